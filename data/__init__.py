@@ -1,0 +1,1 @@
+"""Stores of demonstrations and rollouts, windows over them, and importance weights."""

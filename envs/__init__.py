@@ -1,0 +1,1 @@
+"""Environments: specifications, registry, adapters, rollouts and evaluation."""

@@ -1,0 +1,1 @@
+"""Built-in planar MuJoCo tasks with scripted experts."""

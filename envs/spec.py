@@ -1,0 +1,58 @@
+"""What the rest of the framework knows about an environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Description of one environment; picklable, so that worker processes can build it.
+
+    Attributes:
+        id: name in the registry, such as "planar/reach".
+        make: module-level callable (or functools.partial of one) that builds the gymnasium environment.
+        obs_dim: length of the flat observation vector.
+        action_dim: length of the action vector.
+        action_low, action_high: bounds of each action dimension, in the environment's units.
+        max_steps: time limit in control steps, enforced by the adapter.
+        control_hz: control rate in Hz.
+        stop_at_success: end the episode at the first success flag.
+        max_action_rate: largest change of each action dimension between two steps, or None for no limit.
+        extra: name of the optional dependency group it needs, or None.
+        evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
+        import_demos: converts a foreign store into episodes, where demonstrations are published rather than scripted.
+        version: raise it when observations or actions change meaning.
+    """
+
+    id: str
+    make: Callable[[], Any]
+    obs_dim: int
+    action_dim: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    max_steps: int
+    control_hz: float = 10.0
+    stop_at_success: bool = True
+    max_action_rate: tuple[float, ...] | None = None
+    extra: str | None = None
+    evaluation_seed: Callable[[int], int] | None = None
+    import_demos: Callable[[Any], list[Any]] | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.action_low) != self.action_dim or len(self.action_high) != self.action_dim:
+            raise ValueError(f"{self.id}: action bounds have {len(self.action_low)} and {len(self.action_high)} entries; "
+                             f"expected action_dim = {self.action_dim}")
+        if self.max_steps < 1 or self.obs_dim < 1:
+            raise ValueError(f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, {self.obs_dim}")
+
+    def digest(self) -> str:
+        """Hash of what a policy depends on: sizes, action bounds, control rate, version (not the time limit)."""
+        facts = [self.id, self.obs_dim, self.action_dim, list(self.action_low), list(self.action_high),
+                 self.control_hz, self.version]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Diffusion policies: processes, samplers, backbones, training, distillation, controllers."""

@@ -1,0 +1,1 @@
+"""Denoising networks that share one call: backbone(noisy_chunk, t, condition)."""
