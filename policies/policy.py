@@ -1,0 +1,223 @@
+"""The policy artifact: a conditional diffusion model over action chunks, with everything needed to run it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alltrades.data.errors import UserError, nearest
+from alltrades.envs.spec import EnvSpec
+from alltrades.policies.backbones import make_backbone
+from alltrades.policies.conditioning import Conditioner
+from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.processes import make_process
+from alltrades.policies.samplers import sample
+from alltrades.policies.settings import PolicySettings
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EnvironmentInfo:
+    """What a policy remembers of an environment; `digest` is checked when the policy meets the environment again."""
+
+    id: str
+    obs_dim: int
+    action_dim: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    digest: str
+    control_hz: float
+    max_steps: int
+    max_action_rate: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, spec: EnvSpec) -> EnvironmentInfo:
+        return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
+                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate)
+
+
+@dataclass
+class Batch:
+    """One training batch.
+
+    window (B, history, D) and action (B, H, A) in environment units, mask (B, H) of real steps, environment (B,),
+    weight (B,) of each sample.
+    """
+
+    window: Tensor
+    action: Tensor
+    mask: Tensor
+    environment: Tensor
+    weight: Tensor
+
+
+class DiffusionPolicy(nn.Module):
+    """Stateless map from observation windows to action chunks.
+
+    Args:
+        settings: architecture, process and sampling.
+        environments: those the policy was made for; observation and action sizes are padded to their maxima.
+        normalizer: fitted statistics; a policy without them cannot be saved.
+    """
+
+    def __init__(self, settings: PolicySettings, environments: Sequence[EnvironmentInfo], normalizer: Normalizer) -> None:
+        super().__init__()
+        self.settings = settings
+        self.environments = tuple(environments)
+        self.obs_dim = max(e.obs_dim for e in self.environments)
+        self.action_dim = max(e.action_dim for e in self.environments)
+        self.history, self.horizon, self.execute = settings.history, settings.horizon, settings.execute
+        self.normalizer = normalizer
+        self.conditioner = Conditioner(len(self.environments), self.history, self.obs_dim, settings.embedding)
+        self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
+                                      settings.width, settings.depth)
+        self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+    def condition(self, window: Tensor, environment: Tensor, observation_noise: Tensor | None = None) -> Tensor:
+        """(B, history, D) in environment units, (B,) -> (B, C); `observation_noise` is added after normalisation."""
+        x = self.normalizer.observation(window, environment)
+        if observation_noise is not None:
+            x = x + observation_noise * self.normalizer.obs_mask[environment][:, None]
+        return self.conditioner(x, environment)
+
+    def noised(self, batch: Batch, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noised chunk (B, H, A), times (B,), and the network's target (B, H, A) at those."""
+        clean = self.normalizer.action(batch.action) * self.dims(batch.environment)
+        t = self.process.draw_time(uniform)
+        x_t = self.process.noise(clean, noise, t)
+        return x_t, t, self.process.target(clean, noise, t)
+
+    def dims(self, environment: Tensor) -> Tensor:
+        """(B, 1, A) mask of the action dimensions that each row's environment has."""
+        return self.normalizer.action_mask[environment][:, None]
+
+    def errors(self, prediction: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error over real steps and dimensions, one value per sample (B,)."""
+        mask = batch.mask[:, :, None] * self.dims(batch.environment)  # (B, H, A)
+        squared = (prediction.float() - target).square() * mask
+        return squared.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0)
+
+    def loss(self, batch: Batch, generator: torch.Generator, observation_noise: float = 0.0) -> Tensor:
+        """Denoising loss, one value per sample (B,); neither weighted nor reduced."""
+        noise, uniform = self.draw(batch, generator)
+        jitter = None
+        if observation_noise > 0:
+            jitter = observation_noise * torch.randn(batch.window.shape, generator=generator, device=noise.device)
+        x_t, t, target = self.noised(batch, noise, uniform)
+        prediction = self.backbone(x_t, t, self.condition(batch.window, batch.environment, jitter))
+        return self.errors(prediction, target, batch)
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise (B, H, A), zero in padded dimensions, and uniforms (B,) for the times."""
+        device = batch.action.device
+        noise = torch.randn(batch.action.shape, generator=generator, device=device) * self.dims(batch.environment)
+        return noise, torch.rand(len(batch.action), generator=generator, device=device)
+
+    # ---- acting --------------------------------------------------------------------------------------------------
+    def sample(self, window: Tensor, environment: Tensor, noise: Tensor,
+               draw: Callable[[], Tensor] | None = None, steps: int | None = None) -> Tensor:
+        """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds stochastic samplers."""
+        condition = self.condition(window, environment)
+        dims = self.dims(environment)
+        s = self.settings
+        fresh = None if draw is None else (lambda: draw() * dims)
+        clean = sample(s.sampler, self.process, lambda x, t: self.backbone(x, t, condition) * dims,
+                       noise * dims, steps or s.sampling_steps, fresh, s.clip)
+        return self.normalizer.unaction(clean)
+
+    def act(self, window: Tensor, environment: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Chunk (B, H, A) in environment units; row i draws its noise from `generators[i]` only."""
+        shape = (self.horizon, self.action_dim)
+
+        def draw() -> Tensor:
+            return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(window.device)
+
+        return self.sample(window, environment, draw(), draw)
+
+    def environment_index(self, env_id: str) -> int:
+        """Position of an environment; raises UserError for one that the policy does not know."""
+        ids = [e.id for e in self.environments]
+        if env_id not in ids:
+            raise UserError(f"policy does not know environment '{env_id}'; it was made for {', '.join(ids[:12])}"
+                            f"{nearest(env_id, ids)}")
+        return ids.index(env_id)
+
+    def check(self, spec: EnvSpec) -> int:
+        """Index of the environment; raises UserError when its definition differs from the one trained on."""
+        index = self.environment_index(spec.id)
+        if self.environments[index].digest != spec.digest():
+            info = self.environments[index]
+            raise UserError(f"environment '{spec.id}' changed since the policy was trained (observation {info.obs_dim} -> "
+                            f"{spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, or bounds, rate, version); "
+                            "train again or use the environment it was trained on")
+        return index
+
+    # ---- artifact ------------------------------------------------------------------------------------------------
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def digest(self) -> str:
+        """Hash of weights and settings: two policies with equal digests act alike."""
+        h = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            h.update(name.encode())
+            h.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return h.hexdigest()[:16]
+
+    def _description(self) -> dict:
+        return {"format_version": FORMAT_VERSION, "settings": self.settings.model_dump(),
+                "environments": [asdict(e) for e in self.environments]}
+
+    def save(self, folder: Path | str, extra: dict | None = None) -> Path:
+        """Write model.safetensors and policy.json; raises UserError when the normaliser was never fitted."""
+        if not bool(self.normalizer.fitted):
+            raise UserError("policy has no normalisation statistics; expected a fitted normaliser; train it before saving")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        partial = folder / "model.safetensors.partial"
+        save_file(state, partial)
+        partial.replace(folder / "model.safetensors")
+        text = json.dumps(self._description() | {"digest": self.digest(), "parameters": self.parameter_count(),
+                                                 "training": extra or {}}, indent=1, sort_keys=True)
+        partial = folder / "policy.json.partial"
+        partial.write_text(text)
+        partial.replace(folder / "policy.json")
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
+        """Read an artifact; raises UserError when it is missing or unreadable."""
+        folder = Path(folder)
+        try:
+            text = json.loads((folder / "policy.json").read_text())
+            version = text["format_version"]
+            if version > FORMAT_VERSION:
+                raise UserError(f"{folder}: policy format {version}; this version reads up to {FORMAT_VERSION}; upgrade alltrades")
+            infos = [EnvironmentInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()})
+                     for e in text["environments"]]
+            settings = PolicySettings(**text["settings"])
+            state = load_file(folder / "model.safetensors", device=device)
+        except FileNotFoundError as error:
+            raise UserError(f"{folder}: no policy here ({Path(str(error.filename)).name} is missing); expected a folder with "
+                            "policy.json and model.safetensors") from error
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{folder}: policy.json cannot be read ({error}); expected an artifact of `alltrades train`") from error
+        obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
+        policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
+        policy.load_state_dict(state)
+        return policy.eval()
+
+
+def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
+    """Read a policy artifact (see `DiffusionPolicy.load`)."""
+    return DiffusionPolicy.load(folder, device)
