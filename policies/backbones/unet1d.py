@@ -1,0 +1,83 @@
+"""Convolutional U-Net over the steps of the chunk with feature-wise conditioning (as in Chi et al. 2023)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alltrades.policies.backbones.base import Backbone, TimeEmbedding, zero_head
+
+TIME_DIM = 64
+GROUPS = 8
+
+
+class ConditionalUnet1d(Backbone):
+    """`depth` levels whose channels double up to `width`, for example 128, 256, 512; every level halves the time axis.
+
+    Any horizon is accepted: chunks are padded with zeros to a multiple of 2 ** (depth - 1) and cut back at the end.
+    """
+
+    def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3) -> None:
+        super().__init__(horizon, action_dim, condition_dim, width, depth)
+        channels = [_rounded(width >> (depth - 1 - level)) for level in range(depth)]
+        multiple = 2 ** (depth - 1)
+        self.padding = -horizon % multiple
+        self.time = TimeEmbedding(TIME_DIM)
+        context = 4 * TIME_DIM
+        self.context = nn.Sequential(nn.Linear(TIME_DIM + condition_dim, context), nn.SiLU(),
+                                     nn.Linear(context, context), nn.SiLU())
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        before = action_dim
+        for level, size in enumerate(channels):
+            self.down.append(FilmBlock(before, size, context))
+            if level < depth - 1:
+                self.shrink.append(nn.Conv1d(size, size, 3, stride=2, padding=1))
+                self.grow.append(nn.ConvTranspose1d(channels[level + 1], channels[level + 1], 4, stride=2, padding=1))
+                self.up.append(FilmBlock(channels[level + 1] + size, size, context))
+            before = size
+        self.middle = FilmBlock(before, before, context)
+        self.norm = nn.GroupNorm(GROUPS, channels[0])
+        self.head = zero_head(nn.Conv1d(channels[0], action_dim, 1))
+
+    def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """(B, H, A), (B,), (B, C) -> (B, H, A)."""
+        context = self.context(torch.cat([self.time(t), condition], dim=-1))  # (B, context)
+        x = F.pad(noisy.transpose(1, 2), (0, self.padding))  # (B, A, H')
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(x, context)  # (B, channels, H' / 2 ** level)
+            if level < self.depth - 1:
+                skips.append(x)
+                x = self.shrink[level](x)
+        x = self.middle(x, context)
+        for level in reversed(range(self.depth - 1)):
+            x = self.up[level](torch.cat([self.grow[level](x), skips[level]], dim=1), context)
+        x = self.head(F.silu(self.norm(x)))  # (B, A, H')
+        return x[:, :, : self.horizon].transpose(1, 2)
+
+
+class FilmBlock(nn.Module):
+    """Two convolutions with a residual path; the context scales and shifts the features between them (FiLM)."""
+
+    def __init__(self, inputs: int, outputs: int, context: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(inputs, outputs, 5, padding=2)
+        self.norm1 = nn.GroupNorm(GROUPS, outputs)
+        self.film = nn.Linear(context, 2 * outputs)
+        self.conv2 = nn.Conv1d(outputs, outputs, 5, padding=2)
+        self.norm2 = nn.GroupNorm(GROUPS, outputs)
+        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, inputs, T), (B, context) -> (B, outputs, T)."""
+        scale, shift = self.film(context)[:, :, None].chunk(2, dim=1)  # (B, outputs, 1) each
+        h = F.silu(self.norm1(self.conv1(x)))
+        h = F.silu(self.norm2(self.conv2(h * (1.0 + scale) + shift)))
+        return h + self.skip(x)
+
+
+def _rounded(channels: int) -> int:
+    """At least one channel per normalisation group, and a multiple of the groups."""
+    return max(GROUPS, channels // GROUPS * GROUPS)
