@@ -1,0 +1,236 @@
+"""Runs a policy in many lanes at once: history, chunk queue, noise and guard of each; for evaluation and deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alltrades.data.errors import UserError
+from alltrades.policies.guard import REASONS, ActionGuard
+
+
+class ActingPolicy(Protocol):
+    """What a controller needs of a policy; `DiffusionPolicy` has it."""
+
+    environments: tuple[Any, ...]
+    history: int
+    execute: int
+    obs_dim: int
+    action_dim: int
+
+    def act(self, window: Tensor, environment: Tensor, generators: Sequence[torch.Generator]) -> Tensor: ...
+
+    def environment_index(self, env_id: str) -> int: ...
+
+
+class Controller:
+    """One policy, `lanes` independent episodes.
+
+    The policy is always called with all lanes in one batch, whether or not they ask: results of a matrix product may
+    depend on the batch size in the last bit, and an episode must not depend on its neighbours. Each lane has its own
+    noise generator, which advances only when the lane asks.
+
+    Simulation: `begin(lane, ...)`, then `plan` with the new frames of the lanes that need a chunk. Deployment:
+    `reset(...)`, then `act` at every control step.
+
+    Args:
+        policy: moves to evaluation mode where it has one.
+        lanes: batch size of every policy call.
+        guard: True for the action box (and rate, where one is defined) of each environment, False for none, or one
+            guard that holds for every environment.
+    """
+
+    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard = True) -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes = {lanes}; expected at least 1")
+        self.policy, self.lanes = policy, lanes
+        if isinstance(policy, torch.nn.Module):
+            policy.eval()
+        self._shared = guard if isinstance(guard, ActionGuard) else None
+        self._guarded = bool(guard) if self._shared is None else True
+        self._guards: dict[int, ActionGuard] = {}
+        self._device = _device(policy)
+        # the tensors share memory with the arrays
+        self._window = np.zeros((lanes, policy.history, policy.obs_dim), dtype=np.float32)
+        self._environment = np.zeros(lanes, dtype=np.int64)
+        self._window_tensor = torch.from_numpy(self._window)
+        self._environment_tensor = torch.from_numpy(self._environment)
+        self._idle = torch.Generator()  # rows that do not ask draw from here
+        self._generators = [torch.Generator() for _ in range(lanes)]
+        self._begun = [False] * lanes
+        self._seen = [False] * lanes  # a frame of this episode is in the window
+        self._obs_dims, self._action_dims = [0] * lanes, [0] * lanes
+        self._last: list[np.ndarray | None] = [None] * lanes  # last action handed out, (A_env,)
+        self._queues: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # of act(), next action last
+        self._frames: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # of act(), since the last plan
+        self._seeds = [-1] * lanes
+
+    # ---- simulation ----------------------------------------------------------------------------------------------
+    def begin(self, lane: int, environment: str, seed: int) -> None:
+        """Start an episode in one lane: empty history and queue, noise from the episode's seed.
+
+        Raises UserError for an environment that the policy does not know.
+        """
+        from alltrades.envs.seeding import policy_generator
+
+        index = self.policy.environment_index(environment)
+        info = self.policy.environments[index]
+        self._environment[lane] = index
+        self._obs_dims[lane], self._action_dims[lane] = info.obs_dim, info.action_dim
+        self._generators[lane] = policy_generator(seed)
+        self._window[lane] = 0.0
+        self._begun[lane], self._seen[lane], self._last[lane] = True, False, None
+        self._queues[lane].clear()
+        self._frames[lane].clear()
+        self._seeds[lane] = seed
+
+    @torch.inference_mode()
+    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Next actions of the lanes that ask.
+
+        Args:
+            frames: per lane (k, obs_dim of its environment), k >= 1: observations since its last plan, oldest first.
+
+        Returns per lane (execute, action_dim of its environment) float32 in environment units, guarded. The history
+        before an episode's first frame is that frame, as in training.
+        """
+        arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
+        for lane, new in arrays.items():
+            self._check(lane, new)
+        for lane, new in arrays.items():
+            self._push(lane, new)
+        generators = [g if lane in frames else self._idle for lane, g in enumerate(self._generators)]
+        window, environment = self._window_tensor, self._environment_tensor
+        if self._device.type != "cpu":
+            window, environment = window.to(self._device), environment.to(self._device)
+        chunk = self.policy.act(window, environment, generators)  # (lanes, horizon, A)
+        actions = chunk[:, : self.policy.execute].float().cpu().numpy()  # (lanes, execute, A)
+        out: dict[int, np.ndarray] = {}
+        for lane in frames:
+            mine = actions[lane, :, : self._action_dims[lane]]  # (execute, A_env)
+            mine = self._guard(int(self._environment[lane]))(mine, self._last[lane]) if self._guarded else mine.copy()
+            self._last[lane] = mine[-1]
+            out[lane] = mine
+        return out
+
+    def _check(self, lane: int, new: np.ndarray) -> None:
+        if not 0 <= lane < self.lanes or not self._begun[lane]:
+            raise UserError(f"lane {lane} has no episode; expected one of {self.lanes} lanes after begin() or reset()")
+        dim = self._obs_dims[lane]
+        if new.ndim != 2 or new.shape[1] != dim or not len(new):
+            name = self.policy.environments[self._environment[lane]].id
+            raise UserError(f"observations of shape {new.shape} in lane {lane}; expected (k, {dim}) with k >= 1 for "
+                            f"'{name}'; check the environment id and what the observation holds")
+
+    def _push(self, lane: int, new: np.ndarray) -> None:
+        window = self._window[lane, :, : self._obs_dims[lane]]  # (history, D_env), a view
+        if not self._seen[lane]:
+            window[:] = new[0]
+            self._seen[lane] = True
+        history = len(window)
+        if len(new) < history:
+            window[: history - len(new)] = window[len(new):].copy()
+            window[history - len(new):] = new
+        else:
+            window[:] = new[-history:]
+
+    def _guard(self, index: int) -> ActionGuard:
+        if self._shared is not None:
+            return self._shared
+        if index not in self._guards:
+            info = self.policy.environments[index]
+            self._guards[index] = ActionGuard(info.action_low, info.action_high, getattr(info, "max_action_rate", None))
+        return self._guards[index]
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Actions replaced so far, by reason, over all environments."""
+        guards = list(self._guards.values()) if self._shared is None else [self._shared]
+        return {reason: sum(g.refusals[reason] for g in guards) for reason in REASONS}
+
+    # ---- deployment ----------------------------------------------------------------------------------------------
+    def reset(self, mask: np.ndarray | Sequence[bool] | None = None, *, environment: str | Sequence[str] | None = None,
+              seed: int | Sequence[int] | None = None) -> None:
+        """Forget history, queue and last action of the lanes in `mask` (lanes,), or of all of them.
+
+        Args:
+            environment: id for those lanes, or one for each of all lanes; default: the lane's current one, or the
+                policy's only one.
+            seed: lane i starts from seed + i, or from its own entry; default: a seed that the lane has not used.
+
+        Raises UserError where the environment is unknown or missing.
+        """
+        chosen = np.ones(self.lanes, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+        if chosen.shape != (self.lanes,):
+            raise UserError(f"reset mask of shape {chosen.shape}; expected ({self.lanes},), one entry per lane")
+        for name, value in (("environment", environment), ("seed", seed)):
+            if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != self.lanes:
+                raise UserError(f"{len(value)} entries of {name}; expected {self.lanes}, one per lane")
+        for lane in map(int, np.flatnonzero(chosen)):
+            named = environment if isinstance(environment, str) or environment is None else environment[lane]
+            if seed is None:  # steps of `lanes`: two lanes that count on from the first do not meet
+                start = lane if self._seeds[lane] < 0 else self._seeds[lane] + self.lanes
+            else:
+                start = seed + lane if isinstance(seed, (int, np.integer)) else seed[lane]
+            self.begin(lane, named or self._default(lane), int(start))
+
+    def _default(self, lane: int) -> str:
+        if self._begun[lane]:
+            return self.policy.environments[self._environment[lane]].id
+        if len(self.policy.environments) > 1:
+            known = ", ".join(e.id for e in self.policy.environments[:12])
+            raise UserError(f"no environment given and the policy knows {len(self.policy.environments)}; "
+                            f"expected one of {known}; call reset(environment=...)")
+        return self.policy.environments[0].id
+
+    def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
+        """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, -> (lanes, action_dim).
+
+        A lane plans when its queue of actions is empty. Rows of lanes that were not given, and dimensions that an
+        environment does not have, are 0. A lane that was never reset starts by itself when the policy has one
+        environment.
+        """
+        items = observation if isinstance(observation, Mapping) else dict(enumerate(self._rows(observation)))
+        rows = {lane: self._row(lane, row) for lane, row in items.items()}  # all are checked before any is used
+        asking: dict[int, np.ndarray] = {}
+        for lane, row in rows.items():
+            self._frames[lane].append(row)
+            if not self._queues[lane]:
+                asking[lane] = np.stack(self._frames[lane])
+        if asking:
+            for lane, actions in self.plan(asking).items():
+                self._queues[lane] = list(actions[::-1])
+                self._frames[lane].clear()
+        out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
+        for lane in rows:
+            action = self._queues[lane].pop()
+            out[lane, : len(action)] = action
+        return out
+
+    def _rows(self, observation: np.ndarray) -> np.ndarray:
+        rows = np.asarray(observation, dtype=np.float32)
+        if rows.ndim == 1 and self.lanes == 1:
+            rows = rows[None]
+        if rows.ndim != 2 or len(rows) != self.lanes:
+            raise UserError(f"observation of shape {rows.shape}; expected ({self.lanes}, obs_dim), one row per lane")
+        return rows
+
+    def _row(self, lane: int, row: np.ndarray) -> np.ndarray:
+        if 0 <= lane < self.lanes and not self._begun[lane]:
+            self.reset(np.arange(self.lanes) == lane)
+        row = np.array(row, dtype=np.float32)  # a copy: the caller may reuse its buffer
+        if row.shape == (self.policy.obs_dim,) and 0 <= lane < self.lanes:
+            row = row[: self._obs_dims[lane]]  # zero-padded to the largest environment
+        self._check(lane, row[None])
+        return row
+
+
+def _device(policy: Any) -> torch.device:
+    if isinstance(policy, torch.nn.Module):
+        for tensor in list(policy.parameters())[:1]:
+            return tensor.device
+    return torch.device("cpu")
