@@ -1,0 +1,243 @@
+"""The command line: one table from command to function. Heavy imports stay inside the functions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from alltrades import __version__
+from alltrades.data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, an example, how its arguments are declared, and the function ("module:name")."""
+
+    name: str
+    summary: str
+    example: str
+    target: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    settings: bool = True  # takes a recipe and --dotted.key value overrides
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default=None, help="recipe: a YAML file or a packaged name")
+    parser.add_argument("--small", action="store_true", help="the recipe's small form")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", default=None, help="recipe: a YAML file or a packaged name; default quickstart")
+    parser.add_argument("--small", action="store_true", help="the recipe's small form, for a first look")
+    parser.add_argument("--out", default=None, help="run folder; default runs/NAME")
+    parser.add_argument("--data", default=None, help="store of demonstrations (the same as --demos.path)")
+
+
+def _collect(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    parser.add_argument("--out", required=True, help="store to write or continue")
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["specialists", "specialists_joint", "labeled_only"], help="which policies")
+    _recipe(parser)
+    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    parser.add_argument("--labeled-only", default=None, help="labeled-only policy that specialists_joint start from")
+    parser.add_argument("--out", required=True, help="folder of the artifact(s)")
+
+
+def _rollout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="artifact, or folder with one artifact per environment")
+    _recipe(parser)
+    parser.add_argument("--teacher", default="scratch", help="name of the source: scratch, joint_init or labeled_only")
+    parser.add_argument("--episodes", type=int, default=60, help="episodes per environment")
+    parser.add_argument("--out", required=True, help="store to write or continue")
+
+
+def _weigh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rollouts", help="store of rollouts")
+    _recipe(parser)
+    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    parser.add_argument("--out", required=True, help="folder of the weights")
+
+
+def _distill(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    parser.add_argument("--teacher", action="append", required=True, metavar="NAME=POLICIES:ROLLOUTS",
+                        help="a teacher's artifact folder and its store of rollouts; repeatable")
+    parser.add_argument("--labeled-only", default=None, help="policy to start from with --distill.init labeled_only")
+    parser.add_argument("--out", required=True, help="folder of the artifact")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="artifact, or folder with one artifact per environment")
+    _recipe(parser)
+    parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
+    parser.add_argument("--out", default=None, help="JSON file of the result")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", nargs="+", help="two evaluation JSON files, or run folders (paired over training seeds)")
+    parser.add_argument("--rows", nargs=2, default=None, metavar=("A", "B"), help="rows to compare when run folders are given")
+    parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--out", default=None, help="HTML file; default RUN/report.html")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="artifact folder")
+    parser.add_argument("--out", default=None, help="ONNX file; default POLICY/policy.onnx")
+    parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="artifact folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; loopback by default")
+    parser.add_argument("--port", type=int, default=8000, help="TCP port; 0 picks a free one")
+
+
+def _envs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="suites, ids or globs; default everything registered")
+    parser.add_argument("--plugins", nargs="*", default=[], help="modules or files that register environments")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["envs", "train", "sample", "rollout"], help="hot path to time")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
+    parser.add_argument("--names", nargs="*", default=["planar"], help="environments, where they matter")
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["info"], help="what to do")
+    parser.add_argument("store", help="Zarr store")
+
+
+def _none(parser: argparse.ArgumentParser) -> None:
+    return None
+
+
+COMMANDS = [
+    Command("run", "the whole pipeline, resumable; without a recipe the quickstart", "alltrades run metaworld_mt10 --seed 1",
+            "alltrades.commands:run", _run),
+    Command("collect", "record demonstrations of scripted experts into a store",
+            "alltrades collect --environments planar --demos.episodes 10 --out demos.zarr", "alltrades.commands:collect", _collect),
+    Command("train", "specialists, or the labeled-only multi-task policy",
+            "alltrades train specialists --environments planar --demos demos.zarr --out specialists", "alltrades.commands:train", _train),
+    Command("rollout", "pseudo-trajectories of any policy into a store",
+            "alltrades rollout specialists --environments planar --episodes 60 --out rollouts.zarr", "alltrades.commands:rollout", _rollout),
+    Command("weigh", "importance weights of rollouts against demonstrations",
+            "alltrades weigh rollouts.zarr --environments planar --demos demos.zarr --out weights", "alltrades.commands:weigh", _weigh),
+    Command("distill", "one generalist from the rollouts of its teachers",
+            "alltrades distill --environments planar --demos demos.zarr --teacher scratch=specialists:rollouts.zarr --out generalist",
+            "alltrades.commands:distill", _distill),
+    Command("evaluate", "success with intervals on the common evaluation starts",
+            "alltrades evaluate generalist --environments planar --out generalist.json", "alltrades.commands:evaluate", _evaluate),
+    Command("compare", "paired difference of two evaluations, or of two rows over several runs",
+            "alltrades compare generalist.json specialists.json", "alltrades.commands:compare", _compare, settings=False),
+    Command("report", "one self-contained HTML page for a run", "alltrades report runs/quickstart", "alltrades.commands:report",
+            _report, settings=False),
+    Command("export", "one ONNX graph with normaliser and sampling loop", "alltrades export runs/quickstart/policies/generalist",
+            "alltrades.commands:export", _export, settings=False),
+    Command("serve", "policy server (websocket)", "alltrades serve runs/quickstart/policies/generalist --port 8000",
+            "alltrades.commands:serve", _serve, settings=False),
+    Command("envs", "the registry of environments and suites", "alltrades envs 'planar/*'", "alltrades.commands:envs", _envs,
+            settings=False),
+    Command("bench", "time the hot paths", "alltrades bench envs --names planar", "alltrades.commands:bench", _bench, settings=False),
+    Command("data", "look at stores", "alltrades data info demos.zarr", "alltrades.commands:data", _data, settings=False),
+    Command("doctor", "what is installed and what is missing", "alltrades doctor", "alltrades.commands:doctor", _none, settings=False),
+]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+class _SettingsHelp(argparse.Action):
+    """--help-settings: list every setting with its default."""
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        from alltrades.config import describe
+        from alltrades.settings import RunSettings
+
+        for key, kind, default, text in describe(RunSettings):
+            print(f"--{key}  ({kind}, default {default})  {text}")
+        raise SystemExit(0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser(prog="alltrades", description="One diffusion policy for many environments, from a handful of demonstrations each.",
+                  epilog="example: alltrades run", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"alltrades {__version__}")
+    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for command in COMMANDS:
+        epilog = f"example: {command.example}"
+        if command.settings:
+            epilog += "\n\nevery setting of a recipe is an option too, such as --distill.train.steps 20000; --help-settings lists them"
+        sub = subparsers.add_parser(command.name, help=command.summary, description=command.summary, epilog=epilog,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        command.arguments(sub)
+        if command.settings:
+            sub.add_argument("--help-settings", action=_SettingsHelp, nargs=0, help="list every setting with its default")
+        sub.set_defaults(entry=command)
+    return top
+
+
+def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Separate a command's own arguments from settings (`--a.b value`, `--a.b=value`, `--no-a.b`)."""
+    entry = next((c for c in COMMANDS if argv and c.name == argv[0]), None)
+    if entry is None or not entry.settings:
+        return argv, []
+    sub = argparse.ArgumentParser(add_help=True)
+    entry.arguments(sub)
+    known = {option for action in sub._actions for option in action.option_strings} | {"--help-settings"}
+    own, overrides, i = argv[:1], [], 1
+    while i < len(argv):
+        token = argv[i]
+        i += 1
+        if not token.startswith("--") or token.split("=")[0] in known:
+            own.append(token)
+            continue
+        overrides.append(token)
+        if "=" not in token and not token.startswith("--no-") and i < len(argv) and not argv[i].startswith("--"):
+            overrides.append(argv[i])
+            i += 1
+    return own, overrides
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 success, 2 the user's mistake (one line on stderr), 1 a bug."""
+    top = parser()
+    try:
+        own, overrides = split_overrides(sys.argv[1:] if argv is None else list(argv), top)
+        args = top.parse_args(own)
+        if args.command is None:
+            top.print_help()
+            return 0
+        args.overrides = overrides
+        module, name = args.entry.target.split(":")
+        from importlib import import_module
+
+        result = getattr(import_module(module), name)(args)
+        return int(result or 0)
+    except UserError as error:
+        print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("alltrades: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

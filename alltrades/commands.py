@@ -1,0 +1,274 @@
+"""What each command of the command line does; `cli.py` maps names to these functions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from alltrades.config import load_settings
+from alltrades.data.errors import UserError
+from alltrades.settings import RunSettings
+
+DEFAULT_RECIPE = "quickstart"
+
+
+def _settings(args: argparse.Namespace, recipe: str | None = None) -> tuple[RunSettings, dict[str, str]]:
+    return load_settings(RunSettings, defaults_file=args.config or recipe, small=args.small, overrides=args.overrides)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
+    partial.replace(path)
+
+
+
+def run(args: argparse.Namespace) -> int:
+    """The whole pipeline."""
+    from alltrades.pipeline import run as run_pipeline
+    from alltrades.report.tables import show_result
+
+    if args.data is not None:
+        args.overrides = [*args.overrides, "--demos.path", args.data]
+    settings, origins = _settings(args, DEFAULT_RECIPE)
+    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    result = run_pipeline(settings, folder, origins)
+    show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
+    for name in result.left_out:
+        hint = "" if "(" in name else f'; to add it: pip install "alltrades[{name.split("/")[0].lower()}]"'
+        print(f"left out: {name}{hint}")
+    print(f"run folder: {result.folder}")
+    if result.report is not None:
+        print(f"report: {result.report}")
+    return 0
+
+
+def collect(args: argparse.Namespace) -> int:
+    """Demonstrations from scripted experts."""
+    from alltrades import stages
+    from alltrades.progress import Progress
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    with Progress("collect", len(specs), "env") as progress:
+        rates = stages.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
+                               settings.demos.attempts, lambda done, total: progress.update(done))
+    for name, rate in rates.items():
+        print(f"{name}: kept {rate['successes']} demonstrations; the expert succeeded in {rate['successes']} of {rate['n']} tries")
+    print(f"wrote {args.out}")
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Specialists or the labeled-only policy."""
+    from alltrades import stages
+    from alltrades.progress import Progress
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    out = Path(args.out)
+    demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    if args.what == "labeled_only":
+        with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
+            stages.train_labeled_only(settings, specs, demos, out, out / "work",
+                                      stages.stage_seed(settings.seed, "labeled_only"), None, progress.update)
+        print(f"wrote {out}")
+        return 0
+    kind = "scratch" if args.what == "specialists" else "joint_init"
+    if kind == "joint_init" and args.labeled_only is None:
+        raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
+    joint = Path(args.labeled_only) if args.labeled_only else None
+    with Progress(args.what, len(specs), "env") as progress:
+        for done, spec in enumerate(specs, 1):
+            name = f"specialist/{kind}/{stages.slug(spec.id)}"
+            folder = out / stages.slug(spec.id)
+            stages.train_specialist(settings, spec, kind, demos.select(demos.environment == spec.id), demos, specs, joint,
+                                    folder, folder / "work", stages.stage_seed(settings.seed, name))
+            progress.update(done)
+    print(f"wrote {out}")
+    return 0
+
+
+def rollout(args: argparse.Namespace) -> int:
+    """Pseudo-trajectories."""
+    from alltrades import stages
+    from alltrades.progress import Progress
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    policies = stages.load_policies(Path(args.policy), specs, settings.device)
+    with Progress("rollout", args.episodes * len(specs), "episode") as progress:
+        stages.rollout_store(policies, specs, args.episodes, stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
+                             args.teacher, Path(args.out), settings.rollout, each=lambda done, total: progress.update(done))
+    for name, facts in stages.rollout_statistics(Path(args.out)).items():
+        print(f"{name}: {facts['successes']} of {facts['n']} episodes succeeded, {facts['steps']} steps")
+    print(f"wrote {args.out}")
+    return 0
+
+
+def weigh(args: argparse.Namespace) -> int:
+    """Importance weights."""
+    from alltrades import stages
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    ids = [s.id for s in specs]
+    results = stages.weigh(stages.first_demos(Path(args.demos), ids, settings.demos.episodes),
+                           stages.first_demos(Path(args.rollouts), ids, None), settings.distill, settings.seed)
+    for name, result in results.items():
+        result.save(Path(args.out) / stages.slug(name))
+        summary = result.summary()
+        shown = " ".join(f"{k} {summary[k]:.2f}" for k in ("auc", "ess", "tau", "max_weight") if summary[k] is not None)
+        print(f"{name}: {'active' if result.active else 'inactive'} {shown}" + "".join(f"; {w}" for w in result.warnings))
+    print(f"wrote {args.out}")
+    return 0
+
+
+def distill(args: argparse.Namespace) -> int:
+    """A generalist."""
+    from alltrades import stages
+    from alltrades.progress import Progress
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    teachers, stores = {}, {}
+    for text in args.teacher:
+        name, _, rest = text.partition("=")
+        folder, _, store = rest.rpartition(":")
+        if not (name and folder and store):
+            raise UserError(f"--teacher {text}; expected NAME=POLICIES:ROLLOUTS, such as scratch=specialists:rollouts.zarr")
+        teachers[name] = stages.load_policies(Path(folder), specs, settings.device)
+        stores[name] = Path(store)
+    demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
+    seed = stages.stage_seed(settings.seed, "distill/generalist")
+    weights = stages.weigh(demos, rollouts, settings.distill, seed)
+    out = Path(args.out)
+    with Progress("distill", settings.distill.train.steps, "step") as progress:
+        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers,
+                       Path(args.labeled_only) if args.labeled_only else None, out, out / "work", seed, None, progress.update)
+    print(f"wrote {out}")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Success with intervals."""
+    from alltrades import stages
+    from alltrades.progress import Progress
+    from alltrades.report.tables import show_result
+
+    settings, _ = _settings(args)
+    specs, _ = stages.resolve(settings)
+    folder = Path(args.policy)
+    policies = stages.load_policies(folder, specs, settings.device)
+    name = args.name or folder.name
+    with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
+        facts = folder / "policy.json"
+        used = json.loads(facts.read_text())["training"].get("used_success_signal", False) if facts.exists() else False
+        result = stages.evaluate_row(name, policies, specs, settings, used, lambda done, total: progress.update(done))
+    show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
+    if args.out:
+        _write(Path(args.out), result.to_json())
+        print(f"wrote {args.out}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Paired difference of two evaluations or two rows over runs."""
+    from alltrades.envs.evaluation import Evaluation, paired_difference, paired_over_seeds
+    from alltrades.report.tables import show_result
+
+    def read(path: Path) -> Evaluation:
+        try:
+            return Evaluation.from_json(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: not an evaluation ({error}); expected a JSON file that `alltrades evaluate --out` wrote") from error
+
+    if args.rows is not None:
+        pairs = [tuple(read(Path(folder) / "evaluation" / f"{row}.json") for row in args.rows) for folder in args.a]
+        result = paired_over_seeds([(a, b) for a, b in pairs], at=args.at)
+        names = tuple(args.rows)
+    else:
+        if len(args.a) != 2:
+            raise UserError(f"got {len(args.a)} evaluations; expected two JSON files, or run folders with --rows A B")
+        a, b = (read(Path(x)) for x in args.a)
+        result = paired_difference(a, b, at=args.at)
+        names = (a.name, b.name)
+    show_result({}, {"pairs": [{"a": names[0], "b": names[1], **result.to_json()}]}, {}, ())
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """The HTML page."""
+    from alltrades.report import write_report
+
+    print(f"wrote {write_report(Path(args.run), Path(args.out) if args.out else None)}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """ONNX."""
+    from alltrades.policies.export import export_onnx
+    from alltrades.policies.policy import load_policy
+
+    out = Path(args.out) if args.out else Path(args.policy) / "policy.onnx"
+    found = export_onnx(load_policy(args.policy), out, batch=args.batch)
+    print(f"wrote {out} and {out.with_suffix('.json')}; largest difference from PyTorch {found.max_error:.1e} of the action range")
+    return 0
+
+
+def serve(args: argparse.Namespace) -> int:
+    """The policy server."""
+    from alltrades.policies.policy import load_policy
+    from alltrades.policies.server import serve_forever
+
+    serve_forever(load_policy(args.policy), host=args.host, port=args.port)
+    return 0
+
+
+def envs(args: argparse.Namespace) -> int:
+    """The registry."""
+    from alltrades.envs import registry
+
+    registry.load_plugins(args.plugins)
+    if args.names:
+        for spec in registry.resolve(args.names):
+            expert = "expert" if registry.expert(spec.id) is not None else "no expert"
+            print(f"{spec.id}  observation {spec.obs_dim}  action {spec.action_dim}  {spec.max_steps} steps  {expert}")
+        return 0
+    for name, ids in sorted(registry.list_suites().items()):
+        print(f"suite {name}: {len(ids)} environments")
+    for name in registry.list_environments():
+        print(name)
+    return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time the hot paths."""
+    from alltrades import bench as module
+
+    for line in module.measure(args.what, args.names, args.seconds):
+        print(line)
+    return 0
+
+
+def data(args: argparse.Namespace) -> int:
+    """Stores."""
+    from alltrades.data.store import EpisodeStore
+
+    store = EpisodeStore.open(Path(args.store))
+    for line in store.describe():
+        print(line)
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """What is installed."""
+    from alltrades.doctor import check, render
+
+    checks = check()
+    render(checks)
+    return 0 if all(c.ok for c in checks) else 1

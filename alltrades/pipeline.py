@@ -1,0 +1,282 @@
+"""The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement, report.
+
+Every stage is recorded in the run folder's manifest under a key made of its settings and of the digests of its inputs: a
+stage whose key did not change is not run again, and a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alltrades import stages
+from alltrades.advice import advise
+from alltrades.data.errors import UserError
+from alltrades.data.store import EpisodeStore
+from alltrades.data.weights import WeightResult
+from alltrades.envs.evaluation import Evaluation, paired_difference
+from alltrades.envs.seeding import check_disjoint, evaluation_seeds
+from alltrades.envs.spec import EnvSpec
+from alltrades.progress import Progress
+from alltrades.rundir import RunDir
+from alltrades.settings import DistillSettings, RunSettings
+from alltrades.tracking import Tracker
+
+ROW_OF_KIND = {"specialists": "scratch", "specialists_joint": "joint_init"}
+
+
+@dataclass
+class RunResult:
+    """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice."""
+
+    folder: Path
+    evaluations: dict[str, Evaluation]
+    comparison: dict[str, Any]
+    advice: dict[str, Any]
+    report: Path | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+class Pipeline:
+    """One run in one folder. Use `run(settings)`."""
+
+    def __init__(self, settings: RunSettings, rundir: RunDir, tracker: Tracker) -> None:
+        self.s, self.dir, self.tracker = settings, rundir, tracker
+        self.specs, self.left_out = stages.resolve(settings)
+        self.ids = [spec.id for spec in self.specs]
+        self.base = {"seed": settings.seed, "environments": {s.id: [s.digest(), s.max_steps] for s in self.specs}}
+
+    # ---- paths ---------------------------------------------------------------------------------------------------
+    @property
+    def demos_path(self) -> Path:
+        return self.dir.path / "stores" / "demos.zarr"
+
+    def rollouts_path(self, kind: str) -> Path:
+        return self.dir.path / "stores" / f"rollouts_{kind}.zarr"
+
+    def policy_path(self, row: str) -> Path:
+        """Artifact of a row, or folder with one artifact per environment."""
+        if row in ROW_OF_KIND:
+            return self.dir.path / "policies" / "specialists" / ROW_OF_KIND[row]
+        return self.dir.path / "policies" / row
+
+    def teacher_path(self, kind: str) -> Path:
+        row = next((r for r, k in ROW_OF_KIND.items() if k == kind), kind)
+        return self.policy_path(row)
+
+    # ---- helpers -------------------------------------------------------------------------------------------------
+    def stage(self, name: str, key: dict[str, Any], outputs: list[Path], body: Callable[[Progress], None], total: int = 1,
+              unit: str = "it") -> None:
+        """Run `body` with a progress line unless the manifest shows it done with this key."""
+
+        def work() -> None:
+            with Progress(name, total, unit) as progress:
+                body(progress)
+
+        self.dir.manifest.stage(name, self.base | key, outputs, work)
+
+    def work(self, stage: str) -> Path:
+        return self.dir.work(stage)
+
+    def log(self, stage: str) -> Callable[[int, dict[str, float]], None]:
+        return lambda step, values: self.tracker.log(stage, step, values)
+
+    def demos(self) -> Any:
+        return stages.first_demos(self.demos_path, self.ids, self.s.demos.episodes)
+
+    def demos_key(self) -> dict[str, Any]:
+        return {"demos": EpisodeStore.open(self.demos_path).digest(), "settings": self.s.demos.model_dump(mode="json"),
+                "policy": self.s.policy.model_dump(mode="json")}
+
+    # ---- stages --------------------------------------------------------------------------------------------------
+    def collect(self) -> None:
+        s = self.s
+        key: dict[str, Any] = {"episodes": s.demos.episodes, "path": s.demos.path}
+        if s.demos.path is not None:
+            key["content"] = EpisodeStore.open(Path(s.demos.path)).digest()
+
+        def body(progress: Progress) -> None:
+            if s.demos.path is not None:
+                stages.import_demos(self.specs, Path(s.demos.path), self.demos_path)
+            else:
+                rates = stages.collect(self.specs, s.demos.episodes, s.seed, self.demos_path, s.rollout, s.demos.attempts,
+                                       lambda done, total: progress.update(done))
+                self.dir.write_json("experts.json", rates)
+
+        self.stage("demos", key, [self.demos_path], body, len(self.specs), "env")
+
+    def train_labeled_only(self) -> None:
+        s, name = self.s, "labeled_only"
+        seed = stages.stage_seed(s.seed, name)
+        self.stage(name, self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}, [self.policy_path(name)],
+                   lambda p: stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name),
+                                                       seed, self.log(name), p.update), s.labeled_only.steps, "step")
+
+    def train_specialists(self, kind: str) -> None:
+        s = self.s
+        every = self.demos()
+        for spec in self.specs:
+            name = f"specialist/{kind}/{stages.slug(spec.id)}"
+            out = self.teacher_path(kind) / stages.slug(spec.id)
+            joint = self.policy_path("labeled_only") if kind == "joint_init" else None
+            key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
+                                      "initial": _policy_digest(joint) if joint else None}
+            train = s.specialist.finetune if kind == "joint_init" else s.specialist.train
+            seed = stages.stage_seed(s.seed, name)
+
+            def body(progress: Progress, spec: EnvSpec = spec, name: str = name, out: Path = out, seed: int = seed,
+                     joint: Path | None = joint) -> None:
+                own = every.select(every.environment == spec.id)
+                stages.train_specialist(s, spec, kind, own, every, self.specs, joint, out, self.work(name), seed,
+                                        self.log(name), progress.update)
+
+            self.stage(name, key, [out], body, train.steps * (2 if s.specialist.selection == "holdout" else 1), "step")
+
+    def roll_out(self, kind: str, episodes: int) -> None:
+        s = self.s
+        path = self.rollouts_path(kind)
+        key = {"policies": _policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes}
+
+        def body(progress: Progress) -> None:
+            policies = stages.load_policies(self.teacher_path(kind), self.specs, s.device)
+            stages.rollout_store(policies, self.specs, episodes, stages.stage_seed(s.seed, f"rollouts/{kind}"), kind, path,
+                                 s.rollout, each=lambda done, total: progress.update(done))
+
+        self.stage(f"rollouts/{kind}", key, [path], body, episodes * len(self.specs), "episode")
+
+    def distill(self, row: str, settings: DistillSettings) -> None:
+        s = self.s
+        stores = {kind: self.rollouts_path(kind) for kind in settings.teachers}
+        inputs = self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
+        weights_path = self.dir.path / "weights" / row
+        seed = stages.stage_seed(s.seed, f"distill/{row}")
+
+        def weigh(progress: Progress) -> None:
+            rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
+            results = stages.weigh(self.demos(), rollouts, settings, seed, lambda done, total: progress.update(done))
+            for name, result in results.items():
+                result.save(weights_path / stages.slug(name))
+            self.dir.write_json(f"weights/{row}.json", {name: r.summary() for name, r in results.items()})
+
+        self.stage(f"weigh/{row}", inputs | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts},
+                   [weights_path], weigh, len(self.specs), "env")
+
+        def train(progress: Progress) -> None:
+            rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
+            weights = {i: WeightResult.load(weights_path / stages.slug(i)) for i in self.ids}
+            teachers = {k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
+            stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers,
+                           self.policy_path("labeled_only"), self.policy_path(row), self.work(f"distill/{row}"), seed,
+                           self.log(f"distill/{row}"), progress.update)
+
+        key = inputs | {"distill": settings.model_dump(mode="json"),
+                        "teachers": {k: _policy_digests(self.teacher_path(k)) for k in settings.teachers}}
+        if settings.init == "labeled_only":
+            key["initial"] = _policy_digest(self.policy_path("labeled_only"))
+        self.stage(f"distill/{row}", key, [self.policy_path(row)], train, settings.train.steps, "step")
+
+    def evaluate(self, row: str) -> Evaluation:
+        s = self.s
+        out = self.dir.path / "evaluation" / f"{row}.json"
+        key = {"policies": _policy_digests(self.policy_path(row)), "episodes": s.evaluation.episodes,
+               "starts": s.evaluation.seed, "lanes": s.rollout.lanes}
+
+        def body(progress: Progress) -> None:
+            policies = stages.load_policies(self.policy_path(row), self.specs, s.device)
+            used = _training(self.policy_path(row)).get("used_success_signal", False)
+            result = stages.evaluate_row(row, policies, self.specs, s, used, lambda done, total: progress.update(done))
+            self.dir.write_json(f"evaluation/{row}.json", result.to_json())
+
+        self.stage(f"evaluate/{row}", key, [out], body, s.evaluation.episodes * len(self.specs), "episode")
+        return Evaluation.from_json(json.loads(out.read_text()))
+
+    def check_starts(self, kinds: list[str]) -> None:
+        """Evaluation starts must be disjoint from every start that training saw."""
+        uses: dict[str, list[tuple[str, int]]] = {}
+        for name, path in {"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in kinds}}.items():
+            columns = EpisodeStore.open(path).columns()
+            uses[name] = [(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])]
+        uses["evaluation"] = [(spec.id, seed) for spec in self.specs
+                              for seed in evaluation_seeds(spec, self.s.evaluation.seed, self.s.evaluation.episodes)]
+        check_disjoint(uses)
+
+    # ---- the order -----------------------------------------------------------------------------------------------
+    def run(self) -> RunResult:
+        rows = self.s.evaluation.rows
+        distillations = self.s.distillations()
+        teachers = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
+        kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(ROW_OF_KIND.get(r) == k for r in rows)]
+        self.collect()
+        if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or any(d.init != "fresh" for d in distillations.values()):
+            self.train_labeled_only()
+        for kind in kinds:
+            self.train_specialists(kind)
+        for kind in teachers:
+            self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
+        self.check_starts(teachers)
+        self.dir.write_json("rollouts.json", {k: stages.rollout_statistics(self.rollouts_path(k)) for k in teachers})
+        for row, settings in distillations.items():
+            self.distill(row, settings)
+        evaluations = {row: self.evaluate(row) for row in rows}
+        comparison = self.compare(evaluations)
+        advice = self.advise(evaluations)
+        return RunResult(self.dir.path, evaluations, comparison, advice, left_out=self.left_out)
+
+    def compare(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+        """Paired differences of the rows on their common starts."""
+        pairs = self.s.evaluation.compare or tuple(("generalist", r) for r in evaluations
+                                                   if r != "generalist" and "generalist" in evaluations)
+        found = [{"a": a, "b": b, **paired_difference(evaluations[a], evaluations[b]).to_json()} for a, b in pairs]
+        comparison = {"pairs": found}
+        self.dir.write_json("comparison.json", comparison)
+        return comparison
+
+    def advise(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+        """One line per environment: where the error comes from."""
+        advice = advise(self, evaluations) if "generalist" in evaluations else {}
+        self.dir.write_json("advice.json", advice)
+        return advice
+
+
+def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None) -> RunResult:
+    """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
+
+    Raises UserError when the folder holds a run with other settings for a stage that would have to be thrown away.
+    """
+    from alltrades.config import dump_yaml
+
+    path = Path(folder) if folder is not None else Path("runs") / settings.name
+    with RunDir(path, seed=settings.seed) as rundir:
+        rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
+        tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
+                          project=settings.tracking.project)
+        try:
+            result = Pipeline(settings, rundir, tracker).run()
+        finally:
+            tracker.finish()
+        if settings.report:
+            from alltrades.report import write_report
+
+            try:
+                result.report = write_report(path)
+            except UserError as error:
+                result.left_out.append(f"report ({error})")
+        return result
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    facts = folder / "policy.json"
+    return json.loads(facts.read_text())["training"] if facts.exists() else {}
+
+
+def _policy_digest(folder: Path) -> str:
+    return json.loads((folder / "policy.json").read_text())["digest"]
+
+
+def _policy_digests(folder: Path) -> dict[str, str]:
+    """Digest of an artifact, or of every artifact below a folder."""
+    files = [folder / "policy.json"] if (folder / "policy.json").exists() else sorted(folder.glob("*/policy.json"))
+    return {f.parent.name: json.loads(f.read_text())["digest"] for f in files}

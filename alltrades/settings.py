@@ -1,0 +1,142 @@
+"""The settings of a run: one frozen tree of models, the same for recipes, the command line and Python."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from alltrades.data.weights import WeightSettings
+from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
+
+Teacher = Literal["scratch", "joint_init", "labeled_only"]
+
+
+class DemoSettings(Frozen):
+    """Where demonstrations come from."""
+
+    path: str | None = Field(None, description="an existing store; without it scripted experts are recorded")
+    episodes: int = Field(5, ge=1, description="demonstrations per environment (the first ones of a store)")
+    attempts: int = Field(5, ge=1, description="tries of the expert per demonstration wanted, before giving up")
+    hold_end: bool = Field(False, description="train on holding the last action after an episode's end")
+
+
+class SpecialistSettings(Frozen):
+    """Stage 1: one small policy per environment. Everything else is as in `policy`."""
+
+    width: int = Field(96, ge=8, description="hidden width of a specialist trained from scratch")
+    depth: int = Field(2, ge=1, description="residual blocks of a specialist trained from scratch")
+    observation_normalizer: Literal["pooled", "per_environment"] = Field(
+        "pooled", description="statistics over all environments, or the specialist's own")
+    selection: Literal["last", "holdout"] = Field(
+        "last", description="last weights, or as many steps as held-out episodes prefer (3 demonstrations and more)")
+    train: TrainSettings = TrainSettings(steps=2500)
+    finetune: TrainSettings = TrainSettings(steps=1000, lr=3e-4)
+
+
+class RolloutSettings(Frozen):
+    """Pseudo-trajectories."""
+
+    lanes: int = Field(32, ge=1, description="episodes in flight: the fixed batch of every policy call")
+    workers: int | None = Field(None, ge=0, description="processes that step environments; 0: this one; default: all cores")
+
+    def worker_count(self) -> int:
+        return self.workers if self.workers is not None else max(1, os.cpu_count() or 1)
+
+
+class DistillSettings(Frozen):
+    """Stage 2: a generalist."""
+
+    teachers: tuple[Teacher, ...] = Field(("scratch",), min_length=1, description="whose rollouts enter")
+    rollouts: int = Field(60, ge=1, description="rollouts per environment and teacher")
+    weights: WeightSettings = WeightSettings()
+    apply: Literal["sample", "loss"] = Field("sample", description="weights as sampling probabilities or loss factors")
+    targets: Literal["noise", "score"] = Field("noise", description="regress drawn chunks, or the teacher's prediction")
+    label_steps: int = Field(20, ge=1, description="sampling steps while labelling")
+    reuse_labels: bool = Field(False, description="demonstration rows keep their recorded actions")
+    demo_share: float = Field(0.25, ge=0, le=1, description="share of demonstration rows when labels are reused")
+    init: Literal["fresh", "labeled_only"] = Field("fresh", description="fresh weights, or those of the labeled-only policy")
+    preference: dict[str, float] = Field(default_factory=dict, description="lambda per environment; empty: uniform")
+    train: TrainSettings = TrainSettings()
+
+
+class EvaluationSettings(Frozen):
+    """Measurement: common starts for every row and every training seed."""
+
+    episodes: int = Field(100, ge=1, description="episodes per environment and row")
+    seed: int = Field(0, ge=0, description="root of the evaluation starts; not the run's seed, so that runs compare")
+    rows: tuple[str, ...] = Field(("specialists", "labeled_only", "generalist"), min_length=1, description="what to measure")
+    compare: tuple[tuple[str, str], ...] = Field((), description="pairs (a, b): a - b; empty: generalist with each row")
+    limits: tuple[int, ...] = Field((), description="shorter time limits at which success is reported too")
+
+
+class TrackingSettings(Frozen):
+    """Metrics beside the JSONL files."""
+
+    wandb: Literal["offline", "online", "disabled"] = Field("offline", description="wandb mode")
+    project: str = Field("alltrades", description="wandb project")
+
+
+class RunSettings(Frozen):
+    """Everything `alltrades run` needs."""
+
+    name: str = Field("quickstart", min_length=1, description="names the run folder runs/NAME")
+    seed: int = Field(0, ge=0, description="training seed: demonstrations, weights, noise")
+    environments: tuple[str, ...] = Field(("planar",), min_length=1, description="suites, environment ids or globs")
+    optional_environments: tuple[str, ...] = Field((), description="added where their extra is installed")
+    plugins: tuple[str, ...] = Field((), description="modules or files that register environments")
+    device: str = Field("cpu", description="torch device of training and sampling")
+    demos: DemoSettings = DemoSettings()
+    policy: PolicySettings = PolicySettings()
+    labeled_only: TrainSettings = TrainSettings()
+    specialist: SpecialistSettings = SpecialistSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    distill: DistillSettings = DistillSettings()
+    generalists: dict[str, DistillSettings] = Field(default_factory=dict,
+                                                    description="further generalists; keys left out are as in distill")
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    report: bool = Field(True, description="write the HTML report")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: Any) -> Any:
+        """Fill what a further generalist leaves out from `distill`."""
+        if isinstance(values, dict) and isinstance(values.get("generalists"), dict):
+            base = values.get("distill") or {}
+            if isinstance(base, Frozen):
+                base = base.model_dump()
+            values = dict(values)
+            values["generalists"] = {k: _merge(base, v) if isinstance(v, dict) else v
+                                     for k, v in values["generalists"].items()}
+        return values
+
+    @model_validator(mode="after")
+    def _rows_exist(self) -> RunSettings:
+        known = {"specialists", "specialists_joint", "labeled_only", "generalist", *self.generalists}
+        for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
+            if row not in known:
+                raise ValueError(f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}")
+        clash = {"specialists", "specialists_joint", "labeled_only", "generalist"} & set(self.generalists)
+        if clash:
+            raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
+        return self
+
+    def distillations(self) -> dict[str, DistillSettings]:
+        """Generalists by row name, those that the evaluation measures."""
+        every = {"generalist": self.distill, **self.generalists}
+        return {name: s for name, s in every.items() if name in self.evaluation.rows}
+
+    def specialist_policy(self) -> PolicySettings:
+        """Architecture of a specialist trained from scratch."""
+        s = self.specialist
+        return self.policy.model_copy(update={"width": s.width, "depth": s.depth,
+                                              "observation_normalizer": s.observation_normalizer})
+
+
+def _merge(base: dict, override: dict) -> dict:
+    out = dict(base)
+    for key, value in override.items():
+        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out

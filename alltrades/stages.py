@@ -1,0 +1,299 @@
+"""The stages of the method as functions of paths and settings; `pipeline.py` orders them, `cli.py` offers each alone."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
+from alltrades.data.weights import WeightResult, estimate_weights
+from alltrades.envs import registry
+from alltrades.envs.evaluation import Evaluation, evaluate
+from alltrades.envs.rollout import Job, rollout
+from alltrades.envs.seeding import episode_seed
+from alltrades.envs.spec import EnvSpec
+from alltrades.policies.controller import Controller
+from alltrades.policies.distillation import ScoreLoss, Stage2, label_rows, stage2_data, stage2_rows
+from alltrades.policies.objectives import Linear
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
+from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
+from alltrades.policies.training import Trainer
+from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
+
+Each = Callable[[int, int], None]  # (done, total)
+Policies = dict[str, DiffusionPolicy]  # environment id -> policy
+
+
+def stage_seed(seed: int, name: str) -> int:
+    """Seed of one stage: independent streams for stages of one run."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint32)[0])
+
+
+def slug(env_id: str) -> str:
+    """Environment id as a folder name."""
+    return env_id.replace("/", "-").replace(":", "-")
+
+
+def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
+    """Specifications of a run's environments, and the optional ones left out because their extra is missing."""
+    registry.load_plugins(settings.plugins)
+    specs = registry.resolve(settings.environments)
+    left_out: list[str] = []
+    for name in settings.optional_environments:
+        try:
+            specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
+        except UserError as error:
+            if "pip install" not in str(error):
+                raise
+            left_out.append(name)
+    return specs, left_out
+
+
+# ---- demonstrations ----------------------------------------------------------------------------------------------
+def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, rollouts: RolloutSettings, attempts: int = 5,
+            each: Each | None = None) -> dict[str, dict[str, int]]:
+    """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}} of the experts.
+
+    Environment by environment the first `episodes` successes in the order of their seeds are kept; attempts are counted
+    up to the last one kept. Interrupted, it continues after the last whole environment.
+    """
+    missing = [s.id for s in specs if registry.expert(s.id) is None]
+    if missing:
+        raise UserError(f"no scripted expert for {', '.join(missing)}; give demonstrations with --demos.path STORE, or register an expert")
+    store = open_or_create(path, specs, {"kind": "demonstrations", "seed": seed})
+    rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
+    have = store.columns()["environment"] if len(store) else np.array([])
+    for k, spec in enumerate(specs):
+        if int((have == spec.id).sum()) >= episodes:
+            continue
+        kept, tried, step = [], 0, max(4, episodes)
+        while len(kept) < episodes:
+            if tried >= attempts * episodes:
+                raise UserError(f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; expected {episodes} "
+                                "successes; raise --demos.attempts or mend the expert")
+            jobs = [Job(spec.id, episode_seed(seed, "demos", spec.id, i), "expert") for i in range(tried, tried + step)]
+            for episode in rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"):
+                tried += 1
+                if episode.success:
+                    kept.append(episode)
+                if len(kept) == episodes:
+                    break
+        rates[spec.id] = {"n": tried, "successes": episodes}
+        store.append(kept)
+        if each is not None:
+            each(k + 1, len(specs))
+    return rates
+
+
+def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
+    """Copy demonstrations of these environments out of a store of ours, or a foreign one that the environment can read."""
+    foreign = EpisodeStore.open(source)
+    converter = next((s.import_demos for s in specs if s.import_demos is not None), None)
+    if converter is not None and len(specs) == 1 and not (Path(source) / "commit.json").exists():
+        episodes = converter(foreign)
+    else:
+        wanted = {s.id for s in specs}
+        episodes = [e for e in foreign.episodes() if e.environment in wanted]
+    if not episodes:
+        raise UserError(f"{source}: no episodes of {', '.join(s.id for s in specs)}; `alltrades data info {source}` lists what it has")
+    store = open_or_create(path, specs, {"kind": "demonstrations", "imported": foreign.digest()})
+    store.append(episodes[len(store):])
+
+
+def open_or_create(path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any]) -> EpisodeStore:
+    """A store for these environments, to append to."""
+    if (path / "commit.json").exists():
+        return EpisodeStore.open(path, mode="a")
+    return EpisodeStore.create(path, max(s.obs_dim for s in specs), max(s.action_dim for s in specs), provenance)
+
+
+def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -> Steps:
+    """The first `episodes` demonstrations of each environment (all with None)."""
+    steps = EpisodeStore.open(path).steps(environments)
+    keep = np.ones(len(steps.environment), bool)
+    for name in environments:
+        mine = np.flatnonzero(steps.environment == name)
+        if episodes is not None:
+            keep[mine[episodes:]] = False
+    return steps.select(keep)
+
+
+# ---- stage 1 -----------------------------------------------------------------------------------------------------
+def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
+                       log: Any = None, each: Callable[[int], None] | None = None) -> None:
+    """The labeled-only multi-task baseline: the generalist's network on demonstrations alone."""
+    infos = [EnvironmentInfo.of(s) for s in specs]
+    normalizer = make_normalizer(demos, infos, settings.policy)
+    fit = fit_demonstrations(demos, infos, normalizer, settings.policy, settings.labeled_only, seed,
+                             hold_end=settings.demos.hold_end, folder=work, log=log, each=each, device=settings.device)
+    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "used_success_signal": False})
+
+
+def train_specialist(settings: RunSettings, spec: EnvSpec, kind: str, demos: Steps, every: Steps, specs: Sequence[EnvSpec],
+                     labeled_only: Path | None, out: Path, work: Path, seed: int, log: Any = None,
+                     each: Callable[[int], None] | None = None) -> None:
+    """One specialist: "scratch" on the environment's own demonstrations, "joint_init" fine-tuned from labeled-only.
+
+    The action scale is that of all demonstrations (`every`), so that every policy of a run predicts in the same units.
+    """
+    s = settings.specialist
+    if kind == "joint_init":
+        assert labeled_only is not None
+        joint = load_policy(labeled_only, settings.device)
+        fit = fit_demonstrations(demos, joint.environments, joint.normalizer, joint.settings, s.finetune, seed,
+                                 hold_end=settings.demos.hold_end, selection=s.selection, initial=joint, folder=work,
+                                 log=log, each=each, device=settings.device)
+    else:
+        policy_settings = settings.specialist_policy()
+        shared = make_normalizer(every, [EnvironmentInfo.of(x) for x in specs], policy_settings)
+        info = EnvironmentInfo.of(spec)
+        own = make_normalizer(demos, [info], policy_settings)
+        index = [x.id for x in specs].index(spec.id)
+        own.action_mean.copy_(shared.action_mean[: spec.action_dim])
+        own.action_scale.copy_(shared.action_scale[: spec.action_dim])
+        if policy_settings.observation_normalizer == "pooled":
+            own.obs_mean[0].copy_(shared.obs_mean[index, : spec.obs_dim])
+            own.obs_scale[0].copy_(shared.obs_scale[index, : spec.obs_dim])
+        fit = fit_demonstrations(demos, [info], own, policy_settings, s.train, seed, hold_end=settings.demos.hold_end,
+                                 selection=s.selection, folder=work, log=log, each=each, device=settings.device)
+    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
+
+
+# ---- rollouts ----------------------------------------------------------------------------------------------------
+def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> Policies:
+    """Policy per environment from an artifact, or from a folder with one artifact per environment."""
+    if (path / "policy.json").exists():
+        policy = load_policy(path, device)
+        found = {s.id: policy for s in specs}
+    else:
+        found = {}
+        for folder in sorted(p.parent for p in path.glob("*/policy.json")):
+            facts = json.loads((folder / "policy.json").read_text())
+            names = [e["id"] for e in facts["environments"]]
+            mine = [s for s in specs if slug(s.id) == folder.name and s.id in names]
+            if mine:
+                found[mine[0].id] = load_policy(folder, device)
+        missing = [s.id for s in specs if s.id not in found]
+        if missing:
+            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json there, or one folder per environment")
+    for spec in specs:
+        found[spec.id].check(spec)
+    return found
+
+
+def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller], dict[str, str]]:
+    """One controller per distinct policy, and the controller's key for each environment."""
+    keys = {name: f"{id(policy)}" for name, policy in policies.items()}
+    controllers = {keys[name]: Controller(policy, lanes) for name, policy in policies.items()}
+    return controllers, keys
+
+
+def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
+                  rollouts: RolloutSettings, purpose: str = "rollout", each: Each | None = None) -> None:
+    """Roll every environment's policy out; episodes are ordered by index, then environment, and appended as they end.
+
+    A store that exists is continued: episode i depends on its index only.
+    """
+    digests = {name: p.digest() for name, p in policies.items()}
+    store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
+    jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), s.id) for i in range(episodes) for s in specs]
+    controllers, keys = controllers_of(policies, rollouts.lanes)
+    jobs = [Job(j.environment, j.seed, keys[j.environment]) for j in jobs]
+    done, buffer = len(store), []
+    for episode in rollout(jobs[done:], {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(),
+                           lanes=rollouts.lanes, source=teacher):
+        buffer.append(episode)
+        if len(buffer) == 32:
+            store.append(buffer)
+            done, buffer = done + len(buffer), []
+        if each is not None:
+            each(done + len(buffer), len(jobs))
+    if buffer:
+        store.append(buffer)
+
+
+def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
+    """{environment: {"n", "successes", "steps"}} of a store."""
+    steps = EpisodeStore.open(path).steps()
+    lengths = np.diff(np.concatenate([[0], steps.ends]))
+    return {str(name): {"n": int((mine := steps.environment == name).sum()),
+                        "successes": int(steps.episode_success[mine].sum()), "steps": int(lengths[mine].sum())}
+            for name in np.unique(steps.environment)}
+
+
+# ---- stage 2 -----------------------------------------------------------------------------------------------------
+def union_of_rollouts(stores: Mapping[str, Path], specs: Sequence[EnvSpec], episodes: int) -> Steps:
+    """The first `episodes` rollouts per environment of every teacher."""
+    return Steps.concatenate([first_demos(path, [s.id for s in specs], episodes) for path in stores.values()])
+
+
+def weigh(demos: Steps, rollouts: Steps, settings: DistillSettings, seed: int,
+          each: Each | None = None) -> dict[str, WeightResult]:
+    """Importance weights of every environment's rollouts against its demonstrations."""
+    results = {}
+    names = [str(x) for x in dict.fromkeys(demos.environment)]
+    for k, name in enumerate(names):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        results[name] = estimate_weights(demos.select(demos.environment == name),
+                                         rollouts.select(rollouts.environment == name), settings.weights, rng)
+        if each is not None:
+            each(k + 1, len(names))
+    return results
+
+
+def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequence[EnvSpec], demos: Steps, rollouts: Steps,
+            weights: Mapping[str, WeightResult], teachers: Mapping[str, Policies], labeled_only: Path | None, out: Path,
+            work: Path, seed: int, log: Any = None, each: Callable[[int], None] | None = None) -> Stage2:
+    """Train one generalist and save it; returns the rows it was trained on."""
+    rows = labelled_rows(distillation, demos, rollouts, weights, teachers, seed)
+    infos = [EnvironmentInfo.of(s) for s in specs]
+    if distillation.init == "labeled_only" and labeled_only is not None:
+        policy = load_policy(labeled_only, settings.device)
+    else:
+        policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
+    data = stage2_data(rows, policy, settings.demos.hold_end)
+    loss = ScoreLoss(rows, list(teachers.values()), policy) if distillation.targets == "score" else None
+    objective = Linear([s.id for s in specs], distillation.preference)
+    trainer = Trainer(policy, data, distillation.train, seed, objective, loss)
+    trainer.fit(work, log, each)
+    policy.save(out, {"steps": trainer.total, "seed": seed, "teachers": list(teachers), "weights": distillation.weights.kind,
+                      "used_success_signal": uses_success(distillation)})
+    return rows
+
+
+def labelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],
+                  teachers: Mapping[str, Policies], seed: int) -> Stage2:
+    """Rows of stage 2 with the chunks that their teachers draw there."""
+    rows = unlabelled_rows(distillation, demos, rollouts, weights, teachers)
+    return label_rows(rows, list(teachers.values()), steps=distillation.label_steps, seed=seed)
+
+
+def unlabelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],
+                    teachers: Mapping[str, Policies]) -> Stage2:
+    """Rows of stage 2 before their teachers draw chunks."""
+    return stage2_rows(demos, rollouts, weights, list(teachers.values()), {k: i for i, k in enumerate(teachers)},
+                       filtered=uses_success(distillation), reuse_labels=distillation.reuse_labels,
+                       demo_share=distillation.demo_share, apply=distillation.apply)
+
+
+def uses_success(distillation: DistillSettings) -> bool:
+    """Whether training sees the simulator's success signal."""
+    return distillation.weights.kind in ("success", "success*ratio")
+
+
+# ---- measurement -------------------------------------------------------------------------------------------------
+def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
+                 each: Each | None = None) -> Evaluation:
+    """Success of a row on the common evaluation starts."""
+    controllers, keys = controllers_of(policies, settings.rollout.lanes)
+    return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
+                    workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes, progress=each,
+                    used_success_signal=used_success_signal)
+

@@ -1,0 +1,228 @@
+"""Stage 2: one generalist from the rollouts of many teachers.
+
+Per environment the rows are demonstration states and rollout states, drawn with the probabilities that the importance
+weights give them (data/weights.py). What the generalist regresses at a row depends on how the row was kept:
+
+- unfiltered rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the teacher's own prediction at
+  the same noised chunk (`score`);
+- success-filtered rows: the executed actions, tails masked;
+- demonstration rows with `reuse_labels`: the recorded actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alltrades.data.errors import UserError
+from alltrades.data.steps import Steps
+from alltrades.data.weights import WeightResult
+from alltrades.policies.batches import TrainingData, windows_of
+from alltrades.policies.policy import Batch, DiffusionPolicy
+from alltrades.policies.settings import PolicySettings
+
+RECORDED = -1  # teacher of a row that keeps its recorded actions
+
+
+@dataclass
+class Stage2:
+    """Rows of stage 2: steps of demonstrations followed by steps of rollouts.
+
+    probability (S,), weight (S,); teacher (S,) is the index of the teacher that labels the row, or -1 for rows that keep
+    their recorded actions; labels (L, H, A) with label_of_row (S,).
+    """
+
+    steps: Steps
+    probability: np.ndarray
+    weight: np.ndarray
+    teacher: np.ndarray
+    labels: np.ndarray
+    label_of_row: np.ndarray
+
+
+def stage2_rows(
+    demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult], teachers: Sequence[Mapping[str, DiffusionPolicy]],
+    teacher_of_source: Mapping[str, int], *, filtered: bool, reuse_labels: bool, demo_share: float, apply: str = "sample",
+) -> Stage2:
+    """Choose probability, weight and label source of every row.
+
+    Args:
+        demos, rollouts: steps of all environments.
+        weights: one result per environment, estimated on exactly these rows in their order.
+        teachers: for each teacher kind, its policy per environment.
+        teacher_of_source: index into `teachers` for each value of the rollouts' source column.
+        filtered: whether the weights keep successful episodes only (their executed actions are then the targets).
+        reuse_labels: whether demonstration rows keep their recorded actions.
+        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their episodes and steps.
+        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the loss: never both.
+    """
+    steps = Steps.concatenate([demos, rollouts])
+    n_demo = len(demos.observation)
+    of_step = steps.environment[steps.episode_of_step]
+    probability, weight = np.zeros(len(of_step)), np.ones(len(of_step))
+    for name, result in weights.items():
+        demo_rows = np.flatnonzero(of_step[:n_demo] == name)
+        roll_rows = n_demo + np.flatnonzero(of_step[n_demo:] == name)
+        weighted = result.row_probability()
+        plain = weighted if apply == "sample" else result.base_probability()
+        for rows, p, full in zip((demo_rows, roll_rows), plain, weighted):
+            probability[rows] = p
+            if apply == "loss":
+                weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
+        if reuse_labels or not len(roll_rows) or probability[roll_rows].sum() == 0:
+            share = demo_share if probability[roll_rows].sum() > 0 else 1.0
+            probability[roll_rows] *= (1 - share) / max(probability[roll_rows].sum(), 1e-300)
+            probability[demo_rows] = share * _base_measure(demos, demo_rows)
+    source = rollouts.source[rollouts.episode_of_step]
+    teacher = np.full(len(of_step), RECORDED)
+    if not filtered:
+        teacher[n_demo:] = [teacher_of_source[str(s)] for s in source]
+    if not reuse_labels:
+        teacher[:n_demo] = 0
+    teacher[probability == 0] = RECORDED
+    horizon, action_dim = _shape(teachers)
+    return Stage2(steps, probability, weight, teacher, np.empty((0, horizon, action_dim), np.float32),
+                  np.full(len(of_step), -1))
+
+
+def _base_measure(steps: Steps, rows: np.ndarray) -> np.ndarray:
+    """Every episode the same mass, shared equally by its steps; sums to 1 over `rows`."""
+    episode = steps.episode_of_step[rows]
+    _, inverse, counts = np.unique(episode, return_inverse=True, return_counts=True)
+    return 1.0 / (counts[inverse] * len(counts))
+
+
+def _shape(teachers: Sequence[Mapping[str, DiffusionPolicy]]) -> tuple[int, int]:
+    policies = [p for kind in teachers for p in kind.values()]
+    return policies[0].horizon, max(p.action_dim for p in policies)
+
+
+def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], *, steps: int, seed: int, batch: int = 1024,
+               each: Callable[[int, int], None] | None = None) -> Stage2:
+    """Draw one fresh chunk from its teacher for every row that a teacher labels.
+
+    Args:
+        steps: sampling steps while labelling (>= 20 makes the chunk's law that of the teacher, not of its shortcut).
+        seed: noise of row i is a function of (seed, i), whatever the batch.
+        each: called with (rows done, rows in all).
+
+    Cost: one network call per `batch` rows and sampling step.
+    """
+    wanted = np.flatnonzero(rows.teacher >= 0)
+    horizon, action_dim = rows.labels.shape[1:]
+    labels = np.zeros((len(wanted), horizon, action_dim), np.float32)
+    label_of_row = np.full(len(rows.teacher), -1)
+    label_of_row[wanted] = np.arange(len(wanted))
+    of_step = rows.steps.environment[rows.steps.episode_of_step]
+    done = 0
+    for kind, policies in enumerate(teachers):
+        for name, policy in policies.items():
+            mine = wanted[(rows.teacher[wanted] == kind) & (of_step[wanted] == name)]
+            index = policy.environment_index(name)
+            device = next(policy.parameters()).device
+            for start in range(0, len(mine), batch):
+                part = mine[start: start + batch]
+                noise = np.random.default_rng([seed, kind, int(part[0])]).standard_normal(
+                    (len(part), horizon, policy.action_dim), dtype=np.float32)
+                window = windows_of(rows.steps, part, policy.history, policy.obs_dim).to(device)
+                environment = torch.full((len(part),), index, device=device)
+                with torch.inference_mode():
+                    chunk = policy.sample(window, environment, torch.from_numpy(noise).to(device),
+                                          steps=max(steps, policy.settings.sampling_steps)
+                                          if policy.settings.process == "flow" else None)
+                labels[label_of_row[part], :, : policy.action_dim] = chunk.cpu().numpy()
+                done += len(part)
+                if each is not None:
+                    each(done, len(wanted))
+    return Stage2(rows.steps, rows.probability, rows.weight, rows.teacher, labels, label_of_row)
+
+
+def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False) -> TrainingData:
+    """The rows as training data of the generalist `policy`."""
+    return TrainingData(rows.steps, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
+                        policy.action_dim, rows.probability, rows.weight, hold_end, rows.labels, rows.label_of_row,
+                        device=next(policy.parameters()).device)
+
+
+def check_score_targets(generalist: PolicySettings, teacher: DiffusionPolicy, policy: DiffusionPolicy) -> None:
+    """Raise UserError where the predictions of teacher and generalist cannot be compared."""
+    a, b = generalist, teacher.settings
+    for field in ("process", "horizon", "schedule", "diffusion_steps", "action_normalizer"):
+        if getattr(a, field) != getattr(b, field):
+            raise UserError(f"score targets need equal {field}: specialist has {getattr(b, field)}, generalist "
+                            f"{getattr(a, field)}; make them equal or use targets: noise")
+    width = min(teacher.action_dim, policy.action_dim)
+    for buffer in ("action_mean", "action_scale"):
+        if not torch.equal(getattr(teacher.normalizer, buffer)[:width], getattr(policy.normalizer, buffer)[:width]):
+            raise UserError("score targets need one action scale: specialist and generalist were normalised differently; "
+                            "train them from the same store or use targets: noise")
+
+
+class ScoreLoss:
+    """Squared distance to the teacher's own prediction at the same noised chunk; recorded rows keep the plain loss.
+
+    Args:
+        rows: labelled rows of stage 2.
+        teachers: for each teacher kind, its policy per environment; checked to be comparable with the generalist.
+        policy: the generalist.
+        time_weight_max: clamp of the weight that converts between prediction types (velocity is singular at t = 0).
+    """
+
+    def __init__(self, rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], policy: DiffusionPolicy) -> None:
+        self.teacher = rows.teacher
+        self.teachers: list[tuple[int, int, DiffusionPolicy, int]] = []
+        for kind, policies in enumerate(teachers):
+            for name, teacher in policies.items():
+                check_score_targets(policy.settings, teacher, policy)
+                self.teachers.append((kind, policy.environment_index(name), teacher, teacher.environment_index(name)))
+
+    def __call__(self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray) -> Tensor:
+        noise, uniform = policy.draw(batch, generator)
+        x_t, t, target = policy.noised(batch, noise, uniform)
+        kind_of_row = torch.from_numpy(self.teacher[rows]).to(x_t.device)
+        target = target.clone()
+        with torch.no_grad():
+            for kind, environment, teacher, index in self.teachers:
+                mine = (kind_of_row == kind) & (batch.environment == environment)
+                where = mine.nonzero()[:, 0]
+                if not len(where):
+                    continue
+                a = teacher.action_dim
+                local = torch.full_like(where, index)
+                condition = teacher.condition(batch.window[where][:, -teacher.history:, : teacher.obs_dim], local)
+                predicted = teacher.backbone(x_t[where][:, :, :a], t[where], condition).float()
+                target[where, :, :a] = policy.process.convert(predicted, teacher.settings.prediction,
+                                                              policy.settings.prediction, x_t[where][:, :, :a], t[where])
+        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment))
+        return policy.errors(prediction, target, batch)
+
+
+def distillation_gap(policy: DiffusionPolicy, teachers: Sequence[Mapping[str, DiffusionPolicy]], rows: Stage2, name: str,
+                     rng: np.random.Generator, draws: int = 512) -> float | None:
+    """E |g - h|^2 over the variance of the teacher's chunks in one environment, on rollout states of stage 2.
+
+    Both act from the same noise at the same states; 0 means that the generalist copies its teachers. None when no row of
+    that environment was labelled by a teacher or kept from a rollout.
+    """
+    of_step = rows.steps.environment[rows.steps.episode_of_step]
+    p = np.where((of_step == name) & (rows.steps.source[rows.steps.episode_of_step] != "expert"), rows.probability, 0.0)
+    if p.sum() <= 0:
+        return None
+    chosen = rng.choice(len(p), size=draws, p=p / p.sum())
+    teacher = next(kind[name] for kind in teachers if name in kind)
+    noise = torch.from_numpy(rng.standard_normal((draws, policy.horizon, policy.action_dim), dtype=np.float32))
+    chunks = []
+    for network, dims in ((policy, policy.obs_dim), (teacher, teacher.obs_dim)):
+        device = next(network.parameters()).device
+        window = windows_of(rows.steps, chosen, network.history, dims).to(device)
+        environment = torch.full((draws,), network.environment_index(name), device=device)
+        with torch.inference_mode():
+            chunk = network.sample(window, environment, noise[:, :, : network.action_dim].to(device))
+        chunks.append(network.normalizer.action(chunk).cpu()[:, :, : teacher.action_dim])
+    gap = (chunks[0] - chunks[1]).square().mean()
+    spread = chunks[1].var(0, correction=0).mean().clamp(min=1e-6)
+    return float(gap / spread)

@@ -1,0 +1,144 @@
+"""The training loop, shared by specialists, the labeled-only baseline and the generalist; exact under resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alltrades.policies.batches import TrainingData
+from alltrades.policies.ema import EMA
+from alltrades.policies.objectives import Linear
+from alltrades.policies.policy import Batch, DiffusionPolicy
+from alltrades.policies.settings import TrainSettings
+
+Loss = Callable[[DiffusionPolicy, Batch, "torch.Generator", object], Tensor]
+Log = Callable[[int, dict[str, float]], None]
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """One cycle: linear warm-up to `lr`, then half a cosine to a hundredth of it."""
+    warm = max(1, int(settings.warmup * settings.steps))
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    progress = (step - warm) / max(1, settings.steps - warm)
+    return settings.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
+    """bf16 autocast where asked for, or where the processor computes in bf16 (`auto`)."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    enabled = settings.precision == "bf16" or (settings.precision == "auto" and native)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class Trainer:
+    """State of one training: network, optimiser, average, step; saved and restored together.
+
+    Every random number is a function of (seed, step), so that a training that is killed and resumed from its last
+    checkpoint ends with the same bits as one that was not, on the same machine with the same number of threads.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, data: TrainingData, settings: TrainSettings, seed: int,
+                 objective: Linear | None = None, loss: Loss | None = None, total: int | None = None) -> None:
+        self.policy, self.data, self.settings, self.seed = policy, data, settings, seed
+        self.objective = objective or Linear([e.id for e in policy.environments])
+        self.loss = loss
+        self.total = settings.steps if total is None else total
+        self.device = next(policy.parameters()).device
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        matrices = [p for p in self.parameters if p.ndim > 1]
+        vectors = [p for p in self.parameters if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=settings.lr, fused=True)
+        self.ema = EMA(self.parameters, settings.ema)
+        self.generator = torch.Generator(self.device)
+        self.step = 0
+
+    def update(self) -> Tensor:
+        """One gradient step; returns the loss (a tensor, so that nothing waits for it)."""
+        s = self.settings
+        batch, rows = self.data.batch(s.batch, self.seed, self.step)
+        self.generator.manual_seed((self.seed * 1_000_003 + self.step) % (1 << 63))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, s)
+        with autocast(s, self.device):
+            if self.loss is None:
+                losses = self.policy.loss(batch, self.generator, s.observation_noise)
+            else:
+                losses = self.loss(self.policy, batch, self.generator, rows)
+        value = self.objective(losses, batch.environment, batch.weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, s.grad_clip)
+        self.optimizer.step()
+        self.ema.update(self.parameters)
+        self.step += 1
+        return value.detach()
+
+    # ---- checkpoints ---------------------------------------------------------------------------------------------
+    def save(self, folder: Path) -> None:
+        """Write checkpoint.safetensors, then checkpoint.json; the second names the step and is written by rename."""
+        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.policy.state_dict().items()}
+        for i, p in enumerate(self.parameters):
+            for k, v in self.optimizer.state[p].items():
+                tensors[f"optimizer.{i}.{k}"] = v if isinstance(v, Tensor) else torch.tensor(float(v))
+        ema = self.ema.state_dict()
+        tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"checkpoint-{self.step}.safetensors"
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, target)
+        partial = folder / "checkpoint.json.partial"
+        partial.write_text(json.dumps({"step": self.step, "file": target.name, "ema_count": ema["count"]}))
+        partial.replace(folder / "checkpoint.json")
+        for old in folder.glob("checkpoint-*.safetensors"):
+            if old.name != target.name:
+                old.unlink()
+
+    def restore(self, folder: Path) -> bool:
+        """Continue from the last checkpoint in `folder`; False when there is none."""
+        index = folder / "checkpoint.json"
+        if not index.exists():
+            return False
+        facts = json.loads(index.read_text())
+        tensors = load_file(folder / facts["file"], device=str(self.device))
+        self.policy.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for i, p in enumerate(self.parameters):
+            prefix = f"optimizer.{i}."
+            self.optimizer.state[p] = {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+        self.ema.load_state_dict({"shadow": [tensors[f"ema.{i}"] for i in range(len(self.parameters))],
+                                  "count": facts["ema_count"]})
+        self.step = int(facts["step"])
+        return True
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+    def fit(self, folder: Path | None = None, log: Log | None = None,
+            each: Callable[[int], None] | None = None) -> DiffusionPolicy:
+        """Train to the last step and return the policy with its averaged weights.
+
+        Args:
+            folder: where checkpoints are kept; an existing one is continued.
+            log: called with (step, {"loss", "lr"}) every `log_every` steps; the loss is the mean since the last call.
+            each: called with the number of finished steps after every step.
+        """
+        if folder is not None:
+            self.restore(folder)
+        self.policy.train()
+        since: list[Tensor] = []
+        while self.step < self.total:
+            since.append(self.update())
+            if log is not None and (self.step % self.settings.log_every == 0 or self.step == self.total):
+                log(self.step, {"loss": float(torch.stack(since).mean()), "lr": learning_rate(self.step - 1, self.settings)})
+                since = []
+            if folder is not None and self.step % self.settings.checkpoint_every == 0 and self.step < self.total:
+                self.save(folder)
+            if each is not None:
+                each(self.step)
+        self.ema.copy_to(self.parameters)
+        return self.policy.eval()
