@@ -59,36 +59,28 @@ class ActionGuard:
         if actions.ndim != 2 or actions.shape[1] != len(self.low):
             raise ValueError(f"actions have shape {actions.shape}; expected (k, {len(self.low)})")
         good = np.isfinite(actions).all(axis=1)  # (k,)
-        if not good.all():
-            actions = self._hold(actions, good, last)
-        outside = ((actions < self._soft_low) | (actions > self._soft_high)).any(axis=1)
+        outside = good & ((actions < self._soft_low) | (actions > self._soft_high)).any(axis=1)
         if outside.any():
             self._count("box", int(outside.sum()), actions[outside][0])
-        actions = np.clip(actions, self.low, self.high)
-        return actions if self.rate is None else self._limit(actions, last)
+        if not good.all():
+            self._count("finite", int((~good).sum()), actions[~good][0])
+        inside = np.clip(actions, self.low, self.high)
+        return inside if self.rate is None and good.all() else self._follow(inside, good, last)
 
-    def _hold(self, actions: np.ndarray, good: np.ndarray, last: np.ndarray | None) -> np.ndarray:
-        self._count("finite", int((~good).sum()), actions[~good][0])
-        out = actions.copy()
-        hold = self.rest if last is None else last
-        for i in range(len(out)):
+    def _follow(self, actions: np.ndarray, good: np.ndarray, last: np.ndarray | None) -> np.ndarray:
+        """Hold and limit step by step, each against the action that is really executed before it."""
+        before = last
+        for i in range(len(actions)):
             if not good[i]:
-                out[i] = hold
-            hold = out[i]
-        return out
-
-    def _limit(self, actions: np.ndarray, last: np.ndarray | None) -> np.ndarray:
-        assert self.rate is not None
-        out = actions.copy()
-        before = out[0] if last is None and len(out) else last
-        for i in range(len(out)):
-            step = out[i] - before
-            if (np.abs(step) > self.rate * (1 + SLACK)).any():
-                self._count("rate", 1, out[i])
-            # the box is convex and `before` lies inside: so does every point between the two
-            out[i] = before + np.clip(step, -self.rate, self.rate)
-            before = out[i]
-        return out
+                actions[i] = self.rest if before is None else before
+            elif self.rate is not None and before is not None:
+                step = actions[i] - before
+                if (np.abs(step) > self.rate * (1 + SLACK)).any():
+                    self._count("rate", 1, actions[i])
+                # the box is convex and `before` lies inside: so does every point between the two
+                actions[i] = before + np.clip(step, -self.rate, self.rate)
+            before = actions[i]
+        return actions
 
     def _count(self, reason: str, count: int, example: np.ndarray) -> None:
         if self.refusals[reason] == 0:

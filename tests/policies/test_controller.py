@@ -1,0 +1,264 @@
+"""The controller against a policy whose every output can be computed by hand, and against the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from alltrades.data.errors import UserError
+from alltrades.envs.seeding import policy_generator
+from alltrades.policies.controller import Controller
+from alltrades.policies.guard import ActionGuard
+from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.settings import PolicySettings
+
+SMALL, LARGE = "toy/small", "toy/large"
+
+
+class Recorder:
+    """Remembers what it was asked; action t of row i is (first observation + t, environment, noise, ...)."""
+
+    def __init__(self, history: int = 3, horizon: int = 6, execute: int = 4, box: float = 1e6) -> None:
+        self.history, self.horizon, self.execute, self.obs_dim, self.action_dim = history, horizon, execute, 5, 3
+        self.environments = tuple(
+            SimpleNamespace(id=i, obs_dim=d, action_dim=a, action_low=(-box,) * a, action_high=(box,) * a)
+            for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)])
+        self.windows: list[np.ndarray] = []
+        self.index: list[np.ndarray] = []
+        self.noise: list[np.ndarray] = []
+
+    def environment_index(self, env_id: str) -> int:
+        ids = [e.id for e in self.environments]
+        if env_id not in ids:
+            raise UserError(f"unknown {env_id}")
+        return ids.index(env_id)
+
+    def act(self, window: torch.Tensor, environment: torch.Tensor,
+            generators: Sequence[torch.Generator]) -> torch.Tensor:
+        assert torch.is_inference_mode_enabled()
+        self.windows.append(window.numpy().copy())
+        self.index.append(environment.numpy().copy())
+        noise = torch.stack([torch.rand((), generator=g) for g in generators])
+        self.noise.append(noise.numpy().copy())
+        first = window[:, -1, 0]
+        t = torch.arange(self.horizon, dtype=torch.float32)
+        chunk = torch.zeros(len(window), self.horizon, self.action_dim)
+        chunk[:, :, 0] = first[:, None] + t
+        chunk[:, :, 1] = noise[:, None]
+        chunk[:, :, 2] = environment[:, None].float()
+        return chunk
+
+
+def real_policy(history: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
+    torch.manual_seed(0)
+    infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+             EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)]
+    settings = PolicySettings(history=history, horizon=8, execute=4, width=32, depth=1, backbone=backbone)
+    normalizer = Normalizer(2, 5, 3)
+    normalizer.obs_mask[0, 2:] = 0
+    normalizer.action_mask[0, 2:] = 0
+    normalizer.fitted.fill_(1)
+    policy = DiffusionPolicy(settings, infos, normalizer)
+    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return policy.eval()
+
+
+def test_the_history_is_padded_with_the_first_frame_then_slides() -> None:
+    policy = Recorder(history=3)
+    controller = Controller(policy, lanes=2)
+    controller.begin(1, SMALL, seed=5)
+    frame = np.arange(20, dtype=np.float32).reshape(10, 2)
+    controller.plan({1: frame[:1]})
+    controller.plan({1: frame[1:2]})
+    controller.plan({1: frame[2:4]})
+    controller.plan({1: frame[4:9]})  # more frames than the window holds
+    seen = [w[1, :, :2] for w in policy.windows]
+    for window, rows in zip(seen, ([0, 0, 0], [0, 0, 1], [1, 2, 3], [6, 7, 8])):
+        np.testing.assert_array_equal(window, frame[rows])
+    assert all((w[1, :, 2:] == 0).all() for w in policy.windows)  # dimensions the environment does not have
+
+
+def test_several_frames_at_the_start_are_padded_by_the_first_of_them() -> None:
+    policy = Recorder(history=4)
+    controller = Controller(policy)
+    controller.begin(0, SMALL, seed=0)
+    frame = np.arange(4, dtype=np.float32).reshape(2, 2)
+    controller.plan({0: frame})
+    np.testing.assert_array_equal(policy.windows[0][0, :, :2], frame[[0, 0, 0, 1]])
+
+
+def test_a_new_episode_forgets_the_window_of_the_last_one() -> None:
+    policy = Recorder(history=3)
+    controller = Controller(policy)
+    controller.begin(0, LARGE, seed=0)
+    controller.plan({0: np.full((3, 5), 9, dtype=np.float32)})
+    controller.begin(0, SMALL, seed=1)
+    controller.plan({0: np.ones((1, 2), dtype=np.float32)})
+    np.testing.assert_array_equal(policy.windows[1][0], [[1, 1, 0, 0, 0]] * 3)
+    assert policy.index[1][0] == 0
+
+
+def test_a_plan_has_the_executed_actions_in_the_dimensions_of_the_environment() -> None:
+    controller = Controller(Recorder(), lanes=3)
+    controller.begin(0, SMALL, seed=0)
+    controller.begin(2, LARGE, seed=1)
+    out = controller.plan({0: np.full((1, 2), 7, np.float32), 2: np.full((1, 5), -3, np.float32)})
+    assert set(out) == {0, 2} and out[0].shape == (4, 2) and out[2].shape == (4, 3)
+    np.testing.assert_array_equal(out[0][:, 0], [7, 8, 9, 10])
+    np.testing.assert_array_equal(out[2][:, [0, 2]], [[-3, 1], [-2, 1], [-1, 1], [0, 1]])
+
+
+def test_the_policy_is_always_called_with_every_lane_and_only_asking_lanes_draw_noise() -> None:
+    policy = Recorder()
+    controller = Controller(policy, lanes=3)
+    for lane in range(3):
+        controller.begin(lane, SMALL, seed=100 + lane)
+    frame = np.zeros((1, 2), dtype=np.float32)
+    asked: list[list[int]] = [[0, 1, 2], [1], [1], [0], [2, 0]]
+    for lanes in asked:
+        controller.plan({lane: frame for lane in lanes})
+    assert all(w.shape == (3, 3, 5) for w in policy.windows)
+    for lane in range(3):
+        drawn = [noise[lane] for noise, lanes in zip(policy.noise, asked) if lane in lanes]
+        own = policy_generator(100 + lane)
+        assert drawn == [float(torch.rand((), generator=own)) for _ in drawn]
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "unet1d", "transformer"])
+def test_an_episode_does_not_depend_on_its_neighbours_bit_for_bit(backbone: str) -> None:
+    frames = np.random.default_rng(0).normal(size=(4, 1, 5)).astype(np.float32)
+
+    def episode(lane: int, others: int) -> np.ndarray:
+        controller = Controller(real_policy(backbone=backbone), lanes=4)
+        for other in range(others):
+            controller.begin((lane + 1 + other) % 4, SMALL, seed=other)
+        controller.begin(lane, LARGE, seed=42)
+        out = []
+        for i, frame in enumerate(frames):
+            asking = {lane: frame}
+            for other in range(others):
+                if i % (other + 1) == 0:
+                    asking[(lane + 1 + other) % 4] = np.full((1, 2), 0.1 * other + i, dtype=np.float32)
+            out.append(controller.plan(asking)[lane])
+        return np.concatenate(out)
+
+    alone = episode(0, 0)
+    assert alone.std() > 1e-3
+    np.testing.assert_array_equal(alone, episode(0, 3))
+    np.testing.assert_array_equal(alone, episode(2, 1))
+
+
+def test_the_real_policy_gives_the_chunk_of_a_direct_call() -> None:
+    policy = real_policy(history=2)
+    controller = Controller(policy, lanes=1, guard=False)
+    controller.begin(0, LARGE, seed=3)
+    frame = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    planned = controller.plan({0: frame})[0]
+    with torch.no_grad():
+        chunk = policy.act(torch.from_numpy(frame)[None], torch.tensor([1]), [policy_generator(3)])
+    np.testing.assert_array_equal(planned, chunk[0, :4].numpy())
+
+
+def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> None:
+    policy = Recorder(box=2.0)
+    controller = Controller(policy)
+    controller.begin(0, SMALL, seed=0)
+    assert controller.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 2]
+    assert controller.refusals == {"finite": 0, "box": 1, "rate": 0}
+    held = controller.plan({0: np.full((1, 2), np.nan, np.float32)})[0]
+    assert held[:, 0].tolist() == [2, 2, 2, 2] and controller.refusals["finite"] == 4
+    raw = Controller(policy, guard=False)
+    raw.begin(0, SMALL, seed=0)
+    assert raw.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 3]
+    mine = Controller(policy, guard=ActionGuard([-1, -1], [1, 1], rate=[0.25, 1]))
+    mine.begin(0, SMALL, seed=0)
+    assert mine.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 0.25, 0.5, 0.75]
+    assert mine.plan({0: np.zeros((1, 2), np.float32)})[0][0, 0] == 0.5  # from .75 towards 0
+
+
+def test_actions_of_one_plan_are_not_overwritten_by_the_next() -> None:
+    controller = Controller(Recorder(), guard=False)
+    controller.begin(0, SMALL, seed=0)
+    first = controller.plan({0: np.zeros((1, 2), np.float32)})[0]
+    controller.plan({0: np.full((1, 2), 50, np.float32)})
+    assert first[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_acting_plans_every_execute_steps_with_all_frames_in_between() -> None:
+    policy = Recorder(history=3, execute=4)
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=SMALL, seed=0)
+    frame = np.arange(18, dtype=np.float32).reshape(9, 1, 2).repeat(2, axis=1)
+    actions = np.stack([controller.act(f) for f in frame])  # (9, 2, 3)
+    assert len(policy.windows) == 3 and actions.shape == (9, 2, 3)
+    np.testing.assert_array_equal(policy.windows[1][0, :, :2], frame[[2, 3, 4], 0])
+    np.testing.assert_array_equal(actions[:, 0, 0], [0, 1, 2, 3, 8, 9, 10, 11, 16])
+    assert (actions[:, :, 2] == 0).all()  # a dimension that this environment does not have
+
+
+def test_the_chunk_queue_never_survives_a_reset() -> None:
+    policy = Recorder(execute=4)
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=SMALL, seed=0)
+    controller.act(np.zeros((2, 2), np.float32))  # three actions are left in each queue
+    controller.reset(np.array([False, True]))
+    out = controller.act(np.full((2, 2), 100, np.float32))
+    assert out[0, 0] == 1 and out[1, 0] == 100
+    np.testing.assert_array_equal(policy.windows[1][1, :, :2], np.full((3, 2), 100))  # nor does the history
+
+
+def test_lanes_may_act_one_at_a_time_and_padded_observations_are_accepted() -> None:
+    policy = Recorder()
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=[SMALL, LARGE], seed=[4, 5])
+    out = controller.act({0: np.float32([3, 4, 0, 0, 0])})
+    assert out[0, 0] == 3 and (out[1] == 0).all()
+    out = controller.act({1: np.float32([6, 0, 0, 0, 8])})
+    assert out[1].tolist()[::2] == [6, 1] and (out[0] == 0).all()
+
+
+def test_a_reset_without_a_seed_gives_new_noise_and_with_a_seed_the_same() -> None:
+    policy = Recorder()
+    controller = Controller(policy, lanes=2)
+    frame = np.zeros((2, 2), np.float32)
+    for seed in (9, None, None, 9):
+        controller.reset(environment=SMALL, seed=seed)
+        controller.act(frame)
+    noise = np.array(policy.noise)
+    np.testing.assert_array_equal(noise[0], noise[3])
+    assert len(np.unique(noise[:3])) == 6
+
+
+def test_a_refused_observation_leaves_no_trace() -> None:
+    policy = Recorder(history=2)
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=SMALL, seed=0)
+    with pytest.raises(UserError, match="shape"):
+        controller.act({0: np.zeros(2, np.float32), 1: np.zeros(3, np.float32)})
+    assert not policy.windows
+    controller.act(np.ones((2, 2), np.float32))
+    np.testing.assert_array_equal(policy.windows[0][0, :, :2], np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("frames", [{0: np.zeros(2)}, {0: np.zeros((1, 5))}, {0: np.zeros((0, 2))},
+                                    {1: np.zeros((1, 2))}, {7: np.zeros((1, 2))}])
+def test_frames_that_do_not_fit_are_a_user_error(frames: dict) -> None:
+    controller = Controller(Recorder(), lanes=2)
+    controller.begin(0, SMALL, seed=0)
+    with pytest.raises(UserError, match="expected"):
+        controller.plan(frames)
+
+
+def test_an_environment_is_needed_where_the_policy_has_several_and_must_be_known() -> None:
+    controller = Controller(Recorder())
+    with pytest.raises(UserError, match="no environment given"):
+        controller.act(np.zeros(2, np.float32))
+    with pytest.raises(UserError, match="toy/none"):
+        controller.begin(0, "toy/none", seed=0)

@@ -1,0 +1,87 @@
+"""The guard against its definition: finite, box, rate, and what it counts."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from alltrades.policies.guard import ActionGuard
+
+
+def test_actions_inside_the_box_pass_bit_for_bit_and_count_nothing() -> None:
+    guard = ActionGuard([-1, -2], [1, 2])
+    actions = np.random.default_rng(0).uniform([-1, -2], [1, 2], (50, 2)).astype(np.float32)
+    np.testing.assert_array_equal(guard(actions, None), actions)
+    assert guard.refusals == {"finite": 0, "box": 0, "rate": 0}
+
+
+def test_non_finite_actions_hold_the_last_good_one() -> None:
+    guard = ActionGuard([0, 0], [512, 512])
+    actions = np.array([[np.nan, 5], [10, 20], [np.inf, 1], [3, -np.inf], [30, 40]], dtype=np.float32)
+    given_last = guard(actions, np.array([7, 8], dtype=np.float32))
+    np.testing.assert_array_equal(given_last, [[7, 8], [10, 20], [10, 20], [10, 20], [30, 40]])
+    assert guard.refusals == {"finite": 3, "box": 0, "rate": 0}
+    np.testing.assert_array_equal(guard(actions, None)[0], [256, 256])  # nothing to hold: middle of the box
+
+
+def test_actions_outside_the_box_are_clipped_and_counted_per_step_but_rounding_is_not_counted() -> None:
+    guard = ActionGuard([-1, -1], [1, 1])
+    out = guard(np.array([[1.5, -3], [0, 2], [1 + 1e-6, 0]], dtype=np.float32), None)
+    np.testing.assert_array_equal(out, np.array([[1, -1], [0, 1], [1, 0]], dtype=np.float32))
+    assert guard.refusals["box"] == 2
+
+
+def test_the_rate_limit_holds_from_the_last_action_on_and_is_absent_at_the_start() -> None:
+    guard = ActionGuard([-10], [10], rate=[1])
+    jump = np.array([[5], [5], [0]], dtype=np.float32)
+    np.testing.assert_array_equal(guard(jump, np.array([3], dtype=np.float32)), [[4], [5], [4]])
+    assert guard.refusals["rate"] == 2
+    np.testing.assert_array_equal(guard(jump, None), [[5], [5], [4]])
+
+
+def test_unbounded_dimensions_are_allowed() -> None:
+    guard = ActionGuard([-np.inf, 0.5], [np.inf, np.inf])
+    np.testing.assert_array_equal(guard(np.array([[1e9, 0]], dtype=np.float32), None), np.float32([[1e9, 0.5]]))
+    np.testing.assert_array_equal(guard(np.array([[np.nan, 0]], dtype=np.float32), None), np.float32([[0, 0.5]]))
+
+
+def test_the_input_is_not_changed() -> None:
+    actions = np.array([[np.nan], [9]], dtype=np.float32)
+    before = actions.copy()
+    ActionGuard([-1], [1], rate=[0.1])(actions, np.zeros(1, dtype=np.float32))
+    np.testing.assert_array_equal(actions, before)
+
+
+def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    guard = ActionGuard([-1], [1])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            guard(np.array([[3], [np.nan]], dtype=np.float32), None)
+    assert [record.args[0] for record in caplog.records] == ["box", "finite"]
+    assert guard.refusals == {"finite": 5, "box": 5, "rate": 0}
+
+
+@given(arrays(np.float32, (6, 3), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
+def test_whatever_comes_in_what_goes_out_is_finite_inside_and_slow(actions: np.ndarray) -> None:
+    low, high, rate = np.float32([-1, 0, -5]), np.float32([1, 2, -4]), np.float32([0.3, 0.1, 1])
+    last = np.float32([0.5, 2, -4.5])
+    out = ActionGuard(low, high, rate)(actions, last)
+    assert np.isfinite(out).all() and (out >= low).all() and (out <= high).all()
+    steps = np.abs(np.diff(np.concatenate([last[None], out]), axis=0))
+    assert (steps <= rate + 1e-6).all()
+
+
+@pytest.mark.parametrize("arguments", [([0, 0], [1]), ([1], [0]), ([0], [1], [1, 2]), ([0], [1], [0]), ([np.nan], [1])])
+def test_a_guard_that_makes_no_sense_is_refused(arguments: tuple) -> None:
+    with pytest.raises(ValueError, match="action"):
+        ActionGuard(*arguments)
+
+
+def test_actions_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ActionGuard([0], [1])(np.zeros((3, 2), dtype=np.float32))
