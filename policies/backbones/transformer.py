@@ -55,7 +55,8 @@ class AdaptiveBlock(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """Every step sees every other: (B, H, width) -> (B, H, width)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, H, d) each
+        heads = self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)  # (B, heads, 3, H, d)
+        q, k, v = heads.unbind(2)  # (B, heads, H, d) each
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class ConditionalUnet1d(Backbone):
                 self.up.append(FilmBlock(channels[level + 1] + size, size, context))
             before = size
         self.middle = FilmBlock(before, before, context)
-        self.norm = nn.GroupNorm(GROUPS, channels[0])
+        self.norm = group_norm(channels[0])
         self.head = zero_head(nn.Conv1d(channels[0], action_dim, 1))
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -64,10 +64,10 @@ class FilmBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, context: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(inputs, outputs, 5, padding=2)
-        self.norm1 = nn.GroupNorm(GROUPS, outputs)
+        self.norm1 = group_norm(outputs)
         self.film = nn.Linear(context, 2 * outputs)
         self.conv2 = nn.Conv1d(outputs, outputs, 5, padding=2)
-        self.norm2 = nn.GroupNorm(GROUPS, outputs)
+        self.norm2 = group_norm(outputs)
         self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -78,6 +78,11 @@ class FilmBlock(nn.Module):
         return h + self.skip(x)
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Eight groups, fewer where a group would have less than four channels: one value alone has no deviation."""
+    return nn.GroupNorm(min(GROUPS, channels // 4), channels)
+
+
 def _rounded(channels: int) -> int:
-    """At least one channel per normalisation group, and a multiple of the groups."""
+    """Down to a multiple of eight, and at least eight."""
     return max(GROUPS, channels // GROUPS * GROUPS)
