@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +224,25 @@ def test_rows_do_not_mix(name: str) -> None:
     other = x.clone()
     other[1:] = 7.0
     assert torch.equal(sample(name, process, network(process, 0.3), other, 6)[0], whole[0])
+
+
+@pytest.mark.parametrize("name", ODE)
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_an_exported_sampler_agrees_at_another_batch_size(name: str, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+    process = make_process(kind, "velocity")
+    layer = torch.nn.Linear(2, 2)
+
+    class Loop(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return sample(name, process, lambda x, t: layer(x).sin() + t.view(-1, 1, 1), x, 5, clip=0.9)
+
+    loop, path = Loop(), str(tmp_path / "loop.onnx")
+    loop.layer = layer
+    torch.onnx.export(loop, (noise(2),), path, input_names=["x"], dynamic_axes={"x": {0: "batch"}}, dynamo=False)
+    (out,) = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": noise(5).numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), loop(noise(5)).detach(), atol=1e-5, rtol=0)
 
 
 def test_mistakes_are_user_errors() -> None:
