@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from alltrades.data.errors import UserError
+from alltrades.policies.normalizer import Normalizer, fit_normalizer
+from alltrades.policies.policy import Batch, DiffusionPolicy, load_policy
+from alltrades.policies.settings import PolicySettings
+from alltrades.policies.specialists import build_policy
+
+from .toys import SMALL, info, make_policy
+
+
+def _batch(policy: DiffusionPolicy, environment: list[int], seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    n = len(environment)
+    return Batch(torch.rand(n, policy.history, policy.obs_dim, generator=g),
+                 torch.rand(n, policy.horizon, policy.action_dim, generator=g), torch.ones(n, policy.horizon),
+                 torch.tensor(environment), torch.ones(n))
+
+
+def _randomise(policy: DiffusionPolicy) -> None:
+    """Give the zero-initialised head weights, so that the output depends on the input."""
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=g))
+
+
+def test_saved_policy_acts_bit_for_bit_as_before(tmp_path):
+    policy = make_policy([info("a"), info("b", 5, 1)])
+    _randomise(policy)
+    policy.save(tmp_path / "p")
+    again = load_policy(tmp_path / "p")
+    args = (torch.rand(4, 1, 5), torch.tensor([0, 1, 0, 1]), torch.randn(4, 4, 2))
+    assert torch.equal(policy.eval().sample(*args), again.sample(*args))
+    assert again.digest() == policy.digest()
+    assert json.loads((tmp_path / "p" / "policy.json").read_text())["digest"] == policy.digest()
+
+
+def test_policy_without_statistics_is_not_saved(tmp_path):
+    policy = build_policy(SMALL, [info("a")], Normalizer(1, 3, 2), 0)
+    with pytest.raises(UserError, match="normalis"):
+        policy.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_artifacts_give_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="policy.json is missing"):
+        load_policy(tmp_path / "nothing")
+    (tmp_path / "policy.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_policy(tmp_path)
+
+
+def test_unknown_environment_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'reach'"):
+        make_policy([info("reach"), info("push")]).environment_index("reech")
+
+
+def test_changed_environment_is_refused():
+    from alltrades.envs.spec import EnvSpec
+    from alltrades.policies.policy import EnvironmentInfo
+
+    old = EnvSpec("e", dict, 3, 2, (-1, -1), (1, 1), 50)
+    new = EnvSpec("e", dict, 4, 2, (-1, -1), (1, 1), 50)
+    policy = make_policy([EnvironmentInfo.of(old)])
+    assert policy.check(old) == 0
+    with pytest.raises(UserError, match="changed since"):
+        policy.check(new)
+
+
+def test_padded_dimensions_change_neither_loss_nor_action():
+    policy = make_policy([info("a", 3, 1), info("b", 5, 2)])
+    _randomise(policy)
+    batch = _batch(policy, [0, 0])
+    other = Batch(batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.weight)
+    other.window[:, :, 3:] += 7.0
+    other.action[:, :, 1:] -= 3.0
+    losses = [policy.loss(b, torch.Generator().manual_seed(0)) for b in (batch, other)]
+    assert torch.equal(*losses)
+    noise = torch.randn(2, 4, 2)
+    changed = noise.clone()
+    changed[:, :, 1:] += 5.0
+    a = policy.sample(batch.window, batch.environment, noise)
+    b = policy.sample(other.window, batch.environment, changed)
+    assert torch.equal(a[:, :, 0], b[:, :, 0])
+
+
+def test_masked_steps_do_not_count():
+    policy = make_policy([info("a")])
+    _randomise(policy)
+    batch = _batch(policy, [0, 0, 0])
+    batch.mask[:, 2:] = 0
+    other = Batch(batch.window, batch.action.clone(), batch.mask, batch.environment, batch.weight)
+    clean = policy.normalizer.action(batch.action)
+    target_free = policy.errors(torch.zeros_like(clean), clean, batch)
+    other.action[:, 2:] += 9.0
+    assert torch.equal(policy.errors(torch.zeros_like(clean), policy.normalizer.action(other.action), other), target_free)
+
+
+def test_row_noise_comes_from_its_own_generator_only():
+    policy = make_policy([info("a")])
+    _randomise(policy)
+    window, environment = torch.rand(3, 1, 3), torch.zeros(3, dtype=torch.long)
+    first = policy.act(window, environment, [torch.Generator().manual_seed(s) for s in (1, 2, 3)])
+    other = policy.act(window, environment, [torch.Generator().manual_seed(s) for s in (9, 2, 8)])
+    assert torch.equal(first[1], other[1]) and not torch.equal(first[0], other[0])
+
+
+def test_near_constant_dimensions_keep_their_unit_and_are_reported():
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    x[:, 1] = 0.3 + 1e-5 * x[:, 1]
+    normalizer, notes = fit_normalizer([x], [x], "pooled", "range", 2, 2)
+    assert normalizer.obs_scale[0, 1] == 1.0 and normalizer.action_scale[1] == 1.0
+    assert any("observation[1]" in n for n in notes) and any("action[1]" in n for n in notes)
+
+
+def test_normaliser_maps_actions_to_unit_range_and_back():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(-3, 7, (500, 2))
+    normalizer, _ = fit_normalizer([a, a], [a, a], "per_environment", "range", 2, 2)
+    x = torch.from_numpy(a.astype(np.float32))[:, None]
+    y = normalizer.action(x)
+    assert torch.isclose(y.amax(), torch.tensor(1.0), atol=1e-5) and torch.isclose(y.amin(), torch.tensor(-1.0), atol=1e-5)
+    assert torch.allclose(normalizer.unaction(y), x, atol=1e-5)
+
+
+def test_pooled_statistics_count_every_environment_the_same():
+    short, long = np.full((10, 1), 1.0), np.full((1000, 1), -1.0)
+    normalizer, _ = fit_normalizer([short, long], [short, long], "pooled", "range", 1, 1)
+    assert torch.allclose(normalizer.obs_mean, torch.zeros(2, 1), atol=1e-6)
+    assert torch.allclose(normalizer.obs_scale, torch.ones(2, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"execute": 9, "horizon": 8}, {"process": "vp", "diffusion_steps": 10, "sampling_steps": 20},
+                                 {"action_normalizer": "standard", "clip": 1.0}])
+def test_inconsistent_settings_are_refused(bad):
+    with pytest.raises(ValueError):
+        PolicySettings(**bad)

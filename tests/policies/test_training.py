@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+
+from alltrades.data.errors import UserError
+from alltrades.data.steps import Steps
+from alltrades.policies.batches import TrainingData
+from alltrades.policies.objectives import Linear
+from alltrades.policies.settings import TrainSettings
+from alltrades.policies.specialists import demonstration_data, fit_demonstrations, held_out_loss, make_normalizer
+from alltrades.policies.training import Trainer, learning_rate
+
+from .toys import SMALL, info, make_policy, make_steps
+
+TRAIN = TrainSettings(steps=30, batch=16, checkpoint_every=10, log_every=5, precision="fp32")
+
+
+def _trainer(total=None):
+    policy = make_policy([info("a"), info("b")])
+    steps = Steps.concatenate([make_steps("a"), make_steps("b", seed=1)])
+    return Trainer(policy, demonstration_data(steps, policy, False), TRAIN, seed=3, total=total)
+
+
+@pytest.mark.parametrize("stop", [10, 13, 29])
+def test_killed_training_resumes_to_the_same_bits(tmp_path, stop):
+    whole = _trainer().fit()
+    killed = _trainer(total=stop)
+    killed.fit(tmp_path)  # leaves the checkpoint of step 10 or 20 behind
+    resumed = _trainer()
+    policy = resumed.fit(tmp_path)
+    for a, b in zip(whole.state_dict().values(), policy.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_restored_average_keeps_its_counter(tmp_path):
+    first = _trainer()
+    for _ in range(7):
+        first.update()
+    first.save(tmp_path)
+    second = _trainer()
+    assert second.restore(tmp_path) and second.step == 7
+    assert second.ema.count == first.ema.count == 7
+    assert second.ema.current_decay() == first.ema.current_decay()
+
+
+def test_learning_rate_is_one_cycle():
+    s = TrainSettings(steps=1000, lr=1e-3, warmup=0.1)
+    rates = [learning_rate(i, s) for i in range(1000)]
+    assert np.argmax(rates) in (99, 100) and max(rates) == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(1e-5, rel=0.05)
+
+
+def test_batches_are_balanced_over_environments_of_unequal_size():
+    steps = Steps.concatenate([make_steps("a", episodes=2), make_steps("b", episodes=20)])
+    data = TrainingData(steps, ["a", "b"], 1, 4, 3, 2)
+    batch, _ = data.batch(256, 0, 0)
+    assert (batch.environment == 0).sum() == 128
+
+
+def test_rows_follow_their_probabilities_and_zero_rows_never_appear():
+    steps = make_steps("a", episodes=1, length=4)
+    data = TrainingData(steps, ["a"], 1, 2, 3, 2, probability=np.array([0.0, 1.0, 3.0, 0.0]))
+    rows = data.rows(40_000, np.random.default_rng(0))
+    share = np.bincount(rows, minlength=4) / 40_000
+    assert share[0] == share[3] == 0 and share[2] == pytest.approx(0.75, abs=0.01)
+
+
+def test_batch_is_a_function_of_seed_and_step():
+    data = TrainingData(make_steps("a"), ["a"], 2, 4, 3, 2)
+    a, b, c = data.batch(8, 1, 5)[0], data.batch(8, 1, 5)[0], data.batch(8, 1, 6)[0]
+    assert torch.equal(a.window, b.window) and not torch.equal(a.window, c.window)
+
+
+def test_no_rows_is_a_clear_error():
+    with pytest.raises(UserError, match="no training rows"):
+        TrainingData(make_steps("a"), ["other"], 1, 4, 3, 2)
+
+
+def test_weights_in_sampling_and_in_loss_give_equal_expected_gradients_once():
+    """Drawing row i with probability w_i / N equals uniform rows with factor w_i; w squared does not."""
+    steps = make_steps("a", episodes=4, length=10)
+    rng = np.random.default_rng(0)
+    w = rng.uniform(0.2, 3.0, 40)
+    w /= w.mean()
+    losses = torch.from_numpy(rng.uniform(0, 1, 40)).float()
+    objective = Linear(["a"])
+
+    def expected(probability, weight):
+        data = TrainingData(steps, ["a"], 1, 2, 3, 2, probability=probability, weight=weight)
+        rows = data.rows(200_000, np.random.default_rng(1))
+        batch = data.gather(rows)
+        return float(objective(losses[torch.from_numpy(rows)], batch.environment, batch.weight))
+
+    by_sample, by_loss = expected(w, None), expected(np.ones(40), w)
+    truth = float((losses * torch.from_numpy(w).float()).mean())
+    assert by_sample == pytest.approx(truth, rel=0.01) and by_loss == pytest.approx(truth, rel=0.01)
+    assert abs(expected(w, w) - truth) > 0.05 * truth
+
+
+def test_linear_objective_is_the_preference_weighted_mean_of_environment_means():
+    losses, environment = torch.tensor([1.0, 3.0, 10.0]), torch.tensor([0, 0, 1])
+    assert Linear(["a", "b"])(losses, environment, torch.ones(3)) == pytest.approx(0.5 * 2 + 0.5 * 10)
+    assert Linear(["a", "b"], {"a": 3, "b": 1})(losses, environment, torch.ones(3)) == pytest.approx(0.75 * 2 + 0.25 * 10)
+    with pytest.raises(UserError, match="did you mean"):
+        Linear(["reach", "push"], {"reech": 1.0})
+
+
+def test_policy_learns_a_known_linear_expert():
+    steps = make_steps("a", episodes=40)
+    fit = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], SMALL), SMALL.model_copy(
+        update={"horizon": 1, "execute": 1}), TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98), seed=0)
+    window = torch.rand(64, 1, 3) * 2 - 1
+    chunk = fit.policy.sample(window, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2))
+    error = (chunk[:, 0] - 0.5 * window[:, 0, :2]).square().mean()
+    assert error < 0.02 * (0.5 * window[:, 0, :2]).square().mean()
+
+
+def test_held_out_selection_stops_before_overfitting():
+    rng = np.random.default_rng(0)
+    steps = make_steps("a", episodes=5, length=8)
+    steps = Steps(**{**steps.__dict__, "action": rng.uniform(-1, 1, steps.action.shape).astype(np.float32)})
+    settings = TrainSettings(steps=600, batch=64, lr=3e-3, ema=0.9, precision="fp32")
+    big = SMALL.model_copy(update={"width": 128, "depth": 2})
+    fit = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0,
+                             selection="holdout")
+    assert fit.steps < 600  # actions are noise: every later step memorises
+    last = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0)
+    fresh = make_steps("a", episodes=5, length=8, seed=9)
+    fresh = Steps(**{**fresh.__dict__, "action": rng.uniform(-1, 1, fresh.action.shape).astype(np.float32)})
+    assert held_out_loss(fit.policy, demonstration_data(fresh, fit.policy, False), 0) < held_out_loss(
+        last.policy, demonstration_data(fresh, last.policy, False), 0)
