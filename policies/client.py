@@ -1,0 +1,134 @@
+"""Client of the policy server, and the messages the two exchange; needs neither torch nor the simulators.
+
+A message is one binary websocket frame of msgpack. An array is the map {b"__ndarray__": True, b"data": its bytes,
+b"dtype": such as "<f4", b"shape": its shape}, a NumPy scalar {b"__npgeneric__": True, b"data": value, b"dtype": ...}.
+This is the format of the public openpi-client package, so its clients work with this server. A text frame from the
+server is an error. Nothing here unpickles, and arrays of objects cannot be expressed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError
+
+MAX_MESSAGE = 1 << 20  # bytes, either way
+_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # booleans, integers, floats
+
+
+def require(name: str) -> ModuleType:
+    """Import a package of the `serve` extra; raises UserError with the pip line when it is missing."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise UserError(f'package {package} is not installed; expected the serve extra; pip install "alltrades[serve]"'
+                        ) from error
+
+
+def pack(message: Any) -> bytes:
+    """Message of plain values, NumPy scalars and arrays -> bytes; raises TypeError for anything else."""
+    return require("msgpack").packb(message, default=_encode)
+
+
+def unpack(data: bytes) -> Any:
+    """Bytes -> message; raises ValueError for whatever is not exactly one well-formed message."""
+    try:
+        return require("msgpack").unpackb(data, object_hook=_decode, strict_map_key=True)
+    except UserError:
+        raise
+    except Exception as error:  # msgpack raises a dozen kinds, none of which the sender can tell apart
+        raise ValueError(f"message of {len(data)} bytes cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _encode(value: Any) -> Any:
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise TypeError(f"{type(value).__name__} cannot be sent; expected numbers, text, lists, maps or NumPy arrays")
+    if not _DTYPE.fullmatch(value.dtype.str):
+        raise TypeError(f"dtype {value.dtype} cannot be sent; expected booleans, integers or floats")
+    if isinstance(value, np.generic):
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+
+
+def _decode(value: dict) -> Any:
+    if b"__ndarray__" not in value and b"__npgeneric__" not in value:
+        return value
+    name, data = value[b"dtype"], value[b"data"]
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise ValueError("array dtype; expected booleans, integers or floats")
+    dtype = np.dtype(name)
+    if b"__npgeneric__" in value:
+        if not isinstance(data, (bool, int, float)):
+            raise ValueError("scalar of text or bytes; expected a number")
+        return dtype.type(data)
+    shape = value[b"shape"]
+    if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("array shape; expected up to 8 sizes")
+    if not isinstance(data, bytes) or math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError("array data; expected as many bytes as its shape holds")
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+class PolicyClient:
+    """One connection to `alltrades serve`: `infer` asks for a chunk of actions, `reset` starts an episode.
+
+    Args:
+        host, port: where the server listens.
+        timeout: seconds to wait for the connection and for each reply.
+
+    Raises UserError when no server answers.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8000, timeout: float = 10.0) -> None:
+        connect = require("websockets.sync.client").connect
+        self.address, self._timeout = f"ws://{host}:{port}", timeout
+        self._start: dict[str, Any] = {}
+        try:
+            self._socket = connect(self.address, compression=None, proxy=None, open_timeout=timeout,
+                                   max_size=MAX_MESSAGE)
+            self.metadata: dict[str, Any] = unpack(self._socket.recv(timeout=timeout))
+        except (OSError, ValueError, require("websockets.exceptions").WebSocketException) as error:
+            raise UserError(f"{self.address}: no policy server answers ({error}); "
+                            "start one with `alltrades serve`") from error
+
+    def reset(self, environment: str | None = None, seed: int | None = None) -> None:
+        """Let the next `infer` start an episode: empty history, and the given environment and noise seed."""
+        self._start = {"reset": True}
+        if environment is not None:
+            self._start["environment"] = environment
+        if seed is not None:
+            self._start["seed"] = seed
+
+    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """{"observation": (obs_dim,), ...} -> {"actions": (execute, action_dim) float32, "server_timing": {...}}.
+
+        Raises UserError with the server's words when it refuses the message, or when it does not answer.
+        """
+        try:
+            self._socket.send(pack({**obs, **self._start}))
+            reply = self._socket.recv(timeout=self._timeout)
+        except (OSError, require("websockets.exceptions").WebSocketException) as error:
+            self.close()  # a late reply must not be taken for that of the next request
+            raise UserError(f"{self.address}: no answer ({error}); expected a running server; connect again") from error
+        if isinstance(reply, str):
+            raise UserError(reply)
+        self._start = {}  # a refused message has started nothing
+        return unpack(reply)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> PolicyClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,280 @@
+"""The server over a real socket: with the public client, with our own, and with messages that make no sense."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+msgpack = pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+from alltrades.data.errors import UserError  # noqa: E402
+from alltrades.policies.client import PolicyClient, pack, unpack  # noqa: E402
+from alltrades.policies.controller import Controller  # noqa: E402
+from alltrades.policies.normalizer import Normalizer  # noqa: E402
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.policies.server import PolicyServer  # noqa: E402
+from alltrades.policies.settings import PolicySettings  # noqa: E402
+
+SMALL, LARGE = "toy/small", "toy/large"
+
+
+def make_policy(environments: int = 2) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+             EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)][:environments]
+    obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
+    normalizer = Normalizer(environments, obs_dim, action_dim)
+    normalizer.fitted.fill_(1)
+    policy = DiffusionPolicy(PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1), infos, normalizer)
+    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return policy.eval()
+
+
+@pytest.fixture(scope="module")
+def policy() -> DiffusionPolicy:
+    return make_policy()
+
+
+@pytest.fixture(scope="module")
+def server(policy: DiffusionPolicy) -> Iterator[PolicyServer]:
+    with running(policy) as out:
+        yield out
+
+
+class running:
+    """A server in a thread of this process, for the length of a block."""
+
+    def __init__(self, policy: DiffusionPolicy, **options: int) -> None:
+        self.server = PolicyServer(policy, port=0, **options)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self) -> PolicyServer:
+        self.thread.start()
+        assert self.server.ready.wait(30)
+        return self.server
+
+    def __exit__(self, *error: object) -> None:
+        self.server.stop()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+def observation(seed: int, dim: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=dim).astype(np.float32)
+
+
+def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    controller = Controller(policy)
+    controller.begin(0, environment, seed)
+    return [controller.plan({0: np.atleast_2d(frame)})[0] for frame in frames]
+
+
+def test_the_public_client_gets_the_actions_of_a_controller(policy: DiffusionPolicy, server: PolicyServer) -> None:
+    module = pytest.importorskip("openpi_client.websocket_client_policy",
+                                 reason="needs: pip install --no-deps openpi-client")
+    client = module.WebsocketClientPolicy("127.0.0.1", server.port)
+    metadata = client.get_server_metadata()
+    assert metadata["policy"] == policy.digest() and metadata["execute"] == 4 and metadata["history"] == 2
+    assert [e["id"] for e in metadata["environments"]] == [SMALL, LARGE]
+    frames = [observation(i) for i in range(3)]
+    replies = [client.infer({"observation": f, "environment": LARGE, "seed": np.int64(7)}) for f in frames]
+    for reply, actions in zip(replies, expected(policy, LARGE, frames, 7)):
+        assert actions.shape == (4, 3) and reply["server_timing"]["infer_ms"] > 0
+        np.testing.assert_array_equal(reply["actions"], actions)
+    with pytest.raises(RuntimeError, match="shape"):
+        client.infer({"observation": frames[0][:4], "environment": LARGE})
+    assert client.infer({"observation": frames[0]})["actions"].shape == (4, 3)
+
+
+def test_our_messages_are_those_of_the_public_package() -> None:
+    theirs = pytest.importorskip("openpi_client.msgpack_numpy", reason="needs: pip install --no-deps openpi-client")
+    message = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float64(1.5), "c": [1, "x", None, {"d": 1}]}
+    assert pack(message) == theirs.packb(message)
+    for out in (unpack(theirs.packb(message)), theirs.unpackb(pack(message))):
+        np.testing.assert_array_equal(out["a"], message["a"])
+        assert out["a"].dtype == np.float32 and out["b"] == 1.5 and out["c"] == message["c"]
+
+
+def test_each_client_has_a_history_of_its_own_and_reset_starts_it_afresh(policy: DiffusionPolicy,
+                                                                         server: PolicyServer) -> None:
+    frames = [observation(i) for i in range(4)]
+    with PolicyClient(port=server.port) as one, PolicyClient(port=server.port) as two:
+        one.reset(environment=LARGE, seed=1)
+        two.reset(environment=SMALL, seed=2)
+        got_one, got_two = [], []
+        for frame in frames:  # interleaved
+            got_one.append(one.infer({"observation": frame})["actions"])
+            got_two.append(two.infer({"observation/state": frame[:2]})["actions"])
+        np.testing.assert_array_equal(got_one, expected(policy, LARGE, frames, 1))
+        np.testing.assert_array_equal(got_two, expected(policy, SMALL, [f[:2] for f in frames], 2))
+        one.reset(seed=1)
+        np.testing.assert_array_equal(one.infer({"observation": frames[0]})["actions"], got_one[0])
+        both = one.infer({"observation": np.stack(frames[:2]), "reset": True, "seed": 1})["actions"]
+        np.testing.assert_array_equal(both, expected(policy, LARGE, [np.stack(frames[:2])], 1)[0])
+
+
+def test_the_environment_may_be_left_out_where_the_policy_has_one() -> None:
+    with running(make_policy(environments=1)) as server, PolicyClient(port=server.port) as client:
+        assert client.infer({"observation": [0.0, 1]})["actions"].shape == (4, 2)
+
+
+def array(**change: object) -> dict:
+    return {b"__ndarray__": True, b"data": bytes(20), b"dtype": "<f4", b"shape": [5]} | change  # type: ignore[dict-item]
+
+
+def nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\x01"
+
+
+good = {"observation": np.zeros(5, np.float32), "environment": LARGE}
+MALFORMED: dict[str, bytes | str] = {
+    "text": "hello",
+    "empty": b"",
+    "truncated": pack(good)[:-3],
+    "two messages": pack(good) * 2,
+    "junk": bytes(range(256)),
+    "deep": nested(5000),
+    "deep in place": b"\x81" + pack("observation") + nested(300),
+    "huge claim": b"\xdd\xff\xff\xff\xff",
+    "number": pack(3),
+    "list": pack([good]),
+    "nothing": pack({}),
+    "unknown key": pack(good | {"enviroment": LARGE}),
+    "integer key": msgpack.packb({1: 2}),
+    "two observations": pack(good | {"observation/state": np.zeros(5)}),
+    "unknown environment": pack(good | {"environment": "toy/lrage"}),
+    "environment of bytes": pack(good | {"environment": b"toy/large"}),
+    "wrong size": pack(good | {"observation": np.zeros(4, np.float32)}),
+    "wrong rank": pack(good | {"observation": np.zeros((1, 1, 5), np.float32)}),
+    "no frames": pack(good | {"observation": np.zeros((0, 5), np.float32)}),
+    "too many frames": pack(good | {"observation": np.zeros((2000, 5), np.float32)}),
+    "scalar": pack(good | {"observation": 1.0}),
+    "ragged": pack(good | {"observation": [[1.0], [1.0, 2.0]]}),
+    "nan": pack(good | {"observation": np.full(5, np.nan)}),
+    "infinite": pack(good | {"observation": np.full(5, -np.inf)}),
+    "beyond float32": pack(good | {"observation": np.full(5, 1e300)}),
+    "text observation": pack(good | {"observation": ["1", "2", "3", "4", "5"]}),
+    "map observation": pack(good | {"observation": {"x": 1}}),
+    "objects": pack(good | {"observation": array(**{"b": 0}) | {b"dtype": "|O"}}),
+    "complex": pack(good | {"observation": array() | {b"dtype": "<c8"}}),
+    "structured": pack(good | {"observation": array() | {b"dtype": "f4,i4"}}),
+    "dates": pack(good | {"observation": array() | {b"dtype": "<M8[s]"}}),
+    "short data": pack(good | {"observation": array() | {b"data": bytes(19)}}),
+    "text data": pack(good | {"observation": array() | {b"data": "x" * 20}}),
+    "negative shape": pack(good | {"observation": array() | {b"shape": [-5]}}),
+    "huge shape": pack(good | {"observation": array() | {b"shape": [2**62, 4]}}),
+    "no shape": pack(good | {"observation": {b"__ndarray__": True}}),
+    "reset of text": pack(good | {"reset": "yes"}),
+    "seed of text": pack(good | {"seed": "1"}),
+    "negative seed": pack(good | {"seed": -1}),
+    "large seed": pack(good | {"seed": 2**63}),
+    "fractional seed": pack(good | {"seed": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_message_is_refused_and_changes_nothing(name: str, policy: DiffusionPolicy,
+                                                            server: PolicyServer) -> None:
+    frames = [observation(i) for i in range(2)]
+    with connect(f"ws://127.0.0.1:{server.port}", compression=None, proxy=None) as socket:
+        socket.recv()
+        socket.send(pack({"observation": frames[0], "environment": LARGE, "seed": 3}))
+        socket.recv()
+        socket.send(MALFORMED[name])
+        reply = socket.recv(timeout=10)
+        assert isinstance(reply, str) and reply.startswith("refused: ")
+        assert len(reply) < 400 and "\n" not in reply
+        socket.send(pack({"observation": frames[1]}))  # same connection, same episode
+        np.testing.assert_array_equal(unpack(socket.recv())["actions"], expected(policy, LARGE, frames, 3)[1])
+
+
+def test_a_message_over_the_limit_ends_its_connection_and_no_other(policy: DiffusionPolicy) -> None:
+    with running(policy, max_message=2000) as server, PolicyClient(port=server.port) as other:
+        with connect(f"ws://127.0.0.1:{server.port}", compression=None, proxy=None) as socket:
+            socket.recv()
+            socket.send(bytes(2001))
+            with pytest.raises(ConnectionClosed):
+                socket.recv(timeout=10)
+        assert other.infer(good)["actions"].shape == (4, 3)
+
+
+def test_a_client_that_vanishes_leaves_the_service_up(server: PolicyServer) -> None:
+    socket = connect(f"ws://127.0.0.1:{server.port}", compression=None, proxy=None)
+    socket.recv()
+    socket.send(pack(good))
+    socket.socket.close()
+    with PolicyClient(port=server.port) as client:
+        assert client.infer(good)["actions"].shape == (4, 3)
+
+
+def test_a_failure_inside_the_policy_is_reported_and_the_service_goes_on(policy: DiffusionPolicy, server: PolicyServer,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    with PolicyClient(port=server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(policy, "act", lambda *a: 1 / 0)
+            with pytest.raises(UserError, match="failed inside the server: ZeroDivisionError"):
+                client.infer(good)
+        assert client.infer(good)["actions"].shape == (4, 3)
+
+
+def test_health_is_answered_over_http(server: PolicyServer) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{server.port}/healthz", timeout=10) as reply:
+        assert reply.status == 200 and reply.read() == b"OK\n"
+
+
+def test_web_pages_cannot_connect(server: PolicyServer) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{server.port}", origin="https://example.org", proxy=None)  # type: ignore[arg-type]
+
+
+def test_our_client_says_in_one_line_what_the_server_refused(server: PolicyServer) -> None:
+    with PolicyClient(port=server.port) as client:
+        client.reset(environment="toy/lrage")
+        with pytest.raises(UserError, match="did you mean 'toy/large'"):
+            client.infer({"observation": np.zeros(5)})
+    with pytest.raises(TypeError, match="object"):
+        pack({"observation": np.array([object()])})
+
+
+def test_no_server_and_a_taken_port_are_user_errors(policy: DiffusionPolicy, server: PolicyServer) -> None:
+    with pytest.raises(UserError, match="choose another port"):
+        PolicyServer(policy, port=server.port).run()
+    with running(policy) as other:
+        port = other.port
+    with pytest.raises(UserError, match="alltrades serve"):
+        PolicyClient(port=port, timeout=5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_cleanly_with_a_client_connected(policy: DiffusionPolicy, tmp_path: os.PathLike,
+                                                                   number: int) -> None:
+    folder = policy.save(os.path.join(tmp_path, "policy"))
+    code = ("import sys; from alltrades.policies.policy import load_policy; "
+            "from alltrades.policies.server import serve_forever; "
+            "serve_forever(load_policy(sys.argv[1]), port=0, announce=lambda a: print(a, flush=True)); print('end')")
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    with PolicyClient(port=int(address.rpartition(":")[2])) as client:
+        assert client.infer(good)["actions"].shape == (4, 3)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and out == "end\n", err
+    assert "Traceback" not in err
