@@ -1,0 +1,60 @@
+"""One episode, validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Episode:
+    """T steps of one environment; observation t is what action t answered, the observation after the last action is dropped.
+
+    Attributes:
+        observations: fields of shape (T, ...), of which "observation" (T, D) f32 is the policy's.
+        actions: (T, A) f32 as executed, or None for an observation-only episode.
+        rewards, successes: (T,) returned by the step that executed action t.
+        environment, source: names. seed: what started the episode.
+        success: flag at any step. first_success: steps until then (1-based), -1 for never.
+        return_: sum of rewards.
+
+    Raises ValueError for lengths that disagree and for values that are not finite.
+    """
+
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray | None
+    rewards: np.ndarray
+    successes: np.ndarray
+    environment: str
+    source: str
+    seed: int
+    success: bool
+    first_success: int
+    return_: float
+
+    def __post_init__(self) -> None:
+        where = f"episode of '{self.environment}' (seed {self.seed})"
+        if "observation" not in self.observations:
+            raise ValueError(f"{where}: fields {sorted(self.observations)}; expected one called 'observation'")
+        arrays = {**self.observations, "rewards": self.rewards, "successes": self.successes}
+        if self.actions is not None:
+            arrays["actions"] = self.actions
+        length = len(self.observation)
+        if length == 0:
+            raise ValueError(f"{where}: no steps; expected at least one")
+        for name, value in arrays.items():
+            if len(value) != length:
+                raise ValueError(f"{where}: {name} has {len(value)} steps; expected {length}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"{where}: {name} is not finite at step {int(np.argwhere(~np.isfinite(value))[0][0])}")
+        if self.observation.ndim != 2 or (self.actions is not None and self.actions.ndim != 2):
+            raise ValueError(f"{where}: observation and actions must be (steps, size)")
+
+    @property
+    def observation(self) -> np.ndarray:
+        """(T, D) f32, what the policy sees."""
+        return self.observations["observation"]
+
+    def __len__(self) -> int:
+        return len(self.observation)

@@ -1,0 +1,48 @@
+"""Which steps a training window holds: history before a step, action chunk from it on, masks at both ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """Indices into steps: obs_index (B, history), action_index (B, horizon); masks are False where an index was clamped."""
+
+    obs_index: np.ndarray
+    obs_mask: np.ndarray
+    action_index: np.ndarray
+    action_mask: np.ndarray
+
+
+class WindowIndex:
+    """Windows of any step of a set of episodes stored one after another.
+
+    Args:
+        ends: (E,) one past the last step of every episode, increasing.
+        history: observation frames, the step's own being the last.
+        horizon: actions, the step's own being the first.
+
+    No window crosses an episode's end: history clamps to the first frame, the chunk to the last step. Memory O(steps),
+    a call O(B).
+    """
+
+    def __init__(self, ends: np.ndarray, history: int, horizon: int) -> None:
+        if history < 1 or horizon < 1:
+            raise ValueError(f"history = {history}, horizon = {horizon}; expected both >= 1")
+        ends = np.asarray(ends, dtype=np.int64)
+        lengths = np.diff(ends, prepend=0)
+        self.first = np.repeat(ends - lengths, lengths)  # (S,)
+        self.last = np.repeat(ends - 1, lengths)  # (S,)
+        self.before = np.arange(1 - history, 1)
+        self.after = np.arange(horizon)
+
+    def take(self, rows: np.ndarray) -> Window:
+        """Windows of the steps `rows` (B,)."""
+        rows = np.asarray(rows)
+        obs = rows[:, None] + self.before  # (B, history)
+        action = rows[:, None] + self.after  # (B, horizon)
+        first, last = self.first[rows, None], self.last[rows, None]
+        return Window(np.maximum(obs, first), obs >= first, np.minimum(action, last), action <= last)
