@@ -1,0 +1,216 @@
+"""Policy -> one ONNX graph that holds normaliser, environment conditioning and the whole sampling loop.
+
+The file runs without PyTorch. Beside it a JSON contract says what the graph expects and gives. Noise is an input:
+the caller draws it, the graph is deterministic. The graph does not clip actions to the environment's box: the
+contract holds the bounds, and `alltrades.policies.guard.ActionGuard` (NumPy only) applies them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alltrades.data.errors import UserError
+from alltrades.policies.policy import DiffusionPolicy
+from alltrades.policies.samplers import STOCHASTIC
+
+CONTRACT_VERSION = 1
+OPSET = 17
+ROWS = 256  # random windows of the parity check
+TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action range
+INPUTS = ("window", "environment", "noise")
+OUTPUT = "actions"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Where the graph and its contract are, and how far the graph is from PyTorch.
+
+    max_error is the largest absolute difference over `rows` windows, as a share of the action range.
+    """
+
+    path: Path
+    contract: Path
+    size: int
+    rows: int
+    max_error: float
+
+
+class _Graph(nn.Module):
+    """What is traced: the policy as a function of tensors only."""
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, window: Tensor, environment: Tensor, noise: Tensor) -> Tensor:
+        return self.policy.sample(window, environment, noise)
+
+
+def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = None,
+                observations: Mapping[str, np.ndarray] | None = None) -> ExportReport:
+    """Write `path` and `path` with the suffix .json, after checking the graph against PyTorch.
+
+    Graph: window (B, history, obs_dim) float32, environment (B,) int64, noise (B, horizon, action_dim) float32 from a
+    standard normal -> actions (B, horizon, action_dim) float32 in environment units. Windows of environments with
+    fewer dimensions are padded with zeros at the end; of their actions the first action_dim count.
+
+    Args:
+        batch: fixed batch size B; None for any.
+        observations: windows for the check besides the 256 random ones: environment id -> (N, history, its obs_dim).
+
+    Raises UserError when packages of the `export` extra are missing, the sampler draws noise of its own, or the graph
+    differs from PyTorch by more than 1e-4 of the action range; nothing is written then.
+    """
+    runtime = _require()
+    sampler = policy.settings.sampler
+    if sampler in STOCHASTIC:
+        raise UserError(f"sampler '{sampler}' draws noise at every step, which a graph cannot; expected ddim, dpmpp2m, "
+                        "euler or heun; load the policy with another sampler")
+    if batch is not None and batch < 1:
+        raise UserError(f"batch {batch}; expected at least 1, or none for any batch size")
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise UserError(f"{path.name}: expected a name ending in .onnx; rename it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    policy = copy.deepcopy(policy).cpu().eval()  # the caller's stays where it is
+    contract = path.with_suffix(".json")
+    partial, staged = (p.with_name(p.name + ".partial") for p in (path, contract))
+    try:
+        _trace(policy, partial, batch)
+        windows, environment = check_windows(policy, observations)
+        error = max_relative_error(policy, runtime.InferenceSession(str(partial), providers=["CPUExecutionProvider"]),
+                                   windows, environment, batch)
+        if not error <= TOLERANCE:
+            raise UserError(f"exported graph differs from PyTorch by {error:.1e} of the action range; expected at most "
+                            f"{TOLERANCE:.0e}; nothing was written, please report the policy's settings")
+        staged.write_text(json.dumps(_contract(policy, path.name, batch, len(windows), error), indent=1))
+        staged.replace(contract)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
+    return ExportReport(path, contract, path.stat().st_size, len(windows), error)
+
+
+def check_windows(policy: DiffusionPolicy, observations: Mapping[str, np.ndarray] | None = None, rows: int = ROWS,
+                  seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (N, history, obs_dim) float32 and their environments (N,) int64 on which graph and policy are compared.
+
+    `rows` of them are uniform within three deviations of the mean of the normaliser, environments in turn; the given
+    ones, id -> (n, history, obs_dim of that environment), follow.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(policy.environments)
+    environment = np.arange(max(rows, count), dtype=np.int64) % count
+    mean, scale, mask = (getattr(policy.normalizer, n).cpu().numpy()[environment][:, None]
+                         for n in ("obs_mean", "obs_scale", "obs_mask"))  # (N, 1, D)
+    spread = rng.uniform(-3, 3, (len(environment), policy.history, policy.obs_dim))
+    windows, indices = [(mean + spread * scale) * mask], [environment]
+    for name, given in (observations or {}).items():
+        index = policy.environment_index(name)
+        expected = (policy.history, policy.environments[index].obs_dim)
+        if np.ndim(given) != 3 or given.shape[1:] != expected:
+            raise UserError(f"windows of '{name}' have shape {np.shape(given)}; expected (n, {expected[0]}, "
+                            f"{expected[1]}), in that environment's units")
+        windows.append(np.pad(given, [(0, 0), (0, 0), (0, policy.obs_dim - expected[1])]))
+        indices.append(np.full(len(given), index, dtype=np.int64))
+    return np.concatenate(windows).astype(np.float32), np.concatenate(indices)
+
+
+def max_relative_error(policy: DiffusionPolicy, session: Any, windows: np.ndarray, environment: np.ndarray,
+                       batch: int | None = None, seed: int = 1) -> float:
+    """Largest |graph - PyTorch| over all windows and real action dimensions, as a share of the action range.
+
+    The range is that of the environment's box, or twice the normaliser's scale where the box is unbounded. `batch`
+    is the graph's batch size; with None, batches of 1 and of the rest are run. A non-finite difference gives inf.
+    """
+    noise = np.random.default_rng(seed).standard_normal((len(windows), policy.horizon, policy.action_dim))
+    noise = noise.astype(np.float32)
+    with torch.inference_mode():
+        want = policy.sample(torch.from_numpy(windows), torch.from_numpy(environment), torch.from_numpy(noise)).numpy()
+    cuts = [0, 1, len(windows)] if batch is None else list(range(0, len(windows), batch)) + [len(windows)]
+    parts = []
+    for start, stop in zip(cuts, cuts[1:]):
+        rows = np.arange(start, stop if batch is None else start + batch) % len(windows)  # a fixed batch is filled up
+        feed = dict(zip(INPUTS, (windows[rows], environment[rows], noise[rows])))
+        parts.append(session.run([OUTPUT], feed)[0][: stop - start])
+    difference = np.abs(np.concatenate(parts) - want)  # (N, H, A)
+    scale = 2.0 * policy.normalizer.action_scale.cpu().numpy()
+    spans, real = np.tile(scale, (len(policy.environments), 1)), np.zeros((len(policy.environments), policy.action_dim))
+    for k, info in enumerate(policy.environments):
+        span = np.asarray(info.action_high) - np.asarray(info.action_low)
+        spans[k, : info.action_dim] = np.where(np.isfinite(span) & (span > 0), span, scale[: info.action_dim])
+        real[k, : info.action_dim] = 1
+    relative = difference / spans[environment][:, None]
+    relative = relative[np.broadcast_to(real[environment][:, None] > 0, relative.shape)]
+    return float(relative.max()) if np.isfinite(relative).all() else float("inf")
+
+
+def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
+    rows = batch or 2
+    example = (torch.zeros(rows, policy.history, policy.obs_dim), torch.zeros(rows, dtype=torch.long),
+               torch.zeros(rows, policy.horizon, policy.action_dim))
+    axes = None if batch else {name: {0: "batch"} for name in (*INPUTS, OUTPUT)}
+    with warnings.catch_warnings(), torch.no_grad():
+        # the tracing exporter is deprecated in favour of one that needs another package; the check above guards it
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)
+        torch.onnx.export(_Graph(policy), example, str(path), input_names=list(INPUTS), output_names=[OUTPUT],
+                          dynamic_axes=axes, opset_version=OPSET, dynamo=False)
+
+
+def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, error: float) -> dict[str, Any]:
+    size: int | str = batch or "batch"
+    settings = policy.settings
+    return {
+        "contract_version": CONTRACT_VERSION,
+        "graph": name,
+        "policy": policy.digest(),
+        "inputs": {
+            "window": {"shape": [size, policy.history, policy.obs_dim], "dtype": "float32",
+                       "units": "observations as the environment gives them, oldest first; before an episode's first "
+                                "frame that frame; zeros in dimensions that the environment does not have"},
+            "environment": {"shape": [size], "dtype": "int64", "units": "position in the list of environments"},
+            "noise": {"shape": [size, policy.horizon, policy.action_dim], "dtype": "float32",
+                      "units": "standard normal, drawn anew for every chunk"},
+        },
+        "outputs": {
+            OUTPUT: {"shape": [size, policy.horizon, policy.action_dim], "dtype": "float32",
+                     "units": "as the environment takes them, first to last step; not clipped to its box; dimensions "
+                              "beyond its action_dim mean nothing"},
+        },
+        "environments": [{
+            "id": e.id, "digest": e.digest, "obs_dim": e.obs_dim, "action_dim": e.action_dim,
+            "action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high), "control_hz": e.control_hz,
+            "max_action_rate": None if e.max_action_rate is None else list(e.max_action_rate),
+        } for e in policy.environments],
+        "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
+        "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,
+        "parity": {"rows": rows, "max_error": error, "relative_to": "action range"},
+    }
+
+
+def _bounds(values: tuple[float, ...]) -> list[float | None]:
+    """JSON has no infinity: null is no bound."""
+    return [float(v) if np.isfinite(v) else None for v in values]
+
+
+def _require() -> ModuleType:
+    try:
+        import_module("onnx")
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise UserError(f"package {error.name} is not installed; expected the export extra; "
+                        'pip install "alltrades[export]"') from error

@@ -1,0 +1,184 @@
+"""Exported graphs, run by onnxruntime, against PyTorch."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
+runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+
+from alltrades.data.errors import UserError  # noqa: E402
+from alltrades.policies import export  # noqa: E402
+from alltrades.policies.export import check_windows, export_onnx, max_relative_error  # noqa: E402
+from alltrades.policies.normalizer import Normalizer  # noqa: E402
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.policies.settings import PolicySettings  # noqa: E402
+
+
+def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
+    """Toy environments of 2 and 5 observations; actions of the second reach from 0 to 512."""
+    torch.manual_seed(0)
+    infos = [EnvironmentInfo("toy/small", 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+             EnvironmentInfo("toy/large", 5, 3, (0.0, 0.0, -np.inf), (512.0, 512.0, np.inf), "b", 20.0, 50)]
+    infos = infos[:environments]
+    obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
+    normalizer = Normalizer(environments, obs_dim, action_dim)
+    for k, info in enumerate(infos):
+        normalizer.obs_mask[k, info.obs_dim:] = 0
+        normalizer.action_mask[k, info.action_dim:] = 0
+    normalizer.obs_mean.copy_(torch.randn(environments, obs_dim))
+    normalizer.obs_scale.copy_(torch.rand(environments, obs_dim) + 0.1)
+    normalizer.action_mean.copy_(torch.arange(action_dim) * 1.0)
+    normalizer.action_scale.copy_(torch.arange(action_dim) + 1.0)
+    normalizer.fitted.fill_(1)
+    small = {"history": 2, "horizon": 8, "execute": 4, "width": 32, "depth": 2, "sampling_steps": 3}
+    policy = DiffusionPolicy(PolicySettings.model_validate(small | settings), infos, normalizer)
+    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return policy.eval()
+
+
+CASES = [("mlp", "flow", "euler", "sample"), ("mlp", "flow", "heun", "velocity"), ("mlp", "vp", "ddim", "noise"),
+         ("mlp", "vp", "dpmpp2m", "sample"), ("unet1d", "flow", "euler", "sample"),
+         ("transformer", "vp", "ddim", "velocity")]
+
+
+@pytest.mark.parametrize("backbone,process,sampler,prediction", CASES)
+def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
+    tmp_path: Path, backbone: str, process: str, sampler: str, prediction: str,
+) -> None:
+    policy = make_policy(backbone=backbone, process=process, sampler=sampler, prediction=prediction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        report = export_onnx(policy, tmp_path / "policy.onnx")
+    assert report.rows == 256 and report.max_error <= 1e-4 and report.size == report.path.stat().st_size
+    session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(3)
+    for rows in (1, 5):
+        window = rng.normal(size=(rows, 2, 5)).astype(np.float32)
+        environment = np.arange(rows) % 2
+        noise = rng.normal(size=(rows, 8, 3)).astype(np.float32)
+        got = session.run(["actions"], {"window": window, "environment": environment, "noise": noise})[0]
+        with torch.no_grad():
+            want = policy.sample(*(torch.from_numpy(x) for x in (window, environment, noise))).numpy()
+        np.testing.assert_allclose(got, want, atol=1e-4)
+        assert got.shape == (rows, 8, 3) and want.std(axis=1).max() > 1e-3
+
+
+def test_the_contract_describes_the_graph(tmp_path: Path) -> None:
+    policy = make_policy()
+    report = export_onnx(policy, tmp_path / "deep" / "policy.onnx")
+    contract = json.loads(report.contract.read_text())
+    session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    for tensors, described in ((inputs, contract["inputs"]), (outputs, contract["outputs"])):
+        assert {t.name: t.shape for t in tensors} == {name: d["shape"] for name, d in described.items()}
+        kinds = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+        assert {t.name: kinds[t.type] for t in tensors} == {name: d["dtype"] for name, d in described.items()}
+        assert all(d["units"] for d in described.values())
+    assert [e["id"] for e in contract["environments"]] == ["toy/small", "toy/large"]
+    assert contract["environments"][1]["action_high"] == [512.0, 512.0, None]
+    assert [e["control_hz"] for e in contract["environments"]] == [10.0, 20.0]
+    assert (contract["horizon"], contract["execute"], contract["history"]) == (8, 4, 2)
+    assert (contract["sampler"], contract["steps"], contract["policy"]) == ("euler", 3, policy.digest())
+    assert sorted(p.name for p in report.path.parent.iterdir()) == ["policy.json", "policy.onnx"]
+
+
+def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path) -> None:
+    report = export_onnx(make_policy(environments=1), tmp_path / "p.onnx", batch=7)  # 256 is no multiple of 7
+    session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    assert [t.shape[0] for t in session.get_inputs()] == [7, 7, 7]
+
+
+def test_given_windows_join_the_check(tmp_path: Path) -> None:
+    policy = make_policy()
+    given = {"toy/small": np.full((4, 2, 2), 0.5), "toy/large": np.full((3, 2, 5), 0.25)}
+    windows, environment = check_windows(policy, given)
+    assert windows.shape == (263, 2, 5) and environment[256:].tolist() == [0] * 4 + [1] * 3
+    assert (windows[256:260, :, 2:] == 0).all() and (windows[256:260, :, :2] == 0.5).all()
+    assert export_onnx(policy, tmp_path / "p.onnx", observations=given).rows == 263
+    with pytest.raises(UserError, match="shape"):
+        check_windows(policy, {"toy/small": np.zeros((4, 2, 5))})
+
+
+def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
+    policy = make_policy()
+    windows, environment = check_windows(policy)
+    for k in range(2):
+        dim = policy.environments[k].obs_dim
+        mine = windows[environment == k]
+        z = (mine - policy.normalizer.obs_mean[k].numpy()) / policy.normalizer.obs_scale[k].numpy()
+        assert len(mine) == 128 and abs(z[..., :dim]).max() <= 3.001 and z[..., :dim].std() > 1.5
+        assert (mine[..., dim:] == 0).all()
+
+
+class Off:
+    """A session whose graph is PyTorch plus an offset in one action dimension of one environment."""
+
+    def __init__(self, policy: DiffusionPolicy, environment: int, dim: int, offset: float) -> None:
+        self.policy, self.change = policy, (environment, dim, offset)
+
+    def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            out = self.policy.sample(*(torch.from_numpy(feed[n]) for n in ("window", "environment", "noise"))).numpy()
+        environment, dim, offset = self.change
+        out[feed["environment"] == environment, 0, dim] += offset
+        return [out]
+
+
+@pytest.mark.parametrize("environment,dim,offset,expected", [
+    (0, 0, 0.01, 0.01 / 2), (1, 1, 0.512, 0.512 / 512), (1, 2, 0.06, 0.06 / 6), (0, 2, 5.0, 0.0),
+    (1, 0, np.nan, np.inf)])
+def test_the_error_is_relative_to_the_action_range_of_each_environment(
+    environment: int, dim: int, offset: float, expected: float,
+) -> None:
+    """Unbounded: twice the normaliser's scale. A dimension that the environment does not have: no error."""
+    policy = make_policy()
+    error = max_relative_error(policy, Off(policy, environment, dim, offset), *check_windows(policy))
+    assert error == pytest.approx(expected, rel=1e-2, abs=1e-6)
+
+
+def test_a_graph_that_differs_is_an_error_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = make_policy()
+    trace = export._trace
+
+    def faulty(traced: DiffusionPolicy, path: Path, batch: int | None) -> None:
+        other = make_policy()
+        with torch.no_grad():
+            other.normalizer.action_scale.mul_(1.01)
+        trace(other, path, batch)
+
+    monkeypatch.setattr(export, "_trace", faulty)
+    with pytest.raises(UserError, match="differs from PyTorch"):
+        export_onnx(policy, tmp_path / "policy.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_policy_itself_is_not_changed(tmp_path: Path) -> None:
+    policy = make_policy().train()
+    before = policy.digest()
+    export_onnx(policy, tmp_path / "p.onnx")
+    assert policy.training and policy.digest() == before
+
+
+def test_what_cannot_be_exported_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="ddpm"):
+        export_onnx(make_policy(process="vp", sampler="ddpm"), tmp_path / "p.onnx")
+    with pytest.raises(UserError, match="batch 0"):
+        export_onnx(make_policy(), tmp_path / "p.onnx", batch=0)
+    with pytest.raises(UserError, match=r"\.onnx"):
+        export_onnx(make_policy(), tmp_path / "p.json")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r'pip install "alltrades\[export\]"'):
+        export_onnx(make_policy(), tmp_path / "p.onnx")
+    assert list(tmp_path.iterdir()) == []
