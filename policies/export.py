@@ -167,6 +167,8 @@ def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
         # the tracing exporter is deprecated in favour of one that needs another package; the check above guards it
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)
+        # shape checks inside torch itself; the check runs two batch sizes
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.functional")
         torch.onnx.export(_Graph(policy), example, str(path), input_names=list(INPUTS), output_names=[OUTPUT],
                           dynamic_axes=axes, opset_version=OPSET, dynamo=False)
 

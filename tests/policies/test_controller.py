@@ -218,9 +218,9 @@ def test_lanes_may_act_one_at_a_time_and_padded_observations_are_accepted() -> N
     policy = Recorder()
     controller = Controller(policy, lanes=2)
     controller.reset(environment=[SMALL, LARGE], seed=[4, 5])
-    out = controller.act({0: np.float32([3, 4, 0, 0, 0])})
+    out = controller.act({0: np.array([3.0, 4, 0, 0, 0])})
     assert out[0, 0] == 3 and (out[1] == 0).all()
-    out = controller.act({1: np.float32([6, 0, 0, 0, 8])})
+    out = controller.act({1: np.array([6.0, 0, 0, 0, 8])})
     assert out[1].tolist()[::2] == [6, 1] and (out[0] == 0).all()
 
 

@@ -240,7 +240,7 @@ def test_health_is_answered_over_http(server: PolicyServer) -> None:
 
 def test_web_pages_cannot_connect(server: PolicyServer) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect(f"ws://127.0.0.1:{server.port}", origin="https://example.org", proxy=None)  # type: ignore[arg-type]
+        connect(f"ws://127.0.0.1:{server.port}", origin="https://example.org", proxy=None)  # type: ignore[call-overload]
 
 
 def test_our_client_says_in_one_line_what_the_server_refused(server: PolicyServer) -> None:
