@@ -1,0 +1,105 @@
+"""The one wrapper around an environment: owns seeding, time limit, success, clipping and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alltrades.envs.spec import EnvSpec
+
+
+class EnvironmentFailure(Exception):
+    """An environment raised. Carries its name, the episode's seed, the step and the cause; survives pickling."""
+
+    def __init__(self, environment: str, seed: int, step: int, cause: str) -> None:
+        super().__init__(environment, seed, step, cause)
+        self.environment, self.seed, self.step, self.cause = environment, seed, step, cause
+
+    def __str__(self) -> str:
+        return f"environment '{self.environment}' raised at step {self.step} of the episode with seed {self.seed}: {self.cause}"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one control step returns. `done`: the episode is over; `truncated`: by the time limit alone."""
+
+    observation: np.ndarray
+    reward: float
+    success: bool
+    done: bool
+    truncated: bool
+
+
+class EnvAdapter:
+    """Steps the environment of a specification. Built at the first reset; reused from episode to episode.
+
+    `reset(seed)` is all that an episode depends on besides its actions. The global NumPy state is restored after every
+    call, since some simulators seed or draw from it.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.spec = spec
+        self.low = np.asarray(spec.action_low, dtype=np.float32)
+        self.high = np.asarray(spec.action_high, dtype=np.float32)
+        self.expert_observation: np.ndarray = np.zeros(spec.obs_dim, np.float32)
+        self.action = np.zeros(spec.action_dim, np.float32)  # the last one executed, clipped to the box
+        self._env: Any = None
+        self._seed, self._step = 0, 0
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Start the episode of `seed`; returns the first observation (obs_dim,) f32."""
+        self._seed, self._step = seed, 0
+        observation, info = self._guarded(lambda: self._build().reset(seed=seed))
+        return self._observe(observation, info)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Execute an action (action_dim,), clipped to the box."""
+        self.action = np.clip(np.asarray(action, dtype=np.float32), self.low, self.high)
+        observation, reward, terminated, truncated, info = self._guarded(lambda: self._env.step(self.action))
+        self._step += 1
+        success = _success(info, bool(terminated), float(reward))
+        late = self._step >= self.spec.max_steps or bool(truncated)
+        over = bool(terminated) or (success and self.spec.stop_at_success)
+        return StepResult(self._observe(observation, info), float(reward), success, over or late, late and not over)
+
+    def trajectory_point(self) -> np.ndarray | None:
+        """(k, 2) positions for plots, where the environment offers them."""
+        point = getattr(self._env, "trajectory_point", None)
+        return None if point is None else np.asarray(point(), dtype=np.float32)
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _build(self) -> Any:
+        if self._env is None:
+            self._env = self.spec.make()
+        return self._env
+
+    def _guarded(self, call: Any) -> Any:
+        state = np.random.get_state()
+        try:
+            return call()
+        except Exception as error:  # whatever a simulator raises is reported with its place
+            cause = f"{type(error).__name__}: {error}"
+            raise EnvironmentFailure(self.spec.id, self._seed, self._step, cause) from error
+        finally:
+            np.random.set_state(state)
+
+    def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        out = np.asarray(observation, dtype=np.float32).ravel()
+        if out.shape != (self.spec.obs_dim,):
+            raise EnvironmentFailure(self.spec.id, self._seed, self._step,
+                                     f"observation has {out.size} entries; the specification says {self.spec.obs_dim}")
+        self.expert_observation = np.asarray(info.get("expert_observation", observation))
+        return out
+
+
+def _success(info: dict[str, Any], terminated: bool, reward: float) -> bool:
+    for key in ("success", "is_success"):
+        if key in info:
+            return bool(info[key])
+    return terminated and reward > 0

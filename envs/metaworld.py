@@ -1,0 +1,116 @@
+"""Meta-World (extra `metaworld`): every start is a function of the episode's seed, the goal is visible or hidden.
+
+Meta-World itself draws 50 starts when an environment is constructed and reuses them; here the task variables are drawn
+anew for every episode, from the same ranges, by a generator made of the episode's seed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from alltrades.envs.spec import EnvSpec
+
+MAX_STEPS = 500
+HIDDEN = ":hidden"
+MT10 = ("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3",
+        "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3")
+MT50 = (
+    "assembly-v3", "basketball-v3", "bin-picking-v3", "box-close-v3", "button-press-topdown-v3",
+    "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3", "coffee-button-v3", "coffee-pull-v3",
+    "coffee-push-v3", "dial-turn-v3", "disassemble-v3", "door-close-v3", "door-lock-v3", "door-open-v3", "door-unlock-v3",
+    "drawer-close-v3", "drawer-open-v3", "faucet-close-v3", "faucet-open-v3", "hammer-v3", "hand-insert-v3",
+    "handle-press-side-v3", "handle-press-v3", "handle-pull-side-v3", "handle-pull-v3", "lever-pull-v3",
+    "peg-insert-side-v3", "peg-unplug-side-v3", "pick-out-of-hole-v3", "pick-place-v3", "pick-place-wall-v3",
+    "plate-slide-back-side-v3", "plate-slide-back-v3", "plate-slide-side-v3", "plate-slide-v3", "push-back-v3", "push-v3",
+    "push-wall-v3", "reach-v3", "reach-wall-v3", "shelf-place-v3", "soccer-v3", "stick-pull-v3", "stick-push-v3",
+    "sweep-into-v3", "sweep-v3", "window-close-v3", "window-open-v3")
+
+
+class MetaWorldEnv(gymnasium.Env):
+    """One Meta-World task with 39 observations and 4 actions in [-1, 1].
+
+    Args:
+        task: such as "reach-v3".
+        hidden: zero the goal in the observation; the expert still sees it (info["expert_observation"]).
+    """
+
+    def __init__(self, task: str, hidden: bool = False) -> None:
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        self.task, self.hidden = task, hidden
+        env = ALL_V3_ENVIRONMENTS[task]()
+        env._partially_observable = False  # the goal is hidden below, so that the expert can see it
+        env.__dict__.pop("sawyer_observation_space", None)
+        env._freeze_rand_vec = False
+        env.seeded_rand_vec = True
+        env._set_task_called = True
+        env.max_path_length = 10**9  # the adapter owns the time limit
+        self.env = env
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start of `seed`: the task variables are uniform over the task's own ranges."""
+        if seed is not None:
+            self.env.np_random = np.random.default_rng(seed)
+        self.env._did_see_sim_exception = False
+        observation, _ = self.env.reset()
+        return self._show(observation), {"success": False, "expert_observation": observation}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, reward, _, _, info = self.env.step(np.asarray(action, dtype=np.float64))
+        return self._show(observation), float(reward), False, False, {
+            "success": bool(info["success"]), "expert_observation": observation}
+
+    def trajectory_point(self) -> np.ndarray:
+        """(2, 2): hand and first object, seen from above, in metres."""
+        observation = self.env._get_curr_obs_combined_no_goal()
+        return np.array([observation[0:2], observation[4:6]])
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _show(self, observation: np.ndarray) -> np.ndarray:
+        out = observation.astype(np.float32)
+        if self.hidden:
+            out[-3:] = 0.0
+        return out
+
+
+class MetaWorldExpert:
+    """The scripted policy that Meta-World ships for a task; built where it is used."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self._policy: Any = None
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """Observation (39,) with visible goal -> action (4,), clipped to [-1, 1]."""
+        if self._policy is None:
+            from metaworld.policies import ENV_POLICY_MAP
+
+            self._policy = ENV_POLICY_MAP[self.task]()
+        return np.clip(self._policy.get_action(observation), -1.0, 1.0).astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"task": self.task, "_policy": None}
+
+
+def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
+    """All 50 tasks, each with visible and with hidden goal."""
+    out = []
+    for task in MT50:
+        for hidden in (False, True):
+            spec = EnvSpec(f"metaworld/{task}{HIDDEN if hidden else ''}", partial(MetaWorldEnv, task, hidden), 39, 4,
+                           (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld")
+            out.append((spec, MetaWorldExpert(task)))
+    return out
+
+
+def suites() -> dict[str, list[str]]:
+    """MT10 and MT50, goal visible."""
+    return {"MT10": [f"metaworld/{t}" for t in MT10], "MT50": [f"metaworld/{t}" for t in MT50]}

@@ -1,0 +1,149 @@
+"""Names of environments, suites and experts. Listing them imports no simulator."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError, nearest
+from alltrades.envs.spec import EnvSpec
+
+Expert = Callable[[np.ndarray], np.ndarray]
+ENTRY_POINTS = "alltrades.environments"
+
+
+@dataclass
+class _Registry:
+    specs: dict[str, EnvSpec] = field(default_factory=dict)
+    experts: dict[str, Expert] = field(default_factory=dict)
+    suites: dict[str, list[str]] = field(default_factory=dict)
+
+
+_REGISTRY = _Registry()
+
+
+def register(spec: EnvSpec, expert: Expert | None = None, replace: bool = False) -> None:
+    """Add an environment, and the expert that demonstrates it (any callable observation -> action, picklable).
+
+    An expert may have `reset(seed)`, called when an episode starts. Raises UserError for a name that is taken.
+    """
+    if spec.id in _REGISTRY.specs and not replace:
+        raise UserError(f"environment '{spec.id}' is registered already; expected a new id; pass replace=True to replace it")
+    _REGISTRY.specs[spec.id] = spec
+    _REGISTRY.experts.pop(spec.id, None)
+    if expert is not None:
+        _REGISTRY.experts[spec.id] = expert
+
+
+def register_suite(name: str, ids: Sequence[str]) -> None:
+    """Name a list of environments."""
+    _REGISTRY.suites[name] = list(ids)
+
+
+@lru_cache(maxsize=1)
+def _load_builtin() -> None:
+    from alltrades.envs import metaworld, pusht
+    from alltrades.envs.planar import registration
+
+    for spec, expert in (*registration.specs(), *metaworld.specs(), *pusht.specs()):
+        _REGISTRY.specs.setdefault(spec.id, spec)
+        if expert is not None:
+            _REGISTRY.experts.setdefault(spec.id, expert)
+    for name, ids in {**registration.suites(), **metaworld.suites()}.items():
+        _REGISTRY.suites.setdefault(name, ids)
+    for point in entry_points(group=ENTRY_POINTS):
+        hook = point.load()  # a function that registers, or a module whose import did
+        if callable(hook):
+            hook()
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Import modules, or files by path, that register environments; their folder joins the import path for workers."""
+    for name in names:
+        path = Path(name)
+        if name.endswith(".py"):
+            if not path.exists():
+                raise UserError(f"plugin {name} does not exist; expected a Python file or an importable module")
+            folder = str(path.resolve().parent)
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+            name = path.stem
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise UserError(f"plugin '{name}' cannot be imported; expected a Python file or an importable module") from error
+
+
+def list_environments() -> list[str]:
+    """Ids of all registered environments, installed or not."""
+    _load_builtin()
+    return sorted(_REGISTRY.specs)
+
+
+def list_suites() -> dict[str, list[str]]:
+    """Suites by name."""
+    _load_builtin()
+    return {name: list(ids) for name, ids in _REGISTRY.suites.items()}
+
+
+def get(env_id: str) -> EnvSpec:
+    """Specification of an environment; "gym:ID" makes one for any Gymnasium id.
+
+    Raises UserError for unknown names and for environments whose extra is not installed.
+    """
+    _load_builtin()
+    if env_id.startswith("gym:"):
+        if env_id not in _REGISTRY.specs:
+            from alltrades.envs.gymnasium_env import gymnasium_spec
+
+            _REGISTRY.specs[env_id] = gymnasium_spec(env_id)
+        return _REGISTRY.specs[env_id]
+    if env_id not in _REGISTRY.specs:
+        known = [*_REGISTRY.specs, *_REGISTRY.suites]
+        raise UserError(f"no environment or suite '{env_id}'{nearest(env_id, known)}; `alltrades envs` lists them")
+    spec = _REGISTRY.specs[env_id]
+    require_extra(spec)
+    return spec
+
+
+def require_extra(spec: EnvSpec) -> None:
+    """Raise UserError when the optional dependency of an environment is missing."""
+    modules = {"metaworld": "metaworld", "pusht": "gym_pusht"}
+    module = modules.get(spec.extra or "")
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise UserError(f"environment '{spec.id}' needs the package {module}, which is not installed; "
+                        f'pip install "alltrades[{spec.extra}]"')
+
+
+def expert(env_id: str) -> Expert | None:
+    """The scripted expert of an environment, or None."""
+    get(env_id)
+    return _REGISTRY.experts.get(env_id)
+
+
+def resolve(names: Sequence[str]) -> list[EnvSpec]:
+    """Specifications of suites, ids and globs such as "planar/*", in order, each once."""
+    _load_builtin()
+    ids: dict[str, Any] = {}
+    for name in names:
+        if name in _REGISTRY.suites:
+            ids |= dict.fromkeys(_REGISTRY.suites[name])
+        elif any(c in name for c in "*?["):
+            found = [i for i in sorted(_REGISTRY.specs) if fnmatchcase(i, name)]
+            if not found:
+                raise UserError(f"no environment matches '{name}'; `alltrades envs` lists them")
+            ids |= dict.fromkeys(found)
+        else:
+            ids[name] = None
+    return [get(i) for i in ids]

@@ -1,0 +1,49 @@
+"""Seeds: one stream for every (root, purpose, environment, episode), so that purposes never share a start."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alltrades.data.errors import UserError
+from alltrades.envs.spec import EnvSpec
+
+if TYPE_CHECKING:
+    import torch
+
+PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train")
+
+
+def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
+    """63-bit seed of episode `index` of an environment; raises ValueError for an unknown purpose."""
+    entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+
+
+def policy_generator(seed: int, device: str = "cpu") -> torch.Generator:
+    """Generator of the policy's noise in the episode with this seed, independent of the environment's own stream."""
+    import torch
+
+    word = int(np.random.SeedSequence([seed, 0x9011C7]).generate_state(1, np.uint64)[0]) >> 1
+    return torch.Generator(device).manual_seed(word)
+
+
+def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Evaluation starts of an environment: the published ones where a protocol fixes them."""
+    if spec.evaluation_seed is not None:
+        return [spec.evaluation_seed(i) for i in range(episodes)]
+    return [episode_seed(root, "evaluation", spec.id, i) for i in range(episodes)]
+
+
+def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
+    """Raise UserError when a start of the use "evaluation" occurs in another use. O(starts)."""
+    evaluation = set(uses["evaluation"])
+    for name, starts in uses.items():
+        shared = evaluation.intersection(starts) if name != "evaluation" else set()
+        if shared:
+            env_id, seed = min(shared)
+            raise UserError(f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of '{env_id}'; "
+                            "expected none; choose another --evaluation.seed")
