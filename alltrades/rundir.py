@@ -1,0 +1,352 @@
+"""The run folder: atomic files, and a manifest of stages under which a run resumes after a kill at any moment.
+
+A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs still have the recorded
+digests. The manifest is the one commit point, replaced by rename. Before that, `work/<stage>/key.json` says whose partial
+files lie around: those of the same key are continued by the stage itself, those of another key are removed first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from alltrades.data.errors import UserError
+
+VERSION = 1
+PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "gymnasium", "mujoco", "zarr", "safetensors", "pydantic",
+            "metaworld", "gym-pusht")
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+def jsonable(value: Any) -> Any:
+    """`value` as JSON data: tuples and arrays become lists, paths text, models mappings; NaN and infinities become null."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(jsonable(v) for v in value)
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "model_dump"):
+        return jsonable(value.model_dump())
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, tensors
+        return jsonable(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys; equal values give equal text."""
+    return json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that every reader, also after a kill, sees the old or the new one: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of `to_json`."""
+    write_text(path, to_json(value))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(path: Path) -> list[str]:
+    """Names of the files below a folder with `/` between, sorted; [""] for a file itself. Half-written files are left out."""
+    if path.is_file():
+        return [""]
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
+                  if p.is_file() and not (p.name.startswith(".") and p.name.endswith(".partial")))
+
+
+def tree_digest(folder: Path, names: Iterable[str] | None = None) -> str:
+    """sha256 over names and contents of the files below a folder, or of those in `names` only. O(bytes)."""
+    digest = hashlib.sha256()
+    for name in list_files(folder) if names is None else sorted(names):
+        digest.update(f"{name}\0{file_digest(folder / name if name else folder)}\n".encode())
+    return digest.hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def facts() -> tuple[dict[str, str], dict[str, Any]]:
+    """Versions of packages, and the machine without names of hosts, users or paths."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    torch = sys.modules.get("torch")  # not worth an import: where torch is not loaded its threads played no part
+    machine = {"cpus": len(os.sched_getaffinity(0)), "platform": f"{platform.system()} {platform.machine()}",
+               "python": platform.python_version(), "torch_threads": torch.get_num_threads() if torch is not None else None}
+    return packages, machine
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------
+class RunDir:
+    """A run's folder. Open it with `with` to write stages: two runs in one folder are refused.
+
+    Args:
+        path: the folder, made when it is not there.
+        seed: the run's seed; None reads whatever run is there.
+
+    Raises:
+        UserError: on entering, when another process holds the folder, when it cannot be written, or when it holds
+            finished stages of another seed or of another format.
+    """
+
+    def __init__(self, path: Path | str, seed: int | None = None) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest(self, seed)
+        self._lock: int | None = None
+
+    @property
+    def locked(self) -> bool:
+        return self._lock is not None
+
+    def __enter__(self) -> RunDir:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"run folder {self.path}: {error.strerror}; expected a folder that can be written; choose another") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when its process dies, however it dies
+        except OSError as error:
+            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise UserError(f"run folder {self.path} is in use by process {owner}; expected one run per folder; "
+                            "wait for it or choose another folder") from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock
+        try:
+            self.manifest.open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.ftruncate(self._lock, 0)
+            os.close(self._lock)  # the file stays: removing it would let two processes lock two files of one name
+            self._lock = None
+
+    def work(self, stage: str) -> Path:
+        """Folder for the stage's own partial files (checkpoints); emptied when the stage is done."""
+        return self.path / "work" / slug(stage)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Atomic write of a file in the folder."""
+        write_text(self.path / name, text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Atomic write of a JSON file in the folder."""
+        write_json(self.path / name, value)
+
+
+def slug(stage: str) -> str:
+    """A stage's name as one folder name, different for different stages."""
+    return re.sub(r"[^A-Za-z0-9._+-]", lambda m: "__" if m[0] == "/" else f"%{ord(m[0]):02x}", stage)
+
+
+class Manifest:
+    """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
+
+    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key" the digest of the stage's
+    inputs, paths relative to the folder, "seconds" those of the process that finished the stage, "finished" in UTC.
+    """
+
+    def __init__(self, rundir: RunDir, seed: int | None) -> None:
+        self._dir, self._seed = rundir, seed
+        self._data: dict[str, Any] | None = None
+
+    @property
+    def path(self) -> Path:
+        return self._dir.path / "manifest.json"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The manifest's content; UserError when the folder has none."""
+        if self._data is None:
+            self._data = self._read()
+            if self._data is None:
+                raise UserError(f"{self._dir.path} holds no manifest.json; expected a run folder")
+        return self._data
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        return self.data["stages"]
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` wrote; "
+                            "choose another folder") from error
+        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("stages"), dict):
+            raise UserError(f"{self.path} is of another format; expected version {VERSION}; choose another folder")
+        return data
+
+    def open(self) -> None:
+        """Read or begin the manifest and bring its facts up to date."""
+        found = self._read()
+        stages = found["stages"] if found is not None else {}
+        seed = self._seed if self._seed is not None or found is None else found["seed"]
+        if found is not None and stages and found["seed"] != seed:
+            raise UserError(f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; expected one seed "
+                            "per folder; choose another folder, or delete this one")
+        packages, machine = facts()
+        self._data = {"version": VERSION, "seed": seed, "packages": packages, "machine": machine, "stages": stages}
+        if self._data != found:
+            write_json(self.path, self._data)
+
+    def done(self, name: str, key: Mapping[str, Any]) -> bool:
+        """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes of the outputs)."""
+        record = self.stages.get(name)
+        return record is not None and record["key"] == key_digest(key) and self._intact(name, record)
+
+    def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
+        listing = _read_json(self._dir.work(name) / "outputs.json")
+        for path, digest in record["outputs"].items():
+            try:
+                # The listing, not the folder: a file that somebody put beside an artifact is not a change of the artifact.
+                if tree_digest(self._dir.path / path, listing[path]) != digest:
+                    return False
+            except (OSError, KeyError):
+                return False
+        return True
+
+    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]) -> bool:
+        """Run a stage unless it is done; returns whether it ran.
+
+        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run` finds its own partial
+        files of the same key as they were.
+
+        Args:
+            name: the stage, unique in the run; may hold slashes.
+            key: everything the outputs depend on, as JSON-able data.
+            outputs: files and folders inside the run folder that `run` writes, no two stages the same.
+            run: does the work; must itself continue from partial outputs and from the files in `RunDir.work(name)`.
+
+        Raises:
+            UserError: an output is there already that no run wrote.
+        """
+        if not self._dir.locked:
+            raise RuntimeError("stages are written inside `with RunDir(...)` only")
+        paths = [_relative(self._dir.path, p) for p in outputs]
+        work, digest = self._dir.work(name), key_digest(key)
+        if self.done(name, key):
+            self._clean(work)
+            return False
+        marker = _read_json(work / "key.json")
+        if name in self.stages or marker.get("digest") != digest:
+            self._discard(name, paths, marker)
+            write_json(work / "key.json", {"digest": digest, "key": key})
+            if self.stages.pop(name, None) is not None:
+                write_json(self.path, self.data)
+        start = time.monotonic()
+        run()
+        missing = [p for p in paths if not (self._dir.path / p).exists()]
+        if missing:
+            raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
+        listing = {p: list_files(self._dir.path / p) for p in paths}
+        write_json(work / "outputs.json", listing)
+        self.stages[name] = {"state": "done", "key": digest, "seconds": round(time.monotonic() - start, 3),
+                             "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
+                             "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(self.path, self.data)
+        self._clean(work)
+        return True
+
+    def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
+        """Remove what a stage with another key left. Killed in the middle, it is begun again by the next call."""
+        record = self.stages.get(name)
+        for path in paths if record is None and not marker else ():
+            if (self._dir.path / path).exists():
+                raise UserError(f"{self._dir.path / path} is there already and no run wrote it; expected nothing there; "
+                                "move it away or choose another run folder")
+        work = self._dir.work(name)
+        write_json(work / "key.json", {"digest": "", "key": "being removed"})  # fits no key, so half-removed is never resumed
+        for path in {*paths, *(record["outputs"] if record is not None else ())}:
+            remove(self._dir.path / path)
+        for path_in_work in work.iterdir():
+            if path_in_work.name != "key.json":
+                remove(path_in_work)
+
+    @staticmethod
+    def _clean(work: Path) -> None:
+        """Remove the partial files of a finished stage; its key and the listing of its outputs stay."""
+        for path in work.iterdir():
+            if path.name not in ("key.json", "outputs.json"):
+                remove(path)
+
+
+def key_digest(key: Mapping[str, Any]) -> str:
+    """sha256 of a stage's inputs; the order of keys does not matter."""
+    return hashlib.sha256(to_json(key).encode()).hexdigest()
+
+
+def _relative(folder: Path, path: Path) -> str:
+    inside = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))
+    if inside == "." or inside.startswith(".."):
+        raise ValueError(f"output {path} lies outside the run folder {folder}")
+    return Path(inside).as_posix()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
