@@ -7,17 +7,16 @@ another recipe; an empty mapping (`generalists: {}`) clears what came before it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from alltrades.data.errors import UserError, nearest
+from alltrades.data.errors import UserError
+from alltrades.recipes import Layer, Loader, Recipe, find_recipe, flatten, packaged_recipes, read_recipe
 from alltrades.schema import (
     Leaf,
-    accepted,
     check_value,
     defaults,
     describe,
@@ -36,22 +35,6 @@ M = TypeVar("M", bound=BaseModel)
 COMMAND_LINE = "command line"
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One source of settings: nested plain data, and the label that names it in messages and saved settings."""
-
-    label: str
-    values: dict[str, Any]
-
-
-@dataclass
-class Recipe:
-    """A recipe with what it extends, base first: layers of the recipe proper and of the `small:` blocks."""
-
-    layers: list[Layer] = field(default_factory=list)
-    small: list[Layer] = field(default_factory=list)
-
-
 def load_settings(model: type[M], *, defaults_file: Path | str | None = None, small: bool = False,
                   overrides: Sequence[str] = ()) -> tuple[M, dict[str, str]]:
     """Settings from a recipe and command line tokens, merged over the model's defaults.
@@ -68,11 +51,12 @@ def load_settings(model: type[M], *, defaults_file: Path | str | None = None, sm
     Raises:
         UserError: recipe not found or not readable, unknown key, wrong type, inconsistent values. One line.
     """
-    recipe = _read_recipe(defaults_file) if defaults_file is not None else Recipe()
+    recipe = read_recipe(defaults_file) if defaults_file is not None else Recipe()
     layers = list(recipe.layers)
     if small:
         if not recipe.small:
-            found = f"recipe '{layers[-1].label}' has no `small:` block" if layers else "--small was given without a recipe"
+            found = (f"recipe '{layers[-1].label}' has no `small:` block" if layers
+                     else "--small was given without a recipe")
             raise UserError(f"{found}; expected a recipe with one; choose another or leave --small out")
         layers += recipe.small
     for layer in (*recipe.layers, *recipe.small):  # a mistake in `small:` shows without --small too
@@ -82,92 +66,13 @@ def load_settings(model: type[M], *, defaults_file: Path | str | None = None, sm
     origins: dict[str, str] = {}
     for layer in layers:
         values = _merge(values, layer.values)
-        for key, _ in _flatten(layer.values):
+        for key, _ in flatten(layer.values):
             origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
             origins[key] = layer.label
     try:
         return model.model_validate(values), origins
     except ValidationError as error:
         raise UserError(_translate(model, error, origins)) from error
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with the package, such as "quickstart" and "experiments/estimators"."""
-    from importlib.resources import files
-
-    root = files("alltrades.configs")
-    top = [p.name.removesuffix(".yaml") for p in root.iterdir() if p.name.endswith(".yaml")]
-    experiments = root / "experiments"
-    nested = [f"experiments/{p.name.removesuffix('.yaml')}" for p in experiments.iterdir()
-              if p.name.endswith(".yaml")] if experiments.is_dir() else []
-    return sorted(top) + sorted(nested)
-
-
-def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]:
-    """(label, text) of a recipe: a file, a file beside `beside`, or a packaged name with or without "configs/" and ".yaml".
-
-    The label is the packaged name or the file's name, never a path of this machine.
-
-    Raises:
-        UserError: neither a readable file nor a packaged name.
-    """
-    from importlib.resources import files
-
-    path = Path(name)
-    candidates = [path] if beside is None else [beside / path, beside / f"{path}.yaml"]
-    for candidate in candidates:
-        if candidate.is_file():
-            try:
-                return candidate.name.removesuffix(".yaml"), candidate.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{name}: not readable ({error}); expected a YAML file") from error
-    packaged = path.as_posix().removeprefix("./").removeprefix("configs/").removesuffix(".yaml").removesuffix(".yml")
-    known = packaged_recipes()
-    if packaged in known:
-        return packaged, files("alltrades.configs").joinpath(*f"{packaged}.yaml".split("/")).read_text(encoding="utf-8")
-    raise UserError(f"recipe '{name}' not found; expected a YAML file or one of {', '.join(known)}{nearest(packaged, known)}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice: the first value would be dropped silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_recipe(name: Path | str, beside: Path | None = None, chain: tuple[str, ...] = ()) -> Recipe:
-    label, text = find_recipe(name, beside)
-    if label in chain:
-        raise UserError(f"recipe '{label}' extends itself ({' -> '.join((*chain, label))}); remove one `extends:`")
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"recipe '{label}': not YAML{where} ({getattr(error, 'problem', None) or error}); mend the file") from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise UserError(f"recipe '{label}' holds {show(values, 40)}; expected a mapping of settings")
-    extends, small = values.pop("extends", None), values.pop("small", None)
-    if extends is not None and not isinstance(extends, str):
-        raise UserError(f"recipe '{label}': extends = {show(extends, 40)}; expected the name of one recipe")
-    if small is not None and not isinstance(small, dict):
-        raise UserError(f"recipe '{label}': small = {show(small, 40)}; expected a mapping of settings")
-    folder = Path(name).parent if beside is None else beside
-    recipe = _read_recipe(extends, folder, (*chain, label)) if extends is not None else Recipe()
-    cleared = [key for key, value in _flatten(values) if value == {}]
-    recipe.small = [Layer(x.label, _without(x.values, cleared)) for x in recipe.small]  # cleared here: gone there as well
-    recipe.layers.append(Layer(label, values))
-    if small is not None:
-        recipe.small.append(Layer(f"{label} (small)", small))
-    return recipe
 
 
 # ---- command line ------------------------------------------------------------------------------------------------
@@ -189,7 +94,7 @@ def parse_overrides(model: type[BaseModel], tokens: Sequence[str]) -> list[dict[
         if key.startswith("no-") and not _exists(model, key):
             leaf = lookup(model, key.removeprefix("no-"))
             if not takes(leaf.annotation, bool) or equals:
-                raise UserError(f"{token}: --no-KEY is for true/false settings; {leaf.key} takes {accepted(leaf.annotation, leaf.metadata)}")
+                raise UserError(f"{token}: --no-KEY is for true/false settings; {leaf.key} takes {leaf.accepted}")
             found.append(_nest(leaf.path, False))
             continue
         leaf = lookup(model, key)
@@ -201,7 +106,7 @@ def parse_overrides(model: type[BaseModel], tokens: Sequence[str]) -> list[dict[
             while rest and not rest[0].startswith("--") and (many or not texts):
                 texts.append(rest.pop(0))
             if not texts and not takes(leaf.annotation, bool):
-                raise UserError(f"--{leaf.key} has no value; expected {accepted(leaf.annotation, leaf.metadata)}")
+                raise UserError(f"--{leaf.key} has no value; expected {leaf.accepted}")
             value = _parse(leaf, texts) if texts else True
         check_value(leaf, value, COMMAND_LINE)
         found.append(_nest(leaf.path, value))
@@ -221,7 +126,7 @@ def _parse(leaf: Leaf, texts: list[str]) -> Any:
     if item is None:
         return _scalar(leaf.annotation, texts[0], leaf)
     if len(texts) == 1 and texts[0].lstrip().startswith("["):
-        listed = _yaml(texts[0], leaf, yaml.BaseLoader if takes(item, str) else _Loader)
+        listed = _yaml(texts[0], leaf, yaml.BaseLoader if takes(item, str) else Loader)
         return listed
     if len(texts) == 1:
         if takes(leaf.annotation, type(None)) and texts[0] in ("null", "~"):
@@ -234,17 +139,17 @@ def _scalar(annotation: Any, text: str, leaf: Leaf) -> Any:
     if takes(annotation, type(None)) and text in ("null", "~"):
         return None
     textual = takes(annotation, str) or not any(takes(annotation, kind) for kind in (bool, int, float))
-    plain_value = model_of(annotation) is None and mapping_value(annotation) is None and sequence_item(annotation) is None
-    if textual and plain_value:
+    nested = any(of(annotation) is not None for of in (model_of, mapping_value, sequence_item))
+    if textual and not nested:
         return text  # not YAML: "off", "5" and "1e3" stay the text they are
-    return _yaml(text, leaf, _Loader)
+    return _yaml(text, leaf, Loader)
 
 
 def _yaml(text: str, leaf: Leaf, loader: Any) -> Any:
     try:
         return yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
-        raise UserError(f"--{leaf.key} {show(text, 60)}: not a YAML value; expected {accepted(leaf.annotation, leaf.metadata)}") from error
+        raise UserError(f"--{leaf.key} {show(text, 60)}: not a YAML value; expected {leaf.accepted}") from error
 
 
 # ---- merging and messages ----------------------------------------------------------------------------------------
@@ -260,22 +165,6 @@ def _merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(value, dict) and value and isinstance(below, dict) else value
     return merged
-
-
-def _flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, (*path, str(name)))
-        else:
-            yield ".".join((*path, str(name))), value
-
-
-def _without(values: dict[str, Any], keys: Sequence[str], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    kept = {}
-    for name, value in values.items():
-        if ".".join((*path, str(name))) not in keys:
-            kept[name] = _without(value, keys, (*path, str(name))) if isinstance(value, dict) else value
-    return kept
 
 
 def _translate(model: type[BaseModel], error: ValidationError, origins: Mapping[str, str]) -> str:
@@ -299,9 +188,9 @@ def _translate(model: type[BaseModel], error: ValidationError, origins: Mapping[
         message = first["msg"].partition(", ")[2] or first["msg"]
         line = f"{key}{source}: {message}" if key else message
     elif first["type"] == "missing":
-        line = f"{key} is not set; expected {accepted(leaf.annotation, leaf.metadata)}"
+        line = f"{key} is not set; expected {leaf.accepted}"
     else:
-        words = accepted(leaf.annotation, leaf.metadata) if leaf.path else first["msg"]
+        words = leaf.accepted if leaf.path else first["msg"]
         line = f"{key} = {show(first['input'], 60)}{source}; expected {words}"
     # a value can give several errors, one per member of a union or one for the list and one for its item: count values
     depth = len(first["loc"])

@@ -118,7 +118,8 @@ def _torch() -> Check:
     try:
         import torch
     except Exception as error:  # a broken install raises whatever its libraries raise
-        return Check("processor", False, f"torch does not import ({_short(error)})", "pip install --force-reinstall torch")
+        return Check("processor", False, f"torch does not import ({_short(error)})",
+                     "pip install --force-reinstall torch")
     found = f"{len(os.sched_getaffinity(0))} CPUs, {torch.get_num_threads()} torch threads"
     if torch.cuda.is_available():
         return Check("processor", True, f"{found}, CUDA: {torch.cuda.get_device_name(0)}")
@@ -148,7 +149,8 @@ def _drawing() -> Check:
             failures.append(f"{backend}: {_short(error)}")
             continue
         if done.returncode == 0:
-            return Check("drawing", True, f"{backend} works" + ("" if wanted else f" (videos want MUJOCO_GL={backend})"))
+            hint = "" if wanted else f" (videos want MUJOCO_GL={backend})"
+            return Check("drawing", True, f"{backend} works{hint}")
         failures.append(f"{backend}: {_short((done.stderr.strip().splitlines() or ['no message'])[-1])}")
     return Check("drawing", True, "; ".join(failures),
                  "for videos: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa)")

@@ -73,7 +73,8 @@ class Progress:
         speed = f"{rate:.3g} {self.unit}/s" if rate >= 1 or self.unit == "" else f"{1 / rate:.3g} s/{self.unit}"
         return f"{speed}  {clock((self.total - self.done) / rate)} left"
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
         if kind is None:

@@ -1,8 +1,9 @@
 """The run folder: atomic files, and a manifest of stages under which a run resumes after a kill at any moment.
 
-A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs still have the recorded
-digests. The manifest is the one commit point, replaced by rename. Before that, `work/<stage>/key.json` says whose partial
-files lie around: those of the same key are continued by the stage itself, those of another key are removed first.
+A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs still have the
+recorded digests. The manifest is the one commit point, replaced by rename. Before that, `work/<stage>/key.json` says
+whose partial files lie around: those of the same key are continued by the stage itself, those of another key are
+removed first.
 """
 
 from __future__ import annotations
@@ -10,104 +11,25 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import platform
 import re
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from alltrades.data.errors import UserError
+from alltrades.files import file_digest, jsonable, list_files, remove, to_json, tree_digest, write_json, write_text
+
+__all__ = ["Manifest", "RunDir", "file_digest", "jsonable", "to_json", "tree_digest", "write_json", "write_text"]
 
 VERSION = 1
-PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "gymnasium", "mujoco", "zarr", "safetensors", "pydantic",
-            "metaworld", "gym-pusht")
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-def jsonable(value: Any) -> Any:
-    """`value` as JSON data: tuples and arrays become lists, paths text, models mappings; NaN and infinities become null."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(jsonable(v) for v in value)
-    if isinstance(value, list | tuple):
-        return [jsonable(v) for v in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "model_dump"):
-        return jsonable(value.model_dump())
-    if hasattr(value, "tolist"):  # NumPy arrays and scalars, tensors
-        return jsonable(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def to_json(value: Any) -> str:
-    """JSON with sorted keys; equal values give equal text."""
-    return json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that every reader, also after a kill, sees the old or the new one: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`write_text` of `to_json`."""
-    write_text(path, to_json(value))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def list_files(path: Path) -> list[str]:
-    """Names of the files below a folder with `/` between, sorted; [""] for a file itself. Half-written files are left out."""
-    if path.is_file():
-        return [""]
-    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
-                  if p.is_file() and not (p.name.startswith(".") and p.name.endswith(".partial")))
-
-
-def tree_digest(folder: Path, names: Iterable[str] | None = None) -> str:
-    """sha256 over names and contents of the files below a folder, or of those in `names` only. O(bytes)."""
-    digest = hashlib.sha256()
-    for name in list_files(folder) if names is None else sorted(names):
-        digest.update(f"{name}\0{file_digest(folder / name if name else folder)}\n".encode())
-    return digest.hexdigest()
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "gymnasium", "mujoco", "zarr", "safetensors",
+            "pydantic", "metaworld", "gym-pusht")
 
 
 def facts() -> tuple[dict[str, str], dict[str, Any]]:
@@ -122,7 +44,8 @@ def facts() -> tuple[dict[str, str], dict[str, Any]]:
             continue
     torch = sys.modules.get("torch")  # not worth an import: where torch is not loaded its threads played no part
     machine = {"cpus": len(os.sched_getaffinity(0)), "platform": f"{platform.system()} {platform.machine()}",
-               "python": platform.python_version(), "torch_threads": torch.get_num_threads() if torch is not None else None}
+               "python": platform.python_version(),
+               "torch_threads": torch.get_num_threads() if torch is not None else None}
     return packages, machine
 
 
@@ -153,9 +76,10 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"run folder {self.path}: {error.strerror}; expected a folder that can be written; choose another") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when its process dies, however it dies
+            raise UserError(f"run folder {self.path}: {error.strerror}; expected a folder that can be written; "
+                            "choose another") from error
+        try:  # the kernel frees the lock when its process dies, however it dies
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
@@ -171,7 +95,8 @@ class RunDir:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._release()
 
     def _release(self) -> None:
@@ -201,8 +126,9 @@ def slug(stage: str) -> str:
 class Manifest:
     """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
 
-    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key" the digest of the stage's
-    inputs, paths relative to the folder, "seconds" those of the process that finished the stage, "finished" in UTC.
+    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key" the digest of the
+    stage's inputs, paths relative to the folder, "seconds" those of the process that finished the stage, "finished" in
+    UTC.
     """
 
     def __init__(self, rundir: RunDir, seed: int | None) -> None:
@@ -244,8 +170,8 @@ class Manifest:
         stages = found["stages"] if found is not None else {}
         seed = self._seed if self._seed is not None or found is None else found["seed"]
         if found is not None and stages and found["seed"] != seed:
-            raise UserError(f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; expected one seed "
-                            "per folder; choose another folder, or delete this one")
+            raise UserError(f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; "
+                            "expected one seed per folder; choose another folder, or delete this one")
         packages, machine = facts()
         self._data = {"version": VERSION, "seed": seed, "packages": packages, "machine": machine, "stages": stages}
         if self._data != found:
@@ -259,19 +185,18 @@ class Manifest:
     def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
         listing = _read_json(self._dir.work(name) / "outputs.json")
         for path, digest in record["outputs"].items():
-            try:
-                # The listing, not the folder: a file that somebody put beside an artifact is not a change of the artifact.
-                if tree_digest(self._dir.path / path, listing[path]) != digest:
+            try:  # the listing, not the folder: a file that somebody put beside an artifact does not change it
+                if tree_digest(self._dir.path / path, listing.get(path)) != digest:
                     return False
-            except (OSError, KeyError):
+            except OSError:
                 return False
         return True
 
     def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]) -> bool:
         """Run a stage unless it is done; returns whether it ran.
 
-        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run` finds its own partial
-        files of the same key as they were.
+        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run` finds its own
+        partial files of the same key as they were.
 
         Args:
             name: the stage, unique in the run; may hold slashes.
@@ -314,10 +239,11 @@ class Manifest:
         record = self.stages.get(name)
         for path in paths if record is None and not marker else ():
             if (self._dir.path / path).exists():
-                raise UserError(f"{self._dir.path / path} is there already and no run wrote it; expected nothing there; "
-                                "move it away or choose another run folder")
+                raise UserError(f"{self._dir.path / path} is there already and no run wrote it; expected nothing "
+                                "there; move it away or choose another run folder")
         work = self._dir.work(name)
-        write_json(work / "key.json", {"digest": "", "key": "being removed"})  # fits no key, so half-removed is never resumed
+        # Fits no key, so that what is half removed is never continued.
+        write_json(work / "key.json", {"digest": "", "key": "being removed"})
         for path in {*paths, *(record["outputs"] if record is not None else ())}:
             remove(self._dir.path / path)
         for path_in_work in work.iterdir():
@@ -327,7 +253,7 @@ class Manifest:
     @staticmethod
     def _clean(work: Path) -> None:
         """Remove the partial files of a finished stage; its key and the listing of its outputs stay."""
-        for path in work.iterdir():
+        for path in work.iterdir() if work.exists() else ():
             if path.name not in ("key.json", "outputs.json"):
                 remove(path)
 

@@ -136,6 +136,10 @@ class Leaf:
     def key(self) -> str:
         return ".".join(self.path)
 
+    @property
+    def accepted(self) -> str:
+        return accepted(self.annotation, self.metadata)
+
 
 def lookup(model: type[BaseModel], key: str) -> Leaf:
     """The setting behind a dotted key; `-` stands for `_` in field names.
@@ -161,7 +165,8 @@ def lookup(model: type[BaseModel], key: str) -> Leaf:
             node, metadata = values, ()
             path, parts = (*path, name), parts[1:] if nested else []
         else:
-            raise UserError(f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, it has no keys below it")
+            raise UserError(f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, "
+                            "it has no keys below it")
     return Leaf(path, node, metadata)
 
 
@@ -175,7 +180,11 @@ def unknown(path: tuple[str, ...], name: str, known: list[str], source: str) -> 
 
 
 def check_value(leaf: Leaf, value: Any, source: str) -> None:
-    """Refuse unknown keys, a value where a group belongs, and true/false where a number belongs (pydantic takes those)."""
+    """Refuse unknown keys, a value in place of a group, and true or false as a number (pydantic takes them for 1 and 0).
+
+    Raises:
+        UserError: names the dotted key, the value, its source and what is accepted.
+    """
     group, values = model_of(leaf.annotation), mapping_value(leaf.annotation)
     if value is None and takes(leaf.annotation, type(None)):
         return
@@ -192,7 +201,7 @@ def check_value(leaf: Leaf, value: Any, source: str) -> None:
             else:
                 check_value(Leaf((*leaf.path, str(name)), values), item, source)
     elif isinstance(value, bool) and not takes(leaf.annotation, bool):
-        raise UserError(f"{leaf.key} = {show(value)} ({source}); expected {accepted(leaf.annotation, leaf.metadata)}")
+        raise UserError(f"{leaf.key} = {show(value)} ({source}); expected {leaf.accepted}")
 
 
 def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:

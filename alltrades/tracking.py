@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from alltrades.rundir import jsonable, write_text
+from alltrades.files import jsonable, write_text
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -45,7 +45,7 @@ class Tracker:
         return self.folder / "metrics" / f"{stage}.jsonl"
 
     def resume(self, stage: str, step: int) -> None:
-        """Drop the stage's lines beyond `step`, and a last line that a kill cut short: the stage goes on after `step`."""
+        """The stage goes on after `step`: drop its lines beyond it, and a last line that a kill cut short."""
         self._seen.add(stage)
         path = self.path(stage)
         if not path.exists():
@@ -80,7 +80,7 @@ class Tracker:
         try:
             if self._run is None:
                 self._start()
-            if stage not in self._defined:  # every stage counts its own steps; wandb's one counter would refuse the second
+            if stage not in self._defined:  # every stage counts its own steps, wandb's one counter only goes up
                 self._defined.add(stage)
                 self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._run.log({f"{stage}/step": step, **{f"{stage}/{k}": v for k, v in values.items()}})
@@ -97,8 +97,8 @@ class Tracker:
                  "x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True}
         known = set(wandb.Settings.model_fields)
         self._run = wandb.init(project=self.project, name=self.name, id=self._id(), resume="allow", mode=self.mode,
-                         dir=str(self.folder), config=jsonable(self.config),
-                         settings=wandb.Settings(**{k: v for k, v in quiet.items() if k in known}))
+                               dir=str(self.folder), config=jsonable(self.config),
+                               settings=wandb.Settings(**{k: v for k, v in quiet.items() if k in known}))
 
     def _id(self) -> str:
         path = self.folder / "wandb" / "run-id.txt"

@@ -1,0 +1,80 @@
+"""Progress: a live line on a terminal, one plain line elsewhere."""
+
+import io
+import re
+
+import pytest
+
+from alltrades.progress import Progress, clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_there_is_one_plain_line_at_the_end():
+    out = io.StringIO()
+    with Progress("specialists", 10, "env", stream=out) as progress:
+        for i in range(10):
+            progress.update(i + 1)
+            assert out.getvalue() == ""
+    assert re.fullmatch(r"specialists  10/10  \d+\.\d s\n", out.getvalue())
+
+
+def test_it_goes_to_stderr(capsys):
+    with Progress("weigh", 1):
+        pass
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(r"weigh  1/1  \d+\.\d s\n", err)
+
+
+def test_a_stage_that_fails_leaves_no_line():
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="boom"), Progress("a", 10, stream=out) as progress:
+        progress.update(3)
+        raise ValueError("boom")
+    assert out.getvalue() == ""
+
+
+def test_on_a_terminal_the_live_line_shows_count_rate_and_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = Terminal()
+    with Progress("distill [x]", 1000, "step", stream=out) as progress:
+        for done in (1, 250):
+            now[0] += 5
+            progress.update(done)
+        progress._live.refresh()
+        shown = out.getvalue()
+        assert "distill [x]" in shown and "250/1000" in shown and "25 step/s" in shown and "0:30 left" in shown
+        now[0] += 2.3
+    assert out.getvalue().endswith("distill [x]  250/1000  12.3 s\n")
+
+
+def test_work_of_an_earlier_process_does_not_count_into_the_rate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    with Progress("a", 1000, "step", stream=io.StringIO()) as progress:
+        assert progress.pace(now[0]) == ""
+        now[0] = 1.0
+        progress.update(501)  # resumed
+        assert progress.pace(now[0]) == ""
+        now[0] = 11.0
+        progress.update(511)
+        assert progress.pace(now[0]) == "1 step/s  8:09 left"
+
+
+def test_slow_work_is_shown_as_seconds_per_unit(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    with Progress("a", 3, "env", stream=io.StringIO()) as progress:
+        now[0] = 20.0
+        progress.update(1)
+        assert progress.pace(now[0]) == "20 s/env  0:40 left"
+
+
+def test_clock():
+    assert [clock(x) for x in (0, 59.6, 61, 3661, -1)] == ["0:00", "1:00", "1:01", "1:01:01", "0:00"]
