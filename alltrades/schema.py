@@ -180,7 +180,7 @@ def unknown(path: tuple[str, ...], name: str, known: list[str], source: str) -> 
 
 
 def check_value(leaf: Leaf, value: Any, source: str) -> None:
-    """Refuse unknown keys, a value in place of a group, and true or false as a number (pydantic takes them for 1 and 0).
+    """Refuse unknown keys, a value in place of a group, and true or false as a number (pydantic takes that).
 
     Raises:
         UserError: names the dotted key, the value, its source and what is accepted.

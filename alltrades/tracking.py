@@ -93,8 +93,9 @@ class Tracker:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         logging.getLogger("wandb").setLevel(logging.ERROR)
-        quiet = {"silent": True, "quiet": True, "console": "off", "disable_git": True, "disable_code": True,
-                 "x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True}
+        quiet: dict[str, Any] = {"console": "off"}
+        quiet |= dict.fromkeys(("silent", "quiet", "disable_git", "disable_code", "x_disable_stats", "x_disable_meta",
+                                "x_disable_machine_info"), True)
         known = set(wandb.Settings.model_fields)
         self._run = wandb.init(project=self.project, name=self.name, id=self._id(), resume="allow", mode=self.mode,
                                dir=str(self.folder), config=jsonable(self.config),

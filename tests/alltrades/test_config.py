@@ -195,6 +195,7 @@ def test_one_bad_value_of_a_union_is_one_problem():
     ("- 1", "expected a mapping"),
     ("seed: 1\nseed: 2", "'seed' is given twice"),
     ("policy:", "policy = null"),
+    ("? [a]\n: 1", "not YAML at line"),
     ("small: 3", "small = 3"),
     ("extends: [a]", "expected the name of one recipe"),
     ("extends: nowhere", "'nowhere' not found"),
