@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,7 +120,7 @@ def test_policy_learns_a_known_linear_expert():
 def test_held_out_selection_stops_before_overfitting():
     rng = np.random.default_rng(0)
     steps = make_steps("a", episodes=5, length=8)
-    steps = Steps(**{**steps.__dict__, "action": rng.uniform(-1, 1, steps.action.shape).astype(np.float32)})
+    steps = replace(steps, action=rng.uniform(-1, 1, steps.action.shape).astype(np.float32))
     settings = TrainSettings(steps=600, batch=64, lr=3e-3, ema=0.9, precision="fp32")
     big = SMALL.model_copy(update={"width": 128, "depth": 2})
     fit = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0,
@@ -126,6 +128,6 @@ def test_held_out_selection_stops_before_overfitting():
     assert fit.steps < 600  # actions are noise: every later step memorises
     last = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0)
     fresh = make_steps("a", episodes=5, length=8, seed=9)
-    fresh = Steps(**{**fresh.__dict__, "action": rng.uniform(-1, 1, fresh.action.shape).astype(np.float32)})
+    fresh = replace(fresh, action=rng.uniform(-1, 1, fresh.action.shape).astype(np.float32))
     assert held_out_loss(fit.policy, demonstration_data(fresh, fit.policy, False), 0) < held_out_loss(
         last.policy, demonstration_data(fresh, last.policy, False), 0)

@@ -1,0 +1,112 @@
+"""The whole run in small: every artifact, resume after kill -9, and nothing done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alltrades.config import load_settings
+from alltrades.data.store import EpisodeStore
+from alltrades.pipeline import run
+from alltrades.settings import RunSettings
+
+SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8"]
+
+
+def settings(*more: str) -> RunSettings:
+    return load_settings(RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more])[0]
+
+
+def results(folder: Path) -> dict[str, bytes | str]:
+    """Everything that a killed run must reproduce: networks, evaluation, stores, weights."""
+    out: dict[str, bytes | str] = {}
+    for pattern in ("policies/**/*.safetensors", "policies/**/policy.json", "evaluation/*.json", "weights/**/*", "comparison.json", "advice.json"):
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                out[str(path.relative_to(folder))] = path.read_bytes()
+    for path in sorted(folder.glob("stores/*.zarr")):
+        out[path.name] = EpisodeStore.open(path).digest()
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(settings(), folder)
+
+
+def test_run_leaves_every_artifact_and_row(finished):
+    folder, result = finished
+    assert set(result.evaluations) == {"specialists", "labeled_only", "unweighted", "generalist"}
+    assert all(r.n == 4 for e in result.evaluations.values() for r in e.rows)
+    assert {p["b"] for p in result.comparison["pairs"]} == {"specialists", "labeled_only", "unweighted"}
+    assert set(result.advice) == {"planar/reach", "planar/push"}
+    for name in ("settings.yaml", "manifest.json", "policies/generalist/model.safetensors", "stores/demos.zarr/commit.json",
+                 "stores/rollouts_scratch.zarr/commit.json", "weights/generalist.json", "metrics/labeled_only.jsonl"):
+        assert (folder / name).exists(), name
+
+
+def test_same_command_again_does_nothing_twice(finished):
+    folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    run(settings(), folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
+
+
+def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    kept = (folder / "policies" / "labeled_only" / "model.safetensors").stat().st_mtime_ns
+    changed = (folder / "policies" / "generalist" / "model.safetensors").stat().st_mtime_ns
+    run(settings("--distill.train.steps", "70"), folder)
+    assert (folder / "policies" / "labeled_only" / "model.safetensors").stat().st_mtime_ns == kept
+    assert (folder / "policies" / "generalist" / "model.safetensors").stat().st_mtime_ns != changed
+
+
+def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):
+    """kill -9 after growing delays, again and again, then to the end."""
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "alltrades.cli", "run", "--small", "--out", str(folder), *SMALL,
+               "--labeled_only.checkpoint_every", "20"]
+    kills, delay = 0, 4.0
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path)
+        try:
+            _, err = process.communicate(timeout=delay)
+            assert process.returncode == 0, err.decode()[-2000:]
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills, delay = kills + 1, delay * 1.3
+    else:
+        pytest.fail("the run did not finish")
+    assert kills >= 2
+    whole = tmp_path / "whole"
+    run(settings("--labeled_only.checkpoint_every", "20"), whole)
+    assert results(folder) == results(whole)
+
+
+def test_evaluation_starts_are_disjoint_from_every_other_use(finished):
+    folder, result = finished
+    used = set()
+    for path in folder.glob("stores/*.zarr"):
+        columns = EpisodeStore.open(path).columns()
+        used |= set(zip(columns["environment"], columns["seed"].astype(int)))
+    starts = {(r.environment, s) for e in result.evaluations.values() for r in e.rows for s in r.seeds}
+    assert starts and not used & starts
+
+
+def test_results_carry_no_path_of_the_machine(finished):
+    folder, _ = finished
+    for path in (folder / "manifest.json", folder / "settings.yaml", *folder.glob("policies/**/policy.json")):
+        assert str(Path.home()) not in path.read_text() or str(Path.home()) == "/"
+        assert json.loads(path.read_text()) if path.suffix == ".json" else True

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alltrades.data.errors import UserError
+from alltrades.data.steps import Steps
+from alltrades.data.weights import WeightSettings, estimate_weights
+from alltrades.policies.distillation import ScoreLoss, distillation_gap, label_rows, stage2_data, stage2_rows
+from alltrades.policies.settings import TrainSettings
+from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
+from alltrades.policies.training import Trainer
+
+from .toys import SMALL, info, make_policy, make_steps
+
+SMALL = SMALL.model_copy(update={"horizon": 1, "execute": 1})  # longer chunks of random states have no truth to learn
+TRAIN = TrainSettings(steps=500, batch=128, lr=3e-3, ema=0.98)
+INFO = info("a")
+
+
+def _weights(demos, rollouts, kind="none", **more):
+    return {"a": estimate_weights(demos, rollouts, WeightSettings(kind=kind, **more), np.random.default_rng(0))}
+
+
+def _teacher(steps):
+    return fit_demonstrations(steps, [INFO], make_normalizer(steps, [INFO], SMALL), SMALL, TRAIN, 0).policy
+
+
+@pytest.fixture(scope="module")
+def scene():
+    demos = make_steps(episodes=20)
+    teacher = _teacher(demos)
+    return demos, make_steps(episodes=30, seed=5, source="scratch"), teacher
+
+
+def _rows(scene, kind="none", **more):
+    demos, rollouts, teacher = scene
+    options = {"filtered": kind.startswith("success"), "reuse_labels": False, "demo_share": 0.25} | more
+    return stage2_rows(demos, rollouts, _weights(demos, rollouts, kind), [{"a": teacher}], {"scratch": 0}, **options)
+
+
+@pytest.mark.parametrize("targets", ["noise", "score"])
+def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
+    """Same class, much data: E|g - h|^2 is at most 2 % of that of a predictor that does not see the state."""
+    demos, rollouts, teacher = scene
+    rows = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    policy = build_policy(SMALL, [INFO], teacher.normalizer, 1)
+    loss = ScoreLoss(rows, [{"a": teacher}], policy) if targets == "score" else None
+    Trainer(policy, stage2_data(rows, policy), TRAIN.model_copy(update={"steps": 1500}), 0, loss=loss).fit()
+    window = torch.rand(512, 1, 3) * 2 - 1
+    noise = torch.randn(512, 1, 2)
+    environment = torch.zeros(512, dtype=torch.long)
+    with torch.inference_mode():
+        h = teacher.sample(window, environment, noise)
+        g = policy.sample(window, environment, noise)
+        blind = teacher.sample(window[torch.randperm(512)], environment, noise)
+    assert (g - h).square().mean() <= 0.02 * (blind - h).square().mean()
+
+
+def test_unfiltered_rows_are_labelled_by_their_teacher_and_filtered_rows_keep_executed_actions(scene):
+    demos, rollouts, teacher = scene
+    labelled = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    n = len(demos.observation)
+    assert (labelled.label_of_row[n:] >= 0).all()
+    filtered = label_rows(_rows(scene, "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0)
+    assert (filtered.label_of_row == -1).all()
+    assert np.isclose(filtered.probability[:n].sum(), 0.25) and np.isclose(filtered.probability.sum(), 1.0)
+
+
+def test_failed_rollouts_have_no_mass_under_the_success_filter(scene):
+    demos, rollouts, teacher = scene
+    failed = np.arange(30) % 3 == 0
+    rollouts = replace(rollouts, episode_success=~failed)
+    rows = _rows((demos, rollouts, teacher), "success", reuse_labels=True)
+    mass = rows.probability[len(demos.observation):]
+    assert mass[failed[rollouts.episode_of_step]].sum() == 0 and np.isclose(mass.sum(), 0.75)
+
+
+def test_environment_without_a_success_falls_back_to_its_demonstrations(scene):
+    demos, rollouts, teacher = scene
+    rollouts = replace(rollouts, episode_success=np.zeros(30, bool))
+    rows = _rows((demos, rollouts, teacher), "success", reuse_labels=True)
+    assert np.isclose(rows.probability[: len(demos.observation)].sum(), 1.0)
+
+
+def test_weights_are_applied_once_whichever_way(scene):
+    sample, factor = _rows(scene, "ratio", apply="sample"), _rows(scene, "ratio", apply="loss")
+    assert np.allclose(sample.weight, 1.0)
+    assert np.allclose(factor.probability * factor.weight, sample.probability, atol=1e-9)
+
+
+def test_labels_do_not_depend_on_how_rows_are_batched_per_kind(scene):
+    teacher = scene[2]
+    a = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    b = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    assert np.array_equal(a.labels, b.labels)
+
+
+def test_score_targets_refuse_another_action_scale(scene):
+    teacher = scene[2]
+    other = make_policy([INFO], SMALL, seed=4)
+    with pytest.raises(UserError, match="one action scale"):
+        ScoreLoss(_rows(scene), [{"a": teacher}], other)
+    vp = make_policy([INFO], SMALL.model_copy(update={"process": "vp", "sampler": "ddim"}))
+    with pytest.raises(UserError, match="equal process"):
+        ScoreLoss(_rows(scene), [{"a": teacher}], vp)
+
+
+def test_gap_is_zero_for_the_teacher_itself_and_large_for_an_untrained_network(scene):
+    teacher = scene[2]
+    rows = _rows(scene)
+    rng = np.random.default_rng(0)
+    assert distillation_gap(teacher, [{"a": teacher}], rows, "a", rng) == 0.0
+    assert distillation_gap(build_policy(SMALL, [INFO], teacher.normalizer, 9), [{"a": teacher}], rows, "a", rng) > 0.5
+
+
+def test_permuting_environment_ids_hurts():
+    """Two environments whose experts disagree at equal observations: the id is what tells them apart."""
+    infos = [info("a"), info("b")]
+    steps = Steps.concatenate([make_steps("a", episodes=20, gain=0.8), make_steps("b", episodes=20, seed=1, gain=-0.8)])
+    policy = fit_demonstrations(steps, infos, make_normalizer(steps, infos, SMALL), SMALL, TRAIN, 0).policy
+    window, noise = torch.rand(256, 1, 3) * 2 - 1, torch.randn(256, 1, 2)
+    environment = torch.arange(256) % 2
+    truth = window[:, 0, :2] * torch.tensor([0.8, -0.8])[environment][:, None]
+    with torch.inference_mode():
+        right = (policy.sample(window, environment, noise)[:, 0] - truth).square().mean()
+        wrong = (policy.sample(window, 1 - environment, noise)[:, 0] - truth).square().mean()
+    assert wrong > 10 * right
