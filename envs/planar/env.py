@@ -1,0 +1,168 @@
+"""The planar tasks as gymnasium environments.
+
+Observation (16,), the same layout everywhere: effector position, effector velocity, object position, object velocity, goal,
+object minus effector, goal minus object, task entries (drawer: opening so far and wanted; others 0). Metres and m/s.
+Action (2,) in [-1, 1]: velocity command of the effector, in units of `PlanarParams.speed`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from alltrades.envs.planar.model import EFFECTOR_RADIUS, OBSTACLE_RADIUS, SUBSTEPS, PlanarParams, model_xml
+
+OBS_DIM = 16
+TASKS = ("reach", "push", "obstacle", "drawer")
+TOLERANCE = {"reach": 0.03, "push": 0.05, "obstacle": 0.04, "drawer": 0.0}  # m
+SIZE = 0.45  # half width of the area that starts and goals are drawn from
+
+
+class PlanarEnv(gymnasium.Env):
+    """One planar task.
+
+    Args:
+        task: "reach" (two-link arm), "push" (a puck to a goal), "obstacle" (around it, left or right), "drawer" (reach behind
+            a handle and pull it out).
+        params: dynamics, visibility of the goal, mirrored goal.
+    """
+
+    def __init__(self, task: str, params: PlanarParams | None = None) -> None:
+        if task not in TASKS:
+            raise ValueError(f"planar task '{task}'; expected one of {', '.join(TASKS)}")
+        self.task, self.params = task, params or PlanarParams()
+        self.model = mujoco.MjModel.from_xml_string(model_xml(task, self.params))
+        self.data = mujoco.MjData(self.model)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.qpos, self.qvel, self.ctrl = self.data.qpos, self.data.qvel, self.data.ctrl  # views
+        self.goal = (0.0, 0.0)  # the real one
+        self.shown = (0.0, 0.0)  # what the observation says, unless hidden
+        self.wanted = 0.0  # drawer opening, m
+        self._object = (0.0, 0.0)  # where there is no moving object: goal (reach) or obstacle
+        self._home = (0.0, 0.0)  # closed handle
+        self._tolerance = TOLERANCE[task]
+        self._sign = -1.0 if self.params.mirror else 1.0
+
+    # ---- gymnasium -----------------------------------------------------------------------------------------------
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start of `seed`."""
+        rng = np.random.default_rng(seed)
+        mujoco.mj_resetData(self.model, self.data)
+        {"reach": self._start_reach, "push": self._start_push, "obstacle": self._start_obstacle,
+         "drawer": self._start_drawer}[self.task](rng)
+        mujoco.mj_forward(self.model, self.data)
+        observation, info, _ = self._look()
+        return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step of 50 ms; the reward is minus the distance left, in metres, plus 1 at success."""
+        speed = self.params.speed
+        vx, vy = speed * float(action[0]), speed * float(action[1])
+        ctrl = self.ctrl
+        if self.task == "reach":
+            ctrl[0], ctrl[1] = self._joint_speeds(vx, vy)
+        else:
+            ctrl[0], ctrl[1] = vx, vy
+        mujoco.mj_step(self.model, self.data, SUBSTEPS)
+        observation, info, left = self._look()
+        return observation, (1.0 if info["success"] else 0.0) - left, False, False, info
+
+    def trajectory_point(self) -> np.ndarray:
+        """(2, 2): effector and object, in metres."""
+        observation, _, _ = self._look()
+        return observation[[0, 1, 4, 5]].reshape(2, 2)
+
+    # ---- starts --------------------------------------------------------------------------------------------------
+    def _set_goal(self, x: float, y: float) -> None:
+        self.shown = (x, y)
+        self.goal = (self._sign * x, y)
+
+    def _start_reach(self, rng: np.random.Generator) -> None:
+        reach = sum(self.params.links)
+        while True:  # both the shown and the mirrored goal lie in the same half annulus
+            angle, radius = rng.uniform(0.15, math.pi - 0.15), rng.uniform(0.45, 0.92) * reach
+            self.qpos[:2] = rng.uniform(0.4, math.pi - 0.9), rng.uniform(0.5, 2.2)
+            self._set_goal(radius * math.cos(angle), radius * math.sin(angle) - 0.5)
+            x, y, _, _ = self._arm_state()
+            if math.hypot(self.goal[0] - x, self.goal[1] - y) > 0.2:
+                return
+
+    def _start_push(self, rng: np.random.Generator) -> None:
+        while True:
+            ex, ey, gx, gy = rng.uniform(-SIZE, SIZE, 4)
+            px, py = rng.uniform(-0.28, 0.28, 2)
+            self._set_goal(gx, gy)
+            if math.hypot(px - ex, py - ey) > 0.15 and math.hypot(self.goal[0] - px, self.goal[1] - py) > 0.15:
+                break
+        self.qpos[:4] = ex, ey, px, py
+
+    def _start_obstacle(self, rng: np.random.Generator) -> None:
+        self.qpos[:2] = rng.uniform(-0.3, 0.3), rng.uniform(-0.5, -0.32)
+        self._set_goal(rng.uniform(-0.3, 0.3), rng.uniform(0.32, 0.5))
+        self._object = (rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08))
+        self.data.mocap_pos[0, :2] = self._object
+
+    def _start_drawer(self, rng: np.random.Generator) -> None:
+        self.qpos[:2] = rng.uniform(-SIZE, SIZE), rng.uniform(-0.5, -0.2)
+        self._home = (rng.uniform(-0.35, 0.35), rng.uniform(0.05, 0.3))
+        self.qpos[2:4] = self._home
+        self.wanted = rng.uniform(0.12, 0.3)
+        self._set_goal(self._home[0] * self._sign, self._home[1] - self.wanted)
+
+    # ---- observation ---------------------------------------------------------------------------------------------
+    def _arm_state(self) -> tuple[float, float, float, float]:
+        """Position and velocity of the arm's tip."""
+        l1, l2 = self.params.links
+        q1, q12 = self.qpos[0], self.qpos[0] + self.qpos[1]
+        w1, w12 = self.qvel[0], self.qvel[0] + self.qvel[1]
+        s1, c1, s2, c2 = math.sin(q1), math.cos(q1), math.sin(q12), math.cos(q12)
+        return l1 * c1 + l2 * c2, l1 * s1 + l2 * s2 - 0.5, -l1 * s1 * w1 - l2 * s2 * w12, l1 * c1 * w1 + l2 * c2 * w12
+
+    def _joint_speeds(self, vx: float, vy: float) -> tuple[float, float]:
+        """Damped inverse of the arm's Jacobian, (J'J + 0.01 I)^-1 J'v: joint speeds in rad/s."""
+        l1, l2 = self.params.links
+        q1, q12 = self.qpos[0], self.qpos[0] + self.qpos[1]
+        bx, by = -l2 * math.sin(q12), l2 * math.cos(q12)
+        ax, ay = -l1 * math.sin(q1) + bx, l1 * math.cos(q1) + by
+        aa, ab, bb = ax * ax + ay * ay + 0.01, ax * bx + ay * by, bx * bx + by * by + 0.01
+        u, v = ax * vx + ay * vy, bx * vx + by * vy
+        det = aa * bb - ab * ab
+        return (bb * u - ab * v) / det, (aa * v - ab * u) / det
+
+    def _look(self) -> tuple[np.ndarray, dict[str, Any], float]:
+        """Observation, info, and the distance left (m)."""
+        gx, gy = self.goal
+        sx, sy = self.shown
+        task, extra = self.task, (0.0, 0.0)
+        if task == "reach":
+            ex, ey, ux, uy = self._arm_state()
+            ox, oy, wx, wy = ex, ey, 0.0, 0.0
+            left = math.hypot(gx - ex, gy - ey)
+        elif task == "obstacle":
+            (ex, ey), (ux, uy) = self.qpos.tolist(), self.qvel.tolist()
+            (ox, oy), (wx, wy) = self._object, (0.0, 0.0)
+            left = math.hypot(gx - ex, gy - ey)
+        else:
+            ex, ey, ox, oy = self.qpos.tolist()
+            ux, uy, wx, wy = self.qvel.tolist()
+            if task == "push":
+                left = math.hypot(gx - ox, gy - oy)
+            else:
+                extra = (self._home[1] - oy, self.wanted)
+                left = max(0.0, self.wanted - extra[0])
+        observation = np.array((ex, ey, ux, uy, ox, oy, wx, wy, sx, sy, ox - ex, oy - ey, sx - ox, sy - oy, *extra), np.float32)
+        info: dict[str, Any] = {"success": left <= self._tolerance}
+        if not self.params.goal_visible:
+            info["expert_observation"] = observation.copy()
+            observation[8:10] = 0.0
+            observation[12:14] = 0.0
+            observation[15] = 0.0
+        return observation, info, left
+
+
+CLEARANCE = OBSTACLE_RADIUS + EFFECTOR_RADIUS  # centre distance at which the effector touches the obstacle

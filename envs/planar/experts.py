@@ -1,0 +1,98 @@
+"""Scripted experts of the planar tasks: functions of the observation (and of a side drawn at the episode's start)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from alltrades.envs.planar.env import CLEARANCE
+from alltrades.envs.planar.model import EFFECTOR_RADIUS, HANDLE_HALF_LENGTH, HANDLE_RADIUS, PUCK_RADIUS, PlanarParams
+
+TOUCH = EFFECTOR_RADIUS + PUCK_RADIUS  # centre distance of effector and puck in contact
+GAIN = 8.0  # command per metre left
+
+
+class PlanarExpert:
+    """Expert of one task with given parameters; `reset(seed)` draws the side on which it passes the obstacle."""
+
+    def __init__(self, task: str, params: PlanarParams) -> None:
+        self.task, self.params = task, params
+        self.side = 1.0
+
+    def reset(self, seed: int) -> None:
+        """Start of the episode with this seed."""
+        self.side = 1.0 if np.random.default_rng([seed, 1]).random() < 0.5 else -1.0
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """Observation (16,) with the goal visible -> action (2,) in [-1, 1]."""
+        o = [float(x) for x in observation]
+        goal = (-o[8] if self.params.mirror else o[8], o[9])
+        effector, thing = (o[0], o[1]), (o[4], o[5])
+        if self.task == "reach":
+            x, y = _towards(effector, goal)
+        elif self.task == "push":
+            x, y = _push(effector, thing, goal)
+        elif self.task == "obstacle":
+            x, y = _around(effector, thing, goal, self.side)
+        else:
+            x, y = _pull(effector, thing)
+        return np.array((min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))), dtype=np.float32)
+
+
+def _towards(a: tuple[float, float], b: tuple[float, float], least: float = 0.0) -> tuple[float, float]:
+    """Command along b - a: proportional near b, of length at most 1 and at least `least`."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    distance = math.hypot(dx, dy)
+    size = min(1.0, max(least, GAIN * distance))
+    return (0.0, 0.0) if distance < 1e-9 else (dx / distance * size, dy / distance * size)
+
+
+def _push(e: tuple[float, float], p: tuple[float, float], g: tuple[float, float]) -> tuple[float, float]:
+    """Get behind the puck, seen from the goal, then push along the line; go back behind when it slips off."""
+    gx, gy = g[0] - p[0], g[1] - p[1]
+    distance = math.hypot(gx, gy) + 1e-9
+    ux, uy = gx / distance, gy / distance  # towards the goal
+    rx, ry = e[0] - p[0], e[1] - p[1]
+    along, across = rx * ux + ry * uy, rx * -uy + ry * ux  # effector in the puck's frame
+    if along < -0.6 * TOUCH and abs(across) < 0.35 * TOUCH:
+        drive = min(1.0, max(0.35, GAIN * distance))
+        fix = -14.0 * across
+        return drive * ux - fix * uy, drive * uy + fix * ux
+    if along > -TOUCH and abs(across) < TOUCH + 0.035:  # beside or before it: out to the side first, then back
+        side = 1.0 if across >= 0 else -1.0
+        out, back = (1.0, -0.4 if along < TOUCH + 0.02 and abs(across) > TOUCH else 0.0)
+        return back * ux - side * out * uy, back * uy + side * out * ux
+    if along > -TOUCH - 0.01:
+        return -ux, -uy
+    aim = (p[0] - (TOUCH + 0.03) * ux, p[1] - (TOUCH + 0.03) * uy)
+    return _towards(e, aim, least=0.2)
+
+
+def _around(e: tuple[float, float], o: tuple[float, float], g: tuple[float, float], side: float) -> tuple[float, float]:
+    """Past the obstacle on the drawn side, then to the goal."""
+    margin = CLEARANCE + 0.05
+    beside = o[0] + side * margin
+    clear = side * (e[0] - o[0]) > CLEARANCE + 0.01
+    if e[1] < o[1] and not clear:
+        return _towards(e, (beside, o[1] - 0.02), least=0.5)
+    if e[1] < o[1] + 0.8 * CLEARANCE and side * (g[0] - e[0]) < 0:  # the goal lies behind it: pass it first
+        return _towards(e, (beside, o[1] + margin), least=0.5)
+    return _towards(e, g)
+
+
+def _pull(e: tuple[float, float], h: tuple[float, float]) -> tuple[float, float]:
+    """Around the nearer end of the handle to its far side, then pull it towards -y."""
+    gap = HANDLE_RADIUS + EFFECTOR_RADIUS
+    dx, dy = e[0] - h[0], e[1] - h[1]
+    if dy > gap - 0.012 and abs(dx) < HANDLE_HALF_LENGTH * 0.6:
+        return -GAIN * dx, -0.8
+    if dy > gap + 0.005:
+        return _towards(e, (h[0], h[1] + gap + 0.03), least=0.3)
+    side = 1.0 if dx >= 0 else -1.0
+    beside = HANDLE_HALF_LENGTH + gap + 0.03
+    if abs(dx) < beside - 0.015:
+        if dy < -gap - 0.02:
+            return _towards(e, (h[0] + side * beside, min(e[1] + 0.1, h[1] - gap - 0.03)), least=0.3)
+        return side, 0.0
+    return _towards(e, (h[0] + side * beside, h[1] + gap + 0.05), least=0.4)

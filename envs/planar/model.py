@@ -1,0 +1,87 @@
+"""Parameters of a planar task and the MuJoCo model built from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EFFECTOR_RADIUS = 0.03  # m
+PUCK_RADIUS = 0.05
+OBSTACLE_RADIUS = 0.12
+HANDLE_HALF_LENGTH = 0.07
+HANDLE_RADIUS = 0.015
+TIMESTEP = 0.01  # s
+SUBSTEPS = 5  # per control step: 20 Hz
+
+
+@dataclass(frozen=True)
+class PlanarParams:
+    """What makes environments of one task agree or conflict.
+
+    Attributes:
+        speed: effector speed at full command, m/s.
+        gain: gain of the velocity servos, N s/m (N m s/rad for the arm).
+        mass: mass of the effector, kg (of each link for the arm).
+        damping: joint damping of the effector, N s/m.
+        object_mass, object_damping: of the puck or the drawer.
+        links: lengths of the arm's links, m.
+        goal_visible: whether the observation shows the goal.
+        mirror: the task's real goal is the shown one with x negated: equal observations, other expert.
+    """
+
+    speed: float = 0.6
+    gain: float = 30.0
+    mass: float = 1.0
+    damping: float = 1.0
+    object_mass: float = 0.5
+    object_damping: float = 6.0
+    links: tuple[float, float] = (0.4, 0.4)
+    goal_visible: bool = True
+    mirror: bool = False
+
+
+def model_xml(task: str, p: PlanarParams) -> str:
+    """MJCF of a task: a horizontal plane without gravity, so that every contact is in the plane."""
+    option = (f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" iterations="8" '
+              'ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>')
+    effector = _arm(p) if task == "reach" else _gantry(p)
+    return (f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}'
+            '<default><geom contype="1" conaffinity="1" friction="0.1 0.005 0.0001" solref="0.02 1"/></default>'
+            f'<worldbody>{effector[0]}{_scene(task, p)}</worldbody>'
+            f'<actuator>{effector[1]}</actuator></mujoco>')
+
+
+def _gantry(p: PlanarParams) -> tuple[str, str]:
+    """A disc on two slides with velocity servos."""
+    slides = "".join(f'<joint name="{axis}" type="slide" axis="{vector}" damping="{p.damping}" limited="true" range="-0.6 0.6"/>'
+                     for axis, vector in (("x", "1 0 0"), ("y", "0 1 0")))
+    body = f'<body name="effector">{slides}<geom type="sphere" size="{EFFECTOR_RADIUS}" mass="{p.mass}"/></body>'
+    servos = "".join(f'<velocity joint="{axis}" kv="{p.gain}"/>' for axis in "xy")
+    return body, servos
+
+
+def _arm(p: PlanarParams) -> tuple[str, str]:
+    """Two links on hinges with velocity servos; the base stands at (0, -0.5)."""
+    first, second = p.links
+    geom = '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" contype="0" conaffinity="0"/>'
+    body = ('<body name="base" pos="0 -0.5 0">'
+            f'<joint name="q1" type="hinge" axis="0 0 1" damping="{0.1 * p.damping}"/>{geom.format(length=first, mass=p.mass)}'
+            f'<body name="forearm" pos="{first} 0 0"><joint name="q2" type="hinge" axis="0 0 1" damping="{0.1 * p.damping}"/>'
+            f'{geom.format(length=second, mass=p.mass)}</body></body>')
+    servos = "".join(f'<velocity joint="{name}" kv="{0.2 * p.gain}"/>' for name in ("q1", "q2"))
+    return body, servos
+
+
+def _scene(task: str, p: PlanarParams) -> str:
+    """What the effector meets."""
+    if task == "push":
+        slides = "".join(f'<joint type="slide" axis="{v}" damping="{p.object_damping}"/>' for v in ("1 0 0", "0 1 0"))
+        return f'<body name="object">{slides}<geom type="sphere" size="{PUCK_RADIUS}" mass="{p.object_mass}"/></body>'
+    if task == "obstacle":
+        return f'<body name="object" mocap="true"><geom type="sphere" size="{OBSTACLE_RADIUS}"/></body>'
+    if task == "drawer":
+        half = HANDLE_HALF_LENGTH
+        slides = (f'<joint type="slide" axis="1 0 0" range="0 0.0001" limited="false" damping="1e6"/>'
+                  f'<joint type="slide" axis="0 1 0" damping="{p.object_damping}"/>')
+        return (f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" size="{HANDLE_RADIUS}" '
+                f'mass="{p.object_mass}"/></body>')
+    return ""

@@ -1,0 +1,43 @@
+"""Ids and suites of the planar family."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from alltrades.envs.planar.env import OBS_DIM, PlanarEnv
+from alltrades.envs.planar.experts import PlanarExpert
+from alltrades.envs.planar.model import PlanarParams
+from alltrades.envs.spec import EnvSpec
+
+MAX_STEPS = {"reach": 80, "push": 160, "obstacle": 100, "drawer": 120}
+DEFAULT = ("reach", "reach-long", "push", "push-heavy", "obstacle", "drawer")
+VARIANTS: dict[str, tuple[str, PlanarParams]] = {
+    "reach": ("reach", PlanarParams()),
+    "reach-long": ("reach", PlanarParams(links=(0.55, 0.3), damping=3.0, mass=2.0)),
+    "reach-hidden": ("reach", PlanarParams(goal_visible=False)),
+    "reach-mirror": ("reach", PlanarParams(mirror=True)),
+    "push": ("push", PlanarParams()),
+    "push-heavy": ("push", PlanarParams(object_mass=1.5, object_damping=14.0, gain=45.0)),
+    "push-hidden": ("push", PlanarParams(goal_visible=False)),
+    "push-mirror": ("push", PlanarParams(mirror=True)),
+    "obstacle": ("obstacle", PlanarParams()),
+    "drawer": ("drawer", PlanarParams()),
+    "drawer-stiff": ("drawer", PlanarParams(object_damping=14.0)),
+}
+
+
+def planar_spec(env_id: str, task: str, params: PlanarParams | None = None) -> tuple[EnvSpec, PlanarExpert]:
+    """Specification and expert of a planar task with your own parameters: `envs.registry.register(*planar_spec(...))`."""
+    params = params or PlanarParams()
+    spec = EnvSpec(env_id, partial(PlanarEnv, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
+    return spec, PlanarExpert(task, params)
+
+
+def specs() -> list[tuple[EnvSpec, PlanarExpert]]:
+    """Every registered variant."""
+    return [planar_spec(f"planar/{name}", task, params) for name, (task, params) in VARIANTS.items()]
+
+
+def suites() -> dict[str, list[str]]:
+    """"planar": six tasks that agree. "planar-conflict": equal observations, experts that disagree."""
+    return {"planar": [f"planar/{name}" for name in DEFAULT], "planar-conflict": ["planar/reach", "planar/reach-mirror"]}
