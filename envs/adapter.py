@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
+
+GLOBAL_STREAM = 0x6E70  # keeps the global NumPy stream of an episode apart from its other streams
 
 
 class EnvironmentFailure(Exception):
@@ -18,7 +22,8 @@ class EnvironmentFailure(Exception):
         self.environment, self.seed, self.step, self.cause = environment, seed, step, cause
 
     def __str__(self) -> str:
-        return f"environment '{self.environment}' raised at step {self.step} of the episode with seed {self.seed}: {self.cause}"
+        return (f"environment '{self.environment}' failed at step {self.step} of the episode with seed {self.seed}: "
+                f"{self.cause}")
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class StepResult:
 class EnvAdapter:
     """Steps the environment of a specification. Built at the first reset; reused from episode to episode.
 
-    `reset(seed)` is all that an episode depends on besides its actions. The global NumPy state is restored after every
-    call, since some simulators seed or draw from it.
+    `reset(seed)` is all that an episode depends on besides its actions. Some simulators seed the global NumPy generator
+    or draw from it: inside every call it is one of the episode's own, outside it is as it was.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
@@ -47,16 +52,20 @@ class EnvAdapter:
         self.action = np.zeros(spec.action_dim, np.float32)  # the last one executed, clipped to the box
         self._env: Any = None
         self._seed, self._step = 0, 0
+        self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of `seed`; returns the first observation (obs_dim,) f32."""
         self._seed, self._step = seed, 0
+        self._bits = np.random.MT19937(np.random.SeedSequence([seed, GLOBAL_STREAM]))
         observation, info = self._guarded(lambda: self._build().reset(seed=seed))
         return self._observe(observation, info)
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Execute an action (action_dim,), clipped to the box."""
+        """Execute an action (action_dim,), clipped to the box. Raises EnvironmentFailure when it is not finite."""
         self.action = np.clip(np.asarray(action, dtype=np.float32), self.low, self.high)
+        if not np.isfinite(self.action).all():
+            raise self._failure(f"it was given the action {self.action.tolist()}; expected finite numbers")
         observation, reward, terminated, truncated, info = self._guarded(lambda: self._env.step(self.action))
         self._step += 1
         success = _success(info, bool(terminated), float(reward))
@@ -79,21 +88,27 @@ class EnvAdapter:
             self._env = self.spec.make()
         return self._env
 
-    def _guarded(self, call: Any) -> Any:
-        state = np.random.get_state()
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        outside = np.random.get_bit_generator()
+        np.random.set_bit_generator(self._bits)
         try:
             return call()
+        except UserError:
+            raise
         except Exception as error:  # whatever a simulator raises is reported with its place
-            cause = f"{type(error).__name__}: {error}"
-            raise EnvironmentFailure(self.spec.id, self._seed, self._step, cause) from error
+            raise self._failure(f"{type(error).__name__}: {error}") from error
         finally:
-            np.random.set_state(state)
+            np.random.set_bit_generator(outside)
+
+    def _failure(self, cause: str) -> EnvironmentFailure:
+        return EnvironmentFailure(self.spec.id, self._seed, self._step, cause)
 
     def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
         out = np.asarray(observation, dtype=np.float32).ravel()
         if out.shape != (self.spec.obs_dim,):
-            raise EnvironmentFailure(self.spec.id, self._seed, self._step,
-                                     f"observation has {out.size} entries; the specification says {self.spec.obs_dim}")
+            raise self._failure(f"its observation has {out.size} entries; the specification says {self.spec.obs_dim}")
+        if not np.isfinite(out).all():
+            raise self._failure(f"its observation is not finite at entry {int(np.argmin(np.isfinite(out)))}")
         self.expert_observation = np.asarray(info.get("expert_observation", observation))
         return out
 

@@ -6,6 +6,7 @@ anew for every episode, from the same ranges, by a generator made of the episode
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,12 @@ MT10 = ("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3"
 MT50 = (
     "assembly-v3", "basketball-v3", "bin-picking-v3", "box-close-v3", "button-press-topdown-v3",
     "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3", "coffee-button-v3", "coffee-pull-v3",
-    "coffee-push-v3", "dial-turn-v3", "disassemble-v3", "door-close-v3", "door-lock-v3", "door-open-v3", "door-unlock-v3",
-    "drawer-close-v3", "drawer-open-v3", "faucet-close-v3", "faucet-open-v3", "hammer-v3", "hand-insert-v3",
+    "coffee-push-v3", "dial-turn-v3", "disassemble-v3", "door-close-v3", "door-lock-v3", "door-open-v3",
+    "door-unlock-v3", "drawer-close-v3", "drawer-open-v3", "faucet-close-v3", "faucet-open-v3", "hammer-v3", "hand-insert-v3",
     "handle-press-side-v3", "handle-press-v3", "handle-pull-side-v3", "handle-pull-v3", "lever-pull-v3",
     "peg-insert-side-v3", "peg-unplug-side-v3", "pick-out-of-hole-v3", "pick-place-v3", "pick-place-wall-v3",
-    "plate-slide-back-side-v3", "plate-slide-back-v3", "plate-slide-side-v3", "plate-slide-v3", "push-back-v3", "push-v3",
-    "push-wall-v3", "reach-v3", "reach-wall-v3", "shelf-place-v3", "soccer-v3", "stick-pull-v3", "stick-push-v3",
+    "plate-slide-back-side-v3", "plate-slide-back-v3", "plate-slide-side-v3", "plate-slide-v3", "push-back-v3",
+    "push-v3", "push-wall-v3", "reach-v3", "reach-wall-v3", "shelf-place-v3", "soccer-v3", "stick-pull-v3", "stick-push-v3",
     "sweep-into-v3", "sweep-v3", "window-close-v3", "window-open-v3")
 
 
@@ -53,7 +54,8 @@ class MetaWorldEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None,
+              options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start of `seed`: the task variables are uniform over the task's own ranges."""
         if seed is not None:
             self.env.np_random = np.random.default_rng(seed)
@@ -93,6 +95,8 @@ class MetaWorldExpert:
         if self._policy is None:
             from metaworld.policies import ENV_POLICY_MAP
 
+            # "Constant(s) may be too high": actions beyond the box, which are clipped below
+            warnings.filterwarnings("ignore", message="Constant", category=UserWarning, module="metaworld")
             self._policy = ENV_POLICY_MAP[self.task]()
         return np.clip(self._policy.get_action(observation), -1.0, 1.0).astype(np.float32)
 
@@ -112,5 +116,6 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
 
 
 def suites() -> dict[str, list[str]]:
-    """MT10 and MT50, goal visible."""
-    return {"MT10": [f"metaworld/{t}" for t in MT10], "MT50": [f"metaworld/{t}" for t in MT50]}
+    """MT10 and MT50 with the goal visible, "MT10:hidden" and "MT50:hidden" without."""
+    return {f"{name}{variant}": [f"metaworld/{task}{variant}" for task in tasks]
+            for name, tasks in (("MT10", MT10), ("MT50", MT50)) for variant in ("", HIDDEN)}

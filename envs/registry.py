@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class _Registry:
     specs: dict[str, EnvSpec] = field(default_factory=dict)
     experts: dict[str, Expert] = field(default_factory=dict)
     suites: dict[str, list[str]] = field(default_factory=dict)
+    loaded: bool = False
 
 
 _REGISTRY = _Registry()
@@ -36,8 +37,10 @@ def register(spec: EnvSpec, expert: Expert | None = None, replace: bool = False)
 
     An expert may have `reset(seed)`, called when an episode starts. Raises UserError for a name that is taken.
     """
+    _load()
     if spec.id in _REGISTRY.specs and not replace:
-        raise UserError(f"environment '{spec.id}' is registered already; expected a new id; pass replace=True to replace it")
+        raise UserError(f"environment '{spec.id}' is registered already; expected a new id; pass replace=True to "
+                        "replace it")
     _REGISTRY.specs[spec.id] = spec
     _REGISTRY.experts.pop(spec.id, None)
     if expert is not None:
@@ -49,19 +52,24 @@ def register_suite(name: str, ids: Sequence[str]) -> None:
     _REGISTRY.suites[name] = list(ids)
 
 
-@lru_cache(maxsize=1)
-def _load_builtin() -> None:
+def _load() -> None:
+    """Register what is built in and what other packages offer; once, at first use."""
+    if _REGISTRY.loaded:
+        return
+    _REGISTRY.loaded = True  # set first: what is loaded here calls `register`
     from alltrades.envs import metaworld, pusht
     from alltrades.envs.planar import registration
 
     for spec, expert in (*registration.specs(), *metaworld.specs(), *pusht.specs()):
-        _REGISTRY.specs.setdefault(spec.id, spec)
-        if expert is not None:
-            _REGISTRY.experts.setdefault(spec.id, expert)
+        register(spec, expert)
     for name, ids in {**registration.suites(), **metaworld.suites()}.items():
-        _REGISTRY.suites.setdefault(name, ids)
+        register_suite(name, ids)
     for point in entry_points(group=ENTRY_POINTS):
-        hook = point.load()  # a function that registers, or a module whose import did
+        try:
+            hook = point.load()  # a function that registers, or a module whose import did
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"entry point '{point.name} = {point.value}' of group {ENTRY_POINTS} cannot be loaded "
+                            f"({error}); repair or remove the package that declares it") from error
         if callable(hook):
             hook()
 
@@ -69,31 +77,36 @@ def _load_builtin() -> None:
 def load_plugins(names: Sequence[str]) -> None:
     """Import modules, or files by path, that register environments; their folder joins the import path for workers."""
     for name in names:
-        path = Path(name)
+        path, shown = Path(name), name
         if name.endswith(".py"):
             if not path.exists():
-                raise UserError(f"plugin {name} does not exist; expected a Python file or an importable module")
+                raise UserError(f"plugin {name} does not exist; expected a Python file or an importable module; "
+                                "check the path")
             folder = str(path.resolve().parent)
             if folder not in sys.path:
                 sys.path.insert(0, folder)
             name = path.stem
         try:
-            importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name:
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
                 raise
-            raise UserError(f"plugin '{name}' cannot be imported; expected a Python file or an importable module") from error
+            raise UserError(f"plugin '{name}' cannot be imported; expected a Python file or an importable module; check "
+                            "the name") from error
+        if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
+            raise UserError(f"plugin {shown}: the name '{name}' belongs to another module; expected a name of its own; "
+                            "rename the file")
 
 
 def list_environments() -> list[str]:
     """Ids of all registered environments, installed or not."""
-    _load_builtin()
+    _load()
     return sorted(_REGISTRY.specs)
 
 
 def list_suites() -> dict[str, list[str]]:
     """Suites by name."""
-    _load_builtin()
+    _load()
     return {name: list(ids) for name, ids in _REGISTRY.suites.items()}
 
 
@@ -102,7 +115,7 @@ def get(env_id: str) -> EnvSpec:
 
     Raises UserError for unknown names and for environments whose extra is not installed.
     """
-    _load_builtin()
+    _load()
     if env_id.startswith("gym:"):
         if env_id not in _REGISTRY.specs:
             from alltrades.envs.gymnasium_env import gymnasium_spec
@@ -134,7 +147,7 @@ def expert(env_id: str) -> Expert | None:
 
 def resolve(names: Sequence[str]) -> list[EnvSpec]:
     """Specifications of suites, ids and globs such as "planar/*", in order, each once."""
-    _load_builtin()
+    _load()
     ids: dict[str, Any] = {}
     for name in names:
         if name in _REGISTRY.suites:

@@ -45,5 +45,5 @@ def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
         shared = evaluation.intersection(starts) if name != "evaluation" else set()
         if shared:
             env_id, seed = min(shared)
-            raise UserError(f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of '{env_id}'; "
-                            "expected none; choose another --evaluation.seed")
+            raise UserError(f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of "
+                            f"'{env_id}'; expected none; choose another --evaluation.seed")
