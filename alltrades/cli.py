@@ -92,7 +92,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
-    parser.add_argument("--out", default=None, help="ONNX file; default POLICY/policy.onnx")
+    parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
     parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
 
 

@@ -14,8 +14,16 @@ from alltrades.settings import RunSettings
 DEFAULT_RECIPE = "quickstart"
 
 
-def _settings(args: argparse.Namespace, recipe: str | None = None) -> tuple[RunSettings, dict[str, str]]:
-    return load_settings(RunSettings, defaults_file=args.config or recipe, small=args.small, overrides=args.overrides)
+def _settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
+    """Settings of a command: its recipe (default quickstart) and the command line.
+
+    Environments named on the command line replace the recipe's, its optional ones too.
+    """
+    overrides = list(args.overrides)
+    given = {token.split("=")[0] for token in overrides}
+    if "--environments" in given and "--optional_environments" not in given:
+        overrides += ["--optional_environments", "[]"]
+    return load_settings(RunSettings, defaults_file=args.config or DEFAULT_RECIPE, small=args.small, overrides=overrides)
 
 
 def _write(path: Path, value: Any) -> None:
@@ -33,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         args.overrides = [*args.overrides, "--demos.path", args.data]
-    settings, origins = _settings(args, DEFAULT_RECIPE)
+    settings, origins = _settings(args)
     folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
     result = run_pipeline(settings, folder, origins)
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
@@ -214,7 +222,7 @@ def export(args: argparse.Namespace) -> int:
     from alltrades.policies.export import export_onnx
     from alltrades.policies.policy import load_policy
 
-    out = Path(args.out) if args.out else Path(args.policy) / "policy.onnx"
+    out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
     found = export_onnx(load_policy(args.policy), out, batch=args.batch)
     print(f"wrote {out} and {out.with_suffix('.json')}; largest difference from PyTorch {found.max_error:.1e} of the action range")
     return 0

@@ -244,7 +244,8 @@ class Pipeline:
 def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None) -> RunResult:
     """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
 
-    Raises UserError when the folder holds a run with other settings for a stage that would have to be thrown away.
+    Stages whose settings or inputs changed run again, and replace what they had written. Raises UserError when the folder
+    holds a run of another seed, or is in use.
     """
     from alltrades.config import dump_yaml
 

@@ -121,6 +121,9 @@ class RunSettings(Frozen):
         clash = {"specialists", "specialists_joint", "labeled_only", "generalist"} & set(self.generalists)
         if clash:
             raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
+        unmeasured = [name for name in self.generalists if name not in self.evaluation.rows]
+        if unmeasured:
+            raise ValueError(f"generalist '{unmeasured[0]}' is in no row of the evaluation; add it to evaluation.rows or remove it")
         return self
 
     def distillations(self) -> dict[str, DistillSettings]:
