@@ -1,1 +1,5 @@
-"""One self-contained HTML page for a run."""
+"""What a run found: one self-contained HTML page, and the table for a terminal."""
+
+from alltrades.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,167 @@
+"""The result in a terminal: success by environment and row, paired differences, advice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from alltrades.report import text
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+    from alltrades.envs.evaluation import Evaluation
+
+COLOR = {"BETTER": "green", "WORSE": "red", "SAME": "default", "UNDERPOWERED": "yellow"}
+SIGNAL = "* trained with the simulator's success signal"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: cells are (success, 95 % interval) of each row, None where it was not measured."""
+
+    label: str
+    n: str
+    cells: tuple[tuple[str, str] | None, ...]
+    total: bool = False
+
+
+def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = ()) -> list[Line]:
+    """Environments in the order of the first row that has them, the mean last, then the mean within shorter limits.
+
+    n is said once where it is the same in every row, else in the cells.
+    """
+    rows = list(evaluations.values())
+    names = list(dict.fromkeys(r.environment for e in rows for r in e.rows))
+    found = [{r.environment: r for r in e.rows} for e in rows]
+    lines = []
+    for name in names:
+        counts = {r[name].n for r in found if name in r}
+        cells = tuple((text.rate(x.successes / x.n) + (f" n={x.n}" if len(counts) > 1 else ""), text.interval(x.interval))
+                      if (x := r.get(name)) is not None else None for r in found)
+        lines.append(Line(name, str(counts.pop()) if len(counts) == 1 else "", cells))
+    total = {sum(r.n for r in e.rows) for e in rows}
+    for at in (None, *limits):
+        means = [e.mean(at) for e in rows]
+        lines.append(Line(f"mean of {len(names)}" if at is None else f"mean within {at} steps",
+                          str(max(total)) if at is None and len(total) == 1 else "",
+                          tuple((text.rate(m, 3), text.interval(i, 3)) for m, i in means), total=True))
+    return lines
+
+
+def difference_lines(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(pair, difference and interval, verdict, environments) of every pair."""
+    out = []
+    for pair in comparison.get("pairs", ()):
+        better, worse, n = text.tally(pair)
+        where = f"better in {better}, worse in {worse} of {n} environments" if n > 1 else ""
+        if len(pair.get("seeds", ())) > 1:
+            where += ("; " if where else "") + "seeds " + " ".join(text.signed(x) for x in pair["seeds"])
+        out.append((f"{pair['a']} - {pair['b']}", f"{text.signed(pair['mean'])} {text.signed_interval(pair['interval'])}",
+                    pair["verdict"], where))
+    return out
+
+
+def row_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Row names, with a star where the row used the simulator's success signal."""
+    return [name + ("*" if e.used_success_signal else "") for name, e in evaluations.items()]
+
+
+def plain_text(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
+               advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = ()) -> str:
+    """The result in aligned columns of plain ASCII; three rows stay below 110 columns."""
+    blocks = []
+    if evaluations:
+        lines = table_lines(evaluations, limits)
+        cells = [[f"{c[0]} {c[1]}" if c else "-" for c in line.cells] for line in lines]
+        block = _columns([["success, 95 % interval", "n", *row_names(evaluations)],
+                          *([line.label, line.n, *own] for line, own in zip(lines, cells))], right=(1,))
+        first = 1 + next(i for i, line in enumerate(lines) if line.total)
+        block.insert(first, "-" * max(len(x) for x in block))
+        blocks.append(block + ([SIGNAL] if any(e.used_success_signal for e in evaluations.values()) else []))
+    if differences := difference_lines(comparison):
+        blocks.append(["paired differences on common starts, 95 % interval", *_columns([list(x) for x in differences])])
+    if advice:
+        blocks.append(["advice", *_columns([[name, facts["line"]] for name, facts in advice.items()])])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def terminal_table(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
+                   advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = ()) -> RenderableType:
+    """The same for a terminal, by rich; intervals go below the rates where the terminal is narrow."""
+    return _View(evaluations, comparison, advice or {}, limits)
+
+
+def show_result(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
+                advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = (),
+                file: TextIO | None = None) -> None:
+    """Print the result: colours and rules on a terminal, aligned plain text elsewhere."""
+    stream = file or sys.stdout
+    if not stream.isatty():
+        print(plain_text(evaluations, comparison, advice, limits), file=stream)
+        return
+    from rich.console import Console
+
+    Console(file=stream, highlight=False).print(terminal_table(evaluations, comparison, advice, limits))
+
+
+class _View:
+    def __init__(self, evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
+                 advice: Mapping[str, Mapping[str, Any]], limits: Sequence[int]) -> None:
+        self.evaluations, self.comparison, self.advice, self.limits = evaluations, comparison, advice, limits
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        if self.evaluations:
+            yield self._success(options.max_width)
+            if any(e.used_success_signal for e in self.evaluations.values()):
+                yield Text(SIGNAL, style="dim")
+        if differences := difference_lines(self.comparison):
+            table = _table("paired differences on common starts, 95 % interval")
+            for pair, difference, word, where in differences:
+                table.add_row(Text(pair), Text(difference), Text(word, style=f"bold {COLOR.get(word, 'default')}"),
+                              Text(where, style="dim"))
+            yield table
+        if self.advice:
+            table = _table("advice")
+            for name, facts in self.advice.items():
+                table.add_row(Text(name), Text(facts["line"]))
+            yield table
+
+    def _success(self, width: int) -> RenderableType:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        lines, names = table_lines(self.evaluations, self.limits), row_names(self.evaluations)
+        wide = max(len(x.label) for x in lines) + 8 + sum(
+            3 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i]))) for i, name in enumerate(names))
+        table = Table(box=box.SIMPLE_HEAD, title="success, 95 % interval", title_justify="left", title_style="bold",
+                      pad_edge=False, show_edge=False)
+        table.add_column("environment", overflow="fold")
+        table.add_column("n", justify="right", style="dim", no_wrap=True)
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for i, line in enumerate(lines):
+            cells = [Text.assemble((c[0], "bold"), " " if wide <= width else "\n", (c[1], "dim")) if c else Text("-", "dim")
+                     for c in line.cells]
+            table.add_row(Text(line.label, "bold" if line.total else ""), line.n, *cells,
+                          end_section=not line.total and i + 1 < len(lines) and lines[i + 1].total)
+        return table
+
+
+def _table(title: str) -> Any:
+    from rich.table import Table
+
+    return Table(box=None, show_header=False, title=f"\n{title}", title_justify="left", title_style="bold", pad_edge=False,
+                 padding=(0, 2, 0, 0))
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Lines with every column as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+            for row in rows]

@@ -1,0 +1,56 @@
+"""Numbers and names as text, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WORDS = {"BETTER": "better than {}", "WORSE": "worse than {}", "SAME": "the same as {} within 0.05",
+         "UNDERPOWERED": "not told apart from {} by this many episodes"}
+
+
+def rate(value: float | None, digits: int = 2) -> str:
+    """A share or any small number; a dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
+    """"[0.71, 0.92]"."""
+    return "" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """With its sign; what rounds to nothing has none."""
+    return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
+
+
+def signed_interval(bounds: Sequence[float], digits: int = 3) -> str:
+    """"[+0.020, +0.110]"."""
+    return f"[{signed(bounds[0], digits)}, {signed(bounds[1], digits)}]"
+
+
+def duration(seconds: float) -> str:
+    """"0.4 s", "42 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str | None:
+    """One sentence on row `a` against the rows it was compared with; None when it was compared with none."""
+    parts = [f"{WORDS.get(p['verdict'], '{}').format(p['b'])} ({signed(p['mean'])} {signed_interval(p['interval'])})"
+             for p in pairs if p["a"] == a]
+    if not parts:
+        return None
+    return f"The {a} is " + (parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]) + "."
+
+
+def tally(pair: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Environments in which a pair's interval lies above 0, below 0, and their number."""
+    each = [v["interval"] for v in pair.get("per_environment", {}).values()]
+    return sum(low > 0 for low, _ in each), sum(high < 0 for _, high in each), len(each)

@@ -1,0 +1,125 @@
+"""Meta-World: starts come from the seed alone, the goal can be hidden, the time limit is ours."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from alltrades.envs import metaworld, registry
+from alltrades.envs.adapter import EnvAdapter
+
+pytest.importorskip("metaworld", reason="needs: pip install alltrades[metaworld]")
+
+
+@pytest.fixture(scope="module")
+def adapters():
+    """One adapter per id for the whole module: building takes most of a second."""
+    built: dict[str, EnvAdapter] = {}
+
+    def adapter(env_id: str) -> EnvAdapter:
+        return built.setdefault(env_id, EnvAdapter(registry.get(env_id)))
+
+    yield adapter
+    for a in built.values():
+        a.close()
+
+
+def episode(adapter: EnvAdapter, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Observations and rewards under the expert with every third action at random: contacts and detours."""
+    expert = registry.expert(adapter.spec.id)
+    assert expert is not None
+    rng = np.random.default_rng(1)
+    observations, rewards = [adapter.reset(seed)], []
+    for k in range(steps):
+        noise = rng.uniform(-1, 1, 4)
+        result = adapter.step(noise if k % 3 == 0 else expert(adapter.expert_observation))
+        observations.append(result.observation)
+        rewards.append(result.reward)
+    return np.array(observations), np.array(rewards)
+
+
+def test_names_are_those_of_the_package():
+    import metaworld as package
+
+    assert set(metaworld.MT50) == set(package.MT50().train_classes)
+    assert set(metaworld.MT10) == set(package.MT10().train_classes)
+
+
+@pytest.mark.parametrize("task", ["push-v3", "drawer-open-v3", "stick-pull-v3"])
+def test_same_seed_gives_a_bit_equal_episode_in_a_used_and_in_a_fresh_instance(adapters, task):
+    used = adapters(f"metaworld/{task}")
+    episode(used, 9, 45)
+    episode(used, 11, 21)
+    again = episode(used, 5, 40)
+    fresh = EnvAdapter(used.spec)
+    first = episode(fresh, 5, 40)
+    fresh.close()
+    assert np.array_equal(again[0], first[0]) and np.array_equal(again[1], first[1])
+
+
+@pytest.mark.parametrize("task, part", [("reach-v3", slice(36, 39)), ("push-v3", slice(4, 7)),
+                                        ("door-open-v3", slice(4, 7))])
+def test_every_seed_has_a_start_of_its_own_unlike_the_packages_fifty(adapters, task, part):
+    adapter = adapters(f"metaworld/{task}")
+    starts = np.array([adapter.reset(seed)[part] for seed in range(80)])
+    assert len(np.unique(starts, axis=0)) == 80
+
+
+def test_goals_fill_the_tasks_range_uniformly(adapters):
+    adapter = adapters("metaworld/reach-v3")
+    goals = np.array([adapter.reset(seed)[36:39] for seed in range(150)], dtype=np.float64)
+    box = adapter._env.env._random_reset_space  # object position, then goal position
+    low, high = box.low[3:], box.high[3:]
+    assert (goals >= low - 1e-6).all() and (goals <= high + 1e-6).all()
+    unit = (goals - low) / (high - low)
+    assert np.abs(unit.mean(0) - 0.5).max() < 4 * np.sqrt(1 / 12 / 150)  # four standard errors of a uniform mean
+
+
+def test_starts_do_not_depend_on_numpys_global_seed(adapters):
+    adapter = adapters("metaworld/reach-v3")
+    np.random.seed(0)
+    first = adapter.reset(3)
+    np.random.seed(1)
+    assert np.array_equal(adapter.reset(3), first)
+
+
+def test_hidden_variant_zeroes_the_goal_for_the_policy_and_shows_it_to_the_expert(adapters):
+    seen, hidden = adapters("metaworld/reach-v3"), adapters("metaworld/reach-v3:hidden")
+    a, b = seen.reset(4), hidden.reset(4)
+    assert np.array_equal(a[:36], b[:36])
+    assert (b[36:] == 0).all() and (np.abs(a[36:]) > 0).any()
+    assert np.allclose(hidden.expert_observation[36:], a[36:])
+    result = hidden.step(np.zeros(4))
+    assert (result.observation[36:] == 0).all()
+    assert np.allclose(hidden.expert_observation[36:], a[36:])
+
+
+@pytest.mark.parametrize("env_id", ["metaworld/reach-v3", "metaworld/reach-v3:hidden", "metaworld/drawer-close-v3:hidden"])
+def test_scripted_expert_succeeds_and_success_is_a_bool_that_ends_the_episode(adapters, env_id):
+    adapter = adapters(env_id)
+    expert = registry.expert(env_id)
+    assert expert is not None
+    adapter.reset(1)
+    results = []
+    while not results or not results[-1].done:
+        results.append(adapter.step(expert(adapter.expert_observation)))
+    assert results[-1].success is True and not results[-1].truncated
+    assert not any(r.success for r in results[:-1])
+
+
+def test_environment_does_not_raise_beyond_its_own_limit_of_500_steps(adapters):
+    from dataclasses import replace
+
+    adapter = EnvAdapter(replace(adapters("metaworld/reach-v3").spec, max_steps=510, stop_at_success=False))
+    adapter.reset(0)
+    results = [adapter.step(np.zeros(4)) for _ in range(510)]
+    adapter.close()
+    assert [r.truncated for r in results] == [False] * 509 + [True]
+
+
+def test_experts_travel_to_workers():
+    expert = pickle.loads(pickle.dumps(metaworld.MetaWorldExpert("reach-v3")))
+    action = expert(np.zeros(39))
+    assert action.shape == (4,) and action.dtype == np.float32 and np.abs(action).max() <= 1
