@@ -1,15 +1,16 @@
 """The only loop that steps environments: continuous batching over lanes and worker processes.
 
-Every started episode is finished and counted. An episode is a function of (policy, environment, seed) alone: the policy is
-called with one fixed, padded batch size and one thread, and noise comes from the episode's own generator. So results are
-bit-equal for any number of workers, after a worker's death, and after a resume.
+Every started episode is finished and counted. An episode is a function of (policy, environment, seed) alone: the
+policy is called with one fixed, padded batch size and one thread, and noise comes from the episode's own generator. So
+results are bit-equal for any number of workers, after a worker's death, and after a resume.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Protocol
@@ -17,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
+from alltrades.data.errors import UserError, nearest
 from alltrades.envs.spec import EnvSpec
-from alltrades.envs.workers import EXPERT, Chunk, LaneHost, Reply, Start, Worker, WorkerDied
+from alltrades.envs.workers import EXPERT, Chunk, Command, LaneHost, Reply, Start, Worker, WorkerDied, close_all
 
 AHEAD = 8  # jobs started at most lanes x AHEAD beyond the next one to be handed out: bounds memory
 DEATHS = 3  # workers that may die over one episode
@@ -44,50 +45,59 @@ class LaneController(Protocol):
     def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]: ...
 
 
-def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], *, workers: int = 0,
-            lanes: int = 32, source: str | Callable[[Job], str] = "policy", experts: Mapping[str, Any] | None = None,
-            progress: Callable[[int, int], None] | None = None) -> Iterator[Episode]:
+def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], *,
+            workers: int = 0, lanes: int = 32, source: str | Callable[[Job], str] = "policy",
+            experts: Mapping[str, Any] | None = None,
+            progress: Callable[[int, int], None] | None = None) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs.
 
     Args:
         jobs: episodes; interleave environments, so that few instances of each are built.
         specs: specification of every environment named.
-        controllers: controller of every policy key, each with at least `lanes` lanes.
+        controllers: controller of every policy key, each with `lanes` lanes.
         workers: processes that step environments; 0 steps them in this one.
         lanes: episodes in flight, whatever the number of workers.
         source: the episodes' source column, or a function of the job.
-        experts: experts by environment; default: the registry's.
+        experts: experts by environment; default: the registry's. An expert with memory needs `reset(seed)`.
         progress: called with (episodes finished, all).
 
-    Raises EnvironmentFailure when an environment raises, UserError for jobs that cannot run. Closing the generator ends
-    the workers.
+    Raises UserError for jobs that cannot run; while it runs, EnvironmentFailure when an environment or its expert
+    raises, and RuntimeError when workers keep dying. Closing the generator ends the workers.
     """
-    scheduler = _Scheduler(list(jobs), lanes, max(1, workers), source)
-    _check(jobs, specs, controllers, lanes)
-    needed = {j.environment for j in jobs if j.policy == EXPERT}
-    found = {name: (experts or {}).get(name) or _registered_expert(name) for name in needed}
-    crew = _Crew(workers, specs, found)
+    jobs = list(jobs)
+    _check(jobs, specs, controllers, lanes, workers)
+    used = {name: specs[name] for name in dict.fromkeys(j.environment for j in jobs)}
+    taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
+    found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
+    return _run(jobs, used, found, controllers, min(workers, lanes), lanes, source, progress)
+
+
+def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, Any],
+         controllers: Mapping[str, LaneController], workers: int, lanes: int, source: str | Callable[[Job], str],
+         progress: Callable[[int, int], None] | None) -> Generator[Episode, None, None]:
+    if not jobs:
+        return
+    scheduler = _Scheduler(jobs, lanes, max(1, workers), source)
+    crew = _Crew(workers)
     finished: dict[int, Episode] = {}
     handed, done = 0, 0
-    restore = _single_thread()
     try:
+        crew.start(specs, experts)
         for host in range(len(crew)):
             crew.send(host, scheduler.fill(host, controllers, handed))
         while handed < len(jobs):
-            ready: dict[int, list[Reply]] = {}
+            commands: dict[int, list[Command]] = {}
+            asking: dict[str, dict[int, np.ndarray]] = {}
             for host in crew.wait():
                 try:
                     replies = crew.receive(host)
                 except WorkerDied as death:
                     scheduler.lost(host, str(death))
-                    crew.restart(host)
-                    crew.send(host, scheduler.fill(host, controllers, handed))
+                    crew.restart(host, str(death))
+                    continue  # it is idle now, and filled below
+                if replies is None:
                     continue
-                if replies is not None:
-                    ready[host] = replies
-            commands: dict[int, list[Start | Chunk]] = {host: [] for host in ready}
-            asking: dict[str, dict[int, np.ndarray]] = {}
-            for replies in ready.values():
+                commands[host] = []
                 for lane, value in replies:
                     if isinstance(value, Episode):
                         finished[scheduler.finish(lane)] = value
@@ -97,9 +107,9 @@ def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapp
                     else:
                         asking.setdefault(scheduler.job(lane).policy, {})[lane] = value
             for key, frames in asking.items():
-                for lane, actions in controllers[key].plan(frames).items():
+                for lane, actions in _plan(key, controllers[key], frames).items():
                     commands[scheduler.host(lane)].append(Chunk(lane, actions))
-            for host in ready:
+            for host in commands:
                 crew.send(host, commands[host] + scheduler.fill(host, controllers, handed))
             while handed in finished:
                 yield finished.pop(handed)
@@ -108,7 +118,6 @@ def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapp
                 crew.send(host, scheduler.fill(host, controllers, handed))
     finally:
         crew.close()
-        restore()
 
 
 class _Scheduler:
@@ -117,11 +126,11 @@ class _Scheduler:
     def __init__(self, jobs: list[Job], lanes: int, hosts: int, source: str | Callable[[Job], str]) -> None:
         self.jobs, self.source, self.lanes = jobs, source, lanes
         self._hosts = [list(range(h, lanes, hosts)) for h in range(hosts)]
-        kinds = len({j.environment for j in jobs}) or 1
-        self._cap = max(1, math.ceil(len(self._hosts[0]) / kinds))
+        kinds = len({j.environment for j in jobs})
+        self._cap = math.ceil(lanes / kinds)  # of instances, which take long to build
         self._waiting: deque[int] = deque(range(len(jobs)))
         self._running: dict[int, int] = {}  # lane -> index of its job
-        self._deaths: dict[int, int] = {}
+        self._deaths: Counter[int] = Counter()
 
     def job(self, lane: int) -> Job:
         return self.jobs[self._running[lane]]
@@ -134,31 +143,29 @@ class _Scheduler:
 
     def lost(self, host: int, cause: str) -> None:
         """Put the jobs of a dead host back, in front."""
-        for lane in sorted((x for x in self._hosts[host] if x in self._running), reverse=True):
-            index = self._running.pop(lane)
-            self._deaths[index] = self._deaths.get(index, 0) + 1
-            if self._deaths[index] >= DEATHS:
-                job = self.jobs[index]
-                raise RuntimeError(f"{DEATHS} rollout workers died ({cause}) over the episode of '{job.environment}' with seed {job.seed}")
-            self._waiting.appendleft(index)
+        lost = sorted(self._running.pop(lane) for lane in self._hosts[host] if lane in self._running)
+        self._deaths.update(lost)
+        self._waiting.extendleft(reversed(lost))
+        over = [self.jobs[i] for i in lost if self._deaths[i] >= DEATHS]
+        if over:
+            names = ", ".join(f"'{j.environment}' seed {j.seed}" for j in over[:4])
+            more = f" and {len(over) - 4} more" if len(over) > 4 else ""
+            raise RuntimeError(f"{DEATHS} rollout workers died ({cause}) over the same episodes: {names}{more}; "
+                               "run them with workers = 0 to see why")
 
-    def fill(self, host: int, controllers: Mapping[str, LaneController], handed: int) -> list[Start | Chunk]:
+    def fill(self, host: int, controllers: Mapping[str, LaneController], handed: int) -> list[Command]:
         """Start waiting jobs in the free lanes of a host."""
         free = [x for x in self._hosts[host] if x not in self._running]
-        busy: dict[str, int] = {}
-        for lane in self._hosts[host]:
-            if lane in self._running:
-                name = self.jobs[self._running[lane]].environment
-                busy[name] = busy.get(name, 0) + 1
-        commands: list[Start | Chunk] = []
+        busy = Counter(self.job(x).environment for x in self._hosts[host] if x in self._running)
+        commands: list[Command] = []
         skipped: list[int] = []
         while free and self._waiting and self._waiting[0] < handed + AHEAD * self.lanes:
             index = self._waiting.popleft()
             job = self.jobs[index]
-            if busy.get(job.environment, 0) >= self._cap:
+            if busy[job.environment] >= self._cap:
                 skipped.append(index)
                 continue
-            busy[job.environment] = busy.get(job.environment, 0) + 1
+            busy[job.environment] += 1
             lane = free.pop(0)
             self._running[lane] = index
             if job.policy != EXPERT:
@@ -172,16 +179,24 @@ class _Scheduler:
 class _Crew:
     """The hosts: this process, or worker processes. A host that was sent commands is busy until it replied."""
 
-    def __init__(self, workers: int, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
-        self._local = LaneHost(specs, experts) if workers == 0 else None
-        self._workers = [Worker(specs, experts) for _ in range(workers)]
-        self._pending: list[Start | Chunk] = []
+    def __init__(self, workers: int) -> None:
+        self._count = workers
+        self._local: LaneHost | None = None
+        self._workers: list[Worker] = []
+        self._pending: list[Command] = []
         self._busy = [False] * max(1, workers)
+
+    def start(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
+        if self._count == 0:
+            self._local = LaneHost(specs, experts)
+        for _ in range(self._count):
+            self._workers.append(Worker(specs, experts))
+            self._workers[-1].start()  # in the list already: an interrupt here leaves no process behind
 
     def __len__(self) -> int:
         return len(self._busy)
 
-    def send(self, host: int, commands: list[Start | Chunk]) -> None:
+    def send(self, host: int, commands: list[Command]) -> None:
         if not commands:
             return
         self._busy[host] = True
@@ -194,11 +209,13 @@ class _Crew:
         return [h for h, busy in enumerate(self._busy) if not busy]
 
     def wait(self) -> list[int]:
-        """Hosts with something to say."""
+        """Hosts with something to say, or dead: all of those, so that one call of a policy serves them together."""
         if self._local is not None:
             return [0]
-        pipes = {w.pipe: h for h, w in enumerate(self._workers)}
-        return sorted(pipes[p] for p in wait(list(pipes)))  # type: ignore[index]
+        hosts: dict[Any, int] = {}
+        for h, worker in enumerate(self._workers):
+            hosts[worker.pipe] = hosts[worker.process.sentinel] = h
+        return sorted({hosts[x] for x in wait(list(hosts))})
 
     def receive(self, host: int) -> list[Reply] | None:
         if self._local is not None:
@@ -210,26 +227,31 @@ class _Crew:
             self._busy[host] = False
         return replies
 
-    def restart(self, host: int) -> None:
+    def restart(self, host: int, cause: str) -> None:
         self._busy[host] = False
-        self._workers[host].restart()
+        self._workers[host].restart(cause)
 
     def close(self) -> None:
         if self._local is not None:
             self._local.close()
-        for worker in self._workers:
-            worker.close()
+        close_all(self._workers)
 
 
-def _check(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], lanes: int) -> None:
-    for job in jobs:
-        if job.environment not in specs:
-            raise UserError(f"a job names environment '{job.environment}'; expected one of {', '.join(specs)}")
-        if job.policy != EXPERT and job.policy not in controllers:
-            raise UserError(f"a job names policy '{job.policy}'; expected 'expert' or one of {', '.join(controllers)}")
-    for key, controller in controllers.items():
-        if controller.lanes != lanes:
-            raise UserError(f"controller '{key}' has {controller.lanes} lanes; the rollout has {lanes}; make them equal")
+def _check(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], lanes: int,
+           workers: int) -> None:
+    if lanes < 1 or workers < 0:
+        raise UserError(f"lanes = {lanes}, workers = {workers}; expected at least 1 lane and 0 workers")
+    for environment, policy in dict.fromkeys((j.environment, j.policy) for j in jobs):
+        if environment not in specs:
+            raise UserError(f"a job names environment '{environment}'{nearest(environment, list(specs))}; "
+                            f"expected one of {', '.join(specs)}")
+        if policy != EXPERT and policy not in controllers:
+            raise UserError(f"a job names policy '{policy}'{nearest(policy, list(controllers))}; "
+                            f"expected one of {', '.join([EXPERT, *controllers])}")
+    for key in dict.fromkeys(j.policy for j in jobs if j.policy != EXPERT):
+        if controllers[key].lanes != lanes:
+            raise UserError(f"controller '{key}' has {controllers[key].lanes} lanes; the rollout has {lanes}; "
+                            "make them equal")
 
 
 def _registered_expert(name: str) -> Any:
@@ -241,10 +263,24 @@ def _registered_expert(name: str) -> Any:
     return found
 
 
-def _single_thread() -> Callable[[], None]:
-    """Policies are called with one thread, so that their bits do not depend on the machine's cores; returns the way back."""
+def _plan(key: str, controller: LaneController, frames: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    with _single_thread():
+        chunks = controller.plan(frames)
+    # a lane without actions would never end
+    if chunks.keys() != frames.keys() or any(len(c) == 0 for c in chunks.values()):
+        raise ValueError(f"controller '{key}' planned for lanes {sorted(x for x in chunks if len(chunks[x]))}; "
+                         f"expected at least one action for each of {sorted(frames)}")
+    return chunks
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Policies are called with one thread, so that their bits do not depend on the machine's cores."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return lambda: torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,8 +14,8 @@ from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollout import AHEAD, Job, rollout
-from tests.envs import toys
-from tests.envs.toys import COUNTER, FAR, LONG, WALK, NoisyController
+from tests.envs import rollout_toys as toys
+from tests.envs.rollout_toys import COUNTER, FAR, LONG, WALK, NoisyController
 
 SPECS = {s.id: s for s in (COUNTER, LONG, WALK, FAR)}
 
@@ -87,7 +87,7 @@ def test_episodes_do_not_depend_on_the_number_of_lanes_for_a_row_wise_controller
 def test_lanes_are_kept_full_while_jobs_wait():
     controller = NoisyController(lanes=4)
     run(jobs_of([LONG.id], 20), controllers={"p": controller})
-    with_work = controller.batches[: -6]
+    with_work = [len(f) for f in controller.frames[:-6]]
     assert np.mean(with_work) > 3.2  # an ending episode costs its lane at most a turn
     assert {lane for lane, _, _ in controller.begun} == {0, 1, 2, 3}
 
@@ -95,7 +95,7 @@ def test_lanes_are_kept_full_while_jobs_wait():
 def test_one_call_serves_lanes_of_all_environments():
     controller = NoisyController(lanes=4)
     run(jobs_of([LONG.id, COUNTER.id], 2), controllers={"p": controller})
-    assert controller.batches[0] == 4
+    assert len(controller.frames[0]) == 4
 
 
 def test_each_job_is_served_by_its_own_policy():

@@ -21,8 +21,8 @@ from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollout import DEATHS, Job, rollout
 from alltrades.envs.workers import START_TRIES
 from alltrades.policies.controller import Controller
-from tests.envs import toys
-from tests.envs.toys import COUNTER, LONG, WALK, NoisyController
+from tests.envs import rollout_toys as toys
+from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
 from tests.policies.toys import info, make_policy
 
 SPECS = {s.id: s for s in (COUNTER, LONG, WALK)}
@@ -161,7 +161,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from alltrades.envs.rollout import Job, rollout
-from tests.envs import toys
+from tests.envs import rollout_toys as toys
 
 if __name__ == "__main__":
     slow = toys.spec(partial(toys.Slow, Path(sys.argv[1])), "toy/slow", max_steps=5000)
