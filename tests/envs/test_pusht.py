@@ -102,7 +102,8 @@ def test_same_seed_gives_a_bit_equal_episode_in_a_used_instance(adapter):
 def test_block_in_the_goal_is_success_with_full_reward(adapter):
     adapter.reset(0)
     simulator = adapter._env.env
-    simulator.block.position, simulator.block.angle = (256.0, 256.0), np.pi / 4
+    simulator.block.angle = np.pi / 4  # turns about the centre of gravity, so it goes first
+    simulator.block.position = (256.0, 256.0)
     simulator.agent.position = (50.0, 50.0)
     result = adapter.step(np.array([50.0, 50.0]))
     assert result.success and result.done and result.reward == 1.0
@@ -148,11 +149,15 @@ def test_published_keypoints_are_rigid_in_our_frame_of_the_block(published):
     state = published.read_array("data/state").astype(np.float64)
     relative = published.read_array("data/keypoint").astype(np.float64) - state[:, None, 2:4]  # (N, 9, 2)
     cos, sin = np.cos(state[:, 4, None]), np.sin(state[:, 4, None])
-    local = np.stack([cos * relative[..., 0] + sin * relative[..., 1], -sin * relative[..., 0] + cos * relative[..., 1]], -1)
-    print(local.std(axis=0).max())
+    x, y = relative[..., 0], relative[..., 1]
+    local = np.stack([cos * x + sin * y, -sin * x + cos * y], axis=-1)
     assert local.std(axis=0).max() < 0.05
-    low, high = pusht.CORNERS.min(axis=0), pusht.CORNERS.max(axis=0)
-    assert (local.mean(axis=0) > low - 0.1).all() and (local.mean(axis=0) < high + 0.1).all()
+    # and they lie on the T, up to the 3 pixels by which its drawn outline is wider
+    points = local.mean(axis=0)
+    inside = np.zeros(len(points), bool)
+    for part in (pusht.CORNERS[:4], pusht.CORNERS[4:]):  # bar, stem
+        inside |= ((points > part.min(axis=0) - 3) & (points < part.max(axis=0) + 3)).all(axis=1)
+    assert inside.all()
 
 
 def test_published_demonstrations_replay_exactly_from_their_seeds(published, adapter):

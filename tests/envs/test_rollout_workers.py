@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
@@ -46,6 +47,10 @@ def no_process_is_left():
 
 def diffusion_episodes(workers: int) -> list[Episode]:
     policy = make_policy([info(WALK.id, obs_dim=4), info(LONG.id, obs_dim=5)])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a fresh policy's last layer is zero, and its actions would say nothing
+        for weights in policy.parameters():
+            weights.add_(0.3 * torch.randn(weights.shape, generator=generator))
     jobs = [*(Job(name, seed, "p") for seed in range(6) for name in (WALK.id, LONG.id)),
             *(Job(WALK.id, 100 + seed, "expert") for seed in range(4))]
     return list(rollout(jobs, SPECS, {"p": Controller(policy, lanes=5)}, workers=workers, lanes=5,
