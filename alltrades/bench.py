@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
         environment = torch.zeros(batch, dtype=torch.long)
         generators = [torch.Generator().manual_seed(i) for i in range(batch)]
         with torch.inference_mode():
-            calls = rate(lambda: policy.act(window, environment, generators), seconds)
+            calls = rate(partial(policy.act, window, environment, generators), seconds)
         yield f"sampling, {policy.settings.sampling_steps} steps, batch {batch}: {1e3 / calls:.2f} ms per call"
 
 

@@ -16,7 +16,7 @@ from alltrades.policies.batches import TrainingData
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
 from alltrades.policies.settings import PolicySettings, TrainSettings
-from alltrades.policies.training import Log, Trainer
+from alltrades.policies.training import Log, Trainer, threads_for
 
 CHECKPOINTS = 10  # number of steps counts that held-out selection compares
 
@@ -114,12 +114,13 @@ def _select(demos: Steps, episodes: np.ndarray, policy: DiffusionPolicy, train: 
     check = demonstration_data(demos.select(used & held), probe, hold_end)
     results: list[tuple[float, int]] = []
     stops = [max(1, round(train.steps * (i + 1) / CHECKPOINTS)) for i in range(CHECKPOINTS)]
-    while trainer.step < train.steps:
-        trainer.update()
-        if each is not None:
-            each(trainer.step)
-        if trainer.step in stops:
-            trainer.ema.copy_to(list(probe.parameters()))
-            results.append((held_out_loss(probe, check, seed), trainer.step))
+    with threads_for(policy):
+        while trainer.step < train.steps:
+            trainer.update()
+            if each is not None:
+                each(trainer.step)
+            if trainer.step in stops:
+                trainer.ema.copy_to(list(probe.parameters()))
+                results.append((held_out_loss(probe, check, seed), trainer.step))
     loss, step = min(results)
     return step, loss

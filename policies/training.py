@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from alltrades.policies.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
 
 Loss = Callable[[DiffusionPolicy, Batch, "torch.Generator", object], Tensor]
+SMALL = 500_000  # parameters below which a second thread costs more than it brings
 Log = Callable[[int, dict[str, float]], None]
 
 
@@ -35,6 +37,18 @@ def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
     enabled = settings.precision == "bf16" or (settings.precision == "auto" and native)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def threads_for(policy: DiffusionPolicy) -> Iterator[None]:
+    """One thread for small networks, whose steps are shorter than the wait for another thread."""
+    threads = torch.get_num_threads()
+    if policy.parameter_count() < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Trainer:
@@ -130,6 +144,12 @@ class Trainer:
         if folder is not None:
             self.restore(folder)
         self.policy.train()
+        with threads_for(self.policy):
+            self._loop(folder, log, each)
+        self.ema.copy_to(self.parameters)
+        return self.policy.eval()
+
+    def _loop(self, folder: Path | None, log: Log | None, each: Callable[[int], None] | None) -> None:
         since: list[Tensor] = []
         while self.step < self.total:
             since.append(self.update())
@@ -140,5 +160,3 @@ class Trainer:
                 self.save(folder)
             if each is not None:
                 each(self.step)
-        self.ema.copy_to(self.parameters)
-        return self.policy.eval()
