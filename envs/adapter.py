@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.random import mtrand
 
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
@@ -89,8 +90,8 @@ class EnvAdapter:
         return self._env
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
-        outside = np.random.get_bit_generator()
-        np.random.set_bit_generator(self._bits)
+        outside = mtrand.get_bit_generator()
+        mtrand.set_bit_generator(self._bits)
         try:
             return call()
         except UserError:
@@ -98,7 +99,7 @@ class EnvAdapter:
         except Exception as error:  # whatever a simulator raises is reported with its place
             raise self._failure(f"{type(error).__name__}: {error}") from error
         finally:
-            np.random.set_bit_generator(outside)
+            mtrand.set_bit_generator(outside)
 
     def _failure(self, cause: str) -> EnvironmentFailure:
         return EnvironmentFailure(self.spec.id, self._seed, self._step, cause)

@@ -79,8 +79,8 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
         raise UserError(f"environment '{env_id}' has observations {type(observation_space).__name__}; expected Box, or "
                         "Dict of Box; wrap it and register the wrapper")
     if not isinstance(action_space, spaces.Box):
-        raise UserError(f"environment '{env_id}' has actions {type(action_space).__name__}; expected a Box; a diffusion "
-                        "policy acts in continuous spaces")
+        raise UserError(f"environment '{env_id}' has actions {type(action_space).__name__}; expected a Box; a "
+                        "diffusion policy acts in continuous spaces")
     low, high = action_space.low.ravel().astype(float), action_space.high.ravel().astype(float)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError(f"environment '{env_id}' has unbounded actions; expected finite bounds; wrap it and register "

@@ -60,7 +60,8 @@ def _load() -> None:
     from alltrades.envs import metaworld, pusht
     from alltrades.envs.planar import registration
 
-    for spec, expert in (*registration.specs(), *metaworld.specs(), *pusht.specs()):
+    builtin: list[tuple[EnvSpec, Expert | None]] = [*registration.specs(), *metaworld.specs(), *pusht.specs()]
+    for spec, expert in builtin:
         register(spec, expert)
     for name, ids in {**registration.suites(), **metaworld.suites()}.items():
         register_suite(name, ids)
@@ -94,8 +95,8 @@ def load_plugins(names: Sequence[str]) -> None:
             raise UserError(f"plugin '{name}' cannot be imported; expected a Python file or an importable module; check "
                             "the name") from error
         if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
-            raise UserError(f"plugin {shown}: the name '{name}' belongs to another module; expected a name of its own; "
-                            "rename the file")
+            raise UserError(f"plugin {shown}: the name '{name}' belongs to another module; expected a name of its "
+                            "own; rename the file")
 
 
 def list_environments() -> list[str]:

@@ -40,7 +40,7 @@ def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
 
 def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
     """Raise UserError when a start of the use "evaluation" occurs in another use. O(starts)."""
-    evaluation = set(uses["evaluation"])
+    evaluation = set(uses.get("evaluation", ()))
     for name, starts in uses.items():
         shared = evaluation.intersection(starts) if name != "evaluation" else set()
         if shared:
