@@ -107,7 +107,7 @@ class PushTEnv(gymnasium.Env):
 
 @lru_cache(maxsize=1)
 def _simulator() -> type:
-    """gym-pusht's environment: same dynamics and rewards, about 2.5 times the speed on episodes with contact."""
+    """gym-pusht's environment: same dynamics and rewards at about twice the speed."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     import shapely
     from gym_pusht.envs.pusht import PushTEnv as Package
