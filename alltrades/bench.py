@@ -79,7 +79,8 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     yield f"window sampling: {rate(lambda: data.batch(256, 0, next(counter)), seconds):,.0f} batches of 256/s"
     for precision in ("fp32", "bf16"):
         trainer = Trainer(policy, data, TrainSettings(precision=precision, steps=1 << 30), 0)
-        yield f"training, {precision}, {policy.parameter_count() / 1e6:.2f} M parameters: {rate(trainer.update, seconds):,.0f} steps/s"
+        millions = policy.parameter_count() / 1e6
+        yield f"training, {precision}, {millions:.2f} M parameters: {rate(trainer.update, seconds):,.0f} steps/s"
 
 
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:

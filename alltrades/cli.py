@@ -13,12 +13,11 @@ from alltrades.data.errors import UserError
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does, an example, how its arguments are declared, and the function ("module:name")."""
+    """One command: what it does, an example, how its arguments are declared; `commands.py` has a function of its name."""
 
     name: str
     summary: str
     example: str
-    target: str
     arguments: Callable[[argparse.ArgumentParser], None]
     settings: bool = True  # takes a recipe and --dotted.key value overrides
 
@@ -123,34 +122,31 @@ def _none(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = [
-    Command("run", "the whole pipeline, resumable; without a recipe the quickstart", "alltrades run metaworld_mt10 --seed 1",
-            "alltrades.commands:run", _run),
+    Command("run", "the whole pipeline, resumable; without a recipe the quickstart", "run metaworld_mt10 --seed 1", _run),
     Command("collect", "record demonstrations of scripted experts into a store",
-            "alltrades collect --environments planar --demos.episodes 10 --out demos.zarr", "alltrades.commands:collect", _collect),
+            "collect --environments planar --demos.episodes 10 --out demos.zarr", _collect),
     Command("train", "specialists, or the labeled-only multi-task policy",
-            "alltrades train specialists --environments planar --demos demos.zarr --out specialists", "alltrades.commands:train", _train),
+            "train specialists --environments planar --demos demos.zarr --out specialists", _train),
     Command("rollout", "pseudo-trajectories of any policy into a store",
-            "alltrades rollout specialists --environments planar --episodes 60 --out rollouts.zarr", "alltrades.commands:rollout", _rollout),
+            "rollout specialists --environments planar --episodes 60 --out rollouts.zarr", _rollout),
     Command("weigh", "importance weights of rollouts against demonstrations",
-            "alltrades weigh rollouts.zarr --environments planar --demos demos.zarr --out weights", "alltrades.commands:weigh", _weigh),
+            "weigh rollouts.zarr --environments planar --demos demos.zarr --out weights", _weigh),
     Command("distill", "one generalist from the rollouts of its teachers",
-            "alltrades distill --environments planar --demos demos.zarr --teacher scratch=specialists:rollouts.zarr --out generalist",
-            "alltrades.commands:distill", _distill),
+            "distill --environments planar --demos demos.zarr --teacher scratch=specialists:rollouts.zarr --out generalist",
+            _distill),
     Command("evaluate", "success with intervals on the common evaluation starts",
-            "alltrades evaluate generalist --environments planar --out generalist.json", "alltrades.commands:evaluate", _evaluate),
+            "evaluate generalist --environments planar --out generalist.json", _evaluate),
     Command("compare", "paired difference of two evaluations, or of two rows over several runs",
-            "alltrades compare generalist.json specialists.json", "alltrades.commands:compare", _compare, settings=False),
-    Command("report", "one self-contained HTML page for a run", "alltrades report runs/quickstart", "alltrades.commands:report",
-            _report, settings=False),
-    Command("export", "one ONNX graph with normaliser and sampling loop", "alltrades export runs/quickstart/policies/generalist",
-            "alltrades.commands:export", _export, settings=False),
-    Command("serve", "policy server (websocket)", "alltrades serve runs/quickstart/policies/generalist --port 8000",
-            "alltrades.commands:serve", _serve, settings=False),
-    Command("envs", "the registry of environments and suites", "alltrades envs 'planar/*'", "alltrades.commands:envs", _envs,
+            "compare generalist.json specialists.json", _compare, settings=False),
+    Command("report", "one self-contained HTML page for a run", "report runs/quickstart", _report, settings=False),
+    Command("export", "one ONNX graph with normaliser and sampling loop", "export runs/quickstart/policies/generalist",
+            _export, settings=False),
+    Command("serve", "policy server (websocket)", "serve runs/quickstart/policies/generalist --port 8000", _serve,
             settings=False),
-    Command("bench", "time the hot paths", "alltrades bench envs --names planar", "alltrades.commands:bench", _bench, settings=False),
-    Command("data", "look at stores", "alltrades data info demos.zarr", "alltrades.commands:data", _data, settings=False),
-    Command("doctor", "what is installed and what is missing", "alltrades doctor", "alltrades.commands:doctor", _none, settings=False),
+    Command("envs", "the registry of environments and suites", "envs 'planar/*'", _envs, settings=False),
+    Command("bench", "time the hot paths", "bench envs --names planar", _bench, settings=False),
+    Command("data", "look at stores", "data info demos.zarr", _data, settings=False),
+    Command("doctor", "what is installed and what is missing", "doctor", _none, settings=False),
 ]
 
 
@@ -175,14 +171,15 @@ class _SettingsHelp(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    top = _Parser(prog="alltrades", description="One diffusion policy for many environments, from a handful of demonstrations each.",
+    top = _Parser(prog="alltrades", description="One diffusion policy for many environments, from a handful of demonstrations.",
                   epilog="example: alltrades run", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"alltrades {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
-        epilog = f"example: {command.example}"
+        epilog = f"example: alltrades {command.example}"
         if command.settings:
-            epilog += "\n\nevery setting of a recipe is an option too, such as --distill.train.steps 20000; --help-settings lists them"
+            epilog += ("\n\nevery setting of a recipe is an option too, such as --distill.train.steps 20000; "
+                       "--help-settings lists them")
         sub = subparsers.add_parser(command.name, help=command.summary, description=command.summary, epilog=epilog,
                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         command.arguments(sub)
@@ -224,11 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             top.print_help()
             return 0
         args.overrides = overrides
-        module, name = args.entry.target.split(":")
-        from importlib import import_module
+        from alltrades import commands
 
-        result = getattr(import_module(module), name)(args)
-        return int(result or 0)
+        return int(getattr(commands, args.command)(args))
     except UserError as error:
         print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -65,7 +65,7 @@ def collect(args: argparse.Namespace) -> int:
         rates = stages.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
                                settings.demos.attempts, lambda done, total: progress.update(done))
     for name, rate in rates.items():
-        print(f"{name}: kept {rate['successes']} demonstrations; the expert succeeded in {rate['successes']} of {rate['n']} tries")
+        print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
     print(f"wrote {args.out}")
     return 0
 
@@ -193,7 +193,7 @@ def compare(args: argparse.Namespace) -> int:
         try:
             return Evaluation.from_json(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: not an evaluation ({error}); expected a JSON file that `alltrades evaluate --out` wrote") from error
+            raise UserError(f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` wrote") from error
 
     if args.rows is not None:
         pairs = [tuple(read(Path(folder) / "evaluation" / f"{row}.json") for row in args.rows) for folder in args.a]
@@ -224,7 +224,7 @@ def export(args: argparse.Namespace) -> int:
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
     found = export_onnx(load_policy(args.policy), out, batch=args.batch)
-    print(f"wrote {out} and {out.with_suffix('.json')}; largest difference from PyTorch {found.max_error:.1e} of the action range")
+    print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch")
     return 0
 
 

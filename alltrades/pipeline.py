@@ -210,7 +210,8 @@ class Pipeline:
         teachers = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
         kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(ROW_OF_KIND.get(r) == k for r in rows)]
         self.collect()
-        if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or any(d.init != "fresh" for d in distillations.values()):
+        initial = any(d.init == "labeled_only" for d in distillations.values())
+        if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or initial:
             self.train_labeled_only()
         for kind in kinds:
             self.train_specialists(kind)

@@ -123,7 +123,7 @@ class RunSettings(Frozen):
             raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
         unmeasured = [name for name in self.generalists if name not in self.evaluation.rows]
         if unmeasured:
-            raise ValueError(f"generalist '{unmeasured[0]}' is in no row of the evaluation; add it to evaluation.rows or remove it")
+            raise ValueError(f"generalist '{unmeasured[0]}' is in no row; add it to evaluation.rows or remove it")
         return self
 
     def distillations(self) -> dict[str, DistillSettings]:

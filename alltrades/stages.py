@@ -66,7 +66,7 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
-        raise UserError(f"no scripted expert for {', '.join(missing)}; give demonstrations with --demos.path STORE, or register an expert")
+        raise UserError(f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one")
     store = open_or_create(path, specs, {"kind": "demonstrations", "seed": seed})
     rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
     have = store.columns()["environment"] if len(store) else np.array([])
@@ -102,7 +102,7 @@ def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
         wanted = {s.id for s in specs}
         episodes = [e for e in foreign.episodes() if e.environment in wanted]
     if not episodes:
-        raise UserError(f"{source}: no episodes of {', '.join(s.id for s in specs)}; `alltrades data info {source}` lists what it has")
+        raise UserError(f"{source}: no episodes of {', '.join(s.id for s in specs)}; `alltrades data info` lists what it has")
     store = open_or_create(path, specs, {"kind": "demonstrations", "imported": foreign.digest()})
     store.append(episodes[len(store):])
 
@@ -182,7 +182,7 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> 
                 found[mine[0].id] = load_policy(folder, device)
         missing = [s.id for s in specs if s.id not in found]
         if missing:
-            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json there, or one folder per environment")
+            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder per environment")
     for spec in specs:
         found[spec.id].check(spec)
     return found

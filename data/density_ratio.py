@@ -97,7 +97,7 @@ def _fit(x: list[np.ndarray], mass: list[np.ndarray], fold: list[np.ndarray]):  
 
     def stack(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = []
-        for a, m in zip(x, masks):
+        for m in masks:
             where = np.flatnonzero(m)
             rows.append(where[:: max(1, -(-len(where) // MAX_ROWS))])
         features = np.concatenate([a[r] for a, r in zip(x, rows)])

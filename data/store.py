@@ -77,7 +77,7 @@ class EpisodeStore:
 
         path = Path(path)
         if not path.is_dir():
-            raise UserError(f"{path}: no such store; expected a Zarr folder; check the path, or write one with `alltrades collect`")
+            raise UserError(f"{path}: no such store; expected a Zarr folder; check the path, or use `alltrades collect`")
         commit = None
         try:
             if (path / COMMIT).exists():

@@ -202,7 +202,7 @@ class DiffusionPolicy(nn.Module):
             text = json.loads((folder / "policy.json").read_text())
             version = text["format_version"]
             if version > FORMAT_VERSION:
-                raise UserError(f"{folder}: policy format {version}; this version reads up to {FORMAT_VERSION}; upgrade alltrades")
+                raise UserError(f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade alltrades")
             infos = [EnvironmentInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()})
                      for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
@@ -211,7 +211,7 @@ class DiffusionPolicy(nn.Module):
             raise UserError(f"{folder}: no policy here ({Path(str(error.filename)).name} is missing); expected a folder with "
                             "policy.json and model.safetensors") from error
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{folder}: policy.json cannot be read ({error}); expected an artifact of `alltrades train`") from error
+            raise UserError(f"{folder}: policy.json cannot be read ({error}); expected a trained artifact") from error
         obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
         policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
         policy.load_state_dict(state)

@@ -29,7 +29,8 @@ VARIANTS: dict[str, tuple[str, PlanarParams]] = {
 def planar_spec(env_id: str, task: str, params: PlanarParams | None = None) -> tuple[EnvSpec, PlanarExpert]:
     """Specification and expert of a planar task with your own parameters: `envs.registry.register(*planar_spec(...))`."""
     params = params or PlanarParams()
-    spec = EnvSpec(env_id, partial(PlanarEnv, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
+    make = partial(PlanarEnv, task, params)
+    spec = EnvSpec(env_id, make, OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
     return spec, PlanarExpert(task, params)
 
 

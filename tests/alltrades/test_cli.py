@@ -22,13 +22,14 @@ def test_every_command_has_help_with_an_example(command, capsys):
 def test_examples_parse(command):
     import shlex
 
-    words = shlex.split(command.example)[1:]
+    words = shlex.split(command.example)
     own, _ = cli.split_overrides(words, cli.parser())
     assert cli.parser().parse_args(own).command == command.name
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from alltrades.cli import parser; parser().format_help(); print([m for m in ('torch','zarr','mujoco','sklearn','wandb','pydantic') if m in sys.modules])"
+    code = ("import sys; from alltrades.cli import parser; parser().format_help(); "
+            "print([m for m in ('torch', 'zarr', 'mujoco', 'sklearn', 'wandb', 'pydantic') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -58,7 +59,8 @@ def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path
 
 
 def test_overrides_do_not_swallow_positional_arguments():
-    own, overrides = cli.split_overrides(["run", "--seed", "1", "metaworld_mt10", "--small", "--no-report", "--a.b=c"], cli.parser())
+    words = ["run", "--seed", "1", "metaworld_mt10", "--small", "--no-report", "--a.b=c"]
+    own, overrides = cli.split_overrides(words, cli.parser())
     assert own == ["run", "metaworld_mt10", "--small"]
     assert overrides == ["--seed", "1", "--no-report", "--a.b=c"]
 

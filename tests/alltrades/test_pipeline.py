@@ -25,7 +25,8 @@ def settings(*more: str) -> RunSettings:
 def results(folder: Path) -> dict[str, bytes | str]:
     """Everything that a killed run must reproduce: networks, evaluation, stores, weights."""
     out: dict[str, bytes | str] = {}
-    for pattern in ("policies/**/*.safetensors", "policies/**/policy.json", "evaluation/*.json", "weights/**/*", "comparison.json", "advice.json"):
+    for pattern in ("policies/**/*.safetensors", "policies/**/policy.json", "evaluation/*.json", "weights/**/*",
+                    "comparison.json", "advice.json"):
         for path in sorted(folder.glob(pattern)):
             if path.is_file():
                 out[str(path.relative_to(folder))] = path.read_bytes()

@@ -1,0 +1,179 @@
+"""Evaluations: starts, counts, records, comparisons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alltrades.data.errors import UserError
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate, paired_difference, paired_over_seeds
+from alltrades.envs.seeding import episode_seed
+from alltrades.envs.statistics import wilson
+from tests.envs import rollout_toys as toys
+from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
+
+SPECS = {s.id: s for s in (LONG, WALK)}
+KEYS = {LONG.id: "p", WALK.id: "p"}
+
+
+def published(index: int) -> int:
+    return 100_000 + index
+
+
+def measure(workers: int = 0, specs=SPECS, keys=KEYS, episodes: int = 16, root: int = 5, **options) -> Evaluation:
+    return evaluate("row", {"p": NoisyController(4)}, specs, keys, episodes, root, workers=workers, lanes=4, **options)
+
+
+def row(first: list[int], name: str = "env", limit: int = 500, seeds: list[int] | None = None) -> EnvironmentResult:
+    n = len(first)
+    return EnvironmentResult(name, tuple(seeds or range(n)), tuple(first), (0.0,) * n, (1.0,) * n, limit, "digest")
+
+
+def coins(rate: float, n: int, seed: int) -> list[int]:
+    return [7 if x < rate else -1 for x in np.random.default_rng(seed).uniform(size=n)]
+
+
+def test_starts_are_the_evaluation_seeds_in_order():
+    result = measure()
+    for r in result.rows:
+        assert list(r.seeds) == [episode_seed(5, "evaluation", r.environment, i) for i in range(16)]
+
+
+def test_published_starts_take_precedence():
+    spec = replace(LONG, evaluation_seed=published)
+    (r,) = measure(specs={LONG.id: spec}, episodes=3).rows
+    assert r.seeds == (100_000, 100_001, 100_002)
+
+
+def test_success_is_counted_over_every_start():
+    long = next(r for r in measure().rows if r.environment == LONG.id)
+    truth = [9 + s % 8 if s % 8 < 6 else -1 for s in long.seeds]  # what the toy does
+    assert list(long.first_success) == truth
+    assert long.n == 16 and long.successes == sum(t > 0 for t in truth)
+    assert long.interval == wilson(long.successes, 16)
+    assert list(long.max_rewards) == [0.5 * (t if t > 0 else 14) for t in truth]
+    assert list(long.returns) == [0.25 * t * (t + 1) for t in (t if t > 0 else 14 for t in truth)]
+
+
+def test_success_within_fewer_steps():
+    result = Evaluation("row", (row([3, 10, -1, 300, 301]),))
+    assert result.success_at(300) == {"env": 0.6}
+    assert result.success_at(3) == {"env": 0.2}
+    assert result.mean()[0] == 0.8 and result.mean(at=10)[0] == 0.4
+
+
+def test_the_mean_weighs_environments_equally():
+    result = Evaluation("row", (row([1] * 10, "a"), row([-1] * 30, "b")))
+    assert result.mean()[0] == 0.5
+
+
+def test_the_record_is_the_same_to_the_byte_for_any_number_of_workers():
+    records = [json.dumps(measure(workers).to_json()) for workers in (0, 2)]
+    assert records[0] == records[1]
+
+
+def test_the_record_says_what_was_measured_and_reads_back():
+    result = measure(used_success_signal=True, digests={LONG.id: "abc", WALK.id: "def"})
+    record = json.loads(json.dumps(result.to_json()))
+    assert record["name"] == "row" and record["used_success_signal"] is True
+    first = record["rows"][0]
+    assert (first["environment"], first["n"], first["max_steps"], first["policy"]) == (LONG.id, 16, 14, "abc")
+    assert set(first) >= {"successes", "interval", "first_success", "max_rewards", "seeds"}
+    assert Evaluation.from_json(record) == result
+
+
+def test_digests_are_those_of_the_controllers_policies():
+    class Policy:
+        def digest(self) -> str:
+            return "c0ffee"
+
+    controller = NoisyController(4)
+    controller.policy = Policy()  # type: ignore[attr-defined]
+    result = evaluate("row", {"p": controller}, SPECS, KEYS, 2, 0, lanes=4)
+    assert {r.policy for r in result.rows} == {"c0ffee"}
+    assert {r.policy for r in measure(episodes=1).rows} == {""}
+
+
+def test_experts_can_be_measured():
+    result = measure(specs={WALK.id: WALK}, keys={WALK.id: "expert"}, experts={WALK.id: toys.Homing()})
+    assert result.rows[0].successes == 16
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"episodes": 0}, "0 evaluation episodes"),
+    ({"keys": {LONG.id: "p"}}, "no policy for environment 'toy/walk'"),
+])
+def test_what_cannot_be_measured_is_refused(options: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        measure(**options)
+
+
+def test_paired_difference_is_over_common_starts():
+    a = Evaluation("a", (row(coins(0.9, 200, 0), "x"), row(coins(0.6, 100, 1), "y")))
+    b = Evaluation("b", (row(coins(0.4, 200, 2), "x"), row(coins(0.6, 100, 3), "y")))
+    result = paired_difference(a, b)
+    own = [np.mean(np.array(p.first_success) > 0) - np.mean(np.array(q.first_success) > 0) for p, q in zip(a.rows, b.rows)]
+    assert result.mean == pytest.approx(np.mean(own)) and result.verdict == "BETTER" and result.n == 300
+    back = paired_difference(b, a)
+    assert back.verdict == "WORSE" and back.mean == pytest.approx(-result.mean)
+
+
+def test_a_policy_is_the_same_as_itself_and_few_starts_are_underpowered():
+    a = Evaluation("a", (row(coins(0.5, 200, 0)),))
+    assert paired_difference(a, a).verdict == "SAME"
+    few = [Evaluation("x", (row(coins(0.5, 20, seed)),)) for seed in (1, 2)]
+    assert paired_difference(*few).verdict == "UNDERPOWERED"
+
+
+def test_comparison_at_fewer_steps():
+    a, b = Evaluation("a", (row([100] * 50),)), Evaluation("b", (row([400] * 50),))
+    assert paired_difference(a, b).verdict == "SAME"
+    assert paired_difference(a, b, at=300).verdict == "BETTER"
+
+
+@pytest.mark.parametrize("other", [
+    row([1, 1, 1], seeds=[0, 1, 3]), row([1, 1]), row([1, 1, 1], "another"),
+])
+def test_different_starts_are_not_compared(other: EnvironmentResult):
+    mine = Evaluation("a", (row([1, 1, 1]),))
+    with pytest.raises(UserError, match="not measured on the same starts"):
+        paired_difference(mine, Evaluation("b", (other,)))
+
+
+def test_an_environment_that_only_one_has_is_not_passed_over():
+    a, b = Evaluation("a", (row([1, 1]),)), Evaluation("b", (row([1, 1]), row([1, 1], "more")))
+    for pair in ((a, b), (b, a)):
+        with pytest.raises(UserError, match="same starts of 'more'"):
+            paired_difference(*pair)
+
+
+def test_different_time_limits_are_compared_only_where_both_reach():
+    a, b = Evaluation("a", (row([1, 400, 2]),)), Evaluation("b", (row([1, 2, -1], limit=300),))
+    with pytest.raises(UserError, match="had 500 steps"):
+        paired_difference(a, b)
+    assert paired_difference(a, b, at=300).mean == 0.0
+
+
+def test_training_seeds_are_averaged_per_start():
+    pairs = [(Evaluation("a", (row([1, 1, -1, -1]),)), Evaluation("b", (row([1, -1, -1, -1]),))),
+             (Evaluation("a", (row([1, 1, 1, -1]),)), Evaluation("b", (row([-1, 1, -1, -1]),)))]
+    result = paired_over_seeds(pairs)
+    assert result.seeds == (0.25, 0.5) and result.mean == 0.375
+    assert result.n == 4  # starts, not starts times seeds: seeds do not make a start twice
+
+
+def test_averaging_over_training_seeds_needs_the_same_starts_in_all():
+    one = (Evaluation("a", (row([1, 1]),)), Evaluation("b", (row([1, -1]),)))
+    two = tuple(Evaluation(e.name, (row([1, 1], seeds=[8, 9]),)) for e in one)
+    with pytest.raises(UserError, match="same starts"):
+        paired_over_seeds([one, two])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="no runs"):
+        paired_over_seeds([])
+
+
+def test_a_counter_of_one_environment_alone():
+    (r,) = measure(specs={COUNTER.id: COUNTER}, keys={COUNTER.id: "p"}, episodes=5).rows
+    assert r.successes == 5 and r.interval == pytest.approx(wilson(5, 5))
