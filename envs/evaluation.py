@@ -14,12 +14,15 @@ from alltrades.envs.seeding import evaluation_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.statistics import Paired, bootstrap_mean, paired, wilson
 
+Outcome = tuple[int, int, float, float]  # seed, first success, return, largest reward
+
 
 @dataclass(frozen=True)
 class EnvironmentResult:
     """Episodes of one environment; lists are in the order of the starts.
 
-    first_success: steps until the first success, -1 for never. max_rewards: largest reward of each episode.
+    first_success: steps until the first success, -1 for never. max_rewards: largest reward of each episode. policy: digest
+    of what acted ("" where it has none).
     """
 
     environment: str
@@ -84,46 +87,86 @@ class Evaluation:
 def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mapping[str, EnvSpec],
              policy_of_env: Mapping[str, str], episodes: int, root_seed: int, *, workers: int = 0, lanes: int = 32,
              used_success_signal: bool = False, digests: Mapping[str, str] | None = None,
+             experts: Mapping[str, Any] | None = None,
              progress: Callable[[int, int], None] | None = None) -> Evaluation:
     """Run `episodes` evaluation starts of every environment.
 
     Args:
-        controllers: by policy key. policy_of_env: policy key of every environment.
+        controllers: by policy key. policy_of_env: policy key of every environment, or "expert".
         root_seed: root of the evaluation starts (see `evaluation_seeds`); equal roots mean equal starts.
-        digests: policy digest of every environment, recorded.
+        used_success_signal: whether training saw the simulator's success signal; recorded.
+        digests: policy digest of every environment, recorded; default: those of the controllers' policies.
+        workers, lanes, experts, progress: see `rollout`.
+
+    Raises UserError for fewer than one episode and environments without a policy, and what `rollout` raises.
     """
+    if episodes < 1:
+        raise UserError(f"{episodes} evaluation episodes; expected at least 1; set --evaluation.episodes")
+    without = [s for s in specs if s not in policy_of_env]
+    if without:
+        raise UserError(f"no policy for environment '{without[0]}'; expected one for each of {', '.join(specs)}")
+    if digests is None:
+        digests = {s: _digest(controllers.get(policy_of_env[s])) for s in specs}
     seeds = {s.id: evaluation_seeds(s, root_seed, episodes) for s in specs.values()}
-    jobs = [Job(name_, seeds[name_][i], policy_of_env[name_]) for i in range(episodes) for name_ in specs]
-    found: dict[str, list[tuple[int, int, float, float]]] = {s: [] for s in specs}
-    for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, progress=progress):
-        found[episode.environment].append((episode.seed, episode.first_success, episode.return_, float(episode.rewards.max())))
-    rows = tuple(EnvironmentResult(s.id, *(tuple(x) for x in zip(*found[s.id])), s.max_steps, (digests or {}).get(s.id, ""))  # type: ignore[arg-type]
-                 for s in specs.values())
-    return Evaluation(name, rows, used_success_signal)
+    jobs = [Job(s, seeds[s][i], policy_of_env[s]) for i in range(episodes) for s in specs]
+    found: dict[str, list[Outcome]] = {s: [] for s in specs}  # not the episodes: those of a large suite fill the memory
+    for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, experts=experts,
+                           progress=progress):
+        found[episode.environment].append((episode.seed, episode.first_success, episode.return_,
+                                           float(episode.rewards.max())))
+    return Evaluation(name, tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),
+                      used_success_signal)
+
+
+def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
+    seeds, first, returns, largest = zip(*outcomes)
+    return EnvironmentResult(spec.id, seeds, first, returns, largest, spec.max_steps, digest)
+
+
+def _digest(controller: Any) -> str:
+    digest = getattr(getattr(controller, "policy", None), "digest", None)
+    return digest() if callable(digest) else ""
+
+
+def _check_common(a: Evaluation, b: Evaluation) -> None:
+    mine, theirs = {r.environment: r for r in a.rows}, {r.environment: r for r in b.rows}
+    for name in (*mine, *theirs):
+        if name not in mine or name not in theirs or mine[name].seeds != theirs[name].seeds:
+            raise UserError(f"'{a.name}' and '{b.name}' were not measured on the same starts of '{name}'; expected equal "
+                            "environments, episode counts and evaluation seed; evaluate both with the same settings")
 
 
 def _differences(a: Evaluation, b: Evaluation, at: int | None) -> dict[str, np.ndarray]:
+    """Per environment (n,) success of a minus success of b."""
+    _check_common(a, b)
     theirs = {r.environment: r for r in b.rows}
-    out = {}
     for r in a.rows:
-        other = theirs.get(r.environment)
-        if other is None or other.seeds != r.seeds:
-            raise UserError(f"'{a.name}' and '{b.name}' were not measured on the same starts of '{r.environment}'; expected equal "
-                            "environments, episode counts and evaluation seed; evaluate both with the same settings")
-        out[r.environment] = r.success(at).astype(float) - other.success(at).astype(float)
-    return out
+        limits = (r.max_steps, theirs[r.environment].max_steps)
+        if limits[0] != limits[1] and (at is None or at > min(limits)):
+            raise UserError(f"'{a.name}' had {limits[0]} steps in '{r.environment}' and '{b.name}' had {limits[1]}; "
+                            f"expected the same; compare with --at {min(limits)} or less")
+    return {r.environment: r.success(at).astype(float) - theirs[r.environment].success(at) for r in a.rows}
 
 
-def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: int = 0, at: int | None = None) -> Paired:
-    """Success of a minus success of b on common starts; raises UserError when the starts differ."""
+def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: int = 0,
+                      at: int | None = None) -> Paired:
+    """Success of a minus success of b on common starts, within `at` steps where given.
+
+    Raises UserError when the starts or the time limits differ.
+    """
     return paired(_differences(a, b, at), n_boot, seed)
 
 
 def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: int = 10_000, seed: int = 0,
                       at: int | None = None) -> Paired:
-    """The same for several training seeds: each start's difference is averaged over them."""
+    """The same for several training seeds: each start's difference is averaged over them.
+
+    The interval then speaks of new starts for these training seeds; their spread is in `Paired.seeds`.
+    """
+    if not pairs:
+        raise UserError("no runs to compare; expected at least one; name run folders")
     each = [_differences(a, b, at) for a, b in pairs]
-    if any(d.keys() != each[0].keys() for d in each):
-        raise UserError("the runs measured different environments; expected runs of one recipe that differ in --seed only")
+    for a, _ in pairs[1:]:
+        _check_common(pairs[0][0], a)
     merged = {name: np.mean([d[name] for d in each], axis=0) for name in each[0]}
     return paired(merged, n_boot, seed, [float(np.mean([v.mean() for v in d.values()])) for d in each])

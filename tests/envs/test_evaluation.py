@@ -13,7 +13,7 @@ from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate, p
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.statistics import wilson
 from tests.envs import rollout_toys as toys
-from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
+from tests.envs.rollout_toys import LONG, WALK, NoisyController
 
 SPECS = {s.id: s for s in (LONG, WALK)}
 KEYS = {LONG.id: "p", WALK.id: "p"}
@@ -172,8 +172,3 @@ def test_averaging_over_training_seeds_needs_the_same_starts_in_all():
         paired_over_seeds([one, two])  # type: ignore[list-item]
     with pytest.raises(UserError, match="no runs"):
         paired_over_seeds([])
-
-
-def test_a_counter_of_one_environment_alone():
-    (r,) = measure(specs={COUNTER.id: COUNTER}, keys={COUNTER.id: "p"}, episodes=5).rows
-    assert r.successes == 5 and r.interval == pytest.approx(wilson(5, 5))
