@@ -1,0 +1,79 @@
+"""Writes the page: one HTML file that needs no network, from a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+def write_report(run_folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run and return its path, by default report.html in the run folder.
+
+    Parts of the run that are not there are named on the page. Equal run folders give equal pages.
+
+    Raises:
+        UserError: no run in the folder, an unreadable file in it, or the extra `report` is not installed.
+    """
+    try:
+        import jinja2
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UserError(f'the report needs plotly and jinja2, found no {error.name}; pip install "alltrades[report]"') from error
+    from alltrades.files import write_text
+    from alltrades.report.run_files import read_run
+
+    content = page_content(read_run(Path(run_folder)))
+    figures = {name: figure.to_json() for name, figure in content.pop("figures").items()}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    html = environment.get_template("page.html").render(
+        **content, css=(HERE / "page.css").read_text(encoding="utf-8"), js=(HERE / "page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs() if figures else "", figure_json=_script_json(figures))
+    path = Path(out) if out is not None else Path(run_folder) / "report.html"
+    try:
+        write_text(path, html)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a file that can be written; choose another with --out") from error
+    return path
+
+
+def page_content(run: Any) -> dict[str, Any]:
+    """Everything `page.html` shows of a `RunFiles`; "figures" holds its plots by the id of their place."""
+    from alltrades.report import figures as plots
+    from alltrades.report import views
+
+    figures: dict[str, plots.Figure] = {}
+
+    def place(figure: plots.Figure) -> dict[str, Any]:
+        name = f"figure-{len(figures)}"
+        figures[name] = figure
+        return {"id": name, "label": figure.label, "height": figure.height}
+
+    pairs = views.comparison(run)
+    for pair in pairs:
+        pair["figure"] = place(plots.forest(pair["pair"]))
+    weights = views.weights(run)
+    for part in weights:
+        color = plots.row_color(run.rows, part["row"]) if part["row"] in run.rows else "@row0"
+        for line in part["lines"]:
+            line["figure"] = place(plots.weight_histogram(line["facts"], color)) if line["plot"] else None
+    shown = [{"name": name, "figure": place(plots.trajectories(run.trajectories[name], run.rows))}
+             for name in run.environments if any(run.trajectories.get(name, {}).values())]
+    drawn = [row for row in run.rows if any(row in paths for paths in run.trajectories.values())]
+    return {
+        "run": run, "header": views.header(run), "success": views.success(run), "pairs": pairs, "advice": views.advice(run),
+        "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,
+        "losses": [(title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)],
+        "weights": weights, "rollouts": views.rollouts(run), "trajectories": shown, "videos": views.videos(run),
+        "keys": [{"name": row, "index": run.rows.index(row), "color": run.rows.index(row) % plots.ROW_COLORS} for row in drawn],
+        "provenance": views.provenance(run), "settings": views.settings_lines(run), "figures": figures}
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,0 +1,192 @@
+"""What `page.html` shows, section by section, as plain data: numbers are text here, so that the template only places them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation
+from alltrades.report import text
+from alltrades.report.figures import ROW_COLORS
+from alltrades.report.run_files import VIDEO_TYPES, RunFiles
+
+LARGEST_VIDEO = 16 * 2**20  # bytes; a page of many must still open on a telephone
+
+
+def bar(rate: float, bounds: tuple[float, float]) -> dict[str, str]:
+    """Positions of an interval bar in percent of its track."""
+    return {"at": f"{100 * rate:.2f}", "low": f"{100 * bounds[0]:.2f}", "width": f"{100 * (bounds[1] - bounds[0]):.2f}"}
+
+
+def header(run: RunFiles) -> dict[str, Any]:
+    """The verdict, and one tile per row."""
+    tiles = []
+    for i, (name, evaluation) in enumerate(run.evaluations.items()):
+        mean, bounds = evaluation.mean()
+        tiles.append({"name": name, "color": i % ROW_COLORS, "mean": text.rate(mean, 3), "interval": text.interval(bounds, 3),
+                      "bar": bar(mean, bounds), "episodes": sum(r.n for r in evaluation.rows),
+                      "environments": len(evaluation.rows), "signal": evaluation.used_success_signal})
+    main = next((t for t in tiles if t["name"] == "generalist"), tiles[-1] if tiles else None)
+    if main is None:
+        return {"headline": "Not measured yet", "tiles": [],
+                "sentence": "The run folder holds no evaluation: the run has not come this far."}
+    line = text.sentence(run.comparison.get("pairs", ()), main["name"])
+    return {"headline": f"{main['name']} {main['mean']}", "interval": main["interval"], "tiles": tiles,
+            "scope": f"mean success over {_count(main['environments'], 'environment')}, {_count(main['episodes'], 'episode')}",
+            "sentence": line or f"No paired comparison of {main['name']} with another row is in the run folder."}
+
+
+def success(run: RunFiles) -> dict[str, Any] | None:
+    """Environment x row, with the mean, the mean within shorter limits, and what the starts were."""
+    if not run.evaluations:
+        return None
+    found = [{r.environment: r for r in e.rows} for e in run.evaluations.values()]
+    names = list(dict.fromkeys(name for rows in found for name in rows))
+    body = [{"name": name, "cells": [_cell(rows.get(name)) for rows in found]} for name in names]
+    means = []
+    for at in (None, *run.limits):
+        cells = []
+        for evaluation in run.evaluations.values():
+            mean, bounds = evaluation.mean(at)
+            cells.append({"rate": text.rate(mean, 3), "interval": text.interval(bounds, 3), "bar": bar(mean, bounds),
+                          "count": f"n = {sum(r.n for r in evaluation.rows)}"})
+        means.append({"name": f"mean of {len(names)}" if at is None else f"mean within {at} steps", "cells": cells})
+    head = [{"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
+            for i, (name, e) in enumerate(run.evaluations.items())]
+    return {"head": head, "body": body, "means": means, "starts": _starts(found, names), "details": _details(run.evaluations)}
+
+
+def _cell(result: EnvironmentResult | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    rate = result.successes / result.n
+    return {"rate": text.rate(rate), "interval": text.interval(result.interval), "bar": bar(rate, result.interval),
+            "count": f"{result.successes} / {result.n}"}
+
+
+def _starts(found: list[dict[str, EnvironmentResult]], names: list[str]) -> str:
+    differ = [name for name in names if len({rows[name].seeds for rows in found if name in rows}) > 1]
+    if differ:
+        return f"Rows were not measured on the same starts in {', '.join(differ)}: their differences are not paired."
+    return "Every row was measured on the same starts." if len(found) > 1 else ""
+
+
+def _details(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    out = []
+    for row, evaluation in evaluations.items():
+        for r in evaluation.rows:
+            steps = sorted(s for s in r.first_success if s > 0)
+            out.append({"row": row, "environment": r.environment, "n": r.n, "limit": r.max_steps,
+                        "steps": str(steps[len(steps) // 2]) if steps else "-", "policy": r.policy[:12],
+                        "return": f"{sum(r.returns) / r.n:.4g}", "reward": f"{sum(r.max_rewards) / r.n:.3f}"})
+    return out
+
+
+def comparison(run: RunFiles) -> list[dict[str, Any]]:
+    """Pairs with their verdict; the plots are beside them."""
+    out = []
+    for pair in run.comparison.get("pairs", ()):
+        better, worse, n = text.tally(pair)
+        out.append({"a": pair["a"], "b": pair["b"], "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
+                    "interval": text.signed_interval(pair["interval"]), "pair": pair,
+                    "tally": f"interval above 0 in {better}, below 0 in {worse} of {_count(n, 'environment')}" if n else "",
+                    "seeds": ", ".join(text.signed(x) for x in pair.get("seeds", ())) if len(pair.get("seeds", ())) > 1 else ""})
+    return out
+
+
+def advice(run: RunFiles) -> list[dict[str, str]]:
+    """One line per environment with the three sources of error."""
+    return [{"name": name, "line": facts["line"], "solved": "yes" if facts["line"].startswith("solved") else "",
+             **{k: text.rate(facts.get(k)) for k in ("specialist_error", "distillation_gap", "auc", "ess")}}
+            for name, facts in run.advice.items()]
+
+
+def weights(run: RunFiles) -> list[dict[str, Any]]:
+    """Per generalist: quality of the weights in every environment; `plot` where there is a distribution to show."""
+    out = []
+    for row, environments in run.weights.items():
+        lines = []
+        for name, facts in environments.items():
+            balance = facts.get("moment_balance")
+            lines.append({
+                "name": name, "active": bool(facts.get("active")), "auc": text.rate(facts.get("auc")), "facts": facts,
+                "auc_interval": text.interval(facts.get("auc_interval")), "ess": text.rate(facts.get("ess")),
+                "tau": text.rate(facts.get("tau")), "max": text.rate(facts.get("max_weight")),
+                "demos": text.rate(facts.get("demo_mass")),
+                "balance": f"{balance[0]:.2f} to {balance[1]:.2f}" if balance else "-", "warnings": facts.get("warnings") or [],
+                "plot": bool(facts.get("active") and facts.get("histogram") and sum(facts["histogram"]["counts"]) > 0)})
+        out.append({"row": row, "lines": lines, "active": sum(x["active"] for x in lines),
+                    "weighed": any(x["auc"] != "-" for x in lines)})
+    return out
+
+
+def rollouts(run: RunFiles) -> dict[str, Any] | None:
+    """Pseudo-data: environment x teacher, with totals."""
+    if not run.rollouts:
+        return None
+    names = list(dict.fromkeys(name for part in run.rollouts.values() for name in part))
+    body = [{"name": name, "cells": [_pseudo(part.get(name)) for part in run.rollouts.values()]} for name in names]
+    total = [_pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")}) for part in run.rollouts.values()]
+    return {"head": list(run.rollouts), "body": body, "total": total}
+
+
+def _pseudo(facts: Mapping[str, int] | None) -> dict[str, str] | None:
+    if facts is None or not facts["n"]:
+        return None
+    return {"rate": text.rate(facts["successes"] / facts["n"]), "count": f"{facts['successes']} / {facts['n']}",
+            "steps": f"{facts['steps']:,}"}
+
+
+def provenance(run: RunFiles) -> dict[str, Any]:
+    """Seeds, versions, machine and times."""
+    stages = run.manifest.get("stages") or {}
+    seconds = {name: float(record.get("seconds") or 0) for name, record in stages.items()}
+    groups: dict[str, list[str]] = {}
+    for name in stages:  # a suite has a stage per specialist: one line for all of a kind
+        groups.setdefault(name.rpartition("/")[0] if name.startswith("specialist/") else name, []).append(name)
+    longest = max((sum(seconds[n] for n in names) for names in groups.values()), default=0) or 1
+    lines = [{"name": group + (f" ({len(names)})" if len(names) > 1 or names[0] != group else ""),
+              "time": text.duration(total := sum(seconds[n] for n in names)), "share": f"{100 * total / longest:.1f}",
+              "state": ", ".join(sorted({str(stages[n].get("state", "?")) for n in names}))} for group, names in groups.items()]
+    seeds = {r.environment: r.seeds for e in run.evaluations.values() for r in e.rows}
+    machine = {k.replace("_", " "): v for k, v in (run.manifest.get("machine") or {}).items() if v is not None}
+    return {"stages": lines, "total": text.duration(sum(seconds.values())) if stages else "", "machine": machine,
+            "packages": run.manifest.get("packages") or {}, "seed": run.manifest.get("seed", run.settings.get("seed")),
+            "evaluation_seed": (run.settings.get("evaluation") or {}).get("seed"),
+            "version": (run.manifest.get("packages") or {}).get("alltrades", ""),
+            "seeds": [{"name": name, "n": len(own), "first": ", ".join(map(str, own[:3])) + (", ..." if len(own) > 3 else "")}
+                      for name, own in seeds.items()]}
+
+
+def settings_lines(run: RunFiles) -> list[tuple[str, str]]:
+    """(line, where its value comes from): "" for a default."""
+    lines = []
+    for line in run.settings_text.splitlines():
+        value, mark, origin = line.rpartition("  # ")
+        lines.append((value, origin) if mark else (line, ""))
+    return lines
+
+
+def videos(run: RunFiles) -> list[dict[str, str]]:
+    """Videos as data URLs."""
+    out = []
+    for name, path in run.videos.items():
+        size = path.stat().st_size
+        kind = VIDEO_TYPES[path.suffix.lower()]
+        out.append({"name": name, "tag": "img" if kind.startswith("image") else "video", "url": "",
+                    "note": f"left out: {path.name} has {size / 2**20:.0f} MiB, more than {LARGEST_VIDEO // 2**20}"}
+                   if size > LARGEST_VIDEO else
+                   {"name": name, "tag": "img" if kind.startswith("image") else "video", "note": "", "url": _data_url(path, kind)})
+    return out
+
+
+def _data_url(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
