@@ -37,7 +37,7 @@ def _write(path: Path, value: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """The whole pipeline."""
     from alltrades.pipeline import run as run_pipeline
-    from alltrades.tables import show_result
+    from alltrades.report.tables import show_result
 
     if args.data is not None:
         args.overrides = [*args.overrides, "--demos.path", args.data]
@@ -166,7 +166,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
     from alltrades import stages
     from alltrades.progress import Progress
-    from alltrades.tables import show_result
+    from alltrades.report.tables import show_result
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
@@ -187,7 +187,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     """Paired difference of two evaluations or two rows over runs."""
     from alltrades.envs.evaluation import Evaluation, paired_difference, paired_over_seeds
-    from alltrades.tables import show_result
+    from alltrades.report.tables import show_result
 
     def read(path: Path) -> Evaluation:
         try:
