@@ -25,6 +25,7 @@ from alltrades.rundir import RunDir
 from alltrades.settings import DistillSettings, RunSettings
 from alltrades.tracking import Tracker
 
+DRAWN = 4  # episodes per environment and row in the report's trajectory plots
 ROW_OF_KIND = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
@@ -193,6 +194,18 @@ class Pipeline:
         self.stage(f"evaluate/{row}", key, [out], body, s.evaluation.episodes * len(self.specs), "episode")
         return Evaluation.from_json(json.loads(out.read_text()))
 
+    def draw(self, *rows: str) -> None:
+        """Record a few trajectories of some rows for the report."""
+        s = self.s
+
+        def body(progress: Progress) -> None:
+            found = {row: stages.trajectories(stages.load_policies(self.policy_path(row), self.specs, s.device), self.specs,
+                                              DRAWN, s.seed, s.rollout) for row in rows}
+            self.dir.write_json("trajectories.json", {i: {row: found[row][i] for row in rows} for i in self.ids})
+
+        key = {"policies": {row: _policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN}
+        self.stage("trajectories", key, [self.dir.path / "trajectories.json"], body)
+
     def check_starts(self, kinds: list[str]) -> None:
         """Evaluation starts must be disjoint from every start that training saw."""
         uses: dict[str, list[tuple[str, int]]] = {}
@@ -222,6 +235,7 @@ class Pipeline:
         for row, settings in distillations.items():
             self.distill(row, settings)
         evaluations = {row: self.evaluate(row) for row in rows}
+        self.draw(rows[0], rows[-1])
         comparison = self.compare(evaluations)
         advice = self.advise(evaluations)
         return RunResult(self.dir.path, evaluations, comparison, advice, left_out=self.left_out)

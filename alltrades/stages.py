@@ -288,6 +288,18 @@ def uses_success(distillation: DistillSettings) -> bool:
     return distillation.weights.kind in ("success", "success*ratio")
 
 
+def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int,
+                 rollouts: RolloutSettings) -> dict[str, list[list[list[float]]]]:
+    """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing else uses."""
+    controllers, keys = controllers_of(policies, rollouts.lanes)
+    jobs = [Job(s.id, episode_seed(seed, "selection", s.id, i), keys[s.id], points=True) for i in range(episodes) for s in specs]
+    found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
+    for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes):
+        if "point" in episode.observations:
+            found[episode.environment].append(episode.observations["point"][:, 0].round(4).tolist())
+    return found
+
+
 # ---- measurement -------------------------------------------------------------------------------------------------
 def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
                  each: Each | None = None) -> Evaluation:

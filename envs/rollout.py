@@ -28,11 +28,15 @@ DEATHS = 3  # workers that may die over one episode
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to run: environment, seed, and the key of its controller (or "expert")."""
+    """One episode to run: environment, seed, and the key of its controller (or "expert").
+
+    With `points` the episode has a field "point" (T, k, 2), the positions for plots, where the environment offers them.
+    """
 
     environment: str
     seed: int
     policy: str
+    points: bool = False
 
 
 class LaneController(Protocol):
@@ -171,7 +175,7 @@ class _Scheduler:
             if job.policy != EXPERT:
                 controllers[job.policy].begin(lane, job.environment, job.seed)
             source = self.source if isinstance(self.source, str) else self.source(job)
-            commands.append(Start(lane, job.environment, job.seed, source, job.policy == EXPERT))
+            commands.append(Start(lane, job.environment, job.seed, source, job.policy == EXPERT, job.points))
         self._waiting.extendleft(reversed(skipped))
         return commands
 

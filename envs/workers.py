@@ -32,13 +32,14 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Start:
-    """Begin an episode in a lane; with `expert` it runs to its end at once."""
+    """Begin an episode in a lane; with `expert` it runs to its end at once; with `points` positions are recorded."""
 
     lane: int
     environment: str
     seed: int
     source: str
     expert: bool
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class _Lane:
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)
 
 
 Command = Start | Chunk
@@ -124,6 +126,8 @@ class LaneHost:
         return lambda: guarded(expert, lane.adapter.expert_observation)
 
     def _step(self, lane: _Lane, action: np.ndarray) -> bool:
+        if lane.start.points and (point := lane.adapter.trajectory_point()) is not None:
+            lane.points.append(point)
         result = lane.adapter.step(action)
         lane.actions.append(np.array(lane.adapter.action))
         lane.rewards.append(result.reward)
@@ -143,7 +147,8 @@ class LaneHost:
         self._free[start.environment].append(lane.adapter)
         successes = np.array(lane.successes, dtype=bool)
         hit = bool(successes.any())
-        return Episode({"observation": np.stack(lane.observations)}, np.stack(lane.actions),
+        fields = {"observation": np.stack(lane.observations)} | ({"point": np.stack(lane.points)} if lane.points else {})
+        return Episode(fields, np.stack(lane.actions),
                        np.array(lane.rewards, dtype=np.float32), successes, start.environment, start.source, start.seed,
                        hit, int(successes.argmax()) + 1 if hit else -1, float(np.sum(lane.rewards)))
 
