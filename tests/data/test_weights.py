@@ -1,0 +1,187 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from alltrades.data.density_ratio import cross_fit, relative_ratio, weighted_auc
+from alltrades.data.steps import Steps
+from alltrades.data.weights import WeightResult, WeightSettings, base_measure, estimate_weights
+
+
+def steps(observation: np.ndarray, length: int, source: str, success: np.ndarray | None = None,
+          first: np.ndarray | None = None) -> Steps:
+    """Episodes of equal length from rows of states."""
+    n = len(observation)
+    episodes = n // length
+    return Steps(observation=observation.astype(np.float32), action=np.zeros((n, 1), np.float32), success=np.zeros(n, bool),
+                 ends=np.arange(1, episodes + 1) * length, environment=np.array(["a"] * episodes),
+                 source=np.array([source] * episodes), seed=np.arange(episodes, dtype=np.uint64),
+                 episode_success=np.ones(episodes, bool) if success is None else success,
+                 first_success=np.full(episodes, -1) if first is None else first, has_actions=np.ones(episodes, bool))
+
+
+def gaussian_pair(n=600, m=600, shift=0.8, dims=2, seed=0) -> tuple[Steps, Steps, np.ndarray]:
+    """One-row episodes: demonstrations N(shift e1, I), rollouts N(0, I); also the true log ratio on the rollouts."""
+    rng = np.random.default_rng(seed)
+    demo, rollout = rng.normal(size=(n, dims)), rng.normal(size=(m, dims))
+    demo[:, 0] += shift
+    return steps(demo, 1, "expert"), steps(rollout, 1, "scratch"), shift * rollout[:, 0] - shift**2 / 2
+
+
+def estimate(demos, rollouts, seed=0, **settings) -> WeightResult:
+    return estimate_weights(demos, rollouts, WeightSettings(**settings), np.random.default_rng(seed))
+
+
+def test_estimated_ratio_follows_the_known_ratio_of_two_gaussians():
+    demos, rollouts, log_ratio = gaussian_pair()
+    result = estimate(demos, rollouts, ess_min=0.0)
+    truth = np.maximum(relative_ratio(log_ratio, 0.2), 0.1)
+    found = result.rollout_weight * truth.mean() / result.rollout_weight.mean()
+    assert result.active and np.corrcoef(found, truth)[0, 1] > 0.95
+    assert np.abs(found - truth).mean() < 0.15 * truth.mean()
+
+
+def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
+    """E_nu[w x] = E_d*[x] needs samples from nu and w on every row, demonstration rows included."""
+    demos, rollouts, _ = gaussian_pair(seed=3)
+    result = estimate(demos, rollouts, ess_min=0.0, demo_cap=1.0, floor=0.0)
+    p, q = result.row_probability()
+    mean = p @ demos.observation + q @ rollouts.observation
+    target = demos.observation.mean(0)
+    assert abs(mean[0] - target[0]) < 0.15 * abs(rollouts.observation[:, 0].mean() - target[0])
+    assert result.moment_balance is not None and result.moment_balance[1] < 0.3 * result.moment_balance[0]
+
+
+def test_two_samples_of_one_law_have_auc_one_half_and_weights_near_one():
+    demos, rollouts, _ = gaussian_pair(shift=0.0)
+    result = estimate(demos, rollouts)
+    assert result.auc == pytest.approx(0.5, abs=0.05)
+    assert np.abs(result.rollout_weight - 1).mean() < 0.1
+
+
+def test_auc_interval_covers_the_known_value():
+    """Gaussians one deviation apart: AUC = Phi(1 / sqrt 2) = 0.760."""
+    demos, rollouts, _ = gaussian_pair(shift=1.0, seed=5)
+    result = estimate(demos, rollouts)
+    assert result.auc == pytest.approx(0.760, abs=0.035)
+    low, high = result.auc_interval
+    assert low < 0.760 < high and high - low < 0.12
+
+
+def test_weighted_auc_equals_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, 40).astype(float), rng.integers(1, 6, 60).astype(float)
+    wa, wb = rng.uniform(size=40), rng.uniform(size=60)
+    truth = roc_auc_score(np.repeat([1, 0], [40, 60]), np.concatenate([a, b]), sample_weight=np.concatenate([wa, wb]))
+    assert weighted_auc(a, b, wa, wb) == pytest.approx(truth)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.9])
+def test_relative_ratio_is_bounded_and_never_overflows(alpha):
+    w = relative_ratio(np.array([-1e6, -50.0, 0.0, 50.0, 1e6]), alpha)
+    assert np.isfinite(w).all() and (w > 0).all() and (w <= 1 / alpha).all() and (np.diff(w) >= 0).all()
+    assert relative_ratio(np.array([0.0]), alpha)[0] == pytest.approx(1.0)
+
+
+def test_rows_are_scored_by_models_that_have_not_seen_their_episode():
+    """Every episode has its own constant state: a model that saw the episode would know its class."""
+    rng = np.random.default_rng(0)
+    demo, rollout = (np.repeat(rng.normal(size=(20, 8)), 20, axis=0) for _ in range(2))
+    episode = np.repeat(np.arange(20), 20)
+    mass = np.full(400, 1 / 400)
+    scores = cross_fit(demo, episode, mass, rollout, episode, mass, 5, 8, np.random.default_rng(1))
+    assert scores.auc < 0.75
+    by_row = np.arange(400)
+    leaky = cross_fit(demo, by_row, mass, rollout, by_row, mass, 5, 8, np.random.default_rng(1))
+    assert leaky.auc > 0.95
+
+
+def test_every_episode_has_the_same_mass_up_to_its_first_success():
+    s = steps(np.zeros((12, 2)), 4, "scratch", first=np.array([2, -1, 4]))
+    mass = base_measure(s)
+    assert mass.reshape(3, 4).sum(1) == pytest.approx([1 / 3] * 3)
+    assert mass[:4] == pytest.approx([1 / 6, 1 / 6, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["none", "ratio", "success", "success*ratio"])
+def test_probabilities_of_all_rows_sum_to_one(kind):
+    demos, rollouts, _ = gaussian_pair(60, 200)
+    rollouts = replace(rollouts, episode_success=np.arange(200) % 2 == 0)
+    result = estimate(demos, rollouts, kind=kind)
+    p, q = result.row_probability()
+    assert p.sum() + q.sum() == pytest.approx(1.0) and (p >= 0).all() and (q >= 0).all()
+    assert p.sum() == pytest.approx(result.demo_mass) and result.demo_mass <= 0.3
+    if kind.startswith("success"):
+        assert q[1::2].sum() == 0
+    if kind in ("none", "success"):
+        assert p.sum() == 0 and np.ptp(q[::2]) < 1e-12
+
+
+def test_constant_weights_equal_no_weights():
+    demos, rollouts, _ = gaussian_pair(60, 200)
+    result = estimate(demos, rollouts)
+    flat = replace(result, demo_weight=np.full(60, 3.0), rollout_weight=np.full(200, 3.0), demo_mass=result.base_demo_mass)
+    assert np.allclose(flat.row_probability()[1], flat.base_probability()[1])
+    assert np.allclose(flat.row_probability()[0], flat.base_probability()[0])
+
+
+def test_weights_enter_probabilities_once():
+    demos, rollouts, _ = gaussian_pair(100, 300)
+    result = estimate(demos, rollouts, ess_min=0.0)
+    _, q = result.row_probability()
+    _, base = result.base_probability()
+    ratio = (q / q.sum()) / (base / base.sum()) * result.rollout_weight.mean()
+    assert np.allclose(ratio, result.rollout_weight) and not np.allclose(ratio, result.rollout_weight**2, rtol=0.1)
+
+
+def test_demonstration_share_is_capped_where_supports_differ():
+    demos, rollouts, _ = gaussian_pair(100, 300, shift=2.0)
+    result = estimate(demos, rollouts, ess_min=0.0)
+    uncapped = estimate(demos, rollouts, ess_min=0.0, demo_cap=1.0)
+    assert uncapped.demo_mass > 0.3 and result.demo_mass == pytest.approx(0.3)
+
+
+def test_guard_flattens_weights_until_enough_episodes_count():
+    demos, rollouts, _ = gaussian_pair(100, 300, shift=1.8)
+    free, guarded = estimate(demos, rollouts, ess_min=0.0), estimate(demos, rollouts, ess_min=0.6)
+    assert free.tau == 1.0 and free.ess < 0.6 and guarded.tau < 1.0 and guarded.ess >= 0.6
+    assert guarded.max_weight < free.max_weight
+
+
+def test_few_demonstrations_turn_the_ratio_off_and_say_so():
+    demos, rollouts, _ = gaussian_pair(3, 100)
+    result = estimate(demos, rollouts)
+    assert not result.active and "3 demonstrations" in result.warnings[0] and result.demo_mass == pytest.approx(0.2)
+    assert np.allclose(result.rollout_weight, 1.0)
+
+
+def test_separable_sources_turn_the_ratio_off_and_name_the_nuisance_column():
+    rng = np.random.default_rng(0)
+    demo, rollout = rng.normal(size=(100, 3)), rng.normal(size=(200, 3))
+    demo[:, 1] += 30.0
+    result = estimate(steps(demo, 10, "expert"), steps(rollout, 10, "scratch"))
+    assert not result.active and result.tau == 0 and result.nuisance == 1
+    assert any("observation[1]" in w for w in result.warnings) and any("hardly overlap" in w for w in result.warnings)
+
+
+def test_no_success_leaves_demonstrations_only():
+    demos, rollouts, _ = gaussian_pair(20, 30)
+    result = estimate(demos, replace(rollouts, episode_success=np.zeros(30, bool)), kind="success")
+    p, q = result.row_probability()
+    assert p.sum() == pytest.approx(1.0) and q.sum() == 0 and "no successful rollout" in result.warnings[0]
+
+
+def test_saved_weights_come_back_equal(tmp_path):
+    demos, rollouts, _ = gaussian_pair(60, 100)
+    result = estimate(demos, rollouts)
+    result.save(tmp_path / "w")
+    again = WeightResult.load(tmp_path / "w")
+    for name, value in result.__dict__.items():
+        assert np.array_equal(value, getattr(again, name)) if isinstance(value, np.ndarray) else value == getattr(again, name)
+
+
+def test_estimate_is_a_function_of_its_seed():
+    demos, rollouts, _ = gaussian_pair(60, 100)
+    a, b, c = (estimate(demos, rollouts, seed=s) for s in (1, 1, 2))
+    assert np.array_equal(a.rollout_weight, b.rollout_weight) and not np.array_equal(a.rollout_weight, c.rollout_weight)
