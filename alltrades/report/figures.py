@@ -46,7 +46,7 @@ class Figure:
 
 def _axis(title: str = "", **more: Any) -> dict[str, Any]:
     return {"title": {"text": title, "standoff": 8}, "gridcolor": "@grid", "linecolor": "@line", "zeroline": False,
-            "automargin": True, "fixedrange": True, **more}
+            "automargin": True, "fixedrange": True} | more
 
 
 def row_color(rows: Sequence[str], row: str) -> str:
@@ -60,7 +60,7 @@ def success_by_limit(evaluations: Mapping[str, Evaluation]) -> Figure:
     common = limits.pop() if len(limits) == 1 else None
     x = np.linspace(0, 1, 101)
     traces = []
-    for i, (name, evaluation) in enumerate(evaluations.items()):
+    for name, evaluation in evaluations.items():
         # success within floor(x * limit) steps, mean over environments
         y = np.mean([[np.mean(r.success(math.floor(v * r.max_steps))) for v in x] for r in evaluation.rows], axis=0)
         traces.append({"type": "scatter", "mode": "lines", "name": name, "x": _short(x * (common or 100)), "y": _short(y),
@@ -87,16 +87,15 @@ def forest(pair: Mapping[str, Any]) -> Figure:
                        "error_x": {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low],
                                    "color": color, "thickness": 3 if i == 0 else 2, "width": 0},
                        "hovertemplate": f"{name}: {text.signed(mean)} {text.signed_interval((low, high))} {word}"})
-        for anchor, content in (("left", name), ("right", f"{text.signed(mean, 2)} {text.signed_interval((low, high), 2)}")):
-            notes.append({"xref": "paper", "x": 0 if anchor == "left" else 1, "xanchor": anchor, "y": -i, "yshift": 13,
+        for anchor, content in (("left", name), ("right", text.signed(mean, 2))):
+            notes.append({"xref": "paper", "x": 0 if anchor == "left" else 1, "xanchor": anchor, "y": -i, "yshift": 12,
                           "text": content, "showarrow": False, "font": {"size": 11, "color": "@ink" if i == 0 else "@ink2"}})
     shapes = [{"type": "rect", "xref": "x", "yref": "paper", "x0": -EQUAL, "x1": EQUAL, "y0": 0, "y1": 1, "layer": "below",
-               "fillcolor": "@ink2/0.10", "line": {"width": 0}},
-              {"type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "layer": "below",
-               "line": {"color": "@ink2", "width": 1}}]
-    layout = {"xaxis": _axis("difference in success", range=[-reach, reach], tickformat="+.2~f", nticks=7),
+               "fillcolor": "@ink2/0.10", "line": {"width": 0}}]
+    layout = {"xaxis": _axis("difference in success", range=[-reach, reach], tickformat="+.2~f", nticks=7,
+                             zeroline=True, zerolinecolor="@ink2", zerolinewidth=1),
               "yaxis": _axis(range=[0.45 - len(lines), 0.75], visible=False), "annotations": notes, "shapes": shapes}
-    return Figure(f"Paired differences {pair['a']} minus {pair['b']} by environment", traces, layout, 64 + 36 * len(lines))
+    return Figure(f"Paired differences {pair['a']} minus {pair['b']} by environment", traces, layout, 64 + 38 * len(lines))
 
 
 def loss_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[str]) -> list[tuple[str, Figure]]:
@@ -125,8 +124,12 @@ def loss_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequen
         if not traces:
             continue
         above_zero = all(v > 0 for t in traces for v in t["y"])
+        values = [v for t in traces for v in t["y"]]
+        scale: dict[str, Any] = {"nticks": 6}
+        if above_zero:  # labels at 1, 2, 5, or at powers of ten where there are many
+            scale = {"type": "log", "dtick": "D2" if max(values) < 100 * min(values) else 1}
         layout: dict[str, Any] = {"xaxis": _axis("step", rangemode="tozero"),
-                                  "yaxis": _axis("loss", type="log" if above_zero else "linear", tickformat="~g", nticks=6)}
+                                  "yaxis": _axis("loss", tickformat="~g", **scale)}
         if kind == "policies" and 1 < len(traces) <= MOST_NAMED:
             layout |= {"showlegend": True, "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}}
         out.append((titles.get(kind, kind), Figure(f"Training loss, {titles.get(kind, kind)}", traces, layout, 300)))
@@ -140,7 +143,8 @@ def weight_histogram(facts: Mapping[str, Any], color: str) -> Figure:
     trace = {"type": "bar", "x": _short((edges[1:] + edges[:-1]) / 2), "y": _short(share), "width": _short(np.diff(edges)),
              "marker": {"color": color, "line": {"width": 0}}, "name": "",
              "hovertemplate": "weight %{x:.2f}: %{y:.1%} of the states"}
-    line = {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": "@ink", "width": 1, "dash": "dot"}}
+    line = {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1,
+            "line": {"color": "@ink", "width": 1, "dash": "dot"}}
     return Figure("Histogram of the weights", [trace],
                   {"xaxis": _axis("weight", rangemode="tozero", nticks=6), "yaxis": _axis(tickformat=".0%", nticks=4),
                    "bargap": 0, "shapes": [line]}, 190)
@@ -160,14 +164,15 @@ def trajectories(paths: Mapping[str, Sequence[Sequence[Sequence[float]]]], rows:
             continue
         for episode in shown:
             kept = np.unique(np.linspace(0, len(episode) - 1, min(len(episode), MOST_POINTS // 4)).round().astype(int))
-            line += [*([_round(v) for v in point[:2]] for point in episode[kept]), [None, None]]  # a gap between episodes
+            line += [[_round(v) for v in point[:2]] for point in episode[kept]]
+            line.append([None, None])  # a gap between episodes
         meta = {"meta": {"row": rows.index(row) if row in rows else -1}, "name": row}
         traces.append({"type": "scatter", "mode": "lines", "x": [p[0] for p in line], "y": [p[1] for p in line],
                        "line": {"color": f"{color}/0.7", "width": 1.4}, **meta})
         for index, marker in ((0, {"symbol": "circle-open", "size": 5, "color": color}), (-1, {"size": 5, "color": color})):
             traces.append({"type": "scatter", "mode": "markers", "x": _short([e[index][0] for e in shown]),
                            "y": _short([e[index][1] for e in shown]), "marker": marker, **meta})
-    axis = {"showgrid": True, "nticks": 5, "tickfont": {"size": 10}}
+    axis: dict[str, Any] = {"showgrid": True, "nticks": 5, "tickfont": {"size": 10}}
     return Figure("Paths of some evaluation episodes", traces,
                   {"xaxis": _axis(**axis, constrain="domain"), "yaxis": _axis(**axis, scaleanchor="x", constrain="domain")},
                   280, static=True)

@@ -31,8 +31,7 @@
     for (const trace of figure.data) {
       if (trace.meta && trace.meta.row !== undefined) trace.visible = !hidden.has(trace.meta.row);
     }
-    const config = { responsive: true, displaylogo: false, staticPlot: figure.static, plotlyServerURL: "",
-      modeBarButtons: [["toImage"]], toImageButtonOptions: { format: "svg", filename: id } };
+    const config = { responsive: true, displayModeBar: false, staticPlot: figure.static, plotlyServerURL: "" };
     return Plotly.react(place, figure.data, figure.layout, config).then(() => place.classList.add("drawn"));
   }
 

@@ -43,11 +43,16 @@ def duration(seconds: float) -> str:
 
 def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str | None:
     """One sentence on row `a` against the rows it was compared with; None when it was compared with none."""
-    parts = [f"{WORDS.get(p['verdict'], '{}').format(p['b'])} ({signed(p['mean'])} {signed_interval(p['interval'])})"
-             for p in pairs if p["a"] == a]
-    if not parts:
-        return None
-    return f"The {a} is " + (parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]) + "."
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair["a"] == a:
+            groups.setdefault(pair["verdict"], []).append(pair["b"])
+    parts = [WORDS.get(word, "{}").format(_and(names)) for word, names in groups.items()]
+    return f"The {a} is {_and(parts, ', and ')}." if parts else None
+
+
+def _and(parts: Sequence[str], last: str = " and ") -> str:
+    return last.join(x for x in (", ".join(parts[:-1]), parts[-1]) if x)
 
 
 def tally(pair: Mapping[str, Any]) -> tuple[int, int, int]:

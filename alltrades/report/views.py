@@ -30,7 +30,7 @@ def header(run: RunFiles) -> dict[str, Any]:
                       "environments": len(evaluation.rows), "signal": evaluation.used_success_signal})
     main = next((t for t in tiles if t["name"] == "generalist"), tiles[-1] if tiles else None)
     if main is None:
-        return {"headline": "Not measured yet", "tiles": [],
+        return {"headline": "Not measured yet", "tiles": [], "interval": "", "scope": "",
                 "sentence": "The run folder holds no evaluation: the run has not come this far."}
     line = text.sentence(run.comparison.get("pairs", ()), main["name"])
     return {"headline": f"{main['name']} {main['mean']}", "interval": main["interval"], "tiles": tiles,
@@ -44,15 +44,16 @@ def success(run: RunFiles) -> dict[str, Any] | None:
         return None
     found = [{r.environment: r for r in e.rows} for e in run.evaluations.values()]
     names = list(dict.fromkeys(name for rows in found for name in rows))
-    body = [{"name": name, "cells": [_cell(rows.get(name)) for rows in found]} for name in names]
-    means = []
+    body = [{"name": name, "note": "", "cells": [_cell(rows.get(name)) for rows in found]} for name in names]
+    means, totals = [], {sum(r.n for r in e.rows) for e in run.evaluations.values()}
     for at in (None, *run.limits):
         cells = []
         for evaluation in run.evaluations.values():
             mean, bounds = evaluation.mean(at)
             cells.append({"rate": text.rate(mean, 3), "interval": text.interval(bounds, 3), "bar": bar(mean, bounds),
-                          "count": f"n = {sum(r.n for r in evaluation.rows)}"})
-        means.append({"name": f"mean of {len(names)}" if at is None else f"mean within {at} steps", "cells": cells})
+                          "count": "" if len(totals) == 1 else f"n = {sum(r.n for r in evaluation.rows)}"})
+        means.append({"name": f"mean of {len(names)}" if at is None else f"mean within {at} steps", "cells": cells,
+                      "note": f"{max(totals)} episodes each" if len(totals) == 1 and at is None else ""})
     head = [{"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
             for i, (name, e) in enumerate(run.evaluations.items())]
     return {"head": head, "body": body, "means": means, "starts": _starts(found, names), "details": _details(run.evaluations)}
@@ -91,6 +92,8 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
         better, worse, n = text.tally(pair)
         out.append({"a": pair["a"], "b": pair["b"], "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
                     "interval": text.signed_interval(pair["interval"]), "pair": pair,
+                    "lines": [(name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
+                              for name, v in pair.get("per_environment", {}).items()],
                     "tally": f"interval above 0 in {better}, below 0 in {worse} of {_count(n, 'environment')}" if n else "",
                     "seeds": ", ".join(text.signed(x) for x in pair.get("seeds", ())) if len(pair.get("seeds", ())) > 1 else ""})
     return out
@@ -128,7 +131,8 @@ def rollouts(run: RunFiles) -> dict[str, Any] | None:
         return None
     names = list(dict.fromkeys(name for part in run.rollouts.values() for name in part))
     body = [{"name": name, "cells": [_pseudo(part.get(name)) for part in run.rollouts.values()]} for name in names]
-    total = [_pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")}) for part in run.rollouts.values()]
+    total = [_pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")})
+             for part in run.rollouts.values()]
     return {"head": list(run.rollouts), "body": body, "total": total}
 
 
@@ -173,12 +177,11 @@ def videos(run: RunFiles) -> list[dict[str, str]]:
     """Videos as data URLs."""
     out = []
     for name, path in run.videos.items():
-        size = path.stat().st_size
-        kind = VIDEO_TYPES[path.suffix.lower()]
-        out.append({"name": name, "tag": "img" if kind.startswith("image") else "video", "url": "",
-                    "note": f"left out: {path.name} has {size / 2**20:.0f} MiB, more than {LARGEST_VIDEO // 2**20}"}
-                   if size > LARGEST_VIDEO else
-                   {"name": name, "tag": "img" if kind.startswith("image") else "video", "note": "", "url": _data_url(path, kind)})
+        size, kind = path.stat().st_size, VIDEO_TYPES[path.suffix.lower()]
+        fits = size <= LARGEST_VIDEO
+        note = "" if fits else f"left out: {path.name} has {size / 2**20:.0f} MiB, more than {LARGEST_VIDEO // 2**20}"
+        out.append({"name": name, "tag": "img" if kind.startswith("image") else "video", "note": note,
+                    "url": _data_url(path, kind) if fits else ""})
     return out
 
 

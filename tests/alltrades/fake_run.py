@@ -56,7 +56,8 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
     for stage in stages:
         if stage.startswith(("labeled", "distill", "specialist")):
             curve = np.exp(-np.linspace(0, 3, 60)) + 0.05 + rng.normal(0, 0.01, 60)
-            lines = [json.dumps({"step": 50 * (k + 1), "loss": float(v), "lr": 1e-3, "time": 1e9 + k}) for k, v in enumerate(curve)]
+            lines = [json.dumps({"step": 50 * (k + 1), "loss": float(v), "lr": 1e-3, "time": 1e9 + k})
+                     for k, v in enumerate(curve)]
             path = folder / "metrics" / f"{stage}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n")
@@ -80,7 +81,8 @@ def _evaluation(row: str, rate: float, environments: tuple[str, ...], hardness: 
         success = start[name] < np.clip(rate + offset, 0, 1)
         steps = np.where(success, rng.integers(10, 80, n), -1)
         results.append(EnvironmentResult(name, tuple(range(1000, 1000 + n)), tuple(steps.tolist()),
-                                         tuple(rng.normal(10, 1, n).tolist()), tuple(rng.random(n).tolist()), 100, "0123456789abcdef"))
+                                         tuple(rng.normal(10, 1, n).tolist()), tuple(rng.random(n).tolist()), 100,
+                                         "0123456789abcdef"))
     return Evaluation(row, tuple(results), used_success_signal=row == "generalist")
 
 
@@ -104,5 +106,5 @@ def _weights(i: int, rng: np.random.Generator) -> dict[str, object]:
 
 def _path(rng: np.random.Generator) -> list[list[float]]:
     t = np.linspace(0, 1, 40)[:, None]
-    goal = rng.uniform(-1, 1, 2)
-    return (goal * t + 0.15 * np.sin(6 * t) * rng.normal(0, 1, 2)).tolist()
+    start, goal = rng.uniform(-1, 1, (2, 2))
+    return (start + (goal - start) * t + 0.15 * np.sin(6 * t) * rng.normal(0, 1, 2)).tolist()

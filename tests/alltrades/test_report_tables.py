@@ -1,0 +1,116 @@
+"""The result in a terminal: right numbers, aligned, narrow enough."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+
+from alltrades.envs.statistics import wilson
+from alltrades.report import text
+from alltrades.report.run_files import RunFiles, read_run
+from alltrades.report.tables import plain_text, show_result, terminal_table
+from tests.alltrades.fake_run import ENVIRONMENTS, ROWS, fake_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunFiles:
+    return read_run(fake_run(tmp_path_factory.mktemp("runs") / "fake"))
+
+
+def rendered(run: RunFiles, width: int) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=True, color_system=None, highlight=False).print(
+        terminal_table(run.evaluations, run.comparison, run.advice, (40,)))
+    return stream.getvalue()
+
+
+def test_three_rows_in_plain_text_are_aligned_and_below_110_columns(run):
+    shown = plain_text(run.evaluations, run.comparison, run.advice, (40,))
+    assert shown.isascii()
+    table = shown.split("\n\n")[0].splitlines()
+    assert max(map(len, shown.splitlines())) <= 110
+    head = table[0]
+    for row in ROWS:
+        column = head.index(row)
+        for name, line in zip(ENVIRONMENTS, table[1:]):
+            result = next(r for r in run.evaluations[row].rows if r.environment == name)
+            low, high = wilson(result.successes, result.n)
+            assert line.startswith(f"{name} ")
+            assert line[column:].startswith(f"{result.successes / result.n:.2f} [{low:.2f}, {high:.2f}]")
+    assert table[1].split()[1] == "50"  # n
+
+
+def test_the_mean_the_shorter_limit_and_the_signal_are_said(run):
+    shown = plain_text(run.evaluations, run.comparison, run.advice, (40,))
+    mean, (low, high) = run.evaluations["generalist"].mean()
+    within, _ = run.evaluations["generalist"].mean(40)
+    assert re.search(rf"^mean of 10 +500 .*{mean:.3f} \[{low:.3f}, {high:.3f}\]$", shown, re.M)
+    assert re.search(rf"^mean within 40 steps .*{within:.3f} \[", shown, re.M)
+    assert "generalist*" in shown and "specialists*" not in shown and "* trained with the simulator's success signal" in shown
+
+
+def test_differences_and_advice_are_shown(run):
+    shown = plain_text(run.evaluations, run.comparison, run.advice)
+    for pair in run.comparison["pairs"]:
+        line = next(x for x in shown.splitlines() if x.startswith(f"{pair['a']} - {pair['b']}"))
+        assert f"{pair['mean']:+.3f} [{pair['interval'][0]:+.3f}, {pair['interval'][1]:+.3f}]" in line and pair["verdict"] in line
+    assert all(facts["line"] in shown for facts in run.advice.values())
+
+
+def test_different_numbers_of_episodes_stand_in_the_cells(tmp_path):
+    few, many = (read_run(fake_run(tmp_path / str(n), ENVIRONMENTS[:2], n=n, videos=False)).evaluations for n in (10, 20))
+    shown = plain_text({"few": few["generalist"], "many": many["generalist"]}, {"pairs": []})
+    assert shown.count("n=10") == 2 and shown.count("n=20") == 2
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_terminal_of_any_usual_width_shows_every_number_whole(run, width):
+    shown = rendered(run, width)
+    assert max(map(len, shown.splitlines())) <= width
+    for evaluation in run.evaluations.values():
+        for result in evaluation.rows:
+            assert text.interval(result.interval) in shown
+    for word in ("BETTER", "advice", "generalist*", "mean within 40 steps"):
+        assert word in shown
+
+
+def test_output_that_is_not_a_terminal_is_plain(run):
+    stream = io.StringIO()
+    show_result(run.evaluations, run.comparison, run.advice, (), file=stream)
+    assert stream.getvalue() == plain_text(run.evaluations, run.comparison, run.advice) + "\n"
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_comparison_alone_needs_no_evaluations(run):
+    pair = {**run.comparison["pairs"][0], "seeds": [0.1, 0.125, 0.2]}
+    shown = plain_text({}, {"pairs": [pair]}, {})
+    assert shown.startswith("paired differences") and "seeds +0.100 +0.125 +0.200" in shown and "success, 95" not in shown
+
+
+@pytest.mark.parametrize("verdicts, expected", [
+    (["BETTER", "BETTER"], "The g is better than a and b."),
+    (["BETTER", "UNDERPOWERED"], "The g is better than a, and not told apart from b by this many episodes."),
+    (["SAME", "WORSE", "SAME"], "The g is the same as a and c within 0.05, and worse than b."),
+    ([], None),
+])
+def test_the_verdict_as_a_sentence(verdicts, expected):
+    assert text.sentence([{"a": "g", "b": b, "verdict": v} for b, v in zip("abc", verdicts)], "g") == expected
+
+
+@pytest.mark.parametrize("seconds, expected", [(0.04, "0.0 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
+                                               (7500, "2 h 05 min")])
+def test_durations(seconds, expected):
+    assert text.duration(seconds) == expected
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    assert text.signed(-0.0001) == "0.000" and text.signed(0.0006) == "+0.001" and text.signed(-0.2, 2) == "-0.20"
+
+
+def test_tables_load_without_torch_plotly_or_rich():
+    code = "import sys, alltrades.report.tables; print([m for m in ('torch', 'plotly', 'rich', 'jinja2') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
