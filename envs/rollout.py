@@ -131,7 +131,7 @@ class _Scheduler:
         self.jobs, self.source, self.lanes = jobs, source, lanes
         self._hosts = [list(range(h, lanes, hosts)) for h in range(hosts)]
         kinds = len({j.environment for j in jobs})
-        self._cap = math.ceil(lanes / kinds)  # of instances, which take long to build
+        self._cap = max(1, math.ceil(len(self._hosts[0]) / kinds))  # an instance takes longer to build than to run once
         self._waiting: deque[int] = deque(range(len(jobs)))
         self._running: dict[int, int] = {}  # lane -> index of its job
         self._deaths: Counter[int] = Counter()

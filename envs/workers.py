@@ -127,7 +127,7 @@ class LaneHost:
 
     def _step(self, lane: _Lane, action: np.ndarray) -> bool:
         if lane.start.points and (point := lane.adapter.trajectory_point()) is not None:
-            lane.points.append(point)
+            lane.points.append(np.array(point))
         result = lane.adapter.step(action)
         lane.actions.append(np.array(lane.adapter.action))
         lane.rewards.append(result.reward)

@@ -66,6 +66,9 @@ class Walk(gymnasium.Env):
     def observe(self) -> np.ndarray:
         return np.concatenate([self.place, self.goal]).astype(np.float32)
 
+    def trajectory_point(self) -> np.ndarray:
+        return self.place[None]
+
 
 class Raising(Counter):
     """Raises in step 3 of seed 7."""

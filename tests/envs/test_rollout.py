@@ -148,6 +148,14 @@ def test_the_registry_gives_the_expert_where_none_is_passed(monkeypatch: pytest.
         run(jobs_of([COUNTER.id], 1, "expert"), controllers={})
 
 
+def test_positions_for_plots_stand_beside_the_observations_when_asked_for():
+    with_points, without, no_place = run([Job(WALK.id, 0, "p", points=True), Job(WALK.id, 0, "p"),
+                                          Job(COUNTER.id, 0, "p", points=True)])
+    np.testing.assert_array_equal(with_points.observations["point"][:, 0], with_points.observation[:, :2])
+    np.testing.assert_array_equal(with_points.observation, without.observation)
+    assert "point" not in without.observations and "point" not in no_place.observations
+
+
 def test_source_may_depend_on_the_job():
     episodes = run(jobs_of([COUNTER.id], 3), source=lambda job: f"teacher {job.seed}")
     assert [e.source for e in episodes] == ["teacher 0", "teacher 1", "teacher 2"]
