@@ -74,7 +74,7 @@ def success_by_limit(evaluations: Mapping[str, Evaluation]) -> Figure:
 
 def forest(pair: Mapping[str, Any]) -> Figure:
     """Paired differences of one pair: the mean first, then every environment, each with its 95 % interval."""
-    each = pair.get("per_environment", {})
+    each = pair["per_environment"]
     lines = [(f"<b>mean of {len(each)}</b>" if each else "<b>mean</b>", pair["mean"], pair["interval"], pair["verdict"]),
              *((html.escape(name), v["mean"], v["interval"], verdict(tuple(v["interval"]))) for name, v in each.items())]
     reach = max(0.1, *(abs(b) for _, _, bounds, _ in lines for b in bounds)) * 1.08
@@ -109,24 +109,23 @@ def loss_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequen
     row_of = {"specialist/scratch": "specialists", "specialist/joint_init": "specialists_joint"}
     out = []
     for kind in sorted(groups, key=lambda k: (list(titles).index(k) if k in titles else len(titles), k)):
-        traces = []
+        traces: list[dict[str, Any]] = []
         for stage in groups[kind]:
             points = [(p["step"], p["loss"]) for p in metrics[stage] if isinstance(p.get("loss"), int | float)]
             if not points:
                 continue
             points = points[::-1][:: math.ceil(len(points) / MOST_POINTS)][::-1]  # keeps the last
             row, alone = row_of.get(kind, stage.rpartition("/")[2]), kind == "policies"
-            traces.append({"type": "scatter", "mode": "lines", "name": stage.rpartition("/")[2],
-                           "x": [s for s, _ in points], "y": _short([v for _, v in points]),
+            traces.append({"type": "scatter", "name": stage.rpartition("/")[2],
+                           "mode": "lines" if len(points) > 2 else "lines+markers", "x": [s for s, _ in points], "y": _short([v for _, v in points]),
                            "line": {"color": (row_color(rows, row) if row in rows else "@ink2") + ("" if alone else "/0.55"),
                                     "width": 2 if alone else 1.2},
                            "hovertemplate": "step %{x}: %{y:.4~g}"})
         if not traces:
             continue
-        above_zero = all(v > 0 for t in traces for v in t["y"])
         values = [v for t in traces for v in t["y"]]
         scale: dict[str, Any] = {"nticks": 6}
-        if above_zero:  # labels at 1, 2, 5, or at powers of ten where there are many
+        if min(values) > 0:  # labels at 1, 2, 5, or at powers of ten where there are many
             scale = {"type": "log", "dtick": "D2" if max(values) < 100 * min(values) else 1}
         layout: dict[str, Any] = {"xaxis": _axis("step", rangemode="tozero"),
                                   "yaxis": _axis("loss", tickformat="~g", **scale)}

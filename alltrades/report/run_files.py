@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class RunFiles:
         evaluated = [r.environment for e in self.evaluations.values() for r in e.rows]
         parts: Iterable[dict[str, Any]] = (self.advice, self.trajectories, *self.weights.values(), *self.rollouts.values())
         return list(dict.fromkeys([*evaluated, *(name for part in parts for name in part)]))
+
+    def ordered(self, part: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """Items of a mapping by environment in the page's order (files are sorted by name)."""
+        order = {name: i for i, name in enumerate(self.environments)}
+        return sorted(part.items(), key=lambda item: order.get(item[0], len(order)))
 
     @property
     def limits(self) -> list[int]:

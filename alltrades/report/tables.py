@@ -137,14 +137,16 @@ class _View:
         from rich.text import Text
 
         lines, names = table_lines(self.evaluations, self.limits), row_names(self.evaluations)
-        wide = max(len(x.label) for x in lines) + 8 + sum(
-            3 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i]))) for i, name in enumerate(names))
+        wide = max(len(x.label) for x in lines) + 2 + max(len(x.n) for x in lines) + sum(
+            2 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i]))) for i, name in enumerate(names))
         table = Table(box=box.SIMPLE_HEAD, title="success, 95 % interval", title_justify="left", title_style="bold",
-                      pad_edge=False, show_edge=False)
+                      padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         table.add_column("environment", overflow="fold")
         table.add_column("n", justify="right", style="dim", no_wrap=True)
-        for name in names:
-            table.add_column(name, overflow="fold")
+        least = [max(len(part) for x in lines for part in x.cells[i] or ("",)) for i in range(len(names))]
+        fits = sum(least) + 2 * len(least) + 20 <= width  # else numbers fold too: better than cut off
+        for name, own in zip(names, least):
+            table.add_column(name, overflow="fold", min_width=own if fits else None)
         for i, line in enumerate(lines):
             cells = [Text.assemble((c[0], "bold"), " " if wide <= width else "\n", (c[1], "dim")) if c else Text("-", "dim")
                      for c in line.cells]

@@ -88,12 +88,13 @@ def _details(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
 def comparison(run: RunFiles) -> list[dict[str, Any]]:
     """Pairs with their verdict; the plots are beside them."""
     out = []
-    for pair in run.comparison.get("pairs", ()):
+    for found in run.comparison.get("pairs", ()):
+        pair = {**found, "per_environment": dict(run.ordered(found.get("per_environment", {})))}
         better, worse, n = text.tally(pair)
         out.append({"a": pair["a"], "b": pair["b"], "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
                     "interval": text.signed_interval(pair["interval"]), "pair": pair,
                     "lines": [(name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
-                              for name, v in pair.get("per_environment", {}).items()],
+                              for name, v in pair["per_environment"].items()],
                     "tally": f"interval above 0 in {better}, below 0 in {worse} of {_count(n, 'environment')}" if n else "",
                     "seeds": ", ".join(text.signed(x) for x in pair.get("seeds", ())) if len(pair.get("seeds", ())) > 1 else ""})
     return out
@@ -103,7 +104,7 @@ def advice(run: RunFiles) -> list[dict[str, str]]:
     """One line per environment with the three sources of error."""
     return [{"name": name, "line": facts["line"], "solved": "yes" if facts["line"].startswith("solved") else "",
              **{k: text.rate(facts.get(k)) for k in ("specialist_error", "distillation_gap", "auc", "ess")}}
-            for name, facts in run.advice.items()]
+            for name, facts in run.ordered(run.advice)]
 
 
 def weights(run: RunFiles) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def weights(run: RunFiles) -> list[dict[str, Any]]:
     out = []
     for row, environments in run.weights.items():
         lines = []
-        for name, facts in environments.items():
+        for name, facts in run.ordered(environments):
             balance = facts.get("moment_balance")
             lines.append({
                 "name": name, "active": bool(facts.get("active")), "auc": text.rate(facts.get("auc")), "facts": facts,
@@ -129,7 +130,7 @@ def rollouts(run: RunFiles) -> dict[str, Any] | None:
     """Pseudo-data: environment x teacher, with totals."""
     if not run.rollouts:
         return None
-    names = list(dict.fromkeys(name for part in run.rollouts.values() for name in part))
+    names = [name for name in run.environments if any(name in part for part in run.rollouts.values())]
     body = [{"name": name, "cells": [_pseudo(part.get(name)) for part in run.rollouts.values()]} for name in names]
     total = [_pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")})
              for part in run.rollouts.values()]
@@ -145,7 +146,8 @@ def _pseudo(facts: Mapping[str, int] | None) -> dict[str, str] | None:
 
 def provenance(run: RunFiles) -> dict[str, Any]:
     """Seeds, versions, machine and times."""
-    stages = run.manifest.get("stages") or {}
+    found = run.manifest.get("stages") or {}
+    stages = dict(sorted(found.items(), key=lambda item: item[1].get("finished", "")))  # the order they ran in
     seconds = {name: float(record.get("seconds") or 0) for name, record in stages.items()}
     groups: dict[str, list[str]] = {}
     for name in stages:  # a suite has a stage per specialist: one line for all of a kind
@@ -176,7 +178,7 @@ def settings_lines(run: RunFiles) -> list[tuple[str, str]]:
 def videos(run: RunFiles) -> list[dict[str, str]]:
     """Videos as data URLs."""
     out = []
-    for name, path in run.videos.items():
+    for name, path in run.ordered(run.videos):
         size, kind = path.stat().st_size, VIDEO_TYPES[path.suffix.lower()]
         fits = size <= LARGEST_VIDEO
         note = "" if fits else f"left out: {path.name} has {size / 2**20:.0f} MiB, more than {LARGEST_VIDEO // 2**20}"

@@ -50,7 +50,9 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
     stages = {"demos": 6.2, "labeled_only": 61.0, "rollouts/scratch": 35.5, "weigh/generalist": 4.0, "distill/generalist": 80.3,
               **{f"specialist/scratch/{e.replace('/', '-')}": 12.5 for e in environments}, "evaluate/generalist": 30.1}
     write(folder / "manifest.json", {
-        "version": 1, "seed": 3, "stages": {k: {"state": "done", "seconds": v} for k, v in stages.items()},
+        "version": 1, "seed": 3, "stages": {
+            k: {"state": "done", "seconds": v, "finished": f"2026-01-01T00:00:{i:02d}+00:00"}
+            for i, (k, v) in enumerate(stages.items())},
         "packages": {"alltrades": "0.1.0", "torch": "2.9.0", "numpy": "2.3.0"},
         "machine": {"cpus": 2, "platform": "Linux x86_64", "python": "3.13.0", "torch_threads": 2}})
     for stage in stages:
@@ -71,7 +73,7 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
 
 def write(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value, sort_keys=True))
 
 
 def _evaluation(row: str, rate: float, environments: tuple[str, ...], hardness: np.ndarray, start: dict[str, np.ndarray], n: int,

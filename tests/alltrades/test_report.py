@@ -77,6 +77,29 @@ def test_advice_settings_versions_seeds_and_times_are_shown(run, page):
         assert part in said, part
 
 
+def test_environments_and_stages_stand_in_the_order_of_the_run(page):
+    said = visible(page)
+    for part in ("Success ", "Advice Where", "Pseudo-data Rollouts"):
+        after = said[said.index(part):]
+        places = [after.index(name + " ") for name in ENVIRONMENTS]
+        assert places == sorted(places), part
+    stages = said[said.index("Stages "):]
+    assert stages.index("demos ") < stages.index("labeled_only ") < stages.index("rollouts/scratch ") < stages.index("evaluate/")
+
+
+def test_without_the_success_signal_the_page_says_so(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    value = json.loads((folder / "evaluation" / "generalist.json").read_text())
+    write(folder / "evaluation" / "generalist.json", value | {"used_success_signal": False})
+    said = visible(own_part(write_report(folder)))
+    assert "No row was trained with the simulator's success signal." in said and "Without it" not in said
+
+
+def test_a_curve_of_one_point_is_seen():
+    ((_, figure),) = figures.loss_curves({"labeled_only": [{"step": 60, "loss": 0.1}]}, ["labeled_only"])
+    assert "markers" in figure.traces[0]["mode"]
+
+
 def test_the_page_asks_for_nothing_from_a_network(run):
     page = own_part(write_report(run))
     assert "default-src 'none'" in page  # the browser refuses what plotly's code might ask for
@@ -197,7 +220,7 @@ def test_the_forest_puts_every_interval_where_it_is(run):
     pair = json.loads((run / "comparison.json").read_text())["pairs"][0]
     figure = figures.forest(pair)
     assert len(figure.traces) == 1 + len(ENVIRONMENTS)
-    for trace, facts in zip(figure.traces, [pair, *pair["per_environment"].values()]):
+    for trace, facts in zip(figure.traces, [pair, *pair["per_environment"].values()], strict=True):
         (x,) = trace["x"]
         assert [x - trace["error_x"]["arrayminus"][0], x + trace["error_x"]["array"][0]] == pytest.approx(facts["interval"])
         low, high = figure.layout["xaxis"]["range"]
@@ -238,7 +261,8 @@ def test_every_plot_is_drawn_in_a_browser_without_a_script_error(run, tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on PATH: apt-get install chromium")
 def test_the_page_fits_a_telephone_and_a_desk(run, tmp_path):
     write_report(run, tmp_path / "report.html")
-    frames = "".join(f'<iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>' for width in (390, 1280))
+    frames = "".join(f'<iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>'
+                     for width in (390, 1280))
     (tmp_path / "frames.html").write_text(frames + """<script>
         setTimeout(() => {
           for (const frame of document.querySelectorAll("iframe")) {
