@@ -117,7 +117,7 @@ def test_instances_of_an_environment_are_bounded_and_reused():
     toys.Surroundings.built = 0
     around = toys.spec(toys.Surroundings, "toy/around", obs_dim=4, max_steps=3)
     specs = {**SPECS, around.id: around}
-    jobs = [Job(name, s, "p") for s in range(10) for name in (around.id, COUNTER.id)]
+    jobs = [Job(name, s, "p") for name in (around.id, COUNTER.id) for s in range(10)]  # all of one first: it wants 4
     list(rollout(jobs, specs, {"p": NoisyController(4)}, lanes=4))
     assert toys.Surroundings.built == 2  # 4 lanes, 2 environments
 

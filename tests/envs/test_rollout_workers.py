@@ -145,13 +145,13 @@ def test_an_interrupt_in_the_parent_ends_the_workers():
                      progress=interrupt))
 
 
-def test_workers_start_light_single_threaded_and_deaf_to_interrupts():
+def test_workers_start_light_single_threaded_and_deaf_to_interrupts(monkeypatch: pytest.MonkeyPatch):
     around = toys.spec(toys.Surroundings, "toy/around", obs_dim=4)
-    before = os.environ.get("OMP_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     (episode,) = rollout([Job(around.id, 0, "p")], {around.id: around}, {"p": NoisyController(1)}, workers=1, lanes=1)
     torch_imported, threads, ignored, built = episode.observation[0]
     assert (torch_imported, threads, ignored, built) == (0, 1, 1, 1)
-    assert os.environ.get("OMP_NUM_THREADS") == before
+    assert os.environ["OMP_NUM_THREADS"] == "3"  # the parent keeps its own
 
 
 def test_more_workers_than_lanes_start_no_idle_process():
