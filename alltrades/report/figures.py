@@ -117,7 +117,8 @@ def loss_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequen
             points = points[::-1][:: math.ceil(len(points) / MOST_POINTS)][::-1]  # keeps the last
             row, alone = row_of.get(kind, stage.rpartition("/")[2]), kind == "policies"
             traces.append({"type": "scatter", "name": stage.rpartition("/")[2],
-                           "mode": "lines" if len(points) > 2 else "lines+markers", "x": [s for s, _ in points], "y": _short([v for _, v in points]),
+                           "mode": "lines" if len(points) > 2 else "lines+markers",
+                           "x": [s for s, _ in points], "y": _short([v for _, v in points]),
                            "line": {"color": (row_color(rows, row) if row in rows else "@ink2") + ("" if alone else "/0.55"),
                                     "width": 2 if alone else 1.2},
                            "hovertemplate": "step %{x}: %{y:.4~g}"})
