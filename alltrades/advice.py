@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,11 +61,11 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
     """Diagnosis of the row "generalist" in every environment, as plain data."""
     s = pipeline.s
     settings = s.distill
-    stores = {kind: pipeline.rollouts_path(kind) for kind in settings.teachers}
+    stores: dict[str, Path] = {kind: pipeline.rollouts_path(kind) for kind in settings.teachers}
     demos = pipeline.demos()
     rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
     weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / stages.slug(i)) for i in pipeline.ids}
-    teachers = {k: stages.load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
+    teachers: dict[str, stages.Policies] = {k: stages.load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
     generalist = stages.load_policies(pipeline.policy_path("generalist"), pipeline.specs, s.device)[pipeline.ids[0]]
     rows = stages.unlabelled_rows(settings, demos, rollouts, weights, teachers)
     statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}

@@ -150,7 +150,7 @@ class Pipeline:
 
     def distill(self, row: str, settings: DistillSettings) -> None:
         s = self.s
-        stores = {kind: self.rollouts_path(kind) for kind in settings.teachers}
+        stores: dict[str, Path] = {kind: self.rollouts_path(kind) for kind in settings.teachers}
         inputs = self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
         weights_path = self.dir.path / "weights" / row
         seed = stages.stage_seed(s.seed, f"distill/{row}")
@@ -168,7 +168,7 @@ class Pipeline:
         def train(progress: Progress) -> None:
             rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
             weights = {i: WeightResult.load(weights_path / stages.slug(i)) for i in self.ids}
-            teachers = {k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
+            teachers: dict[str, stages.Policies] = {k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
             stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers,
                            self.policy_path("labeled_only"), self.policy_path(row), self.work(f"distill/{row}"), seed,
                            self.log(f"distill/{row}"), progress.update)
@@ -220,7 +220,7 @@ class Pipeline:
     def run(self) -> RunResult:
         rows = self.s.evaluation.rows
         distillations = self.s.distillations()
-        teachers = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
+        teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
         kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(ROW_OF_KIND.get(r) == k for r in rows)]
         self.collect()
         initial = any(d.init == "labeled_only" for d in distillations.values())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
@@ -73,7 +74,8 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
     for k, spec in enumerate(specs):
         if int((have == spec.id).sum()) >= episodes:
             continue
-        kept, tried, step = [], 0, max(4, episodes)
+        kept: list[Episode] = []
+        tried, step = 0, max(4, episodes)
         while len(kept) < episodes:
             if tried >= attempts * episodes:
                 raise UserError(f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; expected {episodes} "
@@ -296,7 +298,7 @@ def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, se
     found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
     for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes):
         if "point" in episode.observations:
-            found[episode.environment].append(episode.observations["point"][:, 0].round(4).tolist())
+            found[episode.environment].append(episode.observations["point"][:, 0].astype(float).round(4).tolist())
     return found
 
 

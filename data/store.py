@@ -145,8 +145,8 @@ class EpisodeStore:
             "observation_dim": [e.observation.shape[1] for e in episodes],
             "action_dim": [0 if e.actions is None else e.actions.shape[1] for e in episodes],
             "has_actions": [e.actions is not None for e in episodes]}
-        for name, value in columns.items():
-            _extend(self._group[f"meta/{name}"], first, np.array(value, dtype=COLUMNS[name]))
+        for name, column in columns.items():
+            _extend(self._group[f"meta/{name}"], first, np.array(column, dtype=COLUMNS[name]))
         _extend(self._group["meta/episode_ends"], first, start + np.cumsum(lengths))
         self._commit = self._commit | names | {"episodes": last, "steps": stop}
         self._write_commit()

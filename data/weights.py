@@ -98,7 +98,8 @@ class WeightResult:
         facts = json.loads((folder / "weights.json").read_text())
         for name in ("auc_interval", "moment_balance"):
             facts[name] = None if facts[name] is None else tuple(facts[name])
-        return cls(**load_file(folder / "weights.safetensors"), **facts)
+        rows: dict[str, Any] = load_file(folder / "weights.safetensors")
+        return cls(**rows, **facts)
 
 
 def base_measure(steps: Steps, keep: np.ndarray | None = None) -> np.ndarray:

@@ -82,7 +82,8 @@ def fit_normalizer(
     else:
         mean, std = np.nan_to_num(padded_obs), np.maximum(np.nan_to_num(obs_std), 0.1 * pooled_std)
     scale = np.where(std < MIN_STD, 1.0, std)
-    for d in np.flatnonzero((pooled_std < MIN_STD) & here.any(0)):
+    for still in np.flatnonzero((pooled_std < MIN_STD) & here.any(0)):
+        d = int(still)
         notes.append(f"observation[{d}] hardly moves in the demonstrations (deviation {pooled_std[d]:.1e}); not scaled")
     out.obs_mean.copy_(torch.from_numpy(np.where(here, mean, 0.0)))
     out.obs_scale.copy_(torch.from_numpy(np.where(here, scale, 1.0)))

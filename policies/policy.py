@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,11 @@ class EnvironmentInfo:
     def of(cls, spec: EnvSpec) -> EnvironmentInfo:
         return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
                    spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate)
+
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
 
 
 @dataclass
@@ -203,8 +209,7 @@ class DiffusionPolicy(nn.Module):
             version = text["format_version"]
             if version > FORMAT_VERSION:
                 raise UserError(f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade alltrades")
-            infos = [EnvironmentInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()})
-                     for e in text["environments"]]
+            infos = [EnvironmentInfo.from_json(e) for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
             state = load_file(folder / "model.safetensors", device=device)
         except FileNotFoundError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,7 +19,7 @@ from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
 
-Loss = Callable[[DiffusionPolicy, Batch, "torch.Generator", object], Tensor]
+Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
 SMALL = 500_000  # parameters below which a second thread costs more than it brings
 Log = Callable[[int, dict[str, float]], None]
 
