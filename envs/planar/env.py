@@ -14,10 +14,8 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from alltrades.envs.planar.model import EFFECTOR_RADIUS, OBSTACLE_RADIUS, SUBSTEPS, PlanarParams, model_xml
+from alltrades.envs.planar.model import OBS_DIM, SUBSTEPS, TASKS, PlanarParams, model_xml
 
-OBS_DIM = 16
-TASKS = ("reach", "push", "obstacle", "drawer")
 TOLERANCE = {"reach": 0.03, "push": 0.05, "obstacle": 0.04, "drawer": 0.0}  # m
 SIZE = 0.45  # half width of the area that starts and goals are drawn from
 
@@ -27,8 +25,10 @@ class PlanarEnv(gymnasium.Env):
 
     Args:
         task: "reach" (two-link arm), "push" (a puck to a goal), "obstacle" (around it, left or right), "drawer" (reach behind
-            a handle and pull it out).
+            a handle and pull it out at least as far as wanted).
         params: dynamics, visibility of the goal, mirrored goal.
+
+    Raises ValueError for an unknown task.
     """
 
     def __init__(self, task: str, params: PlanarParams | None = None) -> None:
@@ -50,8 +50,9 @@ class PlanarEnv(gymnasium.Env):
 
     # ---- gymnasium -----------------------------------------------------------------------------------------------
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start of `seed`."""
-        rng = np.random.default_rng(seed)
+        """Start of `seed`: a pure function of it, and the same for mirrored parameters."""
+        super().reset(seed=seed)
+        rng = self.np_random
         mujoco.mj_resetData(self.model, self.data)
         {"reach": self._start_reach, "push": self._start_push, "obstacle": self._start_obstacle,
          "drawer": self._start_drawer}[self.task](rng)
@@ -84,12 +85,12 @@ class PlanarEnv(gymnasium.Env):
 
     def _start_reach(self, rng: np.random.Generator) -> None:
         reach = sum(self.params.links)
-        while True:  # both the shown and the mirrored goal lie in the same half annulus
+        while True:  # the half annulus is symmetric in x: a mirrored goal can be reached too
             angle, radius = rng.uniform(0.15, math.pi - 0.15), rng.uniform(0.45, 0.92) * reach
             self.qpos[:2] = rng.uniform(0.4, math.pi - 0.9), rng.uniform(0.5, 2.2)
             self._set_goal(radius * math.cos(angle), radius * math.sin(angle) - 0.5)
             x, y, _, _ = self._arm_state()
-            if math.hypot(self.goal[0] - x, self.goal[1] - y) > 0.2:
+            if math.hypot(self.shown[0] - x, self.shown[1] - y) > 0.2:
                 return
 
     def _start_push(self, rng: np.random.Generator) -> None:
@@ -97,7 +98,7 @@ class PlanarEnv(gymnasium.Env):
             ex, ey, gx, gy = rng.uniform(-SIZE, SIZE, 4)
             px, py = rng.uniform(-0.28, 0.28, 2)
             self._set_goal(gx, gy)
-            if math.hypot(px - ex, py - ey) > 0.15 and math.hypot(self.goal[0] - px, self.goal[1] - py) > 0.15:
+            if math.hypot(px - ex, py - ey) > 0.15 and math.hypot(gx - px, gy - py) > 0.15:
                 break
         self.qpos[:4] = ex, ey, px, py
 
@@ -112,7 +113,9 @@ class PlanarEnv(gymnasium.Env):
         self._home = (rng.uniform(-0.35, 0.35), rng.uniform(0.05, 0.3))
         self.qpos[2:4] = self._home
         self.wanted = rng.uniform(0.12, 0.3)
-        self._set_goal(self._home[0] * self._sign, self._home[1] - self.wanted)
+        x, y = self._home
+        self.shown = (x, y - self.wanted)
+        self.goal = (x, y - self._sign * self.wanted)
 
     # ---- observation ---------------------------------------------------------------------------------------------
     def _arm_state(self) -> tuple[float, float, float, float]:
@@ -135,7 +138,7 @@ class PlanarEnv(gymnasium.Env):
         return (bb * u - ab * v) / det, (aa * v - ab * u) / det
 
     def _look(self) -> tuple[np.ndarray, dict[str, Any], float]:
-        """Observation, info, and the distance left (m)."""
+        """Observation (16,), info, and the distance left (m)."""
         gx, gy = self.goal
         sx, sy = self.shown
         task, extra = self.task, (0.0, 0.0)
@@ -154,7 +157,7 @@ class PlanarEnv(gymnasium.Env):
                 left = math.hypot(gx - ox, gy - oy)
             else:
                 extra = (self._home[1] - oy, self.wanted)
-                left = max(0.0, self.wanted - extra[0])
+                left = max(0.0, self.wanted - self._sign * extra[0])
         observation = np.array((ex, ey, ux, uy, ox, oy, wx, wy, sx, sy, ox - ex, oy - ey, sx - ox, sy - oy, *extra), np.float32)
         info: dict[str, Any] = {"success": left <= self._tolerance}
         if not self.params.goal_visible:
@@ -164,5 +167,3 @@ class PlanarEnv(gymnasium.Env):
             observation[15] = 0.0
         return observation, info, left
 
-
-CLEARANCE = OBSTACLE_RADIUS + EFFECTOR_RADIUS  # centre distance at which the effector touches the obstacle

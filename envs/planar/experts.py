@@ -6,8 +6,14 @@ import math
 
 import numpy as np
 
-from alltrades.envs.planar.env import CLEARANCE
-from alltrades.envs.planar.model import EFFECTOR_RADIUS, HANDLE_HALF_LENGTH, HANDLE_RADIUS, PUCK_RADIUS, PlanarParams
+from alltrades.envs.planar.model import (
+    CLEARANCE,
+    EFFECTOR_RADIUS,
+    HANDLE_HALF_LENGTH,
+    HANDLE_RADIUS,
+    PUCK_RADIUS,
+    PlanarParams,
+)
 
 TOUCH = EFFECTOR_RADIUS + PUCK_RADIUS  # centre distance of effector and puck in contact
 GAIN = 8.0  # command per metre left
@@ -35,6 +41,9 @@ class PlanarExpert:
             x, y = _push(effector, thing, goal)
         elif self.task == "obstacle":
             x, y = _around(effector, thing, goal, self.side)
+        elif self.params.mirror:  # pushing in is pulling out, seen in a mirror on the x axis
+            x, y = _pull((o[0], -o[1]), (o[4], -o[5]))
+            y = -y
         else:
             x, y = _pull(effector, thing)
         return np.array((min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))), dtype=np.float32)

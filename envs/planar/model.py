@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from alltrades.data.errors import UserError
+
+TASKS = ("reach", "push", "obstacle", "drawer")
+OBS_DIM = 16
 EFFECTOR_RADIUS = 0.03  # m
 PUCK_RADIUS = 0.05
 OBSTACLE_RADIUS = 0.12
+CLEARANCE = OBSTACLE_RADIUS + EFFECTOR_RADIUS  # centre distance at which the effector touches the obstacle
 HANDLE_HALF_LENGTH = 0.07
 HANDLE_RADIUS = 0.015
 TIMESTEP = 0.01  # s
@@ -25,7 +31,10 @@ class PlanarParams:
         object_mass, object_damping: of the puck or the drawer.
         links: lengths of the arm's links, m.
         goal_visible: whether the observation shows the goal.
-        mirror: the task's real goal is the shown one with x negated: equal observations, other expert.
+        mirror: the real goal is the shown one with x negated, and the drawer is pushed in instead of pulled out: the start of
+            a seed is the same bit for bit, the expert does something else.
+
+    Raises UserError for masses, lengths, gains or speeds that no simulation can have.
     """
 
     speed: float = 0.6
@@ -37,6 +46,23 @@ class PlanarParams:
     links: tuple[float, float] = (0.4, 0.4)
     goal_visible: bool = True
     mirror: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "gain", "mass", "object_mass"):
+            _require(name, getattr(self, name), positive=True)
+        for name in ("damping", "object_damping"):
+            _require(name, getattr(self, name), positive=False)
+        if len(self.links) != 2:
+            raise UserError(f"planar parameter links has {len(self.links)} entries; expected the lengths of two links in m; "
+                            "give two positive numbers")
+        for length in self.links:
+            _require("links", length, positive=True)
+
+
+def _require(name: str, value: float, positive: bool) -> None:
+    if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
+        raise UserError(f"planar parameter {name} is {value}; expected a finite number {'> 0' if positive else '>= 0'}; "
+                        "change it")
 
 
 def model_xml(task: str, p: PlanarParams) -> str:
@@ -80,7 +106,8 @@ def _scene(task: str, p: PlanarParams) -> str:
         return f'<body name="object" mocap="true"><geom type="sphere" size="{OBSTACLE_RADIUS}"/></body>'
     if task == "drawer":
         half = HANDLE_HALF_LENGTH
-        slides = (f'<joint type="slide" axis="1 0 0" range="0 0.0001" limited="false" damping="1e6"/>'
+        # The first joint is only there to place the handle at a start: its damping holds it in x from then on.
+        slides = (f'<joint type="slide" axis="1 0 0" damping="1e6"/>'
                   f'<joint type="slide" axis="0 1 0" damping="{p.object_damping}"/>')
         return (f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" size="{HANDLE_RADIUS}" '
                 f'mass="{p.object_mass}"/></body>')

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from alltrades.envs.planar.env import OBS_DIM, PlanarEnv
+from alltrades.data.errors import UserError, nearest
 from alltrades.envs.planar.experts import PlanarExpert
-from alltrades.envs.planar.model import PlanarParams
+from alltrades.envs.planar.model import OBS_DIM, TASKS, PlanarParams
 from alltrades.envs.spec import EnvSpec
 
 MAX_STEPS = {"reach": 80, "push": 160, "obstacle": 100, "drawer": 120}
@@ -21,16 +22,30 @@ VARIANTS: dict[str, tuple[str, PlanarParams]] = {
     "push-hidden": ("push", PlanarParams(goal_visible=False)),
     "push-mirror": ("push", PlanarParams(mirror=True)),
     "obstacle": ("obstacle", PlanarParams()),
+    "obstacle-mirror": ("obstacle", PlanarParams(mirror=True)),
     "drawer": ("drawer", PlanarParams()),
+    "drawer-mirror": ("drawer", PlanarParams(mirror=True)),
     "drawer-stiff": ("drawer", PlanarParams(object_damping=14.0)),
 }
 
 
+def make(task: str, params: PlanarParams) -> Any:
+    """Build the environment; MuJoCo is imported here, so that listing the family does not need it."""
+    from alltrades.envs.planar.env import PlanarEnv
+
+    return PlanarEnv(task, params)
+
+
 def planar_spec(env_id: str, task: str, params: PlanarParams | None = None) -> tuple[EnvSpec, PlanarExpert]:
-    """Specification and expert of a planar task with your own parameters: `envs.registry.register(*planar_spec(...))`."""
+    """Specification and expert of a planar task with your own parameters: `envs.registry.register(*planar_spec(...))`.
+
+    Raises UserError for an unknown task.
+    """
+    if task not in TASKS:
+        raise UserError(f"there is no planar task '{task}'{nearest(task, list(TASKS))}; expected one of {', '.join(TASKS)}; "
+                        "call planar_spec(env_id, task, params)")
     params = params or PlanarParams()
-    make = partial(PlanarEnv, task, params)
-    spec = EnvSpec(env_id, make, OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
+    spec = EnvSpec(env_id, partial(make, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
     return spec, PlanarExpert(task, params)
 
 
