@@ -13,6 +13,9 @@ from alltrades.data.errors import UserError
 from alltrades.policies.guard import REASONS, ActionGuard
 
 
+BATCH = 8
+
+
 class ActingPolicy(Protocol):
     """What a controller needs of a policy; `DiffusionPolicy` has it."""
 
@@ -30,35 +33,35 @@ class ActingPolicy(Protocol):
 class Controller:
     """One policy, `lanes` independent episodes.
 
-    The policy is always called with all lanes in one batch, whether or not they ask: results of a matrix product may
-    depend on the batch size in the last bit, and an episode must not depend on its neighbours. Each lane has its own
-    noise generator, which advances only when the lane asks.
+    The policy is always called with `batch` rows, padded where fewer lanes ask, several times where more do: results of a
+    matrix product may depend on the batch size in the last bit, and an episode must not depend on its neighbours. Each lane
+    has its own noise generator, which advances only when the lane asks.
 
     Simulation: `begin(lane, ...)`, then `plan` with the new frames of the lanes that need a chunk. Deployment:
     `reset(...)`, then `act` at every control step.
 
     Args:
         policy: moves to evaluation mode where it has one.
-        lanes: batch size of every policy call.
+        lanes: independent episodes.
+        batch: rows of every policy call, at most `lanes`. Small enough that a few lanes do not pay for all, large enough to
+            share the reading of the weights.
         guard: True for the action box (and rate, where one is defined) of each environment, False for none, or one
             guard that holds for every environment.
     """
 
-    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard = True) -> None:
-        if lanes < 1:
-            raise ValueError(f"lanes = {lanes}; expected at least 1")
-        self.policy, self.lanes = policy, lanes
+    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard = True,
+                 batch: int = BATCH) -> None:
+        if lanes < 1 or batch < 1:
+            raise ValueError(f"lanes = {lanes}, batch = {batch}; expected at least 1")
+        self.policy, self.lanes, self.batch = policy, lanes, min(batch, lanes)
         if isinstance(policy, torch.nn.Module):
             policy.eval()
         self._shared = guard if isinstance(guard, ActionGuard) else None
         self._guarded = bool(guard) if self._shared is None else True
         self._guards: dict[int, ActionGuard] = {}
         self._device = _device(policy)
-        # the tensors share memory with the arrays
         self._window = np.zeros((lanes, policy.history, policy.obs_dim), dtype=np.float32)
         self._environment = np.zeros(lanes, dtype=np.int64)
-        self._window_tensor = torch.from_numpy(self._window)
-        self._environment_tensor = torch.from_numpy(self._environment)
         self._idle = torch.Generator()  # rows that do not ask draw from here
         self._generators = [torch.Generator() for _ in range(lanes)]
         self._begun = [False] * lanes
@@ -103,19 +106,26 @@ class Controller:
             self._check(lane, new)
         for lane, new in arrays.items():
             self._push(lane, new)
-        generators = [g if lane in frames else self._idle for lane, g in enumerate(self._generators)]
-        window, environment = self._window_tensor, self._environment_tensor
-        if self._device.type != "cpu":
-            window, environment = window.to(self._device), environment.to(self._device)
-        chunk = self.policy.act(window, environment, generators)  # (lanes, horizon, A)
-        actions = chunk[:, : self.policy.execute].float().cpu().numpy()  # (lanes, execute, A)
         out: dict[int, np.ndarray] = {}
-        for lane in frames:
-            mine = actions[lane, :, : self._action_dims[lane]]  # (execute, A_env)
-            mine = self._guard(int(self._environment[lane]))(mine, self._last[lane]) if self._guarded else mine.copy()
-            self._last[lane] = mine[-1]
-            out[lane] = mine
+        asking = list(frames)
+        for start in range(0, len(asking), self.batch):
+            lanes = asking[start: start + self.batch]
+            for lane, actions in zip(lanes, self._call(lanes)):
+                mine = actions[:, : self._action_dims[lane]]  # (execute, A_env)
+                mine = self._guard(int(self._environment[lane]))(mine, self._last[lane]) if self._guarded else mine.copy()
+                self._last[lane] = mine[-1]
+                out[lane] = mine
         return out
+
+    def _call(self, lanes: list[int]) -> np.ndarray:
+        """One policy call for at most `batch` lanes -> (batch, execute, A); rows beyond the lanes repeat the first."""
+        padding = self.batch - len(lanes)
+        rows = lanes + [lanes[0]] * padding
+        generators = [self._generators[lane] for lane in lanes] + [self._idle] * padding
+        window = torch.from_numpy(self._window[rows]).to(self._device)
+        environment = torch.from_numpy(self._environment[rows]).to(self._device)
+        chunk = self.policy.act(window, environment, generators)  # (batch, horizon, A)
+        return chunk[:, : self.policy.execute].float().cpu().numpy()
 
     def _check(self, lane: int, new: np.ndarray) -> None:
         if not 0 <= lane < self.lanes or not self._begun[lane]:

@@ -115,18 +115,21 @@ def test_a_plan_has_the_executed_actions_in_the_dimensions_of_the_environment() 
     np.testing.assert_array_equal(out[2][:, [0, 2]], [[-3, 1], [-2, 1], [-1, 1], [0, 1]])
 
 
-def test_the_policy_is_always_called_with_every_lane_and_only_asking_lanes_draw_noise() -> None:
+@pytest.mark.parametrize(("batch", "calls"), [(8, 5), (3, 5), (2, 7), (1, 8)])
+def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(batch: int, calls: int) -> None:
     policy = Recorder()
-    controller = Controller(policy, lanes=3)
+    controller = Controller(policy, lanes=3, batch=batch)
     for lane in range(3):
         controller.begin(lane, SMALL, seed=100 + lane)
     frame = np.zeros((1, 2), dtype=np.float32)
     asked: list[list[int]] = [[0, 1, 2], [1], [1], [0], [2, 0]]
     for lanes in asked:
         controller.plan({lane: frame for lane in lanes})
-    assert all(w.shape == (3, 3, 5) for w in policy.windows)
+    rows = min(batch, 3)
+    assert len(policy.windows) == calls and all(w.shape == (rows, 3, 5) for w in policy.windows)
+    groups = [lanes[i: i + rows] for lanes in asked for i in range(0, len(lanes), rows)]
     for lane in range(3):
-        drawn = [noise[lane] for noise, lanes in zip(policy.noise, asked) if lane in lanes]
+        drawn = [noise[group.index(lane)] for noise, group in zip(policy.noise, groups) if lane in group]
         own = policy_generator(100 + lane)
         assert drawn == [float(torch.rand((), generator=own)) for _ in drawn]
 
