@@ -115,7 +115,7 @@ def test_a_plan_has_the_executed_actions_in_the_dimensions_of_the_environment() 
     np.testing.assert_array_equal(out[2][:, [0, 2]], [[-3, 1], [-2, 1], [-1, 1], [0, 1]])
 
 
-@pytest.mark.parametrize(("batch", "calls"), [(8, 5), (3, 5), (2, 7), (1, 8)])
+@pytest.mark.parametrize(("batch", "calls"), [(8, 5), (3, 5), (2, 6), (1, 8)])
 def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(batch: int, calls: int) -> None:
     policy = Recorder()
     controller = Controller(policy, lanes=3, batch=batch)
