@@ -58,8 +58,8 @@ class TrainingData:
             cumulative[block] = i + share / share[-1]
         self.cumulative = cumulative
         self.windows = WindowIndex(steps.ends, history, horizon)
-        self.observation = torch.from_numpy(_pad(steps.observation, obs_dim))
-        self.action = torch.from_numpy(_pad(steps.action, action_dim))
+        self.observation = torch.from_numpy(_fit(steps.observation, obs_dim))
+        self.action = torch.from_numpy(_fit(steps.action, action_dim))
         self.weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.hold_end = hold_end
         self.labels = None if labels is None else torch.from_numpy(labels)
@@ -94,12 +94,13 @@ class TrainingData:
         return self.gather(rows), rows
 
 
-def _pad(x: np.ndarray, width: int) -> np.ndarray:
-    x = np.ascontiguousarray(x, dtype=np.float32)
+def _fit(x: np.ndarray, width: int) -> np.ndarray:
+    """Columns to a policy's size: zeros are added, or the padding of larger environments is cut off."""
+    x = np.ascontiguousarray(x[:, :width], dtype=np.float32)
     return x if x.shape[1] == width else np.pad(x, ((0, 0), (0, width - x.shape[1])))
 
 
 def windows_of(steps: Steps, rows: np.ndarray, history: int, obs_dim: int) -> Tensor:
     """Observation windows (B, history, D) of given rows."""
     index = WindowIndex(steps.ends, history, 1).take(rows).obs_index
-    return torch.from_numpy(_pad(steps.observation, obs_dim)[index])
+    return torch.from_numpy(_fit(steps.observation, obs_dim)[index])

@@ -131,3 +131,11 @@ def test_held_out_selection_stops_before_overfitting():
     fresh = replace(fresh, action=rng.uniform(-1, 1, fresh.action.shape).astype(np.float32))
     assert held_out_loss(fit.policy, demonstration_data(fresh, fit.policy, False), 0) < held_out_loss(
         last.policy, demonstration_data(fresh, last.policy, False), 0)
+
+
+def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
+    small, large = make_steps("a", obs_dim=2, action_dim=1), make_steps("b", obs_dim=5, action_dim=3)
+    both = Steps.concatenate([small, large])
+    data = TrainingData(both, ["a"], 1, 4, 2, 1)
+    batch, rows = data.batch(16, 0, 0)
+    assert np.array_equal(batch.window[:, 0].numpy(), small.observation[rows]) and batch.action.shape == (16, 4, 1)
