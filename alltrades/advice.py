@@ -65,7 +65,8 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
     demos = pipeline.demos()
     rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
     weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / stages.slug(i)) for i in pipeline.ids}
-    teachers: dict[str, stages.Policies] = {k: stages.load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
+    teachers: dict[str, stages.Policies] = {
+        k: stages.load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
     generalist = stages.load_policies(pipeline.policy_path("generalist"), pipeline.specs, s.device)[pipeline.ids[0]]
     rows = stages.unlabelled_rows(settings, demos, rollouts, weights, teachers)
     statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}

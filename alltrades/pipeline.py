@@ -168,7 +168,8 @@ class Pipeline:
         def train(progress: Progress) -> None:
             rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
             weights = {i: WeightResult.load(weights_path / stages.slug(i)) for i in self.ids}
-            teachers: dict[str, stages.Policies] = {k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
+            teachers: dict[str, stages.Policies] = {
+                k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
             stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers,
                            self.policy_path("labeled_only"), self.policy_path(row), self.work(f"distill/{row}"), seed,
                            self.log(f"distill/{row}"), progress.update)

@@ -16,7 +16,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult, estimate_weights
 from alltrades.envs import registry
-from alltrades.envs.evaluation import Evaluation, evaluate
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate
 from alltrades.envs.rollout import Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
@@ -29,6 +29,7 @@ from alltrades.policies.training import Trainer
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
 
 Each = Callable[[int, int], None]  # (done, total)
+TOGETHER = 2  # environments rolled out at a time where each has its own policy
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
 
 
@@ -197,28 +198,39 @@ def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller
     return controllers, keys
 
 
+def groups_of(policies: Policies, specs: Sequence[EnvSpec]) -> list[list[EnvSpec]]:
+    """Environments to roll out together: all that one policy serves, or a few at a time where each has its own policy.
+
+    A policy call costs nearly the same for one lane as for eight: lanes of few environments fill the calls of their policies.
+    """
+    size = len(specs) if len({id(p) for p in policies.values()}) == 1 else TOGETHER
+    return [list(specs[i: i + size]) for i in range(0, len(specs), size)]
+
+
 def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
                   rollouts: RolloutSettings, purpose: str = "rollout", each: Each | None = None) -> None:
-    """Roll every environment's policy out; episodes are ordered by index, then environment, and appended as they end.
+    """Roll every environment's policy out; episodes are ordered by group, index, environment, and appended in that order.
 
     A store that exists is continued: episode i depends on its index only.
     """
     digests = {name: p.digest() for name, p in policies.items()}
     store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
-    jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), s.id) for i in range(episodes) for s in specs]
     controllers, keys = controllers_of(policies, rollouts.lanes)
-    jobs = [Job(j.environment, j.seed, keys[j.environment]) for j in jobs]
-    done, buffer = len(store), []
-    for episode in rollout(jobs[done:], {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(),
-                           lanes=rollouts.lanes, source=teacher):
-        buffer.append(episode)
-        if len(buffer) == 32:
-            store.append(buffer)
-            done, buffer = done + len(buffer), []
-        if each is not None:
-            each(done + len(buffer), len(jobs))
-    if buffer:
+    first, total = 0, episodes * len(specs)
+    for group in groups_of(policies, specs):
+        jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id]) for i in range(episodes) for s in group]
+        done = min(len(jobs), max(0, len(store) - first))
+        buffer: list[Episode] = []
+        for episode in rollout(jobs[done:], {s.id: s for s in group}, {keys[s.id]: controllers[keys[s.id]] for s in group},
+                               workers=rollouts.worker_count(), lanes=rollouts.lanes, source=teacher):
+            buffer.append(episode)
+            if len(buffer) == 32:
+                store.append(buffer)
+                buffer = []
+            if each is not None:
+                each(len(store) + len(buffer), total)
         store.append(buffer)
+        first += len(jobs)
 
 
 def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
@@ -307,7 +319,18 @@ def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settin
                  each: Each | None = None) -> Evaluation:
     """Success of a row on the common evaluation starts."""
     controllers, keys = controllers_of(policies, settings.rollout.lanes)
-    return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
-                    workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes, progress=each,
-                    used_success_signal=used_success_signal)
+    rows: tuple[EnvironmentResult, ...] = ()
+    total = settings.evaluation.episodes * len(specs)
+    for group in groups_of(policies, specs):
+        before = settings.evaluation.episodes * len(rows)
+
+        def report(done: int, _: int, before: int = before) -> None:
+            if each is not None:
+                each(before + done, total)
+
+        found = evaluate(name, {keys[s.id]: controllers[keys[s.id]] for s in group}, {s.id: s for s in group}, keys,
+                         settings.evaluation.episodes, settings.evaluation.seed, workers=settings.rollout.worker_count(),
+                         lanes=settings.rollout.lanes, used_success_signal=used_success_signal, progress=report)
+        rows += found.rows
+    return Evaluation(name, rows, used_success_signal)
 

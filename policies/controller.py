@@ -12,7 +12,6 @@ from torch import Tensor
 from alltrades.data.errors import UserError
 from alltrades.policies.guard import REASONS, ActionGuard
 
-
 BATCH = 8
 
 

@@ -44,10 +44,10 @@ class EnvironmentInfo:
         return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
                    spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate)
 
-
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**fields)
 
 
 @dataclass

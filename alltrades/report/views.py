@@ -22,7 +22,7 @@ def bar(rate: float, bounds: tuple[float, float]) -> dict[str, str]:
 
 def header(run: RunFiles) -> dict[str, Any]:
     """The verdict, and one tile per row."""
-    tiles = []
+    tiles: list[dict[str, Any]] = []
     for i, (name, evaluation) in enumerate(run.evaluations.items()):
         mean, bounds = evaluation.mean()
         tiles.append({"name": name, "color": i % ROW_COLORS, "mean": text.rate(mean, 3), "interval": text.interval(bounds, 3),
