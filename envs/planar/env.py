@@ -16,7 +16,7 @@ import numpy as np
 
 from alltrades.envs.planar.model import OBS_DIM, SUBSTEPS, TASKS, PlanarParams, model_xml
 
-TOLERANCE = {"reach": 0.03, "push": 0.05, "obstacle": 0.04, "drawer": 0.0}  # m
+TOLERANCE = {"reach": 0.03, "push": 0.06, "obstacle": 0.04, "drawer": 0.0}  # m
 SIZE = 0.45  # half width of the area that starts and goals are drawn from
 
 
@@ -94,13 +94,15 @@ class PlanarEnv(gymnasium.Env):
                 return
 
     def _start_push(self, rng: np.random.Generator) -> None:
+        # The effector starts before the puck and the goal lies beyond it: goals in every direction need about 100
+        # demonstrations to clone, these need 40.
         while True:
-            ex, ey, gx, gy = rng.uniform(-SIZE, SIZE, 4)
-            px, py = rng.uniform(-0.28, 0.28, 2)
-            self._set_goal(gx, gy)
-            if math.hypot(px - ex, py - ey) > 0.15 and math.hypot(gx - px, gy - py) > 0.15:
+            ex, px, gx = rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.3), rng.uniform(-0.35, 0.35)
+            ey, py, gy = rng.uniform(-0.5, -0.3), rng.uniform(-0.1, 0.1), rng.uniform(0.2, 0.5)
+            if math.hypot(gx - px, gy - py) > 0.15:
                 break
         self.qpos[:4] = ex, ey, px, py
+        self._set_goal(gx, gy)
 
     def _start_obstacle(self, rng: np.random.Generator) -> None:
         self.qpos[:2] = rng.uniform(-0.3, 0.3), rng.uniform(-0.5, -0.32)

@@ -17,6 +17,7 @@ from alltrades.envs.planar.model import (
 
 TOUCH = EFFECTOR_RADIUS + PUCK_RADIUS  # centre distance of effector and puck in contact
 GAIN = 8.0  # command per metre left
+PUSH_DRIVE = 0.4  # largest command while pushing: a puck slips off a fast effector within one open-loop chunk
 
 
 class PlanarExpert:
@@ -58,24 +59,24 @@ def _towards(a: tuple[float, float], b: tuple[float, float], least: float = 0.0)
 
 
 def _push(e: tuple[float, float], p: tuple[float, float], g: tuple[float, float]) -> tuple[float, float]:
-    """Get behind the puck, seen from the goal, then push along the line; go back behind when it slips off."""
+    """Circle the puck to the side opposite the goal, then push along the line to it; blended, so that it is smooth."""
     gx, gy = g[0] - p[0], g[1] - p[1]
     distance = math.hypot(gx, gy) + 1e-9
     ux, uy = gx / distance, gy / distance  # towards the goal
     rx, ry = e[0] - p[0], e[1] - p[1]
-    along, across = rx * ux + ry * uy, rx * -uy + ry * ux  # effector in the puck's frame
-    if along < -0.6 * TOUCH and abs(across) < 0.35 * TOUCH:
-        drive = min(1.0, max(0.35, GAIN * distance))
-        fix = -14.0 * across
-        return drive * ux - fix * uy, drive * uy + fix * ux
-    if along > -TOUCH and abs(across) < TOUCH + 0.035:  # beside or before it: out to the side first, then back
-        side = 1.0 if across >= 0 else -1.0
-        out, back = (1.0, -0.4 if along < TOUCH + 0.02 and abs(across) > TOUCH else 0.0)
-        return back * ux - side * out * uy, back * uy + side * out * ux
-    if along > -TOUCH - 0.01:
-        return -ux, -uy
-    aim = (p[0] - (TOUCH + 0.03) * ux, p[1] - (TOUCH + 0.03) * uy)
-    return _towards(e, aim, least=0.2)
+    radius = math.hypot(rx, ry) + 1e-9
+    along, across = rx * ux + ry * uy, ry * ux - rx * uy  # effector in the puck's frame
+    angle = math.atan2(across, -along)  # 0 exactly behind the puck
+    behind, aside = math.cos(angle), math.sin(angle)
+    turn, hold = -math.tanh(2.5 * angle), min(1.0, max(-1.0, 12.0 * (TOUCH + 0.03 - radius)))
+    circle_x = turn * (aside * ux - behind * uy) + hold * rx / radius  # along the circle, and onto it
+    circle_y = turn * (aside * uy + behind * ux) + hold * ry / radius
+    drive, fix = min(PUSH_DRIVE, max(0.25, 6.0 * distance)), -10.0 * across
+    push_x, push_y = drive * ux - fix * uy, drive * uy + fix * ux
+    share = min(1.0, max(0.0, 10.0 * (behind - 0.85)))  # of pushing: none over 32 degrees off the line, all under 18
+    x, y = share * push_x + (1 - share) * circle_x, share * push_y + (1 - share) * circle_y
+    size = max(1.0, math.hypot(x, y))
+    return x / size, y / size
 
 
 def _around(e: tuple[float, float], o: tuple[float, float], g: tuple[float, float], side: float) -> tuple[float, float]:

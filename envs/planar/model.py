@@ -10,7 +10,7 @@ from alltrades.data.errors import UserError
 TASKS = ("reach", "push", "obstacle", "drawer")
 OBS_DIM = 16
 EFFECTOR_RADIUS = 0.03  # m
-PUCK_RADIUS = 0.05
+PUCK_RADIUS = 0.08
 OBSTACLE_RADIUS = 0.12
 CLEARANCE = OBSTACLE_RADIUS + EFFECTOR_RADIUS  # centre distance at which the effector touches the obstacle
 HANDLE_HALF_LENGTH = 0.07

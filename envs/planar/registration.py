@@ -10,7 +10,7 @@ from alltrades.envs.planar.experts import PlanarExpert
 from alltrades.envs.planar.model import OBS_DIM, TASKS, PlanarParams
 from alltrades.envs.spec import EnvSpec
 
-MAX_STEPS = {"reach": 80, "push": 160, "obstacle": 100, "drawer": 120}
+MAX_STEPS = {"reach": 80, "push": 200, "obstacle": 100, "drawer": 120}
 DEFAULT = ("reach", "reach-long", "push", "push-heavy", "obstacle", "drawer")
 VARIANTS: dict[str, tuple[str, PlanarParams]] = {
     "reach": ("reach", PlanarParams()),
