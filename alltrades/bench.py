@@ -28,22 +28,10 @@ def measure(what: str, names: Sequence[str], seconds: float) -> Iterator[str]:
 def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Control steps per second of `env.step` under random actions, without a policy, on one core."""
     from alltrades.envs import registry
+    from alltrades.envs.speed import measure_speed
 
     for spec in registry.resolve(list(names)):
-        env = spec.make()
-        rng = np.random.default_rng(0)
-        actions = rng.uniform(spec.action_low, spec.action_high, size=(256, spec.action_dim)).astype(np.float32)
-        steps, episode, spent = 0, 0, 0.0
-        while spent < seconds:
-            env.reset(seed=episode)
-            start = time.perf_counter()
-            for i in range(spec.max_steps):
-                if (result := env.step(actions[i % 256]))[2] or result[3]:
-                    break
-            spent += time.perf_counter() - start
-            steps, episode = steps + i + 1, episode + 1
-        env.close()
-        yield f"{spec.id}: {steps / spent:,.0f} control steps/s on one core ({steps} steps)"
+        yield f"{spec.id}: {measure_speed(spec, seconds):,.0f} control steps/s on one core"
 
 
 def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
