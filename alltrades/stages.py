@@ -89,6 +89,7 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
                 if len(kept) == episodes:
                     break
         rates[spec.id] = {"n": tried, "successes": episodes}
+        store.set_provenance(experts=rates)  # before the episodes: a kill in between repeats both
         store.append(kept)
         if each is not None:
             each(k + 1, len(specs))

@@ -169,7 +169,6 @@ class ScoreLoss:
         rows: labelled rows of stage 2.
         teachers: for each teacher kind, its policy per environment; checked to be comparable with the generalist.
         policy: the generalist.
-        time_weight_max: clamp of the weight that converts between prediction types (velocity is singular at t = 0).
     """
 
     def __init__(self, rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], policy: DiffusionPolicy) -> None:
