@@ -273,7 +273,7 @@ def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequenc
         policy = load_policy(labeled_only, settings.device)
     else:
         policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
-    data = stage2_data(rows, policy, settings.demos.hold_end)
+    data = stage2_data(rows, policy, settings.demos.hold_end, distillation.train.symmetry)
     loss = ScoreLoss(rows, list(teachers.values()), policy) if distillation.targets == "score" else None
     objective = Linear([s.id for s in specs], distillation.preference)
     trainer = Trainer(policy, data, distillation.train, seed, objective, loss)

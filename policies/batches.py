@@ -11,6 +11,7 @@ from torch import Tensor
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
+from alltrades.envs.spec import Symmetry
 from alltrades.policies.policy import Batch
 
 
@@ -27,6 +28,7 @@ class TrainingData:
         hold_end: treat the last action as held after an episode's end, rather than masking those steps.
         labels: (L, horizon, action_dim) chunks that replace the recorded actions of some rows.
         label_of_row: (S,) index into `labels`, or -1 for the recorded actions.
+        symmetries: one per environment, or None where it has none; half of the windows of a batch are mapped.
         device: where batches are put.
 
     Memory O(S); a batch costs O(B log S).
@@ -35,7 +37,7 @@ class TrainingData:
     def __init__(self, steps: Steps, environments: Sequence[str], history: int, horizon: int, obs_dim: int, action_dim: int,
                  probability: np.ndarray | None = None, weight: np.ndarray | None = None, hold_end: bool = False,
                  labels: np.ndarray | None = None, label_of_row: np.ndarray | None = None,
-                 device: str | torch.device = "cpu") -> None:
+                 symmetries: Sequence[Symmetry | None] = (), device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         count = len(steps.observation)
         position = {name: k for k, name in enumerate(environments)}
@@ -64,6 +66,7 @@ class TrainingData:
         self.hold_end = hold_end
         self.labels = None if labels is None else torch.from_numpy(labels)
         self.label_of_row = label_of_row
+        self.symmetries = {k: _Map(s, obs_dim, action_dim) for k, s in enumerate(symmetries) if s is not None}
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present."""
@@ -90,8 +93,33 @@ class TrainingData:
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
         """Batch number `step` and its rows."""
-        rows = self.rows(size, np.random.default_rng([seed, step]))
-        return self.gather(rows), rows
+        rng = np.random.default_rng([seed, step])
+        rows = self.rows(size, rng)
+        batch = self.gather(rows)
+        for k, image in self.symmetries.items():
+            chosen = (self.environment[rows] == k) & (rng.random(size) < 0.5)
+            image.apply(batch, torch.from_numpy(np.flatnonzero(chosen)).to(self.device))
+        return batch, rows
+
+
+class _Map:
+    """A symmetry in the padded sizes of a policy; padding stays 0."""
+
+    def __init__(self, symmetry: Symmetry, obs_dim: int, action_dim: int) -> None:
+        self.observation = self._padded(symmetry.observation_index, symmetry.observation_sign, symmetry.observation_offset,
+                                        obs_dim)
+        self.action = self._padded(symmetry.action_index, symmetry.action_sign, symmetry.action_offset, action_dim)
+
+    @staticmethod
+    def _padded(index: Sequence[int], sign: Sequence[float], offset: Sequence[float], size: int) -> tuple[Tensor, Tensor, Tensor]:
+        extra = [0] * (size - len(index))
+        return torch.tensor([*index, *extra]), torch.tensor([*sign, *extra]).float(), torch.tensor([*offset, *extra]).float()
+
+    def apply(self, batch: Batch, rows: Tensor) -> None:
+        """Replace these rows (b,) of the batch by their images."""
+        for tensor, parts in ((batch.window, self.observation), (batch.action, self.action)):
+            index, sign, offset = (x.to(tensor.device) for x in parts)
+            tensor[rows] = tensor[rows][..., index] * sign + offset
 
 
 def _fit(x: np.ndarray, width: int) -> np.ndarray:

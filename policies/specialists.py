@@ -45,11 +45,12 @@ def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], nor
         return DiffusionPolicy(settings, infos, normalizer).to(device)
 
 
-def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool) -> TrainingData:
-    """Recorded actions of all demonstrations that have actions, uniform over steps."""
+def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool, symmetry: bool = False) -> TrainingData:
+    """Recorded actions of all demonstrations that have actions, uniform over steps; with `symmetry` in both forms."""
     return TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
                         policy.action_dim, probability=demos.has_actions[demos.episode_of_step].astype(float),
-                        hold_end=hold_end, device=next(policy.parameters()).device)
+                        hold_end=hold_end, symmetries=[e.symmetry for e in policy.environments] if symmetry else (),
+                        device=next(policy.parameters()).device)
 
 
 def held_out_loss(policy: DiffusionPolicy, data: TrainingData, seed: int, draws: int = 1024) -> float:
@@ -97,7 +98,7 @@ def fit_demonstrations(
         best, held_out = _select(demos, episodes, fresh(), train, seed, hold_end, each)
     offset = train.steps if held_out is not None else 0
     policy = fresh()
-    trainer = Trainer(policy, demonstration_data(demos, policy, hold_end), train, seed, total=best)
+    trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, train.symmetry), train, seed, total=best)
     trainer.fit(folder, log, None if each is None else (lambda step: each(offset + step)))
     return Fit(policy, best, held_out)
 
@@ -109,7 +110,7 @@ def _select(demos: Steps, episodes: np.ndarray, policy: DiffusionPolicy, train: 
     held = np.zeros(len(demos.environment), bool)
     held[shuffled[: max(1, len(episodes) // 5)]] = True
     used = np.isin(np.arange(len(held)), episodes)
-    trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end), train, seed)
+    trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end, train.symmetry), train, seed)
     probe = copy.deepcopy(policy).eval()
     check = demonstration_data(demos.select(used & held), probe, hold_end)
     results: list[tuple[float, int]] = []

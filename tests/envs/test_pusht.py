@@ -60,6 +60,27 @@ def test_corners_are_the_simulators_own_keypoints(adapter):
     assert np.allclose(observation[2:].reshape(8, 2), keypoints, atol=1e-3)
 
 
+def test_the_reflection_commutes_with_the_simulation(adapter):
+    image = pusht.reflection()
+    simulator = (adapter.reset(0), adapter._env)[1]
+
+    def episode(state: np.ndarray, actions: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        simulator.reset(seed=0)
+        simulator.env.agent.position, simulator.env.agent.velocity = tuple(state[:2]), (0.0, 0.0)
+        simulator.env.block.angle = state[4]  # turns about the centre of gravity, so it goes first
+        simulator.env.block.position = tuple(state[2:4])
+        return [simulator.step(a)[:2] for a in actions]
+
+    x, y, block_x, block_y, angle = start = np.array([100.0, 250.0, 250.0, 250.0, 1.0])
+    mirrored = np.array([512 - y, 512 - x, 512 - block_y, 512 - block_x, np.pi / 2 - angle])
+    moved = 0.0
+    for (o, reward), (p, other) in zip(episode(start, pushes(60)), episode(mirrored, image.action(pushes(60)))):
+        assert np.allclose(image.observation(o), p, atol=0.05)
+        assert reward == pytest.approx(other, abs=1e-3)
+        moved = max(moved, np.abs(o[2:4] - pusht.observation_from_state(start[None])[0, 2:4]).max())
+    assert moved > 10  # the block was pushed
+
+
 def test_published_starts_are_drawn_by_the_published_formula(adapter):
     spec = registry.get(pusht.ID)
     assert spec.evaluation_seed is not None and spec.evaluation_seed(4) == 100_004

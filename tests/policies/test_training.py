@@ -6,6 +6,7 @@ import torch
 
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
+from alltrades.envs.spec import Symmetry
 from alltrades.policies.batches import TrainingData
 from alltrades.policies.objectives import Linear
 from alltrades.policies.settings import TrainSettings
@@ -43,6 +44,33 @@ def test_restored_average_keeps_its_counter(tmp_path):
     assert second.restore(tmp_path) and second.step == 7
     assert second.ema.count == first.ema.count == 7
     assert second.ema.current_decay() == first.ema.current_decay()
+
+
+FLIP = Symmetry((1, 0, 2), (-1.0, -1.0, 1.0), (0.5, 0.5, 0.0), (1, 0), (-1.0, -1.0), (0.25, 0.25))
+
+
+def test_half_of_the_windows_are_shown_as_their_image_where_an_environment_has_a_symmetry():
+    infos = [replace(info("a"), symmetry=FLIP), info("b", obs_dim=5, action_dim=3)]
+    policy = make_policy(infos)
+    steps = Steps.concatenate([make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1)])
+    data = demonstration_data(steps, policy, False, symmetry=True)
+    batch, rows = data.batch(512, 0, 0)
+    plain = data.gather(rows)
+    changed = (batch.window != plain.window).any(dim=2).any(dim=1)
+    assert not changed[batch.environment == 1].any()
+    assert 80 < changed.sum() < 176  # of 256
+    here = changed.numpy()
+    expected = FLIP.observation(plain.window.numpy()[here][..., :3])
+    assert np.allclose(batch.window.numpy()[here][..., :3], expected, atol=1e-6)
+    assert np.allclose(batch.action.numpy()[here][..., :2], FLIP.action(plain.action.numpy()[here][..., :2]), atol=1e-6)
+    assert (batch.window[..., 3:][batch.environment == 0] == 0).all() and (batch.action[..., 2:][batch.environment == 0] == 0).all()
+    kept = ~here
+    assert torch.equal(batch.window[kept], plain.window[kept]) and torch.equal(batch.action[kept], plain.action[kept])
+
+
+def test_a_symmetry_must_undo_itself():
+    with pytest.raises(ValueError, match="involution"):
+        Symmetry((1, 2, 0), (1.0,) * 3, (0.0,) * 3, (0,), (1.0,), (0.0,))
 
 
 def test_learning_rate_is_one_cycle():
