@@ -18,6 +18,7 @@ from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, paired_difference
+from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.progress import Progress
@@ -46,6 +47,7 @@ class Pipeline:
 
     def __init__(self, settings: RunSettings, rundir: RunDir, tracker: Tracker) -> None:
         self.s, self.dir, self.tracker = settings, rundir, tracker
+        self.crew = Crew(settings.rollout.worker_count())
         self.specs, self.left_out = stages.resolve(settings)
         self.ids = [spec.id for spec in self.specs]
         self.base = {"seed": settings.seed, "environments": {s.id: [s.digest(), s.max_steps] for s in self.specs}}
@@ -144,7 +146,7 @@ class Pipeline:
         def body(progress: Progress) -> None:
             policies = stages.load_policies(self.teacher_path(kind), self.specs, s.device)
             stages.rollout_store(policies, self.specs, episodes, stages.stage_seed(s.seed, f"rollouts/{kind}"), kind, path,
-                                 s.rollout, each=lambda done, total: progress.update(done))
+                                 s.rollout, crew=self.crew, each=lambda done, total: progress.update(done))
 
         self.stage(f"rollouts/{kind}", key, [path], body, episodes * len(self.specs), "episode")
 
@@ -189,7 +191,7 @@ class Pipeline:
         def body(progress: Progress) -> None:
             policies = stages.load_policies(self.policy_path(row), self.specs, s.device)
             used = _training(self.policy_path(row)).get("used_success_signal", False)
-            result = stages.evaluate_row(row, policies, self.specs, s, used, lambda done, total: progress.update(done))
+            result = stages.evaluate_row(row, policies, self.specs, s, used, self.crew, lambda done, total: progress.update(done))
             self.dir.write_json(f"evaluation/{row}.json", result.to_json())
 
         self.stage(f"evaluate/{row}", key, [out], body, s.evaluation.episodes * len(self.specs), "episode")
@@ -201,7 +203,7 @@ class Pipeline:
 
         def body(progress: Progress) -> None:
             found = {row: stages.trajectories(stages.load_policies(self.policy_path(row), self.specs, s.device), self.specs,
-                                              DRAWN, s.seed, s.rollout) for row in rows}
+                                              DRAWN, s.seed, s.rollout, self.crew) for row in rows}
             self.dir.write_json("trajectories.json", {i: {row: found[row][i] for row in rows} for i in self.ids})
 
         key = {"policies": {row: _policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN}
@@ -271,7 +273,9 @@ def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[s
         tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
                           project=settings.tracking.project)
         try:
-            result = Pipeline(settings, rundir, tracker).run()
+            pipeline = Pipeline(settings, rundir, tracker)
+            with pipeline.crew:
+                result = pipeline.run()
         finally:
             tracker.finish()
         if settings.report:

@@ -17,10 +17,10 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult, estimate_weights
 from alltrades.envs import registry
 from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate
-from alltrades.envs.rollout import Job, rollout
+from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
-from alltrades.policies.controller import Controller
+from alltrades.policies.controller import BATCH, Controller
 from alltrades.policies.distillation import ScoreLoss, Stage2, label_rows, stage2_data, stage2_rows
 from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
@@ -29,7 +29,6 @@ from alltrades.policies.training import Trainer
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
 
 Each = Callable[[int, int], None]  # (done, total)
-TOGETHER = 2  # environments rolled out at a time where each has its own policy
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
 
 
@@ -193,45 +192,37 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> 
 
 
 def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller], dict[str, str]]:
-    """One controller per distinct policy, and the controller's key for each environment."""
-    keys = {name: f"{id(policy)}" for name, policy in policies.items()}
-    controllers = {keys[name]: Controller(policy, lanes) for name, policy in policies.items()}
-    return controllers, keys
+    """One controller per distinct policy, and the controller's key for each environment.
 
-
-def groups_of(policies: Policies, specs: Sequence[EnvSpec]) -> list[list[EnvSpec]]:
-    """Environments to roll out together: all that one policy serves, or a few at a time where each has its own policy.
-
-    A policy call costs nearly the same for one lane as for eight: lanes of few environments fill the calls of their policies.
+    Lanes are spread over environments: where each has its own policy, few lanes ask one policy at a time, and its calls
+    have fewer rows.
     """
-    size = len(specs) if len({id(p) for p in policies.values()}) == 1 else TOGETHER
-    return [list(specs[i: i + size]) for i in range(0, len(specs), size)]
+    keys = {name: f"{id(policy)}" for name, policy in policies.items()}
+    batch = max(1, min(BATCH, lanes // len(set(keys.values()))))
+    return {keys[name]: Controller(policy, lanes, batch=batch) for name, policy in policies.items()}, keys
 
 
 def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
-                  rollouts: RolloutSettings, purpose: str = "rollout", each: Each | None = None) -> None:
-    """Roll every environment's policy out; episodes are ordered by group, index, environment, and appended in that order.
+                  rollouts: RolloutSettings, purpose: str = "rollout", crew: Crew | None = None,
+                  each: Each | None = None) -> None:
+    """Roll every environment's policy out; episodes are ordered by index, then environment, and appended in that order.
 
     A store that exists is continued: episode i depends on its index only.
     """
     digests = {name: p.digest() for name, p in policies.items()}
     store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
     controllers, keys = controllers_of(policies, rollouts.lanes)
-    first, total = 0, episodes * len(specs)
-    for group in groups_of(policies, specs):
-        jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id]) for i in range(episodes) for s in group]
-        done = min(len(jobs), max(0, len(store) - first))
-        buffer: list[Episode] = []
-        for episode in rollout(jobs[done:], {s.id: s for s in group}, {keys[s.id]: controllers[keys[s.id]] for s in group},
-                               workers=rollouts.worker_count(), lanes=rollouts.lanes, source=teacher):
-            buffer.append(episode)
-            if len(buffer) == 32:
-                store.append(buffer)
-                buffer = []
-            if each is not None:
-                each(len(store) + len(buffer), total)
-        store.append(buffer)
-        first += len(jobs)
+    jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id]) for i in range(episodes) for s in specs]
+    buffer: list[Episode] = []
+    for episode in rollout(jobs[len(store):], {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(),
+                           lanes=rollouts.lanes, source=teacher, crew=crew):
+        buffer.append(episode)
+        if len(buffer) == 32:
+            store.append(buffer)
+            buffer = []
+        if each is not None:
+            each(len(store) + len(buffer), len(jobs))
+    store.append(buffer)
 
 
 def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
@@ -303,13 +294,14 @@ def uses_success(distillation: DistillSettings) -> bool:
     return distillation.weights.kind in ("success", "success*ratio")
 
 
-def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int,
-                 rollouts: RolloutSettings) -> dict[str, list[list[list[float]]]]:
+def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, rollouts: RolloutSettings,
+                 crew: Crew | None = None) -> dict[str, list[list[list[float]]]]:
     """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing else uses."""
     controllers, keys = controllers_of(policies, rollouts.lanes)
     jobs = [Job(s.id, episode_seed(seed, "selection", s.id, i), keys[s.id], points=True) for i in range(episodes) for s in specs]
     found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
-    for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes):
+    for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes,
+                           crew=crew):
         if "point" in episode.observations:
             found[episode.environment].append(episode.observations["point"][:, 0].astype(float).round(4).tolist())
     return found
@@ -317,21 +309,9 @@ def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, se
 
 # ---- measurement -------------------------------------------------------------------------------------------------
 def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
-                 each: Each | None = None) -> Evaluation:
+                 crew: Crew | None = None, each: Each | None = None) -> Evaluation:
     """Success of a row on the common evaluation starts."""
     controllers, keys = controllers_of(policies, settings.rollout.lanes)
-    rows: tuple[EnvironmentResult, ...] = ()
-    total = settings.evaluation.episodes * len(specs)
-    for group in groups_of(policies, specs):
-        before = settings.evaluation.episodes * len(rows)
-
-        def report(done: int, _: int, before: int = before) -> None:
-            if each is not None:
-                each(before + done, total)
-
-        found = evaluate(name, {keys[s.id]: controllers[keys[s.id]] for s in group}, {s.id: s for s in group}, keys,
-                         settings.evaluation.episodes, settings.evaluation.seed, workers=settings.rollout.worker_count(),
-                         lanes=settings.rollout.lanes, used_success_signal=used_success_signal, progress=report)
-        rows += found.rows
-    return Evaluation(name, rows, used_success_signal)
-
+    return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
+                    workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
+                    used_success_signal=used_success_signal, crew=crew, progress=each)

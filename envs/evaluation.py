@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.errors import UserError
-from alltrades.envs.rollout import Job, LaneController, rollout
+from alltrades.envs.rollout import Crew, Job, LaneController, rollout
 from alltrades.envs.seeding import evaluation_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.statistics import Paired, bootstrap_mean, paired, wilson
@@ -87,7 +87,7 @@ class Evaluation:
 def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mapping[str, EnvSpec],
              policy_of_env: Mapping[str, str], episodes: int, root_seed: int, *, workers: int = 0, lanes: int = 32,
              used_success_signal: bool = False, digests: Mapping[str, str] | None = None,
-             experts: Mapping[str, Any] | None = None,
+             experts: Mapping[str, Any] | None = None, crew: Crew | None = None,
              progress: Callable[[int, int], None] | None = None) -> Evaluation:
     """Run `episodes` evaluation starts of every environment.
 
@@ -96,7 +96,7 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
         root_seed: root of the evaluation starts (see `evaluation_seeds`); equal roots mean equal starts.
         used_success_signal: whether training saw the simulator's success signal; recorded.
         digests: policy digest of every environment, recorded; default: those of the controllers' policies.
-        workers, lanes, experts, progress: see `rollout`.
+        workers, lanes, experts, crew, progress: see `rollout`.
 
     Raises UserError for fewer than one episode and environments without a policy, and what `rollout` raises.
     """
@@ -111,7 +111,7 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
     jobs = [Job(s, seeds[s][i], policy_of_env[s]) for i in range(episodes) for s in specs]
     found: dict[str, list[Outcome]] = {s: [] for s in specs}  # not the episodes: those of a large suite fill the memory
     for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, experts=experts,
-                           progress=progress):
+                           crew=crew, progress=progress):
         found[episode.environment].append((episode.seed, episode.first_success, episode.return_,
                                            float(episode.rewards.max())))
     return Evaluation(name, tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),

@@ -51,7 +51,7 @@ class LaneController(Protocol):
 
 def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], *,
             workers: int = 0, lanes: int = 32, source: str | Callable[[Job], str] = "policy",
-            experts: Mapping[str, Any] | None = None,
+            experts: Mapping[str, Any] | None = None, crew: Crew | None = None,
             progress: Callable[[int, int], None] | None = None) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs.
 
@@ -63,26 +63,28 @@ def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapp
         lanes: episodes in flight, whatever the number of workers.
         source: the episodes' source column, or a function of the job.
         experts: experts by environment; default: the registry's. An expert with memory needs `reset(seed)`.
+        crew: processes kept from one rollout to the next, in place of `workers` new ones.
         progress: called with (episodes finished, all).
 
     Raises UserError for jobs that cannot run; while it runs, EnvironmentFailure when an environment or its expert
     raises, and RuntimeError when workers keep dying. Closing the generator ends the workers.
     """
     jobs = list(jobs)
+    workers = workers if crew is None else crew.workers
     _check(jobs, specs, controllers, lanes, workers)
     used = {name: specs[name] for name in dict.fromkeys(j.environment for j in jobs)}
     taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
     found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
-    return _run(jobs, used, found, controllers, min(workers, lanes), lanes, source, progress)
+    return _run(jobs, used, found, controllers, crew, min(workers, lanes), lanes, source, progress)
 
 
 def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, Any],
-         controllers: Mapping[str, LaneController], workers: int, lanes: int, source: str | Callable[[Job], str],
-         progress: Callable[[int, int], None] | None) -> Generator[Episode, None, None]:
+         controllers: Mapping[str, LaneController], kept: Crew | None, workers: int, lanes: int,
+         source: str | Callable[[Job], str], progress: Callable[[int, int], None] | None) -> Generator[Episode, None, None]:
     if not jobs:
         return
-    scheduler = _Scheduler(jobs, lanes, max(1, workers), source)
-    crew = _Crew(workers)
+    crew = kept or Crew(workers)
+    scheduler = _Scheduler(jobs, lanes, max(1, crew.workers), source)
     finished: dict[int, Episode] = {}
     handed, done = 0, 0
     try:
@@ -121,7 +123,8 @@ def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, An
             for host in crew.idle():  # jobs held back by the look-ahead bound, or given up by a dead worker
                 crew.send(host, scheduler.fill(host, controllers, handed))
     finally:
-        crew.close()
+        if kept is None or handed < len(jobs):  # episodes that nobody waits for are still running
+            crew.close()
 
 
 class _Scheduler:
@@ -180,20 +183,35 @@ class _Scheduler:
         return commands
 
 
-class _Crew:
-    """The hosts: this process, or worker processes. A host that was sent commands is busy until it replied."""
+class Crew:
+    """The hosts of a rollout: worker processes, or with 0 workers this process.
+
+    A crew that is kept (`with Crew(2) as crew: rollout(..., crew=crew)`) spares later rollouts the start of the processes
+    and the building of environments. It works for one rollout at a time. A host that was sent commands is busy until it
+    replied.
+    """
 
     def __init__(self, workers: int) -> None:
-        self._count = workers
+        self.workers = workers
         self._local: LaneHost | None = None
         self._workers: list[Worker] = []
         self._pending: list[Command] = []
         self._busy = [False] * max(1, workers)
 
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def start(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
-        if self._count == 0:
-            self._local = LaneHost(specs, experts)
-        for _ in range(self._count):
+        """Make the hosts ready for these environments; those that run already learn what is new to them."""
+        if self.workers == 0:
+            self._local = self._local or LaneHost({}, {})
+            self._local.learn(specs, experts)
+        for worker in self._workers:
+            worker.learn(specs, experts)
+        while len(self._workers) < self.workers:
             self._workers.append(Worker(specs, experts))
             self._workers[-1].start()  # in the list already: an interrupt here leaves no process behind
 
@@ -236,9 +254,12 @@ class _Crew:
         self._workers[host].restart(cause)
 
     def close(self) -> None:
+        """End the processes and close the environments; a later start begins anew."""
         if self._local is not None:
             self._local.close()
         close_all(self._workers)
+        self._local, self._workers, self._pending = None, [], []
+        self._busy = [False] * len(self._busy)
 
 
 def _check(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], lanes: int,

@@ -26,6 +26,7 @@ from alltrades.envs.spec import EnvSpec
 
 EXPERT = "expert"  # policy key of jobs whose expert runs beside the environment
 START_TRIES = 2
+IDLE = 64  # environments that a host keeps built for later rollouts
 PATIENCE = 2.0  # seconds that workers get to end by themselves
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -72,9 +73,22 @@ class LaneHost:
     """
 
     def __init__(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-        self.specs, self.experts = specs, experts
+        self.specs, self.experts = dict(specs), dict(experts)
         self._lanes: dict[int, _Lane] = {}
         self._free: dict[str, list[EnvAdapter]] = {}
+
+    def learn(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+        """Add environments and experts, between rollouts; idle instances that they replace are closed.
+
+        So are those of other environments where more than `IDLE` have gathered.
+        """
+        crowded = sum(map(len, self._free.values())) > IDLE
+        for name in list(self._free):
+            if (name in specs and specs[name] != self.specs.get(name)) or (crowded and name not in specs):
+                for adapter in self._free.pop(name):
+                    adapter.close()
+        self.specs.update(specs)
+        self.experts.update(experts)
 
     def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Carry out one command per lane; replies in the same order.
@@ -154,7 +168,7 @@ class LaneHost:
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:
-    """Main function of a worker process: (kind, value) messages out, lists of commands in, None to end."""
+    """Main function of a worker process: (kind, value) messages out; lists of commands in, pickled news, None to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     host = None
     try:
@@ -165,6 +179,9 @@ def _serve(pipe: Connection, payload: bytes) -> None:
             return
         pipe.send(("ready", None))
         while (commands := pipe.recv()) is not None:
+            if isinstance(commands, bytes):
+                host.learn(*pickle.loads(commands))
+                continue
             try:
                 replies = host.run(commands)
             except (EnvironmentFailure, UserError) as failure:
@@ -192,6 +209,7 @@ class Worker:
     """
 
     def __init__(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
+        self._specs, self._experts = dict(specs), dict(experts)
         self._payload = _pickled(specs, experts)
         self.failed_starts = 0
         self._prepare()
@@ -209,10 +227,23 @@ class Worker:
         finally:
             self._child.close()  # the worker's death then shows as the end of the pipe
 
+    def learn(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
+        """Tell the process of environments and experts that are not those it has."""
+        new = {k: v for k, v in specs.items() if self._specs.get(k) != v}
+        taught = {k: v for k, v in experts.items() if self._experts.get(k) is not v}
+        if new or taught:
+            self._specs.update(new)
+            self._experts.update(taught)
+            self._payload = _pickled(self._specs, self._experts)
+            self._send(_pickled(new, taught))
+
     def send(self, commands: Sequence[Command]) -> None:
         """Give the lanes of this worker something to do; a death shows when receiving."""
+        self._send(commands)
+
+    def _send(self, value: Any) -> None:
         try:
-            self.pipe.send(commands)
+            self.pipe.send(value)
         except OSError:
             pass
 

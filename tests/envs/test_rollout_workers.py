@@ -19,7 +19,7 @@ import torch
 from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
 from alltrades.envs.adapter import EnvironmentFailure
-from alltrades.envs.rollout import DEATHS, Job, rollout
+from alltrades.envs.rollout import DEATHS, Crew, Job, rollout
 from alltrades.envs.workers import START_TRIES
 from alltrades.policies.controller import Controller
 from tests.envs import rollout_toys as toys
@@ -62,6 +62,28 @@ def test_episodes_of_a_diffusion_policy_are_bit_equal_for_any_number_of_workers(
     assert len({e.actions.tobytes() for e in here}) == len(here)
     for workers in (1, 2, 3):
         assert_same(here, diffusion_episodes(workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_kept_crew_runs_one_rollout_after_another_with_equal_bits(workers: int):
+    jobs = [Job(name, seed, "p") for seed in range(6) for name in (COUNTER.id, WALK.id)]
+    other = [Job(LONG.id, seed, "p") for seed in range(5)]
+    whole, rest = (list(rollout(x, SPECS, {"p": NoisyController(4)}, lanes=4)) for x in (jobs, other))
+    slower = toys.spec(partial(toys.Counter, period=9))
+    assert slower.id == COUNTER.id
+    with Crew(workers) as crew:
+        def again(jobs: list[Job], specs: dict = SPECS) -> list[Episode]:
+            return list(rollout(jobs, specs, {"p": NoisyController(4)}, lanes=4, crew=crew))
+
+        assert_same(whole, again(jobs))
+        children = {p.pid for p in multiprocessing.active_children()}
+        assert_same(rest, again(other))  # an environment that it had not seen
+        changed = again([Job(COUNTER.id, 0, "p")], {**SPECS, COUNTER.id: slower})
+        assert [len(e) for e in changed] == [9]  # one of the same name takes the place of the first
+        assert_same(whole, again(jobs))
+        assert {p.pid for p in multiprocessing.active_children()} == children and len(children) == workers
+        next(rollout(jobs, SPECS, {"p": NoisyController(4)}, lanes=4, crew=crew))  # abandoned while episodes run
+        assert_same(whole, again(jobs))
 
 
 def test_a_killed_worker_is_replaced_and_its_episodes_run_again(tmp_path: Path):
