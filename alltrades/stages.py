@@ -16,7 +16,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult, estimate_weights
 from alltrades.envs import registry
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate
+from alltrades.envs.evaluation import Evaluation, evaluate
 from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
@@ -135,7 +135,8 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
     infos = [EnvironmentInfo.of(s) for s in specs]
     normalizer = make_normalizer(demos, infos, settings.policy)
     fit = fit_demonstrations(demos, infos, normalizer, settings.policy, settings.labeled_only, seed,
-                             hold_end=settings.demos.hold_end, folder=work, log=log, each=each, device=settings.device)
+                             hold_end=settings.demos.hold_end, symmetries={s.id: s.symmetries for s in specs}, folder=work,
+                             log=log, each=each, device=settings.device)
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "used_success_signal": False})
 
 
@@ -147,12 +148,13 @@ def train_specialist(settings: RunSettings, spec: EnvSpec, kind: str, demos: Ste
     The action scale is that of all demonstrations (`every`), so that every policy of a run predicts in the same units.
     """
     s = settings.specialist
+    symmetries = {spec.id: spec.symmetries}
     if kind == "joint_init":
         assert labeled_only is not None
         joint = load_policy(labeled_only, settings.device)
         fit = fit_demonstrations(demos, joint.environments, joint.normalizer, joint.settings, s.finetune, seed,
-                                 hold_end=settings.demos.hold_end, selection=s.selection, initial=joint, folder=work,
-                                 log=log, each=each, device=settings.device)
+                                 hold_end=settings.demos.hold_end, selection=s.selection, initial=joint,
+                                 symmetries=symmetries, folder=work, log=log, each=each, device=settings.device)
     else:
         policy_settings = settings.specialist_policy()
         shared = make_normalizer(every, [EnvironmentInfo.of(x) for x in specs], policy_settings)
@@ -165,7 +167,8 @@ def train_specialist(settings: RunSettings, spec: EnvSpec, kind: str, demos: Ste
             own.obs_mean[0].copy_(shared.obs_mean[index, : spec.obs_dim])
             own.obs_scale[0].copy_(shared.obs_scale[index, : spec.obs_dim])
         fit = fit_demonstrations(demos, [info], own, policy_settings, s.train, seed, hold_end=settings.demos.hold_end,
-                                 selection=s.selection, folder=work, log=log, each=each, device=settings.device)
+                                 selection=s.selection, symmetries=symmetries, folder=work, log=log, each=each,
+                                 device=settings.device)
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
@@ -264,7 +267,8 @@ def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequenc
         policy = load_policy(labeled_only, settings.device)
     else:
         policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
-    data = stage2_data(rows, policy, settings.demos.hold_end, distillation.train.symmetry)
+    data = stage2_data(rows, policy, settings.demos.hold_end,
+                       {s.id: s.symmetries for s in specs} if distillation.train.symmetry else None)
     loss = ScoreLoss(rows, list(teachers.values()), policy) if distillation.targets == "score" else None
     objective = Linear([s.id for s in specs], distillation.preference)
     trainer = Trainer(policy, data, distillation.train, seed, objective, loss)

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 
 from alltrades.envs.spec import EnvSpec
+from alltrades.envs.symmetry import Translation
 
 MAX_STEPS = 500
 HIDDEN = ":hidden"
@@ -29,6 +30,10 @@ MT50 = (
     "pick-place-wall-v3", "plate-slide-back-side-v3", "plate-slide-back-v3", "plate-slide-side-v3",
     "plate-slide-v3", "push-back-v3", "push-v3", "push-wall-v3", "reach-v3", "reach-wall-v3", "shelf-place-v3",
     "soccer-v3", "stick-pull-v3", "stick-push-v3", "sweep-into-v3", "sweep-v3", "window-close-v3", "window-open-v3")
+# Everything on the table moves together: hand, first and second object, now and one step ago, and the goal, in metres; not
+# in height, where the table is. Not declared where something that matters is not observed: a hidden goal, walls, bins, rails.
+TRANSLATION = Translation(((0, 1), (4, 5), (11, 12), (18, 19), (22, 23), (29, 30), (36, 37)), span=(0.1, 0.1))
+FIXED = ("wall", "bin-picking", "hammer", "plate-slide")  # parts of the names of those tasks
 
 
 class MetaWorldEnv(gymnasium.Env):
@@ -111,7 +116,8 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
     for task in MT50:
         for hidden in (False, True):
             spec = EnvSpec(f"metaworld/{task}{HIDDEN if hidden else ''}", partial(MetaWorldEnv, task, hidden), 39, 4,
-                           (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld")
+                           (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld",
+                           symmetries=() if hidden or any(part in task for part in FIXED) else (TRANSLATION,))
             out.append((spec, MetaWorldExpert(task)))
     return out
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
-from alltrades.envs.spec import EnvSpec, Symmetry
+from alltrades.envs.spec import EnvSpec
+from alltrades.envs.symmetry import Reflection
 
 if TYPE_CHECKING:
     from alltrades.data.store import EpisodeStore
@@ -41,14 +42,14 @@ def observation_from_state(state: np.ndarray) -> np.ndarray:
     return np.concatenate([state[:, :2], corners], axis=1).astype(np.float32)
 
 
-def reflection() -> Symmetry:
+def reflection() -> Reflection:
     """Mirror image about the goal's axis, the anti-diagonal x + y = 512: (x, y) -> (512 - y, 512 - x).
 
     It maps the square arena, the goal and the T (with its left and right corners exchanged) onto themselves.
     """
     partner = [int(np.abs(CORNERS - corner * (-1, 1)).sum(1).argmin()) for corner in CORNERS]
     observation = [1, 0, *(2 + 2 * p + k for p in partner for k in (1, 0))]
-    return Symmetry(tuple(observation), (-1.0,) * 18, (SIZE,) * 18, (1, 0), (-1.0, -1.0), (SIZE, SIZE))
+    return Reflection(tuple(observation), (-1.0,) * 18, (SIZE,) * 18, (1, 0), (-1.0, -1.0), (SIZE, SIZE))
 
 
 def start_of_seed(seed: int) -> np.ndarray:
@@ -160,4 +161,4 @@ def _simulator() -> type:
 def specs() -> list[tuple[EnvSpec, None]]:
     """The environment; its demonstrations are published, not scripted."""
     return [(EnvSpec(ID, PushTEnv, 18, 2, (0.0, 0.0), (SIZE, SIZE), MAX_STEPS, control_hz=10.0, extra="pusht",
-                     evaluation_seed=published_seed, import_demos=import_demos, symmetry=reflection()), None)]
+                     evaluation_seed=published_seed, import_demos=import_demos, symmetries=(reflection(),)), None)]

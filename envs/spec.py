@@ -8,40 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """An involution of the world that leaves dynamics and task as they are, such as a reflection.
-
-    The image of an observation is o'[i] = observation_sign[i] * o[observation_index[i]] + observation_offset[i], and likewise
-    for actions. Training may then show every window in both forms, see `TrainSettings.symmetry`.
-
-    Raises ValueError when the two maps do not undo themselves.
-    """
-
-    observation_index: tuple[int, ...]
-    observation_sign: tuple[float, ...]
-    observation_offset: tuple[float, ...]
-    action_index: tuple[int, ...]
-    action_sign: tuple[float, ...]
-    action_offset: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for name, apply, size in (("observation", self.observation, len(self.observation_index)),
-                                  ("action", self.action, len(self.action_index))):
-            probe = np.random.default_rng(0).standard_normal(size)
-            if not np.allclose(apply(apply(probe)), probe):
-                raise ValueError(f"the {name} map of a symmetry, applied twice, changes its argument; expected an involution")
-
-    def observation(self, x: np.ndarray) -> np.ndarray:
-        """Images of observations (..., obs_dim)."""
-        return np.asarray(self.observation_sign) * x[..., list(self.observation_index)] + np.asarray(self.observation_offset)
-
-    def action(self, x: np.ndarray) -> np.ndarray:
-        """Images of actions (..., action_dim)."""
-        return np.asarray(self.action_sign) * x[..., list(self.action_index)] + np.asarray(self.action_offset)
+from alltrades.envs.symmetry import Reflection, Symmetry
 
 
 @dataclass(frozen=True)
@@ -61,7 +28,7 @@ class EnvSpec:
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
         import_demos: converts a foreign store into episodes, where demonstrations are published rather than scripted.
-        symmetry: a reflection or the like that maps the task onto itself, used to augment training data.
+        symmetries: changes of the world under which the task stays the same; training data is augmented by them.
         version: raise it when observations or actions change meaning.
     """
 
@@ -78,7 +45,7 @@ class EnvSpec:
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
     import_demos: Callable[[Any], list[Any]] | None = None
-    symmetry: Symmetry | None = None
+    symmetries: tuple[Symmetry, ...] = ()
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -87,10 +54,18 @@ class EnvSpec:
                              f"expected action_dim = {self.action_dim}")
         if self.max_steps < 1 or self.obs_dim < 1:
             raise ValueError(f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, {self.obs_dim}")
-        if self.symmetry is not None and (len(self.symmetry.observation_index) != self.obs_dim
-                                          or len(self.symmetry.action_index) != self.action_dim):
-            raise ValueError(f"{self.id}: its symmetry maps {len(self.symmetry.observation_index)} observations and "
-                             f"{len(self.symmetry.action_index)} actions; expected {self.obs_dim} and {self.action_dim}")
+        for symmetry in self.symmetries:
+            self._check(symmetry)
+
+    def _check(self, symmetry: Symmetry) -> None:
+        if isinstance(symmetry, Reflection):
+            sizes = len(symmetry.observation_index), len(symmetry.action_index)
+            if sizes != (self.obs_dim, self.action_dim):
+                raise ValueError(f"{self.id}: a reflection of {sizes[0]} observations and {sizes[1]} actions; expected "
+                                 f"{self.obs_dim} and {self.action_dim}")
+        elif max(map(max, symmetry.positions)) >= self.obs_dim:
+            raise ValueError(f"{self.id}: a translation of observation {max(map(max, symmetry.positions))}; expected indices "
+                             f"below {self.obs_dim}")
 
     def digest(self) -> str:
         """Hash of what a policy depends on: sizes, action bounds, control rate, version (not the time limit)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
-from alltrades.envs.spec import Symmetry
+from alltrades.envs.symmetry import Reflection, Symmetry
 from alltrades.policies.policy import Batch
+
+Symmetries = Mapping[str, Sequence[Symmetry]]  # by environment id
 
 
 class TrainingData:
@@ -28,7 +30,7 @@ class TrainingData:
         hold_end: treat the last action as held after an episode's end, rather than masking those steps.
         labels: (L, horizon, action_dim) chunks that replace the recorded actions of some rows.
         label_of_row: (S,) index into `labels`, or -1 for the recorded actions.
-        symmetries: one per environment, or None where it has none; half of the windows of a batch are mapped.
+        symmetries: by environment; `batch` shows every window in a randomly chosen equivalent form.
         device: where batches are put.
 
     Memory O(S); a batch costs O(B log S).
@@ -37,7 +39,7 @@ class TrainingData:
     def __init__(self, steps: Steps, environments: Sequence[str], history: int, horizon: int, obs_dim: int, action_dim: int,
                  probability: np.ndarray | None = None, weight: np.ndarray | None = None, hold_end: bool = False,
                  labels: np.ndarray | None = None, label_of_row: np.ndarray | None = None,
-                 symmetries: Sequence[Symmetry | None] = (), device: str | torch.device = "cpu") -> None:
+                 symmetries: Symmetries | None = None, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         count = len(steps.observation)
         position = {name: k for k, name in enumerate(environments)}
@@ -66,7 +68,10 @@ class TrainingData:
         self.hold_end = hold_end
         self.labels = None if labels is None else torch.from_numpy(labels)
         self.label_of_row = label_of_row
-        self.symmetries = {k: _Map(s, obs_dim, action_dim) for k, s in enumerate(symmetries) if s is not None}
+        self.symmetries: dict[Symmetry, np.ndarray] = {}  # to (K,) bool: the environments that have it
+        for k, name in enumerate(environments):
+            for symmetry in (symmetries or {}).get(name, ()):
+                self.symmetries.setdefault(symmetry, np.zeros(len(environments), bool))[k] = True
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present."""
@@ -74,8 +79,8 @@ class TrainingData:
         found = np.searchsorted(self.cumulative, slot + rng.random(size), side="right")
         return self.order[np.minimum(found, self.bounds[slot + 1] - 1)]
 
-    def gather(self, rows: np.ndarray) -> Batch:
-        """The batch of given rows (B,)."""
+    def gather(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+        """The batch of given rows (B,), as recorded, or with `rng` augmented by symmetries."""
         window = self.windows.take(rows)
         action = self.action[torch.from_numpy(window.action_index)]  # (B, H, A)
         mask = torch.from_numpy(window.action_mask.astype(np.float32))  # (B, H)
@@ -86,8 +91,12 @@ class TrainingData:
             labelled = label >= 0
             action[labelled] = self.labels[label[labelled]]
             mask[labelled] = 1.0
+        observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, history, D)
+        if rng is not None:
+            for symmetry, members in self.symmetries.items():
+                _augment(symmetry, observation.numpy(), action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng)
         weight = torch.ones(len(rows)) if self.weight is None else torch.from_numpy(self.weight[rows])
-        batch = (self.observation[torch.from_numpy(window.obs_index)], action, mask,
+        batch = (observation, action, mask,
                  torch.from_numpy(self.environment[rows]), weight)
         return Batch(*(x.to(self.device, non_blocking=True) for x in batch))
 
@@ -95,31 +104,15 @@ class TrainingData:
         """Batch number `step` and its rows."""
         rng = np.random.default_rng([seed, step])
         rows = self.rows(size, rng)
-        batch = self.gather(rows)
-        for k, image in self.symmetries.items():
-            chosen = (self.environment[rows] == k) & (rng.random(size) < 0.5)
-            image.apply(batch, torch.from_numpy(np.flatnonzero(chosen)).to(self.device))
-        return batch, rows
+        return self.gather(rows, rng), rows
 
 
-class _Map:
-    """A symmetry in the padded sizes of a policy; padding stays 0."""
-
-    def __init__(self, symmetry: Symmetry, obs_dim: int, action_dim: int) -> None:
-        self.observation = self._padded(symmetry.observation_index, symmetry.observation_sign, symmetry.observation_offset,
-                                        obs_dim)
-        self.action = self._padded(symmetry.action_index, symmetry.action_sign, symmetry.action_offset, action_dim)
-
-    @staticmethod
-    def _padded(index: Sequence[int], sign: Sequence[float], offset: Sequence[float], size: int) -> tuple[Tensor, Tensor, Tensor]:
-        extra = [0] * (size - len(index))
-        return torch.tensor([*index, *extra]), torch.tensor([*sign, *extra]).float(), torch.tensor([*offset, *extra]).float()
-
-    def apply(self, batch: Batch, rows: Tensor) -> None:
-        """Replace these rows (b,) of the batch by their images."""
-        for tensor, parts in ((batch.window, self.observation), (batch.action, self.action)):
-            index, sign, offset = (x.to(tensor.device) for x in parts)
-            tensor[rows] = tensor[rows][..., index] * sign + offset
+def _augment(symmetry: Symmetry, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
+    """Replace these rows of windows (B, history, D) and chunks (B, H, A) by equivalent ones; padding stays 0."""
+    wide, tall = window.shape[2], action.shape[2]
+    if isinstance(symmetry, Reflection):
+        wide, tall = len(symmetry.observation_index), len(symmetry.action_index)
+    window[rows, :, :wide], action[rows, :, :tall] = symmetry.augment(window[rows, :, :wide], action[rows, :, :tall], rng)
 
 
 def _fit(x: np.ndarray, width: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch import Tensor
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult
-from alltrades.policies.batches import TrainingData, windows_of
+from alltrades.policies.batches import Symmetries, TrainingData, windows_of
 from alltrades.policies.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 
@@ -141,11 +141,12 @@ def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], 
     return Stage2(rows.steps, rows.probability, rows.weight, rows.teacher, labels, label_of_row)
 
 
-def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False, symmetry: bool = False) -> TrainingData:
+def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False,
+                symmetries: Symmetries | None = None) -> TrainingData:
     """The rows as training data of the generalist `policy`."""
     return TrainingData(rows.steps, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
                         policy.action_dim, rows.probability, rows.weight, hold_end, rows.labels, rows.label_of_row,
-                        symmetries=[e.symmetry for e in policy.environments] if symmetry else (), device=next(policy.parameters()).device)
+                        symmetries, device=next(policy.parameters()).device)
 
 
 def check_score_targets(generalist: PolicySettings, teacher: DiffusionPolicy, policy: DiffusionPolicy) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alltrades.data.errors import UserError, nearest
-from alltrades.envs.spec import EnvSpec, Symmetry
+from alltrades.envs.spec import EnvSpec
 from alltrades.policies.backbones import make_backbone
 from alltrades.policies.conditioning import Conditioner
 from alltrades.policies.normalizer import Normalizer
@@ -38,18 +38,15 @@ class EnvironmentInfo:
     control_hz: float
     max_steps: int
     max_action_rate: tuple[float, ...] | None = None
-    symmetry: Symmetry | None = None
 
     @classmethod
     def of(cls, spec: EnvSpec) -> EnvironmentInfo:
         return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
-                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate, spec.symmetry)
+                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        if fields.get("symmetry") is not None:
-            fields["symmetry"] = Symmetry(**{k: tuple(v) for k, v in fields["symmetry"].items()})
         return cls(**fields)
 
 

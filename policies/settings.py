@@ -60,6 +60,6 @@ class TrainSettings(Frozen):
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is saved")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where the processor has it")
     observation_noise: float = Field(0.0, ge=0, description="noise on normalised observations while training")
-    symmetry: bool = Field(True, description="show half of the windows as their mirror image where the environment has one")
+    symmetry: bool = Field(True, description="augment windows by the symmetries that their environments declare")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")

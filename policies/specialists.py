@@ -12,7 +12,7 @@ import torch
 
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.policies.batches import TrainingData
+from alltrades.policies.batches import Symmetries, TrainingData
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
 from alltrades.policies.settings import PolicySettings, TrainSettings
@@ -45,12 +45,12 @@ def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], nor
         return DiffusionPolicy(settings, infos, normalizer).to(device)
 
 
-def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool, symmetry: bool = False) -> TrainingData:
-    """Recorded actions of all demonstrations that have actions, uniform over steps; with `symmetry` in both forms."""
+def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool,
+                       symmetries: Symmetries | None = None) -> TrainingData:
+    """Recorded actions of all demonstrations that have actions, uniform over steps."""
     return TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
                         policy.action_dim, probability=demos.has_actions[demos.episode_of_step].astype(float),
-                        hold_end=hold_end, symmetries=[e.symmetry for e in policy.environments] if symmetry else (),
-                        device=next(policy.parameters()).device)
+                        hold_end=hold_end, symmetries=symmetries, device=next(policy.parameters()).device)
 
 
 def held_out_loss(policy: DiffusionPolicy, data: TrainingData, seed: int, draws: int = 1024) -> float:
@@ -73,7 +73,8 @@ class Fit:
 def fit_demonstrations(
     demos: Steps, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, settings: PolicySettings, train: TrainSettings,
     seed: int, *, hold_end: bool = False, selection: str = "last", initial: DiffusionPolicy | None = None,
-    folder: Path | None = None, log: Log | None = None, each: Callable[[int], None] | None = None, device: str = "cpu",
+    symmetries: Symmetries | None = None, folder: Path | None = None, log: Log | None = None,
+    each: Callable[[int], None] | None = None, device: str = "cpu",
 ) -> Fit:
     """Fit a policy to demonstrations.
 
@@ -82,6 +83,7 @@ def fit_demonstrations(
         selection: "last" keeps the last averaged weights. "holdout" trains first with a fifth of the episodes (at least
             one) held out, finds the number of steps with the lowest held-out loss, then trains on all episodes for that
             many; environments with fewer than 3 episodes use "last".
+        symmetries: of each environment; used where `train.symmetry` says so.
         initial: start from a copy of this policy (fine-tuning) instead of fresh weights.
         folder: where checkpoints are kept.
     """
@@ -93,24 +95,25 @@ def fit_demonstrations(
             return copy.deepcopy(initial).train()
         return build_policy(settings, infos, copy.deepcopy(normalizer), seed, device)
 
+    shown = symmetries if train.symmetry else None
     best, held_out = train.steps, None
     if selection == "holdout" and len(episodes) >= 3:
-        best, held_out = _select(demos, episodes, fresh(), train, seed, hold_end, each)
+        best, held_out = _select(demos, episodes, fresh(), train, seed, hold_end, shown, each)
     offset = train.steps if held_out is not None else 0
     policy = fresh()
-    trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, train.symmetry), train, seed, total=best)
+    trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, shown), train, seed, total=best)
     trainer.fit(folder, log, None if each is None else (lambda step: each(offset + step)))
     return Fit(policy, best, held_out)
 
 
 def _select(demos: Steps, episodes: np.ndarray, policy: DiffusionPolicy, train: TrainSettings, seed: int, hold_end: bool,
-            each: Callable[[int], None] | None) -> tuple[int, float]:
+            symmetries: Symmetries | None, each: Callable[[int], None] | None) -> tuple[int, float]:
     """Number of steps with the lowest loss on held-out episodes, and that loss."""
     shuffled = np.random.default_rng([seed, 77]).permutation(episodes)
     held = np.zeros(len(demos.environment), bool)
     held[shuffled[: max(1, len(episodes) // 5)]] = True
     used = np.isin(np.arange(len(held)), episodes)
-    trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end, train.symmetry), train, seed)
+    trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end, symmetries), train, seed)
     probe = copy.deepcopy(policy).eval()
     check = demonstration_data(demos.select(used & held), probe, hold_end)
     results: list[tuple[float, int]] = []

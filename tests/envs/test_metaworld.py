@@ -119,6 +119,24 @@ def test_environment_does_not_raise_beyond_its_own_limit_of_500_steps(adapters):
     assert [r.truncated for r in results] == [False] * 509 + [True]
 
 
+@pytest.mark.parametrize("task", ["pick-place-v3", "door-open-v3", "stick-push-v3"])
+def test_experts_act_alike_in_a_shifted_world(adapters, task):
+    adapter = adapters(f"metaworld/{task}")
+    expert = registry.expert(adapter.spec.id)
+    observation, _ = episode(adapter, 3, 60)
+    (translation,) = adapter.spec.symmetries
+    rng = np.random.default_rng(0)
+    shifted, _ = translation.augment(observation[:, None].astype(float), np.zeros((len(observation), 1, 4)), rng)
+    assert (np.abs(shifted[:, 0, :2] - observation[:, :2]).max(axis=0) > 0.05).all()
+    for before, after in zip(observation, shifted[:, 0]):
+        assert np.allclose(expert(before), expert(after), atol=1e-3)
+
+
+def test_a_world_with_hidden_parts_declares_no_shift():
+    for task in ("reach-v3:hidden", "reach-wall-v3", "bin-picking-v3"):
+        assert registry.get(f"metaworld/{task}").symmetries == ()
+
+
 def test_experts_travel_to_workers():
     expert = pickle.loads(pickle.dumps(metaworld.MetaWorldExpert("reach-v3")))
     action = expert(np.zeros(39))

@@ -6,7 +6,7 @@ import torch
 
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.envs.spec import Symmetry
+from alltrades.envs.symmetry import Reflection, Translation
 from alltrades.policies.batches import TrainingData
 from alltrades.policies.objectives import Linear
 from alltrades.policies.settings import TrainSettings
@@ -46,31 +46,39 @@ def test_restored_average_keeps_its_counter(tmp_path):
     assert second.ema.current_decay() == first.ema.current_decay()
 
 
-FLIP = Symmetry((1, 0, 2), (-1.0, -1.0, 1.0), (0.5, 0.5, 0.0), (1, 0), (-1.0, -1.0), (0.25, 0.25))
+FLIP = Reflection((1, 0, 2), (-1.0, -1.0, 1.0), (0.5, 0.5, 0.0), (1, 0), (-1.0, -1.0), (0.25, 0.25))
+SHIFT = Translation(((0, 1), (3, 4)), span=(0.2, 0.1))
 
 
-def test_half_of_the_windows_are_shown_as_their_image_where_an_environment_has_a_symmetry():
-    infos = [replace(info("a"), symmetry=FLIP), info("b", obs_dim=5, action_dim=3)]
+def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetries():
+    infos = [info("a"), info("b", obs_dim=5, action_dim=3), info("c")]
     policy = make_policy(infos)
-    steps = Steps.concatenate([make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1)])
-    data = demonstration_data(steps, policy, False, symmetry=True)
-    batch, rows = data.batch(512, 0, 0)
+    steps = Steps.concatenate([make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1), make_steps("c", seed=2)])
+    steps.observation[steps.episode_of_step == 6, 3:5] = 0.0  # in one episode the second thing of b is absent
+    data = demonstration_data(steps, policy, False, {"a": (FLIP,), "b": (SHIFT,)})
+    batch, rows = data.batch(768, 0, 0)
     plain = data.gather(rows)
-    changed = (batch.window != plain.window).any(dim=2).any(dim=1)
-    assert not changed[batch.environment == 1].any()
+    a, b, c = ((batch.environment == k).numpy() for k in range(3))
+    assert np.array_equal(batch.window[c], plain.window[c]) and np.array_equal(batch.action[b | c], plain.action[b | c])
+
+    changed = (batch.window != plain.window).numpy().any(axis=(1, 2)) & a
     assert 80 < changed.sum() < 176  # of 256
-    here = changed.numpy()
-    expected = FLIP.observation(plain.window.numpy()[here][..., :3])
-    assert np.allclose(batch.window.numpy()[here][..., :3], expected, atol=1e-6)
-    assert np.allclose(batch.action.numpy()[here][..., :2], FLIP.action(plain.action.numpy()[here][..., :2]), atol=1e-6)
-    assert (batch.window[..., 3:][batch.environment == 0] == 0).all() and (batch.action[..., 2:][batch.environment == 0] == 0).all()
-    kept = ~here
-    assert torch.equal(batch.window[kept], plain.window[kept]) and torch.equal(batch.action[kept], plain.action[kept])
+    assert np.allclose(batch.window.numpy()[changed, :, :3], FLIP.observation(plain.window.numpy()[changed, :, :3]), atol=1e-6)
+    assert np.allclose(batch.action.numpy()[changed, :, :2], FLIP.action(plain.action.numpy()[changed, :, :2]), atol=1e-6)
+    assert (batch.window[a][..., 3:] == 0).all() and (batch.action[a][..., 2:] == 0).all()
+    assert np.array_equal(batch.action[a & ~changed], plain.action[a & ~changed])
+
+    moved = (batch.window - plain.window).numpy()[b]
+    assert 0.15 < np.abs(moved[..., 0]).max() <= 0.2 + 1e-6 and 0.08 < np.abs(moved[..., 1]).max() <= 0.1 + 1e-6
+    present = plain.window.numpy()[b, 0, 3] != 0
+    assert 0 < (~present).sum() < present.sum()
+    assert np.allclose(moved[present, :, 3:5], moved[present, :, 0:2], atol=1e-6)  # everything by the same amount
+    assert (moved[~present, :, 3:5] == 0).all() and (moved[..., 2] == 0).all()
 
 
-def test_a_symmetry_must_undo_itself():
+def test_a_reflection_must_undo_itself():
     with pytest.raises(ValueError, match="involution"):
-        Symmetry((1, 2, 0), (1.0,) * 3, (0.0,) * 3, (0,), (1.0,), (0.0,))
+        Reflection((1, 2, 0), (1.0,) * 3, (0.0,) * 3, (0,), (1.0,), (0.0,))
 
 
 def test_learning_rate_is_one_cycle():
