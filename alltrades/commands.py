@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> int:
     if args.what == "labeled_only":
         with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
             stages.train_labeled_only(settings, specs, demos, out, out / "work",
-                                      stages.stage_seed(settings.seed, "labeled_only"), None, progress.update)
+                                      stages.stage_seed(settings.seed, "labeled_only"), each=progress.update)
         print(f"wrote {out}")
         return 0
     kind = "scratch" if args.what == "specialists" else "joint_init"

@@ -27,6 +27,7 @@ from alltrades.settings import DistillSettings, RunSettings
 from alltrades.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
+HOLDOUT = "labeled_only_holdout"
 ROW_OF_KIND = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
@@ -111,12 +112,15 @@ class Pipeline:
 
         self.stage("demos", key, [self.demos_path], body, len(self.specs), "env")
 
-    def train_labeled_only(self) -> None:
-        s, name = self.s, "labeled_only"
-        seed = stages.stage_seed(s.seed, name)
+    def train_labeled_only(self, name: str = "labeled_only") -> None:
+        """The baseline after all its steps, or as "labeled_only_holdout" after those that held-out demonstrations prefer."""
+        s = self.s
+        seed = stages.stage_seed(s.seed, "labeled_only")
+        selection = "holdout" if name == HOLDOUT else "last"
         self.stage(name, self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}, [self.policy_path(name)],
                    lambda p: stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name),
-                                                       seed, self.log(name), p.update), s.labeled_only.steps, "step")
+                                                       seed, selection, self.log(name), p.update),
+                   s.labeled_only.steps * (2 if name == HOLDOUT else 1), "step")
 
     def train_specialists(self, kind: str) -> None:
         s = self.s
@@ -229,6 +233,8 @@ class Pipeline:
         initial = any(d.init == "labeled_only" for d in distillations.values())
         if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or initial:
             self.train_labeled_only()
+        if HOLDOUT in rows:
+            self.train_labeled_only(HOLDOUT)
         for kind in kinds:
             self.train_specialists(kind)
         for kind in teachers:

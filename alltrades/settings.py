@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from alltrades.data.weights import WeightSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 
+OWN_ROWS = {"specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "generalist"}
 Teacher = Literal["scratch", "joint_init", "labeled_only"]
 
 
@@ -114,11 +115,11 @@ class RunSettings(Frozen):
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
-        known = {"specialists", "specialists_joint", "labeled_only", "generalist", *self.generalists}
+        known = {*OWN_ROWS, *self.generalists}
         for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
             if row not in known:
                 raise ValueError(f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}")
-        clash = {"specialists", "specialists_joint", "labeled_only", "generalist"} & set(self.generalists)
+        clash = OWN_ROWS & set(self.generalists)
         if clash:
             raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
         unmeasured = [name for name in self.generalists if name not in self.evaluation.rows]

@@ -130,14 +130,19 @@ def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -
 
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
 def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
-                       log: Any = None, each: Callable[[int], None] | None = None) -> None:
-    """The labeled-only multi-task baseline: the generalist's network on demonstrations alone."""
+                       selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None) -> None:
+    """The labeled-only multi-task baseline: the generalist's network on demonstrations alone.
+
+    With `selection` "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
+    `fit_demonstrations`).
+    """
     infos = [EnvironmentInfo.of(s) for s in specs]
     normalizer = make_normalizer(demos, infos, settings.policy)
     fit = fit_demonstrations(demos, infos, normalizer, settings.policy, settings.labeled_only, seed,
-                             hold_end=settings.demos.hold_end, symmetries={s.id: s.symmetries for s in specs}, folder=work,
-                             log=log, each=each, device=settings.device)
-    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "used_success_signal": False})
+                             hold_end=settings.demos.hold_end, selection=selection,
+                             symmetries={s.id: s.symmetries for s in specs}, folder=work, log=log, each=each,
+                             device=settings.device)
+    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
 def train_specialist(settings: RunSettings, spec: EnvSpec, kind: str, demos: Steps, every: Steps, specs: Sequence[EnvSpec],

@@ -18,6 +18,7 @@ from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.training import Log, Trainer, threads_for
 
+FEWEST = 3  # episodes of an environment from which one may be held out
 CHECKPOINTS = 10  # number of steps counts that held-out selection compares
 
 
@@ -80,9 +81,9 @@ def fit_demonstrations(
 
     Args:
         demos: steps of the environments in `infos` (others are ignored).
-        selection: "last" keeps the last averaged weights. "holdout" trains first with a fifth of the episodes (at least
-            one) held out, finds the number of steps with the lowest held-out loss, then trains on all episodes for that
-            many; environments with fewer than 3 episodes use "last".
+        selection: "last" keeps the last averaged weights. "holdout" trains first with a fifth of each environment's
+            episodes (at least one) held out, finds the number of steps with the lowest held-out loss, then trains on all
+            episodes for that many; environments with fewer than 3 episodes hold none out.
         symmetries: of each environment; used where `train.symmetry` says so.
         initial: start from a copy of this policy (fine-tuning) instead of fresh weights.
         folder: where checkpoints are kept.
@@ -97,7 +98,7 @@ def fit_demonstrations(
 
     shown = symmetries if train.symmetry else None
     best, held_out = train.steps, None
-    if selection == "holdout" and len(episodes) >= 3:
+    if selection == "holdout" and np.unique(demos.environment[episodes], return_counts=True)[1].max(initial=0) >= FEWEST:
         best, held_out = _select(demos, episodes, fresh(), train, seed, hold_end, shown, each)
     offset = train.steps if held_out is not None else 0
     policy = fresh()
@@ -109,9 +110,11 @@ def fit_demonstrations(
 def _select(demos: Steps, episodes: np.ndarray, policy: DiffusionPolicy, train: TrainSettings, seed: int, hold_end: bool,
             symmetries: Symmetries | None, each: Callable[[int], None] | None) -> tuple[int, float]:
     """Number of steps with the lowest loss on held-out episodes, and that loss."""
-    shuffled = np.random.default_rng([seed, 77]).permutation(episodes)
+    rng = np.random.default_rng([seed, 77])
     held = np.zeros(len(demos.environment), bool)
-    held[shuffled[: max(1, len(episodes) // 5)]] = True
+    for name in np.unique(demos.environment[episodes]):
+        shuffled = rng.permutation(episodes[demos.environment[episodes] == name])
+        held[shuffled[: max(1, len(shuffled) // 5)]] = len(shuffled) >= FEWEST
     used = np.isin(np.arange(len(held)), episodes)
     trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end, symmetries), train, seed)
     probe = copy.deepcopy(policy).eval()

@@ -169,6 +169,18 @@ def test_held_out_selection_stops_before_overfitting():
         last.policy, demonstration_data(fresh, last.policy, False), 0)
 
 
+def test_environments_with_few_episodes_hold_none_out():
+    settings = TRAIN.model_copy(update={"steps": 20})
+
+    def fit(episodes_of_a: int):
+        steps = Steps.concatenate([make_steps("a", episodes=episodes_of_a), make_steps("b", episodes=2, seed=1)])
+        infos = [info("a"), info("b")]
+        return fit_demonstrations(steps, infos, make_normalizer(steps, infos, SMALL), SMALL, settings, 0, selection="holdout")
+
+    assert fit(2).held_out is None and fit(2).steps == 20
+    assert fit(3).held_out is not None
+
+
 def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
     small, large = make_steps("a", obs_dim=2, action_dim=1), make_steps("b", obs_dim=5, action_dim=3)
     both = Steps.concatenate([small, large])
