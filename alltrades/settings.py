@@ -94,8 +94,8 @@ class RunSettings(Frozen):
     specialist: SpecialistSettings = SpecialistSettings()
     rollout: RolloutSettings = RolloutSettings()
     distill: DistillSettings = DistillSettings()
-    generalists: dict[str, DistillSettings] = Field(default_factory=dict,
-                                                    description="further generalists; keys left out are as in distill")
+    generalists: dict[str, DistillSettings] = Field(
+        default_factory=dict, description="further generalists, made where a row names them; keys left out are as in distill")
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: bool = Field(True, description="write the HTML report")
@@ -122,9 +122,6 @@ class RunSettings(Frozen):
         clash = OWN_ROWS & set(self.generalists)
         if clash:
             raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
-        unmeasured = [name for name in self.generalists if name not in self.evaluation.rows]
-        if unmeasured:
-            raise ValueError(f"generalist '{unmeasured[0]}' is in no row; add it to evaluation.rows or remove it")
         return self
 
     def distillations(self) -> dict[str, DistillSettings]:

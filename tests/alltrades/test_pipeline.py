@@ -71,6 +71,16 @@ def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
     assert (folder / "policies" / "generalist" / "model.safetensors").stat().st_mtime_ns != changed
 
 
+def test_rows_decide_what_is_trained(tmp_path):
+    result = run(settings("--evaluation.rows", "[labeled_only, labeled_only_holdout]", "--labeled_only.steps", "40"), tmp_path)
+    assert list(result.evaluations) == ["labeled_only", "labeled_only_holdout"]
+    assert {p.name for p in (tmp_path / "policies").iterdir()} == set(result.evaluations)
+    last, chosen = (json.loads((tmp_path / "policies" / row / "policy.json").read_text())["training"]
+                    for row in result.evaluations)
+    assert last["held_out_loss"] is None and last["steps"] == 40
+    assert chosen["held_out_loss"] > 0 and chosen["steps"] in range(4, 41, 4)
+
+
 def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):
     """kill -9 after growing delays, again and again, then to the end."""
     folder = tmp_path / "killed"
