@@ -28,7 +28,7 @@ from alltrades.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
 HOLDOUT = "labeled_only_holdout"
-ROW_OF_KIND = {"specialists": "scratch", "specialists_joint": "joint_init"}
+KIND_OF_ROW = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
 @dataclass
@@ -63,12 +63,12 @@ class Pipeline:
 
     def policy_path(self, row: str) -> Path:
         """Artifact of a row, or folder with one artifact per environment."""
-        if row in ROW_OF_KIND:
-            return self.dir.path / "policies" / "specialists" / ROW_OF_KIND[row]
+        if row in KIND_OF_ROW:
+            return self.dir.path / "policies" / "specialists" / KIND_OF_ROW[row]
         return self.dir.path / "policies" / row
 
     def teacher_path(self, kind: str) -> Path:
-        row = next((r for r, k in ROW_OF_KIND.items() if k == kind), kind)
+        row = next((r for r, k in KIND_OF_ROW.items() if k == kind), kind)
         return self.policy_path(row)
 
     # ---- helpers -------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Pipeline:
         rows = self.s.evaluation.rows
         distillations = self.s.distillations()
         teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
-        kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(ROW_OF_KIND.get(r) == k for r in rows)]
+        kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(KIND_OF_ROW.get(r) == k for r in rows)]
         self.collect()
         initial = any(d.init == "labeled_only" for d in distillations.values())
         if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or initial:

@@ -64,10 +64,6 @@ class Evaluation:
         """Mean success over environments, and its 95 % bootstrap interval over starts."""
         return bootstrap_mean([r.success(at).astype(float) for r in self.rows])
 
-    def success_at(self, limit: int) -> dict[str, float]:
-        """Success rate per environment within `limit` steps."""
-        return {r.environment: float(r.success(limit).mean()) for r in self.rows}
-
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""
         mean, interval = self.mean()
