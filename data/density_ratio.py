@@ -1,8 +1,8 @@
-"""Relative density ratio of demonstration states to rollout states, from a classifier that is cross-fitted by episode.
+"""Relative density ratio of demonstration states to rollout states, from an estimator that is cross-fitted by episode.
 
 With p the law of demonstration states and q that of rollout states, the relative ratio (Yamada et al. 2011) is
-w = p / (alpha p + (1 - alpha) q) <= 1 / alpha. A logistic classifier with balanced classes estimates logit = log(p / q),
-hence w = 1 / (alpha + (1 - alpha) exp(-logit)), which cannot overflow.
+w = p / (alpha p + (1 - alpha) q) <= 1 / alpha. Every estimator (estimators.py) gives logit = log(p / q), hence
+w = 1 / (alpha + (1 - alpha) exp(-logit)), which cannot overflow.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_ROWS = 6000  # training rows per class and fold; more are thinned evenly, which keeps a fit under a second
-STRENGTHS = (0.01, 0.1, 1.0)  # inverse L2 penalties tried inside the training folds
-STEPS = 200
+from alltrades.data.estimators import ESTIMATORS
 
 
 @dataclass(frozen=True)
@@ -42,24 +40,25 @@ def weighted_auc(positive: np.ndarray, negative: np.ndarray, w_positive: np.ndar
 
 def cross_fit(demo: np.ndarray, demo_episode: np.ndarray, demo_mass: np.ndarray, rollout: np.ndarray,
               rollout_episode: np.ndarray, rollout_mass: np.ndarray, folds: int, max_pca: int,
-              rng: np.random.Generator, boot: int = 200) -> Scores:
-    """Score every row by a classifier that has not seen its episode.
+              rng: np.random.Generator, estimator: str = "ratio", alpha: float = 0.2, boot: int = 200) -> Scores:
+    """Score every row by a model that has not seen its episode.
 
     Args:
         demo (N, D), rollout (M, D): states.
         demo_episode (N,), rollout_episode (M,): episode of each row; folds are over these.
         demo_mass, rollout_mass: base measure of the rows; each class is balanced to the same total.
         folds: folds over episodes; at least 2 episodes per class.
+        estimator, alpha: see `estimators.py`.
         max_pca: most principal components kept (fewer where they hold 99 % of the variance).
     """
     keep, center, whiten = _pca(np.concatenate([demo, rollout]), np.concatenate([demo_mass, rollout_mass]), max_pca)
-    z = [_quadratic(((x - center) @ keep) * whiten) for x in (demo, rollout)]
+    z = [((x - center) @ keep) * whiten for x in (demo, rollout)]
     fold_of = [_folds(e, folds, rng) for e in (demo_episode, rollout_episode)]
     logits = [np.zeros(len(demo)), np.zeros(len(rollout))]
     for fold in range(folds):
         train = [f != fold for f in fold_of]
-        model = _fit([x[t] for x, t in zip(z, train)], [m[t] for m, t in zip((demo_mass, rollout_mass), train)],
-                     [f[t] for f, t in zip(fold_of, train)])
+        model = ESTIMATORS[estimator](*([x[t] for x, t in zip(part, train)]
+                                        for part in (z, (demo_mass, rollout_mass), fold_of)), alpha, rng)
         for side in (0, 1):
             logits[side][~train[side]] = model(z[side][~train[side]])
     auc = weighted_auc(logits[0], logits[1], demo_mass, rollout_mass)
@@ -79,49 +78,9 @@ def _pca(x: np.ndarray, mass: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
     return vt[:k].T, center, 1.0 / np.sqrt(variance[:k])
 
 
-def _quadratic(z: np.ndarray) -> np.ndarray:
-    """[z, z_i z_j (i <= j)], standardised to comparable scale by the whitening of z."""
-    i, j = np.triu_indices(z.shape[1])
-    return np.concatenate([z, np.clip(z[:, i] * z[:, j], -25.0, 25.0)], axis=1)
-
-
 def _folds(episode: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
     ids, inverse = np.unique(episode, return_inverse=True)
     return (rng.permutation(len(ids)) % folds)[inverse]
-
-
-def _fit(x: list[np.ndarray], mass: list[np.ndarray], fold: list[np.ndarray]):  # type: ignore[no-untyped-def]
-    """Logistic regression with balanced classes; L2 strength by the log loss of one of the training folds."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    def stack(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = []
-        for m in masks:
-            where = np.flatnonzero(m)
-            rows.append(where[:: max(1, -(-len(where) // MAX_ROWS))])
-        features = np.concatenate([a[r] for a, r in zip(x, rows)])
-        label = np.repeat([1, 0], [len(r) for r in rows])
-        weight = np.concatenate([len(features) / 2 * m[r] / m[r].sum() for m, r in zip(mass, rows)])
-        return features, label, weight
-
-    def train(masks: list[np.ndarray], strength: float):  # type: ignore[no-untyped-def]
-        features, label, weight = stack(masks)
-        scaler = StandardScaler().fit(features)
-        model = LogisticRegression(C=strength, max_iter=STEPS).fit(scaler.transform(features), label, sample_weight=weight)
-        return lambda rows: model.decision_function(scaler.transform(rows))
-
-    shared = sorted(set(np.unique(fold[0])) & set(np.unique(fold[1])))
-    strength = STRENGTHS[1]
-    if len(shared) >= 2:
-        probe = [f == shared[0] for f in fold]
-        features, label, weight = stack(probe)
-        losses = []
-        for s in STRENGTHS:
-            logit = train([~p for p in probe], s)(features)
-            losses.append(float(np.sum(weight * np.logaddexp(0.0, np.where(label == 1, -logit, logit)))))
-        strength = STRENGTHS[int(np.argmin(losses))]
-    return train([np.ones(len(f), bool) for f in fold], strength)
 
 
 def _auc_interval(logits: list[np.ndarray], episodes: tuple[np.ndarray, np.ndarray], mass: tuple[np.ndarray, np.ndarray],

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from alltrades.data.density_ratio import cross_fit, relative_ratio, separating_feature
 from alltrades.data.steps import Steps
 
-Kind = Literal["none", "ratio", "success", "success*ratio"]
+Kind = Literal["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"]
+ESTIMATOR = {"ratio": "ratio", "success*ratio": "ratio", "rulsif": "rulsif", "classifier-mlp": "classifier-mlp"}
 TAUS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SEPARABLE = 0.95
 FEWEST = 4  # demonstrations below which no ratio is estimated
@@ -31,7 +32,7 @@ class WeightSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Field("ratio", description="none, ratio, success (filter), success*ratio")
+    kind: Kind = Field("ratio", description="none; ratio by logistic regression, RuLSIF or a neural classifier; success (filter)")
     alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states; the ratio is bounded by 1/alpha")
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(0.3, ge=0, le=1, description="smallest effective share of episodes before weights are flattened")
@@ -118,12 +119,12 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
         demos, rollouts: steps of that environment only.
         rng: folds and bootstrap.
 
-    Cost: folds x strengths logistic fits on at most 12,000 rows with at most 44 features: about a second.
+    Cost: folds x candidates fits on at most 12,000 rows: about a second, for classifier-mlp several.
     """
     filtered = settings.kind in ("success", "success*ratio")
     keep = rollouts.episode_success if filtered else np.ones(len(rollouts.ends), bool)
     demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep)
-    weighted = settings.kind in ("ratio", "success*ratio")
+    weighted = settings.kind in ESTIMATOR
     alpha = settings.alpha if weighted else 0.0
     result = WeightResult(np.ones(len(demo_base)), np.ones(len(rollout_base)), demo_base, rollout_base, alpha, alpha)
     if not keep.any():
@@ -144,7 +145,7 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
     x, y = (x - center) / scale, (y - center) / scale
     folds = min(settings.folds, len(demos.ends), int(keep.sum()))
     scores = cross_fit(x, demos.episode_of_step[d_rows], demo_base[d_rows], y, rollouts.episode_of_step[r_rows],
-                       rollout_base[r_rows], folds, settings.max_pca, rng)
+                       rollout_base[r_rows], folds, settings.max_pca, rng, ESTIMATOR[settings.kind], alpha)
     result.auc, result.auc_interval = scores.auc, scores.auc_interval
     result.nuisance = separating_feature(x, y, demo_base[d_rows], rollout_base[r_rows])
     if result.nuisance is not None:

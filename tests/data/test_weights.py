@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from alltrades.data.density_ratio import cross_fit, relative_ratio, weighted_auc
+from alltrades.data.estimators import rulsif
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult, WeightSettings, base_measure, estimate_weights
 
@@ -33,9 +34,10 @@ def estimate(demos, rollouts, seed=0, **settings) -> WeightResult:
     return estimate_weights(demos, rollouts, WeightSettings(**settings), np.random.default_rng(seed))
 
 
-def test_estimated_ratio_follows_the_known_ratio_of_two_gaussians():
+@pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp"])
+def test_estimated_ratio_follows_the_known_ratio_of_two_gaussians(kind):
     demos, rollouts, log_ratio = gaussian_pair()
-    result = estimate(demos, rollouts, ess_min=0.0)
+    result = estimate(demos, rollouts, kind=kind, ess_min=0.0)
     truth = np.maximum(relative_ratio(log_ratio, 0.2), 0.1)
     found = result.rollout_weight * truth.mean() / result.rollout_weight.mean()
     assert result.active and np.corrcoef(found, truth)[0, 1] > 0.95
@@ -53,9 +55,10 @@ def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     assert result.moment_balance is not None and result.moment_balance[1] < 0.3 * result.moment_balance[0]
 
 
-def test_two_samples_of_one_law_have_auc_one_half_and_weights_near_one():
+@pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp"])
+def test_two_samples_of_one_law_have_auc_one_half_and_weights_near_one(kind):
     demos, rollouts, _ = gaussian_pair(shift=0.0)
-    result = estimate(demos, rollouts)
+    result = estimate(demos, rollouts, kind=kind)
     assert result.auc == pytest.approx(0.5, abs=0.05)
     assert np.abs(result.rollout_weight - 1).mean() < 0.1
 
@@ -97,6 +100,18 @@ def test_rows_are_scored_by_models_that_have_not_seen_their_episode():
     assert leaky.auc > 0.95
 
 
+def test_rulsif_solves_its_least_squares_problem():
+    """The minimum over theta of E_nu[w^2] / 2 - E_p[w] is -E_p[w] / 2, and w approximates the true relative ratio."""
+    rng = np.random.default_rng(0)
+    x = [rng.normal(1.0, 1.0, (3000, 1)), rng.normal(0.0, 1.0, (3000, 1))]
+    mass, fold = [np.full(3000, 1 / 3000)] * 2, [np.arange(3000) % 5] * 2
+    w = [relative_ratio(rulsif(x, mass, fold, 0.2, rng)(side), 0.2) for side in x]
+    objective = 0.5 * (0.2 * np.mean(w[0] ** 2) + 0.8 * np.mean(w[1] ** 2)) - np.mean(w[0])
+    assert objective == pytest.approx(-0.5 * np.mean(w[0]), abs=0.02)
+    truth = relative_ratio(x[1][:, 0] - 0.5, 0.2)
+    assert np.abs(w[1] - truth).mean() < 0.08 * truth.mean()
+
+
 def test_every_episode_has_the_same_mass_up_to_its_first_success():
     s = steps(np.zeros((12, 2)), 4, "scratch", first=np.array([2, -1, 4]))
     mass = base_measure(s)
@@ -104,7 +119,7 @@ def test_every_episode_has_the_same_mass_up_to_its_first_success():
     assert mass[:4] == pytest.approx([1 / 6, 1 / 6, 0, 0])
 
 
-@pytest.mark.parametrize("kind", ["none", "ratio", "success", "success*ratio"])
+@pytest.mark.parametrize("kind", ["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"])
 def test_probabilities_of_all_rows_sum_to_one(kind):
     demos, rollouts, _ = gaussian_pair(60, 200)
     rollouts = replace(rollouts, episode_success=np.arange(200) % 2 == 0)
