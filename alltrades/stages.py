@@ -118,11 +118,11 @@ def open_or_create(path: Path, specs: Sequence[EnvSpec], provenance: dict[str, A
 
 
 def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None)."""
+    """The first `episodes` demonstrations of each environment (all with None), and all its episodes without actions."""
     steps = EpisodeStore.open(path).steps(environments)
     keep = np.ones(len(steps.environment), bool)
     for name in environments:
-        mine = np.flatnonzero(steps.environment == name)
+        mine = np.flatnonzero((steps.environment == name) & steps.has_actions)
         if episodes is not None:
             keep[mine[episodes:]] = False
     return steps.select(keep)

@@ -57,8 +57,8 @@ def cross_fit(demo: np.ndarray, demo_episode: np.ndarray, demo_mass: np.ndarray,
     logits = [np.zeros(len(demo)), np.zeros(len(rollout))]
     for fold in range(folds):
         train = [f != fold for f in fold_of]
-        model = ESTIMATORS[estimator](*([x[t] for x, t in zip(part, train)]
-                                        for part in (z, (demo_mass, rollout_mass), fold_of)), alpha, rng)
+        inside = [[side[t] for side, t in zip(part, train)] for part in (z, (demo_mass, rollout_mass), fold_of)]
+        model = ESTIMATORS[estimator](inside[0], inside[1], inside[2], alpha, rng)
         for side in (0, 1):
             logits[side][~train[side]] = model(z[side][~train[side]])
     auc = weighted_auc(logits[0], logits[1], demo_mass, rollout_mass)

@@ -6,7 +6,8 @@ weights give them (data/weights.py). What the generalist regresses at a row depe
 - unfiltered rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the teacher's own prediction at
   the same noised chunk (`score`);
 - success-filtered rows: the executed actions, tails masked;
-- demonstration rows with `reuse_labels`: the recorded actions.
+- demonstration rows with `reuse_labels`: the recorded actions;
+- rows of episodes without actions: always a chunk of the first teacher.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def stage2_rows(
         teacher[n_demo:] = [teacher_of_source[str(s)] for s in source]
     if not reuse_labels:
         teacher[:n_demo] = 0
+    teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions
     teacher[probability == 0] = RECORDED
     horizon, action_dim = _shape(teachers)
     return Stage2(steps, probability, weight, teacher, np.empty((0, horizon, action_dim), np.float32),

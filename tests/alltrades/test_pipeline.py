@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
+from alltrades.data.weights import WeightResult
 from alltrades.pipeline import run
 from alltrades.settings import RunSettings
+from alltrades.stages import first_demos
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8"]
 
@@ -79,6 +82,20 @@ def test_rows_decide_what_is_trained(tmp_path):
                     for row in result.evaluations)
     assert last["held_out_loss"] is None and last["steps"] == 40
     assert chosen["held_out_loss"] > 0 and chosen["steps"] in range(4, 41, 4)
+
+
+def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path):
+    episodes = list(EpisodeStore.open(finished[0] / "stores" / "demos.zarr").episodes())
+    store = EpisodeStore.create(tmp_path / "mixed.zarr", max(e.observation.shape[1] for e in episodes),
+                                max(e.actions.shape[1] for e in episodes))
+    store.append([replace(e, actions=None) if i % 4 == 3 else e for i, e in enumerate(episodes)])
+    rows = ["--evaluation.rows", "[labeled_only, generalist]", "--evaluation.episodes", "2"]
+    result = run(settings("--demos.path", str(store.path), "--demos.episodes", "3", *rows), tmp_path / "run")
+    assert set(result.evaluations) == {"labeled_only", "generalist"}
+    steps = first_demos(tmp_path / "run" / "stores" / "demos.zarr", ["planar/reach", "planar/push"], 3)
+    assert steps.has_actions.tolist() == [True, True, True, False] * 2
+    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
+    assert len(weights.demo_weight) == steps.lengths[steps.environment == "planar/reach"].sum()
 
 
 def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):

@@ -40,6 +40,19 @@ def _rows(scene, kind="none", **more):
     return stage2_rows(demos, rollouts, _weights(demos, rollouts, kind), [{"a": teacher}], {"scratch": 0}, **options)
 
 
+def test_episodes_without_actions_are_labelled_by_the_teacher_whatever_happens_to_other_demonstrations(scene):
+    demos, rollouts, teacher = scene
+    seen = np.arange(len(demos.ends)) % 2 == 0
+    demos = replace(demos, has_actions=seen, action=np.where(seen[demos.episode_of_step, None], demos.action, 0))
+    rows = label_rows(_rows((demos, rollouts, teacher), "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0)
+    unseen = np.flatnonzero(~seen[demos.episode_of_step])
+    assert set(np.flatnonzero(rows.teacher >= 0)) == set(unseen)
+    assert rows.probability[unseen].sum() == pytest.approx(0.125)  # their part of the share of demonstrations
+    batch = stage2_data(rows, teacher).gather(unseen)
+    right = 0.5 * batch.window[:, 0, :2]  # what the actions would have been
+    assert (batch.action[:, 0] - right).square().mean() < 0.1 * right.square().mean()
+
+
 @pytest.mark.parametrize("targets", ["noise", "score"])
 def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     """Same class, much data: E|g - h|^2 is at most 2 % of that of a predictor that does not see the state."""
