@@ -150,14 +150,17 @@ def distill(args: argparse.Namespace) -> int:
             raise UserError(f"--teacher {text}; expected NAME=POLICIES:ROLLOUTS, such as scratch=specialists:rollouts.zarr")
         teachers[name] = stages.load_policies(Path(folder), specs, settings.device)
         stores[name] = Path(store)
+    initial = Path(args.labeled_only) if settings.distill.init == "labeled_only" and args.labeled_only else None
+    if settings.distill.init == "labeled_only" and initial is None:
+        raise UserError("distill.init is labeled_only and no policy was given; add --labeled-only FOLDER")
     demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
     rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
     seed = stages.stage_seed(settings.seed, "distill/generalist")
     weights = stages.weigh(demos, rollouts, settings.distill, seed)
     out = Path(args.out)
     with Progress("distill", settings.distill.train.steps, "step") as progress:
-        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers,
-                       Path(args.labeled_only) if args.labeled_only else None, out, out / "work", seed, None, progress.update)
+        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers, initial, out, out / "work", seed,
+                       each=progress.update)
     print(f"wrote {out}")
     return 0
 

@@ -22,7 +22,8 @@ from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.progress import Progress
-from alltrades.rundir import RunDir
+from alltrades.rounds import Visit, run_rounds
+from alltrades.rundir import RunDir, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings
 from alltrades.tracking import Tracker
 
@@ -130,7 +131,7 @@ class Pipeline:
             out = self.teacher_path(kind) / stages.slug(spec.id)
             joint = self.policy_path("labeled_only") if kind == "joint_init" else None
             key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
-                                      "initial": _policy_digest(joint) if joint else None}
+                                      "initial": policy_digest(joint) if joint else None}
             train = s.specialist.finetune if kind == "joint_init" else s.specialist.train
             seed = stages.stage_seed(s.seed, name)
 
@@ -145,7 +146,7 @@ class Pipeline:
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s
         path = self.rollouts_path(kind)
-        key = {"policies": _policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes}
+        key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes}
 
         def body(progress: Progress) -> None:
             policies = stages.load_policies(self.teacher_path(kind), self.specs, s.device)
@@ -155,41 +156,65 @@ class Pipeline:
         self.stage(f"rollouts/{kind}", key, [path], body, episodes * len(self.specs), "episode")
 
     def distill(self, row: str, settings: DistillSettings) -> None:
-        s = self.s
-        stores: dict[str, Path] = {kind: self.rollouts_path(kind) for kind in settings.teachers}
-        inputs = self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
-        weights_path = self.dir.path / "weights" / row
-        seed = stages.stage_seed(s.seed, f"distill/{row}")
+        """One generalist: weights, stage 2, rounds."""
+        stores, weights_path = self.teacher_stores(settings), self.dir.path / "weights" / row
 
         def weigh(progress: Progress) -> None:
             rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
+            seed = stages.stage_seed(self.s.seed, f"distill/{row}")
             results = stages.weigh(self.demos(), rollouts, settings, seed, lambda done, total: progress.update(done))
             for name, result in results.items():
                 result.save(weights_path / stages.slug(name))
             self.dir.write_json(f"weights/{row}.json", {name: r.summary() for name, r in results.items()})
 
-        self.stage(f"weigh/{row}", inputs | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts},
-                   [weights_path], weigh, len(self.specs), "env")
+        key = self.stage2_key(stores) | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts}
+        self.stage(f"weigh/{row}", key, [weights_path], weigh, len(self.specs), "env")
+        self.train_generalist(row, settings, row if settings.rounds.count == 0 else f"{row}_round0")
+        if settings.rounds.count:
+            run_rounds(self, row, settings)
+
+    def teacher_stores(self, settings: DistillSettings) -> dict[str, Path]:
+        return {kind: self.rollouts_path(kind) for kind in settings.teachers}
+
+    def stage2_key(self, stores: dict[str, Path]) -> dict[str, Any]:
+        return self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
+
+    def train_generalist(self, row: str, settings: DistillSettings, name: str, visits: tuple[Visit, ...] = (),
+                         initial: Path | None = None) -> None:
+        """Stage 2 of the generalist of `row` into the artifact `name`, in a round with what was visited since.
+
+        `initial`: artifact to go on from, in place of `settings.init`.
+        """
+        s = self.s
+        stores, stage = self.teacher_stores(settings), f"distill/{name}"
+        weights_path = self.dir.path / "weights" / row
+        train_settings = settings.rounds.train if visits else settings.train
+        if initial is None and settings.init == "labeled_only":
+            initial = self.policy_path("labeled_only")
 
         def train(progress: Progress) -> None:
             rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
             weights = {i: WeightResult.load(weights_path / stages.slug(i)) for i in self.ids}
             teachers: dict[str, stages.Policies] = {
                 k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
-            stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers,
-                           self.policy_path("labeled_only"), self.policy_path(row), self.work(f"distill/{row}"), seed,
-                           self.log(f"distill/{row}"), progress.update)
+            found = [(EpisodeStore.open(v.path).steps(self.ids), v.teacher_of_environment) for v in visits]
+            stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers, initial, self.policy_path(name),
+                           self.work(stage), stages.stage_seed(s.seed, stage), found, train_settings, self.log(stage),
+                           progress.update)
 
-        key = inputs | {"distill": settings.model_dump(mode="json"),
-                        "teachers": {k: _policy_digests(self.teacher_path(k)) for k in settings.teachers}}
-        if settings.init == "labeled_only":
-            key["initial"] = _policy_digest(self.policy_path("labeled_only"))
-        self.stage(f"distill/{row}", key, [self.policy_path(row)], train, settings.train.steps, "step")
+        key = self.stage2_key(stores) | {
+            "distill": settings.model_dump(mode="json", exclude={"rounds"}), "train": train_settings.model_dump(mode="json"),
+            "teachers": {k: policy_digests(self.teacher_path(k)) for k in settings.teachers},
+            "initial": policy_digest(initial) if initial else None}
+        if visits:
+            key |= {"share": settings.rounds.share, "teachers of visits": [v.teacher_of_environment for v in visits],
+                    "visits": [EpisodeStore.open(v.path).digest() for v in visits]}
+        self.stage(stage, key, [self.policy_path(name)], train, train_settings.steps, "step")
 
     def evaluate(self, row: str) -> Evaluation:
         s = self.s
         out = self.dir.path / "evaluation" / f"{row}.json"
-        key = {"policies": _policy_digests(self.policy_path(row)), "episodes": s.evaluation.episodes,
+        key = {"policies": policy_digests(self.policy_path(row)), "episodes": s.evaluation.episodes,
                "starts": s.evaluation.seed, "lanes": s.rollout.lanes}
 
         def body(progress: Progress) -> None:
@@ -210,13 +235,13 @@ class Pipeline:
                                               DRAWN, s.seed, s.rollout, self.crew) for row in rows}
             self.dir.write_json("trajectories.json", {i: {row: found[row][i] for row in rows} for i in self.ids})
 
-        key = {"policies": {row: _policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN}
+        key = {"policies": {row: policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN}
         self.stage("trajectories", key, [self.dir.path / "trajectories.json"], body)
 
-    def check_starts(self, kinds: list[str]) -> None:
+    def check_starts(self, stores: dict[str, Path]) -> None:
         """Evaluation starts must be disjoint from every start that training saw."""
         uses: dict[str, list[tuple[str, int]]] = {}
-        for name, path in {"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in kinds}}.items():
+        for name, path in stores.items():
             columns = EpisodeStore.open(path).columns()
             uses[name] = [(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])]
         uses["evaluation"] = [(spec.id, seed) for spec in self.specs
@@ -239,7 +264,7 @@ class Pipeline:
             self.train_specialists(kind)
         for kind in teachers:
             self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
-        self.check_starts(teachers)
+        self.check_starts({"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}})
         self.dir.write_json("rollouts.json", {k: stages.rollout_statistics(self.rollouts_path(k)) for k in teachers})
         for row, settings in distillations.items():
             self.distill(row, settings)
@@ -297,13 +322,3 @@ def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[s
 def _training(folder: Path) -> dict[str, Any]:
     facts = folder / "policy.json"
     return json.loads(facts.read_text())["training"] if facts.exists() else {}
-
-
-def _policy_digest(folder: Path) -> str:
-    return json.loads((folder / "policy.json").read_text())["digest"]
-
-
-def _policy_digests(folder: Path) -> dict[str, str]:
-    """Digest of an artifact, or of every artifact below a folder."""
-    files = [folder / "policy.json"] if (folder / "policy.json").exists() else sorted(folder.glob("*/policy.json"))
-    return {f.parent.name: json.loads(f.read_text())["digest"] for f in files}

@@ -276,3 +276,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def policy_digest(folder: Path) -> str:
+    """Digest of a policy artifact."""
+    return json.loads((folder / "policy.json").read_text())["digest"]
+
+
+def policy_digests(folder: Path) -> dict[str, str]:
+    """Digest of an artifact, or of every artifact below a folder."""
+    files = [folder / "policy.json"] if (folder / "policy.json").exists() else sorted(folder.glob("*/policy.json"))
+    return {f.parent.name: json.loads(f.read_text())["digest"] for f in files}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights import WeightSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
@@ -46,6 +46,30 @@ class RolloutSettings(Frozen):
         return self.workers if self.workers is not None else max(1, os.cpu_count() or 1)
 
 
+class RoundSettings(Frozen):
+    """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
+
+    count: int = Field(0, ge=0, description="rounds at most; the first that does not help ends them")
+    teacher: Literal["self", "best"] = Field(
+        "self", description="self: its own successes with their executed actions; best: per environment chunks of the best "
+                            "teacher at every state visited, its own successes where no teacher is better")
+    episodes: int = Field(60, ge=1, description="starts per environment and round")
+    tries: int = Field(5, ge=1, description="tries of a start until it succeeds; those after the first explore")
+    explore: tuple[float, float] = Field((0.05, 0.2), description="scale of the offset of a try's actions, in half action boxes")
+    renew: float = Field(0.0, ge=0, le=1, description="chance of a new offset per chunk; 0 keeps one for the whole try")
+    share: float = Field(0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows")
+    init: Literal["previous", "fresh"] = Field("previous", description="go on from the last generalist, or start anew")
+    selection: int = Field(30, ge=1, description="episodes per environment, on starts of their own, that judge a round")
+    train: TrainSettings = TrainSettings(steps=3000, lr=5e-4)
+
+    @field_validator("explore")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"explore = {list(value)}; expected [smallest, largest] with 0 < smallest <= largest")
+        return value
+
+
 class DistillSettings(Frozen):
     """Stage 2: a generalist."""
 
@@ -60,6 +84,7 @@ class DistillSettings(Frozen):
     init: Literal["fresh", "labeled_only"] = Field("fresh", description="fresh weights, or those of the labeled-only policy")
     preference: dict[str, float] = Field(default_factory=dict, description="lambda per environment; empty: uniform")
     train: TrainSettings = TrainSettings()
+    rounds: RoundSettings = RoundSettings()
 
 
 class EvaluationSettings(Frozen):
@@ -115,7 +140,9 @@ class RunSettings(Frozen):
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
-        known = {*OWN_ROWS, *self.generalists}
+        every = {"generalist": self.distill, **self.generalists}
+        known = {*OWN_ROWS, *self.generalists, *(f"{name}_round{r}" for name, d in every.items() if d.rounds.count
+                                                 for r in range(d.rounds.count + 1))}
         for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
             if row not in known:
                 raise ValueError(f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}")
@@ -127,7 +154,8 @@ class RunSettings(Frozen):
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""
         every = {"generalist": self.distill, **self.generalists}
-        return {name: s for name, s in every.items() if name in self.evaluation.rows}
+        return {name: s for name, s in every.items()
+                if any(row == name or row.startswith(f"{name}_round") for row in self.evaluation.rows)}
 
     def specialist_policy(self) -> PolicySettings:
         """Architecture of a specialist trained from scratch."""

@@ -21,9 +21,10 @@ from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.policies.controller import BATCH, Controller
-from alltrades.policies.distillation import ScoreLoss, Stage2, label_rows, stage2_data, stage2_rows
+from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
 from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
+from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
 from alltrades.policies.training import Trainer
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
@@ -263,30 +264,42 @@ def weigh(demos: Steps, rollouts: Steps, settings: DistillSettings, seed: int,
 
 
 def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequence[EnvSpec], demos: Steps, rollouts: Steps,
-            weights: Mapping[str, WeightResult], teachers: Mapping[str, Policies], labeled_only: Path | None, out: Path,
-            work: Path, seed: int, log: Any = None, each: Callable[[int], None] | None = None) -> Stage2:
-    """Train one generalist and save it; returns the rows it was trained on."""
-    rows = labelled_rows(distillation, demos, rollouts, weights, teachers, seed)
+            weights: Mapping[str, WeightResult], teachers: Mapping[str, Policies], initial: Path | None, out: Path,
+            work: Path, seed: int, visits: Sequence[tuple[Steps, Mapping[str, int]]] = (), train: TrainSettings | None = None,
+            log: Any = None, each: Callable[[int], None] | None = None) -> Stage2:
+    """Train one generalist and save it; returns the rows it was trained on.
+
+    Args:
+        initial: artifact whose weights training goes on from; None for fresh ones.
+        visits: episodes of earlier rounds and who labels them, per environment (see `add_visits`).
+        train: in place of `distillation.train`.
+    """
+    train = train or distillation.train
+    rows = labelled_rows(distillation, demos, rollouts, weights, teachers, seed, visits)
     infos = [EnvironmentInfo.of(s) for s in specs]
-    if distillation.init == "labeled_only" and labeled_only is not None:
-        policy = load_policy(labeled_only, settings.device)
+    if initial is not None:
+        policy = load_policy(initial, settings.device).train()
     else:
         policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
     data = stage2_data(rows, policy, settings.demos.hold_end,
-                       {s.id: s.symmetries for s in specs} if distillation.train.symmetry else None)
+                       {s.id: s.symmetries for s in specs} if train.symmetry else None)
     loss = ScoreLoss(rows, list(teachers.values()), policy) if distillation.targets == "score" else None
     objective = Linear([s.id for s in specs], distillation.preference)
-    trainer = Trainer(policy, data, distillation.train, seed, objective, loss)
+    trainer = Trainer(policy, data, train, seed, objective, loss)
     trainer.fit(work, log, each)
     policy.save(out, {"steps": trainer.total, "seed": seed, "teachers": list(teachers), "weights": distillation.weights.kind,
-                      "used_success_signal": uses_success(distillation)})
+                      "rounds": len(visits),
+                      "used_success_signal": uses_success(distillation) or any(RECORDED in v.values() for _, v in visits)})
     return rows
 
 
 def labelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],
-                  teachers: Mapping[str, Policies], seed: int) -> Stage2:
+                  teachers: Mapping[str, Policies], seed: int,
+                  visits: Sequence[tuple[Steps, Mapping[str, int]]] = ()) -> Stage2:
     """Rows of stage 2 with the chunks that their teachers draw there."""
     rows = unlabelled_rows(distillation, demos, rollouts, weights, teachers)
+    if visits:
+        rows = add_visits(rows, visits, distillation.rounds.share)
     return label_rows(rows, list(teachers.values()), steps=distillation.label_steps, seed=seed)
 
 
@@ -318,9 +331,10 @@ def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, se
 
 # ---- measurement -------------------------------------------------------------------------------------------------
 def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
-                 crew: Crew | None = None, each: Each | None = None) -> Evaluation:
-    """Success of a row on the common evaluation starts."""
+                 crew: Crew | None = None, each: Each | None = None,
+                 seeds: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
+    """Success of a row on the common evaluation starts, or on the starts given for each environment."""
     controllers, keys = controllers_of(policies, settings.rollout.lanes)
     return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
                     workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
-                    used_success_signal=used_success_signal, crew=crew, progress=each)
+                    used_success_signal=used_success_signal, crew=crew, progress=each, seeds=seeds)

@@ -84,7 +84,8 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
              policy_of_env: Mapping[str, str], episodes: int, root_seed: int, *, workers: int = 0, lanes: int = 32,
              used_success_signal: bool = False, digests: Mapping[str, str] | None = None,
              experts: Mapping[str, Any] | None = None, crew: Crew | None = None,
-             progress: Callable[[int, int], None] | None = None) -> Evaluation:
+             progress: Callable[[int, int], None] | None = None,
+             seeds: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
     """Run `episodes` evaluation starts of every environment.
 
     Args:
@@ -93,6 +94,7 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
         used_success_signal: whether training saw the simulator's success signal; recorded.
         digests: policy digest of every environment, recorded; default: those of the controllers' policies.
         workers, lanes, experts, crew, progress: see `rollout`.
+        seeds: starts in place of the evaluation starts, for selection; the same number for every environment.
 
     Raises UserError for fewer than one episode and environments without a policy, and what `rollout` raises.
     """
@@ -103,8 +105,8 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
         raise UserError(f"no policy for environment '{without[0]}'; expected one for each of {', '.join(specs)}")
     if digests is None:
         digests = {s: _digest(controllers.get(policy_of_env[s])) for s in specs}
-    seeds = {s.id: evaluation_seeds(s, root_seed, episodes) for s in specs.values()}
-    jobs = [Job(s, seeds[s][i], policy_of_env[s]) for i in range(episodes) for s in specs]
+    starts = seeds or {s.id: evaluation_seeds(s, root_seed, episodes) for s in specs.values()}
+    jobs = [Job(s, x, policy_of_env[s]) for of_index in zip(*(starts[s] for s in specs)) for s, x in zip(specs, of_index)]
     found: dict[str, list[Outcome]] = {s: [] for s in specs}  # not the episodes: those of a large suite fill the memory
     for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, experts=experts,
                            crew=crew, progress=progress):

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from alltrades.envs.spec import EnvSpec
-from alltrades.envs.symmetry import Translation
+from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
 MAX_STEPS = 500
 HIDDEN = ":hidden"
@@ -33,6 +33,15 @@ MT50 = (
 # Everything on the table moves together: hand, first and second object, now and one step ago, and the goal, in metres; not
 # in height, where the table is. Not declared where something that matters is not observed: a hidden goal, walls, bins, rails.
 TRANSLATION = Translation(((0, 1), (4, 5), (11, 12), (18, 19), (22, 23), (29, 30), (36, 37)), span=(0.1, 0.1))
+# The world mirrored at the plane x = 0, which goes through the robot: positions and orientations (x, y, z, w), and the first
+# action. Declared where what is fixed in the world is its own mirror image, and the task with it.
+SIGN = np.ones(39)
+SIGN[[0, 4, 11, 18, 22, 29, 36]] = -1.0
+SIGN[[8, 9, 15, 16, 26, 27, 33, 34]] = -1.0
+MIRROR = Reflection(tuple(range(39)), tuple(SIGN.tolist()), (0.0,) * 39, (0, 1, 2, 3), (-1.0, 1.0, 1.0, 1.0), (0.0,) * 4)
+MIRRORED = ("basketball-v3", "button-press-v3", "coffee-button-v3", "drawer-close-v3", "drawer-open-v3",
+            "hand-insert-v3", "pick-out-of-hole-v3", "pick-place-v3", "pick-place-wall-v3", "plate-slide-v3", "push-v3",
+            "reach-v3", "reach-wall-v3", "sweep-into-v3")
 FIXED = ("wall", "bin-picking", "hammer", "plate-slide")  # parts of the names of those tasks
 
 
@@ -110,6 +119,11 @@ class MetaWorldExpert:
         return {"task": self.task, "_policy": None}
 
 
+def symmetries(task: str) -> tuple[Symmetry, ...]:
+    """What a task with visible goal is indifferent to."""
+    return ((MIRROR,) if task in MIRRORED else ()) + (() if any(part in task for part in FIXED) else (TRANSLATION,))
+
+
 def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
     """All 50 tasks, each with visible and with hidden goal."""
     out = []
@@ -117,7 +131,7 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
         for hidden in (False, True):
             spec = EnvSpec(f"metaworld/{task}{HIDDEN if hidden else ''}", partial(MetaWorldEnv, task, hidden), 39, 4,
                            (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld",
-                           symmetries=() if hidden or any(part in task for part in FIXED) else (TRANSLATION,))
+                           symmetries=() if hidden else symmetries(task))
             out.append((spec, MetaWorldExpert(task)))
     return out
 

@@ -91,6 +91,35 @@ def stage2_rows(
                   np.full(len(of_step), -1))
 
 
+def add_visits(rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float) -> Stage2:
+    """Rows with what a policy visited since stage 2: `share` of their environment's probability, weight 1.
+
+    Args:
+        visits: of each round, whole episodes and, by environment, the index of the teacher that labels them, or RECORDED for
+            their executed actions, which leaves out episodes without success. Environments not named are left out.
+        share: of the visits of all rounds together, in (0, 1); an environment without visits keeps its rows as they are.
+    """
+    kept, teacher = [], []
+    for steps, of_environment in visits:
+        target = np.array([of_environment.get(str(e), RECORDED) for e in steps.environment], int)
+        named = np.isin(steps.environment, list(of_environment))
+        chosen = named & ((target != RECORDED) | steps.episode_success)
+        kept.append(steps.select(chosen))
+        teacher.append(target[chosen])
+    new = Steps.concatenate(kept)
+    steps = Steps.concatenate([rows.steps, new])
+    of_old, of_new = (s.environment[s.episode_of_step] for s in (rows.steps, new))
+    old, added = rows.probability.copy(), np.zeros(len(of_new))
+    for name in np.unique(of_new):
+        mine = np.flatnonzero(of_new == name)
+        total = old[of_old == name].sum()
+        old[of_old == name] *= 1 - share
+        added[mine] = (share * total if total > 0 else 1.0) * _base_measure(new, mine)
+    return Stage2(steps, np.concatenate([old, added]), np.concatenate([rows.weight, np.ones(len(added))]),
+                  np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]), rows.labels,
+                  np.concatenate([rows.label_of_row, np.full(len(added), -1)]))
+
+
 def _base_measure(steps: Steps, rows: np.ndarray) -> np.ndarray:
     """Every episode the same mass, shared equally by its steps; sums to 1 over `rows`."""
     episode = steps.episode_of_step[rows]

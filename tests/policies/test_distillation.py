@@ -7,7 +7,15 @@ import torch
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightSettings, estimate_weights
-from alltrades.policies.distillation import ScoreLoss, distillation_gap, label_rows, stage2_data, stage2_rows
+from alltrades.policies.distillation import (
+    RECORDED,
+    ScoreLoss,
+    add_visits,
+    distillation_gap,
+    label_rows,
+    stage2_data,
+    stage2_rows,
+)
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
 from alltrades.policies.training import Trainer
@@ -140,3 +148,25 @@ def test_permuting_environment_ids_hurts():
         right = (policy.sample(window, environment, noise)[:, 0] - truth).square().mean()
         wrong = (policy.sample(window, 1 - environment, noise)[:, 0] - truth).square().mean()
     assert wrong > 10 * right
+
+
+def test_visits_of_a_round_take_their_share_with_weight_one(scene):
+    demos, rollouts, teacher = scene
+    visited = make_steps(episodes=9, seed=8, source="round")
+    before = _rows(scene)
+    rows = add_visits(before, [(visited, {"a": 0})], 0.4)
+    new = slice(len(before.teacher), None)
+    assert rows.probability[new].sum() == pytest.approx(0.4 * before.probability.sum())
+    assert np.allclose(rows.probability[: new.start], 0.6 * before.probability) and (rows.weight[new] == 1).all()
+    per_episode = np.bincount(visited.episode_of_step, rows.probability[new])
+    assert np.allclose(per_episode, per_episode[0]) and (rows.teacher[new] == 0).all()
+
+
+def test_executed_actions_of_visits_are_learned_from_successes_only(scene):
+    visited = make_steps(episodes=6, seed=8, source="round")
+    visited = replace(visited, episode_success=np.arange(6) % 2 == 0)
+    before = _rows(scene)
+    rows = add_visits(before, [(visited, {"a": RECORDED}), (visited, {})], 0.5)
+    assert len(rows.teacher) - len(before.teacher) == visited.lengths[::2].sum()
+    assert (rows.teacher[len(before.teacher):] == RECORDED).all() and rows.steps.episode_success[-3:].all()
+    assert rows.probability[: len(before.teacher)].sum() == pytest.approx(rows.probability[len(before.teacher):].sum())

@@ -1,0 +1,121 @@
+"""Rounds: who is tried again, who teaches, what is kept, and that a cut round ends with the same bits."""
+
+import json
+
+import numpy as np
+import pytest
+
+from alltrades.config import load_settings
+from alltrades.data.store import EpisodeStore
+from alltrades.envs import registry
+from alltrades.pipeline import run
+from alltrades.policies.distillation import RECORDED
+from alltrades.policies.policy import load_policy
+from alltrades.rounds import best_teachers, visit
+from alltrades.settings import RolloutSettings, RoundSettings, RunSettings
+
+SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
+         "--evaluation.rows", "[labeled_only, generalist_round0, generalist]"]
+ROUNDS = RoundSettings(count=1, episodes=6, tries=3, explore=(0.1, 0.3), selection=4)
+TWO = RolloutSettings(lanes=4, workers=0)
+
+
+def settings(*more: str) -> RunSettings:
+    return load_settings(RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more])[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    rounds = ["--distill.rounds.count", "2", "--distill.rounds.episodes", "4", "--distill.rounds.tries", "2",
+              "--distill.rounds.selection", "3", "--distill.rounds.train.steps", "20"]
+    return folder, run(settings(*rounds), folder)
+
+
+@pytest.fixture(scope="module")
+def policy(finished):
+    return load_policy(finished[0] / "policies" / "labeled_only")
+
+
+SPECS = [registry.get("planar/reach"), registry.get("planar/push")]
+
+
+def test_a_run_with_rounds_keeps_the_round_with_the_highest_selection_success(finished):
+    folder, result = finished
+    report = json.loads((folder / "rounds" / "generalist.json").read_text())
+    assert 2 <= len(report) <= 3
+    means = [r["selection"] for r in report]
+    best = int(np.argmax(means))  # of equals the first: a round that does not help is not kept
+    assert [r["kept"] for r in report[1:]] == [b > a for a, b in zip(means, means[1:])]
+    facts = [json.loads((folder / "policies" / name / "policy.json").read_text())
+             for name in ("generalist", f"generalist_round{best}")]
+    assert facts[0] == facts[1]
+    assert {"generalist_round0", "generalist"} <= set(result.evaluations)
+
+
+def test_selection_starts_are_neither_evaluation_starts_nor_visited(finished):
+    folder, _ = finished
+    selection = {x for r in json.loads((folder / "rounds" / "generalist_round0.json").read_text())["rows"] for x in r["seeds"]}
+    evaluation = {x for r in json.loads((folder / "evaluation" / "generalist.json").read_text())["rows"] for x in r["seeds"]}
+    visited = {int(x) for x in EpisodeStore.open(folder / "stores" / "generalist_round1.zarr").columns()["seed"]}
+    assert len(selection) == 6 and not selection & (evaluation | visited) and not evaluation & visited
+
+
+def test_only_failed_starts_are_tried_again_and_only_their_successes_are_kept(policy, tmp_path):
+    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "a.zarr", TWO)
+    store = EpisodeStore.open(tmp_path / "a.zarr")
+    tries, columns = store.provenance["tries"], store.columns()
+    assert {name: c["n"] for name, c in tries[0].items()} == {"planar/reach": 6, "planar/push": 6}
+    for before, after in zip(tries, tries[1:]):
+        for name in before:
+            assert after.get(name, {"n": 0})["n"] == before[name]["n"] - before[name]["successes"]
+    later = sum(c["successes"] for t in tries[1:] for c in t.values())
+    assert len(store) == 12 + later and columns["success"][12:].all()
+    solved = [(e, s) for e, s, ok in zip(columns["environment"], columns["seed"], columns["success"]) if ok]
+    assert len(set(solved)) == len(solved)
+
+
+def test_a_visit_that_was_cut_ends_with_the_same_store(policy, tmp_path):
+    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "whole.zarr", TWO)
+    reached = {"calls": 0}
+
+    class Cut(Exception):
+        pass
+
+    def cut(done: int, total: int) -> None:
+        reached["calls"] += 1
+        if reached["calls"] == 15:  # in the second try
+            raise Cut
+
+    with pytest.raises(Cut):
+        visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "cut.zarr", TWO, each=cut)
+    assert len(EpisodeStore.open(tmp_path / "cut.zarr")) == 12
+    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "cut.zarr", TWO)
+    whole, again = (EpisodeStore.open(tmp_path / f"{n}.zarr") for n in ("whole", "cut"))
+    assert whole.digest() == again.digest() and whole.provenance["tries"] == again.provenance["tries"]
+
+
+def test_the_teacher_has_the_highest_lower_end_not_the_highest_rate():
+    statistics = {"self": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 20}},
+                  "scratch": {"a": {"n": 4, "successes": 4}, "b": {"n": 60, "successes": 40}},
+                  "joint_init": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 39}}}
+    assert best_teachers(statistics) == {"a": "self", "b": "scratch"}
+
+
+def test_better_teachers_label_the_generalists_visits(tmp_path):
+    rounds = ["--distill.rounds.count", "1", "--distill.rounds.episodes", "3", "--distill.rounds.teacher", "best",
+              "--distill.rounds.selection", "2", "--distill.rounds.train.steps", "10", "--distill.train.steps", "2"]
+    run(settings(*rounds, "--evaluation.rows", "[specialists, generalist]"), tmp_path)
+    (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())
+    assert set(report["teachers"]) == {"planar/reach", "planar/push"}
+    facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())["training"]
+    assert facts["rounds"] == 1 and facts["used_success_signal"] == ("self" in report["teachers"].values())
+
+
+def test_rows_of_rounds_exist_only_where_there_are_rounds():
+    from alltrades.data.errors import UserError
+
+    with pytest.raises(UserError, match="generalist_round1"):
+        settings("--evaluation.rows", "[generalist_round1]")
+    assert settings("--distill.rounds.count", "1", "--evaluation.rows", "[generalist_round1]").distillations()
+    assert RECORDED < 0
