@@ -60,7 +60,7 @@ def visit(policy: DiffusionPolicy, specs: Sequence[EnvSpec], settings: RoundSett
     if tries and len(store) < len(starts) + sum(t["successes"] for of_try in tries[1:] for t in of_try.values()):
         tries.pop()  # its episodes were not committed
     for attempt in range(len(tries), settings.tries):
-        columns = store.columns() if len(store) else {"environment": [], "seed": [], "success": []}
+        columns = store.columns()
         solved = {(str(e), int(x)) for e, x, ok in zip(columns["environment"], columns["seed"], columns["success"]) if ok}
         missing = [start for start in starts if start not in solved]
         if not missing:
