@@ -113,7 +113,7 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
         if gain.mean <= 0:
             break
         best, measured = r, found
-    p.dir.write_json(f"rounds/{row}.json", report)
+    p.dir.write_json(f"rounds/{row}.json", {"rounds": report})
     chosen, out = p.policy_path(f"{row}_round{best}"), p.policy_path(row)
 
     def keep(_: Progress) -> None:
@@ -147,7 +147,7 @@ def _visit(p: Pipeline, row: str, r: int, settings: DistillSettings, policy: Pat
 def _select(p: Pipeline, row: str, r: int, settings: DistillSettings) -> Evaluation:
     """Success on selection starts, the same for every round."""
     name, policy = f"{row}_round{r}", p.policy_path(f"{row}_round{r}")
-    out = p.dir.path / "rounds" / f"{name}.json"
+    out = p.dir.path / "selection" / f"{name}.json"
     episodes = settings.rounds.selection
 
     def body(progress: Progress) -> None:
@@ -156,7 +156,7 @@ def _select(p: Pipeline, row: str, r: int, settings: DistillSettings) -> Evaluat
                                      lambda done, total: progress.update(done),
                                      {s.id: [episode_seed(p.s.seed, "selection", s.id, i) for i in range(episodes)]
                                       for s in p.specs})
-        p.dir.write_json(f"rounds/{name}.json", result.to_json())
+        p.dir.write_json(f"selection/{name}.json", result.to_json())
 
     p.stage(f"select/{name}", {"policy": policy_digest(policy), "episodes": episodes, "lanes": p.s.rollout.lanes}, [out], body,
             episodes * len(p.specs), "episode")

@@ -69,7 +69,8 @@ def page_content(run: Any) -> dict[str, Any]:
         "run": run, "header": views.header(run), "success": views.success(run), "pairs": pairs, "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,
         "losses": [(title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)],
-        "weights": weights, "rollouts": views.rollouts(run), "trajectories": shown, "videos": views.videos(run),
+        "weights": weights, "rollouts": views.rollouts(run), "rounds": views.rounds(run),
+        "trajectories": shown, "videos": views.videos(run),
         "keys": [{"name": row, "index": run.rows.index(row), "color": run.rows.index(row) % plots.ROW_COLORS} for row in drawn],
         "provenance": views.provenance(run), "settings": views.settings_lines(run), "figures": figures}
 

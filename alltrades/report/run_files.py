@@ -22,7 +22,7 @@ class RunFiles:
     """A run as plain data.
 
     rows: names of the evaluated rows, in the order of the settings. environments: in the order of the evaluation.
-    metrics: by stage. weights: by generalist, then environment. videos: file by environment.
+    metrics: by stage. weights: by generalist, then environment. rounds: by generalist. videos: file by environment.
     """
 
     name: str
@@ -35,6 +35,7 @@ class RunFiles:
     metrics: dict[str, list[dict[str, Any]]]
     weights: dict[str, dict[str, Any]]
     rollouts: dict[str, dict[str, Any]]
+    rounds: dict[str, list[dict[str, Any]]]
     trajectories: dict[str, dict[str, Any]]
     videos: dict[str, Path]
 
@@ -85,7 +86,9 @@ def read_run(folder: Path) -> RunFiles:
         comparison=_json(folder / "comparison.json"), advice=_json(folder / "advice.json"),
         metrics={stage: read_metrics(folder, stage) for stage in stages},
         weights={path.stem: _json(path) for path in sorted((folder / "weights").glob("*.json"))},
-        rollouts=_json(folder / "rollouts.json"), trajectories=_json(folder / "trajectories.json"), videos={})
+        rollouts=_json(folder / "rollouts.json"),
+        rounds={path.stem: _json(path).get("rounds", []) for path in sorted((folder / "rounds").glob("*.json"))},
+        trajectories=_json(folder / "trajectories.json"), videos={})
     run.videos.update(_videos(folder / "videos", run.environments))
     return run
 

@@ -144,6 +144,20 @@ def _pseudo(facts: Mapping[str, int] | None) -> dict[str, str] | None:
             "steps": f"{facts['steps']:,}"}
 
 
+def rounds(run: RunFiles) -> list[dict[str, Any]]:
+    """Per generalist: success on selection starts before and after every round, and what was visited."""
+    out = []
+    for row, found in run.rounds.items():
+        lines = []
+        for r in found:
+            tries = [{k: sum(c[k] for c in t.values()) for k in ("n", "successes")} for t in r.get("tries", ())]
+            lines.append({"name": f"round {r['round']}" if r["round"] else "before", "mean": text.rate(r["selection"], 3),
+                          "gain": f"{text.signed(r['gain'])} {text.signed_interval(r['interval'])}" if "gain" in r else "",
+                          "kept": r["kept"], "tries": ", ".join(f"{t['successes']} / {t['n']}" for t in tries)})
+        out.append({"row": row, "lines": lines})
+    return out
+
+
 def provenance(run: RunFiles) -> dict[str, Any]:
     """Seeds, versions, machine and times."""
     found = run.manifest.get("stages") or {}

@@ -77,6 +77,13 @@ def test_advice_settings_versions_seeds_and_times_are_shown(run, page):
         assert part in said, part
 
 
+def test_rounds_show_their_gain_and_what_was_tried(page):
+    said = visible(page)
+    k = len(ENVIRONMENTS)
+    assert "Rounds of generalist" in said and "before 0.700" in said
+    assert re.search(rf"round 1 0\.712 \+0\.012 \[.0\.010, \+0\.030\] . yes {12 * k} / {20 * k}, {3 * k} / {8 * k}", said)
+
+
 def test_environments_and_stages_stand_in_the_order_of_the_run(page):
     said = visible(page)
     for part in ("Success ", "Advice Where", "Pseudo-data Rollouts"):

@@ -42,7 +42,7 @@ SPECS = [registry.get("planar/reach"), registry.get("planar/push")]
 
 def test_a_run_with_rounds_keeps_the_round_with_the_highest_selection_success(finished):
     folder, result = finished
-    report = json.loads((folder / "rounds" / "generalist.json").read_text())
+    report = json.loads((folder / "rounds" / "generalist.json").read_text())["rounds"]
     assert 2 <= len(report) <= 3
     means = [r["selection"] for r in report]
     best = int(np.argmax(means))  # of equals the first: a round that does not help is not kept
@@ -55,7 +55,7 @@ def test_a_run_with_rounds_keeps_the_round_with_the_highest_selection_success(fi
 
 def test_selection_starts_are_neither_evaluation_starts_nor_visited(finished):
     folder, _ = finished
-    selection = {x for r in json.loads((folder / "rounds" / "generalist_round0.json").read_text())["rows"] for x in r["seeds"]}
+    selection = {x for r in json.loads((folder / "selection" / "generalist_round0.json").read_text())["rows"] for x in r["seeds"]}
     evaluation = {x for r in json.loads((folder / "evaluation" / "generalist.json").read_text())["rows"] for x in r["seeds"]}
     visited = {int(x) for x in EpisodeStore.open(folder / "stores" / "generalist_round1.zarr").columns()["seed"]}
     assert len(selection) == 6 and not selection & (evaluation | visited) and not evaluation & visited
@@ -106,7 +106,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path):
     rounds = ["--distill.rounds.count", "1", "--distill.rounds.episodes", "3", "--distill.rounds.teacher", "best",
               "--distill.rounds.selection", "2", "--distill.rounds.train.steps", "10", "--distill.train.steps", "2"]
     run(settings(*rounds, "--evaluation.rows", "[specialists, generalist]"), tmp_path)
-    (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())
+    (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
     assert set(report["teachers"]) == {"planar/reach", "planar/push"}
     facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())["training"]
     assert facts["rounds"] == 1 and facts["used_success_signal"] == ("self" in report["teachers"].values())
