@@ -52,7 +52,8 @@ class Pipeline:
         self.crew = Crew(settings.rollout.worker_count())
         self.specs, self.left_out = stages.resolve(settings)
         self.ids = [spec.id for spec in self.specs]
-        self.base = {"seed": settings.seed, "environments": {s.id: [s.digest(), s.max_steps] for s in self.specs}}
+        self.base = {"seed": settings.seed,
+                     "environments": {s.id: [s.digest(), s.max_steps, repr(s.symmetries)] for s in self.specs}}
 
     # ---- paths ---------------------------------------------------------------------------------------------------
     @property

@@ -74,6 +74,22 @@ def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
     assert (folder / "policies" / "generalist" / "model.safetensors").stat().st_mtime_ns != changed
 
 
+def test_a_newly_declared_symmetry_trains_again(finished, tmp_path, monkeypatch):
+    import shutil
+
+    from alltrades.envs import registry
+    from alltrades.envs.symmetry import Translation
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    before = {p: (folder / "policies" / p).read_bytes() for p in ("labeled_only/model.safetensors", "generalist/model.safetensors")}
+    resolve = registry.resolve
+    shift = (Translation(((0,),), (0.1,)),)
+    monkeypatch.setattr(registry, "resolve", lambda names: [replace(s, symmetries=shift) for s in resolve(names)])
+    run(settings(), folder)
+    assert all((folder / "policies" / p).read_bytes() != bits for p, bits in before.items())
+
+
 def test_rows_decide_what_is_trained(tmp_path):
     result = run(settings("--evaluation.rows", "[labeled_only, labeled_only_holdout]", "--labeled_only.steps", "40"), tmp_path)
     assert list(result.evaluations) == ["labeled_only", "labeled_only_holdout"]
