@@ -82,12 +82,13 @@ def test_a_newly_declared_symmetry_trains_again(finished, tmp_path, monkeypatch)
 
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    before = {p: (folder / "policies" / p).read_bytes() for p in ("labeled_only/model.safetensors", "generalist/model.safetensors")}
+    networks = [folder / "policies" / row / "model.safetensors" for row in ("labeled_only", "generalist")]
+    before = [path.read_bytes() for path in networks]
     resolve = registry.resolve
     shift = (Translation(((0,),), (0.1,)),)
     monkeypatch.setattr(registry, "resolve", lambda names: [replace(s, symmetries=shift) for s in resolve(names)])
     run(settings(), folder)
-    assert all((folder / "policies" / p).read_bytes() != bits for p, bits in before.items())
+    assert all(path.read_bytes() != bits for path, bits in zip(networks, before))
 
 
 def test_rows_decide_what_is_trained(tmp_path):
