@@ -99,6 +99,18 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; loopback by default")
     parser.add_argument("--port", type=int, default=8000, help="TCP port; 0 picks a free one")
+    parser.add_argument("--dashboard", action="store_true", help="operator's page at /dashboard, with a stop button")
+    parser.add_argument("--watch", action="store_true", help="load the artifact again when it changes (SIGHUP does, too)")
+    parser.add_argument("--token-file", default=None, help="file with the secret that clients must send")
+    parser.add_argument("--certificate", default=None, help="PEM certificate: serve over TLS")
+    parser.add_argument("--key", default=None, help="PEM key of the certificate")
+    parser.add_argument("--max-message", type=int, default=1 << 20, help="bytes of the largest message")
+    parser.add_argument("--max-clients", type=int, default=128, help="connected clients, together")
+    parser.add_argument("--max-per-address", type=int, default=None, help="connected clients of one network address")
+    parser.add_argument("--rate-limit", type=float, default=1000.0, help="requests per second of one client; 0 for no limit")
+    parser.add_argument("--batch", type=int, default=8, help="rows of a policy call; 1 for a single robot")
+    parser.add_argument("--budget-ms", type=float, default=1.0, help="longest wait for other clients, to answer them together")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
 
 
 def _envs(parser: argparse.ArgumentParser) -> None:

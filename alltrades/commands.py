@@ -233,10 +233,29 @@ def export(args: argparse.Namespace) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """The policy server."""
-    from alltrades.policies.policy import load_policy
-    from alltrades.policies.server import serve_forever
+    import torch
+    from pydantic import ValidationError
 
-    serve_forever(load_policy(args.policy), host=args.host, port=args.port)
+    from alltrades.policies.policy import load_policy
+    from alltrades.policies.server import ServerSettings, serve_forever
+
+    given = {name: value for name, value in vars(args).items() if name in ServerSettings.model_fields}
+    try:
+        settings = ServerSettings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "".join(f"--{part}: " for part in first["loc"]).replace("_", "-")
+        raise UserError(f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}") from error
+    if args.threads < 1:
+        raise UserError(f"--threads {args.threads}; expected at least 1")
+    torch.set_num_threads(args.threads)
+
+    def announce(address: str) -> None:
+        print(f"serving {args.policy} at {address}", flush=True)
+        if settings.dashboard:
+            print(f"operator's page: {address.replace('ws', 'http', 1)}/dashboard", flush=True)
+
+    serve_forever(load_policy(args.policy), settings, args.policy, announce=announce)
     return 0
 
 

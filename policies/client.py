@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -83,18 +85,28 @@ class PolicyClient:
     Args:
         host, port: where the server listens.
         timeout: seconds to wait for the connection and for each reply.
+        token: the server's secret, where it wants one.
+        tls: connect over TLS and check the server's certificate.
+        certificate: PEM file of the certificate (or its authority) to trust, instead of the system's; means `tls`.
 
-    Raises UserError when no server answers.
+    Raises UserError when no server answers or it does not let this client in.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8000, timeout: float = 10.0) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 8000, timeout: float = 10.0, *, token: str | None = None,
+                 tls: bool = False, certificate: Path | str | None = None) -> None:
         connect = require("websockets.sync.client").connect
-        self.address, self._timeout = f"ws://{host}:{port}", timeout
+        secure = tls or certificate is not None
+        self.address, self._timeout = f"{'wss' if secure else 'ws'}://{host}:{port}", timeout
         self._start: dict[str, Any] = {}
         try:
             self._socket = connect(self.address, compression=None, proxy=None, open_timeout=timeout,
-                                   max_size=MAX_MESSAGE)
+                                   max_size=MAX_MESSAGE, ssl=ssl.create_default_context(cafile=certificate) if secure else None,
+                                   additional_headers=None if token is None else {"Authorization": f"Bearer {token}"})
             self.metadata: dict[str, Any] = unpack(self._socket.recv(timeout=timeout))
+        except require("websockets.exceptions").InvalidStatus as error:
+            words = bytes(error.response.body or b"").decode(errors="replace").strip()[:200]
+            raise UserError(f"{self.address}: the server answers {error.response.status_code}: {words or 'no reason given'}"
+                            ) from error
         except (OSError, ValueError, require("websockets.exceptions").WebSocketException) as error:
             raise UserError(f"{self.address}: no policy server answers ({error}); "
                             "start one with `alltrades serve`") from error
@@ -108,7 +120,10 @@ class PolicyClient:
             self._start["seed"] = seed
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """{"observation": (obs_dim,), ...} -> {"actions": (execute, action_dim) float32, "server_timing": {...}}.
+        """{"observation": (obs_dim,), ...} -> {"actions": (execute, action_dim) float32, "held": False, ...}.
+
+        `alltrades.policies.server` says what else a request and a reply may hold. While "held" is true the operator has
+        stopped the robots: the actions repeat the last one.
 
         Raises UserError with the server's words when it refuses the message, or when it does not answer.
         """

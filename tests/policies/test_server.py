@@ -9,6 +9,8 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from alltrades.policies.client import PolicyClient, pack, unpack  # noqa: E402
 from alltrades.policies.controller import Controller  # noqa: E402
 from alltrades.policies.normalizer import Normalizer  # noqa: E402
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
-from alltrades.policies.server import PolicyServer  # noqa: E402
+from alltrades.policies.server import PolicyServer, ServerSettings  # noqa: E402
 from alltrades.policies.settings import PolicySettings  # noqa: E402
 
 SMALL, LARGE = "toy/small", "toy/large"
@@ -59,8 +61,8 @@ def server(policy: DiffusionPolicy) -> Iterator[PolicyServer]:
 class running:
     """A server in a thread of this process, for the length of a block."""
 
-    def __init__(self, policy: DiffusionPolicy, **options: int) -> None:
-        self.server = PolicyServer(policy, port=0, **options)
+    def __init__(self, policy: DiffusionPolicy, artifact: Path | None = None, **options: Any) -> None:
+        self.server = PolicyServer(policy, ServerSettings(port=0, **options), artifact)
         self.thread = threading.Thread(target=self.server.run)
 
     def __enter__(self) -> PolicyServer:
@@ -79,7 +81,7 @@ def observation(seed: int, dim: int = 5) -> np.ndarray:
 
 
 def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    controller = Controller(policy)
+    controller = Controller(policy, lanes=8)  # the server's batch
     controller.begin(0, environment, seed)
     return [controller.plan({0: np.atleast_2d(frame)})[0] for frame in frames]
 
@@ -254,7 +256,7 @@ def test_our_client_says_in_one_line_what_the_server_refused(server: PolicyServe
 
 def test_no_server_and_a_taken_port_are_user_errors(policy: DiffusionPolicy, server: PolicyServer) -> None:
     with pytest.raises(UserError, match="choose another port"):
-        PolicyServer(policy, port=server.port).run()
+        PolicyServer(policy, ServerSettings(port=server.port)).run()
     with running(policy) as other:
         port = other.port
     with pytest.raises(UserError, match="alltrades serve"):
@@ -266,8 +268,8 @@ def test_a_signal_ends_the_service_cleanly_with_a_client_connected(policy: Diffu
                                                                    number: int) -> None:
     folder = policy.save(os.path.join(tmp_path, "policy"))
     code = ("import sys; from alltrades.policies.policy import load_policy; "
-            "from alltrades.policies.server import serve_forever; "
-            "serve_forever(load_policy(sys.argv[1]), port=0, announce=lambda a: print(a, flush=True)); print('end')")
+            "from alltrades.policies.server import ServerSettings, serve_forever; "
+            "serve_forever(load_policy(sys.argv[1]), ServerSettings(port=0), announce=lambda a: print(a, flush=True)); print('end')")
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

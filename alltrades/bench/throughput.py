@@ -1,4 +1,4 @@
-"""`alltrades bench`: the hot paths, timed on this machine. Figures belong here, never in tests."""
+"""Throughput of environments, training, sampling and rollouts."""
 
 from __future__ import annotations
 

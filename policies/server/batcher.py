@@ -1,0 +1,215 @@
+"""The one thread that calls the policy: collects the requests of all clients within a latency budget, answers them together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from alltrades.policies.controller import Controller
+from alltrades.policies.guard import ActionGuard
+from alltrades.policies.server.requests import Request
+from alltrades.policies.server.session import Session, Sessions
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Job:
+    """One request on its way; the batcher fills in the answer or the error.
+
+    actions (execute, action_dim) in environment units; `rows` of the policy call that made them, 0 when held.
+    """
+
+    session: Session
+    request: Request
+    received: float
+    actions: np.ndarray | None = None
+    error: BaseException | None = None
+    held: bool = False
+    rows: int = 0
+    begun: float = 0.0  # start and end of the policy call
+    ended: float = 0.0
+
+
+def stable_sizes(policy: Any, batch: int) -> list[int]:
+    """Batch sizes up to `batch`, ascending, whose rows have the bits of a call with `batch` rows; warms the policy up.
+
+    Results of a matrix product may depend on its number of rows in the last bit, which is a question of the processor and
+    of the library. The order of additions does not depend on the numbers, so that random ones show a difference.
+    """
+    sizes = [s for s in (1, 2, 4, 8, 16, 32, 64) if s < batch] + [batch]
+    controller = Controller(policy, lanes=batch, guard=False, batch=batch)
+    rng = np.random.default_rng(0)
+    infos = [policy.environments[lane % len(policy.environments)] for lane in range(batch)]
+    frames = {lane: rng.standard_normal((policy.history, info.obs_dim)).astype(np.float32)
+              for lane, info in enumerate(infos)}
+
+    def run(size: int) -> list[np.ndarray]:
+        controller.batch = size
+        for lane, info in enumerate(infos):
+            controller.begin(lane, info.id, lane)
+        return list(controller.plan(frames).values())
+
+    full = run(batch)
+    same = [s for s in sizes[:-1] if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(run(s), full))]
+    return [*same, batch]
+
+
+class Batcher(threading.Thread):
+    """Answers jobs in the order of arrival, at most `batch` in one policy call.
+
+    A call begins as soon as `batch` requests are there, or one of every active client, or `budget` seconds after the
+    first of them came. While the policy runs, requests gather for the next call. An episode's actions do not depend on
+    its neighbours: all calls are of sizes that `stable_sizes` found equal.
+
+    Args:
+        policy: what is served; called by this thread only.
+        sessions: the connected clients.
+        deliver: called in this thread with jobs that are done.
+        guarded: called in this thread with (reason, count, jobs of the call) when the guard replaced actions.
+    """
+
+    def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float, guard: bool,
+                 deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, list[Job]], None]) -> None:
+        super().__init__(name="policy", daemon=True)
+        self._controller = Controller(policy, lanes=lanes, guard=guard, batch=batch)
+        self._sizes = [self._controller.batch]
+        self._sessions, self._budget = sessions, budget
+        self._deliver, self._guarded = deliver, guarded
+        self._changed = threading.Condition()
+        self._jobs: list[Job] = []
+        self._calls: list[tuple[Callable[[], Any], Future]] = []
+        self._closing = False
+        self._seed = 0  # of the next episode that brings none
+        self.held = False  # every robot holds its last action
+
+    @property
+    def batch(self) -> int:
+        """Rows of the largest policy call."""
+        return self._sizes[-1]
+
+    def submit(self, job: Job) -> None:
+        """Let a job be answered; from any thread, one at a time for each session."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function between two policy calls."""
+        future: Future[T] = Future()
+        with self._changed:
+            self._calls.append((function, future))
+            self._changed.notify()
+        return future
+
+    def replace(self, policy: Any, sizes: list[int]) -> None:
+        """Go on with another policy for the same environments, history and chunk; run it by `call`.
+
+        Histories, noise and the guard's memory of the last actions stay as they are.
+        """
+        self._controller.policy = policy
+        self._sizes = sizes
+
+    def warm_up(self) -> None:
+        """A network's first call is slow, and a policy that cannot run should not be announced; run it by `call`."""
+        self._sizes = stable_sizes(self._controller.policy, self._controller.batch)
+
+    def close(self) -> None:
+        """End the thread after the jobs that are there."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self.is_alive():
+            self.join()
+
+    def run(self) -> None:
+        while True:
+            jobs, calls = self._collect()
+            for function, future in calls:
+                try:
+                    future.set_result(function())
+                except BaseException as error:
+                    future.set_exception(error)
+            if jobs:
+                self._answer(jobs)
+            elif not calls:
+                return
+
+    def _collect(self) -> tuple[list[Job], list[tuple[Callable[[], Any], Future]]]:
+        """The next jobs and calls; nothing at all when the thread is to end."""
+        most = self.batch
+        with self._changed:
+            while not (self._jobs or self._calls or self._closing):
+                self._changed.wait()
+            while self._jobs and not self._calls and not self._closing:
+                now = time.perf_counter()
+                left = self._jobs[0].received + self._budget - now
+                if left <= 0 or len(self._jobs) >= min(most, self._sessions.active(now)):
+                    break
+                self._changed.wait(left)
+            calls, self._calls = self._calls, []
+            jobs, self._jobs = self._jobs[:most], self._jobs[most:]
+            return jobs, calls
+
+    def _answer(self, jobs: list[Job]) -> None:
+        start = time.perf_counter()
+        try:
+            held = self.held
+            for job in jobs:
+                job.held, job.begun = held, start
+                self._begin(job)
+            if held:
+                for job in jobs:
+                    job.actions = self._hold(job)
+            else:
+                self._plan(jobs)
+        except Exception as error:
+            log.exception("request failed")
+            for job in jobs:
+                job.error = error
+        end = time.perf_counter()
+        for job in jobs:
+            job.ended = end
+        self._deliver(jobs)
+
+    def _begin(self, job: Job) -> None:
+        session, request = job.session, job.request
+        if request.begin:
+            self._controller.begin(session.lane, request.environment, self._seed if request.seed is None else request.seed)
+            self._seed += request.seed is None
+            session.environment, session.last = request.environment, None
+            session.backlog.clear()
+        session.backlog.append(request.frames)
+
+    def _plan(self, jobs: list[Job]) -> None:
+        controller = self._controller
+        frames = {job.session.lane: np.concatenate(job.session.backlog) for job in jobs}
+        controller.batch = next(s for s in self._sizes if s >= len(jobs))
+        before = dict(controller.refusals)
+        for job in jobs:
+            job.session.backlog.clear()  # the controller has them, even if the policy fails
+        planned = controller.plan(frames)
+        for job in jobs:
+            actions = planned[job.session.lane]
+            job.actions, job.session.last, job.rows = actions, actions[-1], controller.batch
+        for reason, count in controller.refusals.items():
+            if count > before.get(reason, 0):
+                self._guarded(reason, count - before.get(reason, 0), jobs)
+
+    def _hold(self, job: Job) -> np.ndarray:
+        """The last action handed out, or the middle of the box at an episode's start, for a whole chunk."""
+        policy, session = self._controller.policy, job.session
+        seen = np.concatenate(session.backlog)[-policy.history:]  # what the policy will want to know when it goes on
+        session.backlog[:] = [seen]
+        info = policy.environments[job.request.index]
+        if session.last is None:
+            session.last = ActionGuard(info.action_low, info.action_high).rest
+        return np.repeat(session.last[None], policy.execute, axis=0)

@@ -1,0 +1,95 @@
+"""A client's request: decoded, checked and made of known types before anything is changed by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError, nearest
+from alltrades.policies.client import unpack
+
+KEYS = ("observation", "observation/state", "environment", "seed", "reset", "request_id")
+MAX_FRAMES = 1024  # observations in one request
+MAX_ID = 200  # characters of a request id
+
+
+@dataclass(frozen=True)
+class Request:
+    """One valid request.
+
+    frames (k, obs_dim) float32, oldest first; `index` of the environment in the policy; `begin` when it starts an
+    episode, with `seed` for the noise or None; `id` to be echoed, or None.
+    """
+
+    frames: np.ndarray
+    environment: str
+    index: int
+    begin: bool
+    seed: int | None
+    id: int | str | None
+
+
+def read_request(message: bytes | str, policy: Any, environment: str | None) -> Request:
+    """One message -> request; `environment` is that of the client's running episode, None before its first.
+
+    Keys: "observation" or "observation/state" (obs_dim,), or (k, obs_dim) with every frame since the last request;
+    "environment", the id, needed once where the policy has several; "reset": true starts an episode, as does another
+    environment; "seed" of the episode's noise, read where an episode starts; "request_id", an integer or text that the
+    reply repeats. Raises UserError or ValueError for anything else.
+    """
+    if isinstance(message, str):
+        raise UserError("text frame; expected a binary frame of msgpack")
+    request = unpack(message)
+    if not isinstance(request, dict):
+        raise UserError(f"request is a {type(request).__name__}; expected a map with 'observation'")
+    for key in request:
+        if key not in KEYS:
+            hint = nearest(key[:40], list(KEYS)) if isinstance(key, str) else ""
+            raise UserError(f"request has the key {str(key)[:40]!r}; expected {', '.join(KEYS)}{hint}")
+    named = request.get("environment", _default(policy) if environment is None else environment)
+    if not isinstance(named, str):
+        raise UserError("request names no environment and the policy has several; expected 'environment' in the "
+                        f"first request, one of {', '.join(e.id for e in policy.environments[:12])}")
+    if len(named) > 200:
+        raise UserError(f"'environment' has {len(named)} characters; expected the id of one of the policy's environments")
+    reset, seed, name = request.get("reset", False), request.get("seed"), request.get("request_id")
+    if not isinstance(reset, (bool, np.bool_)):
+        raise UserError(f"'reset' is a {type(reset).__name__}; expected true or false")
+    if seed is not None and not (_whole(seed) and 0 <= seed < 2**63):
+        raise UserError("'seed' is not an integer in [0, 2^63); expected one, or leave it out")
+    if name is not None and not _whole(name) and not (isinstance(name, str) and len(name) <= MAX_ID):
+        raise UserError(f"'request_id' is a {type(name).__name__}; expected an integer or up to {MAX_ID} characters")
+    index = policy.environment_index(named)
+    frames = _frames(request, policy.environments[index].obs_dim, named)
+    return Request(frames, named, index, bool(reset) or named != environment, None if seed is None else int(seed),
+                   name if name is None or isinstance(name, str) else int(name))
+
+
+def _default(policy: Any) -> str | None:
+    return policy.environments[0].id if len(policy.environments) == 1 else None
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _frames(request: dict, dim: int, environment: str) -> np.ndarray:
+    given = [request[key] for key in KEYS[:2] if key in request]
+    if len(given) != 1:
+        raise UserError(f"request has {len(given)} observations; expected one, under '{KEYS[0]}' or '{KEYS[1]}'")
+    try:
+        values = np.asarray(given[0])
+    except ValueError:
+        values = np.empty(0, dtype=object)
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"observation of dtype {values.dtype}; expected numbers")
+    frames = values[None] if values.ndim == 1 else values
+    if frames.ndim != 2 or frames.shape[1] != dim or not 1 <= len(frames) <= MAX_FRAMES:
+        raise UserError(f"observation of shape {values.shape}; expected ({dim},) or (k, {dim}) for '{environment}'")
+    with np.errstate(over="ignore"):
+        frames = frames.astype(np.float32)
+    if not np.isfinite(frames).all():
+        raise UserError("observation is not finite; expected finite numbers; check the sensor")
+    return frames

@@ -1,0 +1,324 @@
+"""The service itself: connections, requests and replies, signals, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.errors import UserError
+from alltrades.policies.client import pack, require
+from alltrades.policies.server import access
+from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
+from alltrades.policies.server.metrics import Metrics
+from alltrades.policies.server.pages import LIVE, Pages
+from alltrades.policies.server.reload import load_successor, stamp
+from alltrades.policies.server.requests import read_request
+from alltrades.policies.server.session import Session, Sessions
+from alltrades.policies.server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = 2
+GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
+LOGGED = 5  # refused requests of one client that are logged
+WATCH = 1.0  # seconds between two looks at the artifact
+EVENTS = 100  # that the operator's page remembers
+
+
+class PolicyServer:
+    """`run()` blocks until `stop()`, SIGTERM or SIGINT, answers what is in flight, closes the connections and returns.
+
+    A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved", "server_timing":
+    {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}. "held" is true while robots are to hold: the actions then repeat
+    the last one that was handed out. "starved" counts replies that came more than a control period after the client had
+    used up the actions of the one before.
+
+    Args:
+        policy: what is served; called by one thread at a time.
+        settings: address, limits, protection.
+        artifact: folder from which SIGHUP, `reload()` and `settings.watch` load again.
+    """
+
+    def __init__(self, policy: Any, settings: ServerSettings | None = None, artifact: Path | str | None = None) -> None:
+        self._asyncio_server = require("websockets.asyncio.server")
+        self._closed = require("websockets.exceptions").ConnectionClosed
+        require("msgpack")
+        self.policy, self.settings = policy, settings or ServerSettings()
+        self.artifact = None if artifact is None else Path(artifact)
+        s = self.settings
+        if s.watch and self.artifact is None:
+            raise UserError("watch is on and no artifact folder was given; expected the folder that is to be watched")
+        self.token = None if s.token_file is None else access.read_token(s.token_file)
+        self._tls = None if s.certificate is None or s.key is None else access.tls_context(s.certificate, s.key)
+        self.port = s.port
+        self.scheme = "ws" if self._tls is None else "wss"
+        self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self._batcher = Batcher(policy, self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, s.guard, self._deliver,
+                                self._guarded)
+        self._pages = Pages(self)
+        self._waiting: dict[Job, asyncio.Future] = {}
+        self._ids = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self.draining = False
+        self.ready = threading.Event()
+
+    def metadata(self) -> dict[str, Any]:
+        """What a client learns on connecting; vectors as lists, rates in Hz."""
+        policy = self.policy
+        environments = [{"id": e.id, "obs_dim": e.obs_dim, "action_dim": e.action_dim, "action_low": list(e.action_low),
+                         "action_high": list(e.action_high), "control_hz": e.control_hz} for e in policy.environments]
+        return {"server": "alltrades", "protocol": PROTOCOL, "policy": self.digest, "environments": environments,
+                "history": policy.history, "horizon": policy.horizon, "execute": policy.execute}
+
+    # ---- from any thread -----------------------------------------------------------------------------------------
+    def run(self, announce: Callable[[str], None] | None = None) -> None:
+        """Serve until stopped; `announce` gets the address once clients can connect.
+
+        Raises UserError when the address cannot be used.
+        """
+        self._batcher.start()
+        try:
+            asyncio.run(self._serve(announce))
+        finally:
+            self._batcher.close()
+
+    def stop(self) -> None:
+        """End `run()`."""
+        if self._loop is not None and self._stopping is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    @property
+    def held(self) -> bool:
+        """Whether every robot is to hold."""
+        return self._batcher.held
+
+    def hold(self, held: bool = True) -> None:
+        """Let every robot hold its last action from its next request on, or go on again."""
+        if held != self._batcher.held:
+            self._batcher.held = held
+            self.event("stop" if held else "resume", "every robot holds" if held else "robots go on")
+            log.warning("stopped: every robot holds its last action" if held else "resumed: robots go on")
+
+    def reload(self) -> Future[bool]:
+        """Load the artifact again and go on with it; the result says whether it was taken. The reason of a refusal is logged."""
+        if self._loop is None or self.artifact is None:
+            raise UserError("the server does not run, or has no artifact folder to load from; expected both")
+        return asyncio.run_coroutine_threadsafe(self._reload(), self._loop)
+
+    # ---- start and end -------------------------------------------------------------------------------------------
+    async def _serve(self, announce: Callable[[str], None] | None) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._adopt(self.policy)
+        self._reloading = asyncio.Lock()
+        await asyncio.wrap_future(self._batcher.call(self._batcher.warm_up))
+        host = self.settings.host
+        try:
+            server = await self._asyncio_server.serve(
+                self._handle, host, self.port, compression=None, max_size=self.settings.max_message, max_queue=4,
+                process_request=self._pages.answer, ssl=self._tls, logger=_quiet())
+        except OSError as error:
+            raise UserError(f"{host}:{self.port} cannot be listened on ({error.strerror or error}); expected a "
+                            "free address; choose another port") from error
+        signals = self._signals()
+        watcher = asyncio.create_task(self._watch()) if self.settings.watch else None
+        try:
+            self.port = server.sockets[0].getsockname()[1]
+            if self.token is None and not access.loopback(host):
+                log.warning("listening on %s without a token: anyone who reaches it can use it; give --token-file", host)
+            if announce is not None:
+                announce(f"{self.scheme}://{host}:{self.port}")
+            self.ready.set()
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            server.close(code=GOING_AWAY, reason="server ends")
+            await server.wait_closed()
+            for number in signals:
+                self._loop.remove_signal_handler(number)
+
+    def _signals(self) -> list[signal.Signals]:
+        assert self._loop is not None and self._stopping is not None
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        if self.artifact is None:
+            return [signal.SIGTERM, signal.SIGINT]
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+        return [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+    async def _drain(self) -> None:
+        """Answer requests in flight, refuse new connections (see `Pages`), close."""
+        self.draining = True
+        end = time.perf_counter() + self.settings.drain_seconds
+        for session in self.sessions.all():
+            if not session.busy:
+                asyncio.ensure_future(session.connection.close(GOING_AWAY, "server ends"))
+        while len(self.sessions) and time.perf_counter() < end:
+            await asyncio.sleep(0.01)
+
+    # ---- policy --------------------------------------------------------------------------------------------------
+    def _adopt(self, policy: Any) -> None:
+        self.policy, self.digest = policy, policy.digest()
+        self._metadata = pack(self.metadata())
+
+    async def _reload(self) -> bool:
+        assert self._loop is not None and self.artifact is not None
+        async with self._reloading:
+            device = str(next(self.policy.parameters()).device)
+            try:
+                policy = await self._loop.run_in_executor(None, load_successor, self.artifact, self.policy, device)
+                if policy.digest() == self.digest:
+                    return True
+                sizes = await self._loop.run_in_executor(None, stable_sizes, policy, self._batcher.batch)
+                await asyncio.wrap_future(self._batcher.call(lambda: self._batcher.replace(policy, sizes)))
+            except Exception as error:
+                line = " ".join(str(error).split()) or type(error).__name__
+                log.warning("reload refused, the old policy goes on: %s", line)
+                self.metrics.count("reloads", outcome="refused")
+                self.event("reload refused", line)
+                return False
+            self._adopt(policy)
+            log.warning("reloaded: policy %s", self.digest)
+            self.metrics.count("reloads", outcome="taken")
+            self.event("reload", f"policy {self.digest}")
+            return True
+
+    async def _watch(self) -> None:
+        assert self.artifact is not None
+        seen = stamp(self.artifact)
+        while True:
+            await asyncio.sleep(WATCH)
+            now = stamp(self.artifact)
+            if now is not None and now != seen:
+                await self._reload()
+            seen = now
+
+    # ---- clients -------------------------------------------------------------------------------------------------
+    async def _handle(self, connection: Any) -> None:
+        if connection.request.path.startswith(LIVE):
+            return await self._pages.live(connection)
+        address = str((connection.remote_address or ["local"])[0])
+        session = self.sessions.open(address, connection)
+        if session is None:  # several came through the door at once
+            return await connection.close(TRY_AGAIN_LATER, "too many clients")
+        self.metrics.count("connections")
+        self.event("connect", address, session)
+        try:
+            await connection.send(self._metadata)
+            async for message in connection:
+                start = time.perf_counter()
+                session.busy = True
+                reply = await self._reply(session, message, start)
+                await connection.send(reply)
+                session.busy, session.previous = False, time.perf_counter() - start
+                if self.draining:
+                    return await connection.close(GOING_AWAY, "server ends")
+        except self._closed as error:
+            log.info("connection ended: %s", error)
+        finally:
+            self.sessions.close(session)
+            self.event("disconnect", address, session)
+
+    async def _reply(self, session: Session, message: bytes | str, received: float) -> bytes | str:
+        """The answer to one message; text is an error, in this protocol."""
+        assert self._loop is not None
+        session.seen = received
+        session.requests += 1
+        try:
+            if not session.allowed(self.settings.rate_limit, received):
+                raise UserError(f"more than {self.settings.rate_limit:g} requests per second; expected fewer; send slower")
+            request = read_request(message, self.policy, session.environment)
+        except (UserError, ValueError) as error:
+            return self._refuse(session, str(error))
+        job = Job(session, request, received)
+        future = self._waiting[job] = self._loop.create_future()
+        self._batcher.submit(job)
+        await future
+        if job.error is not None:
+            self.metrics.count("requests", outcome="failed")
+            self.event("failed", type(job.error).__name__, session)
+            return f"failed inside the server: {type(job.error).__name__}; see its log"
+        return self._answer(job)
+
+    def _refuse(self, session: Session, reason: str) -> str:
+        session.refused += 1
+        reason = " ".join(reason.split())[:300]
+        self.metrics.count("requests", outcome="refused")
+        if session.refused <= LOGGED:
+            last = "; later ones of this client are only counted" if session.refused == LOGGED else ""
+            log.warning("request of client %d refused: %s%s", session.id, reason, last)
+            self.event("refused", reason, session)
+        return f"refused: {reason}"
+
+    def _answer(self, job: Job) -> bytes:
+        session, request = job.session, job.request
+        assert job.actions is not None
+        now = time.perf_counter()
+        if session.late(now, len(job.actions), self.policy.environments[request.index].control_hz, request.begin):
+            session.starved += 1
+            self.metrics.count("starved")
+        session.held = job.held
+        timing = {"infer_ms": 1e3 * (job.ended - job.begun), "queue_ms": 1e3 * (job.begun - job.received),
+                  "batch": job.rows}
+        if session.previous > 0:
+            timing["prev_total_ms"] = 1e3 * session.previous
+        reply = pack({"actions": job.actions, "request_id": next(self._ids) if request.id is None else request.id,
+                      "policy": self.digest, "held": job.held, "starved": session.starved, "server_timing": timing})
+        now = time.perf_counter()
+        session.latencies.append((now, now - job.received))
+        self.metrics.count("requests", outcome="held" if job.held else "answered")
+        self.metrics.observe("request_seconds", now - job.received)
+        self.metrics.observe("queue_seconds", job.begun - job.received)
+        return reply
+
+    # ---- called by the policy's thread ---------------------------------------------------------------------------
+    def _deliver(self, jobs: list[Job]) -> None:
+        if jobs[0].rows:
+            self.metrics.observe("infer_seconds", jobs[0].ended - jobs[0].begun)
+            self.metrics.observe("batch_requests", len(jobs))
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._resolve, jobs)
+
+    def _resolve(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            future = self._waiting.pop(job)
+            if not future.done():
+                future.set_result(None)
+
+    def _guarded(self, reason: str, count: int, jobs: list[Job]) -> None:
+        self.metrics.count("guard_refusals", count, reason=reason)
+        for job in jobs:
+            job.session.guarded += 1
+        clients = ", ".join(str(job.session.id) for job in jobs)
+        self.event(f"guard: {reason}", f"{count} actions replaced in a call for client {clients}")
+
+    def event(self, kind: str, text: str, session: Session | None = None) -> None:
+        """Note something for the operator's page."""
+        self.events.append({"time": time.time(), "kind": kind, "text": text, "client": None if session is None else session.id})
+
+
+def _quiet() -> logging.Logger:
+    """Handshakes that fail are a client's affair: no traceback in the operator's terminal."""
+    logger = logging.getLogger("alltrades.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
+def serve_forever(policy: Any, settings: ServerSettings | None = None, artifact: Path | str | None = None, *,
+                  announce: Callable[[str], None] | None = None) -> None:
+    """Serve `policy` until SIGTERM or SIGINT; see `PolicyServer`."""
+    PolicyServer(policy, settings, artifact).run(announce)

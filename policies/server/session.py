@@ -1,0 +1,111 @@
+"""What the server knows of each connected client."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+RECENT = 256  # requests of which the latency is remembered
+ACTIVE = 1.0  # seconds after its last request for which another one is expected of a client
+
+
+@dataclass(eq=False)
+class Session:
+    """One client: its lane in the controller, its episode, its counters.
+
+    `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the last
+    action handed out in this episode. Times are those of `time.perf_counter`, in seconds.
+    """
+
+    id: int
+    lane: int
+    address: str
+    connection: Any
+    since: float = field(default_factory=time.perf_counter)
+    environment: str | None = None
+    backlog: list[np.ndarray] = field(default_factory=list)
+    last: np.ndarray | None = None
+    runs_out: float = 0.0  # when the actions of the last reply are used up
+    busy: bool = False
+    seen: float = 0.0  # last request
+    allowance: float = 0.0  # requests that the rate limit allows at `refilled`
+    refilled: float = 0.0
+    requests: int = 0
+    refused: int = 0
+    guarded: int = 0
+    starved: int = 0
+    held: bool = False
+    previous: float = 0.0  # duration of the request before, its sending included
+    latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (end, seconds)
+
+    def allowed(self, rate: float, now: float) -> bool:
+        """Whether a request at `now` is within `rate` per second (a token bucket of one second's requests)."""
+        if rate <= 0:
+            return True
+        burst = max(1.0, rate)
+        filled = burst if not self.refilled else min(burst, self.allowance + rate * (now - self.refilled))
+        self.refilled = now
+        self.allowance = filled - 1.0 if filled >= 1.0 else filled
+        return filled >= 1.0
+
+    def late(self, now: float, steps: int, control_hz: float, begins: bool) -> bool:
+        """Note a reply of `steps` actions at `now`; True when those before had been used up for over a control period."""
+        starved = not begins and self.runs_out > 0 and now > self.runs_out + 1.0 / control_hz
+        self.runs_out = now + steps / control_hz
+        return starved
+
+    def status(self, now: float) -> dict[str, Any]:
+        """The client in plain values, for the operator's page; latencies in milliseconds, rate in requests/s."""
+        recent = [(end, spent) for end, spent in list(self.latencies) if now - end < 5.0]
+        spent = np.array([s for _, s in recent]) * 1e3
+        length = max(1e-3, now - recent[0][0]) if recent else 1.0
+        return {"id": self.id, "address": self.address, "environment": self.environment, "seconds": now - self.since,
+                "rate": len(recent) / length if len(recent) > 1 else 0.0,
+                "p50_ms": float(np.percentile(spent, 50)) if len(spent) else None,
+                "p95_ms": float(np.percentile(spent, 95)) if len(spent) else None,
+                "requests": self.requests, "refused": self.refused, "guarded": self.guarded, "starved": self.starved,
+                "held": self.held, "last_action": None if self.last is None else [float(x) for x in self.last]}
+
+
+class Sessions:
+    """The connected clients, and the free lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        self._free = list(range(lanes))[::-1]
+        self._by_lane: dict[int, Session] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._by_lane)
+
+    def all(self) -> list[Session]:
+        return list(self._by_lane.values())
+
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    def at(self, address: str) -> int:
+        """Connected clients of one address."""
+        return sum(s.address == address for s in self.all())
+
+    def open(self, address: str, connection: Any) -> Session | None:
+        """A session with a lane of its own, or None when no lane is free."""
+        if not self._free:
+            return None
+        self._count += 1
+        session = Session(self._count, self._free.pop(), address, connection)
+        self._by_lane[session.lane] = session
+        return session
+
+    def close(self, session: Session) -> None:
+        del self._by_lane[session.lane]
+        self._free.append(session.lane)
+
+    def active(self, now: float) -> int:
+        """Clients of which a request is in hand or was seen a moment ago."""
+        return sum(now - s.seen < ACTIVE for s in self.all())
