@@ -119,9 +119,20 @@ def _envs(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["envs", "train", "sample", "rollout"], help="hot path to time")
+    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed"],
+                        help="hot path to time; the last three concern deployment")
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
     parser.add_argument("--names", nargs="*", default=["planar"], help="environments, where they matter")
+    parser.add_argument("--policy", default=None, help="artifact folder; default a fresh default generalist")
+    parser.add_argument("--steps", type=int, default=None, help="sampling steps instead of the policy's own")
+    parser.add_argument("--clients", type=int, nargs="+", default=None, help="latency: numbers of robots, default 1 4 16 64; "
+                        "soak: robots, default 8")
+    parser.add_argument("--rate", type=float, default=None, help="requests per second of each robot; latency 10, soak 50")
+    parser.add_argument("--batch", type=int, default=8, help="rows of a policy call (latency)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
+    parser.add_argument("--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)")
+    parser.add_argument("--messages", type=int, default=100_000, help="number of messages (malformed)")
+    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed)")
 
 
 def _data(parser: argparse.ArgumentParser) -> None:

@@ -277,12 +277,16 @@ def envs(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Time the hot paths."""
+    """Time the hot paths; exit code 1 when soak or malformed found something wrong."""
     from alltrades import bench as module
 
-    for line in module.measure(args.what, args.names, args.seconds):
-        print(line)
-    return 0
+    results: list[dict[str, Any]] = []
+    for line in module.measure(args, results):
+        print(line, flush=True)
+    if args.json is not None:
+        _write(Path(args.json), results)
+        print(f"wrote {args.json}")
+    return 0 if all(result.get("ok", True) for result in results) else 1
 
 
 def data(args: argparse.Namespace) -> int:

@@ -20,11 +20,6 @@ def rate(call: Callable[[], object], seconds: float) -> float:
     return count / elapsed
 
 
-def measure(what: str, names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Yield one line per measurement of "envs", "train", "sample" or "rollout"."""
-    yield from {"envs": envs, "train": train, "sample": sample, "rollout": rollouts}[what](names, seconds)
-
-
 def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Control steps per second of `env.step` under random actions, without a policy, on one core."""
     from alltrades.envs import registry

@@ -6,15 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 msgpack = pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
@@ -24,27 +20,9 @@ from websockets.sync.client import connect  # noqa: E402
 
 from alltrades.data.errors import UserError  # noqa: E402
 from alltrades.policies.client import PolicyClient, pack, unpack  # noqa: E402
-from alltrades.policies.controller import Controller  # noqa: E402
-from alltrades.policies.normalizer import Normalizer  # noqa: E402
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.policies.policy import DiffusionPolicy  # noqa: E402
 from alltrades.policies.server import PolicyServer, ServerSettings  # noqa: E402
-from alltrades.policies.settings import PolicySettings  # noqa: E402
-
-SMALL, LARGE = "toy/small", "toy/large"
-
-
-def make_policy(environments: int = 2) -> DiffusionPolicy:
-    torch.manual_seed(0)
-    infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-             EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)][:environments]
-    obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
-    normalizer = Normalizer(environments, obs_dim, action_dim)
-    normalizer.fitted.fill_(1)
-    policy = DiffusionPolicy(PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1), infos, normalizer)
-    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
-        for parameter in policy.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    return policy.eval()
+from tests.policies.serving import LARGE, SMALL, expected, make_policy, observation, running  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +34,6 @@ def policy() -> DiffusionPolicy:
 def server(policy: DiffusionPolicy) -> Iterator[PolicyServer]:
     with running(policy) as out:
         yield out
-
-
-class running:
-    """A server in a thread of this process, for the length of a block."""
-
-    def __init__(self, policy: DiffusionPolicy, artifact: Path | None = None, **options: Any) -> None:
-        self.server = PolicyServer(policy, ServerSettings(port=0, **options), artifact)
-        self.thread = threading.Thread(target=self.server.run)
-
-    def __enter__(self) -> PolicyServer:
-        self.thread.start()
-        assert self.server.ready.wait(30)
-        return self.server
-
-    def __exit__(self, *error: object) -> None:
-        self.server.stop()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-
-
-def observation(seed: int, dim: int = 5) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=dim).astype(np.float32)
-
-
-def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    controller = Controller(policy, lanes=8)  # the server's batch
-    controller.begin(0, environment, seed)
-    return [controller.plan({0: np.atleast_2d(frame)})[0] for frame in frames]
 
 
 def test_the_public_client_gets_the_actions_of_a_controller(policy: DiffusionPolicy, server: PolicyServer) -> None:

@@ -1,0 +1,157 @@
+"""`alltrades bench latency`: time from asking to actions, in-process, by ONNX and over the server, at a control rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
+from alltrades.data.errors import UserError
+
+WARM_UP = 20  # calls before the first that counts
+PROCESSES = 4  # of robots, at most
+HEADER = f"{'path':<24} {'clients':>7} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}  missed deadlines"
+
+
+def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], rate: float, seconds: float,
+            steps: int | None, batch: int, results: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table, a line as soon as it is measured; append the same as plain values to `results`.
+
+    Milliseconds. A deadline is missed when the answer is not there at the next control tick.
+
+    Args:
+        folder: artifact, or None for a fresh default generalist of the environments `names`.
+        clients: numbers of robots to measure with, each asking `rate` times a second for `seconds`.
+        steps: sampling steps instead of the policy's own.
+        batch: rows of the controller's and the server's policy calls.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    if min(clients, default=0) < 1 or rate <= 0 or seconds <= 0:
+        raise UserError(f"clients {list(clients)}, rate {rate:g}, seconds {seconds:g}; expected positive numbers")
+    with artifact(folder, names, steps) as path:
+        from alltrades.policies.policy import load_policy
+
+        policy = load_policy(path)
+        yield (f"{policy.parameter_count() / 1e6:.2f} M parameters, {policy.settings.sampling_steps} steps "
+               f"({policy.settings.sampler}), {rate:g} Hz each, {seconds:g} s each, milliseconds")
+        yield HEADER
+        measurements: list[Callable[[int], dict[str, Any]]] = [lambda n: in_process(policy, n, rate, seconds, batch)]
+        try:
+            session = onnx_session(policy)
+            measurements.append(lambda n: onnx(policy, session, n, rate, seconds))
+        except UserError as error:
+            yield f"onnx: left out, {error}"
+        with ServerProcess(path, "--batch", str(batch), "--max-clients", str(max(*clients, 1)), "--rate-limit", "0") as server:
+            measurements.append(lambda n: over_server(server.port, n, rate, seconds))
+            for count in clients:
+                here = None
+                for measurement in measurements:
+                    result = measurement(count)
+                    here = here or result
+                    if "overhead_p50" in result:
+                        result["over_in_process_p50"] = result["p50"] - here["p50"]
+                    results.append(result)
+                    yield line(result)
+
+
+def line(result: dict[str, Any]) -> str:
+    """One result as a line under `HEADER`."""
+    numbers = " ".join(f"{result[key]:8.2f}" for key in ("p50", "p95", "p99", "max"))
+    text = f"{result['path']:<24} {result['clients']:>7} {numbers}  {result['missed']} of {result['ticks']}"
+    if "overhead_p50" in result:
+        text += f"; without the policy call p50 {result['overhead_p50']:.2f}"
+    if result["errors"]:
+        text += f"; {len(result['errors'])} ERRORS, such as {result['errors'][0]}"
+    return text
+
+
+def summary(path: str, clients: int, spent: Sequence[float] | np.ndarray, missed: int, ticks: int,
+            errors: Sequence[str] = ()) -> dict[str, Any]:
+    """Percentiles of durations in milliseconds."""
+    values = np.asarray(spent if len(spent) else [np.nan])
+    return {"path": path, "clients": clients, "p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95)),
+            "p99": float(np.percentile(values, 99)), "max": float(values.max()), "missed": missed, "ticks": ticks,
+            "errors": list(errors)}
+
+
+def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list[float], int, int]:
+    """Durations in ms of a call at every tick, missed ticks, ticks; ticks gone by are missed and skipped."""
+    for _ in range(WARM_UP):
+        call()
+    period, spent, missed, ticks = 1.0 / rate, [], 0, 0
+    tick = time.perf_counter()
+    end = tick + seconds
+    while tick < end:
+        time.sleep(max(0.0, tick - time.perf_counter()))
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        spent.append(1e3 * (now - start))
+        late = max(0, int((now - tick) / period))
+        ticks, missed = ticks + 1 + max(0, late - 1), missed + late
+        tick += period * max(1, late)
+    return spent, missed, ticks
+
+
+def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: int) -> dict[str, Any]:
+    """A `Controller` in the robots' own process, all robots at the same tick; the time until all have their actions."""
+    from alltrades.policies.controller import Controller
+
+    controller = Controller(policy, lanes=clients, batch=batch)
+    rng = np.random.default_rng(0)
+    frames = {}
+    for lane in range(clients):
+        info = policy.environments[lane % len(policy.environments)]
+        controller.begin(lane, info.id, lane)
+        frames[lane] = rng.standard_normal((1, info.obs_dim)).astype(np.float32)
+    spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
+    return summary(f"in-process, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
+
+
+def onnx_session(policy: Any) -> Any:
+    """The policy as ONNX Runtime session with one thread; UserError where the export extra is missing."""
+    import tempfile
+
+    from alltrades.policies.export import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as folder:
+        report = export_onnx(policy, Path(folder) / "policy.onnx")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return onnxruntime.InferenceSession(str(report.path), options, providers=["CPUExecutionProvider"])
+
+
+def onnx(policy: Any, session: Any, clients: int, rate: float, seconds: float) -> dict[str, Any]:
+    """The exported graph, one row for each robot in one call, noise drawn for every call."""
+    rng = np.random.default_rng(0)
+    window = rng.standard_normal((clients, policy.history, policy.obs_dim)).astype(np.float32)
+    environment = np.arange(clients, dtype=np.int64) % len(policy.environments)
+
+    def call() -> object:
+        noise = rng.standard_normal((clients, policy.horizon, policy.action_dim), dtype=np.float32)
+        return session.run(None, {"window": window, "environment": environment, "noise": noise})
+
+    spent, missed, ticks = paced(call, rate, seconds)
+    return summary("onnx", clients, spent, missed * clients, ticks * clients)
+
+
+def over_server(port: int, clients: int, rate: float, seconds: float) -> dict[str, Any]:
+    """`alltrades serve` on the loopback interface, robots in up to four processes, evenly out of phase."""
+    processes = min(PROCESSES, clients)
+    shares = [clients // processes + (i < clients % processes) for i in range(processes)]
+    loads = [LoadProcess(port, clients=share, rate=rate, seconds=seconds, first=sum(shares[:i]), total=clients)
+             for i, share in enumerate(shares)]
+    found = [load.result() for load in loads]
+    spent = np.array([x for f in found for x in f["latency"]])
+    infer = np.array([x for f in found for x in f["infer"]])
+    out = summary("server", clients, spent, sum(f["missed"] for f in found), sum(f["ticks"] for f in found),
+                  [e for f in found for e in f["errors"]])
+    return out | {"overhead_p50": float(np.median(spent - infer)) if len(spent) else float("nan")}

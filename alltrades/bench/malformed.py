@@ -1,0 +1,172 @@
+"""`alltrades bench malformed`: messages that make no sense, each of which the server must refuse with a reason."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from alltrades.bench.subject import ServerProcess, artifact
+from alltrades.policies.client import MAX_MESSAGE, pack, require, unpack
+from alltrades.policies.server.metrics import resident_bytes
+
+Rng = np.random.Generator
+Make = Callable[[Rng, dict, int], bytes | str]
+CHECK = 500  # messages between two good requests
+TOO_BIG = 1009  # websocket close code
+
+
+def _array(dim: int, **change: Any) -> dict[bytes, Any]:
+    return {b"__ndarray__": True, b"data": bytes(4 * dim), b"dtype": "<f4", b"shape": [dim]} | {
+        key.encode(): value for key, value in change.items()}
+
+
+def _truncated(rng: Rng, good: dict, dim: int) -> bytes:
+    data = pack(good)
+    return data[: rng.integers(0, len(data))]
+
+
+def _junk(rng: Rng, good: dict, dim: int) -> bytes:
+    return rng.bytes(int(rng.integers(1, 2000)))
+
+
+def _trailing(rng: Rng, good: dict, dim: int) -> bytes:
+    return pack(good) + rng.bytes(int(rng.integers(1, 50)))
+
+
+def _oversized(rng: Rng, good: dict, dim: int) -> bytes:
+    return pack(good | {"observation": np.zeros(MAX_MESSAGE // 4 + int(rng.integers(1, 1000)), np.float32)})
+
+
+def _text(rng: Rng, good: dict, dim: int) -> str:
+    return "".join(chr(c) for c in rng.integers(32, 0xD7FF, int(rng.integers(0, 300))))
+
+
+def _dtype(rng: Rng, good: dict, dim: int) -> bytes:
+    names = ("|O", "<c8", "<M8[s]", "f4,i4", "|V4", "<U1", "|S4", "<f16", "", "float", "<f4" * 50, 7, None, b"<f4")
+    return pack(good | {"observation": _array(dim, dtype=names[rng.integers(len(names))])})
+
+
+def _shape(rng: Rng, good: dict, dim: int) -> bytes:
+    wrong = dim + int(rng.integers(1, 40))
+    sizes = ([wrong], [0, dim], [1, 1, dim], [wrong, dim + 1], [])
+    claims = ([-dim], [2**62, 4], [dim, 2**40], [1] * 99, "x", None, [1.5], [True], {"a": 1})
+    kind = int(rng.integers(len(sizes) + len(claims)))
+    if kind < len(sizes):
+        return pack(good | {"observation": np.zeros(sizes[kind], np.float32)})
+    return pack(good | {"observation": _array(dim, shape=claims[kind - len(sizes)])})
+
+
+def _type(rng: Rng, good: dict, dim: int) -> bytes:
+    whole = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
+    parts = ({"observation": "text"}, {"observation": None}, {"observation": {"x": 1}}, {"observation": [[1.0], [1.0, 2.0]]},
+             {"observation": ["1"] * dim}, {"observation": 1.0}, {"observation": b"x" * 4 * dim}, {"environment": 5},
+             {"environment": "no/such"}, {"environment": b"x"}, {"environment": "x" * 5000}, {"environment": None},
+             {"seed": "1"}, {"seed": -1}, {"seed": 2**63}, {"seed": 0.5}, {"seed": True}, {"reset": "yes"}, {"reset": 1},
+             {"request_id": [1]}, {"request_id": "x" * 5000}, {"unknown": 1}, {"observation/state": [0.0] * dim})
+    kind = int(rng.integers(len(whole) + len(parts)))
+    if kind < len(whole):
+        return require("msgpack").packb(whole[kind]) if kind == len(whole) - 1 else pack(whole[kind])
+    return pack(good | parts[kind - len(whole)])
+
+
+def _not_finite(rng: Rng, good: dict, dim: int) -> bytes:
+    values = rng.standard_normal(dim)
+    values[rng.integers(dim)] = (np.nan, np.inf, -np.inf, 1e300)[rng.integers(4)]
+    return pack(good | {"observation": values if rng.integers(2) else values.tolist()})
+
+
+def _nested(rng: Rng, good: dict, dim: int) -> bytes:
+    depth = int(2 ** rng.uniform(1, 17))
+    body = (b"\x91" * depth + b"\x01", b"\x81\xa1x" * depth + b"\x01")[rng.integers(2)]
+    return body if rng.integers(2) else b"\x82" + pack("environment") + pack(good["environment"]) + pack("observation") + body
+
+
+KINDS: dict[str, tuple[Make, float]] = {  # with how often they come
+    "truncated": (_truncated, 1), "junk": (_junk, 1), "trailing bytes": (_trailing, 1), "oversized": (_oversized, .05),
+    "text frame": (_text, 1), "wrong dtype": (_dtype, 1), "wrong shape": (_shape, 1), "wrong type": (_type, 2),
+    "not finite": (_not_finite, 1), "deep nesting": (_nested, 1)}
+
+
+def messages(count: int, good: dict, dim: int, seed: int = 0) -> Iterator[tuple[str, bytes | str]]:
+    """`count` pairs of kind and message, no message a valid request; `good` is one with `dim` observations."""
+    rng = np.random.default_rng(seed)
+    share = np.array([often for _, often in KINDS.values()])
+    for index in rng.choice(len(KINDS), size=count, p=share / share.sum()):
+        name = list(KINDS)[index]
+        yield name, KINDS[name][0](rng, good, dim)
+
+
+def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Send messages to a server, as a state after every 500: {"sent", "refused", "wrong", "kinds", "good"}.
+
+    A message is refused when a text frame gives the reason, or, where it is too large to be read, when the connection is
+    closed with code 1009. "wrong" lists what was answered otherwise. "good" counts valid requests between, on a connection
+    of their own and on that of the malformed ones, that got the actions they would get alone.
+    """
+    connect = require("websockets.sync.client").connect
+    closed = require("websockets.exceptions").ConnectionClosed
+
+    def open_one() -> Any:
+        socket = connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None, max_size=None, open_timeout=60)
+        return socket, unpack(socket.recv(timeout=60))
+
+    def ask(socket: Any, request: dict) -> Any:
+        socket.send(pack(request))
+        reply = socket.recv(timeout=60)
+        return reply if isinstance(reply, str) else unpack(reply)["actions"]
+
+    state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
+    (bad, metadata), (fine, _) = open_one(), open_one()
+    info = metadata["environments"][0]
+    request = {"observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32), "environment": info["id"]}
+    first = request | {"reset": True, "seed": 1}
+    want = ask(fine, first)
+    for kind, message in messages(count, request, info["obs_dim"], seed):
+        reply: Any = None
+        try:
+            bad.send(message)
+            reply = bad.recv(timeout=60)
+            refused = isinstance(reply, str) and reply.startswith("refused: ") and kind != "oversized"
+        except closed as error:
+            refused = kind == "oversized" and getattr(error.rcvd, "code", None) in (TOO_BIG, None)
+            reply = f"closed: {error}"
+            bad, _ = open_one()
+        state["sent"] += 1
+        state["kinds"][kind] += 1
+        state["refused"] += refused
+        if not refused and len(state["wrong"]) < 20:
+            state["wrong"].append(f"{kind}: {message[:60]!r} -> {reply[:100]!r}")
+        if state["sent"] % CHECK == 0 or state["sent"] == count:
+            for socket in (fine, bad):
+                answer = ask(socket, first)
+                state["good"] += not isinstance(answer, str) and np.array_equal(answer, want)
+            yield state
+    bad.close()
+    fine.close()
+
+
+def malformed(folder: str | None, names: Sequence[str], count: int, results: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line now and then and the outcome; append the outcome as plain values to `results`."""
+    with artifact(folder, names, None) as path, ServerProcess(path, "--rate-limit", "0") as server:
+        start = told = time.monotonic()
+        checks, state = 0, {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
+        before = resident_bytes(server.pid)
+        for state in attack(server.port, count):
+            checks += 2
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                yield f"{state['sent']} sent, {state['refused']} refused, {resident_bytes(server.pid) / 2**20:.1f} MiB"
+        alive, growth = server.alive, (resident_bytes(server.pid) - before) / 2**20
+    spent = time.monotonic() - start
+    ok = alive and state["refused"] == count and state["good"] == checks
+    results.append({"path": "malformed", "ok": ok, "checks": checks, "server_alive": alive, "growth_mib": growth,
+                    "seconds": spent} | {**state, "kinds": dict(state["kinds"])})
+    yield ", ".join(f"{kind} {n}" for kind, n in sorted(state["kinds"].items()))
+    yield (f"{state['sent']} malformed messages in {spent:.0f} s: {state['refused']} refused with a reason, server "
+           f"{'alive' if alive else 'DEAD'}, memory {growth:+.1f} MiB; {state['good']} of {checks} good requests between them "
+           "answered as alone")
+    yield from state["wrong"]

@@ -1,0 +1,99 @@
+"""What the service benches run on: an artifact, served by `alltrades serve` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from alltrades.data.errors import UserError
+
+
+@contextmanager
+def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Iterator[Path]:
+    """The artifact to measure: the given folder, or a fresh default generalist for the named environments.
+
+    `steps` replaces the sampling steps. Fresh weights are as fast as trained ones. Temporary folders are removed.
+    """
+    from alltrades.envs import registry
+    from alltrades.policies.normalizer import Normalizer
+    from alltrades.policies.policy import EnvironmentInfo, load_policy
+    from alltrades.policies.settings import PolicySettings
+    from alltrades.policies.specialists import build_policy
+
+    if folder is not None and steps is None:
+        yield Path(folder)
+        return
+    if folder is not None:
+        policy = load_policy(folder)
+        policy.settings = policy.settings.model_copy(update={"sampling_steps": steps})
+    else:
+        infos = [EnvironmentInfo.of(s) for s in registry.resolve(list(names))]
+        normalizer = Normalizer(len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos))
+        normalizer.fitted.fill_(1)
+        settings = PolicySettings() if steps is None else PolicySettings(sampling_steps=steps)
+        policy = build_policy(settings, infos, normalizer, 0)
+    with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary:
+        yield policy.save(Path(temporary) / "policy")
+
+
+class ServerProcess:
+    """`alltrades serve FOLDER` for the length of a block; `port` and `pid` once it answers."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        words = [sys.executable, "-m", "alltrades.cli", "serve", str(folder), "--port", "0", *options]
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("serving "):
+            self._process.wait()
+            self._log.seek(0)
+            raise UserError(f"the server did not start: {self._log.read().strip()[-300:]}")
+        self.port, self.pid = int(line.rpartition(":")[2]), self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._log.close()
+
+
+class LoadProcess:
+    """Robots in a process of their own: `alltrades.bench.load` with these options."""
+
+    def __init__(self, port: int, **options: Any) -> None:
+        words = [sys.executable, "-m", "alltrades.bench.load", json.dumps({"port": port, **options})]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def result(self) -> dict[str, Any]:
+        """What the robots measured, when they are done."""
+        out, _ = self.process.communicate()
+        if self.process.returncode != 0 or not out:
+            raise RuntimeError(f"load process ended with code {self.process.returncode}; see its message above")
+        return json.loads(out)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.communicate()

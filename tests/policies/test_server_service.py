@@ -1,0 +1,414 @@
+"""The server as a service: many clients, limits, secrets, metrics, the stop state, a new artifact, the end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from alltrades import cli
+from alltrades.data.errors import UserError
+from alltrades.policies.client import PolicyClient, pack, unpack
+from alltrades.policies.policy import DiffusionPolicy
+from alltrades.policies.server import PolicyServer, ServerSettings
+from alltrades.policies.server.batcher import stable_sizes
+from alltrades.policies.server.session import Session
+from tests.policies.serving import LARGE, SMALL, expected, make_policy, observation, running
+
+TOKEN = "0123456789abcdef-secret"
+
+
+@pytest.fixture(scope="module")
+def policy() -> DiffusionPolicy:
+    return make_policy()
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(port: int, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], flags=re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
+# ---- many clients ------------------------------------------------------------------------------------------------
+def test_clients_that_ask_at_once_share_policy_calls_and_get_what_each_gets_alone(policy: DiffusionPolicy) -> None:
+    """Twelve threads meet at a barrier before every request; the truth is a controller with one episode."""
+    count, steps = 12, 4
+    got: list[list[np.ndarray]] = [[] for _ in range(count)]
+    barrier = threading.Barrier(count)
+
+    def client(i: int) -> None:
+        with PolicyClient(port=server.port, timeout=60) as mine:
+            mine.reset(environment=(SMALL, LARGE)[i % 2], seed=i)
+            for k in range(steps):
+                barrier.wait(60)
+                got[i].append(mine.infer({"observation": observation(100 * i + k, (2, 5)[i % 2])})["actions"])
+
+    with running(policy, budget_ms=100.0) as server:
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        calls, rows = metric(server.port, "alltrades_batch_requests_count"), metric(server.port, "alltrades_batch_requests_sum")
+    assert rows == count * steps and calls <= rows / 2
+    for i in range(count):
+        frames = [observation(100 * i + k, (2, 5)[i % 2]) for k in range(steps)]
+        np.testing.assert_array_equal(got[i], expected(policy, (SMALL, LARGE)[i % 2], frames, i))
+
+
+def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch() -> None:
+    class Uneven(torch.nn.Module):
+        """Calls of fewer than four rows differ in the last bit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            inner = make_policy()
+            self.environments, self.history, self.execute = inner.environments, inner.history, inner.execute
+            self.obs_dim, self.action_dim, self.environment_index = inner.obs_dim, inner.action_dim, inner.environment_index
+
+        def act(self, window: torch.Tensor, environment: torch.Tensor, generators: object) -> torch.Tensor:
+            value = window.sum((1, 2)) * (1 + 1e-6 * (len(window) < 4))
+            return value[:, None, None].expand(len(window), 8, self.action_dim)
+
+    assert stable_sizes(Uneven(), 8) == [4, 8]
+
+
+def test_an_idle_client_does_not_make_another_wait_for_the_budget(policy: DiffusionPolicy) -> None:
+    with running(policy, budget_ms=3000.0) as server, PolicyClient(port=server.port, timeout=60), \
+            PolicyClient(port=server.port, timeout=60) as client:
+        waits = [client.infer({"observation": observation(0), "environment": LARGE})["server_timing"]["queue_ms"]
+                 for _ in range(5)]
+    assert np.median(waits) < 1000
+
+
+# ---- replies and metrics -----------------------------------------------------------------------------------------
+def test_a_reply_repeats_the_request_id_and_names_the_policy(policy: DiffusionPolicy) -> None:
+    with running(policy) as server, PolicyClient(port=server.port) as client:
+        message = {"observation": observation(0), "environment": LARGE}
+        replies = [client.infer(message | {"request_id": name}) for name in ("arm-7/3", 12)] + [client.infer(message)] * 1
+        assert [r["request_id"] for r in replies[:2]] == ["arm-7/3", 12] and isinstance(replies[2]["request_id"], int)
+        assert all(r["policy"] == policy.digest() and r["held"] is False for r in replies)
+        timing = replies[2]["server_timing"]
+        assert timing["infer_ms"] > 0 and timing["queue_ms"] >= 0 and timing["batch"] >= 1 and timing["prev_total_ms"] > 0
+        with pytest.raises(UserError, match="request_id"):
+            client.infer(message | {"request_id": [1]})
+
+
+def test_starvation_is_a_gap_longer_than_the_chunk_and_one_control_period() -> None:
+    """4 actions at 10 Hz last 0.4 s; one period of grace."""
+    session = Session(1, 0, "here", None)
+    assert not session.late(10.0, 4, 10.0, begins=True)
+    assert not session.late(10.45, 4, 10.0, begins=False)
+    assert session.late(10.97, 4, 10.0, begins=False)
+    assert not session.late(11.2, 4, 10.0, begins=False)
+    assert not session.late(99.0, 4, 10.0, begins=True)
+
+
+def test_a_client_that_comes_late_finds_its_starvation_in_the_reply(policy: DiffusionPolicy) -> None:
+    with running(policy) as server, PolicyClient(port=server.port) as client:
+        client.infer({"observation": observation(0), "environment": LARGE})
+        time.sleep(0.7)
+        assert client.infer({"observation": observation(1)})["starved"] == 1
+        assert metric(server.port, "alltrades_starved_total") == 1
+
+
+def test_metrics_are_in_the_format_of_prometheus_and_count_what_happened(policy: DiffusionPolicy) -> None:
+    with running(policy) as server, PolicyClient(port=server.port) as client:
+        for i in range(3):
+            client.infer({"observation": observation(i), "environment": LARGE})
+        with pytest.raises(UserError):
+            client.infer({"observation": [1.0]})
+        status, text = get(server.port, "/metrics")
+    assert status == 200 and text.endswith("\n")
+    sample = re.compile(r'([a-z_]+)(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^"\n]*")*\})? ([-+]?[0-9.e+-]+|\+Inf)')
+    typed = dict(re.findall(r"^# TYPE (\S+) (counter|gauge|histogram)$", text, flags=re.MULTILINE))
+    for line in text.splitlines():
+        assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line), line
+        if not line.startswith("#"):
+            name = re.match(r"[a-z_]+", line)[0]  # type: ignore[index]
+            assert name in typed or re.sub("_(bucket|sum|count)$", "", name) in typed
+    for wanted in ('alltrades_requests_total{outcome="answered"} 3', 'alltrades_requests_total{outcome="refused"} 1',
+                   "alltrades_clients 1", "alltrades_held 0", "alltrades_request_seconds_count 3",
+                   'alltrades_request_seconds_bucket{le="+Inf"} 3', f'alltrades_policy_info{{policy="{policy.digest()}"}} 1'):
+        assert f"\n{wanted}\n" in text
+    counts = [int(n) for n in re.findall(r'request_seconds_bucket\{le="\S+"\} (\d+)', text)]
+    assert counts == sorted(counts)
+
+
+def test_actions_that_the_guard_replaces_are_counted_by_reason(policy: DiffusionPolicy) -> None:
+    wild = make_policy()
+    wild.normalizer.action_scale.mul_(50)
+    with running(wild) as server, PolicyClient(port=server.port) as client:
+        actions = client.infer({"observation": observation(0), "environment": LARGE})["actions"]
+        assert np.abs(actions).max() <= 1
+        assert metric(server.port, 'alltrades_guard_refusals_total{reason="box"}') >= 1
+        assert any(e["kind"] == "guard: box" for e in server.events)
+
+
+# ---- limits and secrets ------------------------------------------------------------------------------------------
+def test_more_requests_than_the_rate_limit_are_refused_and_later_ones_answered(policy: DiffusionPolicy) -> None:
+    with running(policy, rate_limit=5.0) as server, PolicyClient(port=server.port) as client:
+        message, refused = {"observation": observation(0), "environment": LARGE}, 0
+        start = time.monotonic()
+        for _ in range(60):
+            try:
+                client.infer(message)
+            except UserError as error:
+                assert "5 requests per second" in str(error)
+                refused += 1
+        assert 60 - refused <= 5 + 5 * (time.monotonic() - start) + 1
+        time.sleep(0.5)
+        assert client.infer(message)["actions"].shape == (4, 3)
+
+
+def test_connections_beyond_the_limits_are_refused_with_a_reason_until_one_leaves(policy: DiffusionPolicy) -> None:
+    with running(policy, max_clients=2) as server:
+        with PolicyClient(port=server.port) as one, PolicyClient(port=server.port):
+            with pytest.raises(UserError, match="503: refused: 2 clients are connected"):
+                PolicyClient(port=server.port)
+            one.close()
+            for _ in range(100):
+                if not server.sessions.full:
+                    break
+                time.sleep(0.05)
+            PolicyClient(port=server.port).close()
+    with running(policy, max_per_address=1) as server, PolicyClient(port=server.port):
+        with pytest.raises(UserError, match="429: refused: 1 clients of this address"):
+            PolicyClient(port=server.port)
+
+
+def test_a_token_is_wanted_of_robots_and_metrics_but_not_of_health(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    with running(policy, token_file=tmp_path / "token", dashboard=True) as server:
+        for token in (None, "wrong", TOKEN + "x"):
+            with pytest.raises(UserError, match="401: refused: the token"):
+                PolicyClient(port=server.port, token=token)
+        with PolicyClient(port=server.port, token=TOKEN) as client:
+            assert client.infer({"observation": observation(0), "environment": LARGE})["actions"].shape == (4, 3)
+        assert get(server.port, "/healthz") == (200, "OK\n")
+        assert get(server.port, "/metrics")[0] == 401 and get(server.port, "/dashboard")[0] == 401
+        assert get(server.port, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+        public = pytest.importorskip("openpi_client.websocket_client_policy",
+                                     reason="needs: pip install --no-deps openpi-client")
+        theirs = public.WebsocketClientPolicy("127.0.0.1", server.port, api_key=TOKEN)
+        assert theirs.infer({"observation": observation(0), "environment": LARGE})["actions"].shape == (4, 3)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl on PATH to make a certificate")
+def test_a_client_trusts_the_certificate_that_it_was_given_and_no_other(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    def certificate(name: str) -> tuple[Path, Path]:
+        pem, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-keyout", key, "-out", pem, "-days", "2", "-subj", "/CN=robots", "-addext",
+                        "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        return pem, key
+
+    (pem, key), (other, other_key) = certificate("mine"), certificate("other")
+    with running(policy, certificate=pem, key=key) as server:
+        with PolicyClient(port=server.port, certificate=pem) as client:
+            assert client.infer({"observation": observation(0), "environment": LARGE})["actions"].shape == (4, 3)
+        with pytest.raises(UserError, match="no policy server answers"):
+            PolicyClient(port=server.port, certificate=other)
+        with pytest.raises((ssl.SSLError, OSError, EOFError, ConnectionClosed, UserError)):
+            PolicyClient(port=server.port, timeout=5)
+    with pytest.raises(UserError, match="belong together"):
+        PolicyServer(policy, ServerSettings(port=0, certificate=pem, key=other_key))
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--certificate", "a.pem"], "both a certificate and its key"),
+    (["--token-file", "nowhere"], "token file nowhere cannot be read"),
+    (["--token-file", "short"], "at least 16"),
+    (["--batch", "0"], "--batch"),
+    (["--threads", "0"], "--threads 0"),
+])
+def test_mistakes_in_the_options_of_serve_are_one_line(argv: list[str], words: str, policy: DiffusionPolicy, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy.save("artifact")
+    Path("short").write_text("abc")
+    assert cli.main(["serve", "artifact", "--port", "0", *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+
+
+# ---- stop --------------------------------------------------------------------------------------------------------
+def test_a_stop_repeats_the_last_action_and_going_on_knows_what_was_seen_meanwhile(policy: DiffusionPolicy) -> None:
+    frames = [observation(i) for i in range(4)]
+    with running(policy) as server, PolicyClient(port=server.port) as client, PolicyClient(port=server.port) as fresh:
+        client.reset(environment=LARGE, seed=5)
+        first = client.infer({"observation": frames[0]})
+        server.hold()
+        for frame in frames[1:3]:
+            reply = client.infer({"observation": frame})
+            assert reply["held"] is True
+            np.testing.assert_array_equal(reply["actions"], np.repeat(first["actions"][-1:], 4, axis=0))
+        np.testing.assert_array_equal(fresh.infer({"observation": frames[0], "environment": LARGE})["actions"], np.zeros((4, 3)))
+        assert metric(server.port, "alltrades_held") == 1
+        server.hold(False)
+        reply = client.infer({"observation": frames[3]})
+        assert reply["held"] is False
+        np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [frames[0], np.stack(frames[1:])], 5)[1])
+
+
+# ---- another artifact --------------------------------------------------------------------------------------------
+def other_policy(seed: int = 1) -> DiffusionPolicy:
+    policy = make_policy()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return policy
+
+
+def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    """The truth is a controller of which the policy is exchanged between two plans."""
+    from alltrades.policies.controller import Controller
+
+    folder, successor = policy.save(tmp_path / "policy"), other_policy()
+    frames = [observation(i) for i in range(3)]
+    controller = Controller(policy, lanes=8)
+    controller.begin(0, LARGE, 9)
+    want = [controller.plan({0: frames[0][None]})[0]]
+    controller.policy = successor
+    want += [controller.plan({0: frame[None]})[0] for frame in frames[1:]]
+    with running(policy, folder) as server, PolicyClient(port=server.port) as client:
+        client.reset(environment=LARGE, seed=9)
+        got = [client.infer({"observation": frames[0]})]
+        successor.save(folder)
+        assert server.reload().result(60)
+        got += [client.infer({"observation": frame}) for frame in frames[1:]]
+        assert [r["policy"] for r in got] == [policy.digest()] + 2 * [successor.digest()]
+        assert metric(server.port, 'alltrades_reloads_total{outcome="taken"}') == 1
+        with PolicyClient(port=server.port) as late:
+            assert late.metadata["policy"] == successor.digest()
+    np.testing.assert_array_equal([r["actions"] for r in got], want)
+    assert not np.array_equal(want[1], expected(policy, LARGE, frames, 9)[1])
+
+
+def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_goes_on(
+        policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = policy.save(tmp_path / "policy")
+    with running(policy, folder) as server, PolicyClient(port=server.port) as client:
+        for spoil, words in ((lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
+                             (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
+                             (lambda: (policy.save(folder), other_policy(2).save(tmp_path / "b"),
+                                       shutil.copy(tmp_path / "b" / "model.safetensors", folder)), "do not belong together"),
+                             (lambda: (folder / "model.safetensors").unlink(), "no policy here")):
+            caplog.clear()
+            spoil()
+            assert not server.reload().result(60)
+            lines = [r.getMessage() for r in caplog.records if "reload refused" in r.getMessage()]
+            assert len(lines) == 1 and words in lines[0] and "\n" not in lines[0]
+            reply = client.infer({"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1})
+            np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0])
+
+
+def test_a_watched_artifact_is_loaded_when_it_is_written_again(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    folder, successor = policy.save(tmp_path / "policy"), other_policy(3)
+    with running(policy, folder, watch=True) as server:
+        successor.save(folder)
+        for _ in range(300):
+            if server.digest == successor.digest():
+                break
+            time.sleep(0.1)
+        assert server.digest == successor.digest()
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+class command:
+    """`alltrades serve` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        code = "import sys; from alltrades.cli import main; sys.exit(main(sys.argv[1:]))"
+        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("serving "), line + self.process.communicate()[1]
+        self.port = int(line.rpartition(":")[2])
+
+    def __enter__(self) -> command:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    import signal
+
+    folder, successor = policy.save(tmp_path / "policy"), other_policy(4)
+    with command(folder) as server, PolicyClient(port=server.port, timeout=30) as client:
+        message = {"observation": observation(0), "environment": LARGE}
+        assert client.infer(message)["policy"] == policy.digest()
+        successor.save(folder)
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(300):
+            if client.infer(message)["policy"] == successor.digest():
+                break
+            time.sleep(0.1)
+        assert client.infer(message)["policy"] == successor.digest()
+        server.process.send_signal(signal.SIGTERM)
+        out, err = server.process.communicate(timeout=60)
+        assert server.process.returncode == 0 and "Traceback" not in err
+        with pytest.raises(UserError, match="no answer.*1001"):
+            client.infer(message)
+
+
+def test_the_end_answers_requests_in_flight_and_refuses_new_ones(policy: DiffusionPolicy) -> None:
+    slow, entered, release = make_policy(), threading.Event(), threading.Event()
+    act = slow.act
+
+    def wait(*arguments: object) -> torch.Tensor:
+        if warm:
+            entered.set()
+            assert release.wait(60)
+        return act(*arguments)  # type: ignore[arg-type]
+
+    warm: list[bool] = []
+    slow.act = wait  # type: ignore[method-assign]
+    with running(slow) as server:
+        warm.append(True)
+        with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy, \
+                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle:
+            busy.recv(), idle.recv()
+            busy.send(pack({"observation": observation(0), "environment": LARGE}))
+            assert entered.wait(60)
+            server.stop()
+            with pytest.raises(ConnectionClosed, match="1001"):
+                idle.recv(timeout=60)
+            assert get(server.port, "/healthz") == (503, "draining\n")
+            with pytest.raises(InvalidStatus, match="503"):
+                connect(f"ws://127.0.0.1:{server.port}", proxy=None)
+            release.set()
+            assert unpack(busy.recv(timeout=60))["actions"].shape == (4, 3)
+            with pytest.raises(ConnectionClosed, match="1001"):
+                busy.recv(timeout=60)
