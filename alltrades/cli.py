@@ -111,6 +111,8 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, help="rows of a policy call; 1 for a single robot")
     parser.add_argument("--budget-ms", type=float, default=1.0, help="longest wait for other clients, to answer them together")
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
+    parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
+    parser.add_argument("--drain-seconds", type=float, default=10.0, help="longest wait for requests in flight at the end")
 
 
 def _envs(parser: argparse.ArgumentParser) -> None:

@@ -248,6 +248,10 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError(f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}") from error
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}; expected at least 1")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {args.device} cannot be used ({error}); expected cpu, or a device that torch has") from error
     torch.set_num_threads(args.threads)
 
     def announce(address: str) -> None:
@@ -255,7 +259,7 @@ def serve(args: argparse.Namespace) -> int:
         if settings.dashboard:
             print(f"operator's page: {address.replace('ws', 'http', 1)}/dashboard", flush=True)
 
-    serve_forever(load_policy(args.policy), settings, args.policy, announce=announce)
+    serve_forever(load_policy(args.policy, args.device), settings, args.policy, announce=announce)
     return 0
 
 

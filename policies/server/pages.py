@@ -41,9 +41,9 @@ class Pages:
         """The response to an HTTP request, or None for a robot or a live page that may open a websocket."""
         server, path = self._server, urlsplit(request.path).path
         if path == "/healthz":
-            if server.draining:
-                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
-            return connection.respond(HTTPStatus.OK, "OK\n")
+            if server.healthy:
+                return connection.respond(HTTPStatus.OK, "OK\n")
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n" if server.draining else "failed\n")
         origin, host = (access.one_header(request.headers, name) for name in ("Origin", "Host"))
         live = path == LIVE and server.settings.dashboard
         if origin is not None and not (live and access.own_origin(origin, host or "", server.settings.host,

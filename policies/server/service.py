@@ -27,7 +27,7 @@ from alltrades.policies.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 2
+PROTOCOL = 1
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
 LOGGED = 5  # refused requests of one client that are logged
 WATCH = 1.0  # seconds between two looks at the artifact
@@ -103,6 +103,11 @@ class PolicyServer:
         """Whether every robot is to hold."""
         return self._batcher.held
 
+    @property
+    def healthy(self) -> bool:
+        """Whether requests are taken and answered."""
+        return self._batcher.is_alive() and not self.draining
+
     def hold(self, held: bool = True) -> None:
         """Let every robot hold its last action from its next request on, or go on again."""
         if held != self._batcher.held:
@@ -119,7 +124,7 @@ class PolicyServer:
     # ---- start and end -------------------------------------------------------------------------------------------
     async def _serve(self, announce: Callable[[str], None] | None) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        self._adopt(self.policy)
+        self._adopt(self.policy, self.policy.digest())
         self._reloading = asyncio.Lock()
         await asyncio.wrap_future(self._batcher.call(self._batcher.warm_up))
         host = self.settings.host
@@ -171,8 +176,8 @@ class PolicyServer:
             await asyncio.sleep(0.01)
 
     # ---- policy --------------------------------------------------------------------------------------------------
-    def _adopt(self, policy: Any) -> None:
-        self.policy, self.digest = policy, policy.digest()
+    def _adopt(self, policy: Any, digest: str) -> None:
+        self.policy, self.digest = policy, digest
         self._metadata = pack(self.metadata())
 
     async def _reload(self) -> bool:
@@ -181,7 +186,8 @@ class PolicyServer:
             device = str(next(self.policy.parameters()).device)
             try:
                 policy = await self._loop.run_in_executor(None, load_successor, self.artifact, self.policy, device)
-                if policy.digest() == self.digest:
+                digest = await self._loop.run_in_executor(None, policy.digest)  # milliseconds: not in the way of requests
+                if digest == self.digest:
                     return True
                 sizes = await self._loop.run_in_executor(None, stable_sizes, policy, self._batcher.batch)
                 await asyncio.wrap_future(self._batcher.call(lambda: self._batcher.replace(policy, sizes)))
@@ -191,7 +197,7 @@ class PolicyServer:
                 self.metrics.count("reloads", outcome="refused")
                 self.event("reload refused", line)
                 return False
-            self._adopt(policy)
+            self._adopt(policy, digest)
             log.warning("reloaded: policy %s", self.digest)
             self.metrics.count("reloads", outcome="taken")
             self.event("reload", f"policy {self.digest}")

@@ -18,7 +18,8 @@ class Session:
     """One client: its lane in the controller, its episode, its counters.
 
     `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the last
-    action handed out in this episode. Times are those of `time.perf_counter`, in seconds.
+    action handed out in this episode; `guarded` counts policy calls with this client in which the guard replaced actions.
+    Times are those of `time.perf_counter`, in seconds.
     """
 
     id: int
@@ -68,7 +69,12 @@ class Session:
                 "p50_ms": float(np.percentile(spent, 50)) if len(spent) else None,
                 "p95_ms": float(np.percentile(spent, 95)) if len(spent) else None,
                 "requests": self.requests, "refused": self.refused, "guarded": self.guarded, "starved": self.starved,
-                "held": self.held, "last_action": None if self.last is None else [float(x) for x in self.last]}
+                "held": self.held, "last_action": _plain(self.last)}
+
+
+def _plain(action: np.ndarray | None) -> list[float | None] | None:
+    """For JSON, which has no NaN: without the guard an action may hold one."""
+    return None if action is None else [float(x) if np.isfinite(x) else None for x in action]
 
 
 class Sessions:

@@ -246,6 +246,7 @@ def test_a_client_trusts_the_certificate_that_it_was_given_and_no_other(policy: 
     (["--token-file", "short"], "at least 16"),
     (["--batch", "0"], "--batch"),
     (["--threads", "0"], "--threads 0"),
+    (["--device", "gpu"], "--device gpu cannot be used"),
 ])
 def test_mistakes_in_the_options_of_serve_are_one_line(argv: list[str], words: str, policy: DiffusionPolicy, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch,
