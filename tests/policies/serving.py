@@ -41,7 +41,7 @@ class running:
 
     def __enter__(self) -> PolicyServer:
         self.thread.start()
-        assert self.server.ready.wait(30)
+        assert self.server.ready.wait(120)
         return self.server
 
     def __exit__(self, *error: object) -> None:
