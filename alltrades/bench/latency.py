@@ -133,7 +133,7 @@ def onnx(policy: Any, session: Any, clients: int, rate: float, seconds: float) -
     """The exported graph, one row for each robot in one call, noise drawn for every call."""
     rng = np.random.default_rng(0)
     window = rng.standard_normal((clients, policy.history, policy.obs_dim)).astype(np.float32)
-    environment = np.arange(clients, dtype=np.int64) % len(policy.environments)
+    environment: np.ndarray = np.arange(clients, dtype=np.int64) % len(policy.environments)
 
     def call() -> object:
         noise = rng.standard_normal((clients, policy.horizon, policy.action_dim), dtype=np.float32)

@@ -52,7 +52,7 @@ def _dtype(rng: Rng, good: dict, dim: int) -> bytes:
 
 def _shape(rng: Rng, good: dict, dim: int) -> bytes:
     wrong = dim + int(rng.integers(1, 40))
-    sizes = ([wrong], [0, dim], [1, 1, dim], [wrong, dim + 1], [])
+    sizes: tuple[list[int], ...] = ([wrong], [0, dim], [1, 1, dim], [wrong, dim + 1], [])
     claims = ([-dim], [2**62, 4], [dim, 2**40], [1] * 99, "x", None, [1.5], [True], {"a": 1})
     kind = int(rng.integers(len(sizes) + len(claims)))
     if kind < len(sizes):
@@ -61,7 +61,7 @@ def _shape(rng: Rng, good: dict, dim: int) -> bytes:
 
 
 def _type(rng: Rng, good: dict, dim: int) -> bytes:
-    whole = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
+    whole: tuple[Any, ...] = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
     parts = ({"observation": "text"}, {"observation": None}, {"observation": {"x": 1}}, {"observation": [[1.0], [1.0, 2.0]]},
              {"observation": ["1"] * dim}, {"observation": 1.0}, {"observation": b"x" * 4 * dim}, {"environment": 5},
              {"environment": "no/such"}, {"environment": b"x"}, {"environment": "x" * 5000}, {"environment": None},
@@ -153,7 +153,8 @@ def malformed(folder: str | None, names: Sequence[str], count: int, results: lis
     """Yield a line now and then and the outcome; append the outcome as plain values to `results`."""
     with artifact(folder, names, None) as path, ServerProcess(path, "--rate-limit", "0") as server:
         start = told = time.monotonic()
-        checks, state = 0, {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
+        checks = 0
+        state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
         before = resident_bytes(server.pid)
         for state in attack(server.port, count):
             checks += 2
