@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +41,19 @@ def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def threads_for(policy: DiffusionPolicy) -> Iterator[None]:
-    """One thread for small networks, whose steps are shorter than the wait for another thread."""
-    threads = torch.get_num_threads()
-    if policy.parameter_count() < SMALL:
-        torch.set_num_threads(1)
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use `count` threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+
+
+def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
+    """One thread for small networks, whose steps are shorter than the wait for another thread."""
+    return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
 
 
 class Trainer:

@@ -29,12 +29,11 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         steps: sampling steps instead of the policy's own.
         batch: rows of the controller's and the server's policy calls.
     """
-    import torch
+    from alltrades.policies.training import threads
 
-    torch.set_num_threads(1)
     if min(clients, default=0) < 1 or rate <= 0 or seconds <= 0:
         raise UserError(f"clients {list(clients)}, rate {rate:g}, seconds {seconds:g}; expected positive numbers")
-    with artifact(folder, names, steps) as path:
+    with threads(1), artifact(folder, names, steps) as path:
         from alltrades.policies.policy import load_policy
 
         policy = load_policy(path)

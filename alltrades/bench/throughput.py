@@ -70,14 +70,15 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Milliseconds per chunk of the default generalist, one thread."""
     import torch
 
+    from alltrades.policies.training import threads
+
     specs, policy = _policy(names)
     policy.eval()
-    torch.set_num_threads(1)
     for batch in (1, 32):
         window = torch.zeros(batch, policy.history, policy.obs_dim)
         environment = torch.zeros(batch, dtype=torch.long)
         generators = [torch.Generator().manual_seed(i) for i in range(batch)]
-        with torch.inference_mode():
+        with torch.inference_mode(), threads(1):
             calls = rate(partial(policy.act, window, environment, generators), seconds)
         yield f"sampling, {policy.settings.sampling_steps} steps, batch {batch}: {1e3 / calls:.2f} ms per call"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
@@ -69,8 +70,10 @@ def test_ticks_that_go_by_are_missed_deadlines() -> None:
 
 def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "latency.json"
+    threads = torch.get_num_threads()
     assert cli.main(["bench", "latency", "--policy", str(artifact), "--clients", "1", "5", "--seconds", "1", "--rate", "5",
                      "--json", str(out)]) == 0
+    assert torch.get_num_threads() == threads
     results = json.loads(out.read_text())
     text = capsys.readouterr().out
     paths = {"in-process, batch 1", "in-process, batch 5", "server"} | ({"onnx"} if "onnx: left out" not in text else set())
