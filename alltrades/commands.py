@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,31 +74,47 @@ def collect(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
     from alltrades import stages
+    from alltrades.data.store import EpisodeStore
     from alltrades.progress import Progress
+    from alltrades.report import text
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
     out = Path(args.out)
     demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    work = _work(out, {"what": args.what, "settings": settings.model_dump(mode="json"), "joint": args.labeled_only,
+                       "demos": EpisodeStore.open(Path(args.demos)).digest()})
     if args.what == "labeled_only":
         with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
-            stages.train_labeled_only(settings, specs, demos, out, out / "work",
-                                      stages.stage_seed(settings.seed, "labeled_only"), each=progress.update)
+            stages.train_labeled_only(settings, specs, demos, out, work, stages.stage_seed(settings.seed, "labeled_only"),
+                                      each=progress.update)
+        shutil.rmtree(work)
         print(f"wrote {out}")
         return 0
     kind = "scratch" if args.what == "specialists" else "joint_init"
     if kind == "joint_init" and args.labeled_only is None:
         raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
     joint = Path(args.labeled_only) if args.labeled_only else None
-    with Progress(args.what, len(specs), "env") as progress:
-        for done, spec in enumerate(specs, 1):
-            name = f"specialist/{kind}/{stages.slug(spec.id)}"
-            folder = out / stages.slug(spec.id)
-            stages.train_specialist(settings, spec, kind, demos.select(demos.environment == spec.id), demos, specs, joint,
-                                    folder, folder / "work", stages.stage_seed(settings.seed, name))
-            progress.update(done)
+    with Progress(args.what, 1, "step") as progress:
+        table = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update)
+    shutil.rmtree(work)
+    if table is not None:
+        print(text.selection(table))
     print(f"wrote {out}")
     return 0
+
+
+def _work(out: Path, key: dict[str, Any]) -> Path:
+    """Folder of checkpoints: those of an interrupted training with the same inputs, else empty."""
+    from alltrades.rundir import key_digest
+
+    work, digest = out / "work", key_digest(key)
+    marker = work / "key.txt"
+    if not marker.exists() or marker.read_text() != digest:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        marker.write_text(digest)
+    return work
 
 
 def rollout(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ stage whose key did not change is not run again, and a killed run goes on where 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
-from alltrades.envs.spec import EnvSpec
 from alltrades.progress import Progress
+from alltrades.report import text
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings
@@ -87,7 +88,7 @@ class Pipeline:
     def work(self, stage: str) -> Path:
         return self.dir.work(stage)
 
-    def log(self, stage: str) -> Callable[[int, dict[str, float]], None]:
+    def log(self, stage: str) -> Callable[[int, dict[str, Any]], None]:
         return lambda step, values: self.tracker.log(stage, step, values)
 
     def demos(self) -> Any:
@@ -125,24 +126,19 @@ class Pipeline:
                    s.labeled_only.steps * (2 if name == HOLDOUT else 1), "step")
 
     def train_specialists(self, kind: str) -> None:
+        """All specialists of a kind in one stage: those of equal shape are trained together."""
         s = self.s
-        every = self.demos()
-        for spec in self.specs:
-            name = f"specialist/{kind}/{stages.slug(spec.id)}"
-            out = self.teacher_path(kind) / stages.slug(spec.id)
-            joint = self.policy_path("labeled_only") if kind == "joint_init" else None
-            key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
-                                      "initial": policy_digest(joint) if joint else None}
-            train = s.specialist.finetune if kind == "joint_init" else s.specialist.train
-            seed = stages.stage_seed(s.seed, name)
-
-            def body(progress: Progress, spec: EnvSpec = spec, name: str = name, out: Path = out, seed: int = seed,
-                     joint: Path | None = joint) -> None:
-                own = every.select(every.environment == spec.id)
-                stages.train_specialist(s, spec, kind, own, every, self.specs, joint, out, self.work(name), seed,
-                                        self.log(name), progress.update)
-
-            self.stage(name, key, [out], body, train.steps * (2 if s.specialist.selection == "holdout" else 1), "step")
+        name = f"specialists/{kind}"
+        out = self.teacher_path(kind)
+        joint = self.policy_path("labeled_only") if kind == "joint_init" else None
+        key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
+                                  "initial": policy_digest(joint) if joint else None}
+        found: list[dict[str, Any] | None] = []
+        self.stage(name, key, [out], lambda p: found.append(stages.train_specialists(
+            s, kind, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update)), unit="step")
+        for table in found:
+            if table is not None:
+                print(f"{name}: {text.selection(table)}", file=sys.stderr)
 
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s

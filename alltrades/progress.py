@@ -51,16 +51,20 @@ class Progress:
             self._live.start()
         return self
 
-    def update(self, done: int) -> None:
-        """Report that `done` of `total` is finished (absolute, so that a resumed stage starts where it was)."""
+    def update(self, done: int, total: int | None = None) -> None:
+        """Report that `done` of `total` is finished (absolute, so that a resumed stage starts where it was).
+
+        `total` replaces the amount of work where that is known now only.
+        """
         now = time.monotonic()
+        self.total = self.total if total is None else total
         if self._origin is None:
             # A first report of more than one unit is work of an earlier process: it must not count into the rate.
             self._origin = (done, now) if done > 1 else (0, self._start)
         self.done = done
         if self._live is not None and self._task is not None and (now - self._drawn >= REDRAW or done >= self.total):
             self._drawn = now
-            self._live.update(self._task, completed=done, pace=self.pace(now))
+            self._live.update(self._task, completed=done, total=self.total, pace=self.pace(now))
 
     def pace(self, now: float) -> str:
         """Rate and time left, such as "12.5 episodes/s  0:40 left"; empty before they can be known."""

@@ -23,6 +23,22 @@ class DemoSettings(Frozen):
     hold_end: bool = Field(False, description="train on holding the last action after an episode's end")
 
 
+class SpecialistCandidate(Frozen):
+    """What one candidate of cross-validation changes; keys left out are as in `specialist`."""
+
+    width: int | None = Field(None, ge=8)
+    depth: int | None = Field(None, ge=1)
+    observation_normalizer: Literal["pooled", "per_environment"] | None = None
+    batch: int | None = Field(None, ge=1)
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    observation_noise: float | None = Field(None, ge=0)
+
+    def name(self) -> str:
+        """Its changes in words."""
+        return ", ".join(f"{k} {v}" for k, v in self.model_dump(exclude_none=True).items()) or "as set"
+
+
 class SpecialistSettings(Frozen):
     """Stage 1: one small policy per environment. Everything else is as in `policy`."""
 
@@ -30,10 +46,24 @@ class SpecialistSettings(Frozen):
     depth: int = Field(2, ge=1, description="residual blocks of a specialist trained from scratch")
     observation_normalizer: Literal["pooled", "per_environment"] = Field(
         "pooled", description="statistics over all environments, or the specialist's own")
-    selection: Literal["last", "holdout"] = Field(
-        "last", description="last weights, or as many steps as held-out episodes prefer (3 demonstrations and more)")
+    selection: Literal["last", "holdout", "cv"] = Field(
+        "last", description="last weights; as many steps as held-out episodes prefer (3 demonstrations and more); or candidate "
+        "and steps by cross-validation over episodes, one choice for all environments (not for fine-tuned specialists)")
+    candidates: tuple[SpecialistCandidate, ...] = Field(
+        (), max_length=8, description="settings that `cv` compares, such as [{width: 64}, {}, {observation_noise: 0.05}]")
+    folds: int = Field(3, ge=2, description="groups of episodes that `cv` holds out in turn (fewer where demonstrations are)")
+    selection_environments: int = Field(10, ge=1, description="environments that take part in `cv`, evenly spread")
     train: TrainSettings = TrainSettings(steps=2500)
     finetune: TrainSettings = TrainSettings(steps=1000, lr=3e-4)
+
+    @model_validator(mode="after")
+    def _candidates_are_compared(self) -> SpecialistSettings:
+        if self.candidates and self.selection != "cv":
+            raise ValueError(f"candidates are given but selection = {self.selection}; set selection: cv or remove them")
+        names = [c.name() for c in self.candidates]
+        if len(set(names)) < len(names):
+            raise ValueError(f"candidates repeat ({'; '.join(names)}); expected different ones")
+        return self
 
 
 class RolloutSettings(Frozen):
@@ -157,11 +187,17 @@ class RunSettings(Frozen):
         return {name: s for name, s in every.items()
                 if any(row == name or row.startswith(f"{name}_round") for row in self.evaluation.rows)}
 
-    def specialist_policy(self) -> PolicySettings:
-        """Architecture of a specialist trained from scratch."""
+    def specialist_candidates(self) -> list[tuple[str, PolicySettings, TrainSettings]]:
+        """Name, architecture and training of every candidate of specialists from scratch; the settings alone without any."""
         s = self.specialist
-        return self.policy.model_copy(update={"width": s.width, "depth": s.depth,
-                                              "observation_normalizer": s.observation_normalizer})
+        policy = self.policy.model_copy(update={"width": s.width, "depth": s.depth,
+                                                "observation_normalizer": s.observation_normalizer})
+        out = []
+        for candidate in s.candidates or (SpecialistCandidate(),):
+            changes = candidate.model_dump(exclude_none=True)
+            out.append((candidate.name(), *(base.model_copy(update={k: v for k, v in changes.items() if hasattr(base, k)})
+                                            for base in (policy, s.train))))
+        return out
 
 
 def _merge(base: dict, override: dict) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from alltrades.envs.evaluation import Evaluation, evaluate
 from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
+from alltrades.files import write_json
 from alltrades.policies.controller import BATCH, Controller
 from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
 from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
+from alltrades.policies.selection import Candidate, Specialists
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
+from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.training import Trainer
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
 
@@ -146,36 +150,52 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
-def train_specialist(settings: RunSettings, spec: EnvSpec, kind: str, demos: Steps, every: Steps, specs: Sequence[EnvSpec],
-                     labeled_only: Path | None, out: Path, work: Path, seed: int, log: Any = None,
-                     each: Callable[[int], None] | None = None) -> None:
-    """One specialist: "scratch" on the environment's own demonstrations, "joint_init" fine-tuned from labeled-only.
+def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
+                      out: Path, work: Path, log: Callable[[str, int, dict[str, Any]], None] | None = None,
+                      each: Each | None = None) -> dict[str, Any] | None:
+    """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
 
-    The action scale is that of all demonstrations (`every`), so that every policy of a run predicts in the same units.
+    The action scale is that of all demonstrations, so that every policy of a run predicts in the same units.
+
+    Args:
+        out: folder of one artifact per environment, and of selection.json where cross-validation chose.
+        log: called with (metrics name, step, values).
+        each: called with (steps done, steps in all), counted over all networks.
+
+    Returns what cross-validation found, as plain data.
     """
     s = settings.specialist
-    symmetries = {spec.id: spec.symmetries}
+    names = [f"specialist/{kind}/{slug(x.id)}" for x in specs]
+    seeds = [stage_seed(settings.seed, name) for name in names]
+    symmetries = {x.id: x.symmetries for x in specs}
+    common = {"hold_end": settings.demos.hold_end, "symmetries": symmetries, "device": settings.device}
+    table: dict[str, Any] | None = None
     if kind == "joint_init":
         assert labeled_only is not None
+        fits = []
         joint = load_policy(labeled_only, settings.device)
-        fit = fit_demonstrations(demos, joint.environments, joint.normalizer, joint.settings, s.finetune, seed,
-                                 hold_end=settings.demos.hold_end, selection=s.selection, initial=joint,
-                                 symmetries=symmetries, folder=work, log=log, each=each, device=settings.device)
+        total = s.finetune.steps * (2 if s.selection == "holdout" else 1)
+        for k, (spec, seed) in enumerate(zip(specs, seeds)):
+            fits.append(fit_demonstrations(
+                demos.select(demos.environment == spec.id), joint.environments, joint.normalizer, joint.settings, s.finetune,
+                seed, selection="holdout" if s.selection == "holdout" else "last", initial=joint, folder=work / slug(spec.id),
+                log=None if log is None else partial(log, names[k]), **common,
+                each=None if each is None else (lambda step, k=k: each(k * total + step, len(specs) * total))))
     else:
-        policy_settings = settings.specialist_policy()
-        shared = make_normalizer(every, [EnvironmentInfo.of(x) for x in specs], policy_settings)
-        info = EnvironmentInfo.of(spec)
-        own = make_normalizer(demos, [info], policy_settings)
-        index = [x.id for x in specs].index(spec.id)
-        own.action_mean.copy_(shared.action_mean[: spec.action_dim])
-        own.action_scale.copy_(shared.action_scale[: spec.action_dim])
-        if policy_settings.observation_normalizer == "pooled":
-            own.obs_mean[0].copy_(shared.obs_mean[index, : spec.obs_dim])
-            own.obs_scale[0].copy_(shared.obs_scale[index, : spec.obs_dim])
-        fit = fit_demonstrations(demos, [info], own, policy_settings, s.train, seed, hold_end=settings.demos.hold_end,
-                                 selection=s.selection, symmetries=symmetries, folder=work, log=log, each=each,
-                                 device=settings.device)
-    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
+        candidates = [Candidate(*c) for c in settings.specialist_candidates()]
+        fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, folder=work, each=each, **common,
+                             log=None if log is None else (lambda k, step, values: log(names[k], step, values)))
+        fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments)
+        table = None if choice is None else choice.to_json(candidates)
+    for spec, seed, fit in zip(specs, seeds, fits):
+        facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False}
+        if table is not None:
+            facts["selection"] = {"chosen": table["chosen"], "relative_loss": table["relative_loss"],
+                                  "losses": table["losses"].get(spec.id)}
+        fit.policy.save(out / slug(spec.id), facts)
+    if table is not None:
+        write_json(out / "selection.json", table)
+    return table
 
 
 # ---- rollouts ----------------------------------------------------------------------------------------------------
@@ -201,14 +221,18 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> 
 
 
 def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller], dict[str, str]]:
-    """One controller per distinct policy, and the controller's key for each environment.
+    """One controller for policies of equal shape, and the controller's key for each environment.
 
-    Lanes are spread over environments: where each has its own policy, few lanes ask one policy at a time, and its calls
-    have fewer rows.
+    Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
+    shapes differ, few lanes ask one policy at a time, and its calls have fewer rows.
     """
-    keys = {name: f"{id(policy)}" for name, policy in policies.items()}
-    batch = max(1, min(BATCH, lanes // len(set(keys.values()))))
-    return {keys[name]: Controller(policy, lanes, batch=batch) for name, policy in policies.items()}, keys
+    distinct = list({id(p): p for p in policies.values()}.values())
+    groups = stacks([stack_key(p) for p in distinct], largest=len(distinct))
+    group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
+    batch = max(1, min(BATCH, lanes // len(groups)))
+    acting = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
+    return ({f"{number}": Controller(policy, lanes, batch=batch) for number, policy in enumerate(acting)},
+            {name: group_of[id(policy)] for name, policy in policies.items()})
 
 
 def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
@@ -337,4 +361,5 @@ def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settin
     controllers, keys = controllers_of(policies, settings.rollout.lanes)
     return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
                     workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
-                    used_success_signal=used_success_signal, crew=crew, progress=each, seeds=seeds)
+                    used_success_signal=used_success_signal, digests={x.id: policies[x.id].digest() for x in specs},
+                    crew=crew, progress=each, seeds=seeds)

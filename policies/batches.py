@@ -121,6 +121,13 @@ def _fit(x: np.ndarray, width: int) -> np.ndarray:
     return x if x.shape[1] == width else np.pad(x, ((0, 0), (0, width - x.shape[1])))
 
 
+def stack_batches(batches: Sequence[Batch]) -> Batch:
+    """The rows of several networks as equal blocks of one batch, whose environment is the network's number."""
+    environment = torch.arange(len(batches), device=batches[0].action.device)
+    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("window", "action", "mask")),
+                 environment.repeat_interleave(len(batches[0].action)), torch.cat([b.weight for b in batches]))
+
+
 def windows_of(steps: Steps, rows: np.ndarray, history: int, obs_dim: int) -> Tensor:
     """Observation windows (B, history, D) of given rows."""
     index = WindowIndex(steps.ends, history, 1).take(rows).obs_index

@@ -23,6 +23,7 @@ from alltrades.policies.samplers import sample
 from alltrades.policies.settings import PolicySettings
 
 FORMAT_VERSION = 1
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -112,23 +113,30 @@ class DiffusionPolicy(nn.Module):
         squared = (prediction.float() - target).square() * mask
         return squared.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0)
 
-    def loss(self, batch: Batch, generator: torch.Generator, observation_noise: float = 0.0) -> Tensor:
-        """Denoising loss, one value per sample (B,); neither weighted nor reduced."""
+    def loss(self, batch: Batch, generator: Generators, observation_noise: float = 0.0) -> Tensor:
+        """Denoising loss, one value per sample (B,); neither weighted nor reduced.
+
+        `generator` is one for all rows, or one for each of equal blocks of rows.
+        """
         noise, uniform = self.draw(batch, generator)
         jitter = None
         if observation_noise > 0:
-            jitter = observation_noise * torch.randn(batch.window.shape, generator=generator, device=noise.device)
+            jitter = observation_noise * _random(torch.randn, batch.window.shape, generator, noise.device)
         x_t, t, target = self.noised(batch, noise, uniform)
         prediction = self.backbone(x_t, t, self.condition(batch.window, batch.environment, jitter))
         return self.errors(prediction, target, batch)
 
-    def draw(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
         """Noise (B, H, A), zero in padded dimensions, and uniforms (B,) for the times."""
         device = batch.action.device
-        noise = torch.randn(batch.action.shape, generator=generator, device=device) * self.dims(batch.environment)
-        return noise, torch.rand(len(batch.action), generator=generator, device=device)
+        noise = _random(torch.randn, batch.action.shape, generator, device) * self.dims(batch.environment)
+        return noise, _random(torch.rand, batch.action.shape[:1], generator, device)
 
     # ---- acting --------------------------------------------------------------------------------------------------
+    def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The network (noisy chunk, t, condition) -> prediction for rows of these environments (B,)."""
+        return self.backbone
+
     def sample(self, window: Tensor, environment: Tensor, noise: Tensor,
                draw: Callable[[], Tensor] | None = None, steps: int | None = None) -> Tensor:
         """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds stochastic samplers."""
@@ -136,7 +144,8 @@ class DiffusionPolicy(nn.Module):
         dims = self.dims(environment)
         s = self.settings
         fresh = None if draw is None else (lambda: draw() * dims)
-        clean = sample(s.sampler, self.process, lambda x, t: self.backbone(x, t, condition) * dims,
+        denoise = self.denoiser(environment)
+        clean = sample(s.sampler, self.process, lambda x, t: denoise(x, t, condition) * dims,
                        noise * dims, steps or s.sampling_steps, fresh, s.clip)
         return self.normalizer.unaction(clean)
 
@@ -221,6 +230,14 @@ class DiffusionPolicy(nn.Module):
         policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
         policy.load_state_dict(state)
         return policy.eval()
+
+
+def _random(kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device) -> Tensor:
+    """Random numbers of a shape; with several generators each gives an equal block of rows."""
+    if isinstance(generator, torch.Generator):
+        return kind(shape, generator=generator, device=device)
+    rows = shape[0] // len(generator)
+    return torch.cat([kind((rows, *shape[1:]), generator=g, device=device) for g in generator])
 
 
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:

@@ -14,12 +14,11 @@ from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries, TrainingData
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import Batch, DiffusionPolicy, EnvironmentInfo
 from alltrades.policies.settings import PolicySettings, TrainSettings
-from alltrades.policies.training import Log, Trainer, threads_for
+from alltrades.policies.training import HeldOut, Log, Trainer
 
 FEWEST = 3  # episodes of an environment from which one may be held out
-CHECKPOINTS = 10  # number of steps counts that held-out selection compares
 
 
 def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings) -> Normalizer:
@@ -54,12 +53,9 @@ def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool,
                         hold_end=hold_end, symmetries=symmetries, device=next(policy.parameters()).device)
 
 
-def held_out_loss(policy: DiffusionPolicy, data: TrainingData, seed: int, draws: int = 1024) -> float:
-    """Mean denoising loss on fixed rows, noise and times: the same for every checkpoint of one selection."""
-    batch = data.gather(data.rows(draws, np.random.default_rng(seed)))
-    generator = torch.Generator(batch.action.device).manual_seed(seed)
-    with torch.inference_mode():
-        return float(policy.loss(batch, generator).mean())
+def held_out(data: TrainingData, seed: int, draws: int = 1024) -> Batch:
+    """Fixed rows of held-out episodes: the same for every checkpoint and every candidate of one selection."""
+    return data.gather(data.rows(draws, np.random.default_rng(seed)))
 
 
 @dataclass
@@ -77,7 +73,7 @@ def fit_demonstrations(
     symmetries: Symmetries | None = None, folder: Path | None = None, log: Log | None = None,
     each: Callable[[int], None] | None = None, device: str = "cpu",
 ) -> Fit:
-    """Fit a policy to demonstrations.
+    """Fit one policy to demonstrations.
 
     Args:
         demos: steps of the environments in `infos` (others are ignored).
@@ -88,46 +84,38 @@ def fit_demonstrations(
         initial: start from a copy of this policy (fine-tuning) instead of fresh weights.
         folder: where checkpoints are kept.
     """
-    ids = [i.id for i in infos]
-    episodes = np.flatnonzero(np.isin(demos.environment, ids))
+    demos = demos.select(np.isin(demos.environment, [i.id for i in infos]))
 
     def fresh() -> DiffusionPolicy:
         if initial is not None:
             return copy.deepcopy(initial).train()
         return build_policy(settings, infos, copy.deepcopy(normalizer), seed, device)
 
+    def below(name: str) -> Path | None:
+        return None if folder is None else folder / name
+
     shown = symmetries if train.symmetry else None
-    best, held_out = train.steps, None
-    if selection == "holdout" and np.unique(demos.environment[episodes], return_counts=True)[1].max(initial=0) >= FEWEST:
-        best, held_out = _select(demos, episodes, fresh(), train, seed, hold_end, shown, each)
-    offset = train.steps if held_out is not None else 0
+    best, loss, done = train.steps, None, 0
+    held = hold_out(demos, seed)
+    if selection == "holdout" and held.any():
+        policy = fresh()
+        check = held_out(demonstration_data(demos.select(held), policy, hold_end), seed)
+        trainer = Trainer(policy, demonstration_data(demos.select(~held), policy, hold_end, shown), train, seed,
+                          held_out=HeldOut([check], [seed], train.steps))
+        trainer.fit(below("selection"), None, each)
+        loss, best = min((losses[0], step) for step, losses in trainer.curve.items())
+        done = train.steps
     policy = fresh()
     trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, shown), train, seed, total=best)
-    trainer.fit(folder, log, None if each is None else (lambda step: each(offset + step)))
-    return Fit(policy, best, held_out)
+    trainer.fit(below("training"), log, None if each is None else (lambda step: each(done + step)))
+    return Fit(policy, best, loss)
 
 
-def _select(demos: Steps, episodes: np.ndarray, policy: DiffusionPolicy, train: TrainSettings, seed: int, hold_end: bool,
-            symmetries: Symmetries | None, each: Callable[[int], None] | None) -> tuple[int, float]:
-    """Number of steps with the lowest loss on held-out episodes, and that loss."""
+def hold_out(demos: Steps, seed: int) -> np.ndarray:
+    """(E,) bool: a fifth of each environment's episodes, at least one of 3 and more, none of fewer."""
     rng = np.random.default_rng([seed, 77])
     held = np.zeros(len(demos.environment), bool)
-    for name in np.unique(demos.environment[episodes]):
-        shuffled = rng.permutation(episodes[demos.environment[episodes] == name])
+    for name in np.unique(demos.environment):
+        shuffled = rng.permutation(np.flatnonzero((demos.environment == name) & demos.has_actions))
         held[shuffled[: max(1, len(shuffled) // 5)]] = len(shuffled) >= FEWEST
-    used = np.isin(np.arange(len(held)), episodes)
-    trainer = Trainer(policy, demonstration_data(demos.select(used & ~held), policy, hold_end, symmetries), train, seed)
-    probe = copy.deepcopy(policy).eval()
-    check = demonstration_data(demos.select(used & held), probe, hold_end)
-    results: list[tuple[float, int]] = []
-    stops = [max(1, round(train.steps * (i + 1) / CHECKPOINTS)) for i in range(CHECKPOINTS)]
-    with threads_for(policy):
-        while trainer.step < train.steps:
-            trainer.update()
-            if each is not None:
-                each(trainer.step)
-            if trainer.step in stops:
-                trainer.ema.copy_to(list(probe.parameters()))
-                results.append((held_out_loss(probe, check, seed), trainer.step))
-    loss, step = min(results)
-    return step, loss
+    return held

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alltrades.policies.batches import TrainingData
+from alltrades.policies.batches import TrainingData, stack_batches
 from alltrades.policies.ema import EMA
 from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import Batch, DiffusionPolicy
@@ -21,7 +23,8 @@ from alltrades.policies.settings import TrainSettings
 
 Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
 SMALL = 500_000  # parameters below which a second thread costs more than it brings
-Log = Callable[[int, dict[str, float]], None]
+LOOKS = 10  # at held-out losses during a training
+Log = Callable[[int, dict[str, Any]], None]
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
@@ -31,6 +34,11 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
         return settings.lr * (step + 1) / warm
     progress = (step - warm) / max(1, settings.steps - warm)
     return settings.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """Seed of the noise of one step."""
+    return (seed * 1_000_003 + step) % (1 << 63)
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
@@ -56,6 +64,32 @@ def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
     return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
 
 
+class HeldOut:
+    """Denoising losses on rows kept from training, at fixed rows, noise and times: the same at every step.
+
+    Args:
+        batches: rows of each network (one, or the members of a stack), equally many.
+        seeds: of each network's noise.
+        total: steps of the training, of which ten, evenly spread, are looked at.
+    """
+
+    def __init__(self, batches: Sequence[Batch], seeds: Sequence[int], total: int) -> None:
+        self.batch = batches[0] if len(batches) == 1 else stack_batches(batches)
+        self.seeds = seeds
+        self.steps = [max(1, round(total * (i + 1) / LOOKS)) for i in range(LOOKS)]
+        self._policy: DiffusionPolicy | None = None
+
+    def __call__(self, policy: DiffusionPolicy, weights: Sequence[Tensor]) -> list[float]:
+        """Mean loss of each network under `weights`, in the order of the policy's parameters."""
+        if self._policy is None:
+            self._policy = copy.deepcopy(policy).eval()
+        device = self.batch.action.device
+        generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
+        with torch.inference_mode():
+            torch._foreach_copy_(list(self._policy.parameters()), list(weights))
+            return self._policy.loss(self.batch, generators).unflatten(0, (len(generators), -1)).mean(1).tolist()
+
+
 class Trainer:
     """State of one training: network, optimiser, average, step; saved and restored together.
 
@@ -63,16 +97,22 @@ class Trainer:
     checkpoint ends with the same bits as one that was not, on the same machine with the same number of threads.
     """
 
+    stacked = 0  # leading axes of parameters that count networks
+
     def __init__(self, policy: DiffusionPolicy, data: TrainingData, settings: TrainSettings, seed: int,
-                 objective: Linear | None = None, loss: Loss | None = None, total: int | None = None) -> None:
+                 objective: Linear | None = None, loss: Loss | None = None, total: int | None = None,
+                 held_out: HeldOut | None = None) -> None:
         self.policy, self.data, self.settings, self.seed = policy, data, settings, seed
+        self.held_out = held_out
+        self.curve: dict[int, list[float]] = {}  # step -> held-out losses of the average
+        self.kept: list[Tensor] = []  # averages of members that have stopped
         self.objective = objective or Linear([e.id for e in policy.environments])
         self.loss = loss
         self.total = settings.steps if total is None else total
         self.device = next(policy.parameters()).device
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]
+        matrices = [p for p in self.parameters if p.ndim - self.stacked > 1]
+        vectors = [p for p in self.parameters if p.ndim - self.stacked <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=settings.lr, fused=True)
@@ -82,24 +122,34 @@ class Trainer:
 
     def update(self) -> Tensor:
         """One gradient step; returns the loss (a tensor, so that nothing waits for it)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.settings)
+        value = self.forward()
+        self.optimizer.zero_grad(set_to_none=True)
+        value.sum().backward()
+        self.clip()
+        self.optimizer.step()
+        self.ema.update(self.parameters)
+        self.step += 1
+        if self.held_out is not None and self.step in self.held_out.steps:
+            self.curve[self.step] = self.held_out(self.policy, self.ema.shadow)
+        return value.detach()
+
+    def forward(self) -> Tensor:
+        """What this step minimises, a scalar."""
         s = self.settings
         batch, rows = self.data.batch(s.batch, self.seed, self.step)
-        self.generator.manual_seed((self.seed * 1_000_003 + self.step) % (1 << 63))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, s)
+        self.generator.manual_seed(noise_seed(self.seed, self.step))
         with autocast(s, self.device):
             if self.loss is None:
                 losses = self.policy.loss(batch, self.generator, s.observation_noise)
             else:
                 losses = self.loss(self.policy, batch, self.generator, rows)
-        value = self.objective(losses, batch.environment, batch.weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, s.grad_clip)
-        self.optimizer.step()
-        self.ema.update(self.parameters)
-        self.step += 1
-        return value.detach()
+        return self.objective(losses, batch.environment, batch.weight)
+
+    def clip(self) -> None:
+        """Bound the norm of the gradient."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
@@ -110,11 +160,13 @@ class Trainer:
                 tensors[f"optimizer.{i}.{k}"] = v if isinstance(v, Tensor) else torch.tensor(float(v))
         ema = self.ema.state_dict()
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
+        tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"checkpoint-{self.step}.safetensors"
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, target)
         partial = folder / "checkpoint.json.partial"
-        partial.write_text(json.dumps({"step": self.step, "file": target.name, "ema_count": ema["count"]}))
+        partial.write_text(json.dumps({"step": self.step, "file": target.name, "ema_count": ema["count"],
+                                       "curve": self.curve}))
         partial.replace(folder / "checkpoint.json")
         for old in folder.glob("checkpoint-*.safetensors"):
             if old.name != target.name:
@@ -133,6 +185,8 @@ class Trainer:
             self.optimizer.state[p] = {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
         self.ema.load_state_dict({"shadow": [tensors[f"ema.{i}"] for i in range(len(self.parameters))],
                                   "count": facts["ema_count"]})
+        self.kept = [tensors[f"kept.{i}"] for i in range(len(self.kept))]
+        self.curve = {int(step): losses for step, losses in facts["curve"].items()}
         self.step = int(facts["step"])
         return True
 
@@ -159,7 +213,8 @@ class Trainer:
         while self.step < self.total:
             since.append(self.update())
             if log is not None and (self.step % self.settings.log_every == 0 or self.step == self.total):
-                log(self.step, {"loss": float(torch.stack(since).mean()), "lr": learning_rate(self.step - 1, self.settings)})
+                log(self.step, {"loss": torch.stack(since).mean(0).tolist(),
+                                "lr": learning_rate(self.step - 1, self.settings)})
                 since = []
             if folder is not None and self.step % self.settings.checkpoint_every == 0 and self.step < self.total:
                 self.save(folder)

@@ -45,7 +45,7 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
 def page_content(run: Any) -> dict[str, Any]:
     """Everything `page.html` shows of a `RunFiles`; "figures" holds its plots by the id of their place."""
     from alltrades.report import figures as plots
-    from alltrades.report import views
+    from alltrades.report import text, views
 
     figures: dict[str, plots.Figure] = {}
 
@@ -69,6 +69,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "run": run, "header": views.header(run), "success": views.success(run), "pairs": pairs, "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,
         "losses": [(title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)],
+        "selection": text.selection(run.selection) if run.selection else "",
         "weights": weights, "rollouts": views.rollouts(run), "rounds": views.rounds(run),
         "trajectories": shown, "videos": views.videos(run),
         "keys": [{"name": row, "index": run.rows.index(row), "color": run.rows.index(row) % plots.ROW_COLORS} for row in drawn],

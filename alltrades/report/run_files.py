@@ -22,7 +22,8 @@ class RunFiles:
     """A run as plain data.
 
     rows: names of the evaluated rows, in the order of the settings. environments: in the order of the evaluation.
-    metrics: by stage. weights: by generalist, then environment. rounds: by generalist. videos: file by environment.
+    metrics: by stage. selection: cross-validation of specialists. weights: by generalist, then environment. rounds: by
+    generalist. videos: file by environment.
     """
 
     name: str
@@ -33,6 +34,7 @@ class RunFiles:
     comparison: dict[str, Any]
     advice: dict[str, Any]
     metrics: dict[str, list[dict[str, Any]]]
+    selection: dict[str, Any]
     weights: dict[str, dict[str, Any]]
     rollouts: dict[str, dict[str, Any]]
     rounds: dict[str, list[dict[str, Any]]]
@@ -85,6 +87,7 @@ def read_run(folder: Path) -> RunFiles:
         manifest=_json(folder / "manifest.json"), evaluations={row: evaluations[row] for row in order},
         comparison=_json(folder / "comparison.json"), advice=_json(folder / "advice.json"),
         metrics={stage: read_metrics(folder, stage) for stage in stages},
+        selection=_json(folder / "policies" / "specialists" / "scratch" / "selection.json"),
         weights={path.stem: _json(path) for path in sorted((folder / "weights").glob("*.json"))},
         rollouts=_json(folder / "rollouts.json"),
         rounds={path.stem: _json(path).get("rounds", []) for path in sorted((folder / "rounds").glob("*.json"))},

@@ -51,6 +51,13 @@ def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str |
     return f"The {a} is {_and(parts, ', and ')}." if parts else None
 
 
+def selection(table: Mapping[str, Any]) -> str:
+    """What cross-validation of specialists chose."""
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in table["relative_loss"].items())
+    return (f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, {table['steps']:,} of "
+            f"{table['looks'][-1]:,} steps (held-out loss in shares of the lowest: {losses})")
+
+
 def _and(parts: Sequence[str], last: str = " and ") -> str:
     return last.join(x for x in (", ".join(parts[:-1]), parts[-1]) if x)
 

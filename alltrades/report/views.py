@@ -163,13 +163,9 @@ def provenance(run: RunFiles) -> dict[str, Any]:
     found = run.manifest.get("stages") or {}
     stages = dict(sorted(found.items(), key=lambda item: item[1].get("finished", "")))  # the order they ran in
     seconds = {name: float(record.get("seconds") or 0) for name, record in stages.items()}
-    groups: dict[str, list[str]] = {}
-    for name in stages:  # a suite has a stage per specialist: one line for all of a kind
-        groups.setdefault(name.rpartition("/")[0] if name.startswith("specialist/") else name, []).append(name)
-    longest = max((sum(seconds[n] for n in names) for names in groups.values()), default=0) or 1
-    lines = [{"name": group + (f" ({len(names)})" if len(names) > 1 or names[0] != group else ""),
-              "time": text.duration(total := sum(seconds[n] for n in names)), "share": f"{100 * total / longest:.1f}",
-              "state": ", ".join(sorted({str(stages[n].get("state", "?")) for n in names}))} for group, names in groups.items()]
+    longest = max(seconds.values(), default=0) or 1
+    lines = [{"name": name, "time": text.duration(seconds[name]), "share": f"{100 * seconds[name] / longest:.1f}",
+              "state": str(record.get("state", "?"))} for name, record in stages.items()]
     seeds = {r.environment: r.seeds for e in run.evaluations.values() for r in e.rows}
     machine = {k.replace("_", " "): v for k, v in (run.manifest.get("machine") or {}).items() if v is not None}
     return {"stages": lines, "total": text.duration(sum(seconds.values())) if stages else "", "machine": machine,

@@ -52,21 +52,23 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
         {"round": 1, "selection": 0.712, "gain": 0.012, "interval": [-0.01, 0.03], "kept": True, "tries": tries}]})
     write(folder / "weights" / "generalist.json", {e: _weights(i, rng) for i, e in enumerate(environments)})
     stages = {"demos": 6.2, "labeled_only": 61.0, "rollouts/scratch": 35.5, "weigh/generalist": 4.0, "distill/generalist": 80.3,
-              **{f"specialist/scratch/{e.replace('/', '-')}": 12.5 for e in environments}, "evaluate/generalist": 30.1}
+              "specialists/scratch": 125.0, "evaluate/generalist": 30.1}
     write(folder / "manifest.json", {
         "version": 1, "seed": 3, "stages": {
             k: {"state": "done", "seconds": v, "finished": f"2026-01-01T00:00:{i:02d}+00:00"}
             for i, (k, v) in enumerate(stages.items())},
         "packages": {"alltrades": "0.1.0", "torch": "2.9.0", "numpy": "2.3.0"},
         "machine": {"cpus": 2, "platform": "Linux x86_64", "python": "3.13.0", "torch_threads": 2}})
-    for stage in stages:
-        if stage.startswith(("labeled", "distill", "specialist")):
-            curve = np.exp(-np.linspace(0, 3, 60)) + 0.05 + rng.normal(0, 0.01, 60)
-            lines = [json.dumps({"step": 50 * (k + 1), "loss": float(v), "lr": 1e-3, "time": 1e9 + k})
-                     for k, v in enumerate(curve)]
-            path = folder / "metrics" / f"{stage}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(lines) + "\n")
+    for name in ("labeled_only", "distill/generalist", *(f"specialist/scratch/{e.replace('/', '-')}" for e in environments)):
+        curve = np.exp(-np.linspace(0, 3, 60)) + 0.05 + rng.normal(0, 0.01, 60)
+        lines = [json.dumps({"step": 50 * (k + 1), "loss": float(v), "lr": 1e-3, "time": 1e9 + k})
+                 for k, v in enumerate(curve)]
+        path = folder / "metrics" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    write(folder / "policies" / "specialists" / "scratch" / "selection.json", {
+        "chosen": "width 64", "steps": 1500, "looks": [500, 1000, 1500, 2000], "losses": {e: {} for e in environments},
+        "relative_loss": {"width 64": 1.02, "as set": 1.1}})
     write(folder / "trajectories.json", {e: {row: [_path(rng) for _ in range(5)] for row in rows} for e in environments})
     (folder / "settings.yaml").write_text(SETTINGS.format(n=n, rows=", ".join(rows)))
     if videos:

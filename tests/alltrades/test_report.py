@@ -73,7 +73,8 @@ def test_advice_settings_versions_seeds_and_times_are_shown(run, page):
     for facts in json.loads((run / "advice.json").read_text()).values():
         assert facts["line"] in said
     for part in ("rollouts: 40", "# quickstart.yaml", "torch 2.9.0", "training seed 3", "1000, 1001, 1002, ...",
-                 "specialist/scratch (10) 2 min 05 s", "labeled_only 1 min 01 s", "cpus 2", "within 40 steps"):
+                 "specialists/scratch 2 min 05 s", "labeled_only 1 min 01 s", "cpus 2", "within 40 steps",
+                 "chose: width 64, 1,500 of 2,000 steps (held-out loss in shares of the lowest: width 64 1.020, as set 1.100)"):
         assert part in said, part
 
 

@@ -10,8 +10,8 @@ from alltrades.envs.symmetry import Reflection, Translation
 from alltrades.policies.batches import TrainingData
 from alltrades.policies.objectives import Linear
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import demonstration_data, fit_demonstrations, held_out_loss, make_normalizer
-from alltrades.policies.training import Trainer, learning_rate
+from alltrades.policies.specialists import demonstration_data, fit_demonstrations, held_out, make_normalizer
+from alltrades.policies.training import HeldOut, Trainer, learning_rate
 
 from .toys import SMALL, info, make_policy, make_steps
 
@@ -165,8 +165,8 @@ def test_held_out_selection_stops_before_overfitting():
     last = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0)
     fresh = make_steps("a", episodes=5, length=8, seed=9)
     fresh = replace(fresh, action=rng.uniform(-1, 1, fresh.action.shape).astype(np.float32))
-    assert held_out_loss(fit.policy, demonstration_data(fresh, fit.policy, False), 0) < held_out_loss(
-        last.policy, demonstration_data(fresh, last.policy, False), 0)
+    look = HeldOut([held_out(demonstration_data(fresh, fit.policy, False), 0)], [0], 1)
+    assert look(fit.policy, list(fit.policy.parameters())) < look(last.policy, list(last.policy.parameters()))
 
 
 def test_environments_with_few_episodes_hold_none_out():

@@ -1,0 +1,219 @@
+"""Specialists of many environments: how large, how regularised, how long, chosen by cross-validation over episodes.
+
+A handful of demonstrations of one environment cannot tell settings apart. One choice shared by all environments can: every
+environment gives the held-out losses of its own episodes, in shares of the lowest that any setting reached there, and the
+setting with the lowest mean over environments is taken, at the number of steps where that mean is lowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.steps import Steps
+from alltrades.policies.batches import Symmetries
+from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.policies.specialists import Fit, hold_out, make_normalizer
+from alltrades.policies.stacked_training import Learner, LearnerLog, fit_learners
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of specialists: what it is called, its network and its training."""
+
+    name: str
+    policy: PolicySettings
+    train: TrainSettings
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation found.
+
+    Attributes:
+        candidate, steps: position of the best candidate, and its number of steps.
+        relative: (C, S) mean over environments of the held-out loss, in shares of each environment's lowest.
+        losses: per environment (C, S) held-out denoising losses, mean over folds.
+        looks: (S,) the steps at which they were taken.
+    """
+
+    candidate: int
+    steps: int
+    relative: np.ndarray
+    losses: dict[str, np.ndarray]
+    looks: tuple[int, ...]
+
+    def to_json(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """Table of losses by candidate and environment."""
+        best = self.relative.argmin(1)
+        return {"chosen": candidates[self.candidate].name, "steps": self.steps, "looks": list(self.looks),
+                "relative_loss": {c.name: float(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
+                "relative_curves": {c.name: self.relative[i].tolist() for i, c in enumerate(candidates)},
+                "losses": {name: {c.name: float(losses[i, best[i]]) for i, c in enumerate(candidates)}
+                           for name, losses in self.losses.items()}}
+
+
+def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
+    """(E,) fold in which an episode is held out: min(folds, episodes) folds per environment; -1 where there is one episode.
+
+    Episodes without actions are -1 too.
+    """
+    rng = np.random.default_rng([seed, 78])
+    out = np.full(len(demos.environment), -1)
+    for name in dict.fromkeys(demos.environment.tolist()):
+        mine = np.flatnonzero((demos.environment == name) & demos.has_actions)
+        if len(mine) > 1:
+            out[rng.permutation(mine)] = np.arange(len(mine)) % folds
+    return out
+
+
+def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
+    """The candidate and number of steps with the lowest mean relative loss; `losses` per environment (C, S)."""
+    relative = np.mean([x / max(float(x.min()), 1e-12) for x in losses.values()], axis=0)  # (C, S)
+    candidate, look = np.unravel_index(int(relative.argmin()), relative.shape)
+    return Choice(int(candidate), int(looks[look]), relative, dict(losses), tuple(looks))
+
+
+def specialist_normalizers(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings,
+                           actions: Normalizer) -> list[Normalizer]:
+    """Statistics of each environment's specialist: observations of `demos`, the action scale of `actions`."""
+    shared = make_normalizer(demos, infos, settings)
+    out = []
+    for k, info in enumerate(infos):
+        own = Normalizer(1, info.obs_dim, info.action_dim)
+        own.obs_mean[0], own.obs_scale[0] = shared.obs_mean[k, : info.obs_dim], shared.obs_scale[k, : info.obs_dim]
+        own.action_mean.copy_(actions.action_mean[: info.action_dim])
+        own.action_scale.copy_(actions.action_scale[: info.action_dim])
+        own.fitted.fill_(1.0)
+        out.append(own)
+    return out
+
+
+@dataclass
+class Specialists:
+    """Fits the specialists of many environments; equal shapes together.
+
+    Args:
+        demos: steps of all environments; they set the action scale of every specialist.
+        infos, seeds: of every environment.
+        folder: where checkpoints are kept; an interrupted fit is continued.
+        log: called with (environment's position, step, values) while the specialists that are kept are trained.
+        each: called with (steps done, steps in all), counted over all networks.
+    """
+
+    demos: Steps
+    infos: Sequence[EnvironmentInfo]
+    seeds: Sequence[int]
+    hold_end: bool = False
+    symmetries: Symmetries | None = None
+    folder: Path | None = None
+    log: LearnerLog | None = None
+    each: Callable[[int, int], None] | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.done, self.total = 0, 0
+
+    def fit(self, candidates: Sequence[Candidate], selection: str, folds: int, most: int) -> tuple[list[Fit], Choice | None]:
+        """One specialist per environment.
+
+        Args:
+            selection: "last" trains the first candidate for all its steps, "holdout" for as many as each environment's
+                held-out episodes prefer; "cv" trains the candidate and number of steps that `cross_validate` chooses, the
+                first one for all its steps where there is nothing to choose by.
+            folds, most: see `cross_validate`.
+        """
+        candidate, choice = candidates[0], None
+        stops, losses = [candidate.train.steps] * len(self.infos), [None] * len(self.infos)
+        if selection == "cv":
+            choice = self.cross_validate(candidates, folds, most)
+            if choice is not None:
+                candidate, stops = candidates[choice.candidate], [choice.steps] * len(self.infos)
+                at = choice.candidate, choice.looks.index(choice.steps)
+                losses = [float(choice.losses[i.id][at]) if i.id in choice.losses else None for i in self.infos]
+        elif selection == "holdout":
+            stops, losses = self.holdout(candidate)
+        policies = self.last(candidate, stops)
+        return [Fit(*facts) for facts in zip(policies, stops, losses)], choice
+
+    # ---- the three selections ------------------------------------------------------------------------------------
+    def last(self, candidate: Candidate, stops: Sequence[int] | None = None) -> list[DiffusionPolicy]:
+        """One policy per environment from all its demonstrations, after `stops` steps or all."""
+        learners = [self._learner(k, candidate, n, self._of(info), stop=None if stops is None else stops[k])
+                    for k, (info, n) in enumerate(zip(self.infos, self._normalizers(self.demos, candidate)))]
+        return self._fit(learners, "training", self.log)[0]
+
+    def holdout(self, candidate: Candidate) -> tuple[list[int], list[float | None]]:
+        """For each environment the number of steps with the lowest loss on held-out episodes, and that loss.
+
+        A fifth of its episodes are held out; all steps and None where there are fewer than 3.
+        """
+        held = [hold_out(self._of(info), seed) for info, seed in zip(self.infos, self.seeds)]
+        able = [k for k, x in enumerate(held) if x.any()]
+        normalizers = self._normalizers(self.demos, candidate)
+        self.total = candidate.train.steps * (len(able) + len(self.infos))
+        learners = [self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held[k]) for k in able]
+        curves = dict(zip(able, self._fit(learners, "holdout")[1]))
+        best = [min((v, s) for s, v in curves[k].items()) if k in curves else (None, candidate.train.steps)
+                for k in range(len(self.infos))]
+        return [s for _, s in best], [v for v, _ in best]
+
+    def cross_validate(self, candidates: Sequence[Candidate], folds: int, most: int) -> Choice | None:
+        """The choice shared by all environments; None where every environment has one demonstration.
+
+        Args:
+            folds: groups of episodes, each held out once.
+            most: environments that take part, evenly spread over those with two demonstrations or more.
+        """
+        fold = fold_of_episode(self.demos, folds, self.seeds[0])
+        able = [k for k, info in enumerate(self.infos) if (fold[self.demos.environment == info.id] >= 0).any()]
+        able = [able[i] for i in np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(int))]
+        learners: list[Learner] = []
+        owner: list[tuple[int, int]] = []  # (candidate, environment)
+        for c, candidate in enumerate(candidates):
+            for f in range(folds):
+                normalizers = self._normalizers(self.demos.select(fold != f), candidate)
+                for k in able:
+                    held = fold[self.demos.environment == self.infos[k].id] == f
+                    if held.any():
+                        learners.append(self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held))
+                        owner.append((c, k))
+        if not learners:
+            return None
+        self.total = sum(x.steps for x in learners) + max(c.train.steps for c in candidates) * len(self.infos)
+        curves = self._fit(learners, "folds")[1]
+        looks = sorted(curves[0])
+        losses = {self.infos[k].id: np.array([np.mean([list(curve.values()) for curve, at in zip(curves, owner)
+                                                       if at == (c, k)], axis=0) for c in range(len(candidates))])
+                  for k in able}
+        return choose(losses, looks)
+
+    # ---- helpers -------------------------------------------------------------------------------------------------
+    def _of(self, info: EnvironmentInfo) -> Steps:
+        return self.demos.select(self.demos.environment == info.id)
+
+    def _normalizers(self, demos: Steps, candidate: Candidate) -> list[Normalizer]:
+        return specialist_normalizers(demos, self.infos, candidate.policy,
+                                      make_normalizer(self.demos, self.infos, candidate.policy))
+
+    def _learner(self, k: int, candidate: Candidate, normalizer: Normalizer, own: Steps, held: np.ndarray | None = None,
+                 stop: int | None = None) -> Learner:
+        return Learner(self.infos[k], own if held is None else own.select(~held), normalizer, candidate.policy,
+                       candidate.train, self.seeds[k], None if held is None else own.select(held), stop)
+
+    def _fit(self, learners: Sequence[Learner], name: str,
+             log: LearnerLog | None = None) -> tuple[list[DiffusionPolicy], list[dict[int, float]]]:
+        before, here = self.done, sum(x.steps for x in learners)
+        self.total = max(self.total, before + here)
+        each = self.each
+        found = fit_learners(learners, hold_end=self.hold_end, symmetries=self.symmetries, log=log, device=self.device,
+                             folder=None if self.folder is None else self.folder / name,
+                             each=None if each is None else (lambda step: each(before + step, self.total)))
+        self.done = before + here
+        return found

@@ -1,0 +1,150 @@
+"""Many small trainings at once: networks of equal shape learn as one stack, each from its own rows, as if alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alltrades.data.steps import Steps
+from alltrades.policies.batches import Symmetries, TrainingData, stack_batches
+from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.policies.specialists import build_policy, demonstration_data, held_out
+from alltrades.policies.stacked import StackedPolicy, stacks
+from alltrades.policies.training import HeldOut, Log, Trainer, autocast, noise_seed
+
+LearnerLog = Callable[[int, int, dict[str, float]], None]  # (index of the learner, step, values)
+
+
+class StackedTrainer(Trainer):
+    """The members of a stack, each with its own rows, noise, gradient clipping and optimiser state.
+
+    Each member ends as `Trainer` with its seed would have left it, up to rounding: AdamW and the average are elementwise,
+    gradients of a sum of the members' losses do not mix.
+
+    Args:
+        data, seeds: of each member.
+        stops: step after which each member's average is kept, none beyond `settings.steps`.
+    """
+
+    stacked = 1
+
+    def __init__(self, policy: StackedPolicy, data: Sequence[TrainingData], settings: TrainSettings, seeds: Sequence[int],
+                 stops: Sequence[int], held_out: HeldOut | None = None) -> None:
+        super().__init__(policy, data[0], settings, seeds[0], total=max(stops), held_out=held_out)
+        self.members, self.seeds, self.stops = list(data), list(seeds), list(stops)
+        self.generators = [torch.Generator(self.device) for _ in seeds]
+        self.kept = [s.clone() for s in self.ema.shadow]
+
+    def forward(self) -> Tensor:
+        """(K,) mean loss of every member."""
+        s = self.settings
+        batch = stack_batches([d.batch(s.batch, seed, self.step)[0] for d, seed in zip(self.members, self.seeds)])
+        for generator, seed in zip(self.generators, self.seeds):
+            generator.manual_seed(noise_seed(seed, self.step))
+        with autocast(s, self.device):
+            losses = self.policy.loss(batch, self.generators, s.observation_noise)  # (K * B,)
+        return (losses * batch.weight).unflatten(0, (len(self.members), -1)).mean(1)
+
+    def clip(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (K,)
+        factors = (self.settings.grad_clip / (norms + 1e-6)).clamp(max=1.0)
+        for g in gradients:
+            g.mul_(factors.view(-1, *(1,) * (g.ndim - 1)))
+
+    def update(self) -> Tensor:
+        value = super().update()
+        for member in (k for k, stop in enumerate(self.stops) if stop == self.step):
+            for kept, average in zip(self.kept, self.ema.shadow):
+                kept[member] = average[member]
+        return value
+
+    def fit(self, folder: Path | None = None, log: Log | None = None,
+            each: Callable[[int], None] | None = None) -> DiffusionPolicy:
+        """Train every member to its stop; the stack then has their kept averages. Done once, a folder gives them again."""
+        policy = super().fit(folder, log, each)
+        if folder is not None:
+            self.save(folder)
+        torch._foreach_copy_([p.data for p in self.parameters], self.kept)
+        return policy
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One network of one environment to be trained.
+
+    Attributes:
+        demos: episodes it learns from; all of its environment.
+        held: episodes on which its loss is followed.
+        stop: steps after which it is kept; default `train.steps`.
+    """
+
+    info: EnvironmentInfo
+    demos: Steps
+    normalizer: Normalizer
+    settings: PolicySettings
+    train: TrainSettings
+    seed: int
+    held: Steps | None = None
+    stop: int | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.stop or self.train.steps
+
+    def key(self) -> tuple[str, ...]:
+        """Equal keys can be one stack: equal shapes, process, optimisation and length of history."""
+        shape = self.settings.model_dump_json(exclude={"observation_normalizer", "embedding"})
+        return shape, str((self.info.obs_dim, self.info.action_dim, self.held is None)), self.train.model_dump_json()
+
+
+def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetries: Symmetries | None = None,
+                 folder: Path | None = None, log: LearnerLog | None = None, each: Callable[[int], None] | None = None,
+                 device: str = "cpu") -> tuple[list[DiffusionPolicy], list[dict[int, float]]]:
+    """Train learners that share one action scale, those of equal shape together.
+
+    Args:
+        folder: where checkpoints are kept, one folder for each stack; an interrupted training is continued.
+        each: called with the number of steps done, counted over all learners.
+
+    Returns the policy of each, and its held-out losses by step (empty where nothing is held out).
+    """
+    policies: list[DiffusionPolicy] = []
+    curves: list[dict[int, float]] = [{} for _ in learners]
+    for learner in learners:
+        policies.append(build_policy(learner.settings, [learner.info], copy.deepcopy(learner.normalizer), learner.seed, device))
+    done = 0
+    for number, part in enumerate(stacks([x.key() for x in learners])):
+        mine = [learners[i] for i in part]
+        data, seeds, train = [], [x.seed for x in mine], mine[0].train
+        for i in part:
+            data.append(demonstration_data(learners[i].demos, policies[i], hold_end, symmetries if train.symmetry else None))
+        batches = [held_out(demonstration_data(x.held, policies[i], hold_end), x.seed)
+                   for i, x in zip(part, mine) if x.held is not None]
+        trainer = StackedTrainer(StackedPolicy([policies[i] for i in part]), data, train, seeds, [x.steps for x in mine],
+                                 HeldOut(batches, seeds, train.steps) if batches else None)
+
+        def logged(step: int, values: dict, part: list[int] = part) -> None:
+            for i, loss in zip(part, values["loss"]):
+                if log is not None and step <= learners[i].steps:
+                    log(i, step, {"loss": loss, "lr": values["lr"]})
+
+        def counted(step: int, before: int = done, count: int = len(part)) -> None:
+            if each is not None:
+                each(before + step * count)
+
+        stack = trainer.fit(None if folder is None else folder / f"stack-{number}", logged, counted)
+        assert isinstance(stack, StackedPolicy)
+        for member, i in enumerate(part):
+            stack.copy_member(member, policies[i])
+            policies[i].eval()
+            curves[i] = {step: losses[member] for step, losses in trainer.curve.items()}
+        done += trainer.total * len(part)
+    return policies, curves

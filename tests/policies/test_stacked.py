@@ -1,0 +1,144 @@
+"""A stack is its members: trained together as alone, called together as alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alltrades.policies.settings import TrainSettings
+from alltrades.policies.specialists import build_policy, demonstration_data
+from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
+from alltrades.policies.stacked_training import Learner, fit_learners
+from alltrades.policies.training import Trainer
+
+from .toys import SMALL, info, make_policy, make_steps
+
+BACKBONES = ["mlp", "transformer", "unet1d"]
+TRAIN = TrainSettings(steps=40, batch=16, precision="fp32", observation_noise=0.05, lr=3e-3)
+
+
+def learners(train=TRAIN, **changes):
+    """Three environments with experts of very different gain, so that their gradients have very different norms."""
+    settings = SMALL.model_copy(update={"depth": 2, "history": 2, **changes})
+    out = []
+    for k, gain in enumerate((0.01, 0.5, 3.0)):
+        name = "abc"[k]
+        steps = make_steps(name, seed=k, gain=gain)
+        policy = make_policy([info(name)], settings)  # its statistics are those of the first learner: one action scale
+        out.append(Learner(info(name), steps, policy.normalizer, settings, train, seed=10 + k, stop=(40, 20, 40)[k]))
+    return out
+
+
+def alone(learner):
+    policy = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
+    return Trainer(policy, demonstration_data(learner.demos, policy, False), learner.train, learner.seed,
+                   total=learner.steps).fit()
+
+
+def distance(a, b):
+    return max(float((x - y).detach().abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("clip", [1.0, 0.01])
+def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
+    """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors that differ greatly."""
+    many = learners(TRAIN.model_copy(update={"grad_clip": clip}), backbone=backbone)
+    policies, _ = fit_learners(many)
+    for learner, policy in zip(many, policies):
+        single = alone(learner)
+        start = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
+        assert distance(policy, single) < 1e-4 < 1e-2 < distance(single, start)
+        assert policy.environments == single.environments and policy.settings == single.settings
+
+
+def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
+    wide = Learner(info("w", obs_dim=5, action_dim=2), make_steps("w", obs_dim=5), make_policy([info("w", obs_dim=5)]).normalizer,
+                   SMALL, TRAIN, seed=3)
+    many = [learners()[0], wide, *learners()[1:]]
+    for learner, policy in zip(many, fit_learners(many)[0]):
+        assert distance(policy, alone(learner)) < 1e-4
+
+
+def test_killed_stack_resumes_to_the_same_bits(tmp_path):
+    train = TRAIN.model_copy(update={"checkpoint_every": 10})
+    many = [replace(x, held=x.demos) for x in learners(train)]
+    whole, curves = fit_learners(many)
+
+    class Killed(Exception):
+        pass
+
+    def kill(at):
+        def each(step):
+            if step >= at * len(many):
+                raise Killed
+        return each
+
+    for at in (13, 27):
+        with pytest.raises(Killed):
+            fit_learners(many, folder=tmp_path, each=kill(at))
+    resumed_at = []
+    policies, resumed = fit_learners(many, folder=tmp_path, each=resumed_at.append)
+    assert min(resumed_at) == 21 * len(many)
+    assert resumed == curves and sorted(curves[0]) == list(range(4, 41, 4))
+    again, _ = fit_learners(many, folder=tmp_path, each=lambda step: pytest.fail("trained again"))
+    for a, b, c in zip(whole, policies, again):
+        assert distance(a, b) == distance(a, c) == 0
+
+
+def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
+    """Random actions cannot be predicted: their loss in the units of the normaliser is known."""
+    learner = learners()[1]
+    rng = np.random.default_rng(0)
+    noise = make_steps("b", episodes=50, seed=5)
+    noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
+    policies, (curve,) = fit_learners([replace(learner, held=noise, stop=None)])
+    scale = learner.normalizer.action_scale.square().mean() ** 0.5
+    assert curve[4] == pytest.approx(float(1 / scale**2), rel=0.25)  # hardly trained: predicts about 0
+    assert list(curve) == sorted(curve) and len(set(curve.values())) == 10
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_row_of_a_stack_acts_as_its_member_whatever_the_other_rows(backbone):
+    settings = SMALL.model_copy(update={"backbone": backbone, "width": 32, "depth": 2})
+    members = [make_policy([info(name)], settings, seed=k) for k, name in enumerate("abcd")]
+    for k, member in enumerate(members):
+        member.normalizer.action_mean.copy_(members[0].normalizer.action_mean)
+        member.normalizer.action_scale.copy_(members[0].normalizer.action_scale)
+        for p in member.parameters():
+            torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(k))
+    stack = StackedPolicy(members).eval()
+    assert stack.environment_index("c") == 2 and stack.environments[2].id == "c"
+    rng = np.random.default_rng(0)
+    window = torch.from_numpy(rng.standard_normal((8, 1, 3), dtype=np.float32))
+
+    def act(rows, environment):
+        with torch.inference_mode():
+            return stack.act(window[rows], torch.tensor(environment), [torch.Generator().manual_seed(i) for i in rows])
+
+    chunk = act(list(range(8)), [2, 0, 1, 1, 3, 2, 0, 0])
+    with torch.inference_mode():
+        for i, k in enumerate([2, 0, 1, 1, 3, 2, 0, 0]):
+            single = members[k].eval().act(window[i: i + 1], torch.zeros(1, dtype=torch.long), [torch.Generator().manual_seed(i)])
+            assert torch.allclose(chunk[i], single[0], atol=1e-5)
+    assert (chunk[2] - chunk[3]).abs().max() > 1e-3
+    other = act([5, 4, 7, 0, 1, 2, 3, 6], [2, 3, 2, 2, 1, 3, 0, 1])
+    assert torch.equal(other[0], chunk[5]) and torch.equal(other[1], chunk[4]) and torch.equal(other[3], chunk[0])
+
+
+def test_stacks_are_even_and_keep_the_order():
+    assert stacks("aabab", 2) == [[0], [1, 3], [2, 4]]
+    assert [len(x) for x in stacks([0] * 65, 32)] == [21, 22, 22]
+
+
+def test_policies_that_differ_in_shape_scale_or_environments_are_not_stacked():
+    a, b = make_policy([info("a")]), make_policy([info("b")])
+    assert stack_key(a) == stack_key(b)
+    wide = make_policy([info("c")], SMALL.model_copy(update={"width": 40}))
+    scaled = make_policy([info("d")])
+    scaled.normalizer.action_scale.mul_(2)
+    two = make_policy([info("a"), info("b")])
+    assert len({stack_key(p) for p in (a, wide, scaled, two, make_policy([info("a"), info("b")]))}) == 5
+    with pytest.raises(ValueError, match="shapes"):
+        StackedPolicy([a, wide])
