@@ -200,6 +200,9 @@ def check_value(leaf: Leaf, value: Any, source: str) -> None:
                 check_value(Leaf((*leaf.path, name), field.annotation, tuple(field.metadata)), item, source)
             else:
                 check_value(Leaf((*leaf.path, str(name)), values), item, source)
+    elif isinstance(value, list) and model_of(sequence_item(leaf.annotation)) is not None:
+        for i, item in enumerate(value):
+            check_value(Leaf((*leaf.path, str(i)), sequence_item(leaf.annotation)), item, source)
     elif isinstance(value, bool) and not takes(leaf.annotation, bool):
         raise UserError(f"{leaf.key} = {show(value)} ({source}); expected {leaf.accepted}")
 

@@ -195,9 +195,13 @@ class RunSettings(Frozen):
         out = []
         for candidate in s.candidates or (SpecialistCandidate(),):
             changes = candidate.model_dump(exclude_none=True)
-            out.append((candidate.name(), *(base.model_copy(update={k: v for k, v in changes.items() if hasattr(base, k)})
-                                            for base in (policy, s.train))))
+            out.append((candidate.name(), policy.model_copy(update=_common(changes, policy)),
+                        s.train.model_copy(update=_common(changes, s.train))))
         return out
+
+
+def _common(changes: dict[str, Any], base: Frozen) -> dict[str, Any]:
+    return {k: v for k, v in changes.items() if k in type(base).model_fields}
 
 
 def _merge(base: dict, override: dict) -> dict:

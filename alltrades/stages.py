@@ -164,31 +164,33 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
 
     Returns what cross-validation found, as plain data.
     """
-    s = settings.specialist
+    s, device, hold_end = settings.specialist, settings.device, settings.demos.hold_end
     names = [f"specialist/{kind}/{slug(x.id)}" for x in specs]
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
-    common = {"hold_end": settings.demos.hold_end, "symmetries": symmetries, "device": settings.device}
     table: dict[str, Any] | None = None
     if kind == "joint_init":
         assert labeled_only is not None
-        fits = []
-        joint = load_policy(labeled_only, settings.device)
-        total = s.finetune.steps * (2 if s.selection == "holdout" else 1)
-        for k, (spec, seed) in enumerate(zip(specs, seeds)):
+        fits, joint = [], load_policy(labeled_only, device)
+        selection = "holdout" if s.selection == "holdout" else "last"
+        total = s.finetune.steps * (2 if selection == "holdout" else 1)
+        for k, spec in enumerate(specs):
+            def counted(step: int, before: int = k * total) -> None:
+                if each is not None:
+                    each(before + step, len(specs) * total)
+
             fits.append(fit_demonstrations(
                 demos.select(demos.environment == spec.id), joint.environments, joint.normalizer, joint.settings, s.finetune,
-                seed, selection="holdout" if s.selection == "holdout" else "last", initial=joint, folder=work / slug(spec.id),
-                log=None if log is None else partial(log, names[k]), **common,
-                each=None if each is None else (lambda step, k=k: each(k * total + step, len(specs) * total))))
+                seeds[k], hold_end=hold_end, selection=selection, initial=joint, symmetries=symmetries,
+                folder=work / slug(spec.id), log=None if log is None else partial(log, names[k]), each=counted, device=device))
     else:
         candidates = [Candidate(*c) for c in settings.specialist_candidates()]
-        fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, folder=work, each=each, **common,
-                             log=None if log is None else (lambda k, step, values: log(names[k], step, values)))
+        fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, hold_end, symmetries, work,
+                             None if log is None else (lambda k, step, values: log(names[k], step, values)), each, device)
         fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments)
         table = None if choice is None else choice.to_json(candidates)
     for spec, seed, fit in zip(specs, seeds, fits):
-        facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False}
+        facts: dict[str, Any] = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False}
         if table is not None:
             facts["selection"] = {"chosen": table["chosen"], "relative_loss": table["relative_loss"],
                                   "losses": table["losses"].get(spec.id)}

@@ -123,9 +123,10 @@ def _fit(x: np.ndarray, width: int) -> np.ndarray:
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
     """The rows of several networks as equal blocks of one batch, whose environment is the network's number."""
-    environment = torch.arange(len(batches), device=batches[0].action.device)
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("window", "action", "mask")),
-                 environment.repeat_interleave(len(batches[0].action)), torch.cat([b.weight for b in batches]))
+    network = torch.arange(len(batches), device=batches[0].action.device)
+    window, action, mask, weight = (torch.cat([getattr(b, name) for b in batches])
+                                    for name in ("window", "action", "mask", "weight"))
+    return Batch(window, action, mask, network.repeat_interleave(len(batches[0].action)), weight)
 
 
 def windows_of(steps: Steps, rows: np.ndarray, history: int, obs_dim: int) -> Tensor:

@@ -51,7 +51,7 @@ class Choice:
 
     def to_json(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """Table of losses by candidate and environment."""
-        best = self.relative.argmin(1)
+        best = self.relative.argmin(1).tolist()
         return {"chosen": candidates[self.candidate].name, "steps": self.steps, "looks": list(self.looks),
                 "relative_loss": {c.name: float(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
                 "relative_curves": {c.name: self.relative[i].tolist() for i, c in enumerate(candidates)},
@@ -130,7 +130,8 @@ class Specialists:
             folds, most: see `cross_validate`.
         """
         candidate, choice = candidates[0], None
-        stops, losses = [candidate.train.steps] * len(self.infos), [None] * len(self.infos)
+        stops = [candidate.train.steps] * len(self.infos)
+        losses: list[float | None] = [None] * len(self.infos)
         if selection == "cv":
             choice = self.cross_validate(candidates, folds, most)
             if choice is not None:
@@ -173,7 +174,7 @@ class Specialists:
         """
         fold = fold_of_episode(self.demos, folds, self.seeds[0])
         able = [k for k, info in enumerate(self.infos) if (fold[self.demos.environment == info.id] >= 0).any()]
-        able = [able[i] for i in np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(int))]
+        able = [able[i] for i in np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(int)).tolist()]
         learners: list[Learner] = []
         owner: list[tuple[int, int]] = []  # (candidate, environment)
         for c, candidate in enumerate(candidates):

@@ -91,8 +91,11 @@ def fit_demonstrations(
             return copy.deepcopy(initial).train()
         return build_policy(settings, infos, copy.deepcopy(normalizer), seed, device)
 
-    def below(name: str) -> Path | None:
-        return None if folder is None else folder / name
+    def run(trainer: Trainer, name: str, log: Log | None, each: Callable[[int], None] | None) -> None:
+        at = None if folder is None else folder / name
+        trainer.fit(at, log, each)
+        if at is not None:
+            trainer.save(at)  # an interrupted fit does not repeat its finished part
 
     shown = symmetries if train.symmetry else None
     best, loss, done = train.steps, None, 0
@@ -102,12 +105,12 @@ def fit_demonstrations(
         check = held_out(demonstration_data(demos.select(held), policy, hold_end), seed)
         trainer = Trainer(policy, demonstration_data(demos.select(~held), policy, hold_end, shown), train, seed,
                           held_out=HeldOut([check], [seed], train.steps))
-        trainer.fit(below("selection"), None, each)
+        run(trainer, "selection", None, each)
         loss, best = min((losses[0], step) for step, losses in trainer.curve.items())
         done = train.steps
     policy = fresh()
     trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, shown), train, seed, total=best)
-    trainer.fit(below("training"), log, None if each is None else (lambda step: each(done + step)))
+    run(trainer, "training", log, None if each is None else (lambda step: each(done + step)))
     return Fit(policy, best, loss)
 
 

@@ -59,15 +59,15 @@ class StackedModule(nn.Module):
             self.register_parameter(f"p{i}", _joined(same))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        members = len(next(iter(self._parameters.values())))  # type: ignore[arg-type]
+        parameters = [p for p in self._parameters.values() if p is not None]
 
         def one(parameters: Sequence[Tensor], *rows: Tensor) -> Tensor:
             return functional_call(self._template[0], dict(zip(self._names, parameters)), rows)
 
-        rows = [x.unflatten(0, (members, -1)) for x in inputs]
+        rows = [x.unflatten(0, (len(parameters[0]), -1)) for x in inputs]
         with warnings.catch_warnings():  # attention falls back to a loop over members
             warnings.filterwarnings("ignore", "There is a performance drop")
-            return vmap(one)(list(self._parameters.values()), *rows).flatten(0, 1)
+            return vmap(one)(parameters, *rows).flatten(0, 1)
 
 
 def _joined(tensors: Sequence[Tensor]) -> nn.Parameter:

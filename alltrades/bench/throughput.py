@@ -42,28 +42,75 @@ def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     return specs, build_policy(PolicySettings(), infos, normalizer, 0)
 
 
-def train(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Gradient steps per second of the default generalist at batch 256, window sampling included."""
+def _steps(policy, names: Sequence[str], count: int, episodes: int):  # type: ignore[no-untyped-def]
+    """Random steps of environments in turn, with actions."""
     from alltrades.data.steps import Steps
+
+    rng = np.random.default_rng(0)
+    return Steps(rng.standard_normal((count, policy.obs_dim), dtype=np.float32),
+                 rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32), np.zeros(count, bool),
+                 np.arange(1, episodes + 1) * (count // episodes),
+                 np.array([names[i % len(names)] for i in range(episodes)]), np.array(["expert"] * episodes),
+                 np.zeros(episodes, np.uint64), np.ones(episodes, bool), np.full(episodes, -1), np.ones(episodes, bool))
+
+
+def train(names: Sequence[str], seconds: float) -> Iterator[str]:
+    """Gradient steps per second at batch 256, window sampling included: the default generalist, then specialists."""
     from alltrades.policies.batches import TrainingData
     from alltrades.policies.settings import TrainSettings
     from alltrades.policies.training import Trainer
 
     specs, policy = _policy(names)
-    rng = np.random.default_rng(0)
-    count, episodes = 20000, 200
-    steps = Steps(rng.standard_normal((count, policy.obs_dim), dtype=np.float32),
-                  rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32), np.zeros(count, bool),
-                  np.arange(1, episodes + 1) * (count // episodes),
-                  np.array([specs[i % len(specs)].id for i in range(episodes)]), np.array(["expert"] * episodes),
-                  np.zeros(episodes, np.uint64), np.ones(episodes, bool), np.full(episodes, -1), np.ones(episodes, bool))
-    data = TrainingData(steps, [s.id for s in specs], policy.history, policy.horizon, policy.obs_dim, policy.action_dim)
+    data = TrainingData(_steps(policy, [s.id for s in specs], 20000, 200), [s.id for s in specs], policy.history, policy.horizon,
+                        policy.obs_dim, policy.action_dim)
     counter = iter(range(1 << 40))
     yield f"window sampling: {rate(lambda: data.batch(256, 0, next(counter)), seconds):,.0f} batches of 256/s"
     for precision in ("fp32", "bf16"):
         trainer = Trainer(policy, data, TrainSettings(precision=precision, steps=1 << 30), 0)
         millions = policy.parameter_count() / 1e6
         yield f"training, {precision}, {millions:.2f} M parameters: {rate(trainer.update, seconds):,.0f} steps/s"
+    yield from _specialists(names, seconds)
+
+
+def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
+    """A training step of one specialist per environment: one after another, and in stacks of equal shape."""
+    from alltrades.policies.settings import TrainSettings
+    from alltrades.policies.specialists import demonstration_data
+    from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
+    from alltrades.policies.stacked_training import StackedTrainer
+    from alltrades.policies.training import Trainer, threads_for
+
+    for precision in ("fp32", "bf16"):
+        settings = TrainSettings(precision=precision, steps=1 << 30)
+        specs, policies = _specialist_policies(names)
+        data = [demonstration_data(_steps(p, [s.id], 500, 5), p, False, {s.id: s.symmetries}) for s, p in zip(specs, policies)]
+        single = [Trainer(p, d, settings, 0) for p, d in zip(policies, data)]
+        with threads_for(policies[0]):
+            alone = rate(partial(_update_all, single), seconds)
+        parts = stacks([stack_key(p) for p in policies])
+        stacked = [StackedTrainer(StackedPolicy([policies[i] for i in part]), [data[i] for i in part], settings,
+                                  part, [settings.steps] * len(part)) for part in parts]
+        together = rate(partial(_update_all, stacked), seconds)
+        yield (f"{len(specs)} specialists of about {policies[0].parameter_count() / 1e6:.2f} M parameters, {precision}: "
+               f"{1e3 / alone:.1f} ms per step of all one by one, {1e3 / together:.1f} ms in {len(parts)} stacks")
+
+
+def _update_all(trainers) -> None:  # type: ignore[no-untyped-def]
+    for trainer in trainers:
+        trainer.update()
+
+
+def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
+    from alltrades.envs import registry
+    from alltrades.policies.normalizer import Normalizer
+    from alltrades.policies.policy import EnvironmentInfo
+    from alltrades.policies.settings import PolicySettings
+    from alltrades.policies.specialists import build_policy
+
+    specs = registry.resolve(list(names))
+    settings = PolicySettings(width=96, depth=2)
+    return specs, [build_policy(settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), i)
+                   for i, s in enumerate(specs)]
 
 
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
@@ -84,17 +131,27 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 
 def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Environment steps per second of rollouts with the default generalist, by number of workers."""
+    """Environment steps per second of rollouts: the default generalist by number of workers, then untrained specialists."""
     from alltrades.envs.rollout import Job, rollout
     from alltrades.policies.controller import Controller
+    from alltrades.stages import controllers_of
 
+    lanes = 32
     specs, policy = _policy(names)
-    policy.eval()
-    jobs = [Job(s.id, 1000 + i, "policy") for i in range(max(4, 64 // len(specs))) for s in specs]
-    for workers in (0, 1, 2):
+
+    def measured(controllers, keys, workers: int) -> str:  # type: ignore[no-untyped-def]
+        jobs = [Job(s.id, 1000 + i, keys[s.id]) for i in range(max(4, 64 // len(specs))) for s in specs]
         start = time.perf_counter()
-        episodes = list(rollout(jobs, {s.id: s for s in specs}, {"policy": Controller(policy, 32)}, workers=workers,
-                                lanes=32, source="bench"))
+        episodes = list(rollout(jobs, {s.id: s for s in specs}, controllers, workers=workers, lanes=lanes, source="bench"))
         spent = time.perf_counter() - start
-        yield (f"rollout, {workers} workers: {sum(len(e) for e in episodes) / spent:,.0f} steps/s, "
-               f"{len(episodes) / spent:.1f} episodes/s (start-up included)")
+        return (f"{sum(len(e) for e in episodes) / spent:,.0f} steps/s, {len(episodes) / spent:.1f} episodes/s "
+                "(start-up included)")
+
+    keys = {s.id: "policy" for s in specs}
+    for workers in (0, 1, 2):
+        yield f"rollout, {workers} workers: {measured({'policy': Controller(policy, lanes)}, keys, workers)}"
+    _, specialists = _specialist_policies(names)
+    alone = {s.id: Controller(p, lanes, batch=max(1, lanes // len(specs))) for s, p in zip(specs, specialists)}
+    yield f"specialists, each called alone, 0 workers: {measured(alone, {s.id: s.id for s in specs}, 0)}"
+    yield (f"specialists, equal shapes called together, 0 workers: "
+           f"{measured(*controllers_of({s.id: p for s, p in zip(specs, specialists)}, lanes), 0)}")

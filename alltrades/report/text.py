@@ -53,7 +53,8 @@ def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str |
 
 def selection(table: Mapping[str, Any]) -> str:
     """What cross-validation of specialists chose."""
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in table["relative_loss"].items())
+    ordered = sorted(table["relative_loss"].items(), key=lambda item: item[1])
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in ordered)
     return (f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, {table['steps']:,} of "
             f"{table['looks'][-1]:,} steps (held-out loss in shares of the lowest: {losses})")
 

@@ -1,7 +1,31 @@
-from alltrades import stages
+import json
+
+import pytest
+import torch
+
+from alltrades import cli, stages
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.policy import EnvironmentInfo, load_policy
+from alltrades.policies.settings import PolicySettings
+from alltrades.policies.specialists import build_policy
+from alltrades.policies.stacked import StackedPolicy
 from alltrades.settings import RolloutSettings
+
+NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    path = tmp_path_factory.mktemp("demos") / "demos.zarr"
+    stages.collect(registry.resolve(NAMES[:2]), 3, 0, path, RolloutSettings())
+    return path
+
+
+def train(demos, out, *more):
+    return cli.main(["train", "specialists", "--demos", str(demos), "--out", str(out), "--environments", str(NAMES[:2]),
+                     "--specialist.train.steps", "30", "--specialist.width", "32", *more])
 
 
 def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
@@ -11,3 +35,73 @@ def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
     assert both["planar/reach"] == first["planar/reach"] and both["planar/push"]["successes"] == 3
     assert stages.collect(specs, 3, 0, tmp_path / "s", RolloutSettings()) == both
     assert len(EpisodeStore.open(tmp_path / "s")) == 6
+
+
+def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path):
+    """Those of equal shape are one stack; each episode is still a function of its own policy and seed."""
+    specs = registry.resolve(NAMES)
+    settings = PolicySettings(width=32, depth=1)
+    policies = {}
+    for k, spec in enumerate(specs):
+        policy = build_policy(settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k)
+        torch.nn.init.normal_(policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k))
+        policies[spec.id] = policy
+    controllers, keys = stages.controllers_of(policies, 6)
+    assert any(isinstance(c.policy, StackedPolicy) for c in controllers.values()) and len(controllers) < 3
+    digests = []
+    for workers in (0, 1, 2):
+        stages.rollout_store(policies, specs, 3, 1, "scratch", tmp_path / str(workers), RolloutSettings(lanes=6, workers=workers))
+        digests.append(EpisodeStore.open(tmp_path / str(workers)).digest())
+    assert len(set(digests)) == 1
+    stages.rollout_store({k: policies[k] for k in NAMES[:2]}, specs[:2], 3, 1, "scratch", tmp_path / "fewer",
+                         RolloutSettings(lanes=6, workers=0))
+    steps = {str(n): EpisodeStore.open(tmp_path / n).steps([NAMES[1]]) for n in ("0", "fewer")}
+    assert (steps["0"].action == steps["fewer"].action).all()  # whoever else is in the stack
+
+
+def test_cross_validated_specialists_record_what_was_chosen(demos, tmp_path, capsys):
+    candidates = "[{width: 24}, {observation_noise: 0.1, lr: 1.0e-6}]"
+    assert train(demos, tmp_path / "cv", "--specialist.selection", "cv", "--specialist.candidates", candidates) == 0
+    table = json.loads((tmp_path / "cv" / "selection.json").read_text())
+    assert table["chosen"] == "width 24" and set(table["losses"]) == set(NAMES[:2])
+    assert set(table["relative_loss"]) == {"width 24", "lr 1e-06, observation_noise 0.1"}
+    said = capsys.readouterr().out
+    assert "cross-validation over 2 environments chose: width 24, " in said and not (tmp_path / "cv" / "work").exists()
+    for name in NAMES[:2]:
+        folder = tmp_path / "cv" / stages.slug(name)
+        facts = json.loads((folder / "policy.json").read_text())["training"]
+        assert facts["selection"]["chosen"] == "width 24" and facts["steps"] == table["steps"]
+        assert facts["selection"]["losses"] == table["losses"][name] and facts["held_out_loss"] > 0
+        assert load_policy(folder).settings.width == 24
+
+
+def test_candidates_are_checked(demos, tmp_path, capsys):
+    assert train(demos, tmp_path, "--specialist.candidates", "[{width: 24}]") == 2
+    assert "set selection: cv" in capsys.readouterr().err
+    assert train(demos, tmp_path, "--specialist.selection", "cv", "--specialist.candidates", "[{widht: 24}]") == 2
+    assert "unknown setting 'specialist.candidates.0.widht'" in (said := capsys.readouterr().err) and "'width'" in said
+    assert train(demos, tmp_path, "--specialist.selection", "cv", "--specialist.candidates", "[{}, {}]") == 2
+    assert "candidates repeat" in capsys.readouterr().err
+
+
+def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not(demos, tmp_path, monkeypatch):
+    from alltrades.policies.policy import DiffusionPolicy
+
+    assert train(demos, tmp_path / "whole", "--specialist.selection", "holdout") == 0
+    save, saved = DiffusionPolicy.save, []
+
+    def failing(self, folder, extra=None):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(folder)
+        return save(self, folder, extra)
+
+    monkeypatch.setattr(DiffusionPolicy, "save", failing)
+    assert train(demos, tmp_path / "killed", "--specialist.selection", "holdout") == 130
+    monkeypatch.undo()
+    assert train(demos, tmp_path / "killed", "--specialist.selection", "holdout") == 0
+    for name in NAMES[:2]:
+        a, b = (load_policy(tmp_path / x / stages.slug(name)).digest() for x in ("whole", "killed"))
+        assert a == b
+    assert train(demos, tmp_path / "killed", "--specialist.train.steps", "20") == 0  # nothing of the other training is left
+    assert json.loads((tmp_path / "killed" / stages.slug(NAMES[0]) / "policy.json").read_text())["training"]["steps"] == 20
