@@ -76,7 +76,6 @@ def train(args: argparse.Namespace) -> int:
     from alltrades import stages
     from alltrades.data.store import EpisodeStore
     from alltrades.progress import Progress
-    from alltrades.report import text
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
@@ -96,10 +95,10 @@ def train(args: argparse.Namespace) -> int:
         raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
     joint = Path(args.labeled_only) if args.labeled_only else None
     with Progress(args.what, 1, "step") as progress:
-        table = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update)
+        line = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update)
     shutil.rmtree(work)
-    if table is not None:
-        print(text.selection(table))
+    if line is not None:
+        print(line)
     print(f"wrote {out}")
     return 0
 

@@ -22,7 +22,6 @@ from alltrades.envs.evaluation import Evaluation, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
 from alltrades.progress import Progress
-from alltrades.report import text
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings
@@ -133,12 +132,11 @@ class Pipeline:
         joint = self.policy_path("labeled_only") if kind == "joint_init" else None
         key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
                                   "initial": policy_digest(joint) if joint else None}
-        found: list[dict[str, Any] | None] = []
+        found: list[str | None] = []
         self.stage(name, key, [out], lambda p: found.append(stages.train_specialists(
             s, kind, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update)), unit="step")
-        for table in found:
-            if table is not None:
-                print(f"{name}: {text.selection(table)}", file=sys.stderr)
+        if found and found[0] is not None:
+            print(f"{name}: {found[0]}", file=sys.stderr)
 
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s

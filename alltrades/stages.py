@@ -31,6 +31,7 @@ from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
 from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.training import Trainer
+from alltrades.report import text
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
 
 Each = Callable[[int, int], None]  # (done, total)
@@ -152,7 +153,7 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
 
 def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
                       out: Path, work: Path, log: Callable[[str, int, dict[str, Any]], None] | None = None,
-                      each: Each | None = None) -> dict[str, Any] | None:
+                      each: Each | None = None) -> str | None:
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
 
     The action scale is that of all demonstrations, so that every policy of a run predicts in the same units.
@@ -162,13 +163,13 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
         log: called with (metrics name, step, values).
         each: called with (steps done, steps in all), counted over all networks.
 
-    Returns what cross-validation found, as plain data.
+    Returns what cross-validation chose, in one line.
     """
     s, device, hold_end = settings.specialist, settings.device, settings.demos.hold_end
     names = [f"specialist/{kind}/{slug(x.id)}" for x in specs]
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
-    table: dict[str, Any] | None = None
+    table, line = None, None
     if kind == "joint_init":
         assert labeled_only is not None
         fits, joint = [], load_policy(labeled_only, device)
@@ -189,6 +190,9 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
                              None if log is None else (lambda k, step, values: log(names[k], step, values)), each, device)
         fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments)
         table = None if choice is None else choice.to_json(candidates)
+        if s.selection == "cv":
+            line = (text.selection(table) if table is not None else "no environment has two demonstrations to cross-validate "
+                    f"with; kept: {candidates[0].name}, all {candidates[0].train.steps:,} steps")
     for spec, seed, fit in zip(specs, seeds, fits):
         facts: dict[str, Any] = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False}
         if table is not None:
@@ -197,7 +201,7 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
         fit.policy.save(out / slug(spec.id), facts)
     if table is not None:
         write_json(out / "selection.json", table)
-    return table
+    return line
 
 
 # ---- rollouts ----------------------------------------------------------------------------------------------------

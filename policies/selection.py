@@ -7,7 +7,7 @@ setting with the lowest mean over environments is taken, at the number of steps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,15 @@ class Specialists:
                 losses = [float(choice.losses[i.id][at]) if i.id in choice.losses else None for i in self.infos]
         elif selection == "holdout":
             stops, losses = self.holdout(candidate)
-        policies = self.last(candidate, stops)
-        return [Fit(*facts) for facts in zip(policies, stops, losses)], choice
+        return [Fit(*facts) for facts in zip(self.last(candidate, stops), stops, losses)], choice
 
     # ---- the three selections ------------------------------------------------------------------------------------
     def last(self, candidate: Candidate, stops: Sequence[int] | None = None) -> list[DiffusionPolicy]:
         """One policy per environment from all its demonstrations, after `stops` steps or all."""
         learners = [self._learner(k, candidate, n, self._of(info), stop=None if stops is None else stops[k])
                     for k, (info, n) in enumerate(zip(self.infos, self._normalizers(self.demos, candidate)))]
-        return self._fit(learners, "training", self.log)[0]
+        policies = {k: policy for k, policy, _ in self._fit(learners, "training", self.log)}
+        return [policies[k] for k in range(len(learners))]
 
     def holdout(self, candidate: Candidate) -> tuple[list[int], list[float | None]]:
         """For each environment the number of steps with the lowest loss on held-out episodes, and that loss.
@@ -160,7 +160,7 @@ class Specialists:
         normalizers = self._normalizers(self.demos, candidate)
         self.total = candidate.train.steps * (len(able) + len(self.infos))
         learners = [self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held[k]) for k in able]
-        curves = dict(zip(able, self._fit(learners, "holdout")[1]))
+        curves = {able[i]: curve for i, _, curve in self._fit(learners, "holdout")}
         best = [min((v, s) for s, v in curves[k].items()) if k in curves else (None, candidate.train.steps)
                 for k in range(len(self.infos))]
         return [s for _, s in best], [v for v, _ in best]
@@ -188,11 +188,12 @@ class Specialists:
         if not learners:
             return None
         self.total = sum(x.steps for x in learners) + max(c.train.steps for c in candidates) * len(self.infos)
-        curves = self._fit(learners, "folds")[1]
-        looks = sorted(curves[0])
-        losses = {self.infos[k].id: np.array([np.mean([list(curve.values()) for curve, at in zip(curves, owner)
-                                                       if at == (c, k)], axis=0) for c in range(len(candidates))])
-                  for k in able}
+        curves: dict[tuple[int, int], list[dict[int, float]]] = {}
+        for i, _, curve in self._fit(learners, "folds"):
+            curves.setdefault(owner[i], []).append(curve)
+        looks = sorted(curve)
+        losses = {self.infos[k].id: np.array([np.mean([[x[look] for look in looks] for x in curves[c, k]], axis=0)
+                                              for c in range(len(candidates))]) for k in able}
         return choose(losses, looks)
 
     # ---- helpers -------------------------------------------------------------------------------------------------
@@ -209,12 +210,11 @@ class Specialists:
                        candidate.train, self.seeds[k], None if held is None else own.select(held), stop)
 
     def _fit(self, learners: Sequence[Learner], name: str,
-             log: LearnerLog | None = None) -> tuple[list[DiffusionPolicy], list[dict[int, float]]]:
+             log: LearnerLog | None = None) -> Iterator[tuple[int, DiffusionPolicy, dict[int, float]]]:
         before, here = self.done, sum(x.steps for x in learners)
         self.total = max(self.total, before + here)
         each = self.each
-        found = fit_learners(learners, hold_end=self.hold_end, symmetries=self.symmetries, log=log, device=self.device,
-                             folder=None if self.folder is None else self.folder / name,
-                             each=None if each is None else (lambda step: each(before + step, self.total)))
+        yield from fit_learners(learners, hold_end=self.hold_end, symmetries=self.symmetries, log=log, device=self.device,
+                                folder=None if self.folder is None else self.folder / name,
+                                each=None if each is None else (lambda step: each(before + step, self.total)))
         self.done = before + here
-        return found

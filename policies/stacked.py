@@ -18,8 +18,6 @@ from torch.func import functional_call, vmap
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.policy import DiffusionPolicy
 
-LARGEST = 32  # members of one stack: more save no time, and their activations leave the cache
-
 
 class StackedLinear(nn.Module):
     """K linear layers; rows (K * n, ..., inputs) -> (K * n, ..., outputs)."""
@@ -148,7 +146,7 @@ def stack_key(policy: DiffusionPolicy) -> str:
                        str(n.action_mean.device)])
 
 
-def stacks(keys: Sequence[object], largest: int = LARGEST) -> list[list[int]]:
+def stacks(keys: Sequence[object], largest: int) -> list[list[int]]:
     """Positions of equal keys together, in even groups of at most `largest`, in the order in which they appear."""
     groups: dict[object, list[int]] = {}
     for i, key in enumerate(keys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from alltrades.policies.specialists import build_policy, demonstration_data, hel
 from alltrades.policies.stacked import StackedPolicy, stacks
 from alltrades.policies.training import HeldOut, Log, Trainer, autocast, noise_seed
 
+LARGEST = 32  # members of one stack: more save no time
+MOST_PARAMETERS = 4_000_000  # of one stack: nor do large ones, and their optimiser states fill the memory
 LearnerLog = Callable[[int, int, dict[str, float]], None]  # (index of the learner, step, values)
 
 
@@ -99,6 +101,10 @@ class Learner:
     def steps(self) -> int:
         return self.stop or self.train.steps
 
+    def untrained(self, device: str) -> DiffusionPolicy:
+        """The policy before its training."""
+        return build_policy(self.settings, [self.info], copy.deepcopy(self.normalizer), self.seed, device)
+
     def key(self) -> tuple[str, ...]:
         """Equal keys can be one stack: equal shapes, process, optimisation and length of history."""
         shape = self.settings.model_dump_json(exclude={"observation_normalizer", "embedding"})
@@ -107,29 +113,26 @@ class Learner:
 
 def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetries: Symmetries | None = None,
                  folder: Path | None = None, log: LearnerLog | None = None, each: Callable[[int], None] | None = None,
-                 device: str = "cpu") -> tuple[list[DiffusionPolicy], list[dict[int, float]]]:
+                 device: str = "cpu") -> Iterator[tuple[int, DiffusionPolicy, dict[int, float]]]:
     """Train learners that share one action scale, those of equal shape together.
 
     Args:
         folder: where checkpoints are kept, one folder for each stack; an interrupted training is continued.
         each: called with the number of steps done, counted over all learners.
 
-    Returns the policy of each, and its held-out losses by step (empty where nothing is held out).
+    Yields the index, policy and held-out losses by step (empty where nothing is held out) of each, stack by stack.
     """
-    policies: list[DiffusionPolicy] = []
-    curves: list[dict[int, float]] = [{} for _ in learners]
-    for learner in learners:
-        policies.append(build_policy(learner.settings, [learner.info], copy.deepcopy(learner.normalizer), learner.seed, device))
     done = 0
-    for number, part in enumerate(stacks([x.key() for x in learners])):
+    for number, part in enumerate(_parts(learners, device)):
         mine = [learners[i] for i in part]
-        data, seeds, train = [], [x.seed for x in mine], mine[0].train
-        for i in part:
-            data.append(demonstration_data(learners[i].demos, policies[i], hold_end, symmetries if train.symmetry else None))
-        batches = [held_out(demonstration_data(x.held, policies[i], hold_end), x.seed)
-                   for i, x in zip(part, mine) if x.held is not None]
-        trainer = StackedTrainer(StackedPolicy([policies[i] for i in part]), data, train, seeds, [x.steps for x in mine],
-                                 HeldOut(batches, seeds, train.steps) if batches else None)
+        train, seeds = mine[0].train, [x.seed for x in mine]
+        policies = [x.untrained(device) for x in mine]
+        data = [demonstration_data(x.demos, p, hold_end, symmetries if train.symmetry else None)
+                for x, p in zip(mine, policies)]
+        looks = [held_out(demonstration_data(x.held, p, hold_end), x.seed)
+                 for x, p in zip(mine, policies) if x.held is not None]
+        trainer = StackedTrainer(StackedPolicy(policies), data, train, seeds, [x.steps for x in mine],
+                                 HeldOut(looks, seeds, train.steps) if looks else None)
 
         def logged(step: int, values: dict, part: list[int] = part) -> None:
             for i, loss in zip(part, values["loss"]):
@@ -142,9 +145,16 @@ def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetr
 
         stack = trainer.fit(None if folder is None else folder / f"stack-{number}", logged, counted)
         assert isinstance(stack, StackedPolicy)
-        for member, i in enumerate(part):
-            stack.copy_member(member, policies[i])
-            policies[i].eval()
-            curves[i] = {step: losses[member] for step, losses in trainer.curve.items()}
+        for member, (i, policy) in enumerate(zip(part, policies)):
+            stack.copy_member(member, policy)
+            yield i, policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()}
         done += trainer.total * len(part)
-    return policies, curves
+
+
+def _parts(learners: Sequence[Learner], device: str) -> list[list[int]]:
+    """Learners of equal key together, in stacks that stay small."""
+    out: list[list[int]] = []
+    for group in stacks([x.key() for x in learners], len(learners)):
+        largest = max(1, min(LARGEST, MOST_PARAMETERS // learners[group[0]].untrained(device).parameter_count()))
+        out += [[group[i] for i in part] for part in stacks([0] * len(group), largest)]
+    return out

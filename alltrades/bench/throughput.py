@@ -77,7 +77,7 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.policies.settings import TrainSettings
     from alltrades.policies.specialists import demonstration_data
     from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
-    from alltrades.policies.stacked_training import StackedTrainer
+    from alltrades.policies.stacked_training import LARGEST, StackedTrainer
     from alltrades.policies.training import Trainer, threads_for
 
     for precision in ("fp32", "bf16"):
@@ -87,7 +87,7 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
         single = [Trainer(p, d, settings, 0) for p, d in zip(policies, data)]
         with threads_for(policies[0]):
             alone = rate(partial(_update_all, single), seconds)
-        parts = stacks([stack_key(p) for p in policies])
+        parts = stacks([stack_key(p) for p in policies], LARGEST)
         stacked = [StackedTrainer(StackedPolicy([policies[i] for i in part]), [data[i] for i in part], settings,
                                   part, [settings.steps] * len(part)) for part in parts]
         together = rate(partial(_update_all, stacked), seconds)

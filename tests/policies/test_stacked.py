@@ -45,8 +45,8 @@ def distance(a, b):
 def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
     """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors that differ greatly."""
     many = learners(TRAIN.model_copy(update={"grad_clip": clip}), backbone=backbone)
-    policies, _ = fit_learners(many)
-    for learner, policy in zip(many, policies):
+    for i, policy, _ in fit_learners(many):
+        learner = many[i]
         single = alone(learner)
         start = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
         assert distance(policy, single) < 1e-4 < 1e-2 < distance(single, start)
@@ -57,14 +57,14 @@ def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
     wide = Learner(info("w", obs_dim=5, action_dim=2), make_steps("w", obs_dim=5), make_policy([info("w", obs_dim=5)]).normalizer,
                    SMALL, TRAIN, seed=3)
     many = [learners()[0], wide, *learners()[1:]]
-    for learner, policy in zip(many, fit_learners(many)[0]):
-        assert distance(policy, alone(learner)) < 1e-4
+    found = {i: policy for i, policy, _ in fit_learners(many)}
+    assert len(found) == 4 and all(distance(found[i], alone(learner)) < 1e-4 for i, learner in enumerate(many))
 
 
 def test_killed_stack_resumes_to_the_same_bits(tmp_path):
     train = TRAIN.model_copy(update={"checkpoint_every": 10})
     many = [replace(x, held=x.demos) for x in learners(train)]
-    whole, curves = fit_learners(many)
+    whole = list(fit_learners(many))
 
     class Killed(Exception):
         pass
@@ -77,14 +77,13 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
 
     for at in (13, 27):
         with pytest.raises(Killed):
-            fit_learners(many, folder=tmp_path, each=kill(at))
+            list(fit_learners(many, folder=tmp_path, each=kill(at)))
     resumed_at = []
-    policies, resumed = fit_learners(many, folder=tmp_path, each=resumed_at.append)
+    resumed = list(fit_learners(many, folder=tmp_path, each=resumed_at.append))
     assert min(resumed_at) == 21 * len(many)
-    assert resumed == curves and sorted(curves[0]) == list(range(4, 41, 4))
-    again, _ = fit_learners(many, folder=tmp_path, each=lambda step: pytest.fail("trained again"))
-    for a, b, c in zip(whole, policies, again):
-        assert distance(a, b) == distance(a, c) == 0
+    again = list(fit_learners(many, folder=tmp_path, each=lambda step: pytest.fail("trained again")))
+    for (_, a, curve), (_, b, same), (_, c, _) in zip(whole, resumed, again, strict=True):
+        assert distance(a, b) == distance(a, c) == 0 and curve == same and sorted(curve) == list(range(4, 41, 4))
 
 
 def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
@@ -93,7 +92,7 @@ def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
     rng = np.random.default_rng(0)
     noise = make_steps("b", episodes=50, seed=5)
     noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
-    policies, (curve,) = fit_learners([replace(learner, held=noise, stop=None)])
+    ((_, _, curve),) = fit_learners([replace(learner, held=noise, stop=None)])
     scale = learner.normalizer.action_scale.square().mean() ** 0.5
     assert curve[4] == pytest.approx(float(1 / scale**2), rel=0.25)  # hardly trained: predicts about 0
     assert list(curve) == sorted(curve) and len(set(curve.values())) == 10
