@@ -77,7 +77,7 @@ def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
     """The candidate and number of steps with the lowest mean relative loss; `losses` per environment (C, S)."""
     relative = np.mean([x / max(float(x.min()), 1e-12) for x in losses.values()], axis=0)  # (C, S)
     candidate, look = np.unravel_index(int(relative.argmin()), relative.shape)
-    return Choice(int(candidate), int(looks[look]), relative, dict(losses), tuple(looks))
+    return Choice(int(candidate), looks[int(look)], relative, dict(losses), tuple(looks))
 
 
 def specialist_normalizers(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings,
