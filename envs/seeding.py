@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
-
-if TYPE_CHECKING:
-    import torch
 
 PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train")
 
@@ -23,12 +19,12 @@ def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
-def policy_generator(seed: int, device: str = "cpu") -> torch.Generator:
-    """Generator of the policy's noise in the episode with this seed, independent of the environment's own stream."""
-    import torch
+def policy_generator(seed: int) -> np.random.Generator:
+    """Generator of the policy's noise in the episode with this seed, independent of the environment's own stream.
 
-    word = int(np.random.SeedSequence([seed, 0x9011C7]).generate_state(1, np.uint64)[0]) >> 1
-    return torch.Generator(device).manual_seed(word)
+    NumPy's, so that the noise is the same on every device and where PyTorch is not installed.
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, 0x9011C7]))
 
 
 def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:

@@ -6,25 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from alltrades.data.errors import UserError
+from alltrades.envs.seeding import policy_generator
 from alltrades.policies.guard import REASONS, ActionGuard
 
 BATCH = 8
 
 
 class ActingPolicy(Protocol):
-    """What a controller needs of a policy; `DiffusionPolicy` has it."""
+    """What a controller needs of a policy; `DiffusionPolicy` and `OnnxPolicy` have it.
+
+    `draws` is the number of standard normal arrays (horizon, action_dim) that a row of `act` uses.
+    """
 
     environments: tuple[Any, ...]
     history: int
+    horizon: int
+    draws: int
     execute: int
     obs_dim: int
     action_dim: int
 
-    def act(self, window: Tensor, environment: Tensor, generators: Sequence[torch.Generator]) -> Tensor: ...
+    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
+            keep: np.ndarray | None = None) -> np.ndarray: ...
 
     def environment_index(self, env_id: str) -> int: ...
 
@@ -53,16 +58,14 @@ class Controller:
         if lanes < 1 or batch < 1:
             raise ValueError(f"lanes = {lanes}, batch = {batch}; expected at least 1")
         self.policy, self.lanes, self.batch = policy, lanes, min(batch, lanes)
-        if isinstance(policy, torch.nn.Module):
+        if hasattr(policy, "eval"):  # a torch module, without importing torch
             policy.eval()
         self._shared = guard if isinstance(guard, ActionGuard) else None
         self._guarded = bool(guard) if self._shared is None else True
         self._guards: dict[int, ActionGuard] = {}
-        self._device = _device(policy)
         self._window = np.zeros((lanes, policy.history, policy.obs_dim), dtype=np.float32)
         self._environment = np.zeros(lanes, dtype=np.int64)
-        self._idle = torch.Generator()  # rows that do not ask draw from here
-        self._generators = [torch.Generator() for _ in range(lanes)]
+        self._generators = [np.random.default_rng(0)] * lanes  # of the lane's episode, from `begin` on
         self._begun = [False] * lanes
         self._seen = [False] * lanes  # a frame of this episode is in the window
         self._obs_dims, self._action_dims = [0] * lanes, [0] * lanes
@@ -77,8 +80,6 @@ class Controller:
 
         Raises UserError for an environment that the policy does not know.
         """
-        from alltrades.envs.seeding import policy_generator
-
         index = self.policy.environment_index(environment)
         info = self.policy.environments[index]
         self._environment[lane] = index
@@ -90,7 +91,6 @@ class Controller:
         self._frames[lane].clear()
         self._seeds[lane] = seed
 
-    @torch.inference_mode()
     def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Next actions of the lanes that ask.
 
@@ -118,13 +118,17 @@ class Controller:
 
     def _call(self, lanes: list[int]) -> np.ndarray:
         """One policy call for at most `batch` lanes -> (batch, execute, A); rows beyond the lanes repeat the first."""
-        padding = self.batch - len(lanes)
-        rows = lanes + [lanes[0]] * padding
-        generators = [self._generators[lane] for lane in lanes] + [self._idle] * padding
-        window = torch.from_numpy(self._window[rows]).to(self._device)
-        environment = torch.from_numpy(self._environment[rows]).to(self._device)
-        chunk = self.policy.act(window, environment, generators)  # (batch, horizon, A)
-        return chunk[:, : self.policy.execute].float().cpu().numpy()
+        rows = lanes + [lanes[0]] * (self.batch - len(lanes))
+        chunk = self.policy.act(self._window[rows], self._environment[rows], self._noise(lanes))  # (batch, horizon, A)
+        return chunk[:, : self.policy.execute]
+
+    def _noise(self, lanes: list[int]) -> np.ndarray:
+        """(batch, draws, horizon, A) float32, each row from its lane's generator; zero in rows beyond the lanes."""
+        shape = (self.policy.draws, self.policy.horizon, self.policy.action_dim)
+        noise = np.zeros((self.batch, *shape), dtype=np.float32)
+        for row, lane in enumerate(lanes):
+            self._generators[lane].standard_normal(dtype=np.float32, out=noise[row])
+        return noise
 
     def _check(self, lane: int, new: np.ndarray) -> None:
         if not 0 <= lane < self.lanes or not self._begun[lane]:
@@ -236,10 +240,3 @@ class Controller:
             row = row[: self._obs_dims[lane]]  # zero-padded to the largest environment
         self._check(lane, row[None])
         return row
-
-
-def _device(policy: Any) -> torch.device:
-    if isinstance(policy, torch.nn.Module):
-        for tensor in list(policy.parameters())[:1]:
-            return tensor.device
-    return torch.device("cpu")

@@ -1,8 +1,8 @@
 """Policy -> one ONNX graph that holds normaliser, environment conditioning and the whole sampling loop.
 
-The file runs without PyTorch. Beside it a JSON contract says what the graph expects and gives. Noise is an input:
-the caller draws it, the graph is deterministic. The graph does not clip actions to the environment's box: the
-contract holds the bounds, and `alltrades.policies.guard.ActionGuard` (NumPy only) applies them.
+The file runs without PyTorch (`onnx_policy.OnnxPolicy`). Beside it a JSON contract says what the graph expects and gives.
+Noise is an input, that of every step for stochastic samplers: the caller draws it, the graph is deterministic. The graph does
+not clip actions to the environment's box: the contract holds the bounds, and `guard.ActionGuard` (NumPy only) applies them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.errors import UserError
+from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT
 from alltrades.policies.policy import DiffusionPolicy
-from alltrades.policies.samplers import STOCHASTIC
 
-CONTRACT_VERSION = 1
 OPSET = 17
-ROWS = 256  # random windows of the parity check
+ROWS = 1000  # random windows of the parity check
 TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action range
-INPUTS = ("window", "environment", "noise")
-OUTPUT = "actions"
 
 
 @dataclass(frozen=True)
@@ -54,30 +51,27 @@ class _Graph(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, window: Tensor, environment: Tensor, noise: Tensor) -> Tensor:
-        return self.policy.sample(window, environment, noise)
+    def forward(self, window: Tensor, environment: Tensor, noise: Tensor, known: Tensor, keep: Tensor) -> Tensor:
+        return self.policy.sample_from(window, environment, noise, known, keep)
 
 
 def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = None,
                 observations: Mapping[str, np.ndarray] | None = None) -> ExportReport:
     """Write `path` and `path` with the suffix .json, after checking the graph against PyTorch.
 
-    Graph: window (B, history, obs_dim) float32, environment (B,) int64, noise (B, horizon, action_dim) float32 from a
-    standard normal -> actions (B, horizon, action_dim) float32 in environment units. Windows of environments with
-    fewer dimensions are padded with zeros at the end; of their actions the first action_dim count.
+    Graph: window (B, history, obs_dim) float32, environment (B,) int64, noise (B, draws, horizon, action_dim) float32 from a
+    standard normal, known (B, horizon, action_dim) and keep (B, horizon) float32 -> actions (B, horizon, action_dim)
+    float32 in environment units. Windows of environments with fewer dimensions are padded with zeros at the end; of
+    their actions the first action_dim count. keep = 1 fixes a step to that of `known`; 0 leaves it free.
 
     Args:
         batch: fixed batch size B; None for any.
-        observations: windows for the check besides the 256 random ones: environment id -> (N, history, its obs_dim).
+        observations: windows for the check besides the 1,000 random ones: environment id -> (N, history, its obs_dim).
 
-    Raises UserError when packages of the `export` extra are missing, the sampler draws noise of its own, or the graph
-    differs from PyTorch by more than 1e-4 of the action range; nothing is written then.
+    Raises UserError when packages of the `export` extra are missing or the graph differs from PyTorch by more than 1e-4 of
+    the action range; nothing is written then.
     """
     runtime = _require()
-    sampler = policy.settings.sampler
-    if sampler in STOCHASTIC:
-        raise UserError(f"sampler '{sampler}' draws noise at every step, which a graph cannot; expected ddim, dpmpp2m, "
-                        "euler or heun; load the policy with another sampler")
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch}; expected at least 1, or none for any batch size")
     path = Path(path)
@@ -134,20 +128,25 @@ def max_relative_error(policy: DiffusionPolicy, session: Any, windows: np.ndarra
     """Largest |graph - PyTorch| over all windows and real action dimensions, as a share of the action range.
 
     The range is that of the environment's box, or twice the normaliser's scale where the box is unbounded. `batch`
-    is the graph's batch size; with None, batches of 1 and of the rest are run. A non-finite difference gives inf.
+    is the graph's batch size; with None, batches of 1 and of the rest are run. A non-finite difference gives inf. Every
+    second row keeps a part of a known chunk.
     """
-    noise = np.random.default_rng(seed).standard_normal((len(windows), policy.horizon, policy.action_dim))
-    noise = noise.astype(np.float32)
-    with torch.inference_mode():
-        want = policy.sample(torch.from_numpy(windows), torch.from_numpy(environment), torch.from_numpy(noise)).numpy()
+    rng, shape = np.random.default_rng(seed), (policy.horizon, policy.action_dim)
+    noise = rng.standard_normal((len(windows), policy.draws, *shape), dtype=np.float32)
+    mean, scale = (getattr(policy.normalizer, n).cpu().numpy() for n in ("action_mean", "action_scale"))
+    known = (mean + scale * rng.uniform(-1, 1, (len(windows), *shape))).astype(np.float32)
+    keep = rng.uniform(0, 1, (len(windows), policy.horizon)).round(1).astype(np.float32)
+    keep[::2] = 0.0
+    whole = (windows, environment, noise, known, keep)
+    want = policy.act(*whole)
     cuts = [0, 1, len(windows)] if batch is None else list(range(0, len(windows), batch)) + [len(windows)]
     parts = []
     for start, stop in zip(cuts, cuts[1:]):
         rows = np.arange(start, stop if batch is None else start + batch) % len(windows)  # a fixed batch is filled up
-        feed = dict(zip(INPUTS, (windows[rows], environment[rows], noise[rows])))
+        feed = dict(zip(INPUTS, (x[rows] for x in whole)))
         parts.append(session.run([OUTPUT], feed)[0][: stop - start])
     difference = np.abs(np.concatenate(parts) - want)  # (N, H, A)
-    scale = 2.0 * policy.normalizer.action_scale.cpu().numpy()
+    scale = 2.0 * scale
     spans, real = np.tile(scale, (len(policy.environments), 1)), np.zeros((len(policy.environments), policy.action_dim))
     for k, info in enumerate(policy.environments):
         span = np.asarray(info.action_high) - np.asarray(info.action_low)
@@ -161,7 +160,8 @@ def max_relative_error(policy: DiffusionPolicy, session: Any, windows: np.ndarra
 def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
     rows = batch or 2
     example = (torch.zeros(rows, policy.history, policy.obs_dim), torch.zeros(rows, dtype=torch.long),
-               torch.zeros(rows, policy.horizon, policy.action_dim))
+               torch.zeros(rows, policy.draws, policy.horizon, policy.action_dim),
+               torch.zeros(rows, policy.horizon, policy.action_dim), torch.zeros(rows, policy.horizon))
     axes = None if batch else {name: {0: "batch"} for name in (*INPUTS, OUTPUT)}
     with warnings.catch_warnings(), torch.no_grad():
         # the tracing exporter is deprecated in favour of one that needs another package; the check above guards it
@@ -185,8 +185,12 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
                        "units": "observations as the environment gives them, oldest first; before an episode's first "
                                 "frame that frame; zeros in dimensions that the environment does not have"},
             "environment": {"shape": [size], "dtype": "int64", "units": "position in the list of environments"},
-            "noise": {"shape": [size, policy.horizon, policy.action_dim], "dtype": "float32",
+            "noise": {"shape": [size, policy.draws, policy.horizon, policy.action_dim], "dtype": "float32",
                       "units": "standard normal, drawn anew for every chunk"},
+            "known": {"shape": [size, policy.horizon, policy.action_dim], "dtype": "float32",
+                      "units": "actions that are already decided, as the environment takes them; zeros where there are none"},
+            "keep": {"shape": [size, policy.horizon], "dtype": "float32",
+                     "units": "1 keeps that step of `known`, 0 leaves it free, between them a compromise; zeros for none"},
         },
         "outputs": {
             OUTPUT: {"shape": [size, policy.horizon, policy.action_dim], "dtype": "float32",
@@ -196,9 +200,10 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
         "environments": [{
             "id": e.id, "digest": e.digest, "obs_dim": e.obs_dim, "action_dim": e.action_dim,
             "action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high), "control_hz": e.control_hz,
+            "max_steps": e.max_steps,
             "max_action_rate": None if e.max_action_rate is None else list(e.max_action_rate),
         } for e in policy.environments],
-        "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
+        "obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "draws": policy.draws, "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
         "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,
         "parity": {"rows": rows, "max_error": error, "relative_to": "action range"},
     }

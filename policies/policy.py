@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from alltrades.policies.backbones import make_backbone
 from alltrades.policies.conditioning import Conditioner
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.processes import make_process
-from alltrades.policies.samplers import sample
+from alltrades.policies.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
 
 FORMAT_VERSION = 1
@@ -86,6 +87,7 @@ class DiffusionPolicy(nn.Module):
         self.conditioner = Conditioner(len(self.environments), self.history, self.obs_dim, settings.embedding)
         self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
                                       settings.width, settings.depth)
+        self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -138,25 +140,37 @@ class DiffusionPolicy(nn.Module):
         return self.backbone
 
     def sample(self, window: Tensor, environment: Tensor, noise: Tensor,
-               draw: Callable[[], Tensor] | None = None, steps: int | None = None) -> Tensor:
-        """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds stochastic samplers."""
+               draw: Callable[[], Tensor] | None = None, steps: int | None = None, known: Tensor | None = None,
+               keep: Tensor | None = None) -> Tensor:
+        """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds stochastic samplers.
+
+        Steps of `known` (B, H, A), in environment units, are kept by the weights `keep` (B, H) (see `sample`).
+        """
         condition = self.condition(window, environment)
         dims = self.dims(environment)
         s = self.settings
         fresh = None if draw is None else (lambda: draw() * dims)
+        held = None if known is None else self.normalizer.action(known) * dims
+        weights = None if keep is None else keep[:, :, None]
         denoise = self.denoiser(environment)
         clean = sample(s.sampler, self.process, lambda x, t: denoise(x, t, condition) * dims,
-                       noise * dims, steps or s.sampling_steps, fresh, s.clip)
+                       noise * dims, steps or s.sampling_steps, fresh, s.clip, held, weights)
         return self.normalizer.unaction(clean)
 
-    def act(self, window: Tensor, environment: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Chunk (B, H, A) in environment units; row i draws its noise from `generators[i]` only."""
-        shape = (self.horizon, self.action_dim)
+    def sample_from(self, window: Tensor, environment: Tensor, noise: Tensor, known: Tensor | None = None,
+                    keep: Tensor | None = None) -> Tensor:
+        """Chunk (B, H, A) from all the noise that the policy's own sampler needs, (B, draws, H, A)."""
+        first, *later = noise.unbind(1)
+        fresh = iter(later)
+        return self.sample(window, environment, first, lambda: next(fresh), known=known, keep=keep)
 
-        def draw() -> Tensor:
-            return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(window.device)
-
-        return self.sample(window, environment, draw(), draw)
+    @torch.inference_mode()
+    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
+            keep: np.ndarray | None = None) -> np.ndarray:
+        """`sample_from` on arrays: float32 (B, history, D), int64 (B,), float32 (B, draws, H, A) -> float32 (B, H, A)."""
+        device = self.normalizer.fitted.device
+        given = [None if x is None else torch.from_numpy(x).to(device) for x in (window, environment, noise, known, keep)]
+        return self.sample_from(*given).float().cpu().numpy()
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""

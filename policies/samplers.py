@@ -23,7 +23,7 @@ Sampler = Callable[[Process, Clean, Tensor, list[float], Draw], Tensor]
 
 
 def sample(name: str, process: Process, denoise: Denoise, noise: Tensor, steps: int, draw: Draw = None,
-           clip: float | None = None) -> Tensor:
+           clip: float | None = None, known: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
     """Draw x_0 (B, ...) from initial noise (B, ...).
 
     Args:
@@ -34,6 +34,10 @@ def sample(name: str, process: Process, denoise: Denoise, noise: Tensor, steps: 
         steps: network calls; heun takes 2 * steps - 1.
         draw: fresh standard normal noise (B, ...) at each call; needed by "ddpm" only.
         clip: bound on the predicted clean sample, None for none.
+        known, keep: a chunk (B, ...) and how much of it stays, weights in [0, 1] that broadcast to it. The network sees
+            `known`, noised to the current time, in place of x_t where the weight is 1, and the clean sample is held to it:
+            the result equals `known` there, and the rest is drawn to fit (inpainting, as in real-time chunking,
+            Black et al. 2025, in a form without gradients).
 
     Raises UserError for an unknown sampler, fewer than one step, more steps than a discrete process was trained with,
     or "ddpm" without `draw`.
@@ -47,9 +51,12 @@ def sample(name: str, process: Process, denoise: Denoise, noise: Tensor, steps: 
                         "noise; use ddim, dpmpp2m, euler or heun for a deterministic policy")
 
     def clean(x: Tensor, t: float) -> Tensor:
+        if known is not None:
+            x = x + keep * (process.noise(known, noise, t) - x)
         prediction = denoise(x, x.new_full((x.shape[0],), t))
         x0 = process.to_sample(prediction, x, t)
-        return x0 if clip is None else x0.clamp(-clip, clip)
+        x0 = x0 if clip is None else x0.clamp(-clip, clip)
+        return x0 if known is None else x0 + keep * (known - x0)
 
     return SAMPLERS[name](process, clean, noise, process.grid(steps), draw)
 
@@ -129,3 +136,8 @@ def _half_log_snr(process: Process, t: float) -> float:
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": euler, "dpmpp2m": dpmpp2m, "euler": euler, "heun": heun}
 STOCHASTIC = frozenset({"ddpm"})
+
+
+def draws(name: str, steps: int) -> int:
+    """Standard normal arrays that one call of `sample` uses: the initial one, and one before each further step of ddpm."""
+    return steps if name in STOCHASTIC else 1

@@ -122,11 +122,10 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     specs, policy = _policy(names)
     policy.eval()
     for batch in (1, 32):
-        window = torch.zeros(batch, policy.history, policy.obs_dim)
-        environment = torch.zeros(batch, dtype=torch.long)
-        generators = [torch.Generator().manual_seed(i) for i in range(batch)]
-        with torch.inference_mode(), threads(1):
-            calls = rate(partial(policy.act, window, environment, generators), seconds)
+        window = np.zeros((batch, policy.history, policy.obs_dim), dtype=np.float32)
+        noise = np.zeros((batch, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32)
+        with threads(1):
+            calls = rate(partial(policy.act, window, np.zeros(batch, dtype=np.int64), noise), seconds)
         yield f"sampling, {policy.settings.sampling_steps} steps, batch {batch}: {1e3 / calls:.2f} ms per call"
 
 

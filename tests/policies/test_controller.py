@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +24,7 @@ class Recorder:
 
     def __init__(self, history: int = 3, horizon: int = 6, execute: int = 4, box: float = 1e6) -> None:
         self.history, self.horizon, self.execute, self.obs_dim, self.action_dim = history, horizon, execute, 5, 3
+        self.draws = 2
         self.environments = tuple(
             SimpleNamespace(id=i, obs_dim=d, action_dim=a, action_low=(-box,) * a, action_high=(box,) * a)
             for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)])
@@ -38,19 +38,16 @@ class Recorder:
             raise UserError(f"unknown {env_id}")
         return ids.index(env_id)
 
-    def act(self, window: torch.Tensor, environment: torch.Tensor,
-            generators: Sequence[torch.Generator]) -> torch.Tensor:
-        assert torch.is_inference_mode_enabled()
-        self.windows.append(window.numpy().copy())
-        self.index.append(environment.numpy().copy())
-        noise = torch.stack([torch.rand((), generator=g) for g in generators])
-        self.noise.append(noise.numpy().copy())
-        first = window[:, -1, 0]
-        t = torch.arange(self.horizon, dtype=torch.float32)
-        chunk = torch.zeros(len(window), self.horizon, self.action_dim)
-        chunk[:, :, 0] = first[:, None] + t
-        chunk[:, :, 1] = noise[:, None]
-        chunk[:, :, 2] = environment[:, None].float()
+    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
+            keep: np.ndarray | None = None) -> np.ndarray:
+        assert noise.shape == (len(window), self.draws, self.horizon, self.action_dim) and noise.dtype == np.float32
+        self.windows.append(window.copy())
+        self.index.append(environment.copy())
+        self.noise.append(noise[:, 0, 0, 0].copy())
+        chunk = np.zeros((len(window), self.horizon, self.action_dim), dtype=np.float32)
+        chunk[:, :, 0] = window[:, -1, :1] + np.arange(self.horizon)
+        chunk[:, :, 1] = noise[:, 0, 0, :1]
+        chunk[:, :, 2] = environment[:, None]
         return chunk
 
 
@@ -131,7 +128,7 @@ def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(batch: in
     for lane in range(3):
         drawn = [noise[group.index(lane)] for noise, group in zip(policy.noise, groups) if lane in group]
         own = policy_generator(100 + lane)
-        assert drawn == [float(torch.rand((), generator=own)) for _ in drawn]
+        assert drawn == [own.standard_normal((2, 6, 3), dtype=np.float32)[0, 0, 0] for _ in drawn]
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "unet1d", "transformer"])
@@ -164,9 +161,8 @@ def test_the_real_policy_gives_the_chunk_of_a_direct_call() -> None:
     controller.begin(0, LARGE, seed=3)
     frame = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
     planned = controller.plan({0: frame})[0]
-    with torch.no_grad():
-        chunk = policy.act(torch.from_numpy(frame)[None], torch.tensor([1]), [policy_generator(3)])
-    np.testing.assert_array_equal(planned, chunk[0, :4].numpy())
+    noise = policy_generator(3).standard_normal((1, 1, 8, 3), dtype=np.float32)
+    np.testing.assert_array_equal(planned, policy.act(frame[None], np.array([1]), noise)[0, :4])
 
 
 def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> None:

@@ -101,13 +101,14 @@ def test_masked_steps_do_not_count():
     assert torch.equal(policy.errors(torch.zeros_like(clean), policy.normalizer.action(other.action), other), target_free)
 
 
-def test_row_noise_comes_from_its_own_generator_only():
+def test_a_row_depends_on_its_own_noise_only():
     policy = make_policy([info("a")])
     _randomise(policy)
-    window, environment = torch.rand(3, 1, 3), torch.zeros(3, dtype=torch.long)
-    first = policy.act(window, environment, [torch.Generator().manual_seed(s) for s in (1, 2, 3)])
-    other = policy.act(window, environment, [torch.Generator().manual_seed(s) for s in (9, 2, 8)])
-    assert torch.equal(first[1], other[1]) and not torch.equal(first[0], other[0])
+    window, environment = np.random.default_rng(0).random((3, 1, 3), dtype=np.float32), np.zeros(3, dtype=np.int64)
+    shape = (policy.draws, policy.horizon, policy.action_dim)
+    noise = {s: np.random.default_rng(s).standard_normal(shape, dtype=np.float32) for s in (1, 2, 3, 8, 9)}
+    first, other = (policy.act(window, environment, np.stack([noise[s] for s in row])) for row in ((1, 2, 3), (9, 2, 8)))
+    assert np.array_equal(first[1], other[1]) and not np.array_equal(first[0], other[0])
 
 
 def test_near_constant_dimensions_keep_their_unit_and_are_reported():
