@@ -101,20 +101,28 @@ class Controller:
         before an episode's first frame is that frame, as in training.
         """
         arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
+        return {lane: self._leave(lane, actions) for lane, actions in self._propose(arrays).items()}
+
+    def _propose(self, arrays: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Checks and pushes the frames, calls the policy: per lane (execute, A_env), not guarded yet."""
         for lane, new in arrays.items():
             self._check(lane, new)
         for lane, new in arrays.items():
             self._push(lane, new)
         out: dict[int, np.ndarray] = {}
-        asking = list(frames)
+        asking = list(arrays)
         for start in range(0, len(asking), self.batch):
             lanes = asking[start: start + self.batch]
             for lane, actions in zip(lanes, self._call(lanes)):
-                mine = actions[:, : self._action_dims[lane]]  # (execute, A_env)
-                mine = self._guard(int(self._environment[lane]))(mine, self._last[lane]) if self._guarded else mine.copy()
-                self._last[lane] = mine[-1]
-                out[lane] = mine
+                out[lane] = actions[:, : self._action_dims[lane]].copy()  # (execute, A_env)
         return out
+
+    def _leave(self, lane: int, actions: np.ndarray) -> np.ndarray:
+        """The only way out: actions (k, A_env) that are executed next, one after another, through the lane's guard."""
+        if self._guarded:
+            actions = self._guard(int(self._environment[lane]))(actions, self._last[lane])
+        self._last[lane] = actions[-1]
+        return actions
 
     def _call(self, lanes: list[int]) -> np.ndarray:
         """One policy call for at most `batch` lanes -> (batch, execute, A); rows beyond the lanes repeat the first."""
@@ -215,12 +223,12 @@ class Controller:
             if not self._queues[lane]:
                 asking[lane] = np.stack(self._frames[lane])
         if asking:
-            for lane, actions in self.plan(asking).items():
+            for lane, actions in self._propose(asking).items():
                 self._queues[lane] = list(actions[::-1])
                 self._frames[lane].clear()
         out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
         for lane in rows:
-            action = self._queues[lane].pop()
+            action = self._leave(lane, self._queues[lane].pop()[None])[0]
             out[lane, : len(action)] = action
         return out
 

@@ -261,3 +261,14 @@ def test_an_environment_is_needed_where_the_policy_has_several_and_must_be_known
         controller.act(np.zeros(2, np.float32))
     with pytest.raises(UserError, match="toy/none"):
         controller.begin(0, "toy/none", seed=0)
+
+
+def test_queued_actions_pass_the_guard_when_they_leave_not_when_they_are_planned() -> None:
+    controller = Controller(Recorder(box=2.0))
+    controller.reset(environment=SMALL, seed=0)
+    frame = np.zeros((1, 2), np.float32)
+    controller.act(frame)
+    controller._queues[0][-1][:] = np.nan  # what damages a queue must not reach the machine
+    assert controller.refusals["finite"] == 0
+    assert controller.act(frame)[0, 0] == 0.0 and controller.refusals["finite"] == 1  # the action before it is held
+    assert [controller.act(frame)[0, 0] for _ in range(2)] == [2, 2] and controller.refusals["box"] == 1
