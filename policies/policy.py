@@ -169,8 +169,9 @@ class DiffusionPolicy(nn.Module):
             keep: np.ndarray | None = None) -> np.ndarray:
         """`sample_from` on arrays: float32 (B, history, D), int64 (B,), float32 (B, draws, H, A) -> float32 (B, H, A)."""
         device = self.normalizer.fitted.device
-        given = [None if x is None else torch.from_numpy(x).to(device) for x in (window, environment, noise, known, keep)]
-        return self.sample_from(*given).float().cpu().numpy()
+        where = (torch.from_numpy(x).to(device) for x in (window, environment, noise))
+        held = (None if x is None else torch.from_numpy(x).to(device) for x in (known, keep))
+        return self.sample_from(*where, *held).float().cpu().numpy()
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""

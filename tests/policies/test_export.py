@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from alltrades.data.errors import UserError  # noqa: E402
 from alltrades.policies import export  # noqa: E402
 from alltrades.policies.export import check_windows, export_onnx, max_relative_error  # noqa: E402
 from alltrades.policies.normalizer import Normalizer  # noqa: E402
+from alltrades.policies.onnx_policy import OnnxPolicy  # noqa: E402
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
 from alltrades.policies.settings import PolicySettings  # noqa: E402
 
@@ -48,7 +50,8 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
 
 CASES = [("mlp", "flow", "euler", "sample"), ("mlp", "flow", "heun", "velocity"), ("mlp", "vp", "ddim", "noise"),
          ("mlp", "vp", "dpmpp2m", "sample"), ("unet1d", "flow", "euler", "sample"),
-         ("transformer", "vp", "ddim", "velocity")]
+         ("transformer", "vp", "ddim", "velocity"), ("mlp", "vp", "ddpm", "noise"), ("unet1d", "vp", "dpmpp2m", "velocity"),
+         ("transformer", "flow", "heun", "sample"), ("mlp", "flow", "ddpm", "sample")]
 
 
 @pytest.mark.parametrize("backbone,process,sampler,prediction", CASES)
@@ -59,17 +62,22 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         report = export_onnx(policy, tmp_path / "policy.onnx")
-    assert report.rows == 256 and report.max_error <= 1e-4 and report.size == report.path.stat().st_size
+    assert report.rows == 1000 and report.max_error <= 1e-4 and report.size == report.path.stat().st_size
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(3)
     for rows in (1, 5):
         window = rng.normal(size=(rows, 2, 5)).astype(np.float32)
         environment = np.arange(rows) % 2
-        noise = rng.normal(size=(rows, 8, 3)).astype(np.float32)
-        got = session.run(["actions"], {"window": window, "environment": environment, "noise": noise})[0]
+        noise = rng.normal(size=(rows, policy.draws, 8, 3)).astype(np.float32)
+        known, keep = np.zeros((rows, 8, 3), np.float32), np.zeros((rows, 8), np.float32)
+        feed = {"window": window, "environment": environment, "noise": noise, "known": known, "keep": keep}
+        got = session.run(["actions"], feed)[0]
+        later = iter(torch.from_numpy(noise[:, 1:]).unbind(1))
         with torch.no_grad():
-            want = policy.sample(*(torch.from_numpy(x) for x in (window, environment, noise))).numpy()
+            first = (torch.from_numpy(x) for x in (window, environment, noise[:, 0]))
+            want = policy.sample(*first, partial(next, later)).numpy()
         np.testing.assert_allclose(got, want, atol=1e-4)
+        np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), got, atol=1e-6)
         assert got.shape == (rows, 8, 3) and want.std(axis=1).max() > 1e-3
 
 
@@ -93,18 +101,24 @@ def test_the_contract_describes_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path) -> None:
-    report = export_onnx(make_policy(environments=1), tmp_path / "p.onnx", batch=7)  # 256 is no multiple of 7
+    policy = make_policy(environments=1)
+    report = export_onnx(policy, tmp_path / "p.onnx", batch=7)  # 1000 is no multiple of 7
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
-    assert [t.shape[0] for t in session.get_inputs()] == [7, 7, 7]
+    assert [t.shape[0] for t in session.get_inputs()] == [7] * 5
+    rng = np.random.default_rng(0)
+    window, noise = (rng.normal(size=s).astype(np.float32) for s in ((10, 2, 2), (10, 1, 8, 2)))
+    environment = np.zeros(10, dtype=np.int64)  # two calls, the second filled up
+    np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), policy.act(window, environment, noise),
+                               atol=1e-5)
 
 
 def test_given_windows_join_the_check(tmp_path: Path) -> None:
     policy = make_policy()
     given = {"toy/small": np.full((4, 2, 2), 0.5), "toy/large": np.full((3, 2, 5), 0.25)}
     windows, environment = check_windows(policy, given)
-    assert windows.shape == (263, 2, 5) and environment[256:].tolist() == [0] * 4 + [1] * 3
-    assert (windows[256:260, :, 2:] == 0).all() and (windows[256:260, :, :2] == 0.5).all()
-    assert export_onnx(policy, tmp_path / "p.onnx", observations=given).rows == 263
+    assert windows.shape == (1007, 2, 5) and environment[1000:].tolist() == [0] * 4 + [1] * 3
+    assert (windows[1000:1004, :, 2:] == 0).all() and (windows[1000:1004, :, :2] == 0.5).all()
+    assert export_onnx(policy, tmp_path / "p.onnx", observations=given).rows == 1007
     with pytest.raises(UserError, match="shape"):
         check_windows(policy, {"toy/small": np.zeros((4, 2, 5))})
 
@@ -116,7 +130,7 @@ def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
         dim = policy.environments[k].obs_dim
         mine = windows[environment == k]
         z = (mine - policy.normalizer.obs_mean[k].numpy()) / policy.normalizer.obs_scale[k].numpy()
-        assert len(mine) == 128 and abs(z[..., :dim]).max() <= 3.001 and z[..., :dim].std() > 1.5
+        assert len(mine) == 500 and abs(z[..., :dim]).max() <= 3.001 and z[..., :dim].std() > 1.5
         assert (mine[..., dim:] == 0).all()
 
 
@@ -127,8 +141,7 @@ class Off:
         self.policy, self.change = policy, (environment, dim, offset)
 
     def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        with torch.no_grad():
-            out = self.policy.sample(*(torch.from_numpy(feed[n]) for n in ("window", "environment", "noise"))).numpy()
+        out = self.policy.act(*(feed[n] for n in ("window", "environment", "noise", "known", "keep"))).copy()
         environment, dim, offset = self.change
         out[feed["environment"] == environment, 0, dim] += offset
         return [out]
@@ -172,8 +185,6 @@ def test_the_policy_itself_is_not_changed(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="ddpm"):
-        export_onnx(make_policy(process="vp", sampler="ddpm"), tmp_path / "p.onnx")
     with pytest.raises(UserError, match="batch 0"):
         export_onnx(make_policy(), tmp_path / "p.onnx", batch=0)
     with pytest.raises(UserError, match=r"\.onnx"):

@@ -1,0 +1,76 @@
+"""An exported policy in the controller, where PyTorch cannot be imported, against the policy itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
+pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+
+from alltrades.data.errors import UserError
+from alltrades.policies.controller import Controller
+from alltrades.policies.export import export_onnx
+from alltrades.policies.onnx_policy import OnnxPolicy
+
+from .test_export import make_policy
+
+WITHOUT_TORCH = """
+import json, sys
+for name in ("torch", "pydantic", "zarr", "sklearn", "mujoco", "gymnasium"):
+    sys.modules[name] = None  # an import of it raises
+import numpy as np
+from alltrades.policies.controller import Controller
+from alltrades.policies.onnx_policy import OnnxPolicy
+controller = Controller(OnnxPolicy(sys.argv[1]), lanes=2)
+controller.reset(environment=["toy/small", "toy/large"], seed=5)
+rows = np.random.default_rng(0).normal(size=(9, 2, 5)).astype(np.float32)
+print(json.dumps([controller.act(row).tolist() for row in rows]))
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"process": "vp", "sampler": "ddpm", "prediction": "noise"}])
+def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same_seed(tmp_path: Path, settings: dict) -> None:
+    policy = make_policy(**settings)
+    export_onnx(policy, tmp_path / "p.onnx")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "p.onnx")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=["toy/small", "toy/large"], seed=5)
+    rows = np.random.default_rng(0).normal(size=(9, 2, 5)).astype(np.float32)
+    want = np.array([controller.act(row) for row in rows])
+    got = np.array(json.loads(done.stdout))
+    np.testing.assert_allclose(got[:, 0, :2], want[:, 0, :2], atol=2e-4)  # ranges of 2
+    np.testing.assert_allclose(got[:, 1], want[:, 1], atol=1e-3)  # scales up to 3, ranges of 512
+    assert want[:, 1].std(axis=0).max() > 1e-2
+
+
+def test_facts_of_the_contract_are_those_of_the_policy(tmp_path: Path) -> None:
+    policy = make_policy()
+    export_onnx(policy, tmp_path / "p.onnx")
+    loaded = OnnxPolicy(tmp_path / "p.onnx")
+    for name in ("obs_dim", "action_dim", "history", "horizon", "execute", "draws"):
+        assert getattr(loaded, name) == getattr(policy, name)
+    assert loaded.digest() == policy.digest()
+    assert [vars(e) for e in loaded.environments] == [vars(e) for e in policy.environments]
+
+
+def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        OnnxPolicy(tmp_path / "p.onnx")
+    export_onnx(make_policy(), tmp_path / "p.onnx")
+    contract = json.loads((tmp_path / "p.json").read_text())
+    for change, message in (({"contract_version": 1}, "version 1"), ({"horizon": None}, "cannot be read"),
+                            ({"inputs": {"window": {"shape": ["batch", 9, 9]}}}, "contract says")):
+        (tmp_path / "p.json").write_text(json.dumps(contract | change))
+        with pytest.raises(UserError, match=message):
+            OnnxPolicy(tmp_path / "p.onnx")
+    (tmp_path / "p.json").write_text(json.dumps(contract))
+    (tmp_path / "p.onnx").write_bytes(b"junk")
+    with pytest.raises(UserError, match="onnxruntime cannot read"):
+        OnnxPolicy(tmp_path / "p.onnx")
