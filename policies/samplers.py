@@ -51,12 +51,12 @@ def sample(name: str, process: Process, denoise: Denoise, noise: Tensor, steps: 
                         "noise; use ddim, dpmpp2m, euler or heun for a deterministic policy")
 
     def clean(x: Tensor, t: float) -> Tensor:
-        if known is not None:
+        if known is not None and keep is not None:
             x = x + keep * (process.noise(known, noise, t) - x)
         prediction = denoise(x, x.new_full((x.shape[0],), t))
         x0 = process.to_sample(prediction, x, t)
         x0 = x0 if clip is None else x0.clamp(-clip, clip)
-        return x0 if known is None else x0 + keep * (known - x0)
+        return x0 if known is None or keep is None else x0 + keep * (known - x0)
 
     return SAMPLERS[name](process, clean, noise, process.grid(steps), draw)
 

@@ -115,7 +115,6 @@ def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
 
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Milliseconds per chunk of the default generalist, one thread."""
-    import torch
 
     from alltrades.policies.training import threads
 

@@ -107,18 +107,18 @@ def test_clients_that_ask_at_once_get_what_each_gets_alone(policy: DiffusionPoli
 
 
 def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch() -> None:
-    class Uneven(torch.nn.Module):
+    class Uneven:
         """Calls of fewer than four rows differ in the last bit."""
 
         def __init__(self) -> None:
-            super().__init__()
             inner = make_policy()
             self.environments, self.history, self.execute = inner.environments, inner.history, inner.execute
             self.obs_dim, self.action_dim, self.environment_index = inner.obs_dim, inner.action_dim, inner.environment_index
+            self.horizon, self.draws = inner.horizon, inner.draws
 
-        def act(self, window: torch.Tensor, environment: torch.Tensor, generators: object) -> torch.Tensor:
-            value = window.sum((1, 2)) * (1 + 1e-6 * (len(window) < 4))
-            return value[:, None, None].expand(len(window), 8, self.action_dim)
+        def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            value = window.sum((1, 2)) * np.float32(1 + 1e-6 * (len(window) < 4))
+            return np.repeat(value[:, None], 8 * self.action_dim, 1).reshape(len(window), 8, self.action_dim)
 
     assert stable_sizes(Uneven(), 8) == [4, 8]
 
