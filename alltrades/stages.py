@@ -343,7 +343,7 @@ def unlabelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps
 
 def uses_success(distillation: DistillSettings) -> bool:
     """Whether training sees the simulator's success signal."""
-    return distillation.weights.kind in ("success", "success*ratio")
+    return distillation.weights.filtered
 
 
 def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, rollouts: RolloutSettings,

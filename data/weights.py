@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alltrades.data.density_ratio import cross_fit, relative_ratio, separating_feature
 from alltrades.data.steps import Steps
@@ -33,12 +33,26 @@ class WeightSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Field("ratio", description="none; ratio by logistic regression, RuLSIF or a neural classifier; success (filter)")
+    discount: float = Field(1.0, gt=0, le=1, description="of success kinds: an episode that succeeds after T steps counts "
+                            "discount^T, so that a policy learns to be quick; 1 counts all alike")
     alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states; the ratio is bounded by 1/alpha")
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(0.3, ge=0, le=1, description="smallest effective share of episodes before weights are flattened")
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
     max_pca: int = Field(8, ge=1, description="principal components the classifier sees")
     folds: int = Field(5, ge=2, description="folds over episodes")
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rollouts without success are left out."""
+        return self.kind in ("success", "success*ratio")
+
+    @model_validator(mode="after")
+    def _discount_needs_success(self) -> WeightSettings:
+        if self.discount < 1 and not self.filtered:
+            raise ValueError(f"discount = {self.discount} with kind: {self.kind}; expected a success kind, whose episodes end "
+                             "at their success; set discount: 1 or kind: success")
+        return self
 
 
 @dataclass
@@ -103,13 +117,19 @@ class WeightResult:
         return cls(**rows, **facts)
 
 
-def base_measure(steps: Steps, keep: np.ndarray | None = None) -> np.ndarray:
-    """(S,) mass of every step: equal over kept episodes, equal over an episode's steps up to its first success."""
+def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float = 1.0) -> np.ndarray:
+    """(S,) mass of every step: that of an episode is spread equally over its steps up to its first success.
+
+    Kept episodes have equal mass, or with `discount` < 1 the factor discount^T each, T being the number of those steps: the
+    discounted return of an episode whose only reward is its success.
+    """
     kept = np.ones(len(steps.ends), bool) if keep is None else keep
     used = np.where(steps.first_success > 0, np.minimum(steps.first_success, steps.lengths), steps.lengths)  # (E,)
     position = np.arange(len(steps.observation)) - steps.starts[steps.episode_of_step]
-    share = np.where(kept, 1.0 / np.maximum(used, 1), 0.0)[steps.episode_of_step] * (position < used[steps.episode_of_step])
-    return share / max(int(kept.sum()), 1)
+    least = used[kept].min() if kept.any() else 0  # keeps discount^T from underflowing
+    mass = np.where(kept, float(discount) ** np.maximum(used - least, 0), 0.0)  # (E,)
+    share = (mass / np.maximum(used, 1))[steps.episode_of_step] * (position < used[steps.episode_of_step])
+    return share / max(float(mass.sum()), 1e-300)
 
 
 def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rng: np.random.Generator) -> WeightResult:
@@ -121,9 +141,9 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
 
     Cost: folds x candidates fits on at most 12,000 rows: about a second, for classifier-mlp several.
     """
-    filtered = settings.kind in ("success", "success*ratio")
+    filtered = settings.filtered
     keep = rollouts.episode_success if filtered else np.ones(len(rollouts.ends), bool)
-    demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep)
+    demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep, settings.discount)
     weighted = settings.kind in ESTIMATOR
     alpha = settings.alpha if weighted else 0.0
     result = WeightResult(np.ones(len(demo_base)), np.ones(len(rollout_base)), demo_base, rollout_base, alpha, alpha)

@@ -119,6 +119,24 @@ def test_every_episode_has_the_same_mass_up_to_its_first_success():
     assert mass[:4] == pytest.approx([1 / 6, 1 / 6, 0, 0])
 
 
+def test_discounted_successes_weigh_by_their_length_however_long_they_are():
+    s = steps(np.zeros((12, 2)), 4, "scratch", first=np.array([2, 3, 4]))
+    kept = np.array([True, False, True])
+    mass = base_measure(s, kept, 0.5).reshape(3, 4)
+    assert mass.sum(1) == pytest.approx(np.array([0.5**2, 0, 0.5**4]) / (0.5**2 + 0.5**4))
+    assert mass[0] == pytest.approx([0.4, 0.4, 0, 0])
+    long = steps(np.zeros((20000, 1)), 10000, "scratch", first=np.array([9000, 10000]))
+    assert base_measure(long, discount=0.5).sum() == pytest.approx(1.0)
+    demos, rollouts, _ = gaussian_pair(20, 40)
+    plain, quick = (estimate(demos, rollouts, kind="success", discount=g).row_probability() for g in (1.0, 0.9))
+    assert quick[1].sum() == pytest.approx(plain[1].sum())
+
+
+def test_a_discount_needs_the_success_filter():
+    with pytest.raises(ValueError, match="success kind"):
+        WeightSettings(kind="ratio", discount=0.9)
+
+
 @pytest.mark.parametrize("kind", ["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"])
 def test_probabilities_of_all_rows_sum_to_one(kind):
     demos, rollouts, _ = gaussian_pair(60, 200)
