@@ -54,6 +54,7 @@ class PolicyServer:
         require("msgpack")
         self.policy, self.settings = policy, settings or ServerSettings()
         self.artifact = None if artifact is None else Path(artifact)
+        self._seen = None if self.artifact is None else stamp(self.artifact)  # before anything can be written again
         s = self.settings
         if s.watch and self.artifact is None:
             raise UserError("watch is on and no artifact folder was given; expected the folder that is to be watched")
@@ -205,13 +206,12 @@ class PolicyServer:
 
     async def _watch(self) -> None:
         assert self.artifact is not None
-        seen = stamp(self.artifact)
         while True:
             await asyncio.sleep(WATCH)
             now = stamp(self.artifact)
-            if now is not None and now != seen:
+            if now is not None and now != self._seen:
                 await self._reload()
-            seen = now
+            self._seen = now
 
     # ---- clients -------------------------------------------------------------------------------------------------
     async def _handle(self, connection: Any) -> None:
