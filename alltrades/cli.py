@@ -27,6 +27,11 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="the recipe's small form")
 
 
+def _preference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preference", nargs="+", default=[], metavar="ENV=NUMBER",
+                        help="what a policy that takes a preference acts by; default uniform")
+
+
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", default=None, help="recipe: a YAML file or a packaged name; default quickstart")
     parser.add_argument("--small", action="store_true", help="the recipe's small form, for a first look")
@@ -52,6 +57,7 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
     parser.add_argument("--teacher", default="scratch", help="name of the source: scratch, joint_init or labeled_only")
     parser.add_argument("--episodes", type=int, default=60, help="episodes per environment")
+    _preference(parser)
     parser.add_argument("--out", required=True, help="store to write or continue")
 
 
@@ -76,6 +82,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
     parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
     parser.add_argument("--out", default=None, help="JSON file of the result")
+    _preference(parser)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +100,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
     parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
+    _preference(parser)
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +121,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
     parser.add_argument("--drain-seconds", type=float, default=10.0, help="longest wait for requests in flight at the end")
+    _preference(parser)
 
 
 def _envs(parser: argparse.ArgumentParser) -> None:

@@ -119,11 +119,12 @@ def _work(out: Path, key: dict[str, Any]) -> Path:
 def rollout(args: argparse.Namespace) -> int:
     """Pseudo-trajectories."""
     from alltrades import stages
+    from alltrades.policies.preference import parse_preference
     from alltrades.progress import Progress
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
-    policies = stages.load_policies(Path(args.policy), specs, settings.device)
+    policies = stages.load_policies(Path(args.policy), specs, settings.device, parse_preference(args.preference))
     with Progress("rollout", args.episodes * len(specs), "episode") as progress:
         stages.rollout_store(policies, specs, args.episodes, stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
                              args.teacher, Path(args.out), settings.rollout, each=lambda done, total: progress.update(done))
@@ -184,13 +185,16 @@ def distill(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
     from alltrades import stages
+    from alltrades.policies.preference import parse_preference
     from alltrades.progress import Progress
     from alltrades.report.tables import show_result
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
     folder = Path(args.policy)
-    policies = stages.load_policies(folder, specs, settings.device)
+    preference = parse_preference(args.preference)
+    policies = stages.load_policies(folder, specs, settings.device, preference)
+    stages.prefer(policies, preference or settings.evaluation.preference)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
         facts = folder / "policy.json"
@@ -240,9 +244,10 @@ def export(args: argparse.Namespace) -> int:
     """ONNX."""
     from alltrades.policies.export import export_onnx
     from alltrades.policies.policy import load_policy
+    from alltrades.policies.preference import parse_preference
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
-    found = export_onnx(load_policy(args.policy), out, batch=args.batch)
+    found = export_onnx(load_policy(args.policy).set_preference(parse_preference(args.preference)), out, batch=args.batch)
     print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch")
     return 0
 
@@ -253,6 +258,7 @@ def serve(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from alltrades.policies.policy import load_policy
+    from alltrades.policies.preference import parse_preference
     from alltrades.policies.server import ServerSettings, serve_forever
 
     given = {name: value for name, value in vars(args).items() if name in ServerSettings.model_fields}
@@ -275,7 +281,8 @@ def serve(args: argparse.Namespace) -> int:
         if settings.dashboard:
             print(f"operator's page: {address.replace('ws', 'http', 1)}/dashboard", flush=True)
 
-    serve_forever(load_policy(args.policy, args.device), settings, args.policy, announce=announce)
+    policy = load_policy(args.policy, args.device).set_preference(parse_preference(args.preference))
+    serve_forever(policy, settings, args.policy, announce=announce)
     return 0
 
 

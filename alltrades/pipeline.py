@@ -210,10 +210,11 @@ class Pipeline:
         s = self.s
         out = self.dir.path / "evaluation" / f"{row}.json"
         key = {"policies": policy_digests(self.policy_path(row)), "episodes": s.evaluation.episodes,
-               "starts": s.evaluation.seed, "lanes": s.rollout.lanes}
+               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "preference": s.evaluation.preference}
 
         def body(progress: Progress) -> None:
             policies = stages.load_policies(self.policy_path(row), self.specs, s.device)
+            stages.prefer(policies, s.evaluation.preference)
             used = _training(self.policy_path(row)).get("used_success_signal", False)
             result = stages.evaluate_row(row, policies, self.specs, s, used, self.crew, lambda done, total: progress.update(done))
             self.dir.write_json(f"evaluation/{row}.json", result.to_json())

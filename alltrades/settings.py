@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights import WeightSettings
+from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 
 OWN_ROWS = {"specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "generalist"}
@@ -113,8 +114,16 @@ class DistillSettings(Frozen):
     demo_share: float = Field(0.25, ge=0, le=1, description="share of demonstration rows when labels are reused")
     init: Literal["fresh", "labeled_only"] = Field("fresh", description="fresh weights, or those of the labeled-only policy")
     preference: dict[str, float] = Field(default_factory=dict, description="lambda per environment; empty: uniform")
+    objective: ObjectiveSettings = ObjectiveSettings()
     train: TrainSettings = TrainSettings()
     rounds: RoundSettings = RoundSettings()
+
+    @model_validator(mode="after")
+    def _excess_has_no_noise(self) -> DistillSettings:
+        if self.objective.excess and self.train.observation_noise > 0:
+            raise ValueError(f"objective {self.objective.kind} compares with teachers at the observation itself and train has "
+                             f"observation_noise = {self.train.observation_noise}; set one of them back")
+        return self
 
 
 class EvaluationSettings(Frozen):
@@ -125,6 +134,8 @@ class EvaluationSettings(Frozen):
     rows: tuple[str, ...] = Field(("specialists", "labeled_only", "generalist"), min_length=1, description="what to measure")
     compare: tuple[tuple[str, str], ...] = Field((), description="pairs (a, b): a - b; empty: generalist with each row")
     limits: tuple[int, ...] = Field((), description="shorter time limits at which success is reported too")
+    preference: dict[str, float] = Field(
+        default_factory=dict, description="lambda that policies with policy.preference_input act by; empty: uniform")
 
 
 class TrackingSettings(Frozen):
@@ -169,6 +180,23 @@ class RunSettings(Frozen):
         return values
 
     @model_validator(mode="after")
+    def _preferences_have_a_place(self) -> RunSettings:
+        policy = self.policy
+        if policy.preference_input:
+            for d in (self.distill, *self.generalists.values()):
+                if d.preference or d.objective.excess:
+                    found = f"objective {d.objective.kind}" if d.objective.excess else "a fixed preference"
+                    raise ValueError(f"policy.preference_input draws the preference in training and a generalist has {found}; "
+                                     "expected the linear objective without preference; choose it at evaluation.preference")
+        elif self.evaluation.preference:
+            raise ValueError("evaluation.preference is given and policies take none; expected policy.preference_input: true, or "
+                             "distill.preference for a generalist of one preference")
+        if policy.embedding == 0 and policy.observation_normalizer == "per_environment":
+            raise ValueError("policy.embedding = 0 hides the environment and observation_normalizer: per_environment would give "
+                             "it away; expected observation_normalizer: pooled")
+        return self
+
+    @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
         every = {"generalist": self.distill, **self.generalists}
         known = {*OWN_ROWS, *self.generalists, *(f"{name}_round{r}" for name, d in every.items() if d.rounds.count
@@ -191,7 +219,8 @@ class RunSettings(Frozen):
         """Name, architecture and training of every candidate of specialists from scratch; the settings alone without any."""
         s = self.specialist
         policy = self.policy.model_copy(update={"width": s.width, "depth": s.depth,
-                                                "observation_normalizer": s.observation_normalizer})
+                                                "observation_normalizer": s.observation_normalizer,
+                                                "preference_input": False})
         out = []
         for candidate in s.candidates or (SpecialistCandidate(),):
             changes = candidate.model_dump(exclude_none=True)

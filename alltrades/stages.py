@@ -22,14 +22,17 @@ from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.files import write_json
+from alltrades.policies.batches import TrainingData
 from alltrades.policies.controller import BATCH, Controller
 from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
-from alltrades.policies.objectives import Linear
+from alltrades.policies.excess import ExcessLoss
+from alltrades.policies.objectives import ObjectiveSettings, make_objective
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
 from alltrades.policies.selection import Candidate, Specialists
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
 from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
+from alltrades.policies.teachers import TeacherPredictions
 from alltrades.policies.training import Trainer
 from alltrades.report import text
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
@@ -136,18 +139,34 @@ def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -
 
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
 def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
-                       selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None) -> None:
+                       selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None, *,
+                       preference: Mapping[str, float] | None = None, objective: ObjectiveSettings | None = None,
+                       reference: Policies | None = None) -> None:
     """The labeled-only multi-task baseline: the generalist's network on demonstrations alone.
 
-    With `selection` "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
-    `fit_demonstrations`).
+    Args:
+        selection: with "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
+            `fit_demonstrations`).
+        preference, objective: default linear and uniform.
+        reference: specialists over whose loss an objective of excess losses is taken; nothing else is learned from them.
     """
+    make_loss = None
+    if objective is not None and objective.excess:
+        assert reference is not None
+        teachers = [reference]
+
+        def make_loss(data: TrainingData, policy: DiffusionPolicy) -> ExcessLoss:
+            kind = np.zeros(len(data.environment), dtype=np.int64)
+            predictions = TeacherPredictions(kind, teachers, policy, "excess losses", "objective: linear")
+            return ExcessLoss(predictions, data, policy, seed)
+
     infos = [EnvironmentInfo.of(s) for s in specs]
     normalizer = make_normalizer(demos, infos, settings.policy)
     fit = fit_demonstrations(demos, infos, normalizer, settings.policy, settings.labeled_only, seed,
                              hold_end=settings.demos.hold_end, selection=selection,
-                             symmetries={s.id: s.symmetries for s in specs}, folder=work, log=log, each=each,
-                             device=settings.device)
+                             symmetries={s.id: s.symmetries for s in specs},
+                             objective=make_objective(objective or ObjectiveSettings(), [s.id for s in specs], preference),
+                             loss=make_loss, folder=work, log=log, each=each, device=settings.device)
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
@@ -205,12 +224,18 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
 
 
 # ---- rollouts ----------------------------------------------------------------------------------------------------
-def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> Policies:
-    """Policy per environment from an artifact, or from a folder with one artifact per environment."""
+def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
+                  preference: Mapping[str, float] | None = None) -> Policies:
+    """Policy per environment from an artifact, or from a folder with one artifact per environment.
+
+    A `preference` is what a policy that takes one acts by; UserError where the artifact takes none.
+    """
     if (path / "policy.json").exists():
-        policy = load_policy(path, device)
+        policy = load_policy(path, device).set_preference(preference)
         found = {s.id: policy for s in specs}
     else:
+        if preference:
+            raise UserError(f"{path} has one policy per environment, which take no preference; give none")
         found = {}
         for folder in sorted(p.parent for p in path.glob("*/policy.json")):
             facts = json.loads((folder / "policy.json").read_text())
@@ -224,6 +249,14 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu") -> 
     for spec in specs:
         found[spec.id].check(spec)
     return found
+
+
+def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
+    """The policies, those that take a preference acting by this one."""
+    for policy in policies.values():
+        if policy.takes_preference:
+            policy.set_preference(preference)
+    return policies
 
 
 def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller], dict[str, str]]:
@@ -313,14 +346,28 @@ def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequenc
         policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
     data = stage2_data(rows, policy, settings.demos.hold_end,
                        {s.id: s.symmetries for s in specs} if train.symmetry else None)
-    loss = ScoreLoss(rows, list(teachers.values()), policy) if distillation.targets == "score" else None
-    objective = Linear([s.id for s in specs], distillation.preference)
+    loss: Any = None
+    if distillation.objective.excess:
+        loss = excess_loss(rows, teachers, data, policy, seed, distillation.targets == "score")
+    elif distillation.targets == "score":
+        loss = ScoreLoss(rows, list(teachers.values()), policy)
+    objective = make_objective(distillation.objective, [s.id for s in specs], distillation.preference)
     trainer = Trainer(policy, data, train, seed, objective, loss)
     trainer.fit(work, log, each)
     policy.save(out, {"steps": trainer.total, "seed": seed, "teachers": list(teachers), "weights": distillation.weights.kind,
                       "rounds": len(visits),
                       "used_success_signal": uses_success(distillation) or any(RECORDED in v.values() for _, v in visits)})
     return rows
+
+
+def excess_loss(rows: Stage2, teachers: Mapping[str, Policies], data: TrainingData, policy: DiffusionPolicy, seed: int,
+                score: bool) -> ExcessLoss:
+    """Excess over the teacher that labels the row; for rows with recorded actions over the one that acted, else the first."""
+    source = rows.steps.source[rows.steps.episode_of_step]
+    acted = np.array([list(teachers).index(s) if s in teachers else 0 for s in source])
+    kind = np.where(rows.teacher >= 0, rows.teacher, acted)
+    predictions = TeacherPredictions(kind, list(teachers.values()), policy, "excess losses", "objective: linear")
+    return ExcessLoss(predictions, data, policy, seed, rows.teacher >= 0 if score else None)
 
 
 def labelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],

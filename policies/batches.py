@@ -13,6 +13,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Reflection, Symmetry
 from alltrades.policies.policy import Batch
+from alltrades.policies.preference import draw_preferences
 
 Symmetries = Mapping[str, Sequence[Symmetry]]  # by environment id
 
@@ -31,6 +32,7 @@ class TrainingData:
         labels: (L, horizon, action_dim) chunks that replace the recorded actions of some rows.
         label_of_row: (S,) index into `labels`, or -1 for the recorded actions.
         symmetries: by environment; `batch` shows every window in a randomly chosen equivalent form.
+        concentration: `batch` draws a preference for every sample from this Dirichlet law (see `draw_preferences`); None: none.
         device: where batches are put.
 
     Memory O(S); a batch costs O(B log S).
@@ -39,7 +41,8 @@ class TrainingData:
     def __init__(self, steps: Steps, environments: Sequence[str], history: int, horizon: int, obs_dim: int, action_dim: int,
                  probability: np.ndarray | None = None, weight: np.ndarray | None = None, hold_end: bool = False,
                  labels: np.ndarray | None = None, label_of_row: np.ndarray | None = None,
-                 symmetries: Symmetries | None = None, device: str | torch.device = "cpu") -> None:
+                 symmetries: Symmetries | None = None, concentration: float | None = None,
+                 device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         count = len(steps.observation)
         position = {name: k for k, name in enumerate(environments)}
@@ -65,7 +68,7 @@ class TrainingData:
         self.observation = torch.from_numpy(_fit(steps.observation, obs_dim))
         self.action = torch.from_numpy(_fit(steps.action, action_dim))
         self.weight = None if weight is None else np.asarray(weight, dtype=np.float32)
-        self.hold_end = hold_end
+        self.hold_end, self.concentration, self.count = hold_end, concentration, len(environments)
         self.labels = None if labels is None else torch.from_numpy(labels)
         self.label_of_row = label_of_row
         self.symmetries: dict[Symmetry, np.ndarray] = {}  # to (K,) bool: the environments that have it
@@ -104,7 +107,11 @@ class TrainingData:
         """Batch number `step` and its rows."""
         rng = np.random.default_rng([seed, step])
         rows = self.rows(size, rng)
-        return self.gather(rows, rng), rows
+        batch = self.gather(rows, rng)
+        if self.concentration is not None:
+            drawn = draw_preferences(self.environment[rows], self.count, self.concentration, rng)
+            batch.preference = torch.from_numpy(drawn).to(self.device, non_blocking=True)
+        return batch, rows
 
 
 def _augment(symmetry: Symmetry, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:

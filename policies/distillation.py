@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult
 from alltrades.policies.batches import Symmetries, TrainingData, windows_of
 from alltrades.policies.policy import Batch, DiffusionPolicy
-from alltrades.policies.settings import PolicySettings
+from alltrades.policies.teachers import TeacherPredictions
 
 RECORDED = -1  # teacher of a row that keeps its recorded actions
 
@@ -177,21 +176,7 @@ def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False,
     """The rows as training data of the generalist `policy`."""
     return TrainingData(rows.steps, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
                         policy.action_dim, rows.probability, rows.weight, hold_end, rows.labels, rows.label_of_row,
-                        symmetries, device=next(policy.parameters()).device)
-
-
-def check_score_targets(generalist: PolicySettings, teacher: DiffusionPolicy, policy: DiffusionPolicy) -> None:
-    """Raise UserError where the predictions of teacher and generalist cannot be compared."""
-    a, b = generalist, teacher.settings
-    for field in ("process", "horizon", "schedule", "diffusion_steps", "action_normalizer"):
-        if getattr(a, field) != getattr(b, field):
-            raise UserError(f"score targets need equal {field}: specialist has {getattr(b, field)}, generalist "
-                            f"{getattr(a, field)}; make them equal or use targets: noise")
-    width = min(teacher.action_dim, policy.action_dim)
-    for buffer in ("action_mean", "action_scale"):
-        if not torch.equal(getattr(teacher.normalizer, buffer)[:width], getattr(policy.normalizer, buffer)[:width]):
-            raise UserError("score targets need one action scale: specialist and generalist were normalised differently; "
-                            "train them from the same store or use targets: noise")
+                        symmetries, policy.concentration, device=next(policy.parameters()).device)
 
 
 class ScoreLoss:
@@ -204,31 +189,14 @@ class ScoreLoss:
     """
 
     def __init__(self, rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], policy: DiffusionPolicy) -> None:
-        self.teacher = rows.teacher
-        self.teachers: list[tuple[int, int, DiffusionPolicy, int]] = []
-        for kind, policies in enumerate(teachers):
-            for name, teacher in policies.items():
-                check_score_targets(policy.settings, teacher, policy)
-                self.teachers.append((kind, policy.environment_index(name), teacher, teacher.environment_index(name)))
+        self.predictions = TeacherPredictions(rows.teacher, teachers, policy, "score targets", "targets: noise")
 
     def __call__(self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray) -> Tensor:
         noise, uniform = policy.draw(batch, generator)
         x_t, t, target = policy.noised(batch, noise, uniform)
-        kind_of_row = torch.from_numpy(self.teacher[rows]).to(x_t.device)
-        target = target.clone()
-        with torch.no_grad():
-            for kind, environment, teacher, index in self.teachers:
-                mine = (kind_of_row == kind) & (batch.environment == environment)
-                where = mine.nonzero()[:, 0]
-                if not len(where):
-                    continue
-                a = teacher.action_dim
-                local = torch.full_like(where, index)
-                condition = teacher.condition(batch.window[where][:, -teacher.history:, : teacher.obs_dim], local)
-                predicted = teacher.backbone(x_t[where][:, :, :a], t[where], condition).float()
-                target[where, :, :a] = policy.process.convert(predicted, teacher.settings.prediction,
-                                                              policy.settings.prediction, x_t[where][:, :, :a], t[where])
-        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment))
+        predicted, known = self.predictions(policy, batch, x_t, t, rows)
+        target = torch.where(known[:, None, None], predicted, target)
+        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference))
         return policy.errors(prediction, target, batch)
 
 

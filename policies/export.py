@@ -62,7 +62,8 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
     Graph: window (B, history, obs_dim) float32, environment (B,) int64, noise (B, draws, horizon, action_dim) float32 from a
     standard normal, known (B, horizon, action_dim) and keep (B, horizon) float32 -> actions (B, horizon, action_dim)
     float32 in environment units. Windows of environments with fewer dimensions are padded with zeros at the end; of
-    their actions the first action_dim count. keep = 1 fixes a step to that of `known`; 0 leaves it free.
+    their actions the first action_dim count. keep = 1 fixes a step to that of `known`; 0 leaves it free. A policy that takes a
+    preference is exported with the one that it was told by `set_preference`; the contract names it.
 
     Args:
         batch: fixed batch size B; None for any.
@@ -206,6 +207,7 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
         "obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "draws": policy.draws,
         "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
         "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,
+        "preference": policy.chosen_preference(),
         "parity": {"rows": rows, "max_error": error, "relative_to": "action range"},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.policies.backbones import make_backbone
 from alltrades.policies.conditioning import Conditioner
 from alltrades.policies.normalizer import Normalizer
+from alltrades.policies.preference import preference_vector
 from alltrades.policies.processes import make_process
 from alltrades.policies.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
@@ -57,7 +58,7 @@ class Batch:
     """One training batch.
 
     window (B, history, D) and action (B, H, A) in environment units, mask (B, H) of real steps, environment (B,),
-    weight (B,) of each sample.
+    weight (B,) and, where it is drawn, preference (B, K) of each sample.
     """
 
     window: Tensor
@@ -65,6 +66,7 @@ class Batch:
     mask: Tensor
     environment: Tensor
     weight: Tensor
+    preference: Tensor | None = None
 
 
 class DiffusionPolicy(nn.Module):
@@ -74,7 +76,12 @@ class DiffusionPolicy(nn.Module):
         settings: architecture, process and sampling.
         environments: those the policy was made for; observation and action sizes are padded to their maxima.
         normalizer: fitted statistics; a policy without them cannot be saved.
+
+    With `settings.preference_input` and several environments the preference that it acts by is part of the policy: uniform,
+    or what `set_preference` chose.
     """
+
+    preference: Tensor
 
     def __init__(self, settings: PolicySettings, environments: Sequence[EnvironmentInfo], normalizer: Normalizer) -> None:
         super().__init__()
@@ -84,19 +91,31 @@ class DiffusionPolicy(nn.Module):
         self.action_dim = max(e.action_dim for e in self.environments)
         self.history, self.horizon, self.execute = settings.history, settings.horizon, settings.execute
         self.normalizer = normalizer
-        self.conditioner = Conditioner(len(self.environments), self.history, self.obs_dim, settings.embedding)
+        count = len(self.environments)
+        self.takes_preference = settings.preference_input and count > 1
+        if self.takes_preference:
+            self.register_buffer("preference", torch.full((count,), 1.0 / count))
+        self.conditioner = Conditioner(count, self.history, self.obs_dim, settings.embedding, self.takes_preference)
         self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
                                       settings.width, settings.depth)
         self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
 
     # ---- training ------------------------------------------------------------------------------------------------
-    def condition(self, window: Tensor, environment: Tensor, observation_noise: Tensor | None = None) -> Tensor:
-        """(B, history, D) in environment units, (B,) -> (B, C); `observation_noise` is added after normalisation."""
+    def condition(self, window: Tensor, environment: Tensor, observation_noise: Tensor | None = None,
+                  preference: Tensor | None = None) -> Tensor:
+        """(B, history, D) in environment units, (B,) -> (B, C).
+
+        Args:
+            observation_noise: added after normalisation.
+            preference: lambda (B, K) of each row; default the policy's own. Ignored where it is no input.
+        """
         x = self.normalizer.observation(window, environment)
         if observation_noise is not None:
             x = x + observation_noise * self.normalizer.obs_mask[environment][:, None]
-        return self.conditioner(x, environment)
+        if self.takes_preference and preference is None:
+            preference = self.preference.expand(window.shape[0], -1)
+        return self.conditioner(x, environment, preference)
 
     def noised(self, batch: Batch, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Noised chunk (B, H, A), times (B,), and the network's target (B, H, A) at those."""
@@ -104,6 +123,11 @@ class DiffusionPolicy(nn.Module):
         t = self.process.draw_time(uniform)
         x_t = self.process.noise(clean, noise, t)
         return x_t, t, self.process.target(clean, noise, t)
+
+    @property
+    def concentration(self) -> float | None:
+        """Of the law of the preference in training; None where the policy takes none."""
+        return self.settings.preference_concentration if self.takes_preference else None
 
     def dims(self, environment: Tensor) -> Tensor:
         """(B, 1, A) mask of the action dimensions that each row's environment has."""
@@ -125,7 +149,7 @@ class DiffusionPolicy(nn.Module):
         if observation_noise > 0:
             jitter = observation_noise * _random(torch.randn, batch.window.shape, generator, noise.device)
         x_t, t, target = self.noised(batch, noise, uniform)
-        prediction = self.backbone(x_t, t, self.condition(batch.window, batch.environment, jitter))
+        prediction = self.backbone(x_t, t, self.condition(batch.window, batch.environment, jitter, batch.preference))
         return self.errors(prediction, target, batch)
 
     def draw(self, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
@@ -172,6 +196,25 @@ class DiffusionPolicy(nn.Module):
         where = (torch.from_numpy(x).to(device) for x in (window, environment, noise))
         held = (None if x is None else torch.from_numpy(x).to(device) for x in (known, keep))
         return self.sample_from(*where, *held).float().cpu().numpy()
+
+    def set_preference(self, preference: Mapping[str, float] | None) -> DiffusionPolicy:
+        """Choose lambda per environment (uniform with None) and return the policy.
+
+        Raises UserError for a policy to which the preference is no input, and for what is no preference.
+        """
+        if not self.takes_preference:
+            if preference:
+                raise UserError("a preference was given and this policy does not take one; expected a policy of several "
+                                "environments trained with --policy.preference_input true")
+            return self
+        self.preference.copy_(preference_vector([e.id for e in self.environments], preference))
+        return self
+
+    def chosen_preference(self) -> dict[str, float] | None:
+        """Lambda that the policy acts by, per environment; None where it takes none."""
+        if not self.takes_preference:
+            return None
+        return {e.id: round(float(v), 7) for e, v in zip(self.environments, self.preference)}
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""

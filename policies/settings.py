@@ -30,6 +30,9 @@ class PolicySettings(Frozen):
     width: int = Field(512, ge=8, description="hidden width")
     depth: int = Field(3, ge=1, description="residual blocks")
     embedding: int = Field(32, ge=0, description="size of the environment embedding; 0 hides the environment")
+    preference_input: bool = Field(False, description="the preference over environments is an input, drawn anew for every "
+                                                      "sample in training and chosen when the policy is used")
+    preference_concentration: float = Field(1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from")
     observation_normalizer: Literal["pooled", "per_environment"] = Field(
         "pooled", description="observation statistics over all environments, or one set for each")
     action_normalizer: Literal["range", "standard"] = Field(

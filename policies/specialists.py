@@ -14,11 +14,13 @@ from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries, TrainingData
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
+from alltrades.policies.objectives import Linear
 from alltrades.policies.policy import Batch, DiffusionPolicy, EnvironmentInfo
 from alltrades.policies.settings import PolicySettings, TrainSettings
-from alltrades.policies.training import HeldOut, Log, Trainer
+from alltrades.policies.training import HeldOut, Log, Loss, Trainer
 
 FEWEST = 3  # episodes of an environment from which one may be held out
+LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
 
 
 def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings) -> Normalizer:
@@ -50,7 +52,8 @@ def demonstration_data(demos: Steps, policy: DiffusionPolicy, hold_end: bool,
     """Recorded actions of all demonstrations that have actions, uniform over steps."""
     return TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
                         policy.action_dim, probability=demos.has_actions[demos.episode_of_step].astype(float),
-                        hold_end=hold_end, symmetries=symmetries, device=next(policy.parameters()).device)
+                        hold_end=hold_end, symmetries=symmetries, concentration=policy.concentration,
+                        device=next(policy.parameters()).device)
 
 
 def held_out(data: TrainingData, seed: int, draws: int = 1024) -> Batch:
@@ -70,8 +73,8 @@ class Fit:
 def fit_demonstrations(
     demos: Steps, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, settings: PolicySettings, train: TrainSettings,
     seed: int, *, hold_end: bool = False, selection: str = "last", initial: DiffusionPolicy | None = None,
-    symmetries: Symmetries | None = None, folder: Path | None = None, log: Log | None = None,
-    each: Callable[[int], None] | None = None, device: str = "cpu",
+    symmetries: Symmetries | None = None, objective: Linear | None = None, loss: LossOf | None = None,
+    folder: Path | None = None, log: Log | None = None, each: Callable[[int], None] | None = None, device: str = "cpu",
 ) -> Fit:
     """Fit one policy to demonstrations.
 
@@ -82,6 +85,8 @@ def fit_demonstrations(
             episodes for that many; environments with fewer than 3 episodes hold none out.
         symmetries: of each environment; used where `train.symmetry` says so.
         initial: start from a copy of this policy (fine-tuning) instead of fresh weights.
+        objective: default uniform over environments; held-out losses are weighed by its preference.
+        loss: makes the loss from training data and policy; default the denoising loss.
         folder: where checkpoints are kept.
     """
     demos = demos.select(np.isin(demos.environment, [i.id for i in infos]))
@@ -98,20 +103,23 @@ def fit_demonstrations(
             trainer.save(at)  # an interrupted fit does not repeat its finished part
 
     shown = symmetries if train.symmetry else None
-    best, loss, done = train.steps, None, 0
+    best, lowest, done = train.steps, None, 0
     held = hold_out(demos, seed)
     if selection == "holdout" and held.any():
         policy = fresh()
         check = held_out(demonstration_data(demos.select(held), policy, hold_end), seed)
-        trainer = Trainer(policy, demonstration_data(demos.select(~held), policy, hold_end, shown), train, seed,
-                          held_out=HeldOut([check], [seed], train.steps))
+        judge = None if objective is None else Linear(objective.environments, objective.weights())
+        data = demonstration_data(demos.select(~held), policy, hold_end, shown)
+        trainer = Trainer(policy, data, train, seed, copy.deepcopy(objective), None if loss is None else loss(data, policy),
+                          held_out=HeldOut([check], [seed], train.steps, judge))
         run(trainer, "selection", None, each)
-        loss, best = min((losses[0], step) for step, losses in trainer.curve.items())
+        lowest, best = min((losses[0], step) for step, losses in trainer.curve.items())
         done = train.steps
     policy = fresh()
-    trainer = Trainer(policy, demonstration_data(demos, policy, hold_end, shown), train, seed, total=best)
+    data = demonstration_data(demos, policy, hold_end, shown)
+    trainer = Trainer(policy, data, train, seed, objective, None if loss is None else loss(data, policy), total=best)
     run(trainer, "training", log, None if each is None else (lambda step: each(done + step)))
-    return Fit(policy, best, loss)
+    return Fit(policy, best, lowest)
 
 
 def hold_out(demos: Steps, seed: int) -> np.ndarray:

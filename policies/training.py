@@ -71,11 +71,12 @@ class HeldOut:
         batches: rows of each network (one, or the members of a stack), equally many.
         seeds: of each network's noise.
         total: steps of the training, of which ten, evenly spread, are looked at.
+        preference: of one network over its environments, in whose proportion they count; default: all rows alike.
     """
 
-    def __init__(self, batches: Sequence[Batch], seeds: Sequence[int], total: int) -> None:
+    def __init__(self, batches: Sequence[Batch], seeds: Sequence[int], total: int, preference: Linear | None = None) -> None:
         self.batch = batches[0] if len(batches) == 1 else stack_batches(batches)
-        self.seeds = seeds
+        self.seeds, self.preference = seeds, preference
         self.steps = [max(1, round(total * (i + 1) / LOOKS)) for i in range(LOOKS)]
         self._policy: DiffusionPolicy | None = None
 
@@ -87,7 +88,10 @@ class HeldOut:
         generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
         with torch.inference_mode():
             torch._foreach_copy_(list(self._policy.parameters()), list(weights))
-            return self._policy.loss(self.batch, generators).unflatten(0, (len(generators), -1)).mean(1).tolist()
+            losses = self._policy.loss(self.batch, generators)
+            if self.preference is not None:
+                return [float(self.preference(losses, self.batch.environment, self.batch.weight))]
+            return losses.unflatten(0, (len(generators), -1)).mean(1).tolist()
 
 
 class Trainer:
@@ -161,6 +165,7 @@ class Trainer:
         ema = self.ema.state_dict()
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
+        tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"checkpoint-{self.step}.safetensors"
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, target)
@@ -187,6 +192,7 @@ class Trainer:
                                   "count": facts["ema_count"]})
         self.kept = [tensors[f"kept.{i}"] for i in range(len(self.kept))]
         self.curve = {int(step): losses for step, losses in facts["curve"].items()}
+        self.objective.load_state_dict({k[10:]: v for k, v in tensors.items() if k.startswith("objective.")})
         self.step = int(facts["step"])
         return True
 
@@ -197,7 +203,8 @@ class Trainer:
 
         Args:
             folder: where checkpoints are kept; an existing one is continued.
-            log: called with (step, {"loss", "lr"}) every `log_every` steps; the loss is the mean since the last call.
+            log: called with (step, {"loss", "lr"} and the objective's metrics) every `log_every` steps; the loss is the mean
+                since the last call.
             each: called with the number of finished steps after every step.
         """
         if folder is not None:
@@ -214,7 +221,8 @@ class Trainer:
             since.append(self.update())
             if log is not None and (self.step % self.settings.log_every == 0 or self.step == self.total):
                 log(self.step, {"loss": torch.stack(since).mean(0).tolist(),
-                                "lr": learning_rate(self.step - 1, self.settings)})
+                                "lr": learning_rate(self.step - 1, self.settings),
+                                **self.objective.metrics()})
                 since = []
             if folder is not None and self.step % self.settings.checkpoint_every == 0 and self.step < self.total:
                 self.save(folder)
