@@ -156,7 +156,8 @@ def _none(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = [
-    Command("run", "the whole pipeline, resumable; without a recipe the quickstart", "run metaworld_mt10 --seed 1", _run),
+    Command("run", "the whole pipeline, or a study, resumable; without a recipe the quickstart",
+            "run metaworld_mt10 --seed 1", _run),
     Command("collect", "record demonstrations of scripted experts into a store",
             "collect --environments planar --demos.episodes 10 --out demos.zarr", _collect),
     Command("train", "specialists, or the labeled-only multi-task policy",

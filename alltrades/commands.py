@@ -36,7 +36,12 @@ def _write(path: Path, value: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The whole pipeline."""
+    """The whole pipeline, or the study that the recipe names."""
+    from alltrades.studies import study_of
+
+    study = study_of(args.config)
+    if study is not None:
+        return _run_study(study, args)
     from alltrades.pipeline import run as run_pipeline
     from alltrades.report.tables import show_result
 
@@ -52,6 +57,20 @@ def run(args: argparse.Namespace) -> int:
     print(f"run folder: {result.folder}")
     if result.report is not None:
         print(f"report: {result.report}")
+    return 0
+
+
+def _run_study(study: Any, args: argparse.Namespace) -> int:
+    """A recipe with `study:` at its top."""
+    if args.data is not None:
+        raise UserError("--data is for runs and the recipe names a study; leave it out")
+    settings, origins = load_settings(study.Settings, defaults_file=args.config, small=args.small, overrides=args.overrides)
+    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    result = study.run(settings, folder, origins)
+    written = result.write(folder)
+    result.show()
+    for path in written:
+        print(f"wrote {path}")
     return 0
 
 

@@ -19,27 +19,40 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: no run in the folder, an unreadable file in it, or the extra `report` is not installed.
     """
-    try:
-        import jinja2
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise UserError(f'the report needs plotly and jinja2, found no {error.name}; pip install "alltrades[report]"') from error
-    from alltrades.files import write_text
+    _require()
     from alltrades.report.run_files import read_run
 
     content = page_content(read_run(Path(run_folder)))
+    return render("page.html", content, Path(out) if out is not None else Path(run_folder) / "report.html")
+
+
+def render(template: str, content: dict[str, Any], path: Path) -> Path:
+    """Write a template of this folder with its style, its plots (`content["figures"]`, by place) and nothing from outside."""
+    jinja2, get_plotlyjs = _require()
+    from alltrades.files import write_text
+
+    content = dict(content)
     figures = {name: figure.to_json() for name, figure in content.pop("figures").items()}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    html = environment.get_template("page.html").render(
+    html = environment.get_template(template).render(
         **content, css=(HERE / "page.css").read_text(encoding="utf-8"), js=(HERE / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs() if figures else "", figure_json=_script_json(figures))
-    path = Path(out) if out is not None else Path(run_folder) / "report.html"
     try:
         write_text(path, html)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a file that can be written; choose another with --out") from error
     return path
+
+
+def _require() -> tuple[Any, Any]:
+    """(jinja2, plotly's source as text); UserError where the extra is missing."""
+    try:
+        import jinja2
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UserError(f'the report needs plotly and jinja2, found no {error.name}; pip install "alltrades[report]"') from error
+    return jinja2, get_plotlyjs
 
 
 def page_content(run: Any) -> dict[str, Any]:
