@@ -96,6 +96,19 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default=None, help="HTML file; default RUN/report.html")
 
 
+def _pareto(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="finished run folder")
+    parser.add_argument("--fronts", nargs="+", default=["linear"], metavar="KIND",
+                        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that takes them")
+    parser.add_argument("--divisions", type=int, default=8, help="preferences are the multiples of 1/DIVISIONS that sum to 1")
+    parser.add_argument("--preferences", nargs="+", default=[], metavar="A,B,..",
+                        help="preferences in place of those, one number per environment of the run")
+    parser.add_argument("--row", default="generalist", help="generalist of the run whose settings and weights are used")
+    parser.add_argument("--labeled-only", nargs="*", default=["last"], metavar="KIND",
+                        help="labeled-only fronts: last, holdout, or none")
+    parser.add_argument("--episodes", type=int, default=None, help="evaluation episodes; default those of the run")
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
@@ -174,6 +187,8 @@ COMMANDS = [
     Command("compare", "paired difference of two evaluations, or of two rows over several runs",
             "compare generalist.json specialists.json", _compare, settings=False),
     Command("report", "one self-contained HTML page for a run", "report runs/quickstart", _report, settings=False),
+    Command("pareto", "the Pareto front between the environments of a run", "pareto runs/quickstart --divisions 2", _pareto,
+            settings=False),
     Command("export", "one ONNX graph with normaliser and sampling loop", "export runs/quickstart/policies/generalist",
             _export, settings=False),
     Command("serve", "policy server (websocket)", "serve runs/quickstart/policies/generalist --port 8000", _serve,

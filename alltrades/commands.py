@@ -259,6 +259,24 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
+def pareto(args: argparse.Namespace) -> int:
+    """Pareto fronts of a finished run."""
+    from alltrades.pareto import ParetoSettings
+    from alltrades.studies.pareto import of_run
+
+    words = [f"--{name}=[{','.join(values)}]" for name, values in (("fronts", args.fronts), ("labeled_only", args.labeled_only))]
+    words += [f"--divisions={args.divisions}", f"--row={args.row}"]
+    words.append(f"--preferences=[{','.join(f'[{p}]' for p in args.preferences)}]")
+    settings, _ = load_settings(ParetoSettings, overrides=words)
+    folder = Path(args.run)
+    result = of_run(folder, settings, args.episodes)
+    written = result.write(folder / "pareto", "front")
+    result.show()
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
 def export(args: argparse.Namespace) -> int:
     """ONNX."""
     from alltrades.policies.export import export_onnx

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
+from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, policy_digest, policy_digests
@@ -114,15 +115,28 @@ class Pipeline:
 
         self.stage("demos", key, [self.demos_path], body, len(self.specs), "env")
 
-    def train_labeled_only(self, name: str = "labeled_only") -> None:
-        """The baseline after all its steps, or as "labeled_only_holdout" after those that held-out demonstrations prefer."""
+    def train_labeled_only(self, name: str = "labeled_only", preference: Mapping[str, float] | None = None,
+                           objective: ObjectiveSettings | None = None) -> None:
+        """The baseline after all its steps, or, where its name ends so, after those that held-out demonstrations prefer.
+
+        `objective` and `preference` are linear and uniform unless given; excess losses are those over the scratch specialists.
+        """
         s = self.s
         seed = stages.stage_seed(s.seed, "labeled_only")
-        selection = "holdout" if name == HOLDOUT else "last"
-        self.stage(name, self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}, [self.policy_path(name)],
-                   lambda p: stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name),
-                                                       seed, selection, self.log(name), p.update),
-                   s.labeled_only.steps * (2 if name == HOLDOUT else 1), "step")
+        holdout = name.endswith(HOLDOUT)
+        key = self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}
+        if objective is not None:
+            key |= {"preference": dict(preference or {}), "objective": objective.model_dump(mode="json"),
+                    "reference": policy_digests(self.teacher_path("scratch")) if objective.excess else None}
+
+        def body(progress: Progress) -> None:
+            excess = objective is not None and objective.excess
+            reference = stages.load_policies(self.teacher_path("scratch"), self.specs, s.device) if excess else None
+            stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name), seed,
+                                      "holdout" if holdout else "last", self.log(name), progress.update,
+                                      preference=preference, objective=objective, reference=reference)
+
+        self.stage(name, key, [self.policy_path(name)], body, s.labeled_only.steps * (2 if holdout else 1), "step")
 
     def train_specialists(self, kind: str) -> None:
         """All specialists of a kind in one stage: those of equal shape are trained together."""
@@ -175,10 +189,10 @@ class Pipeline:
         return self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
 
     def train_generalist(self, row: str, settings: DistillSettings, name: str, visits: tuple[Visit, ...] = (),
-                         initial: Path | None = None) -> None:
+                         initial: Path | None = None, seed_of: str | None = None) -> None:
         """Stage 2 of the generalist of `row` into the artifact `name`, in a round with what was visited since.
 
-        `initial`: artifact to go on from, in place of `settings.init`.
+        `initial`: artifact to go on from, in place of `settings.init`; `seed_of`: artifact whose seed is used, in place of its own.
         """
         s = self.s
         stores, stage = self.teacher_stores(settings), f"distill/{name}"
@@ -194,8 +208,8 @@ class Pipeline:
                 k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
             found = [(EpisodeStore.open(v.path).steps(self.ids), v.teacher_of_environment) for v in visits]
             stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers, initial, self.policy_path(name),
-                           self.work(stage), stages.stage_seed(s.seed, stage), found, train_settings, self.log(stage),
-                           progress.update)
+                           self.work(stage), stages.stage_seed(s.seed, f"distill/{seed_of or name}"), found, train_settings,
+                           self.log(stage), progress.update)
 
         key = self.stage2_key(stores) | {
             "distill": settings.model_dump(mode="json", exclude={"rounds"}), "train": train_settings.model_dump(mode="json"),
@@ -206,16 +220,17 @@ class Pipeline:
                     "visits": [EpisodeStore.open(v.path).digest() for v in visits]}
         self.stage(stage, key, [self.policy_path(name)], train, train_settings.steps, "step")
 
-    def evaluate(self, row: str) -> Evaluation:
+    def evaluate(self, row: str, path: Path | None = None, preference: Mapping[str, float] | None = None) -> Evaluation:
+        """Success of a row on the common starts; `path` and `preference`: of its policies, where they are not the row's own."""
         s = self.s
+        path, preference = path or self.policy_path(row), dict(preference or s.evaluation.preference)
         out = self.dir.path / "evaluation" / f"{row}.json"
-        key = {"policies": policy_digests(self.policy_path(row)), "episodes": s.evaluation.episodes,
-               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "preference": s.evaluation.preference}
+        key = {"policies": policy_digests(path), "episodes": s.evaluation.episodes,
+               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "preference": preference}
 
         def body(progress: Progress) -> None:
-            policies = stages.load_policies(self.policy_path(row), self.specs, s.device)
-            stages.prefer(policies, s.evaluation.preference)
-            used = _training(self.policy_path(row)).get("used_success_signal", False)
+            policies = stages.prefer(stages.load_policies(path, self.specs, s.device), preference)
+            used = _training(path).get("used_success_signal", False)
             result = stages.evaluate_row(row, policies, self.specs, s, used, self.crew, lambda done, total: progress.update(done))
             self.dir.write_json(f"evaluation/{row}.json", result.to_json())
 

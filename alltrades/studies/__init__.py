@@ -13,6 +13,7 @@ from alltrades.data.errors import UserError, nearest
 from alltrades.recipes import read_recipe
 
 STUDIES = {
+    "pareto": "alltrades.studies.pareto",
     "random_features": "alltrades.studies.random_features",
 }
 

@@ -1,0 +1,53 @@
+"""Runs of one recipe with several training seeds, the Pareto fronts of each, and what they say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from alltrades.config import load_settings
+from alltrades.data.errors import UserError
+from alltrades.pareto import Measured, ParetoSettings, measure_fronts
+from alltrades.settings import RunSettings
+from alltrades.studies.front import summarise
+from alltrades.studies.result import StudyResult
+
+
+class Settings(RunSettings):
+    """A run's settings, its training seeds and the fronts."""
+
+    study: Literal["pareto"] = "pareto"
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="training seeds, in place of `seed`")
+    pareto: ParetoSettings = ParetoSettings()
+
+
+def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
+    """Runs in folder/seed-N, then their fronts; whatever is finished there is kept."""
+    from alltrades.pipeline import run as run_pipeline
+
+    plain = {k: getattr(settings, k) for k in RunSettings.model_fields}
+    measured: list[Measured] = []
+    environments: list[str] = []
+    for seed in settings.seeds:
+        own = RunSettings.model_validate(plain | {"seed": seed})
+        place = folder / f"seed-{seed}"
+        run_pipeline(own, place, origins)
+        environments, found = measure_fronts(own, place, settings.pareto)
+        measured.append(found)
+    return summarise(environments, settings.pareto.vectors(environments), measured, settings.seeds,
+                     {"pareto": settings.pareto.model_dump(mode="json")})
+
+
+def of_run(folder: Path, pareto: ParetoSettings, episodes: int | None) -> StudyResult:
+    """The fronts of one finished run folder; `episodes` in place of the run's evaluation episodes."""
+    path = folder / "settings.yaml"
+    if not path.exists():
+        raise UserError(f"{folder} holds no run; expected a folder that `alltrades run` wrote")
+    settings, _ = load_settings(RunSettings, defaults_file=path)
+    if episodes is not None:
+        settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"episodes": episodes})})
+    environments, found = measure_fronts(settings, folder, pareto)
+    return summarise(environments, pareto.vectors(environments), [found], [settings.seed],
+                     {"pareto": pareto.model_dump(mode="json")})
