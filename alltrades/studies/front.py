@@ -164,7 +164,8 @@ def _findings(gaps: Table, differences: Sequence[dict[str, Any]]) -> list[str]:
         above, better = sum(r[4] > 0 for r in mine), sum(r[7] == "BETTER" for r in mine)
         worse, every = sum(r[7] == "WORSE" for r in mine), sum(r[8] == "yes" for r in mine)
         line = (f"{front}, {measure}: weighed by lambda the generalist is above {against} at {above} of {len(mine)} preferences "
-                f"({better} with an interval that excludes 0, {worse} below), and at least as good in every environment at {every}.")
+                f"({better} with an interval that excludes 0, {worse} below with one), and at least as good in every environment "
+                f"at {every}.")
         for d in differences:
             if (d["front"], d["against"], d["measure"]) == (front, against, measure):
                 line += (f" Hypervolume difference {d['difference']:+.3g} [{d['interval'][0]:+.3g}, {d['interval'][1]:+.3g}].")

@@ -22,8 +22,9 @@ def test_every_packaged_recipe_loads_in_both_forms(recipe, small):
 
 
 def test_pareto_study_is_one_command_and_continues(tmp_path, capsys):
-    command = ["run", "experiments/pareto", "--small", "--out", str(tmp_path), "--seeds", "[0, 1]", "--tracking.wandb", "disabled",
-               "--rollout.workers", "0", "--pareto.fronts", "[linear]", "--pareto.divisions", "1", "--evaluation.episodes", "4"]
+    command = ["run", "experiments/pareto", "--small", "--out", str(tmp_path), "--seeds", "[0, 1]",
+               "--tracking.wandb", "disabled", "--rollout.workers", "0", "--pareto.fronts", "[linear]",
+               "--pareto.divisions", "1", "--evaluation.episodes", "4"]
     assert cli.main(command) == 0
     assert "Hypervolume difference" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
