@@ -96,7 +96,7 @@ class _Front(Pipeline):
         pipeline = self if policy.preference_input == takes else self.with_settings(
             policy=policy.model_copy(update={"preference_input": takes}))
         preferences = [dict(zip(self.ids, map(float, vector))) for vector in pareto.vectors(self.ids)]
-        places = [f"pareto/{front}/{i:02d}/{method}" for i in range(len(preferences))]
+        places = [f"pareto/{front}/{'_'.join(f'{v:.4g}' for v in p.values())}/{method}" for p in preferences]
         if not takes:
             for place, preference in zip(places, preferences):
                 pipeline.trained(front, method, pareto, place, preference)
@@ -114,6 +114,10 @@ def measure_fronts(settings: RunSettings, folder: Path, pareto: ParetoSettings) 
     """
     if pareto.row not in settings.distillations():
         raise UserError(f"the run has no generalist '{pareto.row}'; expected one of {', '.join(settings.distillations())}")
+    noise = max(settings.distillations()[pareto.row].train.observation_noise, settings.labeled_only.observation_noise)
+    if noise > 0 and any(pareto.objective(f).excess for f in pareto.fronts):
+        raise UserError(f"the run trains with observation_noise = {noise}, and excess losses compare with teachers at the "
+                        "observation itself; expected fronts linear or conditioned")
     with RunDir(folder, seed=settings.seed) as rundir:
         pipeline = _Front(settings, rundir, Tracker(folder, "disabled"))
         pareto.vectors(pipeline.ids)

@@ -87,7 +87,7 @@ def _points(fronts: Sequence[Front], environments: Sequence[str], preferences: n
     """One line per front, method and preference; "dominated" compares with the points of the same front and method."""
     columns = ["front", "method", *(f"lambda {e}" for e in environments)]
     for e in environments:
-        columns += [f"success {e}", "low", "high", f"return {e}"]
+        columns += [f"success {e}", f"low {e}", f"high {e}", f"return {e}"]
     rows = []
     for front in fronts:
         success, returns, below = front.points("success"), front.points("return"), dominated(front.points("success"))

@@ -167,9 +167,9 @@ def summarise(s: Settings, rows: list[dict[str, Any]]) -> StudyResult:
         for vary in ("d_G", "d_H"):
             found = elasticity(every(method, axis, vary), s.target)
             facts[f"{method} {axis} {vary}"] = found
-            low, high = found["interval"] if found else (None, None)
-            lines.append([method, axis, vary, found["value"] if found else None, low, high,
-                          "  ".join(f"{d}: {v:.0f}" for d, v in found["needed"].items()) if found else "not reached"])
+            cells = [round(v, 4) for v in (found["value"], *found["interval"])] if found else [None] * 3
+            needed = ", ".join(f"{d}: {v:.0f}" for d, v in found["needed"].items()) if found else "not reached"
+            lines.append([method, axis, vary, *cells, needed])
     slopes = []
     for method in ("specialists", "labeled", "score"):  # drawn chunks are at the floor that their N leaves
         value, (low, high) = slope(every(method, "n", "d_G")[s.generalist[0]], last=3)

@@ -19,8 +19,8 @@ from alltrades.studies.front import summarise
 QUICK = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
          "--environments", "[planar-conflict]", "--policy.embedding", "0", "--generalists", "{}",
          "--distill.weights.kind", "none", "--evaluation.rows", "[labeled_only, generalist]", "--optional_environments", "[]",
-         "--labeled_only.steps", "20", "--specialist.train.steps", "20", "--distill.train.steps", "20", "--distill.label_steps", "2",
-         "--distill.rollouts", "2", "--evaluation.episodes", "3"]
+         "--labeled_only.steps", "20", "--specialist.train.steps", "20", "--distill.train.steps", "20",
+         "--distill.label_steps", "2", "--distill.rollouts", "2", "--evaluation.episodes", "3"]
 
 
 def settings(*more: str) -> RunSettings:
@@ -56,9 +56,9 @@ def test_front_has_a_point_for_every_preference_and_method(front):
 def test_uniform_preference_of_the_linear_front_is_the_runs_own_generalist(finished, front):
     """Demonstrations, specialists, rollouts, weights and seeds are those of the run: so are the bits."""
     place = finished / "policies" / "pareto" / "linear"
-    assert digest(place / "01" / "generalist") == digest(finished / "policies" / "generalist")
-    assert digest(place / "01" / "labeled_only") == digest(finished / "policies" / "labeled_only")
-    assert len({digest(place / f"{i:02d}" / m) for i in range(3) for m in ("generalist", "labeled_only")}) == 6
+    for method in ("generalist", "labeled_only"):
+        assert digest(place / "0.5_0.5" / method) == digest(finished / "policies" / method)
+        assert len({digest(place / at / method) for at in ("0_1", "0.5_0.5", "1_0")}) == 3
 
 
 def test_conditioned_front_is_one_network_asked_for_every_preference(finished, front):
@@ -77,6 +77,15 @@ def test_front_again_trains_nothing_and_the_run_is_still_done(finished, front, c
     run(settings(), finished)
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*.safetensors")} == before
     assert (finished / "pareto" / "front.json").read_bytes() == written
+
+
+def test_preferences_that_two_fronts_share_are_trained_once(finished, front):
+    place = finished / "policies" / "pareto" / "linear"
+    before = {p: p.stat().st_mtime_ns for p in place.rglob("*.safetensors")}
+    assert cli.main(["pareto", str(finished), "--preferences", "1,1", "1,3"]) == 0
+    after = {p: p.stat().st_mtime_ns for p in place.rglob("*.safetensors")}
+    assert {p: after[p] for p in before} == before and len(after) == len(before) + 2
+    assert cli.main(front[0]) == 0
 
 
 def test_front_page_and_table_are_written(finished, front):
