@@ -192,7 +192,7 @@ class Pipeline:
                          initial: Path | None = None, seed_of: str | None = None) -> None:
         """Stage 2 of the generalist of `row` into the artifact `name`, in a round with what was visited since.
 
-        `initial`: artifact to go on from, in place of `settings.init`; `seed_of`: artifact whose seed is used, in place of its own.
+        `initial`: artifact to go on from, in place of `settings.init`; `seed_of`: artifact whose seed is used for its own.
         """
         s = self.s
         stores, stage = self.teacher_stores(settings), f"distill/{name}"

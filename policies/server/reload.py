@@ -14,7 +14,8 @@ def load_successor(folder: Path, current: Any, device: str) -> Any:
     """Read the artifact that shall replace `current`; raises UserError where clients could not go on with it.
 
     It must be complete (the digest in policy.json is that of the weights), and what clients were told on connecting
-    must hold: environments in the same order with equal sizes, bounds and rates, history and chunk.
+    must hold: environments in the same order with equal sizes, bounds and rates, history and chunk. The preference that
+    `current` acts by is kept.
     """
     policy = load_policy(folder, device)
     promised = json.loads((folder / "policy.json").read_text()).get("digest")
@@ -32,7 +33,7 @@ def load_successor(folder: Path, current: Any, device: str) -> Any:
         what = f"'{changed[0]}' is missing or changed" if changed else "they are in another order"
         raise UserError(f"{folder}: environments differ from those being served ({what}); expected the same; "
                         "start the server again")
-    return policy
+    return policy.set_preference(current.chosen_preference())
 
 
 def stamp(folder: Path) -> tuple[int, int] | None:

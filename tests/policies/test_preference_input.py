@@ -64,6 +64,14 @@ def test_preference_is_refused_where_none_is_taken(policy):
     assert make_policy(INFOS[:1], TAKES).chosen_preference() is None  # one environment leaves nothing to prefer
 
 
+def test_server_keeps_the_chosen_preference_when_it_loads_the_artifact_again(policy, tmp_path):
+    from alltrades.policies.server.reload import load_successor
+
+    policy.set_preference(None).save(tmp_path)
+    served = load_policy(tmp_path).set_preference({"a": 1})
+    assert load_successor(tmp_path, served, "cpu").digest() == served.digest() != policy.digest()
+
+
 def test_training_with_drawn_preferences_resumes_to_the_same_bits(tmp_path):
     steps, settings = conflict(), TRAIN.model_copy(update={"steps": 30, "batch": 16, "checkpoint_every": 10})
 
