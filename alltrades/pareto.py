@@ -123,7 +123,7 @@ def measure_fronts(settings: RunSettings, folder: Path, pareto: ParetoSettings) 
         pareto.vectors(pipeline.ids)
         needed = [f"weigh/{pareto.row}", *(f"rollouts/{k}" for k in settings.distillations()[pareto.row].teachers)]
         if any(pareto.objective(f).excess for f in pareto.fronts) and pareto.labeled_only:
-            needed += [f"specialist/scratch/{_slug(i)}" for i in pipeline.ids]
+            needed.append("specialists/scratch")
         for stage in needed:
             if stage not in rundir.manifest.stages:
                 raise UserError(f"{folder}: the run has not finished its stage {stage}; end it with `alltrades run` first")
