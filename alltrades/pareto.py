@@ -131,9 +131,3 @@ def measure_fronts(settings: RunSettings, folder: Path, pareto: ParetoSettings) 
         with pipeline.crew:
             return pipeline.ids, {(front, method): pipeline.measure(pareto, front, method)
                                   for front in pareto.fronts for method in methods}
-
-
-def _slug(env_id: str) -> str:
-    from alltrades.stages import slug
-
-    return slug(env_id)
