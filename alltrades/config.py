@@ -29,7 +29,7 @@ from alltrades.schema import (
     takes,
 )
 
-__all__ = ["describe", "dump_yaml", "find_recipe", "load_settings", "packaged_recipes", "parse_overrides"]
+__all__ = ["describe", "dump_yaml", "find_recipe", "invalid", "load_settings", "packaged_recipes", "parse_overrides"]
 
 M = TypeVar("M", bound=BaseModel)
 COMMAND_LINE = "command line"
@@ -72,7 +72,12 @@ def load_settings(model: type[M], *, defaults_file: Path | str | None = None, sm
     try:
         return model.model_validate(values), origins
     except ValidationError as error:
-        raise UserError(_translate(model, error, origins)) from error
+        raise invalid(model, error, origins) from error
+
+
+def invalid(model: type[BaseModel], error: ValidationError, origins: Mapping[str, str]) -> UserError:
+    """The first thing that a model refuses, as one line that names the setting, its value and where that came from."""
+    return UserError(_translate(model, error, origins))
 
 
 # ---- command line ------------------------------------------------------------------------------------------------

@@ -83,6 +83,14 @@ def tree_digest(folder: Path, names: Iterable[str] | None = None) -> str:
     return digest.hexdigest()
 
 
+def copy(source: Path, target: Path, names: Iterable[str] | None = None) -> None:
+    """Copy a file, or the files below a folder, or those in `names` only; OSError where one is missing."""
+    for name in list_files(source) if names is None else names:
+        to = target / name if name else target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name if name else source, to)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

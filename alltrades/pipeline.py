@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ class Pipeline:
                                        lambda done, total: progress.update(done))
                 self.dir.write_json("experts.json", rates)
 
-        self.stage("demos", key, [self.demos_path], body, len(self.specs), "env")
+        outputs = [self.demos_path] if s.demos.path is not None else [self.demos_path, self.dir.path / "experts.json"]
+        self.stage("demos", key, outputs, body, len(self.specs), "env")
 
     def train_labeled_only(self, name: str = "labeled_only", preference: Mapping[str, float] | None = None,
                            objective: ObjectiveSettings | None = None) -> None:
@@ -301,16 +302,18 @@ class Pipeline:
         return advice
 
 
-def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None) -> RunResult:
+def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None,
+        relatives: Sequence[Path] = ()) -> RunResult:
     """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
 
-    Stages whose settings or inputs changed run again, and replace what they had written. Raises UserError when the folder
-    holds a run of another seed, or is in use.
+    Stages whose settings or inputs changed run again, and replace what they had written; those that another run in
+    `relatives` finished with the same inputs are copied from there. Raises UserError when the folder holds a run of another
+    seed, or is in use.
     """
     from alltrades.config import dump_yaml
 
     path = Path(folder) if folder is not None else Path("runs") / settings.name
-    with RunDir(path, seed=settings.seed) as rundir:
+    with RunDir(path, settings.seed, relatives) as rundir:
         rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
         tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
                           project=settings.tracking.project)

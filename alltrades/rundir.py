@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from alltrades.data.errors import UserError
-from alltrades.files import file_digest, jsonable, list_files, remove, to_json, tree_digest, write_json, write_text
+from alltrades.files import copy, file_digest, jsonable, list_files, remove, to_json, tree_digest, write_json, write_text
 
 __all__ = ["Manifest", "RunDir", "file_digest", "jsonable", "to_json", "tree_digest", "write_json", "write_text"]
 
@@ -56,14 +56,15 @@ class RunDir:
     Args:
         path: the folder, made when it is not there.
         seed: the run's seed; None reads whatever run is there.
+        relatives: folders of other runs; a stage that one of them finished with the same inputs is copied from there.
 
     Raises:
         UserError: on entering, when another process holds the folder, when it cannot be written, or when it holds
             finished stages of another seed or of another format.
     """
 
-    def __init__(self, path: Path | str, seed: int | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, seed: int | None = None, relatives: Sequence[Path] = ()) -> None:
+        self.path, self.relatives = Path(path), tuple(Path(p) for p in relatives)
         self.manifest = Manifest(self, seed)
         self._lock: int | None = None
 
@@ -221,7 +222,8 @@ class Manifest:
             if self.stages.pop(name, None) is not None:
                 write_json(self.path, self.data)
         start = time.monotonic()
-        run()
+        if not self._take_over(name, digest, paths, work):
+            run()
         missing = [p for p in paths if not (self._dir.path / p).exists()]
         if missing:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
@@ -233,6 +235,33 @@ class Manifest:
         write_json(self.path, self.data)
         self._clean(work)
         return True
+
+    def _take_over(self, name: str, digest: str, paths: Sequence[str], work: Path) -> bool:
+        """Copy the outputs of a relative's stage of this name and key, where they are as it left them.
+
+        They are copied aside and renamed, so that a kill leaves no output in part.
+        """
+        for relative in self._dir.relatives:
+            record = _read_json(relative / "manifest.json").get("stages", {}).get(name, {})
+            if record.get("key") != digest or set(record["outputs"]) != set(paths):
+                continue
+            listing = _read_json(relative / "work" / slug(name) / "outputs.json")
+            try:
+                for i, path in enumerate(paths):
+                    copied = work / f"copy-{i}"
+                    remove(copied)
+                    copy(relative / path, copied, listing.get(path))
+                    if tree_digest(copied, listing.get(path)) != record["outputs"][path]:
+                        raise OSError(f"{relative / path} was changed")
+            except OSError:
+                continue
+            for i, path in enumerate(paths):
+                target = self._dir.path / path
+                remove(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (work / f"copy-{i}").rename(target)
+            return True
+        return False
 
     def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
         """Remove what a stage with another key left. Killed in the middle, it is begun again by the next call."""

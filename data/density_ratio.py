@@ -7,11 +7,12 @@ w = 1 / (alpha + (1 - alpha) exp(-logit)), which cannot overflow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from alltrades.data.estimators import ESTIMATORS
+from alltrades.data.estimators import BY_DISTANCE, ESTIMATORS
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,28 @@ def cross_fit(demo: np.ndarray, demo_episode: np.ndarray, demo_mass: np.ndarray,
         estimator, alpha: see `estimators.py`.
         max_pca: most principal components kept (fewer where they hold 99 % of the variance).
     """
+    from threadpoolctl import threadpool_limits
+
     keep, center, whiten = _pca(np.concatenate([demo, rollout]), np.concatenate([demo_mass, rollout_mass]), max_pca)
-    z = [((x - center) @ keep) * whiten for x in (demo, rollout)]
+    scale = np.ones_like(whiten) if estimator in BY_DISTANCE else whiten
+    z = [((x - center) @ keep) * scale for x in (demo, rollout)]
     fold_of = [_folds(e, folds, rng) for e in (demo_episode, rollout_episode)]
     logits = [np.zeros(len(demo)), np.zeros(len(rollout))]
     for fold in range(folds):
         train = [f != fold for f in fold_of]
         inside = [[side[t] for side, t in zip(part, train)] for part in (z, (demo_mass, rollout_mass), fold_of)]
-        model = ESTIMATORS[estimator](inside[0], inside[1], inside[2], alpha, rng)
-        for side in (0, 1):
-            logits[side][~train[side]] = model(z[side][~train[side]])
-    auc = weighted_auc(logits[0], logits[1], demo_mass, rollout_mass)
-    return Scores(logits[0], logits[1], auc, _auc_interval(logits, (demo_episode, rollout_episode),
-                                                           (demo_mass, rollout_mass), rng, boot))
+        with threadpool_limits(1):  # matrices so small that a second thread costs more than it brings
+            model = ESTIMATORS[estimator](inside[0], inside[1], inside[2], alpha, rng)
+            for side in (0, 1):
+                logits[side][~train[side]] = model(z[side][~train[side]])
+    return scored(logits, (demo_episode, rollout_episode), (demo_mass, rollout_mass), rng, boot)
+
+
+def scored(logits: Sequence[np.ndarray], episodes: Sequence[np.ndarray], mass: Sequence[np.ndarray],
+           rng: np.random.Generator, boot: int = 200) -> Scores:
+    """Logits of demonstrations (N,) and rollouts (M,) with their AUC and its interval over episodes."""
+    auc = weighted_auc(logits[0], logits[1], mass[0], mass[1])
+    return Scores(logits[0], logits[1], auc, _auc_interval(logits, episodes, mass, rng, boot))
 
 
 def _pca(x: np.ndarray, mass: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,7 +93,7 @@ def _folds(episode: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndar
     return (rng.permutation(len(ids)) % folds)[inverse]
 
 
-def _auc_interval(logits: list[np.ndarray], episodes: tuple[np.ndarray, np.ndarray], mass: tuple[np.ndarray, np.ndarray],
+def _auc_interval(logits: Sequence[np.ndarray], episodes: Sequence[np.ndarray], mass: Sequence[np.ndarray],
                   rng: np.random.Generator, boot: int) -> tuple[float, float]:
     """95 % interval of the AUC under resampling of episodes within each class."""
     inverse = [np.unique(e, return_inverse=True)[1] for e in episodes]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from alltrades.data.density_ratio import cross_fit, relative_ratio, separating_feature
+from alltrades.data.density_ratio import Scores, cross_fit, relative_ratio, separating_feature
 from alltrades.data.steps import Steps
 
 Kind = Literal["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"]
@@ -38,6 +38,7 @@ class WeightSettings(BaseModel):
     alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states; the ratio is bounded by 1/alpha")
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(0.3, ge=0, le=1, description="smallest effective share of episodes before weights are flattened")
+    auc_min: float = Field(0.5, ge=0, lt=1, description="weights are off unless the held-out AUC's interval lies above this")
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
     max_pca: int = Field(8, ge=1, description="principal components the classifier sees")
     folds: int = Field(5, ge=2, description="folds over episodes")
@@ -171,33 +172,40 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
     if result.nuisance is not None:
         result.warnings.append(f"observation[{result.nuisance}] alone tells demonstrations from rollouts (a nuisance column?)")
     raw = [np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)]
-    if scores.auc_interval[0] > SEPARABLE:
-        result.warnings.append(f"demonstrations and rollouts hardly overlap (AUC {scores.auc:.2f}): weights off")
-        result.ess = 1.0
+    result.tau, result.ess, reason = flattening(scores, raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows], settings)
+    if reason is not None:
+        result.warnings.append(f"{reason}: weights off")
         return result
-    result.tau, result.ess = _guard(raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows], settings.ess_min)
     powered = [w**result.tau for w in raw]
     mean = alpha * float(demo_base[d_rows] @ powered[0]) + (1 - alpha) * float(rollout_base[r_rows] @ powered[1])
     result.demo_weight[d_rows], result.rollout_weight[r_rows] = powered[0] / mean, powered[1] / mean
     result.demo_mass = min(settings.demo_cap, alpha * float(demo_base[d_rows] @ powered[0]) / mean)
     result.max_weight = float(max(w.max() for w in powered) / mean)
-    result.active = result.tau > 0
-    if not result.active:
-        result.warnings.append(f"fewer than {settings.ess_min:.0%} of the rollouts would count: weights off")
+    result.active = True
     result.moment_balance = _balance(x, y, demo_base[d_rows], rollout_base[r_rows], powered, alpha)
     return result
 
 
-def _guard(w: np.ndarray, mass: np.ndarray, episode: np.ndarray, least: float) -> tuple[float, float]:
-    """Largest tau whose w**tau keeps the episode-level ESS / n at `least`, and that ESS / n."""
+def flattening(scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndarray,
+               settings: WeightSettings) -> tuple[float, float, str | None]:
+    """The guard: exponent tau of the rollouts' weights w (M,), the ESS / n that is left, and why tau is 0 where it is.
+
+    tau is the largest of TAUS whose w**tau keeps the episode-level ESS / n at `ess_min`. It is 0 where the held-out AUC says
+    that the weights are noise (interval not above `auc_min`) or that there is no common support (interval above 0.95).
+    """
+    low, high = scores.auc_interval
+    if low > SEPARABLE:
+        return 0.0, 1.0, f"demonstrations and rollouts hardly overlap (AUC {scores.auc:.2f})"
+    if low <= settings.auc_min:
+        return 0.0, 1.0, f"no shift that held-out episodes confirm (AUC {scores.auc:.2f} [{low:.2f}, {high:.2f}])"
     ids, inverse = np.unique(episode, return_inverse=True)
     total = np.bincount(inverse, mass)
-    for tau in TAUS:
+    for tau in TAUS[:-1]:
         means = np.bincount(inverse, mass * w**tau) / total  # mean weight of each episode
         ess = float(means.sum() ** 2 / (means @ means) / len(ids))
-        if ess >= least:
-            return tau, ess
-    return 0.0, 1.0
+        if ess >= settings.ess_min:
+            return tau, ess, None
+    return 0.0, 1.0, f"fewer than {settings.ess_min:.0%} of the rollouts would count"
 
 
 def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,10 @@ from alltrades.data.errors import UserError, nearest
 from alltrades.recipes import read_recipe
 
 STUDIES = {
+    "estimators": "alltrades.studies.estimators",
     "pareto": "alltrades.studies.pareto",
     "random_features": "alltrades.studies.random_features",
+    "sweep": "alltrades.studies.sweep",
 }
 
 

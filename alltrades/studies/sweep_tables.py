@@ -1,0 +1,147 @@
+"""What the runs of a sweep say together: success of every row by setting, differences, where weights were active, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alltrades.data.weights import WeightResult
+from alltrades.envs.evaluation import Evaluation, paired_over_seeds
+from alltrades.envs.statistics import bootstrap_mean
+from alltrades.schema import show
+from alltrades.studies.plots import Point, intervals_plot
+from alltrades.studies.result import StudyResult, Table
+
+if TYPE_CHECKING:
+    from alltrades.studies.sweep import Settings
+
+BOOT = 4000
+
+
+@dataclass
+class Cell:
+    """One combination of settings with the evaluations of its training seeds, and what is known of the weights."""
+
+    values: dict[str, Any]
+    seeds: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+    active: dict[str, list[int]] = field(default_factory=dict)  # per row and seed, environments whose weights were active
+
+    def add(self, seed: int, evaluations: dict[str, Evaluation], folder: Path) -> None:
+        """A finished run in `folder`."""
+        self.seeds[seed] = evaluations
+        for row in evaluations:
+            found = [WeightResult.load(p.parent) for p in sorted((folder / "weights" / row).glob("*/weights.json"))]
+            if found:
+                self.active.setdefault(row, []).append(sum(w.active for w in found))
+
+    @property
+    def rows(self) -> list[str]:
+        return list(next(iter(self.seeds.values())))
+
+    @property
+    def environments(self) -> list[str]:
+        return [r.environment for r in next(iter(next(iter(self.seeds.values())).values())).rows]
+
+    def label(self, key: str) -> Any:
+        """A value as a number or short text; environments by how many they are."""
+        value = self.values[key]
+        if key == "environments":
+            return len(self.environments)
+        return value if isinstance(value, int | float | str) else show(value, 60)
+
+    def success(self, row: str, environments: list[str]) -> tuple[float, tuple[float, float], list[float]]:
+        """Mean over environments and seeds, its interval (over starts, each the mean over seeds), and every seed's mean."""
+        each = []
+        for evaluations in self.seeds.values():
+            found = {r.environment: r.success().astype(float) for r in evaluations[row].rows}
+            each.append([found[name] for name in environments])
+        mean, interval = bootstrap_mean([np.mean(same, axis=0) for same in zip(*each)], BOOT)
+        return mean, interval, [float(np.mean([v.mean() for v in own])) for own in each]
+
+
+def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
+    """Tables and plots of a sweep."""
+    keys = list(s.sweep)
+    common = [e for e in cells[0].environments if all(e in c.environments for c in cells)]
+    tables = [_success_table(s, cells, keys, lambda c: c.environments, "success", "Success, mean over environments and seeds")]
+    if common and any(len(c.environments) > len(common) for c in cells):
+        tables.append(_success_table(s, cells, keys, lambda c: common, "success_common",
+                                     f"Success in the environments that every run has: {', '.join(common)}"))
+    tables += [_difference_table(s, cells, keys), _environment_table(cells, keys)]
+    return StudyResult(s.title or s.name, f"{len(cells)} settings, training seeds {', '.join(map(str, s.seeds))}, "
+                       f"{s.evaluation.episodes} episodes per environment and row; 95 % bootstrap intervals over starts (each "
+                       "start averaged over seeds).", _findings(cells, keys), tables, _figures(cells, keys, common),
+                       {"sweep": s.sweep, "seeds": list(s.seeds)})
+
+
+def _success_table(s: Settings, cells: list[Cell], keys: list[str], environments: Any, name: str, caption: str) -> Table:
+    columns = (*keys, "row", "success", "low", "high", *(f"seed {x}" for x in s.seeds), "environments", "weights active in")
+    lines = []
+    for cell in cells:
+        for row in cell.rows:
+            mean, (low, high), each = cell.success(row, environments(cell))
+            active = cell.active.get(row)
+            lines.append([*(cell.label(k) for k in keys), row, mean, low, high, *each, len(environments(cell)),
+                          None if active is None else " ".join(map(str, active))])
+    return Table(name, columns, lines, caption)
+
+
+def _difference_table(s: Settings, cells: list[Cell], keys: list[str]) -> Table:
+    """Paired differences that the recipe asks for, within every cell."""
+    lines = []
+    for cell in cells:
+        for a, b in s.evaluation.compare or [("generalist", row) for row in cell.rows if row != "generalist"]:
+            if a not in cell.rows or b not in cell.rows:
+                continue
+            found = paired_over_seeds([(e[a], e[b]) for e in cell.seeds.values()], n_boot=BOOT)
+            lines.append([*(cell.label(k) for k in keys), f"{a} - {b}", found.mean, *found.interval, found.verdict, *found.seeds])
+    return Table("differences", (*keys, "a - b", "difference", "low", "high", "verdict", *(f"seed {x}" for x in s.seeds)), lines,
+                 "Paired differences on common starts")
+
+
+def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
+    lines = []
+    for cell in cells:
+        for seed, evaluations in cell.seeds.items():
+            lines += [[*(cell.label(k) for k in keys), row, seed, r.environment, r.n, r.successes, *r.interval]
+                      for row, evaluation in evaluations.items() for r in evaluation.rows]
+    columns = (*keys, "row", "seed", "environment", "episodes", "successes", "low", "high")
+    return Table("environments", columns, lines, shown=False)
+
+
+def _findings(cells: list[Cell], keys: list[str]) -> list[str]:
+    lines = []
+    for cell in cells:
+        best = {row: cell.success(row, cell.environments)[0] for row in cell.rows}
+        named = ", ".join(f"{k} = {cell.label(k)}" for k in keys)
+        lines.append(f"{named}: " + ", ".join(f"{row} {value:.3f}" for row, value in best.items()))
+    return lines
+
+
+def _figures(cells: list[Cell], keys: list[str], common: list[str]) -> list[tuple[str, Any]]:
+    """Success of every row against the first setting, one plot for each combination of the others."""
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(cell.label(k) for k in keys[1:]), []).append(cell)
+    out = []
+    for rest, mine in groups.items():
+        title = ", ".join(f"{k} = {v}" for k, v in zip(keys[1:], rest))
+        parts: list[tuple[str, Any]] = [("success", lambda c: c.environments)]
+        if keys[0] == "environments" and common:
+            parts.append((f"success in the {len(common)} environments that every run has", lambda c: common))
+        for what, environments in parts:
+            series: Mapping[str, list[Point]] = {row: [(c.label(keys[0]), *_flat(c.success(row, environments(c)))) for c in mine]
+                                                 for row in mine[0].rows}
+            numbers = [x for points in series.values() for x, *_ in points if isinstance(x, int | float)]
+            wide = len(numbers) > 0 and min(numbers) > 0 and max(numbers) >= 8 * min(numbers)
+            out.append((f"{what} by {keys[0]}" + (f", {title}" if title else ""),
+                        intervals_plot(f"{what} of every row by {keys[0]} {title}", series, keys[0], "success", log_x=wide)))
+    return out
+
+
+def _flat(value: tuple[float, tuple[float, float], list[float]]) -> tuple[float, float, float]:
+    return value[0], *value[1]
