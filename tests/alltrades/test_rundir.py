@@ -53,6 +53,23 @@ def test_the_manifest_records_what_was_done(tmp_path):
     assert os.uname().nodename not in text and str(Path.home()) + "/" not in text and str(tmp_path) not in text
 
 
+def test_a_stage_of_a_relative_is_copied_and_made_where_it_is_not_the_same(tmp_path):
+    first, others = Counted(tmp_path / "first" / "out" / "a.txt", "one"), []
+    with RunDir(tmp_path / "first", seed=0) as run:
+        run.manifest.stage("s", {"n": 1}, [tmp_path / "first" / "out"], first)
+    (tmp_path / "first" / "out" / "note.txt").write_text("not the stage's")
+    for name, key, expected in (("same", 1, 0), ("other", 2, 1), ("changed", 1, 1)):
+        if name == "changed":
+            first.path.write_text("two")
+        body = Counted(tmp_path / name / "out" / "a.txt", "own")
+        with RunDir(tmp_path / name, seed=5, relatives=[tmp_path / "nowhere", tmp_path / "first"]) as run:
+            assert run.manifest.stage("s", {"n": key}, [tmp_path / name / "out"], body)
+            assert not run.manifest.stage("s", {"n": key}, [tmp_path / name / "out"], body)
+        assert body.calls == expected and body.path.read_text() == ("own" if expected else "one")
+        others.append(sorted(p.name for p in (tmp_path / name / "out").iterdir()))
+    assert others == [["a.txt"]] * 3
+
+
 @pytest.mark.parametrize("damage", ["change", "remove"])
 def test_a_damaged_output_is_made_again_from_nothing(tmp_path, damage):
     out = tmp_path / "out"

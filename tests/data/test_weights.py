@@ -218,3 +218,13 @@ def test_estimate_is_a_function_of_its_seed():
     demos, rollouts, _ = gaussian_pair(60, 100)
     a, b, c = (estimate(demos, rollouts, seed=s) for s in (1, 1, 2))
     assert np.array_equal(a.rollout_weight, b.rollout_weight) and not np.array_equal(a.rollout_weight, c.rollout_weight)
+
+
+def test_weights_are_off_where_held_out_episodes_confirm_no_shift():
+    demos, rollouts, _ = gaussian_pair(12, 60, shift=0.0)
+    result = estimate(demos, rollouts, seed=1)
+    assert result.auc_interval[0] <= 0.5 and not result.active and (result.rollout_weight == 1).all()
+    assert "no shift that held-out episodes confirm" in result.warnings[0]
+    assert estimate(demos, rollouts, seed=1, auc_min=0.0).tau > 0
+    shifted, others, _ = gaussian_pair(60, 60, shift=1.5)
+    assert estimate(shifted, others).active

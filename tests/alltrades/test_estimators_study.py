@@ -1,0 +1,48 @@
+"""The study of density-ratio estimators, and the process whose ratio it knows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from alltrades import cli
+from alltrades.studies.estimators import Settings, repetition
+from alltrades.studies.linear_gaussian import LinearGaussian
+
+
+@pytest.mark.parametrize("dim, drift", [(6, 0.4), (20, 0.4), (10, 0.0)])
+def test_known_ratio_moves_expectations_from_rollouts_to_demonstrations(dim, drift):
+    rng = np.random.default_rng(dim)
+    world = LinearGaussian(dim, drift, rng)
+    demos, rollouts = world.demonstrations(4000, rng), world.rollouts(8000, rng)
+    ratio = np.exp(world.log_ratio(rollouts))
+    assert ratio.mean() == pytest.approx(1.0, abs=0.03)  # E_dh[d*/dh] = 1
+    size = world.squared_distance()
+    assert (demos**2).sum(1).mean() == pytest.approx(size, rel=0.03)
+    assert (ratio * (rollouts**2).sum(1)).mean() == pytest.approx(size, rel=0.03)
+    if drift:
+        assert (rollouts**2).sum(1).mean() > 1.5 * size
+        assert ratio.max() <= 1 / (1 - drift) + 1e-9
+    else:
+        np.testing.assert_allclose(ratio, 1.0)
+
+
+def test_true_ratio_beats_no_weights_and_a_repetition_depends_on_its_number_only():
+    settings = Settings(repetitions=2, demos=(5,), dimensions=(10,), drift=(0.4,), rollouts=60)
+    found = repetition(settings, 5, 10, 0.4, 1)
+    error = {(r["estimator"], r["guard"], r["scored"]): r["error"] for r in found}
+    assert error["true ratio", "off", "rollouts"] < 0.5 * error["none", "off", "rollouts"]
+    assert {r["guard"] for r in found if r["estimator"] == "rulsif"} == {"off", "ess", "ess+auc"}
+    assert repetition(settings, 5, 10, 0.4, 1) == found != repetition(settings, 5, 10, 0.4, 0)
+
+
+def test_the_study_is_one_command_and_continues(tmp_path):
+    command = ["run", "experiments/estimators", "--small", "--out", str(tmp_path), "--workers", "1", "--drift", "[0.4]"]
+    assert cli.main(command) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    done = sorted((tmp_path / "repetitions").iterdir())
+    done[0].unlink()
+    stamps = [p.stat().st_mtime_ns for p in done[1:]]
+    assert cli.main(command) == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == results and done[0].exists()
+    assert [p.stat().st_mtime_ns for p in done[1:]] == stamps

@@ -1,0 +1,80 @@
+"""Sweeps: a grid of settings and seeds of runs that share what does not differ between them."""
+
+import json
+
+import pytest
+
+from alltrades import cli
+from alltrades.config import load_settings
+from alltrades.data.errors import UserError
+from alltrades.studies.sweep import Settings, cell_name, cell_settings
+
+RECIPE = """
+extends: quickstart
+study: sweep
+name: trial
+environments: [planar/reach, planar/push]
+optional_environments: []
+sweep: {distill.train.steps: [10, 20]}
+seeds: [0, 1]
+generalists: {}
+labeled_only: {steps: 10}
+specialist: {train: {steps: 10}}
+distill: {rollouts: 2, label_steps: 2}
+demos: {episodes: 3}
+rollout: {workers: 0, lanes: 8}
+evaluation: {episodes: 4, rows: [labeled_only, generalist]}
+tracking: {wandb: disabled}
+report: false
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "trial.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_sweep_is_one_command_whose_runs_share_what_is_equal(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["run", str(recipe), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "distill.train.steps = 20: labeled_only" in said
+    cells = [out / f"distill.train.steps={n}" for n in (10, 20)]
+    results = json.loads((out / "results.json").read_text())
+    rows = results["tables"]["success"]["rows"]
+    assert {(r[0], r[1]) for r in rows} == {(n, row) for n in (10, 20) for row in ("labeled_only", "generalist")}
+    for seed in (0, 1):
+        first, second = (c / f"seed-{seed}" for c in cells)
+        for name, shared in (("labeled_only", True), ("generalist", False)):
+            a, b = (p / "policies" / name / "model.safetensors" for p in (first, second))
+            assert (a.stat().st_mtime_ns == b.stat().st_mtime_ns) is shared  # a copy, not a second training
+            assert (a.read_bytes() == b.read_bytes()) is shared
+        evaluations = [json.loads((p / "evaluation" / "labeled_only.json").read_text()) for p in (first, second)]
+        assert evaluations[0] == evaluations[1]
+    seeds = [c.joinpath("seed-0", "policies", "labeled_only", "model.safetensors").read_bytes() for c in cells]
+    assert seeds[0] != (cells[0] / "seed-1" / "policies" / "labeled_only" / "model.safetensors").read_bytes()
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    assert cli.main(["run", str(recipe), "--out", str(out)]) == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+
+
+def test_values_reach_the_run_and_wrong_ones_are_refused_before_it_begins(recipe, tmp_path, capsys):
+    settings, origins = load_settings(Settings, defaults_file=recipe)
+    own = cell_settings(settings, {"demos.episodes": 7, "distill.weights.kind": "none"}, 3, origins)
+    assert (own.seed, own.demos.episodes, own.distill.weights.kind) == (3, 7, "none")
+    assert own.labeled_only == settings.labeled_only and own.distill.train == settings.distill.train
+    with pytest.raises(UserError, match="demos.episodes"):
+        cell_settings(settings, {"demos.episodes": "many"}, 0, origins)
+    for sweep, words in (("{demos.episode: [1]}", "demos.episode"), ("{demos.episodes: []}", "at least one"),
+                         ("{}", "at least one")):
+        assert cli.main(["run", str(recipe), "--out", str(tmp_path / "no"), "--sweep", sweep]) == 2
+        assert words in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert not (tmp_path / "no").exists() or not list((tmp_path / "no").rglob("*.safetensors"))
+
+
+def test_cells_have_distinct_folders_however_long_their_values():
+    long = [{"environments": [f"planar/reach-{i}" for i in range(30)] + [tail]} for tail in ("a", "b")]
+    names = [cell_name(v) for v in (*long, {"demos.episodes": 5}, {"demos.episodes": 5, "seed": 1}, {})]
+    assert len(set(names)) == 5 and all(len(n) < 80 and "/" not in n for n in names) and names[2] == "demos.episodes=5"
