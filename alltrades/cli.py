@@ -89,6 +89,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", nargs="+", help="two evaluation JSON files, or run folders (paired over training seeds)")
     parser.add_argument("--rows", nargs=2, default=None, metavar=("A", "B"), help="rows to compare when run folders are given")
     parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
+    parser.add_argument("--metric", default="success", help="what to compare: success, or a metric of the environments")
 
 
 def _report(parser: argparse.ArgumentParser) -> None:

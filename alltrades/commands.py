@@ -239,15 +239,15 @@ def compare(args: argparse.Namespace) -> int:
 
     if args.rows is not None:
         pairs = [tuple(read(Path(folder) / "evaluation" / f"{row}.json") for row in args.rows) for folder in args.a]
-        result = paired_over_seeds([(a, b) for a, b in pairs], at=args.at)
+        result = paired_over_seeds([(a, b) for a, b in pairs], at=args.at, metric=args.metric)
         names = tuple(args.rows)
     else:
         if len(args.a) != 2:
             raise UserError(f"got {len(args.a)} evaluations; expected two JSON files, or run folders with --rows A B")
         a, b = (read(Path(x)) for x in args.a)
-        result = paired_difference(a, b, at=args.at)
+        result = paired_difference(a, b, at=args.at, metric=args.metric)
         names = (a.name, b.name)
-    show_result({}, {"pairs": [{"a": names[0], "b": names[1], **result.to_json()}]}, {}, ())
+    show_result({}, {"pairs": [{"a": names[0], "b": names[1], "metric": args.metric, **result.to_json()}]}, {}, ())
     return 0
 
 

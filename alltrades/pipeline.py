@@ -18,7 +18,7 @@ from alltrades.advice import advise
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
-from alltrades.envs.evaluation import Evaluation, paired_difference
+from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
 from alltrades.policies.objectives import ObjectiveSettings
@@ -290,7 +290,8 @@ class Pipeline:
         """Paired differences of the rows on their common starts."""
         pairs = self.s.evaluation.compare or tuple(("generalist", r) for r in evaluations
                                                    if r != "generalist" and "generalist" in evaluations)
-        found = [{"a": a, "b": b, **paired_difference(evaluations[a], evaluations[b]).to_json()} for a, b in pairs]
+        found = [{"a": a, "b": b, "metric": m, **paired_difference(evaluations[a], evaluations[b], metric=m).to_json()}
+                 for m in common_metrics(evaluations.values()) for a, b in pairs]
         comparison = {"pairs": found}
         self.dir.write_json("comparison.json", comparison)
         return comparison

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Episode:
         environment, source: names. seed: what started the episode.
         success: flag at any step. first_success: steps until then (1-based), -1 for never.
         return_: sum of rewards.
+        metrics: further numbers of the whole episode by name; evaluations report them, stores do not keep them.
 
     Raises ValueError for lengths that disagree and for values that are not finite.
     """
@@ -32,6 +33,7 @@ class Episode:
     success: bool
     first_success: int
     return_: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"episode of '{self.environment}' (seed {self.seed})"
@@ -48,6 +50,9 @@ class Episode:
                 raise ValueError(f"{where}: {name} has {len(value)} steps; expected {length}")
             if not np.isfinite(value).all():
                 raise ValueError(f"{where}: {name} is not finite at step {int(np.argwhere(~np.isfinite(value))[0][0])}")
+        for name, number in self.metrics.items():
+            if not np.isfinite(number):
+                raise ValueError(f"{where}: metric {name} is {number}; expected a finite number")
         if self.observation.ndim != 2 or (self.actions is not None and self.actions.ndim != 2):
             raise ValueError(f"{where}: observation and actions must be (steps, size)")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,17 @@ class EnvironmentFailure(Exception):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one control step returns. `done`: the episode is over; `truncated`: by the time limit alone."""
+    """What one control step returns. `done`: the episode is over; `truncated`: by the time limit alone.
+
+    metrics: the info values that the specification names.
+    """
 
     observation: np.ndarray
     reward: float
     success: bool
     done: bool
     truncated: bool
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class EnvAdapter:
@@ -72,7 +76,8 @@ class EnvAdapter:
         success = _success(info, bool(terminated), float(reward))
         late = self._step >= self.spec.max_steps or bool(truncated)
         over = bool(terminated) or (success and self.spec.stop_at_success)
-        return StepResult(self._observe(observation, info), float(reward), success, over or late, late and not over)
+        return StepResult(self._observe(observation, info), float(reward), success, over or late, late and not over,
+                          self._metrics(info))
 
     def trajectory_point(self) -> np.ndarray | None:
         """(k, 2) positions for plots, where the environment offers them."""
@@ -103,6 +108,12 @@ class EnvAdapter:
 
     def _failure(self, cause: str) -> EnvironmentFailure:
         return EnvironmentFailure(self.spec.id, self._seed, self._step, cause)
+
+    def _metrics(self, info: dict[str, Any]) -> dict[str, float]:
+        missing = [name for name in self.spec.metrics if name not in info]
+        if missing:
+            raise self._failure(f"its info has no '{missing[0]}'; the specification names it as a metric")
+        return {name: float(info[name]) for name in self.spec.metrics}
 
     def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
         out = np.asarray(observation, dtype=np.float32).ravel()

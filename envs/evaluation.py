@@ -1,20 +1,24 @@
-"""Success rates that can be believed: fixed starts, every started episode counted, intervals, paired comparisons."""
+"""Results that can be believed: fixed starts, every started episode counted, intervals, paired comparisons.
+
+The result of an episode is its success and, where the environment names further metrics, those: higher is better.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from alltrades.data.errors import UserError
+from alltrades.data.errors import UserError, nearest
 from alltrades.envs.rollout import Crew, Job, LaneController, rollout
 from alltrades.envs.seeding import evaluation_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.statistics import Paired, bootstrap_mean, paired, wilson
 
-Outcome = tuple[int, int, float, float]  # seed, first success, return, largest reward
+Outcome = tuple[int, int, float, float, dict[str, float]]  # seed, first success, return, largest reward, metrics
+SUCCESS = "success"  # the metric that every environment has
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class EnvironmentResult:
     """Episodes of one environment; lists are in the order of the starts.
 
     first_success: steps until the first success, -1 for never. max_rewards: largest reward of each episode. policy: digest
-    of what acted ("" where it has none).
+    of what acted ("" where it has none). metrics: further values of each episode, by name.
     """
 
     environment: str
@@ -32,6 +36,7 @@ class EnvironmentResult:
     max_rewards: tuple[float, ...]
     max_steps: int
     policy: str
+    metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -51,6 +56,22 @@ class EnvironmentResult:
         first = np.array(self.first_success)
         return (first > 0) & (first <= (self.max_steps if at is None else at))
 
+    def values(self, metric: str = SUCCESS, at: int | None = None) -> np.ndarray:
+        """(n,) f64 of each episode: success (0 or 1), or a further metric. Raises UserError for one that was not measured."""
+        if metric == SUCCESS:
+            return self.success(at).astype(float)
+        if metric not in self.metrics:
+            known = [SUCCESS, *self.metrics]
+            raise UserError(f"no metric '{metric}' was measured in '{self.environment}'; expected one of {', '.join(known)}"
+                            f"{nearest(metric, known)}")
+        return np.array(self.metrics[metric])
+
+    def estimate(self, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
+        """Mean over the episodes and its 95 % interval: Wilson for success, else bootstrap over starts."""
+        if metric == SUCCESS:
+            return self.successes / self.n, self.interval
+        return bootstrap_mean([self.values(metric)])
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -60,9 +81,14 @@ class Evaluation:
     rows: tuple[EnvironmentResult, ...]
     used_success_signal: bool = False
 
-    def mean(self, at: int | None = None) -> tuple[float, tuple[float, float]]:
-        """Mean success over environments, and its 95 % bootstrap interval over starts."""
-        return bootstrap_mean([r.success(at).astype(float) for r in self.rows])
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """"success" and what else was measured in every environment."""
+        return (SUCCESS, *(m for m in self.rows[0].metrics if all(m in r.metrics for r in self.rows)))
+
+    def mean(self, at: int | None = None, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
+        """Mean of a metric over environments, and its 95 % bootstrap interval over starts."""
+        return bootstrap_mean([r.values(metric, at) for r in self.rows])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""
@@ -71,12 +97,15 @@ class Evaluation:
                 "rows": [{"environment": r.environment, "n": r.n, "successes": r.successes, "interval": list(r.interval),
                           "max_steps": r.max_steps, "policy": r.policy, "seeds": list(r.seeds),
                           "first_success": list(r.first_success), "returns": list(r.returns),
-                          "max_rewards": list(r.max_rewards)} for r in self.rows]}
+                          "max_rewards": list(r.max_rewards),
+                          **({"metrics": {k: list(v) for k, v in r.metrics.items()}} if r.metrics else {})}
+                         for r in self.rows]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
         rows = tuple(EnvironmentResult(r["environment"], tuple(r["seeds"]), tuple(r["first_success"]), tuple(r["returns"]),
-                                       tuple(r["max_rewards"]), r["max_steps"], r["policy"]) for r in value["rows"])
+                                       tuple(r["max_rewards"]), r["max_steps"], r["policy"],
+                                       {k: tuple(v) for k, v in r.get("metrics", {}).items()}) for r in value["rows"])
         return cls(value["name"], rows, value["used_success_signal"])
 
 
@@ -111,14 +140,21 @@ def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mappin
     for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, experts=experts,
                            crew=crew, progress=progress):
         found[episode.environment].append((episode.seed, episode.first_success, episode.return_,
-                                           float(episode.rewards.max())))
+                                           float(episode.rewards.max()), episode.metrics))
     return Evaluation(name, tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),
                       used_success_signal)
 
 
+def common_metrics(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
+    """Metrics that all of them have, "success" first."""
+    every = [e.metrics for e in evaluations]
+    return tuple(m for m in every[0] if all(m in other for other in every)) if every else ()
+
+
 def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
-    seeds, first, returns, largest = zip(*outcomes)
-    return EnvironmentResult(spec.id, seeds, first, returns, largest, spec.max_steps, digest)
+    seeds, first, returns, largest, metrics = zip(*outcomes)
+    return EnvironmentResult(spec.id, seeds, first, returns, largest, spec.max_steps, digest,
+                             {name: tuple(m[name] for m in metrics) for name in spec.metrics})
 
 
 def _digest(controller: Any) -> str:
@@ -134,8 +170,8 @@ def _check_common(a: Evaluation, b: Evaluation) -> None:
                             "environments, episode counts and evaluation seed; evaluate both with the same settings")
 
 
-def _differences(a: Evaluation, b: Evaluation, at: int | None) -> dict[str, np.ndarray]:
-    """Per environment (n,) success of a minus success of b."""
+def _differences(a: Evaluation, b: Evaluation, at: int | None, metric: str) -> dict[str, np.ndarray]:
+    """Per environment (n,) result of a minus result of b."""
     _check_common(a, b)
     theirs = {r.environment: r for r in b.rows}
     for r in a.rows:
@@ -143,27 +179,27 @@ def _differences(a: Evaluation, b: Evaluation, at: int | None) -> dict[str, np.n
         if limits[0] != limits[1] and (at is None or at > min(limits)):
             raise UserError(f"'{a.name}' had {limits[0]} steps in '{r.environment}' and '{b.name}' had {limits[1]}; "
                             f"expected the same; compare with --at {min(limits)} or less")
-    return {r.environment: r.success(at).astype(float) - theirs[r.environment].success(at) for r in a.rows}
+    return {r.environment: r.values(metric, at) - theirs[r.environment].values(metric, at) for r in a.rows}
 
 
 def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: int = 0,
-                      at: int | None = None) -> Paired:
-    """Success of a minus success of b on common starts, within `at` steps where given.
+                      at: int | None = None, metric: str = SUCCESS) -> Paired:
+    """Result of a minus result of b on common starts: success, within `at` steps where given, or another metric.
 
-    Raises UserError when the starts or the time limits differ.
+    Raises UserError when the starts or the time limits differ, or the metric was not measured.
     """
-    return paired(_differences(a, b, at), n_boot, seed)
+    return paired(_differences(a, b, at, metric), n_boot, seed)
 
 
 def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: int = 10_000, seed: int = 0,
-                      at: int | None = None) -> Paired:
+                      at: int | None = None, metric: str = SUCCESS) -> Paired:
     """The same for several training seeds: each start's difference is averaged over them.
 
     The interval then speaks of new starts for these training seeds; their spread is in `Paired.seeds`.
     """
     if not pairs:
         raise UserError("no runs to compare; expected at least one; name run folders")
-    each = [_differences(a, b, at) for a, b in pairs]
+    each = [_differences(a, b, at, metric) for a, b in pairs]
     for a, _ in pairs[1:]:
         _check_common(pairs[0][0], a)
     merged = {name: np.mean([d[name] for d in each], axis=0) for name in each[0]}

@@ -29,6 +29,8 @@ class EnvSpec:
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
         import_demos: converts a foreign store into episodes, where demonstrations are published rather than scripted.
         symmetries: changes of the world under which the task stays the same; training data is augmented by them.
+        image_shape: (height, width) where observation and action are images, flattened row by row.
+        metrics: names of info values of an episode's last step that evaluations report beside success; higher is better.
         version: raise it when observations or actions change meaning.
     """
 
@@ -46,6 +48,8 @@ class EnvSpec:
     evaluation_seed: Callable[[int], int] | None = None
     import_demos: Callable[[Any], list[Any]] | None = None
     symmetries: tuple[Symmetry, ...] = ()
+    image_shape: tuple[int, int] | None = None
+    metrics: tuple[str, ...] = ()
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -54,6 +58,11 @@ class EnvSpec:
                              f"expected action_dim = {self.action_dim}")
         if self.max_steps < 1 or self.obs_dim < 1:
             raise ValueError(f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, {self.obs_dim}")
+        if self.image_shape is not None:
+            pixels = self.image_shape[0] * self.image_shape[1]
+            if self.obs_dim % pixels or self.action_dim % pixels:
+                raise ValueError(f"{self.id}: images of {self.image_shape} with {self.obs_dim} observations and {self.action_dim} "
+                                 f"actions; expected multiples of {pixels}")
         for symmetry in self.symmetries:
             self._check(symmetry)
 
@@ -70,5 +79,5 @@ class EnvSpec:
     def digest(self) -> str:
         """Hash of what a policy depends on: sizes, action bounds, control rate, version (not the time limit)."""
         facts = [self.id, self.obs_dim, self.action_dim, list(self.action_low), list(self.action_high),
-                 self.control_hz, self.version]
+                 self.control_hz, self.version, *([] if self.image_shape is None else [list(self.image_shape)])]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Intervals and paired comparisons of success rates."""
+"""Intervals of success rates and means, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 Z95 = 1.959963984540054
-EQUAL = 0.05  # an interval inside +-EQUAL counts as SAME
+EQUAL = 0.05  # an interval inside +-EQUAL, in the unit of what is compared, counts as SAME
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -51,7 +51,7 @@ def verdict(interval: tuple[float, float]) -> str:
 
 @dataclass(frozen=True)
 class Paired:
-    """Difference a - b in success on common starts, mean over environments.
+    """Difference a - b of a result on common starts, mean over environments.
 
     `seeds` holds the difference of each pair where several training seeds were compared.
     """

@@ -60,6 +60,7 @@ class _Lane:
     rewards: list[float] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last step
 
 
 Command = Start | Chunk
@@ -146,6 +147,7 @@ class LaneHost:
         lane.actions.append(np.array(lane.adapter.action))
         lane.rewards.append(result.reward)
         lane.successes.append(result.success)
+        lane.metrics = result.metrics
         if not np.isfinite(result.reward):
             raise self._failure(lane, f"its reward is {result.reward}; expected a finite number")
         if not result.done:  # the observation after the last action is dropped
@@ -164,7 +166,7 @@ class LaneHost:
         fields = {"observation": np.stack(lane.observations)} | ({"point": np.stack(lane.points)} if lane.points else {})
         return Episode(fields, np.stack(lane.actions),
                        np.array(lane.rewards, dtype=np.float32), successes, start.environment, start.source, start.seed,
-                       hit, int(successes.argmax()) + 1 if hit else -1, float(np.sum(lane.rewards)))
+                       hit, int(successes.argmax()) + 1 if hit else -1, float(np.sum(lane.rewards)), lane.metrics)
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The result in a terminal: success by environment and row, paired differences, advice."""
+"""The result in a terminal: success and other metrics by environment and row, paired differences, advice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from alltrades.envs.evaluation import common_metrics
 from alltrades.report import text
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SIGNAL = "* trained with the simulator's success signal"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: cells are (success, 95 % interval) of each row, None where it was not measured."""
+    """One line of a table: cells are (mean, 95 % interval) of each row, None where it was not measured."""
 
     label: str
     n: str
@@ -28,7 +29,7 @@ class Line:
     total: bool = False
 
 
-def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = ()) -> list[Line]:
+def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (), metric: str = "success") -> list[Line]:
     """Environments in the order of the first row that has them, the mean last, then the mean within shorter limits.
 
     n is said once where it is the same in every row, else in the cells.
@@ -39,12 +40,13 @@ def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (
     lines = []
     for name in names:
         counts = {r[name].n for r in found if name in r}
-        cells = tuple((text.rate(x.successes / x.n) + (f" n={x.n}" if len(counts) > 1 else ""), text.interval(x.interval))
-                      if (x := r.get(name)) is not None else None for r in found)
+        estimates = [(r[name].n, *r[name].estimate(metric)) if name in r else None for r in found]
+        cells = tuple((text.rate(x[1]) + (f" n={x[0]}" if len(counts) > 1 else ""), text.interval(x[2]))
+                      if x is not None else None for x in estimates)
         lines.append(Line(name, str(counts.pop()) if len(counts) == 1 else "", cells))
     total = {sum(r.n for r in e.rows) for e in rows}
-    for at in (None, *limits):
-        means = [e.mean(at) for e in rows]
+    for at in (None, *(limits if metric == "success" else ())):
+        means = [e.mean(at, metric) for e in rows]
         lines.append(Line(f"mean of {len(names)}" if at is None else f"mean within {at} steps",
                           str(max(total)) if at is None and len(total) == 1 else "",
                           tuple((text.rate(m, 3), text.interval(i, 3)) for m, i in means), total=True))
@@ -59,8 +61,8 @@ def difference_lines(comparison: Mapping[str, Any]) -> list[tuple[str, str, str,
         where = f"better in {better}, worse in {worse} of {n} environments" if n > 1 else ""
         if len(pair.get("seeds", ())) > 1:
             where += ("; " if where else "") + "seeds " + " ".join(text.signed(x) for x in pair["seeds"])
-        out.append((f"{pair['a']} - {pair['b']}", f"{text.signed(pair['mean'])} {text.signed_interval(pair['interval'])}",
-                    pair["verdict"], where))
+        out.append((f"{pair['a']} - {pair['b']}{text.metric(pair)}",
+                    f"{text.signed(pair['mean'])} {text.signed_interval(pair['interval'])}", pair["verdict"], where))
     return out
 
 
@@ -73,10 +75,10 @@ def plain_text(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, A
                advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = ()) -> str:
     """The result in aligned columns of plain ASCII; three rows stay below 110 columns."""
     blocks = []
-    if evaluations:
-        lines = table_lines(evaluations, limits)
+    for metric in common_metrics(evaluations.values()):
+        lines = table_lines(evaluations, limits, metric)
         cells = [[f"{c[0]} {c[1]}" if c else "-" for c in line.cells] for line in lines]
-        block = _columns([["success, 95 % interval", "n", *row_names(evaluations)],
+        block = _columns([[f"{metric}, 95 % interval", "n", *row_names(evaluations)],
                           *([line.label, line.n, *own] for line, own in zip(lines, cells))], right=(1,))
         first = 1 + next(i for i, line in enumerate(lines) if line.total)
         block.insert(first, "-" * max(len(x) for x in block))
@@ -115,8 +117,8 @@ class _View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        if self.evaluations:
-            yield self._success(options.max_width)
+        for metric in common_metrics(self.evaluations.values()):
+            yield self._measured(metric, options.max_width)
             if any(e.used_success_signal for e in self.evaluations.values()):
                 yield Text(SIGNAL, style="dim")
         if differences := difference_lines(self.comparison):
@@ -131,15 +133,15 @@ class _View:
                 table.add_row(Text(name), Text(facts["line"]))
             yield table
 
-    def _success(self, width: int) -> RenderableType:
+    def _measured(self, metric: str, width: int) -> RenderableType:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        lines, names = table_lines(self.evaluations, self.limits), row_names(self.evaluations)
+        lines, names = table_lines(self.evaluations, self.limits, metric), row_names(self.evaluations)
         wide = max(len(x.label) for x in lines) + 2 + max(len(x.n) for x in lines) + sum(
             2 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i]))) for i, name in enumerate(names))
-        table = Table(box=box.SIMPLE_HEAD, title="success, 95 % interval", title_justify="left", title_style="bold",
+        table = Table(box=box.SIMPLE_HEAD, title=f"{metric}, 95 % interval", title_justify="left", title_style="bold",
                       padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         table.add_column("environment", overflow="fold")
         table.add_column("n", justify="right", style="dim", no_wrap=True)

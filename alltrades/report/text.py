@@ -41,14 +41,26 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def metric(pair: Mapping[str, Any]) -> str:
+    """", psnr" for a pair that compares another metric than success."""
+    return "" if pair.get("metric", "success") == "success" else f", {pair['metric']}"
+
+
 def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str | None:
-    """One sentence on row `a` against the rows it was compared with; None when it was compared with none."""
+    """A sentence for every metric on row `a` against the rows it was compared with; None when it was compared with none."""
+    names = dict.fromkeys(pair.get("metric", "success") for pair in pairs)
+    found = [_sentence([p for p in pairs if p.get("metric", "success") == name], a, name) for name in names]
+    return " ".join(s for s in found if s) or None
+
+
+def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | None:
     groups: dict[str, list[str]] = {}
     for pair in pairs:
         if pair["a"] == a:
             groups.setdefault(pair["verdict"], []).append(pair["b"])
     parts = [WORDS.get(word, "{}").format(_and(names)) for word, names in groups.items()]
-    return f"The {a} is {_and(parts, ', and ')}." if parts else None
+    start = "The" if name == "success" else f"In {name} the"
+    return f"{start} {a} is {_and(parts, ', and ')}." if parts else None
 
 
 def selection(table: Mapping[str, Any]) -> str:

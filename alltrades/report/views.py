@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation
+from alltrades.envs.evaluation import SUCCESS, EnvironmentResult, Evaluation, common_metrics
 from alltrades.report import text
 from alltrades.report.figures import ROW_COLORS
 from alltrades.report.run_files import VIDEO_TYPES, RunFiles
@@ -15,9 +15,10 @@ from alltrades.report.run_files import VIDEO_TYPES, RunFiles
 LARGEST_VIDEO = 16 * 2**20  # bytes; a page of many must still open on a telephone
 
 
-def bar(rate: float, bounds: tuple[float, float]) -> dict[str, str]:
-    """Positions of an interval bar in percent of its track."""
-    return {"at": f"{100 * rate:.2f}", "low": f"{100 * bounds[0]:.2f}", "width": f"{100 * (bounds[1] - bounds[0]):.2f}"}
+def bar(mean: float, bounds: tuple[float, float], track: tuple[float, float] = (0.0, 1.0)) -> dict[str, str]:
+    """Positions of an interval bar in percent of its track, which spans the values `track`."""
+    at, low, high = (100 * (v - track[0]) / (track[1] - track[0]) for v in (mean, *bounds))
+    return {"at": f"{at:.2f}", "low": f"{low:.2f}", "width": f"{high - low:.2f}"}
 
 
 def header(run: RunFiles) -> dict[str, Any]:
@@ -56,7 +57,26 @@ def success(run: RunFiles) -> dict[str, Any] | None:
                       "note": f"{max(totals)} episodes each" if len(totals) == 1 and at is None else ""})
     head = [{"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
             for i, (name, e) in enumerate(run.evaluations.items())]
-    return {"head": head, "body": body, "means": means, "starts": _starts(found, names), "details": _details(run.evaluations)}
+    return {"head": head, "body": body, "means": means, "starts": _starts(found, names), "details": _details(run.evaluations),
+            "metrics": [_metric(run, name) for name in common_metrics(run.evaluations.values()) if name != SUCCESS]}
+
+
+def _metric(run: RunFiles, metric: str) -> dict[str, Any]:
+    """Environment x row of another metric than success, with the mean; bars span all of its intervals."""
+    names = list(dict.fromkeys(r.environment for e in run.evaluations.values() for r in e.rows))
+    found = [{r.environment: r.estimate(metric) for r in e.rows} for e in run.evaluations.values()]
+    means = [e.mean(metric=metric) for e in run.evaluations.values()]
+    bounds = [x for estimates in (means, *(f.values() for f in found)) for _, interval in estimates for x in interval]
+    track = (min(bounds), max(max(bounds), min(bounds) + 1e-9))
+
+    def cell(estimate: tuple[float, tuple[float, float]] | None, digits: int) -> dict[str, Any] | None:
+        if estimate is None:
+            return None
+        return {"rate": text.rate(estimate[0], digits), "interval": text.interval(estimate[1], digits), "count": "",
+                "bar": bar(*estimate, track)}
+
+    return {"name": metric, "body": [{"name": n, "cells": [cell(f.get(n), 2) for f in found]} for n in names],
+            "means": [{"name": f"mean of {len(names)}", "cells": [cell(m, 3) for m in means]}]}
 
 
 def _cell(result: EnvironmentResult | None) -> dict[str, Any] | None:
@@ -91,7 +111,7 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
     for found in run.comparison.get("pairs", ()):
         pair = {**found, "per_environment": dict(run.ordered(found.get("per_environment", {})))}
         better, worse, n = text.tally(pair)
-        out.append({"a": pair["a"], "b": pair["b"], "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
+        out.append({"a": pair["a"], "b": pair["b"], "metric": text.metric(pair), "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
                     "interval": text.signed_interval(pair["interval"]), "pair": pair,
                     "lines": [(name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
                               for name, v in pair["per_environment"].items()],

@@ -284,3 +284,18 @@ def test_the_page_fits_a_telephone_and_a_desk(run, tmp_path):
     assert len(found) == 2
     for width, (wide, room) in zip((390, 1280), found):
         assert width - 20 <= room <= width and wide == room
+
+
+def test_metrics_beside_success_have_a_table_with_bars_inside_their_track(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for shift, row in enumerate(ROWS):
+        value = json.loads((folder / "evaluation" / f"{row}.json").read_text())
+        for k, result in enumerate(value["rows"]):
+            result["metrics"] = {"psnr": [20.0 + shift + 0.1 * k + 0.02 * i - 0.01 for i in range(result["n"])]}
+        write(folder / "evaluation" / f"{row}.json", value)
+    table = own_part(write_report(folder)).split("<h3>psnr</h3>")[1].split("</table>")[0]
+    for shift in range(len(ROWS)):
+        for k in range(len(ENVIRONMENTS)):
+            assert f"<strong>{20.0 + shift + 0.1 * k + 0.48:.2f}</strong>" in table
+    places = [float(x) for x in re.findall(r"(?:left|width):([-\d.]+)%", table)]
+    assert len(places) == 3 * len(ROWS) * (len(ENVIRONMENTS) + 1) and min(places) >= 0 and max(places) <= 100

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation, paired_difference
 from alltrades.envs.statistics import wilson
 from alltrades.report import text
 from alltrades.report.run_files import RunFiles, read_run
@@ -114,3 +115,22 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign():
 def test_tables_load_without_torch_plotly_or_rich():
     code = "import sys, alltrades.report.tables; print([m for m in ('torch', 'plotly', 'rich', 'jinja2') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_metrics_beside_success_have_tables_and_differences_of_their_own():
+    def evaluation(name: str, shift: float) -> Evaluation:
+        rows = [EnvironmentResult(e, (1, 2, 3, 4), (1, 1, -1, 1), (0.0,) * 4, (0.0,) * 4, 1, "",
+                                  {"psnr": tuple(shift + x for x in (20.0, 22.0, 24.0, 26.0))}) for e in ("blur", "noise")]
+        return Evaluation(name, tuple(rows))
+
+    a, b = evaluation("generalist", 0.75), evaluation("labeled_only", 0.0)
+    pairs = [{"a": "generalist", "b": "labeled_only", "metric": m, **paired_difference(a, b, metric=m).to_json()}
+             for m in ("success", "psnr")]
+    shown = plain_text({"generalist": a, "labeled_only": b}, {"pairs": pairs}, {}, (1,))
+    assert shown.index("success, 95 % interval") < shown.index("psnr, 95 % interval")
+    low, high = a.rows[0].estimate("psnr")[1]
+    assert re.search(rf"^blur +4 +23\.75 \[{low:.2f}, {high:.2f}\]", shown, re.M)
+    assert re.search(r"^mean of 2 +8 +23\.750 \[.*23\.000 \[", shown, re.M) and shown.count("mean within 1 steps") == 1
+    assert re.search(r"^generalist - labeled_only, psnr +\+0\.750 \[\+0\.750, \+0\.750\] +BETTER", shown, re.M)
+    said = text.sentence(pairs)
+    assert said == ("The generalist is the same as labeled_only within 0.05. In psnr the generalist is better than labeled_only.")

@@ -61,7 +61,7 @@ class Walk(gymnasium.Env):
     def step(self, action: np.ndarray) -> Step:
         self.place = self.place + 0.2 * np.asarray(action) + self.np_random.normal(0, 0.03, 2)
         distance = float(np.linalg.norm(self.place - self.goal))
-        return self.observe(), -distance, False, False, {"success": distance < 0.1}
+        return self.observe(), -distance, False, False, {"success": distance < 0.1, "closeness": -distance}
 
     def observe(self) -> np.ndarray:
         return np.concatenate([self.place, self.goal]).astype(np.float32)

@@ -154,3 +154,10 @@ def test_observations_are_float32_and_experts_see_them_where_nothing_else_is_off
     assert observation.dtype == np.float32 and observation.shape == (2,)
     assert np.allclose(adapter.expert_observation, observation)
     assert adapter.trajectory_point() is None
+
+
+def test_a_metric_that_the_environment_does_not_give_is_named():
+    adapter = EnvAdapter(toy_spec(metrics=("psnr",)))
+    adapter.reset(0)
+    with pytest.raises(EnvironmentFailure, match="its info has no 'psnr'"):
+        adapter.step(ZERO)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation, evaluate, paired_difference, paired_over_seeds
+from alltrades.envs.evaluation import (
+    EnvironmentResult,
+    Evaluation,
+    common_metrics,
+    evaluate,
+    paired_difference,
+    paired_over_seeds,
+)
+from alltrades.envs.rollout import Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.statistics import wilson
 from tests.envs import rollout_toys as toys
@@ -27,9 +35,9 @@ def measure(workers: int = 0, specs=SPECS, keys=KEYS, episodes: int = 16, root: 
     return evaluate("row", {"p": NoisyController(4)}, specs, keys, episodes, root, workers=workers, lanes=4, **options)
 
 
-def row(first: list[int], name: str = "env", limit: int = 500, seeds: list[int] | None = None) -> EnvironmentResult:
+def row(first: list[int], name: str = "env", limit: int = 500, seeds: list[int] | None = None, **metrics) -> EnvironmentResult:
     n = len(first)
-    return EnvironmentResult(name, tuple(seeds or range(n)), tuple(first), (0.0,) * n, (1.0,) * n, limit, "digest")
+    return EnvironmentResult(name, tuple(seeds or range(n)), tuple(first), (0.0,) * n, (1.0,) * n, limit, "digest", metrics)
 
 
 def coins(rate: float, n: int, seed: int) -> list[int]:
@@ -171,3 +179,42 @@ def test_averaging_over_training_seeds_needs_the_same_starts_in_all():
         paired_over_seeds([one, two])  # type: ignore[list-item]
     with pytest.raises(UserError, match="no runs"):
         paired_over_seeds([])
+
+
+CLOSE = replace(WALK, metrics=("closeness",))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_metric_is_the_info_value_of_an_episodes_last_step(workers: int):
+    (result,) = measure(workers, specs={CLOSE.id: CLOSE}, episodes=6).rows
+    jobs = [Job(CLOSE.id, seed, "p") for seed in result.seeds]
+    last = [e.rewards[-1] for e in rollout(jobs, {CLOSE.id: CLOSE}, {"p": NoisyController(4)}, lanes=4)]
+    assert result.metrics["closeness"] == pytest.approx(last, rel=1e-6)  # what the toy also gives as its reward
+
+
+def test_metrics_are_averaged_compared_and_recorded_like_success():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(20, 2, 50), rng.normal(21, 2, 80)
+    a = Evaluation("a", (row([1] * 50, "x", psnr=tuple(low + 1)), row([1] * 80, "y", psnr=tuple(high + 2))))
+    b = Evaluation("b", (row([1] * 50, "x", psnr=tuple(low)), row([1] * 80, "y", psnr=tuple(high))))
+    assert a.metrics == ("success", "psnr")
+    mean, (lower, upper) = a.mean(metric="psnr")
+    assert mean == pytest.approx((low.mean() + high.mean() + 3) / 2)
+    error = 0.5 * np.hypot(low.std() / np.sqrt(50), high.std() / np.sqrt(80))  # of the mean of two means
+    assert [lower, upper] == pytest.approx([mean - 1.96 * error, mean + 1.96 * error], abs=0.25 * error)
+    result = paired_difference(a, b, metric="psnr")
+    assert result.mean == pytest.approx(1.5) and result.verdict == "BETTER"
+    assert result.per_environment["y"]["interval"] == pytest.approx([2, 2])
+    assert paired_difference(a, b).verdict == "SAME"  # in success
+    assert paired_over_seeds([(a, b), (b, a)], metric="psnr").seeds == pytest.approx((1.5, -1.5))
+    assert Evaluation.from_json(json.loads(json.dumps(a.to_json()))) == a
+    assert a.rows[0].estimate("psnr")[0] == pytest.approx(low.mean() + 1) and a.rows[0].estimate()[1] == wilson(50, 50)
+
+
+def test_a_metric_that_was_not_measured_is_refused():
+    a, b = Evaluation("a", (row([1, 1], psnr=(1.0, 2.0)),)), Evaluation("b", (row([1, 1]),))
+    assert common_metrics([a, b]) == ("success",) and common_metrics([a, a]) == ("success", "psnr") and common_metrics([]) == ()
+    with pytest.raises(UserError, match="no metric 'psrn' was measured in 'env'; expected one of success, psnr, did you mean"):
+        a.mean(metric="psrn")
+    with pytest.raises(UserError, match="no metric 'psnr' was measured"):
+        paired_difference(a, b, metric="psnr")
