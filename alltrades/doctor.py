@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXTRAS = {"metaworld": "Meta-World environments", "pusht": "the PushT environment", "serve": "alltrades serve",
+EXTRAS = {"metaworld": "Meta-World environments", "pusht": "the PushT environment",
+          "restoration": "restoration of photographs", "serve": "alltrades serve",
           "export": "alltrades export", "report": "HTML reports", "notebook": "the notebooks"}
 # A picture says more than a context: drivers hand out contexts that cannot draw.
 _DRAW = """

@@ -156,7 +156,8 @@ class Pipeline:
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s
         path = self.rollouts_path(kind)
-        key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes}
+        key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes,
+               "batch": s.rollout.batch}
 
         def body(progress: Progress) -> None:
             policies = stages.load_policies(self.teacher_path(kind), self.specs, s.device)
@@ -227,7 +228,8 @@ class Pipeline:
         path, preference = path or self.policy_path(row), dict(preference or s.evaluation.preference)
         out = self.dir.path / "evaluation" / f"{row}.json"
         key = {"policies": policy_digests(path), "episodes": s.evaluation.episodes,
-               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "preference": preference}
+               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "batch": s.rollout.batch,
+               "preference": preference}
 
         def body(progress: Progress) -> None:
             policies = stages.prefer(stages.load_policies(path, self.specs, s.device), preference)

@@ -26,7 +26,6 @@ from alltrades.envs.rollout import Crew, Job, rollout
 from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.statistics import wilson
-from alltrades.policies.controller import BATCH
 from alltrades.policies.distillation import RECORDED
 from alltrades.policies.exploration import ExploringController
 from alltrades.policies.policy import DiffusionPolicy
@@ -66,7 +65,7 @@ def visit(policy: DiffusionPolicy, specs: Sequence[EnvSpec], settings: RoundSett
         if not missing:
             break
         controller = ExploringController(policy, rollouts.lanes, attempt, settings.explore, settings.renew,
-                                         batch=min(BATCH, rollouts.lanes))
+                                         batch=min(rollouts.batch, rollouts.lanes))
         kept: list[Episode] = []
         counts = {name: {"n": 0, "successes": 0} for name in dict.fromkeys(name for name, _ in missing)}
         for episode in rollout([Job(name, x, "policy") for name, x in missing], {s.id: s for s in specs},

@@ -70,7 +70,8 @@ class SpecialistSettings(Frozen):
 class RolloutSettings(Frozen):
     """Pseudo-trajectories."""
 
-    lanes: int = Field(32, ge=1, description="episodes in flight: the fixed batch of every policy call")
+    lanes: int = Field(32, ge=1, description="episodes in flight")
+    batch: int = Field(8, ge=1, description="rows of every policy call, at most the lanes of a policy; many pay off for images")
     workers: int | None = Field(None, ge=0, description="processes that step environments; 0: this one; default: all cores")
 
     def worker_count(self) -> int:

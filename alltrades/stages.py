@@ -23,7 +23,7 @@ from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.files import write_json
 from alltrades.policies.batches import TrainingData
-from alltrades.policies.controller import BATCH, Controller
+from alltrades.policies.controller import Controller
 from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
 from alltrades.policies.excess import ExcessLoss
 from alltrades.policies.objectives import ObjectiveSettings, make_objective
@@ -259,7 +259,7 @@ def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
     return policies
 
 
-def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller], dict[str, str]]:
+def controllers_of(policies: Policies, rollouts: RolloutSettings) -> tuple[dict[str, Controller], dict[str, str]]:
     """One controller for policies of equal shape, and the controller's key for each environment.
 
     Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
@@ -268,9 +268,9 @@ def controllers_of(policies: Policies, lanes: int) -> tuple[dict[str, Controller
     distinct = list({id(p): p for p in policies.values()}.values())
     groups = stacks([stack_key(p) for p in distinct], largest=len(distinct))
     group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
-    batch = max(1, min(BATCH, lanes // len(groups)))
+    batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
     acting = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
-    return ({f"{number}": Controller(policy, lanes, batch=batch) for number, policy in enumerate(acting)},
+    return ({f"{number}": Controller(policy, rollouts.lanes, batch=batch) for number, policy in enumerate(acting)},
             {name: group_of[id(policy)] for name, policy in policies.items()})
 
 
@@ -283,13 +283,13 @@ def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, s
     """
     digests = {name: p.digest() for name, p in policies.items()}
     store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
-    controllers, keys = controllers_of(policies, rollouts.lanes)
+    controllers, keys = controllers_of(policies, rollouts)
     jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id]) for i in range(episodes) for s in specs]
     buffer: list[Episode] = []
     for episode in rollout(jobs[len(store):], {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(),
                            lanes=rollouts.lanes, source=teacher, crew=crew):
         buffer.append(episode)
-        if len(buffer) == 32:
+        if len(buffer) >= 32 and sum(map(len, buffer)) >= 1024:  # an append costs the same for few steps as for many
             store.append(buffer)
             buffer = []
         if each is not None:
@@ -396,7 +396,7 @@ def uses_success(distillation: DistillSettings) -> bool:
 def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, rollouts: RolloutSettings,
                  crew: Crew | None = None) -> dict[str, list[list[list[float]]]]:
     """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing else uses."""
-    controllers, keys = controllers_of(policies, rollouts.lanes)
+    controllers, keys = controllers_of(policies, rollouts)
     jobs = [Job(s.id, episode_seed(seed, "selection", s.id, i), keys[s.id], points=True) for i in range(episodes) for s in specs]
     found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
     for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes,
@@ -411,7 +411,7 @@ def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settin
                  crew: Crew | None = None, each: Each | None = None,
                  seeds: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
     """Success of a row on the common evaluation starts, or on the starts given for each environment."""
-    controllers, keys = controllers_of(policies, settings.rollout.lanes)
+    controllers, keys = controllers_of(policies, settings.rollout)
     return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
                     workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
                     used_success_signal=used_success_signal, digests={x.id: policies[x.id].digest() for x in specs},

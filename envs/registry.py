@@ -57,13 +57,14 @@ def _load() -> None:
     if _REGISTRY.loaded:
         return
     _REGISTRY.loaded = True  # set first: what is loaded here calls `register`
-    from alltrades.envs import metaworld, pusht
+    from alltrades.envs import metaworld, pusht, restoration
     from alltrades.envs.planar import registration
 
-    builtin: list[tuple[EnvSpec, Expert | None]] = [*registration.specs(), *metaworld.specs(), *pusht.specs()]
+    builtin: list[tuple[EnvSpec, Expert | None]] = [*registration.specs(), *metaworld.specs(), *pusht.specs(),
+                                                     *restoration.specs()]
     for spec, expert in builtin:
         register(spec, expert)
-    for name, ids in {**registration.suites(), **metaworld.suites()}.items():
+    for name, ids in {**registration.suites(), **metaworld.suites(), **restoration.suites()}.items():
         register_suite(name, ids)
     for point in entry_points(group=ENTRY_POINTS):
         try:
@@ -133,7 +134,7 @@ def get(env_id: str) -> EnvSpec:
 
 def require_extra(spec: EnvSpec) -> None:
     """Raise UserError when the optional dependency of an environment is missing."""
-    modules = {"metaworld": "metaworld", "pusht": "gym_pusht"}
+    modules = {"metaworld": "metaworld", "pusht": "gym_pusht", "restoration": "skimage"}
     module = modules.get(spec.extra or "")
     if module is not None and importlib.util.find_spec(module) is None:
         raise UserError(f"environment '{spec.id}' needs the package {module}, which is not installed; "

@@ -39,6 +39,13 @@ class Normalizer(nn.Module):
         self.register_buffer("action_mask", torch.ones(n_environments, action_dim))
         self.register_buffer("fitted", torch.zeros(()))
 
+    def repeated(self, times: int) -> Normalizer:
+        """The same maps with every dimension repeated in place: statistics of a pixel as those of an image's pixels."""
+        out = Normalizer(len(self.obs_mean), times * self.obs_mean.shape[1], times * len(self.action_mean))
+        for name, value in self.named_buffers():
+            getattr(out, name).copy_(value.repeat_interleave(times, -1) if value.dim() else value)
+        return out
+
     def observation(self, window: Tensor, environment: Tensor) -> Tensor:
         """(B, history, D) and (B,) -> (B, history, D), clipped to +-8; missing dimensions become 0."""
         mean, scale = self.obs_mean[environment][:, None], self.obs_scale[environment][:, None]  # (B, 1, D)

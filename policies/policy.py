@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alltrades.data.errors import UserError, nearest
 from alltrades.envs.spec import EnvSpec
-from alltrades.policies.backbones import make_backbone
+from alltrades.policies.backbones import Image, make_backbone
 from alltrades.policies.conditioning import Conditioner
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.preference import preference_vector
@@ -41,16 +41,23 @@ class EnvironmentInfo:
     control_hz: float
     max_steps: int
     max_action_rate: tuple[float, ...] | None = None
+    image_shape: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, spec: EnvSpec) -> EnvironmentInfo:
         return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
-                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate)
+                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate, spec.image_shape)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
         return cls(**fields)
+
+
+def common_image_shape(infos: Sequence[EnvironmentInfo]) -> tuple[int, int] | None:
+    """(height, width) of the images that all environments are; None where one is not, or is of another shape."""
+    shapes = {e.image_shape for e in infos}
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 @dataclass
@@ -96,8 +103,10 @@ class DiffusionPolicy(nn.Module):
         if self.takes_preference:
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
         self.conditioner = Conditioner(count, self.history, self.obs_dim, settings.embedding, self.takes_preference)
+        shape = common_image_shape(self.environments)
         self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
-                                      settings.width, settings.depth)
+                                      settings.width, settings.depth,
+                                      shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape))
         self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
 

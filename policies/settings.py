@@ -26,7 +26,8 @@ class PolicySettings(Frozen):
     sampler: Literal["ddpm", "ddim", "dpmpp2m", "euler", "heun"] = Field("euler", description="sampler at run time")
     sampling_steps: int = Field(6, ge=1, description="network calls (heun: twice as many) per chunk")
     clip: float | None = Field(1.0, gt=0, description="bound on the predicted clean chunk, in normalised units")
-    backbone: Literal["mlp", "unet1d", "transformer"] = Field("mlp", description="denoising network")
+    backbone: Literal["mlp", "unet1d", "unet2d", "transformer"] = Field(
+        "mlp", description="denoising network; unet2d for environments that are images")
     width: int = Field(512, ge=8, description="hidden width")
     depth: int = Field(3, ge=1, description="residual blocks")
     embedding: int = Field(32, ge=0, description="size of the environment embedding; 0 hides the environment")

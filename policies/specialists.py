@@ -15,7 +15,7 @@ from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries, TrainingData
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.objectives import Linear
-from alltrades.policies.policy import Batch, DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import Batch, DiffusionPolicy, EnvironmentInfo, common_image_shape
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.training import HeldOut, Log, Loss, Trainer
 
@@ -24,19 +24,25 @@ LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
 
 
 def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings) -> Normalizer:
-    """Statistics of demonstrations, one block per environment (see `fit_normalizer`)."""
+    """Statistics of demonstrations, one block per environment (see `fit_normalizer`).
+
+    The pixels of an image share theirs: they are one quantity, and a network of convolutions treats them alike.
+    """
     observations, actions = [], []
+    shape = common_image_shape(infos)
+    pixels = 1 if shape is None else shape[0] * shape[1]
     of_step = demos.environment[demos.episode_of_step]
     for info in infos:
         rows = (of_step == info.id) & demos.has_actions[demos.episode_of_step]
         if not rows.any():
             raise UserError(f"no demonstrations of '{info.id}' in the store; it has {', '.join(sorted(set(demos.environment)))}; "
                             "collect some, or leave the environment out")
-        observations.append(demos.observation[rows, : info.obs_dim])
-        actions.append(demos.action[rows, : info.action_dim])
-    obs_dim, action_dim = max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
+        found = demos.observation[rows, : info.obs_dim], demos.action[rows, : info.action_dim]
+        for arrays, x in zip((observations, actions), found):  # one row per pixel, one column per image
+            arrays.append(x.reshape(len(x), -1, pixels).swapaxes(1, 2).reshape(len(x) * pixels, -1))
+    obs_dim, action_dim = max(x.shape[1] for x in observations), max(x.shape[1] for x in actions)
     return fit_normalizer(observations, actions, settings.observation_normalizer, settings.action_normalizer,
-                          obs_dim, action_dim)[0]
+                          obs_dim, action_dim)[0].repeated(pixels)
 
 
 def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, seed: int,

@@ -132,6 +132,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Environment steps per second of rollouts: the default generalist by number of workers, then untrained specialists."""
     from alltrades.envs.rollout import Job, rollout
     from alltrades.policies.controller import Controller
+    from alltrades.settings import RolloutSettings
     from alltrades.stages import controllers_of
 
     lanes = 32
@@ -152,4 +153,4 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     alone = {s.id: Controller(p, lanes, batch=max(1, lanes // len(specs))) for s, p in zip(specs, specialists)}
     yield f"specialists, each called alone, 0 workers: {measured(alone, {s.id: s.id for s in specs}, 0)}"
     yield (f"specialists, equal shapes called together, 0 workers: "
-           f"{measured(*controllers_of({s.id: p for s, p in zip(specs, specialists)}, lanes), 0)}")
+           f"{measured(*controllers_of({s.id: p for s, p in zip(specs, specialists)}, RolloutSettings(lanes=lanes)), 0)}")

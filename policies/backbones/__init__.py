@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from alltrades.data.errors import UserError, nearest
-from alltrades.policies.backbones.base import Backbone
+from alltrades.policies.backbones.base import Backbone, Image
 from alltrades.policies.backbones.mlp import ResidualMLP
 from alltrades.policies.backbones.transformer import ChunkTransformer
 from alltrades.policies.backbones.unet1d import ConditionalUnet1d
+from alltrades.policies.backbones.unet2d import ConditionalUnet2d
 
 BACKBONES: dict[str, type[Backbone]] = {
     "mlp": ResidualMLP,
     "unet1d": ConditionalUnet1d,
+    "unet2d": ConditionalUnet2d,
     "transformer": ChunkTransformer,
 }
 
 
-def make_backbone(name: str, horizon: int, action_dim: int, condition_dim: int, width: int, depth: int) -> Backbone:
-    """Build a denoiser by name; raises UserError for a name that is not in `BACKBONES`."""
+def make_backbone(name: str, horizon: int, action_dim: int, condition_dim: int, width: int, depth: int,
+                  image: Image | None = None) -> Backbone:
+    """Build a denoiser by name; `image` where the environments are images.
+
+    Raises UserError for a name that is not in `BACKBONES`, and for a backbone of images without `image`.
+    """
     if name not in BACKBONES:
         raise UserError(f"backbone '{name}'; expected one of {', '.join(BACKBONES)}{nearest(name, list(BACKBONES))}")
+    if name == "unet2d":
+        return ConditionalUnet2d(horizon, action_dim, condition_dim, width, depth, image)
     return BACKBONES[name](horizon, action_dim, condition_dim, width, depth)
 
 
-__all__ = ["BACKBONES", "Backbone", "ChunkTransformer", "ConditionalUnet1d", "ResidualMLP", "make_backbone"]
+__all__ = ["BACKBONES", "Backbone", "ChunkTransformer", "ConditionalUnet1d", "ConditionalUnet2d", "Image", "ResidualMLP", "make_backbone"]

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Image(NamedTuple):
+    """Shape of the images that chunks consist of. The condition begins with `count` of them, flattened row by row."""
+
+    count: int
+    height: int
+    width: int
 
 
 class Backbone(nn.Module):
@@ -15,7 +24,7 @@ class Backbone(nn.Module):
         horizon, action_dim: shape (H, A) of an action chunk.
         condition_dim: size C of the conditioning vector.
         width: hidden width (the widest level for the U-Net).
-        depth: residual blocks (levels for the U-Net).
+        depth: residual blocks (levels for the U-Nets).
 
     A row of the output depends on the same row of the inputs only, bit for bit at a fixed batch size: no network here
     may normalise over the batch.
@@ -50,7 +59,7 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def zero_head(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
+def zero_head(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Linear | nn.Conv1d | nn.Conv2d:
     """Zero the layer, so that the untrained network predicts the mean of normalised targets."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

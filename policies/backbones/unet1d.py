@@ -20,7 +20,7 @@ class ConditionalUnet1d(Backbone):
 
     def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3) -> None:
         super().__init__(horizon, action_dim, condition_dim, width, depth)
-        channels = [_rounded(width >> (depth - 1 - level)) for level in range(depth)]
+        channels = [rounded(width >> (depth - 1 - level)) for level in range(depth)]
         multiple = 2 ** (depth - 1)
         self.padding = -horizon % multiple
         self.time = TimeEmbedding(TIME_DIM)
@@ -61,18 +61,20 @@ class ConditionalUnet1d(Backbone):
 class FilmBlock(nn.Module):
     """Two convolutions with a residual path; the context scales and shifts the features between them (FiLM)."""
 
-    def __init__(self, inputs: int, outputs: int, context: int) -> None:
+    def __init__(self, inputs: int, outputs: int, context: int, conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d,
+                 kernel: int = 5) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(inputs, outputs, 5, padding=2)
+        self.conv1 = conv(inputs, outputs, kernel, padding=kernel // 2)
         self.norm1 = group_norm(outputs)
         self.film = nn.Linear(context, 2 * outputs)
-        self.conv2 = nn.Conv1d(outputs, outputs, 5, padding=2)
+        self.conv2 = conv(outputs, outputs, kernel, padding=kernel // 2)
         self.norm2 = group_norm(outputs)
-        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, inputs, T), (B, context) -> (B, outputs, T)."""
-        scale, shift = self.film(context)[:, :, None].chunk(2, dim=1)  # (B, outputs, 1) each
+        """(B, inputs, ...), (B, context) -> (B, outputs, ...), over the steps of a chunk or the pixels of an image."""
+        film = self.film(context).unflatten(1, (-1, *[1] * (x.dim() - 2)))  # (B, 2 outputs, 1, ...)
+        scale, shift = film.chunk(2, dim=1)  # (B, outputs, 1, ...) each
         h = F.silu(self.norm1(self.conv1(x)))
         h = F.silu(self.norm2(self.conv2(h * (1.0 + scale) + shift)))
         return h + self.skip(x)
@@ -83,6 +85,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(GROUPS, channels // 4), channels)
 
 
-def _rounded(channels: int) -> int:
+def rounded(channels: int) -> int:
     """Down to a multiple of eight, and at least eight."""
     return max(GROUPS, channels // GROUPS * GROUPS)

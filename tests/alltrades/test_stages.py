@@ -46,7 +46,7 @@ def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path
         policy = build_policy(settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k)
         torch.nn.init.normal_(policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k))
         policies[spec.id] = policy
-    controllers, keys = stages.controllers_of(policies, 6)
+    controllers, keys = stages.controllers_of(policies, RolloutSettings(lanes=6))
     assert any(isinstance(c.policy, StackedPolicy) for c in controllers.values()) and len(controllers) < 3
     digests = []
     for workers in (0, 1, 2):

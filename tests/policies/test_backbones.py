@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from alltrades.data.errors import UserError
-from alltrades.policies.backbones import BACKBONES, Backbone, make_backbone
+from alltrades.policies.backbones import BACKBONES, Backbone, Image, make_backbone
 from alltrades.policies.backbones.base import TimeEmbedding
 
 NAMES = sorted(BACKBONES)
-ACTION, CONDITION = 4, 39
+ACTION, CONDITION = 6, 39
+IMAGE = Image(4, 3, 2)  # an action is an image, and the condition begins with four
 
 
 @pytest.fixture
@@ -27,7 +28,10 @@ def one_thread() -> Iterator[None]:
 
 def shaken(name: str, horizon: int = 16, width: int = 128, depth: int = 3) -> Backbone:
     """A network with no zeroed layer, as after some training."""
-    net = make_backbone(name, horizon, ACTION, CONDITION, width, depth).eval()
+    return shake(make_backbone(name, horizon, ACTION, CONDITION, width, depth, IMAGE).eval())
+
+
+def shake(net: Backbone) -> Backbone:
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
@@ -58,7 +62,7 @@ def test_the_smallest_width_works_on_one_row_of_one_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_untrained_network_predicts_zero_and_learns(name: str) -> None:
-    net = make_backbone(name, 16, ACTION, CONDITION, 64, 2)
+    net = make_backbone(name, 16, ACTION, CONDITION, 64, 2, IMAGE)
     x, t, c = inputs(8)
     assert not net(x, t, c).any()
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
@@ -98,7 +102,7 @@ def test_the_prediction_depends_on_chunk_time_and_condition(name: str, which: in
     assert ((net(*a) - before).abs().amax((1, 2)) > 1e-3).all()
 
 
-@pytest.mark.parametrize("name", ["unet1d", "transformer"])
+@pytest.mark.parametrize("name", ["unet1d", "unet2d", "transformer"])
 def test_every_step_of_the_chunk_sees_every_other(name: str) -> None:
     net = shaken(name)
     x, t, c = inputs(1)
@@ -141,3 +145,24 @@ def test_time_embedding_separates_neighbouring_steps_and_the_ends_of_time() -> N
 def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'unet1d'"):
         make_backbone("unet", 16, 4, 10, 64, 2)
+
+
+def test_images_without_their_shape_and_chunks_that_are_no_images_are_refused() -> None:
+    with pytest.raises(UserError, match="needs environments that are images"):
+        make_backbone("unet2d", 1, 64, 80, 16, 2)
+    with pytest.raises(UserError, match="actions of 5 entries; expected a multiple of 4"):
+        make_backbone("unet2d", 1, 5, 39, 16, 2, Image(2, 2, 2))
+
+
+def test_a_shifted_image_is_answered_by_a_shifted_image() -> None:
+    """Away from the border: only the border tells a convolution where it is."""
+    net = make_backbone("unet2d", 1, 24 * 24, 24 * 24 + 3, 16, 1, Image(1, 24, 24)).eval()
+    shake(net)
+    g = torch.Generator().manual_seed(5)
+    seen, drawn = torch.zeros(2, 24, 24), torch.zeros(2, 24, 24)
+    seen[0, 10:13, 10:13], drawn[0, 10:13, 10:13] = torch.randn(2, 3, 3, generator=g)
+    seen[1], drawn[1] = seen[0].roll((1, 2), (0, 1)), drawn[0].roll((1, 2), (0, 1))
+    out = net(drawn.flatten(1)[:, None], torch.full((2,), 0.5), torch.cat([seen.flatten(1), torch.ones(2, 3)], 1))
+    image = out.unflatten(2, (24, 24))[:, 0]
+    torch.testing.assert_close(image[1, 7:20, 7:20], image[0, 6:19, 5:18], atol=1e-5, rtol=0)
+    assert image[0, 6:19, 5:18].std() > 1e-3
