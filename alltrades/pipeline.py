@@ -25,7 +25,7 @@ from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, policy_digest, policy_digests
-from alltrades.settings import DistillSettings, RunSettings
+from alltrades.settings import DistillSettings, RunSettings, teacher_kind
 from alltrades.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
@@ -71,8 +71,9 @@ class Pipeline:
         return self.dir.path / "policies" / row
 
     def teacher_path(self, kind: str) -> Path:
-        row = next((r for r, k in KIND_OF_ROW.items() if k == kind), kind)
-        return self.policy_path(row)
+        if teacher_kind(kind)[0] in KIND_OF_ROW.values():
+            return self.dir.path / "policies" / "specialists" / kind
+        return self.policy_path(kind)
 
     # ---- helpers -------------------------------------------------------------------------------------------------
     def stage(self, name: str, key: dict[str, Any], outputs: list[Path], body: Callable[[Progress], None], total: int = 1,
@@ -120,11 +121,13 @@ class Pipeline:
                            objective: ObjectiveSettings | None = None) -> None:
         """The baseline after all its steps, or, where its name ends so, after those that held-out demonstrations prefer.
 
+        With a number behind the name, such as "labeled_only_2", the same from another seed.
         `objective` and `preference` are linear and uniform unless given; excess losses are those over the scratch specialists.
         """
         s = self.s
-        seed = stages.stage_seed(s.seed, "labeled_only")
-        holdout = name.endswith(HOLDOUT)
+        kind, number = teacher_kind(name)
+        seed = stages.stage_seed(s.seed, f"labeled_only{number}" if kind in ("labeled_only", HOLDOUT) else "labeled_only")
+        holdout = kind.endswith(HOLDOUT)
         key = self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}
         if objective is not None:
             key |= {"preference": dict(preference or {}), "objective": objective.model_dump(mode="json"),
@@ -139,17 +142,18 @@ class Pipeline:
 
         self.stage(name, key, [self.policy_path(name)], body, s.labeled_only.steps * (2 if holdout else 1), "step")
 
-    def train_specialists(self, kind: str) -> None:
-        """All specialists of a kind in one stage: those of equal shape are trained together."""
+    def train_specialists(self, teacher: str) -> None:
+        """All specialists of a teacher in one stage: those of equal shape are trained together."""
         s = self.s
-        name = f"specialists/{kind}"
-        out = self.teacher_path(kind)
-        joint = self.policy_path("labeled_only") if kind == "joint_init" else None
+        kind, number = teacher_kind(teacher)
+        name = f"specialists/{teacher}"
+        out = self.teacher_path(teacher)
+        joint = self.policy_path(f"labeled_only{number}") if kind == "joint_init" else None
         key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
                                   "initial": policy_digest(joint) if joint else None}
         found: list[str | None] = []
         self.stage(name, key, [out], lambda p: found.append(stages.train_specialists(
-            s, kind, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update)), unit="step")
+            s, teacher, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update)), unit="step")
         if found and found[0] is not None:
             print(f"{name}: {found[0]}", file=sys.stderr)
 
@@ -267,15 +271,16 @@ class Pipeline:
         rows = self.s.evaluation.rows
         distillations = self.s.distillations()
         teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
-        kinds = [k for k in ("scratch", "joint_init") if k in teachers or any(KIND_OF_ROW.get(r) == k for r in rows)]
+        policies = list(dict.fromkeys([*teachers, *(KIND_OF_ROW.get(r, r) for r in rows)]))
+        specialists = sorted(p for p in policies if teacher_kind(p)[0] in KIND_OF_ROW.values())[::-1]  # scratch ones first
+        labeled_only = {p for p in policies if teacher_kind(p)[0] in ("labeled_only", HOLDOUT)}
+        labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
+        labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
         self.collect()
-        initial = any(d.init == "labeled_only" for d in distillations.values())
-        if "labeled_only" in (*rows, *teachers) or "joint_init" in kinds or initial:
-            self.train_labeled_only()
-        if HOLDOUT in rows:
-            self.train_labeled_only(HOLDOUT)
-        for kind in kinds:
-            self.train_specialists(kind)
+        for name in sorted(labeled_only):
+            self.train_labeled_only(name)
+        for name in specialists:
+            self.train_specialists(name)
         for kind in teachers:
             self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
         self.check_starts({"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}})

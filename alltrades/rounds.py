@@ -23,7 +23,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.evaluation import Evaluation, paired_difference
 from alltrades.envs.rollout import Crew, Job, rollout
-from alltrades.envs.seeding import episode_seed
+from alltrades.envs.seeding import episode_seed, selection_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.statistics import wilson
 from alltrades.policies.distillation import RECORDED
@@ -153,11 +153,10 @@ def _select(p: Pipeline, row: str, r: int, settings: DistillSettings) -> Evaluat
         policies = stages.load_policies(policy, p.specs, p.s.device)
         result = stages.evaluate_row(name, policies, p.specs, p.s, True, p.crew,
                                      lambda done, total: progress.update(done),
-                                     {s.id: [episode_seed(p.s.seed, "selection", s.id, i) for i in range(episodes)]
-                                      for s in p.specs})
+                                     {s.id: selection_seeds(s, p.s.seed, episodes) for s in p.specs})
         p.dir.write_json(f"selection/{name}.json", result.to_json())
 
-    p.stage(f"select/{name}", {"policy": policy_digest(policy), "episodes": episodes, "lanes": p.s.rollout.lanes}, [out], body,
-            episodes * len(p.specs), "episode")
+    p.stage(f"select/{name}", {"policy": policy_digest(policy), "episodes": episodes, "lanes": p.s.rollout.lanes,
+                               "batch": p.s.rollout.batch}, [out], body, episodes * len(p.specs), "episode")
     return Evaluation.from_json(json.loads(out.read_text()))
 

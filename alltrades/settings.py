@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from alltrades.data.errors import nearest
 from alltrades.data.weights import WeightSettings
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 
 OWN_ROWS = {"specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "generalist"}
-Teacher = Literal["scratch", "joint_init", "labeled_only"]
+TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout")
 
 
 class DemoSettings(Frozen):
@@ -105,7 +106,9 @@ class RoundSettings(Frozen):
 class DistillSettings(Frozen):
     """Stage 2: a generalist."""
 
-    teachers: tuple[Teacher, ...] = Field(("scratch",), min_length=1, description="whose rollouts enter")
+    teachers: tuple[str, ...] = Field(
+        ("scratch",), min_length=1, description=f"whose rollouts enter: {', '.join(TEACHERS)}; with _2, _3, ... behind a name "
+                                                "the same from another seed: an ensemble, whose mean is learned")
     rollouts: int = Field(60, ge=1, description="rollouts per environment and teacher")
     weights: WeightSettings = WeightSettings()
     apply: Literal["sample", "loss"] = Field("sample", description="weights as sampling probabilities or loss factors")
@@ -125,6 +128,15 @@ class DistillSettings(Frozen):
             raise ValueError(f"objective {self.objective.kind} compares with teachers at the observation itself and train has "
                              f"observation_noise = {self.train.observation_noise}; set one of them back")
         return self
+
+    @field_validator("teachers")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if teacher_kind(name)[0] not in TEACHERS:
+                raise ValueError(f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these with _2, _3, ... behind "
+                                 f"it{nearest(name, list(TEACHERS))}")
+        return value
 
 
 class EvaluationSettings(Frozen):
@@ -205,9 +217,9 @@ class RunSettings(Frozen):
         for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
             if row not in known:
                 raise ValueError(f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}")
-        clash = OWN_ROWS & set(self.generalists)
-        if clash:
-            raise ValueError(f"generalists may not be called '{clash.pop()}': that row exists already")
+        for name in self.generalists:
+            if teacher_kind(name)[0] in OWN_ROWS:
+                raise ValueError(f"generalists may not be called '{name}': that row or teacher exists already")
         return self
 
     def distillations(self) -> dict[str, DistillSettings]:
@@ -232,6 +244,12 @@ class RunSettings(Frozen):
 
 def _common(changes: dict[str, Any], base: Frozen) -> dict[str, Any]:
     return {k: v for k, v in changes.items() if k in type(base).model_fields}
+
+
+def teacher_kind(teacher: str) -> tuple[str, str]:
+    """("scratch", "_2") for "scratch_2"; the second is empty for the first of its kind."""
+    kind, _, number = teacher.rpartition("_")
+    return (kind, f"_{number}") if number.isdigit() and int(number) > 1 else (teacher, "")
 
 
 def _merge(base: dict, override: dict) -> dict:

@@ -35,7 +35,7 @@ from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.teachers import TeacherPredictions
 from alltrades.policies.training import Trainer
 from alltrades.report import text
-from alltrades.settings import DistillSettings, RolloutSettings, RunSettings
+from alltrades.settings import DistillSettings, RolloutSettings, RunSettings, teacher_kind
 
 Each = Callable[[int, int], None]  # (done, total)
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
@@ -170,12 +170,12 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
-def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
+def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
                       out: Path, work: Path, log: Callable[[str, int, dict[str, Any]], None] | None = None,
                       each: Each | None = None) -> str | None:
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
 
-    The action scale is that of all demonstrations, so that every policy of a run predicts in the same units.
+    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all demonstrations, so that every policy of a run predicts in the same units.
 
     Args:
         out: folder of one artifact per environment, and of selection.json where cross-validation chose.
@@ -185,7 +185,8 @@ def train_specialists(settings: RunSettings, kind: str, specs: Sequence[EnvSpec]
     Returns what cross-validation chose, in one line.
     """
     s, device, hold_end = settings.specialist, settings.device, settings.demos.hold_end
-    names = [f"specialist/{kind}/{slug(x.id)}" for x in specs]
+    kind = teacher_kind(teacher)[0]
+    names = [f"specialist/{teacher}/{slug(x.id)}" for x in specs]
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
     table, line = None, None

@@ -16,6 +16,7 @@ import numpy as np
 from alltrades.envs import images
 from alltrades.envs.images import Images, psnr, ssim
 from alltrades.envs.spec import EnvSpec
+from alltrades.envs.symmetry import Reflection
 
 MARGIN = 1.0  # dB above the Wiener filter that count as success
 FIRST_SEED = {"selection": 2**63, "evaluation": 2**63 + 2**32}  # of each split; other purposes draw seeds below 2**63
@@ -138,13 +139,23 @@ def clean_image(observation: np.ndarray) -> np.ndarray:
     return observation
 
 
+def mirror(shape: tuple[int, int], frames: int) -> Reflection:
+    """Left and right exchanged, in an observation of `frames` images and in the restored image."""
+    image = np.arange(shape[0] * shape[1]).reshape(shape)[:, ::-1].ravel()
+    observation = np.concatenate([image + k * len(image) for k in range(frames)])
+    maps = [(tuple(map(int, index)), (1.0,) * len(index), (0.0,) * len(index)) for index in (observation, image)]
+    return Reflection(*maps[0], *maps[1])
+
+
 def restoration_spec(env_id: str, task: str, source: str) -> EnvSpec:
-    """Specification of a task on a source of images."""
+    """Specification of a task on a source of images. A mirrored photograph is as good as any, a mirrored digit is not."""
     shape = SOURCES[source]
     pixels = shape[0] * shape[1]
-    return EnvSpec(env_id, partial(RestorationEnv, task, source), pixels * TASKS[task].frames, pixels, (0.0,) * pixels, (1.0,) * pixels, 1,
-                   control_hz=1.0, extra="restoration" if source == "photographs" else None,
-                   evaluation_seed=partial(split_seed, "evaluation"), image_shape=shape, metrics=("psnr", "ssim"))
+    return EnvSpec(env_id, partial(RestorationEnv, task, source), pixels * TASKS[task].frames, pixels, (0.0,) * pixels,
+                   (1.0,) * pixels, max_steps=1, control_hz=1.0, extra="restoration" if source == "photographs" else None,
+                   evaluation_seed=partial(split_seed, "evaluation"), selection_seed=partial(split_seed, "selection"),
+                   symmetries=(mirror(shape, TASKS[task].frames),) if source == "photographs" else (), image_shape=shape,
+                   metrics=("psnr", "ssim"))
 
 
 def specs() -> list[tuple[EnvSpec, Any]]:

@@ -34,6 +34,13 @@ def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     return [episode_seed(root, "evaluation", spec.id, i) for i in range(episodes)]
 
 
+def selection_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Starts of an environment on which policies are chosen."""
+    if spec.selection_seed is not None:
+        return [spec.selection_seed(i) for i in range(episodes)]
+    return [episode_seed(root, "selection", spec.id, i) for i in range(episodes)]
+
+
 def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
     """Raise UserError when a start of the use "evaluation" occurs in another use. O(starts)."""
     evaluation = set(uses.get("evaluation", ()))

@@ -27,6 +27,7 @@ class EnvSpec:
         max_action_rate: largest change of each action dimension between two steps, or None for no limit.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
+        selection_seed: the same for the starts on which policies are chosen, where other seeds are not known to be new.
         import_demos: converts a foreign store into episodes, where demonstrations are published rather than scripted.
         symmetries: changes of the world under which the task stays the same; training data is augmented by them.
         image_shape: (height, width) where observation and action are images, flattened row by row.
@@ -46,6 +47,7 @@ class EnvSpec:
     max_action_rate: tuple[float, ...] | None = None
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
+    selection_seed: Callable[[int], int] | None = None
     import_demos: Callable[[Any], list[Any]] | None = None
     symmetries: tuple[Symmetry, ...] = ()
     image_shape: tuple[int, int] | None = None
@@ -61,8 +63,8 @@ class EnvSpec:
         if self.image_shape is not None:
             pixels = self.image_shape[0] * self.image_shape[1]
             if self.obs_dim % pixels or self.action_dim % pixels:
-                raise ValueError(f"{self.id}: images of {self.image_shape} with {self.obs_dim} observations and {self.action_dim} "
-                                 f"actions; expected multiples of {pixels}")
+                raise ValueError(f"{self.id}: images of {self.image_shape} with {self.obs_dim} observations and "
+                                 f"{self.action_dim} actions; expected multiples of {pixels}")
         for symmetry in self.symmetries:
             self._check(symmetry)
 

@@ -92,10 +92,11 @@ def forest(pair: Mapping[str, Any]) -> Figure:
                           "text": content, "showarrow": False, "font": {"size": 11, "color": "@ink" if i == 0 else "@ink2"}})
     shapes = [{"type": "rect", "xref": "x", "yref": "paper", "x0": -EQUAL, "x1": EQUAL, "y0": 0, "y1": 1, "layer": "below",
                "fillcolor": "@ink2/0.10", "line": {"width": 0}}]
-    layout = {"xaxis": _axis(f"difference in {pair.get('metric', 'success')}", range=[-reach, reach], tickformat="+.2~f", nticks=7,
-                             zeroline=True, zerolinecolor="@ink2", zerolinewidth=1),
+    layout = {"xaxis": _axis(f"difference in {pair.get('metric', 'success')}", range=[-reach, reach], tickformat="+.2~f",
+                             nticks=7, zeroline=True, zerolinecolor="@ink2", zerolinewidth=1),
               "yaxis": _axis(range=[0.45 - len(lines), 0.75], visible=False), "annotations": notes, "shapes": shapes}
-    return Figure(f"Paired differences {pair['a']} minus {pair['b']}{text.metric(pair)} by environment", traces, layout, 64 + 38 * len(lines))
+    label = f"Paired differences {pair['a']} minus {pair['b']}{text.metric(pair)} by environment"
+    return Figure(label, traces, layout, 64 + 38 * len(lines))
 
 
 def loss_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[str]) -> list[tuple[str, Figure]]:

@@ -111,8 +111,8 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
     for found in run.comparison.get("pairs", ()):
         pair = {**found, "per_environment": dict(run.ordered(found.get("per_environment", {})))}
         better, worse, n = text.tally(pair)
-        out.append({"a": pair["a"], "b": pair["b"], "metric": text.metric(pair), "verdict": pair["verdict"], "mean": text.signed(pair["mean"]),
-                    "interval": text.signed_interval(pair["interval"]), "pair": pair,
+        out.append({"a": pair["a"], "b": pair["b"], "metric": text.metric(pair), "verdict": pair["verdict"],
+                    "mean": text.signed(pair["mean"]), "interval": text.signed_interval(pair["interval"]), "pair": pair,
                     "lines": [(name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
                               for name, v in pair["per_environment"].items()],
                     "tally": f"interval above 0 in {better}, below 0 in {worse} of {_count(n, 'environment')}" if n else "",

@@ -30,4 +30,5 @@ def make_backbone(name: str, horizon: int, action_dim: int, condition_dim: int, 
     return BACKBONES[name](horizon, action_dim, condition_dim, width, depth)
 
 
-__all__ = ["BACKBONES", "Backbone", "ChunkTransformer", "ConditionalUnet1d", "ConditionalUnet2d", "Image", "ResidualMLP", "make_backbone"]
+__all__ = ["BACKBONES", "Backbone", "ChunkTransformer", "ConditionalUnet1d", "ConditionalUnet2d", "Image", "ResidualMLP",
+           "make_backbone"]

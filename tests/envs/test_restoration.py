@@ -140,3 +140,19 @@ def test_suites_hold_four_tasks_each_and_listing_them_loads_no_images() -> None:
     code = ("import sys; from alltrades.envs import registry; registry.resolve(['restoration']); "
             "sys.exit(any(m in sys.modules for m in ('skimage', 'sklearn')))")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.skipif("restoration:photographs" not in SUITES, reason="needs: pip install alltrades[restoration]")
+@pytest.mark.parametrize("task", TASKS)
+def test_the_mirror_of_a_pair_is_the_pair_of_the_mirrored_photograph(task: str) -> None:
+    spec = registry.get(f"restoration/{task}:photographs")
+    env, (symmetry,) = RestorationEnv(task, "photographs"), spec.symmetries
+    observation, info = env.reset(seed=2)
+    flipped = symmetry.action(info["expert_observation"]).reshape(16, 16)
+    np.testing.assert_array_equal(flipped, np.fliplr(info["expert_observation"].reshape(16, 16)))
+    image = symmetry.observation(observation).reshape(-1, 16, 16)
+    np.testing.assert_array_equal(image, observation.reshape(-1, 16, 16)[:, :, ::-1])
+    # A commutes with the mirror: degrading the mirrored image without noise mirrors the degraded one
+    side = env.task.shrink
+    measured, mirrored = ((env.operator @ x.ravel()).reshape(16 // side, 16 // side) for x in (np.fliplr(flipped), flipped))
+    np.testing.assert_allclose(mirrored, np.fliplr(measured), atol=1e-9)
