@@ -134,8 +134,8 @@ class DistillSettings(Frozen):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if teacher_kind(name)[0] not in TEACHERS:
-                raise ValueError(f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these with _2, _3, ... behind "
-                                 f"it{nearest(name, list(TEACHERS))}")
+                raise ValueError(f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these with _2, _3, ... "
+                                 f"behind it{nearest(name, list(TEACHERS))}")
         return value
 
 

@@ -175,7 +175,8 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
                       each: Each | None = None) -> str | None:
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
 
-    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all demonstrations, so that every policy of a run predicts in the same units.
+    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all demonstrations, so that
+    every policy of a run predicts in the same units.
 
     Args:
         out: folder of one artifact per environment, and of selection.json where cross-validation chose.

@@ -28,7 +28,8 @@ def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: Po
 
     The pixels of an image share theirs: they are one quantity, and a network of convolutions treats them alike.
     """
-    observations, actions = [], []
+    observations: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
     shape = common_image_shape(infos)
     pixels = 1 if shape is None else shape[0] * shape[1]
     of_step = demos.environment[demos.episode_of_step]

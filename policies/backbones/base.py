@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class Image(NamedTuple):
-    """Shape of the images that chunks consist of. The condition begins with `count` of them, flattened row by row."""
+    """Shape of the images that chunks consist of. The condition begins with `images` of them, flattened row by row."""
 
-    count: int
+    images: int
     height: int
     width: int
 

@@ -12,6 +12,7 @@ from alltrades.policies.settings import PolicySettings
 from alltrades.policies.specialists import build_policy
 from alltrades.policies.stacked import StackedPolicy
 from alltrades.settings import RolloutSettings
+from tests.policies.toys import SMALL, info, make_policy
 
 NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
 
@@ -105,3 +106,12 @@ def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not
         assert a == b
     assert train(demos, tmp_path / "killed", "--specialist.train.steps", "20") == 0  # nothing of the other training is left
     assert json.loads((tmp_path / "killed" / stages.slug(NAMES[0]) / "policy.json").read_text())["training"]["steps"] == 20
+
+
+def test_a_policy_is_called_with_as_many_rows_as_asked_for_and_its_lanes_allow():
+    one, *others = (make_policy([info("a")], SMALL.model_copy(update={"width": 16 + 8 * k})) for k in range(4))
+    for settings, alone, shared in ((RolloutSettings(lanes=64, batch=64), 64, 16), (RolloutSettings(lanes=6, batch=64), 6, 1),
+                                    (RolloutSettings(lanes=32), 8, 8)):
+        found = [{c.batch for c in stages.controllers_of(policies, settings)[0].values()}
+                 for policies in ({"a": one, "b": one}, dict(zip("abcd", [one, *others])))]
+        assert found == [{alone}, {shared}]
