@@ -123,6 +123,8 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="TCP port; 0 picks a free one")
     parser.add_argument("--dashboard", action="store_true", help="operator's page at /dashboard, with a stop button")
     parser.add_argument("--watch", action="store_true", help="load the artifact again when it changes (SIGHUP does, too)")
+    parser.add_argument("--limits", default=None, metavar="FILE",
+                        help="YAML file of action limits by environment: low, high, rate, acceleration")
     parser.add_argument("--token-file", default=None, help="file with the secret that clients must send")
     parser.add_argument("--certificate", default=None, help="PEM certificate: serve over TLS")
     parser.add_argument("--key", default=None, help="PEM key of the certificate")

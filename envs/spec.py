@@ -25,6 +25,7 @@ class EnvSpec:
         control_hz: control rate in Hz.
         stop_at_success: end the episode at the first success flag.
         max_action_rate: largest change of each action dimension between two steps, or None for no limit.
+        max_action_acceleration: largest change of that change, or None for no limit.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
         selection_seed: the same for the starts on which policies are chosen, where other seeds are not known to be new.
@@ -45,6 +46,7 @@ class EnvSpec:
     control_hz: float = 10.0
     stop_at_success: bool = True
     max_action_rate: tuple[float, ...] | None = None
+    max_action_acceleration: tuple[float, ...] | None = None
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
     selection_seed: Callable[[int], int] | None = None

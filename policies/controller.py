@@ -10,6 +10,7 @@ import numpy as np
 from alltrades.data.errors import UserError
 from alltrades.envs.seeding import policy_generator
 from alltrades.policies.guard import REASONS, ActionGuard
+from alltrades.policies.limits import Limits
 
 BATCH = 8
 
@@ -49,11 +50,11 @@ class Controller:
         lanes: independent episodes.
         batch: rows of every policy call, at most `lanes`. Small enough that a few lanes do not pay for all, large enough to
             share the reading of the weights.
-        guard: True for the action box (and rate, where one is defined) of each environment, False for none, or one
-            guard that holds for every environment.
+        guard: True for the action box (with rate and acceleration, where they are defined) of each environment, limits by
+            environment id (see `read_limits`), False for none, or one guard that holds for every environment.
     """
 
-    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard = True,
+    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
                  batch: int = BATCH) -> None:
         if lanes < 1 or batch < 1:
             raise ValueError(f"lanes = {lanes}, batch = {batch}; expected at least 1")
@@ -61,7 +62,8 @@ class Controller:
         if hasattr(policy, "eval"):  # a torch module, without importing torch
             policy.eval()
         self._shared = guard if isinstance(guard, ActionGuard) else None
-        self._guarded = bool(guard) if self._shared is None else True
+        self._limits = guard if isinstance(guard, Mapping) else None
+        self._guarded = guard is not False
         self._guards: dict[int, ActionGuard] = {}
         self._window = np.zeros((lanes, policy.history, policy.obs_dim), dtype=np.float32)
         self._environment = np.zeros(lanes, dtype=np.int64)
@@ -69,7 +71,7 @@ class Controller:
         self._begun = [False] * lanes
         self._seen = [False] * lanes  # a frame of this episode is in the window
         self._obs_dims, self._action_dims = [0] * lanes, [0] * lanes
-        self._last: list[np.ndarray | None] = [None] * lanes  # last action handed out, (A_env,)
+        self._last: list[np.ndarray | None] = [None] * lanes  # last two actions handed out, (1 or 2, A_env)
         self._queues: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # of act(), next action last
         self._frames: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # of act(), since the last plan
         self._seeds = [-1] * lanes
@@ -121,7 +123,8 @@ class Controller:
         """The only way out: actions (k, A_env) that are executed next, one after another, through the lane's guard."""
         if self._guarded:
             actions = self._guard(int(self._environment[lane]))(actions, self._last[lane])
-        self._last[lane] = actions[-1]
+        last = self._last[lane]
+        self._last[lane] = actions[-2:] if last is None or len(actions) > 1 else np.concatenate([last[-1:], actions])
         return actions
 
     def _call(self, lanes: list[int]) -> np.ndarray:
@@ -164,7 +167,8 @@ class Controller:
             return self._shared
         if index not in self._guards:
             info = self.policy.environments[index]
-            self._guards[index] = ActionGuard(info.action_low, info.action_high, getattr(info, "max_action_rate", None))
+            limits = Limits.of(info) if self._limits is None else self._limits[info.id]
+            self._guards[index] = ActionGuard(limits.low, limits.high, limits.rate, limits.acceleration)
         return self._guards[index]
 
     @property

@@ -1,4 +1,4 @@
-"""The last check before an action reaches a machine: finite, inside the box, not too fast. NumPy only."""
+"""The last check before an action reaches a machine: finite, inside the box, not too fast, not too sudden. NumPy only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-REASONS = ("finite", "box", "rate")
+REASONS = ("finite", "box", "rate", "acceleration")
 SLACK = 1e-4  # share of the action range: a bound missed by rounding is clipped without being counted
 
 
@@ -18,25 +18,31 @@ class ActionGuard:
 
     An action with a non-finite entry is replaced by the last good one ("finite"), one outside the box by the nearest
     one inside ("box"), and one that moves further than the rate limit from the action before it by the furthest
-    allowed step in the same direction of each dimension ("rate").
+    allowed step in the same direction of each dimension ("rate"). With an acceleration limit a step differs from the step
+    before by no more than that, and is never so long that the next ones could not come to rest inside the box
+    ("acceleration"); the box itself goes before the limit.
 
     Args:
         low, high: (A,) bounds in the environment's action units; infinite bounds are allowed.
         rate: (A,) largest change of each dimension between two consecutive actions, or None for no limit.
+        acceleration: (A,) largest change of that change, or None for no limit.
 
     Raises ValueError when shapes disagree or the box is empty.
     """
 
     def __init__(self, low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray,
-                 rate: Sequence[float] | np.ndarray | None = None) -> None:
+                 rate: Sequence[float] | np.ndarray | None = None,
+                 acceleration: Sequence[float] | np.ndarray | None = None) -> None:
         self.low = np.asarray(low, dtype=np.float32)
         self.high = np.asarray(high, dtype=np.float32)
         self.rate = None if rate is None else np.asarray(rate, dtype=np.float32)
+        self.acceleration = None if acceleration is None else np.asarray(acceleration, dtype=np.float32)
         if self.low.ndim != 1 or self.low.shape != self.high.shape or not (self.low <= self.high).all():
             raise ValueError(f"action box: low {self.low.tolist()}, high {self.high.tolist()}; "
                              "expected two vectors of one length with low <= high")
-        if self.rate is not None and (self.rate.shape != self.low.shape or not (self.rate > 0).all()):
-            raise ValueError(f"action rate {self.rate.tolist()}; expected {len(self.low)} positive entries")
+        for name, limit in (("rate", self.rate), ("acceleration", self.acceleration)):
+            if limit is not None and (limit.shape != self.low.shape or not (limit > 0).all()):
+                raise ValueError(f"action {name} {limit.tolist()}; expected {len(self.low)} positive entries")
         finite = np.isfinite(self.low) & np.isfinite(self.high)
         with np.errstate(invalid="ignore"):  # inf - inf, discarded
             span = np.where(finite, self.high - self.low, 0.0)
@@ -52,13 +58,15 @@ class ActionGuard:
     def __call__(self, actions: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
         """Actions (k, A) to execute one after another -> (k, A) float32 that may be executed; the input is not changed.
 
-        `last` (A,) is the action executed before the first of them; None at the start of an episode, where a
-        non-finite action becomes the middle of the box and the first action has no rate limit.
+        `last` (A,), or (2, A) for the last two in order, is what was executed before the first of them; None at the start of
+        an episode, where a non-finite action becomes the middle of the box and the first action has no rate limit. What
+        moved before a single last action is taken to be at rest.
         """
         actions = np.asarray(actions, dtype=np.float32)  # (k, A)
         if actions.ndim != 2 or actions.shape[1] != len(self.low):
             raise ValueError(f"actions have shape {actions.shape}; expected (k, {len(self.low)})")
-        if self.rate is None and ((actions >= self.low) & (actions <= self.high)).all():  # false for nan
+        free = self.rate is None and self.acceleration is None
+        if free and ((actions >= self.low) & (actions <= self.high)).all():  # false for nan
             return actions.copy()
         good = np.isfinite(actions).all(axis=1)  # (k,)
         outside = good & ((actions < self._soft_low) | (actions > self._soft_high)).any(axis=1)
@@ -67,26 +75,55 @@ class ActionGuard:
         if not good.all():
             self._count("finite", int((~good).sum()), actions[~good][0])
         inside = np.clip(actions, self.low, self.high)
-        return inside if self.rate is None and good.all() else self._follow(inside, good, last)
+        return inside if free and good.all() else self._follow(inside, good, last)
 
     def _follow(self, actions: np.ndarray, good: np.ndarray, last: np.ndarray | None) -> np.ndarray:
         """Hold and limit step by step, each against the action that is really executed before it."""
-        before = last
+        past = np.zeros((0, len(self.low)), np.float32) if last is None else np.atleast_2d(np.asarray(last, np.float32))
+        before = past[-1] if len(past) else None
+        moved = past[-1] - past[-2] if len(past) > 1 else np.zeros(len(self.low), np.float32)
+        limited = self.rate is not None or self.acceleration is not None
         for i in range(len(actions)):
             if not good[i]:
                 actions[i] = self.rest if before is None else before
-            elif self.rate is not None and before is not None:
-                step = actions[i] - before
-                if (np.abs(step) > self.rate * (1 + SLACK)).any():
-                    self._count("rate", 1, actions[i])
-                # the box is convex and `before` lies inside: so does every point between the two
-                actions[i] = before + np.clip(step, -self.rate, self.rate)
+            if limited and before is not None:
+                # the box is convex and `before` lies inside: so does every point between it and what was asked for
+                step = self._step(actions[i] - before, before, moved)
+                actions[i] = np.clip(before + step, self.low, self.high)
+                moved = actions[i] - before
             before = actions[i]
         return actions
 
+    def _step(self, step: np.ndarray, before: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        """The step (A,) that is nearest to the one asked for, from `before`, after the step `moved`."""
+        if self.rate is not None:
+            if (np.abs(step) > self.rate * (1 + SLACK)).any():
+                self._count("rate", 1, before + step)
+            step = np.clip(step, -self.rate, self.rate)
+        if self.acceleration is not None:
+            a = self.acceleration
+            up = np.maximum(np.minimum(moved + a, _braking(self.high - before, a)), moved - a)
+            down = np.minimum(np.maximum(moved - a, -_braking(before - self.low, a)), moved + a)
+            limited = np.clip(step, np.minimum(down, up), up)
+            if (np.abs(limited - step) > SLACK * a).any():
+                self._count("acceleration", 1, before + step)
+            step = limited
+        return step
+
     def _count(self, reason: str, count: int, example: np.ndarray) -> None:
         if self.refusals[reason] == 0:
-            log.warning("action refused (%s): %s; box %s to %s, rate %s; later ones are only counted", reason,
+            log.warning("action refused (%s): %s; box %s to %s, rate %s, acceleration %s; later ones are only counted", reason,
                         example.tolist(), self.low.tolist(), self.high.tolist(),
-                        None if self.rate is None else self.rate.tolist())
+                        *(None if x is None else x.tolist() for x in (self.rate, self.acceleration)))
         self.refusals[reason] += count
+
+
+def _braking(distance: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
+    """Longest step (A,) after which steps that shrink by `acceleration` each end within `distance` (A,) >= 0, itself included.
+
+    A step s = n a + r, 0 <= r < a, and those after it cover s + (s - a) + .. + r = (n + 1) s - a n (n + 1) / 2.
+    """
+    with np.errstate(invalid="ignore"):  # infinite distances
+        n = np.floor((np.sqrt(1 + 8 * np.maximum(distance, 0) / acceleration) - 1) / 2)
+        found = np.maximum(distance, 0) / (n + 1) + acceleration * n / 2
+    return np.where(np.isfinite(distance), found, np.inf).astype(np.float32)

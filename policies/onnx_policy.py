@@ -33,13 +33,14 @@ class OnnxEnvironment:
     control_hz: float
     max_steps: int
     max_action_rate: tuple[float, ...] | None
+    max_action_acceleration: tuple[float, ...] | None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> OnnxEnvironment:
         low = tuple(-np.inf if v is None else float(v) for v in value["action_low"])
         high = tuple(np.inf if v is None else float(v) for v in value["action_high"])
-        rate = value["max_action_rate"]
-        return cls(**{**value, "action_low": low, "action_high": high, "max_action_rate": None if rate is None else tuple(rate)})
+        limits = {k: None if value[k] is None else tuple(value[k]) for k in ("max_action_rate", "max_action_acceleration")}
+        return cls(**{**value, "action_low": low, "action_high": high, **limits})
 
 
 class OnnxPolicy:

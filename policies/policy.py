@@ -41,12 +41,14 @@ class EnvironmentInfo:
     control_hz: float
     max_steps: int
     max_action_rate: tuple[float, ...] | None = None
+    max_action_acceleration: tuple[float, ...] | None = None
     image_shape: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, spec: EnvSpec) -> EnvironmentInfo:
         return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
-                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate, spec.image_shape)
+                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate,
+                   spec.max_action_acceleration, spec.image_shape)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import numpy as np
 
 from alltrades.policies.controller import Controller
 from alltrades.policies.guard import ActionGuard
+from alltrades.policies.limits import Limits
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.session import Session, Sessions
 
@@ -77,7 +78,8 @@ class Batcher(threading.Thread):
         guarded: called in this thread with (reason, count, jobs of the call) when the guard replaced actions.
     """
 
-    def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float, guard: bool,
+    def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float,
+                 guard: bool | Mapping[str, Limits],
                  deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, list[Job]], None]) -> None:
         super().__init__(name="policy", daemon=True)
         self._controller = Controller(policy, lanes=lanes, guard=guard, batch=batch)

@@ -16,6 +16,7 @@ from typing import Any
 
 from alltrades.data.errors import UserError
 from alltrades.policies.client import pack, require
+from alltrades.policies.limits import read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.metrics import Metrics
@@ -64,7 +65,8 @@ class PolicyServer:
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
-        self._batcher = Batcher(policy, self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, s.guard, self._deliver,
+        guard = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
+        self._batcher = Batcher(policy, self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, guard, self._deliver,
                                 self._guarded)
         self._pages = Pages(self)
         self._waiting: dict[Job, asyncio.Future] = {}

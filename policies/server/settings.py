@@ -17,6 +17,7 @@ class ServerSettings(Frozen):
     host: str = Field("127.0.0.1", description="address to listen on; loopback by default")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 picks a free one")
     guard: bool = Field(True, description="keep actions finite and inside the environment's limits")
+    limits: Path | None = Field(None, description="YAML file of limits by environment, tighter than the environments' own")
     token_file: Path | None = Field(None, description="file with the secret that clients must send")
     certificate: Path | None = Field(None, description="PEM certificate (chain): serve over TLS")
     key: Path | None = Field(None, description="PEM key of the certificate")
@@ -34,4 +35,6 @@ class ServerSettings(Frozen):
     def _consistent(self) -> ServerSettings:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("TLS needs both a certificate and its key; give both or neither")
+        if self.limits is not None and not self.guard:
+            raise ValueError("limits are given and the guard is off; expected the guard on")
         return self

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alltrades.policies.guard import ActionGuard
+from alltrades.policies.guard import ActionGuard, _braking
 
 
 def vector(values: list) -> np.ndarray:
@@ -21,7 +21,7 @@ def test_actions_inside_the_box_pass_bit_for_bit_and_count_nothing() -> None:
     guard = ActionGuard([-1, -2], [1, 2])
     actions = np.random.default_rng(0).uniform([-1, -2], [1, 2], (50, 2)).astype(np.float32)
     np.testing.assert_array_equal(guard(actions, None), actions)
-    assert guard.refusals == {"finite": 0, "box": 0, "rate": 0}
+    assert guard.refusals == {"finite": 0, "box": 0, "rate": 0, "acceleration": 0}
 
 
 def test_non_finite_actions_hold_the_last_good_one() -> None:
@@ -29,7 +29,7 @@ def test_non_finite_actions_hold_the_last_good_one() -> None:
     actions = np.array([[np.nan, 5], [10, 20], [np.inf, 1], [3, -np.inf], [30, 40]], dtype=np.float32)
     given_last = guard(actions, np.array([7, 8], dtype=np.float32))
     np.testing.assert_array_equal(given_last, [[7, 8], [10, 20], [10, 20], [10, 20], [30, 40]])
-    assert guard.refusals == {"finite": 3, "box": 0, "rate": 0}
+    assert guard.refusals == {"finite": 3, "box": 0, "rate": 0, "acceleration": 0}
     np.testing.assert_array_equal(guard(actions, None)[0], [256, 256])  # nothing to hold: middle of the box
 
 
@@ -67,7 +67,7 @@ def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(caplog: pyt
         for _ in range(5):
             guard(np.array([[3], [np.nan]], dtype=np.float32), None)
     assert [record.getMessage().split("(")[1].split(")")[0] for record in caplog.records] == ["box", "finite"]
-    assert guard.refusals == {"finite": 5, "box": 5, "rate": 0}
+    assert guard.refusals == {"finite": 5, "box": 5, "rate": 0, "acceleration": 0}
 
 
 @given(arrays(np.float32, (6, 3), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
@@ -89,3 +89,34 @@ def test_a_guard_that_makes_no_sense_is_refused(arguments: tuple) -> None:
 def test_actions_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         ActionGuard([0], [1])(np.zeros((3, 2), dtype=np.float32))
+
+
+def test_a_step_changes_by_the_acceleration_limit_and_comes_to_rest_in_the_box() -> None:
+    guard = ActionGuard([0], [10], acceleration=[1])
+    out = guard(np.full((12, 1), 10, np.float32), np.zeros(1, np.float32))[:, 0]
+    np.testing.assert_allclose(out, [1, 3, 6, 8, 9.5, 10, 10, 10, 10, 10, 10, 10], atol=0.51)
+    assert out[-1] == pytest.approx(10) and guard.refusals["acceleration"] > 0
+    moving = np.array([[4], [7]], np.float32)  # the step before was 3: the next one is at least 2
+    assert guard(np.full((1, 1), 7, np.float32), moving)[0, 0] == pytest.approx(9)
+
+
+@pytest.mark.parametrize("distance, acceleration, longest", [(0.0, 1.0, 0.0), (0.5, 1.0, 0.5), (1.0, 1.0, 1.0), (3.0, 1.0, 2.0),
+                                                             (6.0, 1.0, 3.0), (4.5, 1.0, 2.5), (np.inf, 1.0, np.inf)])
+def test_the_longest_step_from_which_one_can_stop(distance: float, acceleration: float, longest: float) -> None:
+    step = float(_braking(vector([distance]), vector([acceleration]))[0])
+    assert step == pytest.approx(longest)
+    if np.isfinite(step):
+        assert sum(max(step - i * acceleration, 0) for i in range(50)) == pytest.approx(distance)
+
+
+@given(arrays(np.float32, (20, 2), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
+       st.integers(1, 7))
+def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_size(actions: np.ndarray, size: int) -> None:
+    low, high, rate, acceleration = vector([-1, 0]), vector([1, 20]), vector([0.5, 3]), vector([0.2, 0.7])
+    guard, past = ActionGuard(low, high, rate, acceleration), vector([0.1, 10])[None]
+    for start in range(0, len(actions), size):
+        past = np.concatenate([past, guard(actions[start: start + size], past[-2:])])
+    assert np.isfinite(past).all() and (past >= low).all() and (past <= high).all()
+    steps = np.diff(past, axis=0)
+    assert (np.abs(steps) <= rate + 1e-5).all()
+    assert (np.abs(np.diff(steps, axis=0, prepend=np.zeros((1, 2)))) <= acceleration + 1e-4).all()
