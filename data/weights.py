@@ -38,7 +38,8 @@ class WeightSettings(BaseModel):
     alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states; the ratio is bounded by 1/alpha")
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(0.3, ge=0, le=1, description="smallest effective share of episodes before weights are flattened")
-    auc_min: float = Field(0.5, ge=0, lt=1, description="weights are off unless the held-out AUC's interval lies above this")
+    auc_min: float = Field(0.0, ge=0, lt=1, description="weights are off where the held-out AUC's interval reaches below this; "
+                           "0.5 trusts only shifts that held-out episodes confirm")
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
     max_pca: int = Field(8, ge=1, description="principal components the classifier sees")
     folds: int = Field(5, ge=2, description="folds over episodes")
@@ -191,12 +192,13 @@ def flattening(scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndar
     """The guard: exponent tau of the rollouts' weights w (M,), the ESS / n that is left, and why tau is 0 where it is.
 
     tau is the largest of TAUS whose w**tau keeps the episode-level ESS / n at `ess_min`. It is 0 where the held-out AUC says
-    that the weights are noise (interval not above `auc_min`) or that there is no common support (interval above 0.95).
+    that the weights may be noise (interval reaching below `auc_min`) or that there is no common support (interval above
+    0.95).
     """
     low, high = scores.auc_interval
     if low > SEPARABLE:
         return 0.0, 1.0, f"demonstrations and rollouts hardly overlap (AUC {scores.auc:.2f})"
-    if low <= settings.auc_min:
+    if low < settings.auc_min:
         return 0.0, 1.0, f"no shift that held-out episodes confirm (AUC {scores.auc:.2f} [{low:.2f}, {high:.2f}])"
     ids, inverse = np.unique(episode, return_inverse=True)
     total = np.bincount(inverse, mass)

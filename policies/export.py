@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.errors import UserError
-from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT
+from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OPTIONAL, OUTPUT
 from alltrades.policies.policy import DiffusionPolicy
 
 OPSET = 17
@@ -202,7 +202,7 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
             "id": e.id, "digest": e.digest, "obs_dim": e.obs_dim, "action_dim": e.action_dim,
             "action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high), "control_hz": e.control_hz,
             "max_steps": e.max_steps,
-            **{k: None if (v := getattr(e, k)) is None else list(v) for k in ("max_action_rate", "max_action_acceleration")},
+            **{k: None if (v := getattr(e, k)) is None else list(v) for k in OPTIONAL},
         } for e in policy.environments],
         "obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "draws": policy.draws,
         "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,

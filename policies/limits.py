@@ -31,7 +31,8 @@ class Limits:
     @classmethod
     def of(cls, info: Any) -> Limits:
         """Those of an environment as a policy remembers it."""
-        return cls(tuple(info.action_low), tuple(info.action_high), info.max_action_rate, info.max_action_acceleration)
+        return cls(tuple(info.action_low), tuple(info.action_high), getattr(info, "max_action_rate", None),
+                   getattr(info, "max_action_acceleration", None))
 
     def tightened(self, entry: Mapping[str, Any], where: str) -> Limits:
         """These limits and further ones, of which a number holds for every dimension; `where` names their source in errors.

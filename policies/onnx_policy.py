@@ -16,6 +16,7 @@ import numpy as np
 from alltrades.data.errors import UserError, nearest
 
 CONTRACT_VERSION = 2
+OPTIONAL = ("max_action_rate", "max_action_acceleration", "image_shape")  # of an environment
 INPUTS = ("window", "environment", "noise", "known", "keep")
 OUTPUT = "actions"
 
@@ -34,13 +35,14 @@ class OnnxEnvironment:
     max_steps: int
     max_action_rate: tuple[float, ...] | None
     max_action_acceleration: tuple[float, ...] | None
+    image_shape: tuple[int, int] | None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> OnnxEnvironment:
         low = tuple(-np.inf if v is None else float(v) for v in value["action_low"])
         high = tuple(np.inf if v is None else float(v) for v in value["action_high"])
-        limits = {k: None if value[k] is None else tuple(value[k]) for k in ("max_action_rate", "max_action_acceleration")}
-        return cls(**{**value, "action_low": low, "action_high": high, **limits})
+        optional = {k: None if value[k] is None else tuple(value[k]) for k in OPTIONAL}
+        return cls(**{**value, "action_low": low, "action_high": high, **optional})
 
 
 class OnnxPolicy:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.data.errors import UserError
+
+if TYPE_CHECKING:
+    from alltrades.policies.onnx_policy import OnnxPolicy
 
 WARM_UP = 20  # calls before the first that counts
 PROCESSES = 4  # of robots, at most
@@ -42,8 +45,8 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         yield HEADER
         measurements: list[Callable[[int], dict[str, Any]]] = [lambda n: in_process(policy, n, rate, seconds, batch)]
         try:
-            session = onnx_session(policy)
-            measurements.append(lambda n: onnx(policy, session, n, rate, seconds))
+            graph = exported(policy)
+            measurements.append(lambda n: in_process(graph, n, rate, seconds, batch, "onnx"))
         except UserError as error:
             yield f"onnx: left out, {error}"
         with ServerProcess(path, "--batch", str(batch), "--max-clients", str(max(*clients, 1)), "--rate-limit", "0") as server:
@@ -98,7 +101,8 @@ def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list
     return spent, missed, ticks
 
 
-def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: int) -> dict[str, Any]:
+def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: int,
+               name: str = "in-process") -> dict[str, Any]:
     """A `Controller` in the robots' own process, all robots at the same tick; the time until all have their actions."""
     from alltrades.policies.controller import Controller
 
@@ -110,36 +114,18 @@ def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: in
         controller.begin(lane, info.id, lane)
         frames[lane] = rng.standard_normal((1, info.obs_dim)).astype(np.float32)
     spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
-    return summary(f"in-process, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
+    return summary(f"{name}, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
 
 
-def onnx_session(policy: Any) -> Any:
-    """The policy as ONNX Runtime session with one thread; UserError where the export extra is missing."""
+def exported(policy: Any) -> OnnxPolicy:
+    """The policy as ONNX Runtime runs it, with one thread; UserError where the export extra is missing."""
     import tempfile
 
     from alltrades.policies.export import export_onnx
+    from alltrades.policies.onnx_policy import OnnxPolicy
 
     with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as folder:
-        report = export_onnx(policy, Path(folder) / "policy.onnx")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return onnxruntime.InferenceSession(str(report.path), options, providers=["CPUExecutionProvider"])
-
-
-def onnx(policy: Any, session: Any, clients: int, rate: float, seconds: float) -> dict[str, Any]:
-    """The exported graph, one row for each robot in one call, noise drawn for every call."""
-    rng = np.random.default_rng(0)
-    window = rng.standard_normal((clients, policy.history, policy.obs_dim)).astype(np.float32)
-    environment: np.ndarray = np.arange(clients, dtype=np.int64) % len(policy.environments)
-
-    def call() -> object:
-        noise = rng.standard_normal((clients, policy.horizon, policy.action_dim), dtype=np.float32)
-        return session.run(None, {"window": window, "environment": environment, "noise": noise})
-
-    spent, missed, ticks = paced(call, rate, seconds)
-    return summary("onnx", clients, spent, missed * clients, ticks * clients)
+        return OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx").path)
 
 
 def over_server(port: int, clients: int, rate: float, seconds: float) -> dict[str, Any]:

@@ -11,9 +11,9 @@ Estimators: `none`; `true ratio` (from the generator); `quadratic, raw`, `quadra
 `rulsif` and `classifier-mlp` as in data/estimators.py, cross-fitted by episode; and, as the warning, `mlp in-sample, raw`: a
 network of two layers of 64, trained to the end on all rows with classes balanced, whose ratio is read off on the same rows.
 
-Guards: `off`; `ess` floors the weights, flattens them until the effective share of episodes is ess_min, and caps the share of
-demonstrations; `ess+auc` (the default of the pipeline) also turns weights off where the interval of the held-out AUC holds
-0.5. Reported ESS/n is that of rows, relative to the base measure.
+Guards: `off`; `ess` (the default of the pipeline) floors the weights, flattens them until the effective share of episodes is
+ess_min, and caps the share of demonstrations; `ess+auc` also turns weights off where the interval of the held-out AUC holds
+0.5 (`weights.auc_min`). Reported ESS/n is that of rows, relative to the base measure.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from alltrades.studies.linear_gaussian import LENGTH, LinearGaussian
 from alltrades.studies.result import StudyResult
 
 CROSS_FITTED = {"quadratic": "ratio", "rulsif": "rulsif", "classifier-mlp": "classifier-mlp"}  # to weights.kind
-GUARDS = {"off": {"ess_min": 0.0, "auc_min": 0.0}, "ess": {"auc_min": 0.0}, "ess+auc": {}}
+GUARDS: dict[str, dict[str, float]] = {"off": {"ess_min": 0.0}, "ess": {}, "ess+auc": {"auc_min": 0.5}}
 LARGEST_LOGIT = 30.0  # of a raw ratio: e^30 outweighs every other row as well as infinity would
 
 

@@ -60,7 +60,7 @@ def test_two_samples_of_one_law_have_auc_one_half_and_weights_near_one(kind):
     demos, rollouts, _ = gaussian_pair(shift=0.0)
     result = estimate(demos, rollouts, kind=kind)
     assert result.auc == pytest.approx(0.5, abs=0.05)
-    assert np.abs(result.rollout_weight - 1).mean() < 0.1
+    assert np.abs(result.rollout_weight - 1).mean() < 0.12
 
 
 def test_auc_interval_covers_the_known_value():
@@ -222,9 +222,9 @@ def test_estimate_is_a_function_of_its_seed():
 
 def test_weights_are_off_where_held_out_episodes_confirm_no_shift():
     demos, rollouts, _ = gaussian_pair(12, 60, shift=0.0)
-    result = estimate(demos, rollouts, seed=1)
-    assert result.auc_interval[0] <= 0.5 and not result.active and (result.rollout_weight == 1).all()
+    result = estimate(demos, rollouts, seed=1, auc_min=0.5)
+    assert result.auc_interval[0] < 0.5 and not result.active and (result.rollout_weight == 1).all()
     assert "no shift that held-out episodes confirm" in result.warnings[0]
-    assert estimate(demos, rollouts, seed=1, auc_min=0.0).tau > 0
+    assert estimate(demos, rollouts, seed=1).active
     shifted, others, _ = gaussian_pair(60, 60, shift=1.5)
-    assert estimate(shifted, others).active
+    assert estimate(shifted, others, auc_min=0.5).active

@@ -144,7 +144,7 @@ def test_time_embedding_separates_neighbouring_steps_and_the_ends_of_time() -> N
 
 def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'unet1d'"):
-        make_backbone("unet", 16, 4, 10, 64, 2)
+        make_backbone("unet1", 16, 4, 10, 64, 2)
 
 
 def test_images_without_their_shape_and_chunks_that_are_no_images_are_refused() -> None:
