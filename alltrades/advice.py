@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alltrades import stages
+from alltrades.acting import Policies, load_policies, slug
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation
 from alltrades.policies.distillation import distillation_gap
@@ -64,10 +65,10 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
     stores: dict[str, Path] = {kind: pipeline.rollouts_path(kind) for kind in settings.teachers}
     demos = pipeline.demos()
     rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
-    weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / stages.slug(i)) for i in pipeline.ids}
-    teachers: dict[str, stages.Policies] = {
-        k: stages.load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
-    generalist = stages.load_policies(pipeline.policy_path("generalist"), pipeline.specs, s.device)[pipeline.ids[0]]
+    weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / slug(i)) for i in pipeline.ids}
+    teachers: dict[str, Policies] = {
+        k: load_policies(pipeline.teacher_path(k), pipeline.specs, s.device) for k in settings.teachers}
+    generalist = load_policies(pipeline.policy_path("generalist"), pipeline.specs, s.device)[pipeline.ids[0]]
     rows = stages.unlabelled_rows(settings, demos, rollouts, weights, teachers)
     statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}
     out: dict[str, Any] = {}
@@ -75,7 +76,7 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
         rates = [st[name]["successes"] / st[name]["n"] for st in statistics.values() if name in st]
         gap = distillation_gap(generalist, list(teachers.values()), rows, name, np.random.default_rng([s.seed, i]))
         result = next(r for r in evaluations["generalist"].rows if r.environment == name)
-        facts = pipeline.teacher_path("scratch") / stages.slug(name) / "policy.json"
+        facts = pipeline.teacher_path("scratch") / slug(name) / "policy.json"
         held_out = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
         teacher = max(rates) if rates else None
         line = advice_line(result.successes / result.n, teacher, gap, weights[name].ess, int((demos.environment == name).sum()))

@@ -138,12 +138,13 @@ def _work(out: Path, key: dict[str, Any]) -> Path:
 def rollout(args: argparse.Namespace) -> int:
     """Pseudo-trajectories."""
     from alltrades import stages
+    from alltrades.acting import load_policies
     from alltrades.policies.preference import parse_preference
     from alltrades.progress import Progress
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
-    policies = stages.load_policies(Path(args.policy), specs, settings.device, parse_preference(args.preference))
+    policies = load_policies(Path(args.policy), specs, settings.device, parse_preference(args.preference))
     with Progress("rollout", args.episodes * len(specs), "episode") as progress:
         stages.rollout_store(policies, specs, args.episodes, stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
                              args.teacher, Path(args.out), settings.rollout, each=lambda done, total: progress.update(done))
@@ -156,6 +157,7 @@ def rollout(args: argparse.Namespace) -> int:
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
     from alltrades import stages
+    from alltrades.acting import slug
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
@@ -163,7 +165,7 @@ def weigh(args: argparse.Namespace) -> int:
     results = stages.weigh(stages.first_demos(Path(args.demos), ids, settings.demos.episodes),
                            stages.first_demos(Path(args.rollouts), ids, None), settings.distill, settings.seed)
     for name, result in results.items():
-        result.save(Path(args.out) / stages.slug(name))
+        result.save(Path(args.out) / slug(name))
         summary = result.summary()
         shown = " ".join(f"{k} {summary[k]:.2f}" for k in ("auc", "ess", "tau", "max_weight") if summary[k] is not None)
         print(f"{name}: {'active' if result.active else 'inactive'} {shown}" + "".join(f"; {w}" for w in result.warnings))
@@ -174,6 +176,7 @@ def weigh(args: argparse.Namespace) -> int:
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades import stages
+    from alltrades.acting import load_policies
     from alltrades.progress import Progress
 
     settings, _ = _settings(args)
@@ -184,7 +187,7 @@ def distill(args: argparse.Namespace) -> int:
         folder, _, store = rest.rpartition(":")
         if not (name and folder and store):
             raise UserError(f"--teacher {text}; expected NAME=POLICIES:ROLLOUTS, such as scratch=specialists:rollouts.zarr")
-        teachers[name] = stages.load_policies(Path(folder), specs, settings.device)
+        teachers[name] = load_policies(Path(folder), specs, settings.device)
         stores[name] = Path(store)
     initial = Path(args.labeled_only) if settings.distill.init == "labeled_only" and args.labeled_only else None
     if settings.distill.init == "labeled_only" and initial is None:
@@ -204,6 +207,7 @@ def distill(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
     from alltrades import stages
+    from alltrades.acting import load_policies, prefer
     from alltrades.policies.preference import parse_preference
     from alltrades.progress import Progress
     from alltrades.report.tables import show_result
@@ -212,8 +216,8 @@ def evaluate(args: argparse.Namespace) -> int:
     specs, _ = stages.resolve(settings)
     folder = Path(args.policy)
     preference = parse_preference(args.preference)
-    policies = stages.load_policies(folder, specs, settings.device, preference)
-    stages.prefer(policies, preference or settings.evaluation.preference)
+    policies = load_policies(folder, specs, settings.device, preference)
+    prefer(policies, preference or settings.evaluation.preference)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
         facts = folder / "policy.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades import stages
+from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
 from alltrades.advice import advise
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
@@ -21,15 +22,17 @@ from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
+from alltrades.files import copy, remove
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
 from alltrades.rounds import Visit, run_rounds
-from alltrades.rundir import RunDir, policy_digest, policy_digests
+from alltrades.rundir import RunDir, key_digest, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings, teacher_kind
 from alltrades.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
 HOLDOUT = "labeled_only_holdout"
+SHARED = "labeled_only_training"  # checkpoints that a labeled-only network and its held-out form share
 KIND_OF_ROW = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
@@ -49,6 +52,7 @@ class Pipeline:
     """One run in one folder. Use `run(settings)`."""
 
     def __init__(self, settings: RunSettings, rundir: RunDir, tracker: Tracker) -> None:
+        check_engine(settings.rollout)
         self.s, self.dir, self.tracker = settings, rundir, tracker
         self.crew = Crew(settings.rollout.worker_count())
         self.specs, self.left_out = stages.resolve(settings)
@@ -121,7 +125,8 @@ class Pipeline:
                            objective: ObjectiveSettings | None = None) -> None:
         """The baseline after all its steps, or, where its name ends so, after those that held-out demonstrations prefer.
 
-        With a number behind the name, such as "labeled_only_2", the same from another seed.
+        With a number behind the name, such as "labeled_only_2", the same from another seed. The two share their training:
+        where the held-out form came first, the other one goes on from its last step, with the same result as alone.
         `objective` and `preference` are linear and uniform unless given; excess losses are those over the scratch specialists.
         """
         s = self.s
@@ -135,10 +140,14 @@ class Pipeline:
 
         def body(progress: Progress) -> None:
             excess = objective is not None and objective.excess
-            reference = stages.load_policies(self.teacher_path("scratch"), self.specs, s.device) if excess else None
+            reference = load_policies(self.teacher_path("scratch"), self.specs, s.device) if excess else None
             stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name), seed,
                                       "holdout" if holdout else "last", self.log(name), progress.update,
+                                      training=self.work(SHARED) / key_digest(self.base | key | {"training seed": seed}),
                                       preference=preference, objective=objective, reference=reference)
+            other = name.replace(HOLDOUT, "labeled_only")
+            if holdout and not self.policy_path(other).exists() and self.tracker.path(name).exists():
+                copy(self.tracker.path(name), self.tracker.path(other))  # the part of its curve that it will not repeat
 
         self.stage(name, key, [self.policy_path(name)], body, s.labeled_only.steps * (2 if holdout else 1), "step")
 
@@ -160,11 +169,10 @@ class Pipeline:
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s
         path = self.rollouts_path(kind)
-        key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, "lanes": s.rollout.lanes,
-               "batch": s.rollout.batch}
+        key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, **s.rollout.acting()}
 
         def body(progress: Progress) -> None:
-            policies = stages.load_policies(self.teacher_path(kind), self.specs, s.device)
+            policies = load_policies(self.teacher_path(kind), self.specs, s.device)
             stages.rollout_store(policies, self.specs, episodes, stages.stage_seed(s.seed, f"rollouts/{kind}"), kind, path,
                                  s.rollout, crew=self.crew, each=lambda done, total: progress.update(done))
 
@@ -179,7 +187,7 @@ class Pipeline:
             seed = stages.stage_seed(self.s.seed, f"distill/{row}")
             results = stages.weigh(self.demos(), rollouts, settings, seed, lambda done, total: progress.update(done))
             for name, result in results.items():
-                result.save(weights_path / stages.slug(name))
+                result.save(weights_path / slug(name))
             self.dir.write_json(f"weights/{row}.json", {name: r.summary() for name, r in results.items()})
 
         key = self.stage2_key(stores) | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts}
@@ -209,9 +217,9 @@ class Pipeline:
 
         def train(progress: Progress) -> None:
             rollouts = stages.union_of_rollouts(stores, self.specs, settings.rollouts)
-            weights = {i: WeightResult.load(weights_path / stages.slug(i)) for i in self.ids}
-            teachers: dict[str, stages.Policies] = {
-                k: stages.load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
+            weights = {i: WeightResult.load(weights_path / slug(i)) for i in self.ids}
+            teachers: dict[str, Policies] = {
+                k: load_policies(self.teacher_path(k), self.specs, s.device) for k in settings.teachers}
             found = [(EpisodeStore.open(v.path).steps(self.ids), v.teacher_of_environment) for v in visits]
             stages.distill(s, settings, self.specs, self.demos(), rollouts, weights, teachers, initial, self.policy_path(name),
                            self.work(stage), stages.stage_seed(s.seed, f"distill/{seed_of or name}"), found, train_settings,
@@ -232,11 +240,10 @@ class Pipeline:
         path, preference = path or self.policy_path(row), dict(preference or s.evaluation.preference)
         out = self.dir.path / "evaluation" / f"{row}.json"
         key = {"policies": policy_digests(path), "episodes": s.evaluation.episodes,
-               "starts": s.evaluation.seed, "lanes": s.rollout.lanes, "batch": s.rollout.batch,
-               "preference": preference}
+               "starts": s.evaluation.seed, "preference": preference, **s.rollout.acting()}
 
         def body(progress: Progress) -> None:
-            policies = stages.prefer(stages.load_policies(path, self.specs, s.device), preference)
+            policies = prefer(load_policies(path, self.specs, s.device), preference)
             used = _training(path).get("used_success_signal", False)
             result = stages.evaluate_row(row, policies, self.specs, s, used, self.crew, lambda done, total: progress.update(done))
             self.dir.write_json(f"evaluation/{row}.json", result.to_json())
@@ -249,7 +256,7 @@ class Pipeline:
         s = self.s
 
         def body(progress: Progress) -> None:
-            found = {row: stages.trajectories(stages.load_policies(self.policy_path(row), self.specs, s.device), self.specs,
+            found = {row: stages.trajectories(load_policies(self.policy_path(row), self.specs, s.device), self.specs,
                                               DRAWN, s.seed, s.rollout, self.crew) for row in rows}
             self.dir.write_json("trajectories.json", {i: {row: found[row][i] for row in rows} for i in self.ids})
 
@@ -277,8 +284,9 @@ class Pipeline:
         labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
         labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
         self.collect()
-        for name in sorted(labeled_only):
+        for name in sorted(labeled_only, reverse=True):  # held-out forms first
             self.train_labeled_only(name)
+        remove(self.work(SHARED))
         for name in specialists:
             self.train_specialists(name)
         for kind in teachers:

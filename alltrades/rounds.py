@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alltrades import stages
+from alltrades.acting import acting, load_policies
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.evaluation import Evaluation, paired_difference
@@ -64,8 +65,9 @@ def visit(policy: DiffusionPolicy, specs: Sequence[EnvSpec], settings: RoundSett
         missing = [start for start in starts if start not in solved]
         if not missing:
             break
-        controller = ExploringController(policy, rollouts.lanes, attempt, settings.explore, settings.renew,
-                                         batch=min(rollouts.batch, rollouts.lanes))
+        batch = min(rollouts.batch, rollouts.lanes)
+        controller = ExploringController(acting(policy, rollouts, batch), rollouts.lanes, attempt, settings.explore,
+                                         settings.renew, batch)
         kept: list[Episode] = []
         counts = {name: {"n": 0, "successes": 0} for name in dict.fromkeys(name for name, _ in missing)}
         for episode in rollout([Job(name, x, "policy") for name, x in missing], {s.id: s for s in specs},
@@ -128,11 +130,11 @@ def _visit(p: Pipeline, row: str, r: int, settings: DistillSettings, policy: Pat
     path = p.dir.path / "stores" / f"{row}_round{r}.zarr"
 
     def body(progress: Progress) -> None:
-        found = stages.load_policies(policy, p.specs, p.s.device)[p.ids[0]]
+        found = load_policies(policy, p.specs, p.s.device)[p.ids[0]]
         visit(found, p.specs, rounds, stages.stage_seed(p.s.seed, name), f"{row} round {r}", path, p.s.rollout, p.crew,
               lambda done, total: progress.update(done))
 
-    key = {"policy": policy_digest(policy), "lanes": p.s.rollout.lanes,
+    key = {"policy": policy_digest(policy), **p.s.rollout.acting(),
            "rounds": rounds.model_dump(mode="json", include={"episodes", "tries", "explore", "renew"})}
     p.stage(name, key, [path], body, rounds.episodes * len(p.specs), "episode")
     statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
@@ -150,13 +152,13 @@ def _select(p: Pipeline, row: str, r: int, settings: DistillSettings) -> Evaluat
     episodes = settings.rounds.selection
 
     def body(progress: Progress) -> None:
-        policies = stages.load_policies(policy, p.specs, p.s.device)
+        policies = load_policies(policy, p.specs, p.s.device)
         result = stages.evaluate_row(name, policies, p.specs, p.s, True, p.crew,
                                      lambda done, total: progress.update(done),
                                      {s.id: selection_seeds(s, p.s.seed, episodes) for s in p.specs})
         p.dir.write_json(f"selection/{name}.json", result.to_json())
 
-    p.stage(f"select/{name}", {"policy": policy_digest(policy), "episodes": episodes, "lanes": p.s.rollout.lanes,
-                               "batch": p.s.rollout.batch}, [out], body, episodes * len(p.specs), "episode")
+    p.stage(f"select/{name}", {"policy": policy_digest(policy), "episodes": episodes,
+                               **p.s.rollout.acting()}, [out], body, episodes * len(p.specs), "episode")
     return Evaluation.from_json(json.loads(out.read_text()))
 

@@ -73,7 +73,13 @@ class RolloutSettings(Frozen):
 
     lanes: int = Field(32, ge=1, description="episodes in flight")
     batch: int = Field(8, ge=1, description="rows of every policy call, at most the lanes of a policy; many pay off for images")
+    engine: Literal["torch", "onnx"] = Field(
+        "torch", description="what computes chunks: PyTorch on its device, or onnxruntime, which is faster on a processor")
     workers: int | None = Field(None, ge=0, description="processes that step environments; 0: this one; default: all cores")
+
+    def acting(self) -> dict[str, Any]:
+        """What the actions of an episode depend on, besides its policy."""
+        return self.model_dump(mode="json", exclude={"workers"})
 
     def worker_count(self) -> int:
         return self.workers if self.workers is not None else max(1, os.cpu_count() or 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.acting import Policies, controllers_of, slug
 from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
@@ -23,7 +23,6 @@ from alltrades.envs.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.files import write_json
 from alltrades.policies.batches import TrainingData
-from alltrades.policies.controller import Controller
 from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
 from alltrades.policies.excess import ExcessLoss
 from alltrades.policies.objectives import ObjectiveSettings, make_objective
@@ -31,24 +30,17 @@ from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_pol
 from alltrades.policies.selection import Candidate, Specialists
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
-from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.teachers import TeacherPredictions
 from alltrades.policies.training import Trainer
 from alltrades.report import text
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings, teacher_kind
 
 Each = Callable[[int, int], None]  # (done, total)
-Policies = dict[str, DiffusionPolicy]  # environment id -> policy
 
 
 def stage_seed(seed: int, name: str) -> int:
     """Seed of one stage: independent streams for stages of one run."""
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint32)[0])
-
-
-def slug(env_id: str) -> str:
-    """Environment id as a folder name."""
-    return env_id.replace("/", "-").replace(":", "-")
 
 
 def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
@@ -140,13 +132,14 @@ def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
 def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
                        selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None, *,
+                       training: Path | None = None,
                        preference: Mapping[str, float] | None = None, objective: ObjectiveSettings | None = None,
                        reference: Policies | None = None) -> None:
     """The labeled-only multi-task baseline: the generalist's network on demonstrations alone.
 
     Args:
         selection: with "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
-            `fit_demonstrations`).
+            `fit_demonstrations`, also for `training`).
         preference, objective: default linear and uniform.
         reference: specialists over whose loss an objective of excess losses is taken; nothing else is learned from them.
     """
@@ -166,7 +159,7 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
                              hold_end=settings.demos.hold_end, selection=selection,
                              symmetries={s.id: s.symmetries for s in specs},
                              objective=make_objective(objective or ObjectiveSettings(), [s.id for s in specs], preference),
-                             loss=make_loss, folder=work, log=log, each=each, device=settings.device)
+                             loss=make_loss, folder=work, training=training, log=log, each=each, device=settings.device)
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
@@ -226,56 +219,6 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
 
 
 # ---- rollouts ----------------------------------------------------------------------------------------------------
-def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
-                  preference: Mapping[str, float] | None = None) -> Policies:
-    """Policy per environment from an artifact, or from a folder with one artifact per environment.
-
-    A `preference` is what a policy that takes one acts by; UserError where the artifact takes none.
-    """
-    if (path / "policy.json").exists():
-        policy = load_policy(path, device).set_preference(preference)
-        found = {s.id: policy for s in specs}
-    else:
-        if preference:
-            raise UserError(f"{path} has one policy per environment, which take no preference; give none")
-        found = {}
-        for folder in sorted(p.parent for p in path.glob("*/policy.json")):
-            facts = json.loads((folder / "policy.json").read_text())
-            names = [e["id"] for e in facts["environments"]]
-            mine = [s for s in specs if slug(s.id) == folder.name and s.id in names]
-            if mine:
-                found[mine[0].id] = load_policy(folder, device)
-        missing = [s.id for s in specs if s.id not in found]
-        if missing:
-            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder per environment")
-    for spec in specs:
-        found[spec.id].check(spec)
-    return found
-
-
-def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
-    """The policies, those that take a preference acting by this one."""
-    for policy in policies.values():
-        if policy.takes_preference:
-            policy.set_preference(preference)
-    return policies
-
-
-def controllers_of(policies: Policies, rollouts: RolloutSettings) -> tuple[dict[str, Controller], dict[str, str]]:
-    """One controller for policies of equal shape, and the controller's key for each environment.
-
-    Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
-    shapes differ, few lanes ask one policy at a time, and its calls have fewer rows.
-    """
-    distinct = list({id(p): p for p in policies.values()}.values())
-    groups = stacks([stack_key(p) for p in distinct], largest=len(distinct))
-    group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
-    batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
-    acting = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
-    return ({f"{number}": Controller(policy, rollouts.lanes, batch=batch) for number, policy in enumerate(acting)},
-            {name: group_of[id(policy)] for name, policy in policies.items()})
-
-
 def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
                   rollouts: RolloutSettings, purpose: str = "rollout", crew: Crew | None = None,
                   each: Each | None = None) -> None:

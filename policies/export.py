@@ -72,7 +72,7 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
     Raises UserError when packages of the `export` extra are missing or the graph differs from PyTorch by more than 1e-4 of
     the action range; nothing is written then.
     """
-    runtime = _require()
+    runtime = require_packages()
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch}; expected at least 1, or none for any batch size")
     path = Path(path)
@@ -217,7 +217,8 @@ def _bounds(values: tuple[float, ...]) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 
-def _require() -> ModuleType:
+def require_packages() -> ModuleType:
+    """onnxruntime; UserError where it or onnx is not installed."""
     try:
         import_module("onnx")
         return import_module("onnxruntime")

@@ -81,7 +81,8 @@ def fit_demonstrations(
     demos: Steps, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, settings: PolicySettings, train: TrainSettings,
     seed: int, *, hold_end: bool = False, selection: str = "last", initial: DiffusionPolicy | None = None,
     symmetries: Symmetries | None = None, objective: Linear | None = None, loss: LossOf | None = None,
-    folder: Path | None = None, log: Log | None = None, each: Callable[[int], None] | None = None, device: str = "cpu",
+    folder: Path | None = None, training: Path | None = None, log: Log | None = None,
+    each: Callable[[int], None] | None = None, device: str = "cpu",
 ) -> Fit:
     """Fit one policy to demonstrations.
 
@@ -95,6 +96,8 @@ def fit_demonstrations(
         objective: default uniform over environments; held-out losses are weighed by its preference.
         loss: makes the loss from training data and policy; default the denoising loss.
         folder: where checkpoints are kept.
+        training: where those of the training on all episodes are kept, in place of folder/training. A fit that differs in
+            `selection` alone goes on from there where the other one stopped.
     """
     demos = demos.select(np.isin(demos.environment, [i.id for i in infos]))
 
@@ -103,8 +106,7 @@ def fit_demonstrations(
             return copy.deepcopy(initial).train()
         return build_policy(settings, infos, copy.deepcopy(normalizer), seed, device)
 
-    def run(trainer: Trainer, name: str, log: Log | None, each: Callable[[int], None] | None) -> None:
-        at = None if folder is None else folder / name
+    def run(trainer: Trainer, at: Path | None, log: Log | None, each: Callable[[int], None] | None) -> None:
         trainer.fit(at, log, each)
         if at is not None:
             trainer.save(at)  # an interrupted fit does not repeat its finished part
@@ -119,13 +121,14 @@ def fit_demonstrations(
         data = demonstration_data(demos.select(~held), policy, hold_end, shown)
         trainer = Trainer(policy, data, train, seed, copy.deepcopy(objective), None if loss is None else loss(data, policy),
                           held_out=HeldOut([check], [seed], train.steps, judge))
-        run(trainer, "selection", None, each)
+        run(trainer, None if folder is None else folder / "selection", None, each)
         lowest, best = min((losses[0], step) for step, losses in trainer.curve.items())
         done = train.steps
     policy = fresh()
     data = demonstration_data(demos, policy, hold_end, shown)
     trainer = Trainer(policy, data, train, seed, objective, None if loss is None else loss(data, policy), total=best)
-    run(trainer, "training", log, None if each is None else (lambda step: each(done + step)))
+    at = training if training is not None or folder is None else folder / "training"
+    run(trainer, at, log, None if each is None else (lambda step: each(done + step)))
     return Fit(policy, best, lowest)
 
 

@@ -178,11 +178,13 @@ class Trainer:
                 old.unlink()
 
     def restore(self, folder: Path) -> bool:
-        """Continue from the last checkpoint in `folder`; False when there is none."""
+        """Continue from the last checkpoint in `folder`; False when there is none, or when it is beyond the last step."""
         index = folder / "checkpoint.json"
         if not index.exists():
             return False
         facts = json.loads(index.read_text())
+        if int(facts["step"]) > self.total:
+            return False
         tensors = load_file(folder / facts["file"], device=str(self.device))
         self.policy.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for i, p in enumerate(self.parameters):

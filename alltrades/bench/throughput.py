@@ -130,10 +130,10 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Environment steps per second of rollouts: the default generalist by number of workers, then untrained specialists."""
+    from alltrades.acting import controllers_of
     from alltrades.envs.rollout import Job, rollout
     from alltrades.policies.controller import Controller
     from alltrades.settings import RolloutSettings
-    from alltrades.stages import controllers_of
 
     lanes = 32
     specs, policy = _policy(names)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from alltrades import cli, stages
+from alltrades.acting import controllers_of, slug
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.policies.normalizer import Normalizer
@@ -47,7 +48,7 @@ def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path
         policy = build_policy(settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k)
         torch.nn.init.normal_(policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k))
         policies[spec.id] = policy
-    controllers, keys = stages.controllers_of(policies, RolloutSettings(lanes=6))
+    controllers, keys = controllers_of(policies, RolloutSettings(lanes=6))
     assert any(isinstance(c.policy, StackedPolicy) for c in controllers.values()) and len(controllers) < 3
     digests = []
     for workers in (0, 1, 2):
@@ -69,7 +70,7 @@ def test_cross_validated_specialists_record_what_was_chosen(demos, tmp_path, cap
     said = capsys.readouterr().out
     assert "cross-validation over 2 environments chose: width 24, " in said and not (tmp_path / "cv" / "work").exists()
     for name in NAMES[:2]:
-        folder = tmp_path / "cv" / stages.slug(name)
+        folder = tmp_path / "cv" / slug(name)
         facts = json.loads((folder / "policy.json").read_text())["training"]
         assert facts["selection"]["chosen"] == "width 24" and facts["steps"] == table["steps"]
         assert facts["selection"]["losses"] == table["losses"][name] and facts["held_out_loss"] > 0
@@ -102,16 +103,16 @@ def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not
     monkeypatch.undo()
     assert train(demos, tmp_path / "killed", "--specialist.selection", "holdout") == 0
     for name in NAMES[:2]:
-        a, b = (load_policy(tmp_path / x / stages.slug(name)).digest() for x in ("whole", "killed"))
+        a, b = (load_policy(tmp_path / x / slug(name)).digest() for x in ("whole", "killed"))
         assert a == b
     assert train(demos, tmp_path / "killed", "--specialist.train.steps", "20") == 0  # nothing of the other training is left
-    assert json.loads((tmp_path / "killed" / stages.slug(NAMES[0]) / "policy.json").read_text())["training"]["steps"] == 20
+    assert json.loads((tmp_path / "killed" / slug(NAMES[0]) / "policy.json").read_text())["training"]["steps"] == 20
 
 
 def test_a_policy_is_called_with_as_many_rows_as_asked_for_and_its_lanes_allow():
     one, *others = (make_policy([info("a")], SMALL.model_copy(update={"width": 16 + 8 * k})) for k in range(4))
     for settings, alone, shared in ((RolloutSettings(lanes=64, batch=64), 64, 16), (RolloutSettings(lanes=6, batch=64), 6, 1),
                                     (RolloutSettings(lanes=32), 8, 8)):
-        found = [{c.batch for c in stages.controllers_of(policies, settings)[0].values()}
+        found = [{c.batch for c in controllers_of(policies, settings)[0].values()}
                  for policies in ({"a": one, "b": one}, dict(zip("abcd", [one, *others])))]
         assert found == [{alone}, {shared}]

@@ -1,0 +1,104 @@
+"""Policies of a run as controllers: which artifact acts in which environment, and what computes its actions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from alltrades.data.errors import UserError
+from alltrades.envs.spec import EnvSpec
+from alltrades.policies.controller import ActingPolicy, Controller
+from alltrades.policies.onnx_policy import OnnxPolicy
+from alltrades.policies.policy import DiffusionPolicy, load_policy
+from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
+from alltrades.settings import RolloutSettings
+
+GRAPHS = 128  # kept in memory; the oldest goes first
+Policies = dict[str, DiffusionPolicy]  # environment id -> policy
+
+_graphs: dict[tuple[str, str, int], OnnxPolicy] = {}  # by digest, preference and rows
+
+
+def slug(env_id: str) -> str:
+    """Environment id as a folder name."""
+    return env_id.replace("/", "-").replace(":", "-")
+
+
+def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
+                  preference: Mapping[str, float] | None = None) -> Policies:
+    """Policy per environment from an artifact, or from a folder with one artifact per environment.
+
+    A `preference` is what a policy that takes one acts by; UserError where the artifact takes none.
+    """
+    if (path / "policy.json").exists():
+        policy = load_policy(path, device).set_preference(preference)
+        found = {s.id: policy for s in specs}
+    else:
+        if preference:
+            raise UserError(f"{path} has one policy per environment, which take no preference; give none")
+        found = {}
+        for folder in sorted(p.parent for p in path.glob("*/policy.json")):
+            facts = json.loads((folder / "policy.json").read_text())
+            names = [e["id"] for e in facts["environments"]]
+            mine = [s for s in specs if slug(s.id) == folder.name and s.id in names]
+            if mine:
+                found[mine[0].id] = load_policy(folder, device)
+        missing = [s.id for s in specs if s.id not in found]
+        if missing:
+            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder per environment")
+    for spec in specs:
+        found[spec.id].check(spec)
+    return found
+
+
+def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
+    """The policies, those that take a preference acting by this one."""
+    for policy in policies.values():
+        if policy.takes_preference:
+            policy.set_preference(preference)
+    return policies
+
+
+def check_engine(rollouts: RolloutSettings) -> None:
+    """Raises UserError where packages of the engine are missing."""
+    if rollouts.engine == "onnx":
+        from alltrades.policies.export import require_packages
+
+        require_packages()
+
+
+def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> ActingPolicy:
+    """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls of `batch` rows.
+
+    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages.
+    """
+    if rollouts.engine == "torch":
+        return policy
+    key = (policy.digest(), json.dumps(policy.chosen_preference()), batch)
+    if key not in _graphs:
+        from alltrades.policies.export import export_onnx
+
+        while len(_graphs) >= GRAPHS:
+            _graphs.pop(next(iter(_graphs)))
+        with TemporaryDirectory() as folder:
+            _graphs[key] = OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx", batch).path)
+    return _graphs[key]
+
+
+def controllers_of(policies: Policies, rollouts: RolloutSettings) -> tuple[dict[str, Controller], dict[str, str]]:
+    """One controller for policies of equal shape, and the controller's key for each environment.
+
+    Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
+    shapes differ, few lanes ask one policy at a time, and its calls have fewer rows. So it is for graphs, whose small calls
+    cost little.
+    """
+    distinct = list({id(p): p for p in policies.values()}.values())
+    groups = stacks([stack_key(p) for p in distinct], largest=len(distinct) if rollouts.engine == "torch" else 1)
+    group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
+    batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
+    members = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
+    return ({f"{number}": Controller(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
+             for number, policy in enumerate(members)},
+            {name: group_of[id(policy)] for name, policy in policies.items()})
