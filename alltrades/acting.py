@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
@@ -78,12 +77,11 @@ def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> Ac
         return policy
     key = (policy.digest(), json.dumps(policy.chosen_preference()), batch)
     if key not in _graphs:
-        from alltrades.policies.export import export_onnx
+        from alltrades.policies.export import compiled
 
         while len(_graphs) >= GRAPHS:
             _graphs.pop(next(iter(_graphs)))
-        with TemporaryDirectory() as folder:
-            _graphs[key] = OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx", batch).path)
+        _graphs[key] = compiled(policy, batch)
     return _graphs[key]
 
 

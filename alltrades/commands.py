@@ -315,6 +315,8 @@ def serve(args: argparse.Namespace) -> int:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device} cannot be used ({error}); expected cpu, or a device that torch has") from error
+    if settings.engine == "onnx" and torch.device(args.device).type != "cpu":
+        raise UserError(f"--engine onnx with --device {args.device}; it computes on the processor; leave one of them out")
     torch.set_num_threads(args.threads)
 
     def announce(address: str) -> None:

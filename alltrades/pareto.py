@@ -20,7 +20,7 @@ from alltrades.data.errors import UserError
 from alltrades.envs.evaluation import Evaluation
 from alltrades.files import remove
 from alltrades.fronts import lattice
-from alltrades.pipeline import SHARED, Pipeline
+from alltrades.pipeline import AVERAGES, HOLDOUT, Pipeline
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen
 from alltrades.rundir import RunDir
@@ -128,9 +128,11 @@ def measure_fronts(settings: RunSettings, folder: Path, pareto: ParetoSettings) 
         for stage in needed:
             if stage not in rundir.manifest.stages:
                 raise UserError(f"{folder}: the run has not finished its stage {stage}; end it with `alltrades run` first")
-        methods = [GENERALIST, *(f"labeled_only{'' if kind == 'last' else '_holdout'}" for kind in sorted(pareto.labeled_only))]
+        methods = [GENERALIST]
+        for kind in sorted(pareto.labeled_only, reverse=True):  # the held-out form takes averages of the other one
+            methods.append("labeled_only" if kind == "last" else HOLDOUT)
         with pipeline.crew:
             found: Measured = {(front, method): pipeline.measure(pareto, front, method)
                                for front in pareto.fronts for method in methods}
-        remove(pipeline.work(SHARED))
+        remove(pipeline.work(AVERAGES))
         return pipeline.ids, found

@@ -10,19 +10,22 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from alltrades import stages
 from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
 from alltrades.advice import advise
+from alltrades.beside import Beside
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds
-from alltrades.files import copy, remove
+from alltrades.files import remove
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
 from alltrades.rounds import Visit, run_rounds
@@ -32,7 +35,7 @@ from alltrades.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
 HOLDOUT = "labeled_only_holdout"
-SHARED = "labeled_only_training"  # checkpoints that a labeled-only network and its held-out form share
+AVERAGES = "labeled_only_averages"  # of labeled-only networks, for their held-out forms
 KIND_OF_ROW = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
@@ -54,7 +57,7 @@ class Pipeline:
     def __init__(self, settings: RunSettings, rundir: RunDir, tracker: Tracker) -> None:
         check_engine(settings.rollout)
         self.s, self.dir, self.tracker = settings, rundir, tracker
-        self.crew = Crew(settings.rollout.worker_count())
+        self.crew, self.beside = Crew(settings.rollout.worker_count()), Beside(settings.training_count())
         self.specs, self.left_out = stages.resolve(settings)
         self.ids = [spec.id for spec in self.specs]
         self.base = {"seed": settings.seed,
@@ -85,7 +88,7 @@ class Pipeline:
         """Run `body` with a progress line unless the manifest shows it done with this key."""
 
         def work() -> None:
-            with Progress(name, total, unit) as progress:
+            with Progress(name, total, unit, check=self.beside.check) as progress:
                 body(progress)
 
         self.dir.manifest.stage(name, self.base | key, outputs, work)
@@ -122,11 +125,11 @@ class Pipeline:
         self.stage("demos", key, outputs, body, len(self.specs), "env")
 
     def train_labeled_only(self, name: str = "labeled_only", preference: Mapping[str, float] | None = None,
-                           objective: ObjectiveSettings | None = None) -> None:
+                           objective: ObjectiveSettings | None = None, other: Event | None = None) -> None:
         """The baseline after all its steps, or, where its name ends so, after those that held-out demonstrations prefer.
 
-        With a number behind the name, such as "labeled_only_2", the same from another seed. The two share their training:
-        where the held-out form came first, the other one goes on from its last step, with the same result as alone.
+        With a number behind the name, such as "labeled_only_2", the same from another seed. The held-out form takes its weights
+        from the averages that the other one kept on its way, where they are there after `other`, and trains them otherwise.
         `objective` and `preference` are linear and uniform unless given; excess losses are those over the scratch specialists.
         """
         s = self.s
@@ -143,11 +146,9 @@ class Pipeline:
             reference = load_policies(self.teacher_path("scratch"), self.specs, s.device) if excess else None
             stages.train_labeled_only(s, self.specs, self.demos(), self.policy_path(name), self.work(name), seed,
                                       "holdout" if holdout else "last", self.log(name), progress.update,
-                                      training=self.work(SHARED) / key_digest(self.base | key | {"training seed": seed}),
+                                      averages=self.work(AVERAGES) / key_digest(self.base | key | {"training seed": seed}),
+                                      selected=None if other is None else other.wait,
                                       preference=preference, objective=objective, reference=reference)
-            other = name.replace(HOLDOUT, "labeled_only")
-            if holdout and not self.policy_path(other).exists() and self.tracker.path(name).exists():
-                copy(self.tracker.path(name), self.tracker.path(other))  # the part of its curve that it will not repeat
 
         self.stage(name, key, [self.policy_path(name)], body, s.labeled_only.steps * (2 if holdout else 1), "step")
 
@@ -162,7 +163,8 @@ class Pipeline:
                                   "initial": policy_digest(joint) if joint else None}
         found: list[str | None] = []
         self.stage(name, key, [out], lambda p: found.append(stages.train_specialists(
-            s, teacher, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update)), unit="step")
+            s, teacher, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update, self.beside)),
+            unit="step")
         if found and found[0] is not None:
             print(f"{name}: {found[0]}", file=sys.stderr)
 
@@ -284,17 +286,25 @@ class Pipeline:
         labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
         labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
         self.collect()
-        for name in sorted(labeled_only, reverse=True):  # held-out forms first
-            self.train_labeled_only(name)
-        remove(self.work(SHARED))
-        for name in specialists:
+        finished = {name: Event() for name in labeled_only}
+
+        def labeled(name: str) -> None:
+            try:
+                self.train_labeled_only(name, other=finished.get(name.replace(HOLDOUT, "labeled_only")))
+            finally:
+                finished[name].set()
+
+        joint = [name for name in specialists if teacher_kind(name)[0] == "joint_init"]
+        self.beside.run([*(partial(labeled, name) for name in sorted(labeled_only)),
+                         *(partial(self.train_specialists, name) for name in specialists if name not in joint)])
+        remove(self.work(AVERAGES))
+        for name in joint:
             self.train_specialists(name)
         for kind in teachers:
             self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
         self.check_starts({"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}})
         self.dir.write_json("rollouts.json", {k: stages.rollout_statistics(self.rollouts_path(k)) for k in teachers})
-        for row, settings in distillations.items():
-            self.distill(row, settings)
+        self.beside.run([partial(self.distill, row, settings) for row, settings in distillations.items()])
         evaluations = {row: self.evaluate(row) for row in rows}
         self.draw(rows[0], rows[-1])
         comparison = self.compare(evaluations)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+_line = threading.Lock()  # of the terminal: of several stages beside one another one is shown live
 REDRAW = 0.1  # seconds between updates of the live line: callers may report every gradient step
 
 
@@ -25,12 +28,14 @@ class Progress:
         total: amount of work, in `unit`.
         unit: singular noun, such as "step" or "episode".
         stream: where to write; default stderr.
+        check: called at every report; what it raises ends the stage.
     """
 
-    def __init__(self, name: str, total: int, unit: str = "it", stream: TextIO | None = None) -> None:
+    def __init__(self, name: str, total: int, unit: str = "it", stream: TextIO | None = None,
+                 check: Callable[[], None] | None = None) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
-        self._stream = stream
+        self._stream, self._check = stream, check
         self._live: RichProgress | None = None
         self._task: TaskID | None = None
         self._origin: tuple[int, float] | None = None  # (amount, time) from which the rate counts
@@ -39,7 +44,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._out = self._stream if self._stream is not None else sys.stderr
         self._start = time.monotonic()
-        if self._out.isatty():
+        if self._out.isatty() and _line.acquire(blocking=False):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as RichProgress
@@ -56,6 +61,8 @@ class Progress:
 
         `total` replaces the amount of work where that is known now only.
         """
+        if self._check is not None:
+            self._check()
         now = time.monotonic()
         self.total = self.total if total is None else total
         if self._origin is None:
@@ -81,10 +88,12 @@ class Progress:
                  trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
+            _line.release()
         if kind is None:
             done = self.done or self.total  # a stage of one piece reports nothing in between
-            self._out.write(f"{self.name}  {done}/{self.total}  {time.monotonic() - self._start:.1f} s\n")
-            self._out.flush()
+            out = self._stream if self._stream is not None else sys.stderr  # which another stage's live line may have replaced
+            out.write(f"{self.name}  {done}/{self.total}  {time.monotonic() - self._start:.1f} s\n")
+            out.flush()
 
 
 def clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -134,6 +135,7 @@ class Manifest:
 
     def __init__(self, rundir: RunDir, seed: int | None) -> None:
         self._dir, self._seed = rundir, seed
+        self._lock = threading.RLock()  # stages may run beside one another
         self._data: dict[str, Any] | None = None
 
     @property
@@ -212,15 +214,16 @@ class Manifest:
             raise RuntimeError("stages are written inside `with RunDir(...)` only")
         paths = [_relative(self._dir.path, p) for p in outputs]
         work, digest = self._dir.work(name), key_digest(key)
-        if self.done(name, key):
-            self._clean(work)
-            return False
-        marker = _read_json(work / "key.json")
-        if name in self.stages or marker.get("digest") != digest:
-            self._discard(name, paths, marker)
-            write_json(work / "key.json", {"digest": digest, "key": key})
-            if self.stages.pop(name, None) is not None:
-                write_json(self.path, self.data)
+        with self._lock:
+            if self.done(name, key):
+                self._clean(work)
+                return False
+            marker = _read_json(work / "key.json")
+            if name in self.stages or marker.get("digest") != digest:
+                self._discard(name, paths, marker)
+                write_json(work / "key.json", {"digest": digest, "key": key})
+                if self.stages.pop(name, None) is not None:
+                    write_json(self.path, self.data)
         start = time.monotonic()
         if not self._take_over(name, digest, paths, work):
             run()
@@ -229,10 +232,12 @@ class Manifest:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
         listing = {p: list_files(self._dir.path / p) for p in paths}
         write_json(work / "outputs.json", listing)
-        self.stages[name] = {"state": "done", "key": digest, "seconds": round(time.monotonic() - start, 3),
-                             "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
-                             "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(self.path, self.data)
+        record = {"state": "done", "key": digest, "seconds": round(time.monotonic() - start, 3),
+                  "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
+                  "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        with self._lock:
+            self.stages[name] = record
+            write_json(self.path, self.data)
         self._clean(work)
         return True
 

@@ -173,6 +173,8 @@ class RunSettings(Frozen):
     optional_environments: tuple[str, ...] = Field((), description="added where their extra is installed")
     plugins: tuple[str, ...] = Field((), description="modules or files that register environments")
     device: str = Field("cpu", description="torch device of training and sampling")
+    trainings: int | None = Field(None, ge=1, description="networks trained beside one another, each on one processor thread; "
+                                  "1: one after the other on all; default: as many as cores, at most 8; 1 on a GPU")
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()
     labeled_only: TrainSettings = TrainSettings()
@@ -227,6 +229,12 @@ class RunSettings(Frozen):
             if teacher_kind(name)[0] in OWN_ROWS:
                 raise ValueError(f"generalists may not be called '{name}': that row or teacher exists already")
         return self
+
+    def training_count(self) -> int:
+        """Networks that are trained beside one another."""
+        if self.trainings is not None:
+            return self.trainings
+        return min(8, os.cpu_count() or 1) if self.device == "cpu" else 1
 
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.acting import Policies, controllers_of, slug
+from alltrades.beside import Beside
 from alltrades.data.episode import Episode
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
@@ -24,12 +25,13 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.files import write_json
 from alltrades.policies.batches import TrainingData
 from alltrades.policies.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.excess import ExcessLoss
 from alltrades.policies.objectives import ObjectiveSettings, make_objective
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo, load_policy
+from alltrades.policies.policy import DiffusionPolicy, load_policy
 from alltrades.policies.selection import Candidate, Specialists
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
+from alltrades.policies.specialists import Fit, build_policy, fit_demonstrations, make_normalizer
 from alltrades.policies.teachers import TeacherPredictions
 from alltrades.policies.training import Trainer
 from alltrades.report import text
@@ -132,14 +134,14 @@ def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
 def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
                        selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None, *,
-                       training: Path | None = None,
+                       averages: Path | None = None, selected: Callable[[], object] | None = None,
                        preference: Mapping[str, float] | None = None, objective: ObjectiveSettings | None = None,
                        reference: Policies | None = None) -> None:
     """The labeled-only multi-task baseline: the generalist's network on demonstrations alone.
 
     Args:
         selection: with "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
-            `fit_demonstrations`, also for `training`).
+            `fit_demonstrations`, also for `averages` and `selected`).
         preference, objective: default linear and uniform.
         reference: specialists over whose loss an objective of excess losses is taken; nothing else is learned from them.
     """
@@ -159,13 +161,14 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
                              hold_end=settings.demos.hold_end, selection=selection,
                              symmetries={s.id: s.symmetries for s in specs},
                              objective=make_objective(objective or ObjectiveSettings(), [s.id for s in specs], preference),
-                             loss=make_loss, folder=work, training=training, log=log, each=each, device=settings.device)
+                             loss=make_loss, folder=work, averages=averages, selected=selected, log=log, each=each,
+                             device=settings.device)
     fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
 
 
 def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
                       out: Path, work: Path, log: Callable[[str, int, dict[str, Any]], None] | None = None,
-                      each: Each | None = None) -> str | None:
+                      each: Each | None = None, beside: Beside | None = None) -> str | None:
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
 
     A number behind the name, as in "scratch_2", is another seed. The action scale is that of all demonstrations, so that
@@ -175,6 +178,7 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
         out: folder of one artifact per environment, and of selection.json where cross-validation chose.
         log: called with (metrics name, step, values).
         each: called with (steps done, steps in all), counted over all networks.
+        beside: runs fine-tunings; default one after the other.
 
     Returns what cross-validation chose, in one line.
     """
@@ -186,18 +190,26 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
     table, line = None, None
     if kind == "joint_init":
         assert labeled_only is not None
-        fits, joint = [], load_policy(labeled_only, device)
+        joint = load_policy(labeled_only, device)
         selection = "holdout" if s.selection == "holdout" else "last"
         total = s.finetune.steps * (2 if selection == "holdout" else 1)
-        for k, spec in enumerate(specs):
-            def counted(step: int, before: int = k * total) -> None:
-                if each is not None:
-                    each(before + step, len(specs) * total)
+        fitted: dict[int, Fit] = {}
+        steps = [0] * len(specs)
 
-            fits.append(fit_demonstrations(
-                demos.select(demos.environment == spec.id), joint.environments, joint.normalizer, joint.settings, s.finetune,
+        def fine_tune(k: int) -> None:
+            def counted(step: int) -> None:
+                steps[k] = step
+                if each is not None:
+                    each(sum(steps), len(specs) * total)
+
+            fitted[k] = fit_demonstrations(
+                demos.select(demos.environment == specs[k].id), joint.environments, joint.normalizer, joint.settings, s.finetune,
                 seeds[k], hold_end=hold_end, selection=selection, initial=joint, symmetries=symmetries,
-                folder=work / slug(spec.id), log=None if log is None else partial(log, names[k]), each=counted, device=device))
+                folder=work / slug(specs[k].id), log=None if log is None else partial(log, names[k]), each=counted,
+                device=device)
+
+        (beside or Beside(1)).run([partial(fine_tune, k) for k in range(len(specs))])
+        fits = [fitted[k] for k in range(len(specs))]
     else:
         candidates = [Candidate(*c) for c in settings.specialist_candidates()]
         fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, hold_end, symmetries, work,

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ class Tracker:
         self._defined: set[str] = set()  # stages known to wandb
         self._run: Any = None
         self._mirror = mode != "disabled"
+        self._lock = threading.Lock()  # stages may run beside one another
 
     def path(self, stage: str) -> Path:
         """The stage's JSONL file."""
@@ -57,15 +59,16 @@ class Tracker:
 
     def log(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one line. The first one of a stage first drops lines from `step` on, which a killed run left."""
-        if stage not in self._seen:
-            self.resume(stage, step - 1)
-        path = self.path(stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
         line = {**jsonable(values), "step": step, "time": round(time.time(), 3)}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
-        if self._mirror:
-            self._to_wandb(stage, step, values)
+        with self._lock:
+            if stage not in self._seen:
+                self.resume(stage, step - 1)
+            path = self.path(stage)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+            if self._mirror:
+                self._to_wandb(stage, step, values)
 
     def finish(self) -> None:
         """Close wandb's run; JSONL files need no closing."""

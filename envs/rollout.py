@@ -8,6 +8,7 @@ results are bit-equal for any number of workers, after a worker's death, and aft
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,47 +85,48 @@ def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, An
     if not jobs:
         return
     crew = kept or Crew(workers)
-    scheduler = _Scheduler(jobs, lanes, max(1, crew.workers), source)
-    finished: dict[int, Episode] = {}
-    handed, done = 0, 0
-    try:
-        crew.start(specs, experts)
-        for host in range(len(crew)):
-            crew.send(host, scheduler.fill(host, controllers, handed))
-        while handed < len(jobs):
-            commands: dict[int, list[Command]] = {}
-            asking: dict[str, dict[int, np.ndarray]] = {}
-            for host in crew.wait():
-                try:
-                    replies = crew.receive(host)
-                except WorkerDied as death:
-                    scheduler.lost(host, str(death))
-                    crew.restart(host, str(death))
-                    continue  # it is idle now, and filled below
-                if replies is None:
-                    continue
-                commands[host] = []
-                for lane, value in replies:
-                    if isinstance(value, Episode):
-                        finished[scheduler.finish(lane)] = value
-                        done += 1
-                        if progress is not None:
-                            progress(done, len(jobs))
-                    else:
-                        asking.setdefault(scheduler.job(lane).policy, {})[lane] = value
-            for key, frames in asking.items():
-                for lane, actions in _plan(key, controllers[key], frames).items():
-                    commands[scheduler.host(lane)].append(Chunk(lane, actions))
-            for host in commands:
-                crew.send(host, commands[host] + scheduler.fill(host, controllers, handed))
-            while handed in finished:
-                yield finished.pop(handed)
-                handed += 1
-            for host in crew.idle():  # jobs held back by the look-ahead bound, or given up by a dead worker
+    with crew.lock:
+        scheduler = _Scheduler(jobs, lanes, max(1, crew.workers), source)
+        finished: dict[int, Episode] = {}
+        handed, done = 0, 0
+        try:
+            crew.start(specs, experts)
+            for host in range(len(crew)):
                 crew.send(host, scheduler.fill(host, controllers, handed))
-    finally:
-        if kept is None or handed < len(jobs):  # episodes that nobody waits for are still running
-            crew.close()
+            while handed < len(jobs):
+                commands: dict[int, list[Command]] = {}
+                asking: dict[str, dict[int, np.ndarray]] = {}
+                for host in crew.wait():
+                    try:
+                        replies = crew.receive(host)
+                    except WorkerDied as death:
+                        scheduler.lost(host, str(death))
+                        crew.restart(host, str(death))
+                        continue  # it is idle now, and filled below
+                    if replies is None:
+                        continue
+                    commands[host] = []
+                    for lane, value in replies:
+                        if isinstance(value, Episode):
+                            finished[scheduler.finish(lane)] = value
+                            done += 1
+                            if progress is not None:
+                                progress(done, len(jobs))
+                        else:
+                            asking.setdefault(scheduler.job(lane).policy, {})[lane] = value
+                for key, frames in asking.items():
+                    for lane, actions in _plan(key, controllers[key], frames).items():
+                        commands[scheduler.host(lane)].append(Chunk(lane, actions))
+                for host in commands:
+                    crew.send(host, commands[host] + scheduler.fill(host, controllers, handed))
+                while handed in finished:
+                    yield finished.pop(handed)
+                    handed += 1
+                for host in crew.idle():  # jobs held back by the look-ahead bound, or given up by a dead worker
+                    crew.send(host, scheduler.fill(host, controllers, handed))
+        finally:
+            if kept is None or handed < len(jobs):  # episodes that nobody waits for are still running
+                crew.close()
 
 
 class _Scheduler:
@@ -187,12 +189,13 @@ class Crew:
     """The hosts of a rollout: worker processes, or with 0 workers this process.
 
     A crew that is kept (`with Crew(2) as crew: rollout(..., crew=crew)`) spares later rollouts the start of the processes
-    and the building of environments. It works for one rollout at a time. A host that was sent commands is busy until it
-    replied.
+    and the building of environments. It works for one rollout at a time; others wait. A host that was sent commands is
+    busy until it replied.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.lock = threading.RLock()
         self._local: LaneHost | None = None
         self._workers: list[Worker] = []
         self._pending: list[Command] = []

@@ -11,9 +11,10 @@ import copy
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.errors import UserError
-from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OPTIONAL, OUTPUT
+from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT, OnnxPolicy
 from alltrades.policies.policy import DiffusionPolicy
 
 OPSET = 17
@@ -97,6 +98,15 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
         partial.unlink(missing_ok=True)
         staged.unlink(missing_ok=True)
     return ExportReport(path, contract, path.stat().st_size, len(windows), error)
+
+
+def compiled(policy: DiffusionPolicy, batch: int | None = None) -> OnnxPolicy:
+    """The policy as onnxruntime computes it on one processor thread, checked against PyTorch; nothing is left on disk.
+
+    Raises UserError like `export_onnx`.
+    """
+    with TemporaryDirectory(prefix="alltrades-") as folder:
+        return OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx", batch).path)
 
 
 def check_windows(policy: DiffusionPolicy, observations: Mapping[str, np.ndarray] | None = None, rows: int = ROWS,
@@ -198,12 +208,8 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
                      "units": "as the environment takes them, first to last step; not clipped to its box; dimensions "
                               "beyond its action_dim mean nothing"},
         },
-        "environments": [{
-            "id": e.id, "digest": e.digest, "obs_dim": e.obs_dim, "action_dim": e.action_dim,
-            "action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high), "control_hz": e.control_hz,
-            "max_steps": e.max_steps,
-            **{k: None if (v := getattr(e, k)) is None else list(v) for k in OPTIONAL},
-        } for e in policy.environments],
+        "environments": [asdict(e) | {"action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high)}
+                         for e in policy.environments],
         "obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "draws": policy.draws,
         "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
         "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,11 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.errors import UserError, nearest
+from alltrades.policies.environment import EnvironmentInfo
 
 CONTRACT_VERSION = 2
-OPTIONAL = ("max_action_rate", "max_action_acceleration", "image_shape")  # of an environment
 INPUTS = ("window", "environment", "noise", "known", "keep")
 OUTPUT = "actions"
-
-
-@dataclass(frozen=True)
-class OnnxEnvironment:
-    """An environment as the contract describes it; infinite bounds and None mean no limit."""
-
-    id: str
-    digest: str
-    obs_dim: int
-    action_dim: int
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    control_hz: float
-    max_steps: int
-    max_action_rate: tuple[float, ...] | None
-    max_action_acceleration: tuple[float, ...] | None
-    image_shape: tuple[int, int] | None
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> OnnxEnvironment:
-        low = tuple(-np.inf if v is None else float(v) for v in value["action_low"])
-        high = tuple(np.inf if v is None else float(v) for v in value["action_high"])
-        optional = {k: None if value[k] is None else tuple(value[k]) for k in OPTIONAL}
-        return cls(**{**value, "action_low": low, "action_high": high, **optional})
 
 
 class OnnxPolicy:
@@ -67,7 +42,7 @@ class OnnxPolicy:
             if facts["contract_version"] != CONTRACT_VERSION:
                 raise UserError(f"{contract}: contract version {facts['contract_version']}; expected {CONTRACT_VERSION}; "
                                 "export the policy again")
-            self.environments = tuple(OnnxEnvironment.from_json(e) for e in facts["environments"])
+            self.environments = tuple(EnvironmentInfo.from_json(e) for e in facts["environments"])
             self.obs_dim, self.action_dim = int(facts["obs_dim"]), int(facts["action_dim"])
             self.history, self.horizon = int(facts["history"]), int(facts["horizon"])
             self.execute, self.draws = int(facts["execute"]), int(facts["draws"])

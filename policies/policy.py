@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from alltrades.data.errors import UserError, nearest
 from alltrades.envs.spec import EnvSpec
 from alltrades.policies.backbones import Image, make_backbone
 from alltrades.policies.conditioning import Conditioner
+from alltrades.policies.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.preference import preference_vector
 from alltrades.policies.processes import make_process
@@ -26,40 +26,6 @@ from alltrades.policies.settings import PolicySettings
 
 FORMAT_VERSION = 1
 Generators = torch.Generator | Sequence[torch.Generator]
-
-
-@dataclass(frozen=True)
-class EnvironmentInfo:
-    """What a policy remembers of an environment; `digest` is checked when the policy meets the environment again."""
-
-    id: str
-    obs_dim: int
-    action_dim: int
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    digest: str
-    control_hz: float
-    max_steps: int
-    max_action_rate: tuple[float, ...] | None = None
-    max_action_acceleration: tuple[float, ...] | None = None
-    image_shape: tuple[int, int] | None = None
-
-    @classmethod
-    def of(cls, spec: EnvSpec) -> EnvironmentInfo:
-        return cls(spec.id, spec.obs_dim, spec.action_dim, tuple(spec.action_low), tuple(spec.action_high),
-                   spec.digest(), spec.control_hz, spec.max_steps, spec.max_action_rate,
-                   spec.max_action_acceleration, spec.image_shape)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> EnvironmentInfo:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return cls(**fields)
-
-
-def common_image_shape(infos: Sequence[EnvironmentInfo]) -> tuple[int, int] | None:
-    """(height, width) of the images that all environments are; None where one is not, or is of another shape."""
-    shapes = {e.image_shape for e in infos}
-    return shapes.pop() if len(shapes) == 1 else None
 
 
 @dataclass

@@ -16,8 +16,9 @@ import numpy as np
 
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.specialists import Fit, hold_out, make_normalizer
 from alltrades.policies.stacked_training import Learner, LearnerLog, fit_learners

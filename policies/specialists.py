@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ import torch
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries, TrainingData
+from alltrades.policies.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.objectives import Linear
-from alltrades.policies.policy import Batch, DiffusionPolicy, EnvironmentInfo, common_image_shape
+from alltrades.policies.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
-from alltrades.policies.training import HeldOut, Log, Loss, Trainer
+from alltrades.policies.training import HeldOut, Log, Loss, Trainer, read_average
 
 FEWEST = 3  # episodes of an environment from which one may be held out
+_initialising = threading.Lock()  # layers draw from PyTorch's one generator
 LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
 
 
@@ -49,7 +52,7 @@ def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: Po
 def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, seed: int,
                  device: str = "cpu") -> DiffusionPolicy:
     """A policy with freshly initialised weights, a function of `seed`."""
-    with torch.random.fork_rng(devices=[]):
+    with _initialising, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DiffusionPolicy(settings, infos, normalizer).to(device)
 
@@ -81,8 +84,8 @@ def fit_demonstrations(
     demos: Steps, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, settings: PolicySettings, train: TrainSettings,
     seed: int, *, hold_end: bool = False, selection: str = "last", initial: DiffusionPolicy | None = None,
     symmetries: Symmetries | None = None, objective: Linear | None = None, loss: LossOf | None = None,
-    folder: Path | None = None, training: Path | None = None, log: Log | None = None,
-    each: Callable[[int], None] | None = None, device: str = "cpu",
+    folder: Path | None = None, averages: Path | None = None, selected: Callable[[], object] | None = None,
+    log: Log | None = None, each: Callable[[int], None] | None = None, device: str = "cpu",
 ) -> Fit:
     """Fit one policy to demonstrations.
 
@@ -96,8 +99,9 @@ def fit_demonstrations(
         objective: default uniform over environments; held-out losses are weighed by its preference.
         loss: makes the loss from training data and policy; default the denoising loss.
         folder: where checkpoints are kept.
-        training: where those of the training on all episodes are kept, in place of folder/training. A fit that differs in
-            `selection` alone goes on from there where the other one stopped.
+        averages: where a "last" fit keeps its averaged weights at the steps that a "holdout" fit chooses among, and where
+            that one looks for them before it trains on all episodes.
+        selected: called by a "holdout" fit before it looks there.
     """
     demos = demos.select(np.isin(demos.environment, [i.id for i in infos]))
 
@@ -124,11 +128,16 @@ def fit_demonstrations(
         run(trainer, None if folder is None else folder / "selection", None, each)
         lowest, best = min((losses[0], step) for step, losses in trainer.curve.items())
         done = train.steps
+        if selected is not None:
+            selected()
+        policy = fresh()
+        if averages is not None and read_average(averages, best, policy):
+            return Fit(policy, best, lowest)
     policy = fresh()
     data = demonstration_data(demos, policy, hold_end, shown)
-    trainer = Trainer(policy, data, train, seed, objective, None if loss is None else loss(data, policy), total=best)
-    at = training if training is not None or folder is None else folder / "training"
-    run(trainer, at, log, None if each is None else (lambda step: each(done + step)))
+    trainer = Trainer(policy, data, train, seed, objective, None if loss is None else loss(data, policy), total=best,
+                      averages=averages if selection == "last" else None)
+    run(trainer, None if folder is None else folder / "training", log, None if each is None else (lambda step: each(done + step)))
     return Fit(policy, best, lowest)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries, TrainingData, stack_batches
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.specialists import build_policy, demonstration_data, held_out
 from alltrades.policies.stacked import StackedPolicy, stacks

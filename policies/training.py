@@ -64,6 +64,32 @@ def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
     return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
 
 
+def look_steps(total: int) -> list[int]:
+    """The steps of a training at which its average is looked at: ten, evenly spread."""
+    return [max(1, round(total * (i + 1) / LOOKS)) for i in range(LOOKS)]
+
+
+def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> None:
+    """Keep averaged weights, in the order of the policy's parameters, as folder/STEP.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{step}.partial"
+    save_file({f"{i}": v.detach().cpu().contiguous() for i, v in enumerate(average)}, partial)
+    partial.replace(folder / f"{step}.safetensors")
+
+
+def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:
+    """Give a policy the averaged weights of a step; False when they were not kept."""
+    path = folder / f"{step}.safetensors"
+    if not path.exists():
+        return False
+    found = load_file(path)
+    with torch.no_grad():
+        for i, parameter in enumerate(p for p in policy.parameters() if p.requires_grad):
+            parameter.copy_(found[f"{i}"])
+    policy.eval()
+    return True
+
+
 class HeldOut:
     """Denoising losses on rows kept from training, at fixed rows, noise and times: the same at every step.
 
@@ -77,7 +103,7 @@ class HeldOut:
     def __init__(self, batches: Sequence[Batch], seeds: Sequence[int], total: int, preference: Linear | None = None) -> None:
         self.batch = batches[0] if len(batches) == 1 else stack_batches(batches)
         self.seeds, self.preference = seeds, preference
-        self.steps = [max(1, round(total * (i + 1) / LOOKS)) for i in range(LOOKS)]
+        self.steps = look_steps(total)
         self._policy: DiffusionPolicy | None = None
 
     def __call__(self, policy: DiffusionPolicy, weights: Sequence[Tensor]) -> list[float]:
@@ -105,9 +131,9 @@ class Trainer:
 
     def __init__(self, policy: DiffusionPolicy, data: TrainingData, settings: TrainSettings, seed: int,
                  objective: Linear | None = None, loss: Loss | None = None, total: int | None = None,
-                 held_out: HeldOut | None = None) -> None:
+                 held_out: HeldOut | None = None, averages: Path | None = None) -> None:
         self.policy, self.data, self.settings, self.seed = policy, data, settings, seed
-        self.held_out = held_out
+        self.held_out, self.averages = held_out, averages
         self.curve: dict[int, list[float]] = {}  # step -> held-out losses of the average
         self.kept: list[Tensor] = []  # averages of members that have stopped
         self.objective = objective or Linear([e.id for e in policy.environments])
@@ -137,6 +163,8 @@ class Trainer:
         self.step += 1
         if self.held_out is not None and self.step in self.held_out.steps:
             self.curve[self.step] = self.held_out(self.policy, self.ema.shadow)
+        if self.averages is not None and self.step in look_steps(self.settings.steps):
+            write_average(self.averages, self.step, self.ema.shadow)
         return value.detach()
 
     def forward(self) -> Tensor:
@@ -178,13 +206,11 @@ class Trainer:
                 old.unlink()
 
     def restore(self, folder: Path) -> bool:
-        """Continue from the last checkpoint in `folder`; False when there is none, or when it is beyond the last step."""
+        """Continue from the last checkpoint in `folder`; False when there is none."""
         index = folder / "checkpoint.json"
         if not index.exists():
             return False
         facts = json.loads(index.read_text())
-        if int(facts["step"]) > self.total:
-            return False
         tensors = load_file(folder / facts["file"], device=str(self.device))
         self.policy.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for i, p in enumerate(self.parameters):

@@ -13,12 +13,12 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.latency import latency
 
         return latency(args.policy, args.names, args.clients or (1, 4, 16, 64), args.rate or 10.0, args.seconds, args.steps,
-                       args.batch, results)
+                       args.batch, args.engine, results)
     if args.what == "soak":
         from alltrades.bench.soak import soak
 
         return soak(args.policy, args.names, sum(args.clients or (8,)), args.rate or 50.0, args.minutes, args.kill_every,
-                    args.steps, results)
+                    args.steps, args.engine, results)
     if args.what == "malformed":
         from alltrades.bench.malformed import malformed
 

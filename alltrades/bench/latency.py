@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.data.errors import UserError
-
-if TYPE_CHECKING:
-    from alltrades.policies.onnx_policy import OnnxPolicy
 
 WARM_UP = 20  # calls before the first that counts
 PROCESSES = 4  # of robots, at most
@@ -21,7 +17,7 @@ HEADER = f"{'path':<24} {'clients':>7} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>
 
 
 def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], rate: float, seconds: float,
-            steps: int | None, batch: int, results: list[dict[str, Any]]) -> Iterator[str]:
+            steps: int | None, batch: int, engine: str, results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a table, a line as soon as it is measured; append the same as plain values to `results`.
 
     Milliseconds. A deadline is missed when the answer is not there at the next control tick.
@@ -31,12 +27,14 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         clients: numbers of robots to measure with, each asking `rate` times a second for `seconds`.
         steps: sampling steps instead of the policy's own.
         batch: rows of the controller's and the server's policy calls.
+        engine: what computes the server's actions, "torch" or "onnx".
     """
     from alltrades.policies.training import threads
 
     if min(clients, default=0) < 1 or rate <= 0 or seconds <= 0:
         raise UserError(f"clients {list(clients)}, rate {rate:g}, seconds {seconds:g}; expected positive numbers")
     with threads(1), artifact(folder, names, steps) as path:
+        from alltrades.policies.export import compiled
         from alltrades.policies.policy import load_policy
 
         policy = load_policy(path)
@@ -45,11 +43,12 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         yield HEADER
         measurements: list[Callable[[int], dict[str, Any]]] = [lambda n: in_process(policy, n, rate, seconds, batch)]
         try:
-            graph = exported(policy)
+            graph = compiled(policy)
             measurements.append(lambda n: in_process(graph, n, rate, seconds, batch, "onnx"))
         except UserError as error:
             yield f"onnx: left out, {error}"
-        with ServerProcess(path, "--batch", str(batch), "--max-clients", str(max(*clients, 1)), "--rate-limit", "0") as server:
+        with ServerProcess(path, "--engine", engine, "--batch", str(batch), "--max-clients", str(max(*clients, 1)),
+                           "--rate-limit", "0") as server:
             measurements.append(lambda n: over_server(server.port, n, rate, seconds))
             for count in clients:
                 here = None
@@ -115,17 +114,6 @@ def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: in
         frames[lane] = rng.standard_normal((1, info.obs_dim)).astype(np.float32)
     spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
     return summary(f"{name}, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
-
-
-def exported(policy: Any) -> OnnxPolicy:
-    """The policy as ONNX Runtime runs it, with one thread; UserError where the export extra is missing."""
-    import tempfile
-
-    from alltrades.policies.export import export_onnx
-    from alltrades.policies.onnx_policy import OnnxPolicy
-
-    with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as folder:
-        return OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx").path)
 
 
 def over_server(port: int, clients: int, rate: float, seconds: float) -> dict[str, Any]:

@@ -14,22 +14,24 @@ from alltrades.data.errors import UserError
 from alltrades.policies.server.metrics import resident_bytes
 
 SETTLE = 300.0  # seconds after which memory should not grow any more
+GROWTH = 5.0  # MiB of resident memory after that, at most
 VICTIMS = 2  # robots in the process that is killed
 
 
 def soak(folder: str | None, names: Sequence[str], clients: int, rate: float, minutes: float, kill_every: float,
-         steps: int | None, results: list[dict[str, Any]]) -> Iterator[str]:
+         steps: int | None, engine: str, results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line now and then and the outcome; append the outcome as plain values to `results`.
 
     `clients` robots ask `rate` times a second for `minutes`; two more are killed (SIGKILL) every `kill_every` seconds and
-    started again. Growth is that of the server's resident memory from five minutes (or half the time) after the start.
+    started again. Growth is that of the server's resident memory from five minutes (or half the time) after the start; the
+    outcome is ok with at most 5 MiB, no error and a server that is alive.
     """
     seconds = 60.0 * minutes
     if seconds <= 0 or kill_every <= 0 or rate <= 0 or clients < 1:
         raise UserError("minutes, rate, kill-every and clients; expected positive numbers")
     settle = min(SETTLE, seconds / 2)
     with artifact(folder, names, steps) as path, \
-            ServerProcess(path, "--rate-limit", "0", "--max-clients", str(clients + 8 * VICTIMS)) as server:
+            ServerProcess(path, "--engine", engine, "--rate-limit", "0", "--max-clients", str(clients + 8 * VICTIMS)) as server:
         start = time.monotonic()
         steady = LoadProcess(server.port, clients=clients, rate=rate, seconds=seconds, total=clients)
         times: list[float] = []
@@ -55,7 +57,7 @@ def soak(folder: str | None, names: Sequence[str], clients: int, rate: float, mi
     growth = float(np.median(settled[-5:]) - np.median(settled[:5]))
     out = summary("soak", clients, found["latency"], found["missed"], found["ticks"], found["errors"])
     out |= {"minutes": minutes, "rate": rate, "kills": kills, "growth_mib": growth, "settled_mib": float(np.median(settled[:5])),
-            "server_alive": alive, "ok": alive and not found["errors"]}
+            "server_alive": alive, "ok": alive and not found["errors"] and growth <= GROWTH}
     results.append(out)
     yield (f"{minutes:g} min at {rate:g} Hz, {clients} robots, {kills} kills: server {'alive' if alive else 'DEAD'}, memory "
            f"{out['settled_mib']:.1f} MiB after {settle:.0f} s, growth since {growth:+.2f} MiB")

@@ -24,8 +24,9 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
     `steps` replaces the sampling steps. Fresh weights are as fast as trained ones. Temporary folders are removed.
     """
     from alltrades.envs import registry
+    from alltrades.policies.environment import EnvironmentInfo
     from alltrades.policies.normalizer import Normalizer
-    from alltrades.policies.policy import EnvironmentInfo, load_policy
+    from alltrades.policies.policy import load_policy
     from alltrades.policies.settings import PolicySettings
     from alltrades.policies.specialists import build_policy
 

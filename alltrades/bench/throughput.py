@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -31,8 +32,8 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.envs import registry
+    from alltrades.policies.environment import EnvironmentInfo
     from alltrades.policies.normalizer import Normalizer
-    from alltrades.policies.policy import EnvironmentInfo
     from alltrades.policies.settings import PolicySettings
     from alltrades.policies.specialists import build_policy
 
@@ -149,6 +150,9 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     keys = {s.id: "policy" for s in specs}
     for workers in (0, 1, 2):
         yield f"rollout, {workers} workers: {measured({'policy': Controller(policy, lanes)}, keys, workers)}"
+    if find_spec("onnx") is not None and find_spec("onnxruntime") is not None:
+        graph = controllers_of({s.id: policy for s in specs}, RolloutSettings(lanes=lanes, engine="onnx"))
+        yield f"rollout, 2 workers, onnxruntime: {measured(*graph, 2)}"
     _, specialists = _specialist_policies(names)
     alone = {s.id: Controller(p, lanes, batch=max(1, lanes // len(specs))) for s, p in zip(specs, specialists)}
     yield f"specialists, each called alone, 0 workers: {measured(alone, {s.id: s.id for s in specs}, 0)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,17 +47,26 @@ class ConditionalUnet1d(Backbone):
         """(B, H, A), (B,), (B, C) -> (B, H, A)."""
         context = self.context(torch.cat([self.time(t), condition], dim=-1))  # (B, context)
         x = F.pad(noisy.transpose(1, 2), (0, self.padding))  # (B, A, H')
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            x = block(x, context)  # (B, channels, H' / 2 ** level)
-            if level < self.depth - 1:
-                skips.append(x)
-                x = self.shrink[level](x)
-        x = self.middle(x, context)
-        for level in reversed(range(self.depth - 1)):
-            x = self.up[level](torch.cat([self.grow[level](x), skips[level]], dim=1), context)
+        x = descend_and_climb(self, x, context)
         x = self.head(F.silu(self.norm(x)))  # (B, A, H')
         return x[:, :, : self.horizon].transpose(1, 2)
+
+
+def descend_and_climb(net: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    """x (B, channels, *size) through the levels of a U-Net and back; each level halves the size, and is joined again.
+
+    `net` has lists of modules down (one a level), and shrink, grow and up (one between two levels), and middle.
+    """
+    skips: list[Tensor] = []
+    for block, shrink in zip_longest(net.down, net.shrink):  # type: ignore[arg-type]
+        x = block(x, context)  # (B, channels, *size / 2 ** level)
+        if shrink is not None:
+            skips.append(x)
+            x = shrink(x)
+    x = net.middle(x, context)  # type: ignore[operator]
+    for up, grow, skip in reversed(list(zip(net.up, net.grow, skips))):  # type: ignore[arg-type]
+        x = up(torch.cat([grow(x), skip], dim=1), context)
+    return x
 
 
 class FilmBlock(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alltrades.data.errors import UserError
 from alltrades.policies.backbones.base import Backbone, Image, TimeEmbedding, zero_head
-from alltrades.policies.backbones.unet1d import TIME_DIM, FilmBlock, group_norm, rounded
+from alltrades.policies.backbones.unet1d import TIME_DIM, FilmBlock, descend_and_climb, group_norm, rounded
 
 CONTEXT = 128
 
@@ -66,14 +66,6 @@ class ConditionalUnet2d(Backbone):
         seen = condition[:, :cut].unflatten(1, (self.frames, *self.shape))  # (B, frames, H, W)
         drawn = noisy.flatten(1).unflatten(1, (-1, *self.shape))  # (B, images, H, W)
         x = F.pad(torch.cat([drawn, seen], dim=1), (0, self.padding[1], 0, self.padding[0]))
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            x = block(x, context)  # (B, channels, H' / 2 ** level, W' / 2 ** level)
-            if level < self.depth - 1:
-                skips.append(x)
-                x = self.shrink[level](x)
-        x = self.middle(x, context)
-        for level in reversed(range(self.depth - 1)):
-            x = self.up[level](torch.cat([self.grow[level](x), skips[level]], dim=1), context)
+        x = descend_and_climb(self, x, context)
         x = self.head(F.silu(self.norm(x)))[:, :, : self.shape[0], : self.shape[1]]  # (B, images, H, W)
         return (x + self.keep(seen)).flatten(1).unflatten(1, (self.horizon, self.action_dim))

@@ -44,7 +44,7 @@ class PolicyServer:
     used up the actions of the one before.
 
     Args:
-        policy: what is served; called by one thread at a time.
+        policy: what is served; called by one thread at a time, or for `settings.engine` onnx its graph.
         settings: address, limits, protection.
         artifact: folder from which SIGHUP, `reload()` and `settings.watch` load again.
     """
@@ -66,8 +66,8 @@ class PolicyServer:
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
         guard = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
-        self._batcher = Batcher(policy, self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, guard, self._deliver,
-                                self._guarded)
+        self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, guard,
+                                self._deliver, self._guarded)
         self._pages = Pages(self)
         self._waiting: dict[Job, asyncio.Future] = {}
         self._ids = itertools.count(1)
@@ -179,6 +179,14 @@ class PolicyServer:
             await asyncio.sleep(0.01)
 
     # ---- policy --------------------------------------------------------------------------------------------------
+    def _acting(self, policy: Any) -> Any:
+        """What computes the policy's actions."""
+        if self.settings.engine == "torch":
+            return policy
+        from alltrades.policies.export import compiled
+
+        return compiled(policy)
+
     def _adopt(self, policy: Any, digest: str) -> None:
         self.policy, self.digest = policy, digest
         self._metadata = pack(self.metadata())
@@ -192,8 +200,9 @@ class PolicyServer:
                 digest = await self._loop.run_in_executor(None, policy.digest)  # milliseconds: not in the way of requests
                 if digest == self.digest:
                     return True
-                sizes = await self._loop.run_in_executor(None, stable_sizes, policy, self._batcher.batch)
-                await asyncio.wrap_future(self._batcher.call(lambda: self._batcher.replace(policy, sizes)))
+                acting = await self._loop.run_in_executor(None, self._acting, policy)
+                sizes = await self._loop.run_in_executor(None, stable_sizes, acting, self._batcher.batch)
+                await asyncio.wrap_future(self._batcher.call(lambda: self._batcher.replace(acting, sizes)))
             except Exception as error:
                 line = " ".join(str(error).split()) or type(error).__name__
                 log.warning("reload refused, the old policy goes on: %s", line)

@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alltrades.config import load_settings
+from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
 from alltrades.pipeline import run
+from alltrades.policies.training import Trainer
 from alltrades.settings import RunSettings
 from alltrades.stages import first_demos
 
@@ -104,6 +108,61 @@ def test_rows_decide_what_is_trained(tmp_path):
                     for row in result.evaluations)
     assert last["held_out_loss"] is None and last["steps"] == 40
     assert chosen["held_out_loss"] > 0 and chosen["steps"] in range(4, 41, 4)
+
+
+def test_a_held_out_form_takes_an_average_of_labeled_only_with_the_bits_of_its_own_training(tmp_path, monkeypatch):
+    updates: list[int] = []
+    update = Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.step), update(self))[1])
+    more = ["--labeled_only.steps", "40", "--labeled_only.log_every", "4", "--evaluation.rows"]
+    counts = []
+    for rows in ("labeled_only", "labeled_only_holdout", "labeled_only, labeled_only_holdout"):
+        updates.clear()
+        run(settings(*more, f"[{rows}]"), tmp_path / str(len(counts)))
+        counts.append(len(updates))
+    chosen = json.loads((tmp_path / "1/policies/labeled_only_holdout/policy.json").read_text())["training"]["steps"]
+    assert counts == [40, 40 + chosen, 80] and chosen < 40
+    for alone, row in (("0", "labeled_only"), ("1", "labeled_only_holdout")):
+        name = f"policies/{row}/model.safetensors"
+        assert (tmp_path / alone / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert not (tmp_path / "2/work/labeled_only_averages").exists()
+
+
+def test_trainings_beside_one_another_change_nothing_where_each_has_one_thread(finished, tmp_path):
+    """The small networks of this run use one thread in any case."""
+    run(settings("--trainings", "3"), tmp_path)
+    assert differing(results(finished[0]), results(tmp_path)) == []
+
+
+def test_a_failing_training_ends_those_beside_it_and_the_run_goes_on_afterwards(finished, tmp_path, monkeypatch):
+    update, seen = Trainer.update, []
+
+    def fail(self):
+        seen.append(self)
+        if len(seen) == 25:
+            raise RuntimeError("out of luck")
+        return update(self)
+
+    monkeypatch.setattr(Trainer, "update", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(settings("--trainings", "3"), tmp_path)
+    assert len(seen) < 60 and not any(t.name.startswith("beside") for t in threading.enumerate())
+    monkeypatch.setattr(Trainer, "update", update)
+    run(settings("--trainings", "3"), tmp_path)
+    assert differing(results(finished[0]), results(tmp_path)) == []
+
+
+def test_rollouts_are_computed_by_onnxruntime_where_asked(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+    for engine in ("torch", "onnx"):
+        run(settings("--evaluation.rows", "[generalist]", "--rollout.engine", engine), tmp_path / engine)
+    found = [EpisodeStore.open(tmp_path / engine / "stores" / "rollouts_scratch.zarr").steps() for engine in ("torch", "onnx")]
+    first = [s.action[np.concatenate([[0], s.ends[:-1]])] for s in found]
+    assert np.abs(first[0] - first[1]).max() < 1e-4 and not np.array_equal(*first)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="onnxruntime is not installed.*export"):
+        run(settings("--rollout.engine", "onnx"), tmp_path / "missing")
+    assert not (tmp_path / "missing" / "stores").exists()
 
 
 def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path):

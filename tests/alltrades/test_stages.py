@@ -7,8 +7,9 @@ from alltrades import cli, stages
 from alltrades.acting import controllers_of, slug
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import EnvironmentInfo, load_policy
+from alltrades.policies.policy import load_policy
 from alltrades.policies.settings import PolicySettings
 from alltrades.policies.specialists import build_policy
 from alltrades.policies.stacked import StackedPolicy

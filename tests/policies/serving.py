@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import numpy as np
 import torch
 
 from alltrades.policies.controller import Controller
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.settings import PolicySettings
 
@@ -58,3 +62,20 @@ def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray]
     controller = Controller(policy, lanes=8)  # the server's batch
     controller.begin(0, environment, seed)
     return [controller.plan({0: np.atleast_2d(frame)})[0] for frame in frames]
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(port: int, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], flags=re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
+# ---- many clients ------------------------------------------------------------------------------------------------

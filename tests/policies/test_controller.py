@@ -11,9 +11,10 @@ import torch
 from alltrades.data.errors import UserError
 from alltrades.envs.seeding import policy_generator
 from alltrades.policies.controller import Controller
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.guard import ActionGuard
 from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 
 SMALL, LARGE = "toy/small", "toy/large"

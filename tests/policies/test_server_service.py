@@ -1,4 +1,4 @@
-"""The server as a service: many clients, limits, secrets, metrics, the stop state, a new artifact, the end."""
+"""The server as a service: many clients, limits, secrets, metrics, the stop state."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ import re
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from alltrades import cli
 from alltrades.data.errors import UserError
-from alltrades.policies.client import PolicyClient, pack, unpack
+from alltrades.policies.client import PolicyClient, pack
 from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.requests import read_request
 from alltrades.policies.server.session import Session, Sessions
-from tests.policies.serving import LARGE, SMALL, expected, make_policy, observation, running
+from tests.policies.serving import LARGE, SMALL, expected, get, make_policy, metric, observation, running
 
 TOKEN = "0123456789abcdef-secret"
 
@@ -41,21 +36,6 @@ def policy() -> DiffusionPolicy:
     return make_policy()
 
 
-def get(port: int, path: str, **headers: str) -> tuple[int, str]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def metric(port: int, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], flags=re.MULTILINE)
-    return 0.0 if found is None else float(found[1])
-
-
-# ---- many clients ------------------------------------------------------------------------------------------------
 def test_requests_that_are_there_at_once_share_policy_calls_in_the_order_of_arrival(policy: DiffusionPolicy) -> None:
     sessions, delivered, ended = Sessions(16), [], threading.Event()
 
@@ -272,6 +252,7 @@ def test_a_client_trusts_the_certificate_that_it_was_given_and_no_other(policy: 
     (["--batch", "0"], "--batch"),
     (["--threads", "0"], "--threads 0"),
     (["--device", "gpu"], "--device gpu cannot be used"),
+    (["--device", "meta", "--engine", "onnx"], "--engine onnx with --device meta"),
 ])
 def test_mistakes_in_the_options_of_serve_are_one_line(argv: list[str], words: str, policy: DiffusionPolicy, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch,
@@ -301,140 +282,3 @@ def test_a_stop_repeats_the_last_action_and_going_on_knows_what_was_seen_meanwhi
         reply = client.infer({"observation": frames[3]})
         assert reply["held"] is False
         np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [frames[0], np.stack(frames[1:])], 5)[1])
-
-
-# ---- another artifact --------------------------------------------------------------------------------------------
-def other_policy(seed: int = 1) -> DiffusionPolicy:
-    policy = make_policy()
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    return policy
-
-
-def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(policy: DiffusionPolicy, tmp_path: Path) -> None:
-    """The truth is a controller of which the policy is exchanged between two plans."""
-    from alltrades.policies.controller import Controller
-
-    folder, successor = policy.save(tmp_path / "policy"), other_policy()
-    frames = [observation(i) for i in range(3)]
-    controller = Controller(policy, lanes=8)
-    controller.begin(0, LARGE, 9)
-    want = [controller.plan({0: frames[0][None]})[0]]
-    controller.policy = successor
-    want += [controller.plan({0: frame[None]})[0] for frame in frames[1:]]
-    with running(policy, folder) as server, PolicyClient(port=server.port) as client:
-        client.reset(environment=LARGE, seed=9)
-        got = [client.infer({"observation": frames[0]})]
-        successor.save(folder)
-        assert server.reload().result(60)
-        got += [client.infer({"observation": frame}) for frame in frames[1:]]
-        assert [r["policy"] for r in got] == [policy.digest()] + 2 * [successor.digest()]
-        assert metric(server.port, 'alltrades_reloads_total{outcome="taken"}') == 1
-        with PolicyClient(port=server.port) as late:
-            assert late.metadata["policy"] == successor.digest()
-    np.testing.assert_array_equal([r["actions"] for r in got], want)
-    assert not np.array_equal(want[1], expected(policy, LARGE, frames, 9)[1])
-
-
-def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_goes_on(
-        policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = policy.save(tmp_path / "policy")
-    with running(policy, folder) as server, PolicyClient(port=server.port) as client:
-        for spoil, words in ((lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
-                             (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
-                             (lambda: (policy.save(folder), other_policy(2).save(tmp_path / "b"),
-                                       shutil.copy(tmp_path / "b" / "model.safetensors", folder)), "do not belong together"),
-                             (lambda: (folder / "model.safetensors").unlink(), "no policy here")):
-            caplog.clear()
-            spoil()
-            assert not server.reload().result(60)
-            lines = [r.getMessage() for r in caplog.records if "reload refused" in r.getMessage()]
-            assert len(lines) == 1 and words in lines[0] and "\n" not in lines[0]
-            reply = client.infer({"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1})
-            np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0])
-
-
-def test_a_watched_artifact_is_loaded_when_it_is_written_again(policy: DiffusionPolicy, tmp_path: Path) -> None:
-    folder, successor = policy.save(tmp_path / "policy"), other_policy(3)
-    with running(policy, folder, watch=True) as server:
-        successor.save(folder)
-        for _ in range(300):
-            if server.digest == successor.digest():
-                break
-            time.sleep(0.1)
-        assert server.digest == successor.digest()
-
-
-# ---- the command -------------------------------------------------------------------------------------------------
-class command:
-    """`alltrades serve` in a process of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        code = "import sys; from alltrades.cli import main; sys.exit(main(sys.argv[1:]))"
-        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("serving "), line + self.process.communicate()[1]
-        self.port = int(line.rpartition(":")[2])
-
-    def __enter__(self) -> command:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPolicy, tmp_path: Path) -> None:
-    import signal
-
-    folder, successor = policy.save(tmp_path / "policy"), other_policy(4)
-    with command(folder) as server, PolicyClient(port=server.port, timeout=30) as client:
-        message = {"observation": observation(0), "environment": LARGE}
-        assert client.infer(message)["policy"] == policy.digest()
-        successor.save(folder)
-        server.process.send_signal(signal.SIGHUP)
-        for _ in range(300):
-            if client.infer(message)["policy"] == successor.digest():
-                break
-            time.sleep(0.1)
-        assert client.infer(message)["policy"] == successor.digest()
-        server.process.send_signal(signal.SIGTERM)
-        out, err = server.process.communicate(timeout=60)
-        assert server.process.returncode == 0 and "Traceback" not in err
-        with pytest.raises(UserError, match="no answer.*1001"):
-            client.infer(message)
-
-
-def test_the_end_answers_requests_in_flight_and_refuses_new_ones(policy: DiffusionPolicy) -> None:
-    slow, entered, release = make_policy(), threading.Event(), threading.Event()
-    act = slow.act
-
-    def wait(*arguments: object) -> torch.Tensor:
-        if warm:
-            entered.set()
-            assert release.wait(60)
-        return act(*arguments)  # type: ignore[arg-type]
-
-    warm: list[bool] = []
-    slow.act = wait  # type: ignore[method-assign]
-    with running(slow) as server:
-        warm.append(True)
-        with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy, \
-                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle:
-            busy.recv(), idle.recv()
-            busy.send(pack({"observation": observation(0), "environment": LARGE}))
-            assert entered.wait(60)
-            server.stop()
-            with pytest.raises(ConnectionClosed, match="1001"):
-                idle.recv(timeout=60)
-            assert get(server.port, "/healthz") == (503, "draining\n")
-            with pytest.raises(InvalidStatus, match="503"):
-                connect(f"ws://127.0.0.1:{server.port}", proxy=None)
-            release.set()
-            assert unpack(busy.recv(timeout=60))["actions"].shape == (4, 3)
-            with pytest.raises(ConnectionClosed, match="1001"):
-                busy.recv(timeout=60)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from alltrades.data.steps import Steps
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import fit_normalizer
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo
+from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.policies.specialists import build_policy
 

@@ -1,0 +1,173 @@
+"""A server that goes on: a new artifact in place of the old one, and the end."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from alltrades.data.errors import UserError
+from alltrades.policies.client import PolicyClient, pack, unpack
+from alltrades.policies.policy import DiffusionPolicy
+from tests.policies.serving import LARGE, expected, get, make_policy, metric, observation, running
+
+
+@pytest.fixture(scope="module")
+def policy() -> DiffusionPolicy:
+    return make_policy()
+
+
+def other_policy(seed: int = 1) -> DiffusionPolicy:
+    policy = make_policy()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return policy
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(engine: str, policy: DiffusionPolicy,
+                                                                        tmp_path: Path) -> None:
+    """The truth is a controller of which the policy is exchanged between two plans."""
+    from alltrades.policies.controller import Controller
+
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+    from alltrades.policies.export import compiled
+
+    acting = compiled if engine == "onnx" else (lambda p: p)
+    folder, successor = policy.save(tmp_path / "policy"), other_policy()
+    frames = [observation(i) for i in range(3)]
+    controller = Controller(acting(policy), lanes=8)
+    controller.begin(0, LARGE, 9)
+    want = [controller.plan({0: frames[0][None]})[0]]
+    controller.policy = acting(successor)
+    want += [controller.plan({0: frame[None]})[0] for frame in frames[1:]]
+    with running(policy, folder, engine=engine) as server, PolicyClient(port=server.port) as client:
+        client.reset(environment=LARGE, seed=9)
+        got = [client.infer({"observation": frames[0]})]
+        successor.save(folder)
+        assert server.reload().result(60)
+        got += [client.infer({"observation": frame}) for frame in frames[1:]]
+        assert [r["policy"] for r in got] == [policy.digest()] + 2 * [successor.digest()]
+        assert metric(server.port, 'alltrades_reloads_total{outcome="taken"}') == 1
+        with PolicyClient(port=server.port) as late:
+            assert late.metadata["policy"] == successor.digest()
+    np.testing.assert_array_equal([r["actions"] for r in got], want)
+    assert not np.array_equal(want[1], expected(policy, LARGE, frames, 9)[1])
+
+
+def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_goes_on(
+        policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = policy.save(tmp_path / "policy")
+    with running(policy, folder) as server, PolicyClient(port=server.port) as client:
+        for spoil, words in ((lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
+                             (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
+                             (lambda: (policy.save(folder), other_policy(2).save(tmp_path / "b"),
+                                       shutil.copy(tmp_path / "b" / "model.safetensors", folder)), "do not belong together"),
+                             (lambda: (folder / "model.safetensors").unlink(), "no policy here")):
+            caplog.clear()
+            spoil()
+            assert not server.reload().result(60)
+            lines = [r.getMessage() for r in caplog.records if "reload refused" in r.getMessage()]
+            assert len(lines) == 1 and words in lines[0] and "\n" not in lines[0]
+            reply = client.infer({"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1})
+            np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0])
+
+
+def test_a_watched_artifact_is_loaded_when_it_is_written_again(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    folder, successor = policy.save(tmp_path / "policy"), other_policy(3)
+    with running(policy, folder, watch=True) as server:
+        successor.save(folder)
+        for _ in range(300):
+            if server.digest == successor.digest():
+                break
+            time.sleep(0.1)
+        assert server.digest == successor.digest()
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+class command:
+    """`alltrades serve` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        code = "import sys; from alltrades.cli import main; sys.exit(main(sys.argv[1:]))"
+        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("serving "), line + self.process.communicate()[1]
+        self.port = int(line.rpartition(":")[2])
+
+    def __enter__(self) -> command:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    import signal
+
+    folder, successor = policy.save(tmp_path / "policy"), other_policy(4)
+    with command(folder) as server, PolicyClient(port=server.port, timeout=30) as client:
+        message = {"observation": observation(0), "environment": LARGE}
+        assert client.infer(message)["policy"] == policy.digest()
+        successor.save(folder)
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(300):
+            if client.infer(message)["policy"] == successor.digest():
+                break
+            time.sleep(0.1)
+        assert client.infer(message)["policy"] == successor.digest()
+        server.process.send_signal(signal.SIGTERM)
+        out, err = server.process.communicate(timeout=60)
+        assert server.process.returncode == 0 and "Traceback" not in err
+        with pytest.raises(UserError, match="no answer.*1001"):
+            client.infer(message)
+
+
+def test_the_end_answers_requests_in_flight_and_refuses_new_ones(policy: DiffusionPolicy) -> None:
+    slow, entered, release = make_policy(), threading.Event(), threading.Event()
+    act = slow.act
+
+    def wait(*arguments: object) -> torch.Tensor:
+        if warm:
+            entered.set()
+            assert release.wait(60)
+        return act(*arguments)  # type: ignore[arg-type]
+
+    warm: list[bool] = []
+    slow.act = wait  # type: ignore[method-assign]
+    with running(slow) as server:
+        warm.append(True)
+        with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy, \
+                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle:
+            busy.recv(), idle.recv()
+            busy.send(pack({"observation": observation(0), "environment": LARGE}))
+            assert entered.wait(60)
+            server.stop()
+            with pytest.raises(ConnectionClosed, match="1001"):
+                idle.recv(timeout=60)
+            assert get(server.port, "/healthz") == (503, "draining\n")
+            with pytest.raises(InvalidStatus, match="503"):
+                connect(f"ws://127.0.0.1:{server.port}", proxy=None)
+            release.set()
+            assert unpack(busy.recv(timeout=60))["actions"].shape == (4, 3)
+            with pytest.raises(ConnectionClosed, match="1001"):
+                busy.recv(timeout=60)
