@@ -131,7 +131,7 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
         for hidden in (False, True):
             spec = EnvSpec(f"metaworld/{task}{HIDDEN if hidden else ''}", partial(MetaWorldEnv, task, hidden), 39, 4,
                            (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld",
-                           symmetries=() if hidden else symmetries(task))
+                           stop_action=(0.0, 0.0, 0.0, None), symmetries=() if hidden else symmetries(task))
             out.append((spec, MetaWorldExpert(task)))
     return out
 

@@ -26,6 +26,8 @@ class EnvSpec:
         stop_at_success: end the episode at the first success flag.
         max_action_rate: largest change of each action dimension between two steps, or None for no limit.
         max_action_acceleration: largest change of that change, or None for no limit.
+        stop_action: what brings a robot to rest, such as zero velocities; None for a dimension that keeps its last value (a
+            gripper that holds something). Without one a robot that gets no more actions holds the last.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test starts.
         selection_seed: the same for the starts on which policies are chosen, where other seeds are not known to be new.
@@ -47,6 +49,7 @@ class EnvSpec:
     stop_at_success: bool = True
     max_action_rate: tuple[float, ...] | None = None
     max_action_acceleration: tuple[float, ...] | None = None
+    stop_action: tuple[float | None, ...] | None = None
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
     selection_seed: Callable[[int], int] | None = None
@@ -60,6 +63,8 @@ class EnvSpec:
         if len(self.action_low) != self.action_dim or len(self.action_high) != self.action_dim:
             raise ValueError(f"{self.id}: action bounds have {len(self.action_low)} and {len(self.action_high)} entries; "
                              f"expected action_dim = {self.action_dim}")
+        if self.stop_action is not None and len(self.stop_action) != self.action_dim:
+            raise ValueError(f"{self.id}: stop_action has {len(self.stop_action)} entries; expected {self.action_dim}")
         if self.max_steps < 1 or self.obs_dim < 1:
             raise ValueError(f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, {self.obs_dim}")
         if self.image_shape is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from alltrades.policies.controller import ActingPolicy, Controller
+from alltrades.policies.controller import Controller
+from alltrades.policies.lanes import ActingPolicy
 
 
 class ExploringController(Controller):
@@ -46,10 +47,7 @@ class ExploringController(Controller):
         if self.attempt:
             self._offset[lane, : len(half)] = size * rng.standard_normal(len(half)) * np.where(np.isfinite(half), half, 1.0)
 
-    def _call(self, lanes: list[int]) -> np.ndarray:
-        chunks = super()._call(lanes)  # (batch, execute, A)
-        for row, lane in enumerate(lanes):
-            if self.renew and self._rng[lane].random() < self.renew:
-                self._draw(lane)
-            chunks[row] += self._offset[lane]
-        return chunks
+    def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
+        if self.renew and self._rng[lane].random() < self.renew:
+            self._draw(lane)
+        return super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]

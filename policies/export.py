@@ -11,7 +11,7 @@ import copy
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -208,19 +208,13 @@ def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, 
                      "units": "as the environment takes them, first to last step; not clipped to its box; dimensions "
                               "beyond its action_dim mean nothing"},
         },
-        "environments": [asdict(e) | {"action_low": _bounds(e.action_low), "action_high": _bounds(e.action_high)}
-                         for e in policy.environments],
+        "environments": [e.to_json() for e in policy.environments],
         "obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "draws": policy.draws,
         "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
         "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,
         "preference": policy.chosen_preference(),
         "parity": {"rows": rows, "max_error": error, "relative_to": "action range"},
     }
-
-
-def _bounds(values: tuple[float, ...]) -> list[float | None]:
-    """JSON has no infinity: null is no bound."""
-    return [float(v) if np.isfinite(v) else None for v in values]
 
 
 def require_packages() -> ModuleType:

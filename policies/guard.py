@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 
@@ -9,7 +10,8 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-REASONS = ("finite", "box", "rate", "acceleration")
+REASONS = ("finite", "box", "rate", "acceleration")  # why an action was replaced
+TIMEOUTS = ("hold", "stop")  # what was given in place of one that did not come
 SLACK = 1e-4  # share of the action range: a bound missed by rounding is clipped without being counted
 
 
@@ -50,6 +52,7 @@ class ActionGuard:
         self._soft_low, self._soft_high = self.low - SLACK * span, self.high + SLACK * span
         self.rest = middle.astype(np.float32)
         self.refusals: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._counting = True
 
     @property
     def action_dim(self) -> int:
@@ -76,6 +79,12 @@ class ActionGuard:
             self._count("finite", int((~good).sum()), actions[~good][0])
         inside = np.clip(actions, self.low, self.high)
         return inside if free and good.all() else self._follow(inside, good, last)
+
+    def preview(self, actions: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
+        """What `__call__` would make of actions that are still to come; counts and logs nothing."""
+        shadow = copy.copy(self)
+        shadow._counting = False
+        return shadow(actions, last)
 
     def _follow(self, actions: np.ndarray, good: np.ndarray, last: np.ndarray | None) -> np.ndarray:
         """Hold and limit step by step, each against the action that is really executed before it."""
@@ -111,11 +120,56 @@ class ActionGuard:
         return step
 
     def _count(self, reason: str, count: int, example: np.ndarray) -> None:
+        if not self._counting:
+            return
         if self.refusals[reason] == 0:
             log.warning("action refused (%s): %s; box %s to %s, rate %s, acceleration %s; later ones are only counted", reason,
                         example.tolist(), self.low.tolist(), self.high.tolist(),
                         *(None if x is None else x.tolist() for x in (self.rate, self.acceleration)))
         self.refusals[reason] += count
+
+
+class Watchdog:
+    """What one robot does while no fresh action comes: it holds the last one, and after `stop_after` seconds it stops.
+
+    Stopped, it gets the environment's stop action, whose entries None keep their last value; where none is declared it goes
+    on holding the last action, as what brings an unknown robot to rest cannot be known. It stays stopped, whatever comes,
+    until a new watchdog is made for its next episode: the loop should end when `stopped` is True. What this class returns
+    passes the guard like every other action.
+
+    Args:
+        stop_after: seconds since the last fresh action.
+        stop_action: (A,) of the environment, or None.
+
+    Raises ValueError unless stop_after > 0.
+    """
+
+    def __init__(self, stop_after: float, stop_action: Sequence[float | None] | None = None) -> None:
+        if not stop_after > 0:
+            raise ValueError(f"stop after {stop_after} s; expected a positive time")
+        self.stop_after = stop_after
+        self._action = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        self._fresh: float | None = None
+        self._holding = False
+        self.stopped = False
+
+    def fresh(self, now: float) -> None:
+        """A fresh action is executed at time `now`, in seconds of any clock that only goes forward."""
+        self._fresh, self._holding = now, False
+
+    def missing(self, last: np.ndarray, now: float) -> tuple[np.ndarray, str]:
+        """No fresh action is there at `now`: what to execute (A,) after `last` (A,), and "hold" or "stop"."""
+        self._fresh = now if self._fresh is None else self._fresh
+        age = now - self._fresh
+        if not self.stopped and age > self.stop_after:
+            self.stopped = True
+            log.warning("stop: no fresh action for %.2f s, more than %g s; stopped until the next reset", age, self.stop_after)
+        elif not self.stopped and not self._holding:
+            self._holding = True
+            log.info("hold: no fresh action; the last one is held")
+        if self.stopped and self._action is not None:
+            return np.where(np.isnan(self._action), last, self._action), "stop"
+        return last.copy(), "stop" if self.stopped else "hold"
 
 
 def _braking(distance: np.ndarray, acceleration: np.ndarray) -> np.ndarray:

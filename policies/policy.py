@@ -225,7 +225,8 @@ class DiffusionPolicy(nn.Module):
 
     def _description(self) -> dict:
         return {"format_version": FORMAT_VERSION, "settings": self.settings.model_dump(),
-                "environments": [asdict(e) for e in self.environments]}
+                "environments": [{k: v for k, v in asdict(e).items() if k != "stop_action" or v is not None}
+                                 for e in self.environments]}  # artifacts from before stop_action keep their digests
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
         """Write model.safetensors and policy.json; raises UserError when the normaliser was never fitted."""

@@ -45,7 +45,8 @@ def planar_spec(env_id: str, task: str, params: PlanarParams | None = None) -> t
         raise UserError(f"there is no planar task '{task}'{nearest(task, list(TASKS))}; expected one of {', '.join(TASKS)}; "
                         "call planar_spec(env_id, task, params)")
     params = params or PlanarParams()
-    spec = EnvSpec(env_id, partial(make, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0)
+    spec = EnvSpec(env_id, partial(make, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0,
+                   stop_action=(0.0, 0.0))
     return spec, PlanarExpert(task, params)
 
 

@@ -75,12 +75,12 @@ class Batcher(threading.Thread):
         policy: what is served; called by this thread only.
         sessions: the connected clients.
         deliver: called in this thread with jobs that are done.
-        guarded: called in this thread with (reason, count, jobs of the call) when the guard replaced actions.
+        guarded: called in this thread with (reason, count, job) when the guard replaced actions of its chunk.
     """
 
     def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float,
                  guard: bool | Mapping[str, Limits],
-                 deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, list[Job]], None]) -> None:
+                 deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, Job], None]) -> None:
         super().__init__(name="policy", daemon=True)
         self._controller = Controller(policy, lanes=lanes, guard=guard, batch=batch)
         self._sizes = [self._controller.batch]
@@ -195,16 +195,17 @@ class Batcher(threading.Thread):
         controller = self._controller
         frames = {job.session.lane: np.concatenate(job.session.backlog) for job in jobs}
         controller.batch = next(s for s in self._sizes if s >= len(jobs))
-        before = dict(controller.refusals)
+        before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
             job.session.backlog.clear()  # the controller has them, even if the policy fails
         planned = controller.plan(frames)
         for job in jobs:
             actions = planned[job.session.lane]
             job.actions, job.session.last, job.rows = actions, actions[-1], controller.batch
-        for reason, count in controller.refusals.items():
-            if count > before.get(reason, 0):
-                self._guarded(reason, count - before.get(reason, 0), jobs)
+        for job, known in zip(jobs, before):
+            for reason, count in controller.refusals_of(job.session.lane).items():
+                if count > known[reason]:
+                    self._guarded(reason, count - known[reason], job)
 
     def _hold(self, job: Job) -> np.ndarray:
         """The last action handed out, or the middle of the box at an episode's start, for a whole chunk."""

@@ -316,12 +316,10 @@ class PolicyServer:
             if not future.done():
                 future.set_result(None)
 
-    def _guarded(self, reason: str, count: int, jobs: list[Job]) -> None:
+    def _guarded(self, reason: str, count: int, job: Job) -> None:
         self.metrics.count("guard_refusals", count, reason=reason)
-        for job in jobs:
-            job.session.guarded += 1
-        clients = ", ".join(str(job.session.id) for job in jobs)
-        self.event(f"guard: {reason}", f"{count} actions replaced in a call for client {clients}")
+        job.session.guarded += 1
+        self.event(f"guard: {reason}", f"{count} actions replaced for client {job.session.id}", job.session)
 
     def event(self, kind: str, text: str, session: Session | None = None) -> None:
         """Note something for the operator's page."""

@@ -18,7 +18,7 @@ class Session:
     """One client: its lane in the controller, its episode, its counters.
 
     `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the last
-    action handed out in this episode; `guarded` counts policy calls with this client in which the guard replaced actions.
+    action handed out in this episode; `guarded` counts how often the guard replaced actions of a chunk, for each reason.
     Times are those of `time.perf_counter`, in seconds.
     """
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alltrades.policies.client import MAX_MESSAGE
-from alltrades.policies.controller import BATCH
+from alltrades.policies.lanes import BATCH
 from alltrades.policies.settings import Frozen
 
 

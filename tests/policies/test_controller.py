@@ -171,7 +171,7 @@ def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> N
     controller = Controller(policy)
     controller.begin(0, SMALL, seed=0)
     assert controller.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 2]
-    assert controller.refusals == {"finite": 0, "box": 1, "rate": 0, "acceleration": 0}
+    assert controller.refusals == {"finite": 0, "box": 1, "rate": 0, "acceleration": 0, "hold": 0, "stop": 0}
     held = controller.plan({0: np.full((1, 2), np.nan, np.float32)})[0]
     assert held[:, 0].tolist() == [2, 2, 2, 2] and controller.refusals["finite"] == 4
     raw = Controller(policy, guard=False)
