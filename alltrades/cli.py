@@ -148,10 +148,11 @@ def _envs(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed"],
-                        help="hot path to time; the last three concern deployment")
+    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed", "delay"],
+                        help="hot path to time; the last four concern deployment")
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
-    parser.add_argument("--names", nargs="*", default=["planar"], help="environments, where they matter")
+    parser.add_argument("--names", nargs="*", default=None, help="environments, where they matter; default planar, for "
+                        "delay those of the policy")
     parser.add_argument("--policy", default=None, help="artifact folder; default a fresh default generalist")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps instead of the policy's own")
     parser.add_argument("--clients", type=int, nargs="+", default=None, help="latency: numbers of robots, default 1 4 16 64; "
@@ -162,7 +163,10 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
     parser.add_argument("--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)")
     parser.add_argument("--messages", type=int, default=100_000, help="number of messages (malformed)")
-    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed)")
+    parser.add_argument("--delay-ms", type=float, default=60.0, help="time that a reply is withheld, in simulated time (delay)")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes per environment (delay)")
+    parser.add_argument("--overlap", type=int, default=None, help="steps over which the last chunk pulls (delay); default all")
+    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed, delay)")
 
 
 def _data(parser: argparse.ArgumentParser) -> None:

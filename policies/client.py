@@ -13,7 +13,7 @@ import re
 import ssl
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -127,16 +127,31 @@ class PolicyClient:
 
         Raises UserError with the server's words when it refuses the message, or when it does not answer.
         """
+        self.send(obs)
+        return self.receive()
+
+    def send(self, obs: dict[str, Any]) -> None:
+        """The first half of `infer`."""
+        message = pack({**obs, **self._start})
         try:
-            self._socket.send(pack({**obs, **self._start}))
+            self._socket.send(message)
+        except (OSError, require("websockets.exceptions").WebSocketException) as error:
+            self._lost(error)
+
+    def receive(self) -> dict[str, Any]:
+        """The second half of `infer`: the reply to the oldest request that has none."""
+        try:
             reply = self._socket.recv(timeout=self._timeout)
         except (OSError, require("websockets.exceptions").WebSocketException) as error:
-            self.close()  # a late reply must not be taken for that of the next request
-            raise UserError(f"{self.address}: no answer ({error}); expected a running server; connect again") from error
+            self._lost(error)
         if isinstance(reply, str):
             raise UserError(reply)
         self._start = {}  # a refused message has started nothing
         return unpack(reply)
+
+    def _lost(self, error: Exception) -> NoReturn:
+        self.close()  # a late reply must not be taken for that of the next request
+        raise UserError(f"{self.address}: no answer ({error}); expected a running server; connect again") from error
 
     def close(self) -> None:
         self._socket.close()

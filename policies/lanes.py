@@ -129,9 +129,13 @@ class Lanes:
                 start = seed + lane if isinstance(seed, (int, np.integer)) else seed[lane]
             self.begin(lane, named or self._default(lane), int(start))
 
+    def environment(self, lane: int) -> Any:
+        """What the policy knows of the environment that a lane is in."""
+        return self.policy.environments[self._environment[lane]]
+
     def _default(self, lane: int) -> str:
         if self._begun[lane]:
-            return self.policy.environments[self._environment[lane]].id
+            return self.environment(lane).id
         if len(self.policy.environments) > 1:
             known = ", ".join(e.id for e in self.policy.environments[:12])
             raise UserError(f"no environment given and the policy knows {len(self.policy.environments)}; "
@@ -175,7 +179,7 @@ class Lanes:
             raise UserError(f"lane {lane} has no episode; expected one of {self.lanes} lanes after begin() or reset()")
         dim = self._obs_dims[lane]
         if new.ndim != 2 or new.shape[1] != dim or not len(new):
-            name = self.policy.environments[self._environment[lane]].id
+            name = self.environment(lane).id
             raise UserError(f"observations of shape {new.shape} in lane {lane}; expected (k, {dim}) with k >= 1 for "
                             f"'{name}'; check the environment id and what the observation holds")
 

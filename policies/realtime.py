@@ -98,8 +98,7 @@ class RealTimeController(Lanes):
         if self._flights[lane] is not None:
             self._counts["dropped"] += 1
         self._flights[lane], self._steps[lane], self._asked[lane] = None, 0, 0
-        info = self.policy.environments[self._environment[lane]]
-        self._watchdogs[lane] = Watchdog(self._stop_after, getattr(info, "stop_action", None))
+        self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).stop_action)
 
     def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
         """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, -> (lanes, action_dim).
@@ -146,8 +145,7 @@ class RealTimeController(Lanes):
         if not self._delays and self._guess is None:
             return self.policy.horizon - self.policy.execute
         seconds = float(np.quantile(self._delays, QUANTILE, method="higher")) if self._delays else self._guess or 0.0
-        hz = self.policy.environments[self._environment[lane]].control_hz
-        return max(0, math.ceil(seconds * hz - ROUNDING))
+        return max(0, math.ceil(seconds * self.environment(lane).control_hz - ROUNDING))
 
     # ---- on the way ----------------------------------------------------------------------------------------------
     def _due(self, lane: int) -> bool:

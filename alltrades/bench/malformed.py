@@ -62,11 +62,15 @@ def _shape(rng: Rng, good: dict, dim: int) -> bytes:
 
 def _type(rng: Rng, good: dict, dim: int) -> bytes:
     whole: tuple[Any, ...] = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
-    parts = ({"observation": "text"}, {"observation": None}, {"observation": {"x": 1}}, {"observation": [[1.0], [1.0, 2.0]]},
+    parts: tuple[dict[str, Any], ...] = (
+             {"observation": "text"}, {"observation": None}, {"observation": {"x": 1}}, {"observation": [[1.0], [1.0, 2.0]]},
              {"observation": ["1"] * dim}, {"observation": 1.0}, {"observation": b"x" * 4 * dim}, {"environment": 5},
              {"environment": "no/such"}, {"environment": b"x"}, {"environment": "x" * 5000}, {"environment": None},
              {"seed": "1"}, {"seed": -1}, {"seed": 2**63}, {"seed": 0.5}, {"seed": True}, {"reset": "yes"}, {"reset": 1},
-             {"request_id": [1]}, {"request_id": "x" * 5000}, {"unknown": 1}, {"observation/state": [0.0] * dim})
+             {"request_id": [1]}, {"request_id": "x" * 5000}, {"unknown": 1}, {"observation/state": [0.0] * dim},
+             {"known": "x"}, {"known": None}, {"known": 1.0}, {"known": [[1.0], [1.0, 2.0]]}, {"known": np.zeros((1, 999))},
+             {"known": np.zeros((9999, 1))}, {"known": np.zeros((1, 1, 1))}, {"keep": [1.0, 1.0]}, {"keep": [1.5]},
+             {"keep": [-0.1]}, {"keep": []}, {"keep": "1"}, {"keep": None}, {"keep": [np.nan]}, {"noise": [1.0]}, {"noise": None})
     kind = int(rng.integers(len(whole) + len(parts)))
     if kind < len(whole):
         return require("msgpack").packb(whole[kind]) if kind == len(whole) - 1 else pack(whole[kind])
@@ -76,6 +80,8 @@ def _type(rng: Rng, good: dict, dim: int) -> bytes:
 def _not_finite(rng: Rng, good: dict, dim: int) -> bytes:
     values = rng.standard_normal(dim)
     values[rng.integers(dim)] = (np.nan, np.inf, -np.inf, 1e300)[rng.integers(4)]
+    if "known" in good and rng.integers(2):
+        return pack(good | {"known": good["known"] + (np.nan, np.inf)[rng.integers(2)]})
     return pack(good | {"observation": values if rng.integers(2) else values.tolist()})
 
 
@@ -92,7 +98,7 @@ KINDS: dict[str, tuple[Make, float]] = {  # with how often they come
 
 
 def messages(count: int, good: dict, dim: int, seed: int = 0) -> Iterator[tuple[str, bytes | str]]:
-    """`count` pairs of kind and message, no message a valid request; `good` is one with `dim` observations."""
+    """`count` pairs of kind and message, none a valid request; `good` is one with `dim` observations and one known action."""
     rng = np.random.default_rng(seed)
     share = np.array([often for _, often in KINDS.values()])
     for index in rng.choice(len(KINDS), size=count, p=share / share.sum()):
@@ -125,7 +131,8 @@ def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     request = {"observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32), "environment": info["id"]}
     first = request | {"reset": True, "seed": 1}
     want = ask(fine, first)
-    for kind, message in messages(count, request, info["obs_dim"], seed):
+    decided = request | {"known": np.zeros((1, info["action_dim"]), np.float32)}
+    for kind, message in messages(count, decided, info["obs_dim"], seed):
         reply: Any = None
         try:
             bad.send(message)

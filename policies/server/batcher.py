@@ -26,7 +26,8 @@ T = TypeVar("T")
 class Job:
     """One request on its way; the batcher fills in the answer or the error.
 
-    actions (execute, action_dim) in environment units; `rows` of the policy call that made them, 0 when held.
+    actions (execute, action_dim) in environment units, or (horizon, action_dim) for a request with an overlap; `rows` of the
+    policy call that made them, 0 when held.
     """
 
     session: Session
@@ -198,7 +199,8 @@ class Batcher(threading.Thread):
         before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
             job.session.backlog.clear()  # the controller has them, even if the policy fails
-        planned = controller.plan(frames)
+        planned = controller.plan(frames, {job.session.lane: job.request.overlap for job in jobs
+                                           if job.request.overlap is not None})
         for job in jobs:
             actions = planned[job.session.lane]
             job.actions, job.session.last, job.rows = actions, actions[-1], controller.batch
@@ -208,11 +210,19 @@ class Batcher(threading.Thread):
                     self._guarded(reason, count - known[reason], job)
 
     def _hold(self, job: Job) -> np.ndarray:
-        """The last action handed out, or the middle of the box at an episode's start, for a whole chunk."""
-        policy, session = self._controller.policy, job.session
+        """The last action handed out, or the middle of the box at an episode's start, for a whole chunk.
+
+        An asynchronous robot executes what it has frozen, and holds the last of that.
+        """
+        policy, session, overlap = self._controller.policy, job.session, job.request.overlap
         seen = np.concatenate(session.backlog)[-policy.history:]  # what the policy will want to know when it goes on
         session.backlog[:] = [seen]
         info = policy.environments[job.request.index]
+        guard = ActionGuard(info.action_low, info.action_high)
+        if overlap is not None and len(overlap.known):
+            frozen = guard(overlap.known[: max(1, int((overlap.keep == 1).cumprod().sum()))])
+            session.last = frozen[-1]
+            return np.concatenate([frozen, np.repeat(frozen[-1:], policy.horizon - len(frozen), axis=0)])
         if session.last is None:
-            session.last = ActionGuard(info.action_low, info.action_high).rest
-        return np.repeat(session.last[None], policy.execute, axis=0)
+            session.last = guard.rest
+        return np.repeat(session.last[None], policy.execute if overlap is None else policy.horizon, axis=0)

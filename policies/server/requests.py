@@ -9,8 +9,9 @@ import numpy as np
 
 from alltrades.data.errors import UserError, nearest
 from alltrades.policies.client import unpack
+from alltrades.policies.lanes import Overlap
 
-KEYS = ("observation", "observation/state", "environment", "seed", "reset", "request_id")
+KEYS = ("observation", "observation/state", "environment", "seed", "reset", "request_id", "known", "keep", "noise")
 MAX_FRAMES = 1024  # observations in one request
 MAX_ID = 200  # characters of a request id
 
@@ -20,7 +21,7 @@ class Request:
     """One valid request.
 
     frames (k, obs_dim) float32, oldest first; `index` of the environment in the policy; `begin` when it starts an
-    episode, with `seed` for the noise or None; `id` to be echoed, or None.
+    episode, with `seed` for the noise or None; `id` to be echoed, or None; `overlap` of an asynchronous robot, or None.
     """
 
     frames: np.ndarray
@@ -29,6 +30,7 @@ class Request:
     begin: bool
     seed: int | None
     id: int | str | None
+    overlap: Overlap | None = None
 
 
 def read_request(message: bytes | str, policy: Any, environment: str | None) -> Request:
@@ -37,7 +39,12 @@ def read_request(message: bytes | str, policy: Any, environment: str | None) -> 
     Keys: "observation" or "observation/state" (obs_dim,), or (k, obs_dim) with every frame since the last request;
     "environment", the id, needed once where the policy has several; "reset": true starts an episode, as does another
     environment; "seed" of the episode's noise, read where an episode starts; "request_id", an integer or text that the
-    reply repeats. Raises UserError or ValueError for anything else.
+    reply repeats.
+
+    An asynchronous robot adds "known" (k, action_dim), k <= horizon: the actions that it executes from the observation on
+    while it waits, and what it had planned after them; empty where there are none. The reply is then the whole horizon. "keep"
+    (k,) in [0, 1] says how much of each is kept, all of it by default; "noise" (draws, horizon, the policy's action_dim) replaces
+    that of the episode. Raises UserError or ValueError for anything else.
     """
     if isinstance(message, str):
         raise UserError("text frame; expected a binary frame of msgpack")
@@ -64,7 +71,8 @@ def read_request(message: bytes | str, policy: Any, environment: str | None) -> 
     index = policy.environment_index(named)
     frames = _frames(request, policy.environments[index].obs_dim, named)
     return Request(frames, named, index, bool(reset) or named != environment, None if seed is None else int(seed),
-                   name if name is None or isinstance(name, str) else int(name))
+                   name if name is None or isinstance(name, str) else int(name),
+                   _overlap(request, policy, policy.environments[index].action_dim))
 
 
 def _default(policy: Any) -> str | None:
@@ -79,17 +87,52 @@ def _frames(request: dict, dim: int, environment: str) -> np.ndarray:
     given = [request[key] for key in KEYS[:2] if key in request]
     if len(given) != 1:
         raise UserError(f"request has {len(given)} observations; expected one, under '{KEYS[0]}' or '{KEYS[1]}'")
-    try:
-        values = np.asarray(given[0])
-    except ValueError:
-        values = np.empty(0, dtype=object)
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"observation of dtype {values.dtype}; expected numbers")
+    values = _numbers(given[0], "observation")
     frames = values[None] if values.ndim == 1 else values
     if frames.ndim != 2 or frames.shape[1] != dim or not 1 <= len(frames) <= MAX_FRAMES:
         raise UserError(f"observation of shape {values.shape}; expected ({dim},) or (k, {dim}) for '{environment}'")
+    return _finite(frames, "observation", "check the sensor")
+
+
+def _overlap(request: dict, policy: Any, dim: int) -> Overlap | None:
+    if "known" not in request:
+        extra = [key for key in ("keep", "noise") if key in request]
+        if extra:
+            raise UserError(f"request has '{extra[0]}' without 'known'; expected both, or neither")
+        return None
+    known = _numbers(request["known"], "'known'")
+    if known.ndim != 2 or known.shape[1] != dim or len(known) > policy.horizon:
+        raise UserError(f"'known' of shape {known.shape}; expected (k, {dim}) with k <= {policy.horizon}")
+    known = _finite(known, "'known'", "leave out what is not decided")
+    keep = _numbers(request.get("keep", np.ones(len(known))), "'keep'")
+    if keep.shape != (len(known),):
+        raise UserError(f"'keep' of shape {keep.shape}; expected ({len(known)},), a weight for each step of 'known'")
+    keep = _finite(keep, "'keep'", "expected weights in [0, 1]")
+    if ((keep < 0) | (keep > 1)).any():
+        raise UserError("'keep' has entries outside [0, 1]; expected weights, of which 1 freezes a step")
+    noise = None
+    if "noise" in request:
+        shape = (policy.draws, policy.horizon, policy.action_dim)
+        noise = _numbers(request["noise"], "'noise'")
+        if noise.shape != shape:
+            raise UserError(f"'noise' of shape {noise.shape}; expected {shape}")
+        noise = _finite(noise, "'noise'", "expected draws of a standard normal")
+    return Overlap(known, keep, noise)
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    try:
+        values = np.asarray(value)
+    except ValueError:
+        values = np.empty(0, dtype=object)
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{name} of dtype {values.dtype}; expected numbers")
+    return values
+
+
+def _finite(values: np.ndarray, name: str, hint: str) -> np.ndarray:
     with np.errstate(over="ignore"):
-        frames = frames.astype(np.float32)
-    if not np.isfinite(frames).all():
-        raise UserError("observation is not finite; expected finite numbers; check the sensor")
-    return frames
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} is not finite; expected finite numbers; {hint}")
+    return values

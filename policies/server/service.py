@@ -16,7 +16,7 @@ from typing import Any
 
 from alltrades.data.errors import UserError
 from alltrades.policies.client import pack, require
-from alltrades.policies.limits import read_limits
+from alltrades.policies.limits import Limits, read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.metrics import Metrics
@@ -39,9 +39,9 @@ class PolicyServer:
     """`run()` blocks until `stop()`, SIGTERM or SIGINT, answers what is in flight, closes the connections and returns.
 
     A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved", "server_timing":
-    {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}. "held" is true while robots are to hold: the actions then repeat
-    the last one that was handed out. "starved" counts replies that came more than a control period after the client had
-    used up the actions of the one before.
+    {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request with "known" the actions are (horizon, action_dim). "held"
+    is true while robots are to hold: the actions then repeat the last one that was handed out, or that is frozen. "starved"
+    counts replies that came more than a control period after the client had used up the actions of the one before.
 
     Args:
         policy: what is served; called by one thread at a time, or for `settings.engine` onnx its graph.
@@ -65,8 +65,8 @@ class PolicyServer:
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
-        guard = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
-        self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, guard,
+        self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
+        self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, self._limits,
                                 self._deliver, self._guarded)
         self._pages = Pages(self)
         self._waiting: dict[Job, asyncio.Future] = {}
@@ -77,12 +77,17 @@ class PolicyServer:
         self.ready = threading.Event()
 
     def metadata(self) -> dict[str, Any]:
-        """What a client learns on connecting; vectors as lists, rates in Hz."""
+        """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the guard has."""
         policy = self.policy
-        environments = [{"id": e.id, "obs_dim": e.obs_dim, "action_dim": e.action_dim, "action_low": list(e.action_low),
-                         "action_high": list(e.action_high), "control_hz": e.control_hz} for e in policy.environments]
+        environments = []
+        for info in policy.environments:
+            limits = Limits.of(info) if isinstance(self._limits, bool) else self._limits[info.id]
+            environments.append({**info.to_json(), "action_low": list(limits.low), "action_high": list(limits.high),
+                                 "max_action_rate": _listed(limits.rate),
+                                 "max_action_acceleration": _listed(limits.acceleration)})
         return {"server": "alltrades", "protocol": PROTOCOL, "policy": self.digest, "environments": environments,
-                "history": policy.history, "horizon": policy.horizon, "execute": policy.execute}
+                "history": policy.history, "horizon": policy.horizon, "execute": policy.execute, "draws": policy.draws,
+                "obs_dim": policy.obs_dim, "action_dim": policy.action_dim}
 
     # ---- from any thread -----------------------------------------------------------------------------------------
     def run(self, announce: Callable[[str], None] | None = None) -> None:
@@ -324,6 +329,10 @@ class PolicyServer:
     def event(self, kind: str, text: str, session: Session | None = None) -> None:
         """Note something for the operator's page."""
         self.events.append({"time": time.time(), "kind": kind, "text": text, "client": None if session is None else session.id})
+
+
+def _listed(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
 
 
 def _quiet() -> logging.Logger:

@@ -37,7 +37,7 @@ def test_several_hundred_malformed_messages_of_every_kind_are_refused_and_the_se
 def test_no_malformed_message_is_a_request_that_makes_sense() -> None:
     """Otherwise the bench would ask the server to refuse what is right."""
     policy = make_policy()
-    good = {"observation": np.zeros(2, np.float32), "environment": SMALL}
+    good = {"observation": np.zeros(2, np.float32), "environment": SMALL, "known": np.zeros((1, 2), np.float32)}
     assert read_request(pack(good), policy, None).environment == SMALL
     for kind, message in messages(3000, good, 2, seed=1):
         if kind != "oversized":
