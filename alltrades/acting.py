@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
-from alltrades.policies.controller import ActingPolicy, Controller
+from alltrades.policies.controller import Controller
+from alltrades.policies.ensembling import EnsemblingController
+from alltrades.policies.lanes import ActingPolicy
 from alltrades.policies.onnx_policy import OnnxPolicy
 from alltrades.policies.policy import DiffusionPolicy, load_policy
 from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
@@ -85,8 +88,11 @@ def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> Ac
     return _graphs[key]
 
 
-def controllers_of(policies: Policies, rollouts: RolloutSettings) -> tuple[dict[str, Controller], dict[str, str]]:
+def controllers_of(policies: Policies, rollouts: RolloutSettings,
+                   ensemble: float | None = None) -> tuple[dict[str, Controller], dict[str, str]]:
     """One controller for policies of equal shape, and the controller's key for each environment.
+
+    With `ensemble` they plan at every step and average overlapping chunks (see `EnsemblingController`).
 
     Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
     shapes differ, few lanes ask one policy at a time, and its calls have fewer rows. So it is for graphs, whose small calls
@@ -97,6 +103,7 @@ def controllers_of(policies: Policies, rollouts: RolloutSettings) -> tuple[dict[
     group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
     batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
     members = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
-    return ({f"{number}": Controller(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
+    make = Controller if ensemble is None else partial(EnsemblingController, m=ensemble)
+    return ({f"{number}": make(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
              for number, policy in enumerate(members)},
             {name: group_of[id(policy)] for name, policy in policies.items()})

@@ -82,6 +82,8 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
     parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
     parser.add_argument("--out", default=None, help="JSON file of the result")
+    parser.add_argument("--ensemble", type=float, default=None, metavar="M", help="plan at every step and execute the mean of "
+                        "overlapping chunks, weighted by exp(-M i) from the oldest on")
     _preference(parser)
 
 

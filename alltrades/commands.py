@@ -222,7 +222,8 @@ def evaluate(args: argparse.Namespace) -> int:
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
         facts = folder / "policy.json"
         used = json.loads(facts.read_text())["training"].get("used_success_signal", False) if facts.exists() else False
-        result = stages.evaluate_row(name, policies, specs, settings, used, each=lambda done, total: progress.update(done))
+        result = stages.evaluate_row(name, policies, specs, settings, used, each=lambda done, total: progress.update(done),
+                                     ensemble=args.ensemble)
     show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
     if args.out:
         _write(Path(args.out), result.to_json())

@@ -366,9 +366,9 @@ def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, se
 # ---- measurement -------------------------------------------------------------------------------------------------
 def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
                  crew: Crew | None = None, each: Each | None = None,
-                 seeds: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
+                 seeds: Mapping[str, Sequence[int]] | None = None, ensemble: float | None = None) -> Evaluation:
     """Success of a row on the common evaluation starts, or on the starts given for each environment."""
-    controllers, keys = controllers_of(policies, settings.rollout)
+    controllers, keys = controllers_of(policies, settings.rollout, ensemble)
     return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
                     workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
                     used_success_signal=used_success_signal, digests={x.id: policies[x.id].digest() for x in specs},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from alltrades.data.errors import UserError
 from alltrades.policies.controller import Controller
 from alltrades.policies.guard import ActionGuard
 from alltrades.policies.lanes import BATCH, ActingPolicy
@@ -23,13 +24,14 @@ class EnsemblingController(Controller):
         m: decay of the weights with the number of the chunk.
         every: steps between two plans, at most the policy's horizon.
 
-    Raises ValueError for an `every` out of range or an `m` that is not finite.
+    Raises UserError for an `every` out of range or an `m` that is not finite.
     """
 
     def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
                  batch: int = BATCH, *, m: float = 0.01, every: int = 1) -> None:
         if not 1 <= every <= policy.horizon or not np.isfinite(m):
-            raise ValueError(f"every = {every}, m = {m}; expected a plan every 1 to {policy.horizon} steps and a finite m")
+            raise UserError(f"ensemble of m = {m}, every = {every}; expected a finite m and a plan every 1 to "
+                            f"{policy.horizon} steps")
         super().__init__(policy, lanes, guard, batch)
         self.m, self.every = m, every
         self._chunks: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # what is left of each, oldest first

@@ -169,6 +169,7 @@ class SimulatedExecutor(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         outer = _Withheld(self)
         self._pending.append((self.now + self._seconds, outer, self._pool.submit(function, *args, **kwargs)))
+        self.advance(0.0)
         return outer
 
     def advance(self, seconds: float) -> None:

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from alltrades import cli, stages
 from alltrades.acting import controllers_of, slug
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.policies.ensembling import EnsemblingController
 from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.policy import load_policy
@@ -117,3 +119,11 @@ def test_a_policy_is_called_with_as_many_rows_as_asked_for_and_its_lanes_allow()
         found = [{c.batch for c in controllers_of(policies, settings)[0].values()}
                  for policies in ({"a": one, "b": one}, dict(zip("abcd", [one, *others])))]
         assert found == [{alone}, {shared}]
+
+
+def test_an_ensembling_evaluation_plans_at_every_step():
+    policies = {"a": make_policy([info("a")], SMALL)}
+    (controller,) = controllers_of(policies, RolloutSettings(lanes=2), ensemble=0.5)[0].values()
+    assert isinstance(controller, EnsemblingController) and (controller.m, controller.every) == (0.5, 1)
+    controller.begin(0, "a", 0)
+    assert controller.plan({0: np.zeros((1, 3), np.float32)})[0].shape == (1, 2)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from alltrades.data.errors import UserError
 from alltrades.policies.controller import Controller
 from alltrades.policies.ensembling import EnsemblingController
 from tests.policies.background import Clock
@@ -70,5 +71,5 @@ def test_a_prediction_that_is_not_finite_has_no_vote_and_the_guard_has_the_last_
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"every": 13}, {"m": math.nan}])
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UserError, match="expected"):
         EnsemblingController(Counting(), **options)

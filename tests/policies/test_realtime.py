@@ -37,6 +37,9 @@ class Counting:
     def environment_index(self, env_id: str) -> int:
         return 0
 
+    def close(self) -> None:
+        """As policies over a network have it."""
+
     def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
             keep: np.ndarray | None = None) -> np.ndarray:
         if self.failure is not None:
