@@ -55,7 +55,7 @@ class _Flight:
 class RealTimeController(Lanes):
     """Like `Controller.act`, but a lane's next chunk is drawn in the background while its current one is executed.
 
-    A chunk is asked for every `execute` steps, or as early as the delay demands, and replaces the actions that are left
+    A chunk is asked for every `every` steps, or as early as the delay demands, and replaces the actions that are left
     when it arrives: as many of its first ones are skipped as were executed since its observation. Before, it was told what
     they would be: for the steps that the delay takes, they are frozen. The delay is measured, without the first calls; what
     counts is an upper quantile of the last ones. Until then it is `delay`.
@@ -67,6 +67,8 @@ class RealTimeController(Lanes):
     Args:
         policy, lanes, guard, batch: see `Lanes`.
         stop_after: seconds.
+        every: steps between two requests, one of which is on its way at a time; default the policy's `execute`, 1 for as often as
+            its calls allow: fresher actions for more calls.
         delay: seconds that a chunk is taken to need until that is measured; None: as many control steps as a chunk has beyond
             those that are executed.
         overlap: steps after the frozen ones over which the pull of the last chunk decays; None for all that it has left.
@@ -75,11 +77,15 @@ class RealTimeController(Lanes):
     """
 
     def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
-                 batch: int = BATCH, *, stop_after: float = 1.0, delay: float | None = None, overlap: int | None = None,
-                 executor: Executor | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+                 batch: int = BATCH, *, stop_after: float = 1.0, every: int | None = None, delay: float | None = None,
+                 overlap: int | None = None, executor: Executor | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(policy, lanes, guard, batch)
         if overlap is not None and overlap < 0:
             raise ValueError(f"overlap = {overlap}; expected at least 0, or None")
+        if every is not None and every < 1:
+            raise ValueError(f"every = {every}; expected at least 1, or None")
+        self._every = every or policy.execute
         self._stop_after, self._guess, self._overlap, self._clock = stop_after, delay, overlap, clock
         self._own = ThreadPoolExecutor(1, thread_name_prefix="policy") if executor is None else None
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
@@ -151,7 +157,7 @@ class RealTimeController(Lanes):
     def _due(self, lane: int) -> bool:
         if self._flights[lane] is not None or self._watchdogs[lane].stopped:
             return False
-        interval = max(1, min(self.policy.execute, self.policy.horizon - self.delay(lane)))
+        interval = max(1, min(self._every, self.policy.horizon - self.delay(lane)))
         return not self._queues[lane] or self._steps[lane] - self._asked[lane] >= interval
 
     def _ask(self, lanes: list[int]) -> None:

@@ -13,7 +13,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
     if args.what == "delay":
         from alltrades.bench.delay import delay
 
-        return delay(args.policy, args.names, args.delay_ms, args.episodes, args.overlap, args.steps, results)
+        return delay(args.policy, args.names, args.delay_ms, args.episodes, args.every, args.overlap, args.steps, results)
     if args.what == "latency":
         from alltrades.bench.latency import latency
 

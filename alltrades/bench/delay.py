@@ -25,8 +25,8 @@ LANES = 32
 SEED = 0  # root of the starts, which no other purpose shares
 
 
-def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, episodes: int, overlap: int | None,
-          steps: int | None, results: list[dict[str, Any]]) -> Iterator[str]:
+def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, episodes: int, every: int | None,
+          overlap: int | None, steps: int | None, results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each way of acting and for its paired difference; append both as plain values to `results`.
 
     Args:
@@ -34,7 +34,7 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
         names: environments; None for all that the artifact knows.
         delay_ms: from the observation to the arrival of its chunk.
         episodes: per environment, on common starts.
-        overlap: of `RealTimeController`.
+        every, overlap: of `RealTimeController`.
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
@@ -44,8 +44,9 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
     from alltrades.policies.training import threads
     from alltrades.settings import RolloutSettings
 
-    if not (math.isfinite(delay_ms) and delay_ms >= 0) or episodes < 1 or (overlap is not None and overlap < 0):
-        raise UserError(f"delay {delay_ms:g} ms, {episodes} episodes, overlap {overlap}; expected at least 0, 1 and 0")
+    if not (math.isfinite(delay_ms) and delay_ms >= 0) or episodes < 1 or (every is not None and every < 1) or (overlap or 0) < 0:
+        raise UserError(f"delay {delay_ms:g} ms, {episodes} episodes, every {every}, overlap {overlap}; "
+                        "expected at least 0, 1, 1 and 0")
     seconds = delay_ms / 1e3
     with threads(1), artifact(folder, names or ["planar"], steps) as path:
         from alltrades.policies.policy import load_policy
@@ -65,15 +66,15 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
             ways: dict[str, Callable[[], LaneController]] = {
                 "synchronous": lambda: Controller(policy, lanes),
                 "waiting": lambda: WaitingController(policy, lanes, seconds),
-                "asynchronous": lambda: WithheldLanes([lambda: RemotePolicy(port=server.port)] * lanes, seconds, overlap)}
+                "asynchronous": lambda: WithheldLanes([lambda: RemotePolicy(port=server.port)] * lanes, seconds, every, overlap)}
             for name, make in ways.items():
                 controller = make()
                 found[name] = evaluate(name, {"policy": controller}, specs, dict.fromkeys(specs, "policy"), episodes, SEED,
                                        lanes=lanes, crew=crew, seeds=seeds, digests=dict.fromkeys(specs, policy.digest()))
                 mean, (low, high) = found[name].mean()
                 result: dict[str, Any] = {
-                    "path": name, "delay_ms": delay_ms if name != "synchronous" else 0.0, "overlap": overlap, "success": mean,
-                    "interval": [low, high], "n": episodes * len(specs), "evaluation": found[name].to_json()}
+                    "path": name, "delay_ms": delay_ms if name != "synchronous" else 0.0, "every": every, "overlap": overlap,
+                    "success": mean, "interval": [low, high], "n": episodes * len(specs), "evaluation": found[name].to_json()}
                 line = f"{name:<13} success {mean:.3f} [{low:.3f}, {high:.3f}], n = {result['n']}"
                 if isinstance(controller, WithheldLanes):
                     counts = result["statistics"] = controller.statistics()
@@ -118,15 +119,16 @@ class WithheldLanes:
     Args:
         policies: makes each robot's policy, such as a connection to the server.
         seconds: delay.
-        overlap: of `RealTimeController`.
+        every, overlap: of `RealTimeController`.
     """
 
-    def __init__(self, policies: Sequence[Callable[[], Any]], seconds: float, overlap: int | None = None) -> None:
+    def __init__(self, policies: Sequence[Callable[[], Any]], seconds: float, every: int | None = None,
+                 overlap: int | None = None) -> None:
         self.lanes = len(policies)
         self._pool = ThreadPoolExecutor(self.lanes)
         self._policies = [make() for make in policies]
         self._time = [SimulatedExecutor(self._pool, seconds) for _ in policies]
-        self._robots = [RealTimeController(policy, executor=time, clock=time.clock, delay=seconds, overlap=overlap)
+        self._robots = [RealTimeController(policy, executor=time, clock=time.clock, delay=seconds, every=every, overlap=overlap)
                         for policy, time in zip(self._policies, self._time)]
 
     def begin(self, lane: int, environment: str, seed: int) -> None:

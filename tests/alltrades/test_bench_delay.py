@@ -69,7 +69,8 @@ def test_without_delay_every_way_of_acting_has_the_same_episodes(tmp_path: Path,
     assert rows["asynchronous"]["statistics"]["held"] == 0 and rows["waiting"]["minus_synchronous"]["n"] == 4
 
 
-@pytest.mark.parametrize("options", [["--delay-ms", "-1"], ["--episodes", "0"], ["--overlap", "-2"], ["--delay-ms", "nan"]])
+@pytest.mark.parametrize("options", [["--delay-ms", "-1"], ["--episodes", "0"], ["--overlap", "-2"], ["--every", "0"],
+                                     ["--delay-ms", "nan"]])
 def test_a_bench_that_makes_no_sense_is_a_user_error(options: list[str]) -> None:
     assert cli.main(["bench", "delay", *options]) == 2
 

@@ -137,6 +137,16 @@ def test_frozen_actions_are_those_that_are_executed_while_the_chunk_is_on_its_wa
     assert np.abs(np.diff(out) - 1).max() < 0.25 and np.diff(out).max() > 1
 
 
+@pytest.mark.parametrize(("every", "delay", "steps"), [(3, 2, [0, 3, 6, 9, 12]), (1, 2, [0, 1, 3, 5, 7, 9, 11, 13]),
+                                                       (20, 8, [0, 4, 12])])
+def test_chunks_are_asked_for_as_often_as_wanted_one_at_a_time(every: int, delay: int, steps: list[int]) -> None:
+    """A delay of 8 steps out of a chunk of 12 leaves 4 until the next one has to be asked for."""
+    policy = Counting()
+    controller, clock, executor = make(policy, delay, every=every)
+    np.testing.assert_array_equal(drive(controller, 14, clock, executor, delay)[:, 0], np.arange(14))
+    assert [int(w[0, -1, 0]) for w in policy.windows] == steps
+
+
 def test_overlap_bounds_how_long_the_last_chunk_pulls() -> None:
     for overlap, positive in ((0, 2), (2, 4), (None, 6), (50, 6)):
         policy = Counting()
@@ -304,7 +314,7 @@ def test_observations_that_do_not_fit_leave_no_trace() -> None:
     assert not policy.windows
 
 
-@pytest.mark.parametrize("options", [{"stop_after": 0.0}, {"overlap": -1}, {"lanes": 0}])
+@pytest.mark.parametrize("options", [{"stop_after": 0.0}, {"overlap": -1}, {"lanes": 0}, {"every": 0}])
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(Counting(), **options)
