@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alltrades.policies.guard import ActionGuard, _braking
+from alltrades.policies.guard import ActionGuard, Watchdog, _braking
 
 
 def vector(values: list) -> np.ndarray:
@@ -120,3 +120,38 @@ def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_siz
     steps = np.diff(past, axis=0)
     assert (np.abs(steps) <= rate + 1e-5).all()
     assert (np.abs(np.diff(steps, axis=0, prepend=np.zeros((1, 2)))) <= acceleration + 1e-4).all()
+
+
+def test_a_preview_is_what_the_guard_would_do_and_counts_nothing() -> None:
+    guard, actions = ActionGuard([-1], [1], rate=[0.5]), np.array([[3.0], [np.nan], [-1.0]], np.float32)
+    preview = guard.preview(actions, np.zeros(1, np.float32))
+    assert set(guard.refusals.values()) == {0}
+    np.testing.assert_array_equal(preview, guard(actions, np.zeros(1, np.float32)))
+    assert guard.refusals["box"] == guard.refusals["finite"] == 1
+
+
+# ---- watchdog ----------------------------------------------------------------------------------------------------
+def test_a_watchdog_holds_then_stops_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    dog, last = Watchdog(0.5, (0.0, None)), vector([0.7, 0.3])
+    dog.fresh(10.0)
+    for now, want, reason in ((10.25, [0.7, 0.3], "hold"), (10.5, [0.7, 0.3], "hold"), (10.75, [0.0, 0.3], "stop")):
+        action, why = dog.missing(last, now)
+        assert action.tolist() == vector(want).tolist() and why == reason and dog.stopped == (reason == "stop")
+    dog.fresh(11.0)
+    assert dog.missing(last, 11.25)[1] == "stop" and caplog.text.count("stop: no fresh action for 0.75 s") == 1
+
+
+def test_fresh_actions_start_the_time_again_and_without_a_stop_action_the_last_is_held() -> None:
+    dog, last = Watchdog(0.5), vector([0.7])
+    assert dog.missing(last, 3.0)[1] == "hold"  # time begins with the first step
+    assert dog.missing(last, 3.5)[1] == "hold"
+    dog.fresh(3.6)
+    assert dog.missing(last, 4.0)[1] == "hold"
+    action, reason = dog.missing(last, 4.2)
+    assert reason == "stop" and dog.stopped and action.tolist() == last.tolist()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan])
+def test_a_watchdog_without_a_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Watchdog(seconds)

@@ -25,20 +25,34 @@ import json, sys
 for name in ("torch", "pydantic", "zarr", "sklearn", "mujoco", "gymnasium"):
     sys.modules[name] = None  # an import of it raises
 import numpy as np
+from concurrent.futures import Executor, Future
 from alltrades.policies.controller import Controller
 from alltrades.policies.onnx_policy import OnnxPolicy
-controller = Controller(OnnxPolicy(sys.argv[1]), lanes=2)
+from alltrades.policies.realtime import RealTimeController
+from alltrades.policies.remote import RemotePolicy  # only that it can be imported
+class Now(Executor):
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+policy = OnnxPolicy(sys.argv[1])
+if sys.argv[2] == "synchronous":
+    controller = Controller(policy, lanes=2)
+else:  # without delay and overlap the two are the same
+    controller = RealTimeController(policy, lanes=2, delay=0.0, overlap=0, executor=Now(), clock=lambda: 0.0)
 controller.reset(environment=["toy/small", "toy/large"], seed=5)
 rows = np.random.default_rng(0).normal(size=(9, 2, 5)).astype(np.float32)
 print(json.dumps([controller.act(row).tolist() for row in rows]))
 """
 
 
+@pytest.mark.parametrize("kind", ["synchronous", "asynchronous"])
 @pytest.mark.parametrize("settings", [{}, {"process": "vp", "sampler": "ddpm", "prediction": "noise"}])
-def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same_seed(tmp_path: Path, settings: dict) -> None:
+def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same_seed(tmp_path: Path, settings: dict,
+                                                                                      kind: str) -> None:
     policy = make_policy(**settings)
     export_onnx(policy, tmp_path / "p.onnx")
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "p.onnx")], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "p.onnx"), kind], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     controller = Controller(policy, lanes=2)
     controller.reset(environment=["toy/small", "toy/large"], seed=5)
