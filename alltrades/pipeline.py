@@ -161,6 +161,8 @@ class Pipeline:
         joint = self.policy_path(f"labeled_only{number}") if kind == "joint_init" else None
         key = self.demos_key() | {"specialist": s.specialist.model_dump(mode="json"),
                                   "initial": policy_digest(joint) if joint else None}
+        if joint is None:  # their own architecture: the generalist's may change
+            key |= {"policy": [policy.model_dump(mode="json") for _, policy, _ in s.specialist_candidates()]}
         found: list[str | None] = []
         self.stage(name, key, [out], lambda p: found.append(stages.train_specialists(
             s, teacher, self.specs, self.demos(), joint, out, self.work(name), self.tracker.log, p.update, self.beside)),
@@ -193,6 +195,7 @@ class Pipeline:
             self.dir.write_json(f"weights/{row}.json", {name: r.summary() for name, r in results.items()})
 
         key = self.stage2_key(stores) | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts}
+        del key["policy"]  # states only
         self.stage(f"weigh/{row}", key, [weights_path], weigh, len(self.specs), "env")
         self.train_generalist(row, settings, row if settings.rounds.count == 0 else f"{row}_round0")
         if settings.rounds.count:

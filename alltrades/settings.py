@@ -115,7 +115,7 @@ class DistillSettings(Frozen):
     teachers: tuple[str, ...] = Field(
         ("scratch",), min_length=1, description=f"whose rollouts enter: {', '.join(TEACHERS)}; with _2, _3, ... behind a name "
                                                 "the same from another seed: an ensemble, whose mean is learned")
-    rollouts: int = Field(60, ge=1, description="rollouts per environment and teacher")
+    rollouts: int = Field(60, ge=0, description="rollouts per environment and teacher; 0: the demonstrations' states alone")
     weights: WeightSettings = WeightSettings()
     apply: Literal["sample", "loss"] = Field("sample", description="weights as sampling probabilities or loss factors")
     targets: Literal["noise", "score"] = Field("noise", description="regress drawn chunks, or the teacher's prediction")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alltrades.data.weights import WeightResult
-from alltrades.envs.evaluation import Evaluation, paired_over_seeds
+from alltrades.envs.evaluation import SUCCESS, Evaluation, common_metrics, paired_over_seeds
 from alltrades.envs.statistics import bootstrap_mean
 from alltrades.schema import show
 from alltrades.studies.plots import Point, intervals_plot
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from alltrades.studies.sweep import Settings
 
 BOOT = 4000
+Mean = tuple[float, tuple[float, float], list[float]]  # over seeds, 95 % interval, of every seed
 
 
 @dataclass
@@ -53,54 +55,60 @@ class Cell:
             return len(self.environments)
         return value if isinstance(value, int | float | str) else show(value, 60)
 
-    def success(self, row: str, environments: list[str]) -> tuple[float, tuple[float, float], list[float]]:
+    def mean(self, row: str, environments: list[str], metric: str = SUCCESS) -> Mean:
         """Mean over environments and seeds, its interval (over starts, each the mean over seeds), and every seed's mean."""
         each = []
         for evaluations in self.seeds.values():
-            found = {r.environment: r.success().astype(float) for r in evaluations[row].rows}
+            found = {r.environment: r.values(metric) for r in evaluations[row].rows}
             each.append([found[name] for name in environments])
         mean, interval = bootstrap_mean([np.mean(same, axis=0) for same in zip(*each)], BOOT)
         return mean, interval, [float(np.mean([v.mean() for v in own])) for own in each]
 
 
 def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
-    """Tables and plots of a sweep."""
+    """Tables and plots of a sweep: of success, and of what else every environment measures."""
     keys = list(s.sweep)
     common = [e for e in cells[0].environments if all(e in c.environments for c in cells)]
-    tables = [_success_table(s, cells, keys, lambda c: c.environments, "success", "Success, mean over environments and seeds")]
-    if common and any(len(c.environments) > len(common) for c in cells):
-        tables.append(_success_table(s, cells, keys, lambda c: common, "success_common",
-                                     f"Success in the environments that every run has: {', '.join(common)}"))
-    tables += [_difference_table(s, cells, keys), _environment_table(cells, keys)]
+    metrics = common_metrics(e for c in cells for of_seed in c.seeds.values() for e in of_seed.values())
+    tables = []
+    for metric in metrics:
+        tables.append(_mean_table(s, cells, keys, metric, metric, "mean over environments and seeds"))
+        if common and any(len(c.environments) > len(common) for c in cells):
+            tables.append(_mean_table(s, cells, keys, metric, f"{metric}_common",
+                                      f"in the environments that every run has: {', '.join(common)}", common))
+        tables.append(_difference_table(s, cells, keys, metric))
     return StudyResult(s.title or s.name, f"{len(cells)} settings, training seeds {', '.join(map(str, s.seeds))}, "
                        f"{s.evaluation.episodes} episodes per environment and row; 95 % bootstrap intervals over starts (each "
-                       "start averaged over seeds).", _findings(cells, keys), tables, _figures(cells, keys, common),
-                       {"sweep": s.sweep, "seeds": list(s.seeds)})
+                       "start averaged over seeds).", _findings(cells, keys, metrics), [*tables, _environment_table(cells, keys)],
+                       _figures(cells, keys, common, metrics), {"sweep": s.sweep, "seeds": list(s.seeds)})
 
 
-def _success_table(s: Settings, cells: list[Cell], keys: list[str], environments: Any, name: str, caption: str) -> Table:
-    columns = (*keys, "row", "success", "low", "high", *(f"seed {x}" for x in s.seeds), "environments", "weights active in")
+def _mean_table(s: Settings, cells: list[Cell], keys: list[str], metric: str, name: str, caption: str,
+                environments: list[str] | None = None) -> Table:
+    columns = (*keys, "row", metric, "low", "high", *(f"seed {x}" for x in s.seeds), "environments", "weights active in")
     lines = []
     for cell in cells:
+        chosen = environments or cell.environments
         for row in cell.rows:
-            mean, (low, high), each = cell.success(row, environments(cell))
+            mean, (low, high), each = cell.mean(row, chosen, metric)
             active = cell.active.get(row)
-            lines.append([*(cell.label(k) for k in keys), row, mean, low, high, *each, len(environments(cell)),
+            lines.append([*(cell.label(k) for k in keys), row, mean, low, high, *each, len(chosen),
                           None if active is None else " ".join(map(str, active))])
-    return Table(name, columns, lines, caption)
+    return Table(name, columns, lines, f"{metric}, {caption}")
 
 
-def _difference_table(s: Settings, cells: list[Cell], keys: list[str]) -> Table:
+def _difference_table(s: Settings, cells: list[Cell], keys: list[str], metric: str) -> Table:
     """Paired differences that the recipe asks for, within every cell."""
     lines = []
     for cell in cells:
         for a, b in s.evaluation.compare or [("generalist", row) for row in cell.rows if row != "generalist"]:
             if a not in cell.rows or b not in cell.rows:
                 continue
-            found = paired_over_seeds([(e[a], e[b]) for e in cell.seeds.values()], n_boot=BOOT)
+            found = paired_over_seeds([(e[a], e[b]) for e in cell.seeds.values()], n_boot=BOOT, metric=metric)
             lines.append([*(cell.label(k) for k in keys), f"{a} - {b}", found.mean, *found.interval, found.verdict, *found.seeds])
-    return Table("differences", (*keys, "a - b", "difference", "low", "high", "verdict", *(f"seed {x}" for x in s.seeds)), lines,
-                 "Paired differences on common starts")
+    return Table("differences" if metric == SUCCESS else f"differences_{metric}",
+                 (*keys, "a - b", "difference", "low", "high", "verdict", *(f"seed {x}" for x in s.seeds)), lines,
+                 f"Paired differences in {metric} on common starts")
 
 
 def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
@@ -113,35 +121,37 @@ def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
     return Table("environments", columns, lines, shown=False)
 
 
-def _findings(cells: list[Cell], keys: list[str]) -> list[str]:
+def _findings(cells: list[Cell], keys: list[str], metrics: tuple[str, ...]) -> list[str]:
     lines = []
     for cell in cells:
-        best = {row: cell.success(row, cell.environments)[0] for row in cell.rows}
         named = ", ".join(f"{k} = {cell.label(k)}" for k in keys)
-        lines.append(f"{named}: " + ", ".join(f"{row} {value:.3f}" for row, value in best.items()))
+        for metric in metrics:
+            means = [f"{row} {cell.mean(row, cell.environments, metric)[0]:.3f}" for row in cell.rows]
+            lines.append(f"{named}: {'' if metric == SUCCESS else f'{metric}: '}" + ", ".join(means))
     return lines
 
 
-def _figures(cells: list[Cell], keys: list[str], common: list[str]) -> list[tuple[str, Any]]:
-    """Success of every row against the first setting, one plot for each combination of the others."""
+def _figures(cells: list[Cell], keys: list[str], common: list[str], metrics: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """A metric of every row against the first setting, one plot for each combination of the others."""
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(tuple(cell.label(k) for k in keys[1:]), []).append(cell)
     out = []
-    for rest, mine in groups.items():
+    for metric, (rest, mine) in itertools.product(metrics, groups.items()):
         title = ", ".join(f"{k} = {v}" for k, v in zip(keys[1:], rest))
-        parts: list[tuple[str, Any]] = [("success", lambda c: c.environments)]
+        parts: list[tuple[str, list[str] | None]] = [(metric, None)]
         if keys[0] == "environments" and common:
-            parts.append((f"success in the {len(common)} environments that every run has", lambda c: common))
+            parts.append((f"{metric} in the {len(common)} environments that every run has", common))
         for what, environments in parts:
-            series: Mapping[str, list[Point]] = {row: [(c.label(keys[0]), *_flat(c.success(row, environments(c)))) for c in mine]
-                                                 for row in mine[0].rows}
+            series: Mapping[str, list[Point]] = {
+                row: [(c.label(keys[0]), *_flat(c.mean(row, environments or c.environments, metric))) for c in mine]
+                for row in mine[0].rows}
             numbers = [x for points in series.values() for x, *_ in points if isinstance(x, int | float)]
             wide = len(numbers) > 0 and min(numbers) > 0 and max(numbers) >= 8 * min(numbers)
             out.append((f"{what} by {keys[0]}" + (f", {title}" if title else ""),
-                        intervals_plot(f"{what} of every row by {keys[0]} {title}", series, keys[0], "success", log_x=wide)))
+                        intervals_plot(f"{what} of every row by {keys[0]} {title}", series, keys[0], metric, log_x=wide)))
     return out
 
 
-def _flat(value: tuple[float, tuple[float, float], list[float]]) -> tuple[float, float, float]:
+def _flat(value: Mean) -> tuple[float, float, float]:
     return value[0], *value[1]
