@@ -62,11 +62,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_study(study: Any, args: argparse.Namespace) -> int:
     """A recipe with `study:` at its top."""
+    from alltrades.studies.claims import judge
+
     if args.data is not None:
         raise UserError("--data is for runs and the recipe names a study; leave it out")
     settings, origins = load_settings(study.Settings, defaults_file=args.config, small=args.small, overrides=args.overrides)
     folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
     result = study.run(settings, folder, origins)
+    if not args.small:  # too few episodes to judge by
+        result.findings += map(str, judge(settings.name, result.to_json()))
     written = result.write(folder)
     result.show()
     for path in written:

@@ -54,13 +54,17 @@ class StudyResult:
     figures: list[tuple[str, Figure]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Content of results.json."""
+        return {"title": self.title, "lead": self.lead, "findings": self.findings, **self.facts,
+                "tables": {t.name: {"columns": t.columns, "rows": t.rows} for t in self.tables}}
+
     def write(self, folder: Path, stem: str = "results") -> list[Path]:
         """Write STEM.json, NAME.csv for every table, and STEM.html where the extra `report` is installed."""
         from alltrades.report.study import write_study_page
 
         paths = [folder / f"{stem}.json"]
-        write_json(paths[0], {"title": self.title, "lead": self.lead, "findings": self.findings, **self.facts,
-                              "tables": {t.name: {"columns": t.columns, "rows": t.rows} for t in self.tables}})
+        write_json(paths[0], self.to_json())
         for table in self.tables:
             paths.append(folder / f"{table.name}.csv")
             write_text(paths[-1], table.csv())
