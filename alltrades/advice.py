@@ -1,8 +1,16 @@
-"""Where the error of a generalist comes from, per environment, and one line on what to do about it."""
+"""Where the error of a generalist comes from, per environment, and one line on what to do about it.
+
+In this order: a generalist that is below its best teacher by more than chance lost something in stage 2, which costs no
+demonstrations to mend. Where it does not even copy its teachers on the states that it was trained on, it needs more steps or
+width; where it does, it has seen too few of their states: more rollouts. Otherwise its teacher limits it: one that misses its
+own demonstrations needs more steps or width, any other more demonstrations.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,51 +19,101 @@ import numpy as np
 
 from alltrades import stages
 from alltrades.acting import Policies, load_policies, slug
+from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation
-from alltrades.policies.distillation import distillation_gap
+from alltrades.envs.statistics import wilson
+from alltrades.policies.diagnosis import demonstration_error, distillation_gap
 
 if TYPE_CHECKING:
     from alltrades.pipeline import Pipeline
 
 SOLVED = 0.95  # success from which an environment needs nothing
-TRAILS = 0.05  # a generalist this far below its teachers lost something in stage 2
+TRAILS = 0.05  # a generalist this far below its best teacher, and by more than chance, lost something in stage 2
 GAP = 0.05  # distillation gap, as a share of the chunks' variance, that is worth more steps or width
+MISSES = 0.08  # the same of a teacher and its own demonstrations
+ESS_LOW = 0.3  # effective share of rollouts below which they hardly overlap with the demonstrations
+ROW_OF_TEACHER = {"scratch": "specialists", "joint_init": "specialists_joint"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Successes of n episodes."""
+
+    successes: int
+    n: int
+
+    @property
+    def mean(self) -> float:
+        return self.successes / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.successes, self.n)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The three sources of error in one environment.
+    """The sources of error in one environment; None where one was not measured.
 
     Attributes:
-        specialist_error: share of the best teacher's rollouts that fail.
+        teacher: the teacher with the highest lower end of its interval, over rollouts and evaluation.
+        specialist_error: share of its episodes that fail.
         held_out_loss: denoising loss of the specialist on held-out demonstrations, where selection measured it.
-        distillation_gap: E|g - h|^2 over the variance of the teacher's chunks, on rollout states.
+        demonstration_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on its own demonstrations.
+        distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
         auc, ess: held-out AUC of demonstrations against rollouts, and effective share of the rollouts.
     """
 
     line: str
-    specialist_error: float | None
-    held_out_loss: float | None
-    distillation_gap: float | None
-    auc: float | None
-    ess: float | None
+    teacher: str | None = None
+    specialist_error: float | None = None
+    held_out_loss: float | None = None
+    demonstration_error: float | None = None
+    distillation_gap: float | None = None
+    auc: float | None = None
+    ess: float | None = None
 
 
-def advice_line(generalist: float, teacher: float | None, gap: float | None, ess: float | None, labelled_demos: int) -> str:
-    """One line from the generalist's success, the best teacher's success, the gap and the ESS."""
-    if generalist >= SOLVED:
-        return f"solved ({generalist:.2f})"
+def above(a: Rate, b: Rate) -> float:
+    """Lower end of the 95 % interval of a's rate minus b's for independent samples (Newcombe 1998, method 10)."""
+    difference = a.mean - b.mean
+    return difference - math.hypot(a.mean - a.interval[0], b.interval[1] - b.mean)
+
+
+def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, missed: float | None, ess: float | None,
+                demos: int) -> str:
+    """One line.
+
+    Args:
+        teacher: the best teacher. gap, missed, ess: see `Diagnosis`.
+        demos: labelled demonstrations of the environment.
+    """
+    own = generalist.mean
+    if own >= SOLVED:
+        return f"solved ({own:.2f})"
     if teacher is None:
-        return f"success {generalist:.2f}; no teacher was rolled out here: roll one out to learn why"
-    if generalist < teacher - TRAILS:
+        return f"success {own:.2f}; no teacher was rolled out here: roll one out to learn why"
+    best = teacher.mean
+    if own < best - TRAILS and above(teacher, generalist) > 0:
         if gap is not None and gap > GAP:
-            return (f"generalist {generalist:.2f} trails its teachers' {teacher:.2f} and does not copy them (gap {gap:.2f}): "
+            return (f"generalist {own:.2f} trails its teachers' {best:.2f} and does not copy them (gap {gap:.2f}): "
                     "more distillation steps or width")
-        return f"generalist {generalist:.2f} trails its teachers' {teacher:.2f} although it copies them: more rollouts"
-    if ess is not None and ess < 0.3:
-        return f"teachers visit other states than the demonstrations (ESS {ess:.2f}): more demonstrations (now {labelled_demos})"
-    return f"limited by its teachers ({teacher:.2f}): more demonstrations (now {labelled_demos})"
+        return f"generalist {own:.2f} trails its teachers' {best:.2f} although it copies them: more rollouts"
+    if best >= SOLVED:
+        return f"as good as its teachers ({own:.2f} and {best:.2f}, no more than chance apart)"
+    if missed is not None and missed > MISSES:
+        return (f"limited by its teachers ({best:.2f}), which miss their own demonstrations (error {missed:.2f}): "
+                "more steps or width of the teachers")
+    if ess is not None and ess < ESS_LOW:
+        return (f"limited by its teachers ({best:.2f}), which visit other states than the demonstrations (ESS {ess:.2f}): "
+                f"more demonstrations (now {demos})")
+    return f"limited by its teachers ({best:.2f}): more demonstrations (now {demos})"
+
+
+def best_teacher(rates: Mapping[str, Rate]) -> str | None:
+    """The teacher with the highest lower end of its interval; the first named wins ties."""
+    return max(rates, key=lambda kind: rates[kind].interval[0]) if rates else None
 
 
 def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -73,13 +131,34 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
     statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}
     out: dict[str, Any] = {}
     for i, name in enumerate(pipeline.ids):
-        rates = [st[name]["successes"] / st[name]["n"] for st in statistics.values() if name in st]
-        gap = distillation_gap(generalist, list(teachers.values()), rows, name, np.random.default_rng([s.seed, i]))
+        rates = _rates(name, settings.teachers, statistics, evaluations)
+        best, rng = best_teacher(rates), np.random.default_rng([s.seed, i])
+        gap = distillation_gap(generalist, teachers, rows, name, rng)
+        missed = None if best is None else demonstration_error(teachers[best][name], _of(demos, name), name, rng)
         result = next(r for r in evaluations["generalist"].rows if r.environment == name)
         facts = pipeline.teacher_path("scratch") / slug(name) / "policy.json"
         held_out = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
-        teacher = max(rates) if rates else None
-        line = advice_line(result.successes / result.n, teacher, gap, weights[name].ess, int((demos.environment == name).sum()))
-        out[name] = asdict(Diagnosis(line, None if teacher is None else 1 - teacher, held_out, gap, weights[name].auc,
-                                     weights[name].ess))
+        teacher = None if best is None else rates[best]
+        labelled = int(((demos.environment == name) & demos.has_actions).sum())
+        line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, weights[name].ess, labelled)
+        out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, held_out, missed, gap,
+                                     weights[name].auc, weights[name].ess))
     return out
+
+
+def _rates(name: str, teachers: tuple[str, ...], statistics: Mapping[str, Mapping[str, Mapping[str, int]]],
+           evaluations: Mapping[str, Evaluation]) -> dict[str, Rate]:
+    """Success of every teacher in one environment, over its rollouts and, where it was a row, its evaluation."""
+    out = {}
+    for kind in teachers:
+        found = statistics[kind].get(name, {"successes": 0, "n": 0})
+        row = evaluations.get(ROW_OF_TEACHER.get(kind, kind))
+        measured = [r for r in row.rows if r.environment == name] if row is not None else []
+        n = found["n"] + sum(r.n for r in measured)
+        if n:
+            out[kind] = Rate(found["successes"] + sum(r.successes for r in measured), n)
+    return out
+
+
+def _of(demos: Steps, name: str) -> Steps:
+    return demos.select(demos.environment == name)

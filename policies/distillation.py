@@ -198,30 +198,3 @@ class ScoreLoss:
         target = torch.where(known[:, None, None], predicted, target)
         prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference))
         return policy.errors(prediction, target, batch)
-
-
-def distillation_gap(policy: DiffusionPolicy, teachers: Sequence[Mapping[str, DiffusionPolicy]], rows: Stage2, name: str,
-                     rng: np.random.Generator, draws: int = 512) -> float | None:
-    """E |g - h|^2 over the variance of the teacher's chunks in one environment, on rollout states of stage 2.
-
-    Both act from the same noise at the same states; 0 means that the generalist copies its teachers. None when no row of
-    that environment was labelled by a teacher or kept from a rollout.
-    """
-    of_step = rows.steps.environment[rows.steps.episode_of_step]
-    p = np.where((of_step == name) & (rows.steps.source[rows.steps.episode_of_step] != "expert"), rows.probability, 0.0)
-    if p.sum() <= 0:
-        return None
-    chosen = rng.choice(len(p), size=draws, p=p / p.sum())
-    teacher = next(kind[name] for kind in teachers if name in kind)
-    noise = torch.from_numpy(rng.standard_normal((draws, policy.horizon, policy.action_dim), dtype=np.float32))
-    chunks = []
-    for network, dims in ((policy, policy.obs_dim), (teacher, teacher.obs_dim)):
-        device = next(network.parameters()).device
-        window = windows_of(rows.steps, chosen, network.history, dims).to(device)
-        environment = torch.full((draws,), network.environment_index(name), device=device)
-        with torch.inference_mode():
-            chunk = network.sample(window, environment, noise[:, :, : network.action_dim].to(device))
-        chunks.append(network.normalizer.action(chunk).cpu()[:, :, : teacher.action_dim])
-    gap = (chunks[0] - chunks[1]).square().mean()
-    spread = chunks[1].var(0, correction=0).mean().clamp(min=1e-6)
-    return float(gap / spread)

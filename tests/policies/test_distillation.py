@@ -7,11 +7,11 @@ import torch
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightSettings, estimate_weights
+from alltrades.policies.diagnosis import demonstration_error, distillation_gap
 from alltrades.policies.distillation import (
     RECORDED,
     ScoreLoss,
     add_visits,
-    distillation_gap,
     label_rows,
     stage2_data,
     stage2_rows,
@@ -132,8 +132,32 @@ def test_gap_is_zero_for_the_teacher_itself_and_large_for_an_untrained_network(s
     teacher = scene[2]
     rows = _rows(scene)
     rng = np.random.default_rng(0)
-    assert distillation_gap(teacher, [{"a": teacher}], rows, "a", rng) == 0.0
-    assert distillation_gap(build_policy(SMALL, [INFO], teacher.normalizer, 9), [{"a": teacher}], rows, "a", rng) > 0.5
+    assert distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", rng) == 0.0
+    untrained = build_policy(SMALL, [INFO], teacher.normalizer, 9)
+    assert distillation_gap(untrained, {"scratch": {"a": teacher}}, rows, "a", rng) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["none", "success"])
+def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, kind):
+    """Rollouts of a second teacher with another law: a copy of it is no copy of the first, whichever is named first."""
+    demos, _, first = scene
+    second = _teacher(make_steps(episodes=20, gain=-0.5))
+    visited = make_steps(episodes=30, seed=6, source="labeled_only")
+    rows = stage2_rows(demos, visited, _weights(demos, visited, kind), [{"a": first}, {"a": second}],
+                       {"scratch": 0, "labeled_only": 1}, filtered=kind == "success", reuse_labels=True, demo_share=0.25)
+    teachers = {"scratch": {"a": first}, "labeled_only": {"a": second}}
+    assert distillation_gap(second, teachers, rows, "a", np.random.default_rng(0)) == 0.0
+    assert distillation_gap(first, teachers, rows, "a", np.random.default_rng(0)) > 1
+
+
+def test_error_on_demonstrations_is_that_of_a_policy_that_learned_them_or_did_not(scene):
+    demos, _, teacher = scene
+    assert demonstration_error(teacher, demos, "a", np.random.default_rng(0)) < 0.02
+    other = make_steps(episodes=20, gain=-0.5)
+    # a = -x where the policy answers x: E (2x)^2 / E x^2, less what the best of several draws gains
+    assert 3 < demonstration_error(teacher, other, "a", np.random.default_rng(0)) < 4.2
+    without = replace(demos, has_actions=np.zeros(20, bool))
+    assert demonstration_error(teacher, without, "a", np.random.default_rng(0)) is None
 
 
 def test_permuting_environment_ids_hurts():

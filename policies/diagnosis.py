@@ -1,0 +1,79 @@
+"""How far policies are from what they were to learn: a generalist from its teachers, a policy from its demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alltrades.data.steps import Steps
+from alltrades.policies.batches import TrainingData, windows_of
+from alltrades.policies.distillation import Stage2
+from alltrades.policies.policy import DiffusionPolicy
+
+
+def distillation_gap(policy: DiffusionPolicy, teachers: Mapping[str, Mapping[str, DiffusionPolicy]], rows: Stage2, name: str,
+                     rng: np.random.Generator, draws: int = 512) -> float | None:
+    """E |g - h|^2 over the variance of the teachers' chunks in one environment, on rollout states of stage 2.
+
+    h is the teacher that labels the row, or, for rows with executed actions, the one that acted. Both act from the same
+    noise at the same states; 0 means that the generalist copies its teachers. None when no row of that environment was
+    labelled by a teacher or kept from a rollout.
+    """
+    source = rows.steps.source[rows.steps.episode_of_step]
+    mine = (rows.steps.environment[rows.steps.episode_of_step] == name) & (source != "expert")
+    p = np.where(mine, rows.probability, 0.0)
+    if p.sum() <= 0:
+        return None
+    chosen = rng.choice(len(p), size=draws, p=p / p.sum())
+    noise = torch.from_numpy(rng.standard_normal((draws, policy.horizon, policy.action_dim), dtype=np.float32))
+    kinds = [kind for kind in teachers if name in teachers[kind]]
+    acted = [str(s) if s in kinds else kinds[0] for s in source[chosen]]
+    names = list(teachers)
+    kind_of_draw = np.array([names[k] if k >= 0 else a for k, a in zip(rows.teacher[chosen], acted)])
+    own = _chunks(policy, rows.steps, chosen, name, noise)
+    taught = torch.zeros_like(own)
+    for kind in np.unique(kind_of_draw):
+        at = np.flatnonzero(kind_of_draw == kind)
+        taught[at] = _chunks(teachers[kind][name], rows.steps, chosen[at], name, noise[at])
+    dims = max(teachers[kind][name].action_dim for kind in kinds)
+    gap = (own - taught)[:, :, :dims].square().mean()
+    return float(gap / taught[:, :, :dims].var(0, correction=0).mean().clamp(min=1e-6))
+
+
+def demonstration_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: np.random.Generator, draws: int = 256,
+                        tries: int = 8) -> float | None:
+    """E min |h - a|^2 over the variance of recorded chunks a in one environment, at demonstration states.
+
+    The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways. None without
+    recorded actions.
+    """
+    recorded = (demos.environment == name) & demos.has_actions
+    rows = np.flatnonzero(recorded[demos.episode_of_step])
+    if not len(rows):
+        return None
+    data = TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
+                        policy.action_dim, recorded[demos.episode_of_step].astype(float))
+    chosen = rng.choice(rows, size=draws)
+    batch = data.gather(chosen)
+    dims = next(e.action_dim for e in policy.environments if e.id == name)
+    mask = batch.mask.float()[:, :, None]  # (B, H, 1)
+    action = policy.normalizer.action(batch.action.to(next(policy.parameters()).device)).cpu()[:, :, :dims]
+    errors = [((_chunks(policy, demos, chosen, name, torch.from_numpy(rng.standard_normal(
+        (draws, policy.horizon, policy.action_dim), dtype=np.float32)))[:, :, :dims] - action).square() * mask).sum((1, 2))
+        for _ in range(tries)]
+    mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
+    spread = ((action - mean).square() * mask).sum()
+    return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))
+
+
+@torch.inference_mode()
+def _chunks(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray, name: str, noise: Tensor) -> Tensor:
+    """(B, H, A) normalised chunks that a policy draws at some steps; noise (B, H, A) may have more dimensions than it has."""
+    device = next(policy.parameters()).device
+    environment = torch.full((len(rows),), policy.environment_index(name), device=device)
+    window = windows_of(steps, rows, policy.history, policy.obs_dim).to(device)
+    chunk = policy.normalizer.action(policy.sample(window, environment, noise[:, :, : policy.action_dim].to(device))).cpu()
+    return torch.nn.functional.pad(chunk, (0, noise.shape[-1] - policy.action_dim))

@@ -1,0 +1,43 @@
+"""Advice names the cause: each is starved in turn in a run that is otherwise well fed."""
+
+import math
+
+import pytest
+
+from alltrades.advice import Rate, above, advice_line, best_teacher
+from alltrades.config import load_settings
+from alltrades.pipeline import run
+from alltrades.settings import RunSettings
+
+FED = ["--environments", "[planar/obstacle]", "--optional_environments", "[]", "--generalists", "{}",
+       "--demos.episodes", "30", "--policy.width", "96", "--policy.depth", "2", "--distill.weights.kind", "none",
+       "--specialist.width", "64", "--specialist.train.steps", "600", "--distill.train.steps", "600", "--distill.rollouts", "30",
+       "--evaluation.rows", "[specialists, generalist]", "--evaluation.episodes", "60",
+       "--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0"]
+STARVED = {
+    "demonstrations": (["--demos.episodes", "2"], "more demonstrations (now 2)"),
+    "rollouts": (["--distill.rollouts", "1", "--demos.episodes", "30"], "more rollouts"),
+    "steps": (["--distill.train.steps", "30"], "more distillation steps or width"),
+    "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
+    "steps of the specialists": (["--specialist.train.steps", "30"], "more steps or width of the teachers"),
+}
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory):
+    """A run in which nothing is scarce: the others take over from it what is equal."""
+    folder = tmp_path_factory.mktemp("fed")
+    settings, origins = load_settings(RunSettings, defaults_file="quickstart", overrides=FED)
+    return folder, run(settings, folder, origins).advice["planar/obstacle"]
+
+
+def test_nothing_is_asked_for_where_nothing_is_scarce(fed):
+    assert fed[1]["line"].startswith(("solved", "as good as its teachers"))
+
+
+@pytest.mark.parametrize("cause", STARVED)
+def test_advice_names_what_was_scarce(cause, fed, tmp_path):
+    overrides, words = STARVED[cause]
+    settings, origins = load_settings(RunSettings, defaults_file="quickstart", overrides=[*FED, *overrides])
+    found = run(settings, tmp_path, origins, relatives=[fed[0]]).advice["planar/obstacle"]
+    assert found["line"].endswith(words), found
