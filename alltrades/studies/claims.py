@@ -57,7 +57,8 @@ def _of(results: Results, row: str, name: str = "success", **values: Any) -> lis
 
 
 def _said(rows: list[Row], key: str, value: str = "difference") -> str:
-    return ", ".join(f"{r[key]}: {r[value]:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in rows)
+    sign = "+" if value == "difference" else ""
+    return ", ".join(f"{r[key]}: {r[value]:{sign}.3f} [{r['low']:{sign}.3f}, {r['high']:{sign}.3f}]" for r in rows)
 
 
 def _word(held: bool, refuted: bool) -> Verdict:
@@ -181,14 +182,13 @@ def _rounds(results: Results) -> list[Claim]:
 def _environments(results: Results) -> list[Claim]:
     key, out = "environments", []
     name = "success_common" if table(results, "success_common") else "success"
-    rows = {row: sorted(_of(results, row, name), key=lambda r: r[key]) for row in ("specialists", "labeled_only", "generalist")}
-    sizes = [r[key] for r in table(results, "success") if r["row"] == "labeled_only"]
+    rows = {row: sorted(_of(results, row, name), key=lambda r: r[key]) for row in ("labeled_only", "generalist")}
     for row, text in (("labeled_only", "labeled-only gains from structure that tasks share"),
                       ("generalist", "the generalist keeps its success as environments are added")):
         first, last = rows[row][0], rows[row][-1]
-        said = ", ".join(f"{k}: {r['success']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for k, r in zip(sizes, rows[row]))
         held = last["low"] > first["high"] if row == "labeled_only" else last["success"] > first["success"] - EQUAL
-        out.append(Claim(text, _word(held, last["high"] < first["low"]), f"{row} in the common environments: {said}"))
+        out.append(Claim(text, _word(held, last["high"] < first["low"]),
+                         f"{row} in the common environments: {_said(rows[row], key, 'success')}"))
     lead = sorted(_differences(results, "generalist - labeled_only"), key=lambda r: r[key])
     return [*out, Claim("labeled-only falls behind the generalist as environments are added", _word(
         lead[-1]["low"] > lead[0]["high"], lead[-1]["high"] < lead[0]["low"]), f"generalist - labeled_only: {_said(lead, key)}")]

@@ -85,7 +85,7 @@ def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
 
 def _mean_table(s: Settings, cells: list[Cell], keys: list[str], metric: str, name: str, caption: str,
                 environments: list[str] | None = None) -> Table:
-    columns = (*keys, "row", metric, "low", "high", *(f"seed {x}" for x in s.seeds), "environments", "weights active in")
+    columns = (*keys, "row", metric, "low", "high", *(f"seed {x}" for x in s.seeds), "mean over", "weights active in")
     lines = []
     for cell in cells:
         chosen = environments or cell.environments
