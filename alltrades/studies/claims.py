@@ -164,7 +164,8 @@ def _targets(results: Results) -> list[Claim]:
                 all(r["low"] > -EQUAL for r in found), any(r["verdict"] == "WORSE" for r in found)), _said(found, key)),
             Claim("both targets end alike", _word(found[-1]["verdict"] == "SAME", abs(found[-1]["difference"]) > EQUAL),
                   _said(found[-1:], key)),
-            Claim("score needs at least 2 times fewer steps", _word(reached is not None and end[key] >= 2 * reached, reached is None),
+            Claim("score needs at least 2 times fewer steps",
+                  _word(reached is not None and end[key] >= 2 * reached, reached is None),
                   f"noise {end['success']:.3f} after {end[key]} steps, score within 0.02 of it after {reached}")]
 
 
@@ -232,7 +233,8 @@ def _estimators(results: Results) -> list[Claim]:
     few = min(r["demos"] for r in rows)
 
     def said(mine: list[Row]) -> str:
-        return ", ".join(f"d={r['d']}, {r['demos']} demos: {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in mine)
+        return ", ".join(f"d={r['d']}, {r['demos']} demos: {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
+                         for r in mine)
 
     raw = [r for r in rows if r["a - b"] == "quadratic, relative - quadratic, raw" and r["demos"] == few]
     out = [Claim(f"the relative ratio beats the raw one at {few} demonstrations (error, lower is better)",

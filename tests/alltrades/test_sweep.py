@@ -7,7 +7,9 @@ import pytest
 from alltrades import cli
 from alltrades.config import load_settings
 from alltrades.data.errors import UserError
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation
 from alltrades.studies.sweep import Settings, cell_name, cell_settings
+from alltrades.studies.sweep_tables import Cell, summarise
 
 RECIPE = """
 extends: quickstart
@@ -72,6 +74,49 @@ def test_values_reach_the_run_and_wrong_ones_are_refused_before_it_begins(recipe
         assert cli.main(["run", str(recipe), "--out", str(tmp_path / "no"), "--sweep", sweep]) == 2
         assert words in (said := capsys.readouterr().err) and said.count("\n") == 1
     assert not (tmp_path / "no").exists() or not list((tmp_path / "no").rglob("*.safetensors"))
+
+
+def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(recipe, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(["run", str(recipe), "--out", str(out), "--sweep", "{policy.width: [16, 24]}", "--seeds", "[0]",
+                     "--evaluation.rows", "[specialists, generalist]"]) == 0
+    first, second = (out / f"policy.width={n}" / "seed-0" for n in (16, 24))
+    for path, shared in (("policies/specialists/scratch/planar-reach/model.safetensors", True), ("evaluation/specialists.json", True),
+                         ("stores/rollouts_scratch.zarr/commit.json", True),
+                         ("weights/generalist/planar-reach/weights.safetensors", True),
+                         ("policies/generalist/model.safetensors", False)):
+        assert ((first / path).stat().st_mtime_ns == (second / path).stat().st_mtime_ns) is shared, path
+
+
+def test_no_rollouts_means_that_specialists_label_the_demonstrations_states(recipe, tmp_path):
+    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "out"), "--sweep", "{distill.rollouts: [0]}", "--seeds", "[0]"]) == 0
+    run = tmp_path / "out" / "distill.rollouts=0" / "seed-0"
+    facts = json.loads((run / "weights" / "generalist.json").read_text())
+    assert all(w["demo_mass"] == 1.0 and "no rollouts: demonstrations only" in w["warnings"] for w in facts.values())
+    assert all("no teacher was rolled out" in a["line"] for a in json.loads((run / "advice.json").read_text()).values())
+
+
+def test_every_metric_has_its_table_and_lists_of_environments_a_table_of_those_in_common(recipe):
+    settings, _ = load_settings(Settings, defaults_file=recipe, overrides=["--sweep", "{environments: [[a], [a, b]]}"])
+
+    def evaluation(name, environments, shift):
+        return Evaluation(name, tuple(EnvironmentResult(e, (1, 2), (5, -1), (0.0, 0.0), (0.0, 0.0), 10, "", {
+            "psnr": (20.0 + shift, 22.0 + shift + 10 * (e == "b"))}) for e in environments))
+
+    cells = []
+    for environments in (["a"], ["a", "b"]):
+        cells.append(Cell({"environments": environments}))
+        for seed, shift in ((0, 0.0), (1, 1.0)):
+            cells[-1].seeds[seed] = {"labeled_only": evaluation("labeled_only", environments, 0.0),
+                                     "generalist": evaluation("generalist", environments, shift)}
+    result = summarise(settings, cells)
+    tables = {t.name: t for t in result.tables}
+    assert {"success", "success_common", "differences", "psnr", "psnr_common", "differences_psnr"} <= set(tables)
+    means = {(r[0], r[1]): r[2] for r in tables["psnr"].rows}
+    assert means == {(1, "labeled_only"): 21.0, (1, "generalist"): 21.5, (2, "labeled_only"): 23.5, (2, "generalist"): 24.0}
+    assert {r[2] for r in tables["psnr_common"].rows if r[1] == "generalist"} == {21.5}
+    assert [r[2] for r in tables["differences_psnr"].rows] == [0.5, 0.5]
+    assert len(result.figures) == 4
 
 
 def test_cells_have_distinct_folders_however_long_their_values():
