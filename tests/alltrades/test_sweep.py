@@ -81,7 +81,8 @@ def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(r
     assert cli.main(["run", str(recipe), "--out", str(out), "--sweep", "{policy.width: [16, 24]}", "--seeds", "[0]",
                      "--evaluation.rows", "[specialists, generalist]"]) == 0
     first, second = (out / f"policy.width={n}" / "seed-0" for n in (16, 24))
-    for path, shared in (("policies/specialists/scratch/planar-reach/model.safetensors", True), ("evaluation/specialists.json", True),
+    for path, shared in (("policies/specialists/scratch/planar-reach/model.safetensors", True),
+                         ("evaluation/specialists.json", True),
                          ("stores/rollouts_scratch.zarr/commit.json", True),
                          ("weights/generalist/planar-reach/weights.safetensors", True),
                          ("policies/generalist/model.safetensors", False)):
@@ -89,7 +90,8 @@ def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(r
 
 
 def test_no_rollouts_means_that_specialists_label_the_demonstrations_states(recipe, tmp_path):
-    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "out"), "--sweep", "{distill.rollouts: [0]}", "--seeds", "[0]"]) == 0
+    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "out"), "--seeds", "[0]",
+                     "--sweep", "{distill.rollouts: [0]}"]) == 0
     run = tmp_path / "out" / "distill.rollouts=0" / "seed-0"
     facts = json.loads((run / "weights" / "generalist.json").read_text())
     assert all(w["demo_mass"] == 1.0 and "no rollouts: demonstrations only" in w["warnings"] for w in facts.values())
