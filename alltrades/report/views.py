@@ -122,8 +122,9 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
 
 def advice(run: RunFiles) -> list[dict[str, str]]:
     """One line per environment with the sources of error."""
+    sources = ("specialist_error", "demonstration_error", "distillation_gap", "auc", "ess")
     return [{"name": name, "line": facts["line"], "solved": "yes" if facts["line"].startswith("solved") else "",
-             **{k: text.rate(facts.get(k)) for k in ("specialist_error", "demonstration_error", "distillation_gap", "auc", "ess")}}
+             **{k: text.rate(facts.get(k)) for k in sources}}
             for name, facts in run.ordered(run.advice)]
 
 
