@@ -162,6 +162,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=None, help="requests per second of each robot; latency 10, soak 50")
     parser.add_argument("--batch", type=int, default=8, help="rows of a policy call (latency)")
     parser.add_argument("--engine", choices=["torch", "onnx"], default="torch", help="of the server (latency, soak)")
+    parser.add_argument("--paths", nargs="+", choices=["torch", "onnx", "server"], default=["torch", "onnx", "server"],
+                        help="in-process by engine, and over the server (latency)")
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
     parser.add_argument("--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)")
     parser.add_argument("--messages", type=int, default=100_000, help="number of messages (malformed)")

@@ -18,7 +18,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.latency import latency
 
         return latency(args.policy, names, args.clients or (1, 4, 16, 64), args.rate or 10.0, args.seconds, args.steps,
-                       args.batch, args.engine, results)
+                       args.batch, args.engine, args.paths, results)
     if args.what == "soak":
         from alltrades.bench.soak import soak
 

@@ -11,13 +11,15 @@ import numpy as np
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.data.errors import UserError
 
+PATHS = ("torch", "onnx", "server")  # in-process with each engine, and over the server
 WARM_UP = 20  # calls before the first that counts
 PROCESSES = 4  # of robots, at most
-HEADER = f"{'path':<24} {'clients':>7} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}  missed deadlines"
+HEADER = f"{'path':<26} {'clients':>7} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}  missed deadlines"
 
 
 def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], rate: float, seconds: float,
-            steps: int | None, batch: int, engine: str, results: list[dict[str, Any]]) -> Iterator[str]:
+            steps: int | None, batch: int, engine: str, paths: Sequence[str],
+            results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a table, a line as soon as it is measured; append the same as plain values to `results`.
 
     Milliseconds. A deadline is missed when the answer is not there at the next control tick.
@@ -27,7 +29,8 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         clients: numbers of robots to measure with, each asking `rate` times a second for `seconds`.
         steps: sampling steps instead of the policy's own.
         batch: rows of the controller's and the server's policy calls.
-        engine: what computes the server's actions, "torch" or "onnx".
+        engine: what computes the server's actions, "torch" or "onnx"; it is compared with the same engine in-process.
+        paths: which of `PATHS` to measure.
     """
     from alltrades.policies.training import threads
 
@@ -41,22 +44,25 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         yield (f"{policy.parameter_count() / 1e6:.2f} M parameters, {policy.settings.sampling_steps} steps "
                f"({policy.settings.sampler}), {rate:g} Hz each, {seconds:g} s each, milliseconds")
         yield HEADER
-        measurements: list[Callable[[int], dict[str, Any]]] = [lambda n: in_process(policy, n, rate, seconds, batch)]
-        try:
-            graph = compiled(policy)
-            measurements.append(lambda n: in_process(graph, n, rate, seconds, batch, "onnx"))
-        except UserError as error:
-            yield f"onnx: left out, {error}"
+        measurements: dict[str, Callable[[int], dict[str, Any]]] = {}
+        if "torch" in paths:
+            measurements["torch"] = lambda n: in_process(policy, n, rate, seconds, batch)
+        if "onnx" in paths:
+            try:
+                graph = compiled(policy)
+                measurements["onnx"] = lambda n: in_process(graph, n, rate, seconds, batch, "onnx")
+            except UserError as error:
+                yield f"onnx: left out, {error}"
         with ServerProcess(path, "--engine", engine, "--batch", str(batch), "--max-clients", str(max(*clients, 1)),
                            "--rate-limit", "0") as server:
-            measurements.append(lambda n: over_server(server.port, n, rate, seconds))
+            if "server" in paths:
+                measurements["server"] = lambda n: over_server(server.port, n, rate, seconds, f"server, {engine}")
             for count in clients:
-                here = None
-                for measurement in measurements:
-                    result = measurement(count)
-                    here = here or result
-                    if "overhead_p50" in result:
-                        result["over_in_process_p50"] = result["p50"] - here["p50"]
+                found: dict[str, dict[str, Any]] = {}
+                for name, measurement in measurements.items():
+                    result = found[name] = measurement(count)
+                    if name == "server" and engine in found:
+                        result["over_in_process_p50"] = result["p50"] - found[engine]["p50"]
                     results.append(result)
                     yield line(result)
 
@@ -64,9 +70,11 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
 def line(result: dict[str, Any]) -> str:
     """One result as a line under `HEADER`."""
     numbers = " ".join(f"{result[key]:8.2f}" for key in ("p50", "p95", "p99", "max"))
-    text = f"{result['path']:<24} {result['clients']:>7} {numbers}  {result['missed']} of {result['ticks']}"
+    text = f"{result['path']:<26} {result['clients']:>7} {numbers}  {result['missed']} of {result['ticks']}"
     if "overhead_p50" in result:
         text += f"; without the policy call p50 {result['overhead_p50']:.2f}"
+    if "over_in_process_p50" in result:
+        text += f", over in-process {result['over_in_process_p50']:+.2f}"
     if result["errors"]:
         text += f"; {len(result['errors'])} ERRORS, such as {result['errors'][0]}"
     return text
@@ -101,7 +109,7 @@ def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list
 
 
 def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: int,
-               name: str = "in-process") -> dict[str, Any]:
+               name: str = "torch") -> dict[str, Any]:
     """A `Controller` in the robots' own process, all robots at the same tick; the time until all have their actions."""
     from alltrades.policies.controller import Controller
 
@@ -113,10 +121,10 @@ def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: in
         controller.begin(lane, info.id, lane)
         frames[lane] = rng.standard_normal((1, info.obs_dim)).astype(np.float32)
     spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
-    return summary(f"{name}, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
+    return summary(f"in-process, {name}, batch {controller.batch}", clients, spent, missed * clients, ticks * clients)
 
 
-def over_server(port: int, clients: int, rate: float, seconds: float) -> dict[str, Any]:
+def over_server(port: int, clients: int, rate: float, seconds: float, name: str = "server") -> dict[str, Any]:
     """`alltrades serve` on the loopback interface, robots in up to four processes, evenly out of phase."""
     processes = min(PROCESSES, clients)
     shares = [clients // processes + (i < clients % processes) for i in range(processes)]
@@ -125,6 +133,6 @@ def over_server(port: int, clients: int, rate: float, seconds: float) -> dict[st
     found = [load.result() for load in loads]
     spent = np.array([x for f in found for x in f["latency"]])
     infer = np.array([x for f in found for x in f["infer"]])
-    out = summary("server", clients, spent, sum(f["missed"] for f in found), sum(f["ticks"] for f in found),
+    out = summary(name, clients, spent, sum(f["missed"] for f in found), sum(f["ticks"] for f in found),
                   [e for f in found for e in f["errors"]])
     return out | {"overhead_p50": float(np.median(spent - infer)) if len(spent) else float("nan")}

@@ -76,13 +76,16 @@ def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsy
     assert torch.get_num_threads() == threads
     results = json.loads(out.read_text())
     text = capsys.readouterr().out
-    kinds = ["in-process"] if "onnx: left out" in text else ["in-process", "onnx"]
-    paths = {"server"} | {f"{kind}, batch {n}" for kind in kinds for n in (1, 5)}
+    kinds = ["torch"] if "onnx: left out" in text else ["torch", "onnx"]
+    paths = {"server, torch"} | {f"in-process, {kind}, batch {n}" for kind in kinds for n in (1, 5)}
     assert {r["path"] for r in results} == paths
     for r in results:
         assert 0 < r["p50"] <= r["p95"] <= r["p99"] <= r["max"] and r["ticks"] >= r["clients"] and not r["errors"]
-    server = [r for r in results if r["path"] == "server"]
-    assert [r["clients"] for r in server] == [1, 5] and all(0 < r["overhead_p50"] < r["p50"] for r in server)
+    by_path = {(r["path"], r["clients"]): r for r in results}
+    for n in (1, 5):
+        server = by_path["server, torch", n]
+        assert 0 < server["overhead_p50"] < server["p50"]
+        assert server["over_in_process_p50"] == server["p50"] - by_path[f"in-process, torch, batch {n}", n]["p50"]
 
 
 def test_a_short_soak_kills_robots_and_reports_the_others(artifact: Path, tmp_path: Path) -> None:
