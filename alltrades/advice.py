@@ -2,8 +2,9 @@
 
 In this order: a generalist that is below its best teacher by more than chance lost something in stage 2, which costs no
 demonstrations to mend. Where it does not even copy its teachers on the states that it was trained on, it needs more steps or
-width; where it does, it has seen too few of their states: more rollouts. Otherwise its teacher limits it: one that misses its
-own demonstrations needs more steps or width, any other more demonstrations.
+width; where it does, it has seen too few of their states: more rollouts. Otherwise its teacher limits it: one that reproduces its
+own demonstrations hardly better than their nearest neighbours predict them needs more steps or width, any other more
+demonstrations.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ import numpy as np
 
 from alltrades import stages
 from alltrades.acting import Policies, load_policies, slug
-from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.statistics import wilson
-from alltrades.policies.diagnosis import demonstration_error, distillation_gap
+from alltrades.policies.diagnosis import demonstration_error, distillation_gap, neighbour_error
 
 if TYPE_CHECKING:
     from alltrades.pipeline import Pipeline
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SOLVED = 0.95  # success from which an environment needs nothing
 TRAILS = 0.05  # a generalist this far below its best teacher, and by more than chance, lost something in stage 2
 GAP = 0.05  # distillation gap, as a share of the chunks' variance, that is worth more steps or width
-MISSES = 0.08  # the same of a teacher and its own demonstrations
+MISSES = 0.7  # of the error of nearest neighbours of other episodes: from which a teacher has not learned its demonstrations
 ESS_LOW = 0.3  # effective share of rollouts below which they hardly overlap with the demonstrations
 ROW_OF_TEACHER = {"scratch": "specialists", "joint_init": "specialists_joint"}
 
@@ -61,6 +61,7 @@ class Diagnosis:
         specialist_error: share of its episodes that fail.
         held_out_loss: denoising loss of the specialist on held-out demonstrations, where selection measured it.
         demonstration_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on its own demonstrations.
+        neighbour_error: the same of the nearest neighbours of other episodes, who have learned nothing.
         distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
         auc, ess: held-out AUC of demonstrations against rollouts, and effective share of the rollouts.
     """
@@ -70,6 +71,7 @@ class Diagnosis:
     specialist_error: float | None = None
     held_out_loss: float | None = None
     demonstration_error: float | None = None
+    neighbour_error: float | None = None
     distillation_gap: float | None = None
     auc: float | None = None
     ess: float | None = None
@@ -81,12 +83,12 @@ def above(a: Rate, b: Rate) -> float:
     return difference - math.hypot(a.mean - a.interval[0], b.interval[1] - b.mean)
 
 
-def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, missed: float | None, ess: float | None,
-                demos: int) -> str:
+def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, missed: float | None,
+                neighbours: float | None, ess: float | None, demos: int) -> str:
     """One line.
 
     Args:
-        teacher: the best teacher. gap, missed, ess: see `Diagnosis`.
+        teacher: the best teacher. gap, missed, neighbours, ess: see `Diagnosis`.
         demos: labelled demonstrations of the environment.
     """
     own = generalist.mean
@@ -102,9 +104,9 @@ def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, misse
         return f"generalist {own:.2f} trails its teachers' {best:.2f} although it copies them: more rollouts"
     if best >= SOLVED:
         return f"as good as its teachers ({own:.2f} and {best:.2f}, no more than chance apart)"
-    if missed is not None and missed > MISSES:
-        return (f"limited by its teachers ({best:.2f}), which miss their own demonstrations (error {missed:.2f}): "
-                "more steps or width of the teachers")
+    if missed is not None and neighbours is not None and missed > MISSES * neighbours:
+        return (f"limited by its teachers ({best:.2f}), which reproduce their own demonstrations hardly better than neighbours "
+                f"would (error {missed:.2f} and {neighbours:.2f}): more steps or width of the teachers")
     if ess is not None and ess < ESS_LOW:
         return (f"limited by its teachers ({best:.2f}), which visit other states than the demonstrations (ESS {ess:.2f}): "
                 f"more demonstrations (now {demos})")
@@ -134,15 +136,18 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
         rates = _rates(name, settings.teachers, statistics, evaluations)
         best, rng = best_teacher(rates), np.random.default_rng([s.seed, i])
         gap = distillation_gap(generalist, teachers, rows, name, rng)
-        missed = None if best is None else demonstration_error(teachers[best][name], _of(demos, name), name, rng)
+        own = demos.select(demos.environment == name)
+        missed, neighbours = (None, None) if best is None else (
+            measure(teachers[best][name], own, name, rng) for measure in (demonstration_error, neighbour_error))
         result = next(r for r in evaluations["generalist"].rows if r.environment == name)
         facts = pipeline.teacher_path("scratch") / slug(name) / "policy.json"
         held_out = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
         teacher = None if best is None else rates[best]
         labelled = int(((demos.environment == name) & demos.has_actions).sum())
-        line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, weights[name].ess, labelled)
-        out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, held_out, missed, gap,
-                                     weights[name].auc, weights[name].ess))
+        line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, neighbours, weights[name].ess,
+                           labelled)
+        out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, held_out, missed,
+                                     neighbours, gap, weights[name].auc, weights[name].ess))
     return out
 
 
@@ -159,6 +164,3 @@ def _rates(name: str, teachers: tuple[str, ...], statistics: Mapping[str, Mappin
             out[kind] = Rate(found["successes"] + sum(r.successes for r in measured), n)
     return out
 
-
-def _of(demos: Steps, name: str) -> Steps:
-    return demos.select(demos.environment == name)

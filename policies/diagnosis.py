@@ -50,23 +50,58 @@ def demonstration_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: n
     The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways. None without
     recorded actions.
     """
-    recorded = (demos.environment == name) & demos.has_actions
-    rows = np.flatnonzero(recorded[demos.episode_of_step])
-    if not len(rows):
+    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    if not recorded.any():
         return None
-    data = TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
-                        policy.action_dim, recorded[demos.episode_of_step].astype(float))
-    chosen = rng.choice(rows, size=draws)
-    batch = data.gather(chosen)
+    chosen = rng.choice(np.flatnonzero(recorded), size=draws)
+    batch = _recorded(policy, demos, recorded).gather(chosen)
     dims = next(e.action_dim for e in policy.environments if e.id == name)
-    mask = batch.mask.float()[:, :, None]  # (B, H, 1)
-    action = policy.normalizer.action(batch.action.to(next(policy.parameters()).device)).cpu()[:, :, :dims]
+    mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
+    action = policy.normalizer.action(batch.action).cpu()[:, :, :dims]
     errors = [((_chunks(policy, demos, chosen, name, torch.from_numpy(rng.standard_normal(
         (draws, policy.horizon, policy.action_dim), dtype=np.float32)))[:, :, :dims] - action).square() * mask).sum((1, 2))
         for _ in range(tries)]
     mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
     spread = ((action - mean).square() * mask).sum()
     return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))
+
+
+def neighbour_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: np.random.Generator, rows: int = 1500,
+                    neighbours: int = 5) -> float | None:
+    """E|n - a|^2 over the variance of recorded chunks a, n being the mean chunk of the nearest states of other episodes.
+
+    What can be said of a chunk without learning: it tells an expert who is hard to predict from a policy that learned
+    little. None for fewer than two episodes with whole chunks. Cost: a fifth of `rows` x `rows` distances, five times.
+    """
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.neighbors import KNeighborsRegressor
+
+    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    chosen = np.flatnonzero(recorded)
+    if len(chosen) > rows:
+        chosen = np.sort(rng.choice(chosen, rows, replace=False))
+    if not len(chosen):
+        return None
+    batch = _recorded(policy, demos, recorded).gather(chosen)
+    whole = batch.mask.bool().all(1).cpu().numpy()
+    episode = demos.episode_of_step[chosen][whole]
+    folds = min(5, len(np.unique(episode)))
+    if folds < 2:
+        return None
+    dims = next(e.action_dim for e in policy.environments if e.id == name)
+    x = batch.window.flatten(1).cpu().numpy()[whole]
+    y = policy.normalizer.action(batch.action)[:, :, :dims].flatten(1).cpu().numpy()[whole]
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    splits = list(GroupKFold(folds).split(x, groups=episode))
+    model = KNeighborsRegressor(min(neighbours, min(len(train) for train, _ in splits)), weights="distance")
+    predicted = cross_val_predict(model, x, y, cv=splits)
+    return float(np.square(predicted - y).sum() / max(np.square(y - y.mean(0)).sum(), 1e-6))
+
+
+def _recorded(policy: DiffusionPolicy, demos: Steps, rows: np.ndarray) -> TrainingData:
+    """Recorded chunks of the rows (S,) that are True, on the policy's device."""
+    return TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
+                        policy.action_dim, rows.astype(float), device=next(policy.parameters()).device)
 
 
 @torch.inference_mode()

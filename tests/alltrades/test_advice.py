@@ -43,18 +43,19 @@ def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     assert found["line"].endswith(words), found
 
 
-@pytest.mark.parametrize(("generalist", "teacher", "gap", "missed", "ess", "words"), [
-    (Rate(96, 100), Rate(100, 100), 0.5, 0.5, 0.1, "solved"),
-    (Rate(50, 100), None, None, None, None, "roll one out"),
-    (Rate(50, 100), Rate(80, 100), 0.2, 0.0, 0.9, "more distillation steps or width"),
-    (Rate(50, 100), Rate(80, 100), 0.01, 0.0, 0.9, "more rollouts"),
-    (Rate(10, 20), Rate(13, 20), 0.2, 0.0, 0.9, "more demonstrations (now 5)"),  # no more than chance apart
-    (Rate(18, 20), Rate(20, 20), 0.2, 0.0, 0.9, "as good as its teachers"),
-    (Rate(50, 100), Rate(50, 100), 0.2, 0.5, 0.9, "of the teachers"),
-    (Rate(50, 100), Rate(50, 100), 0.01, None, 0.1, "ESS 0.10"),
+@pytest.mark.parametrize(("generalist", "teacher", "gap", "missed", "neighbours", "ess", "words"), [
+    (Rate(96, 100), Rate(100, 100), 0.5, 0.5, 0.5, 0.1, "solved"),
+    (Rate(50, 100), None, None, None, None, None, "roll one out"),
+    (Rate(50, 100), Rate(80, 100), 0.2, 0.0, 0.2, 0.9, "more distillation steps or width"),
+    (Rate(50, 100), Rate(80, 100), 0.01, 0.0, 0.2, 0.9, "more rollouts"),
+    (Rate(10, 20), Rate(13, 20), 0.2, 0.0, 0.2, 0.9, "more demonstrations (now 5)"),  # no more than chance apart
+    (Rate(18, 20), Rate(20, 20), 0.2, 0.0, 0.2, 0.9, "as good as its teachers"),
+    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.25, 0.9, "of the teachers"),
+    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.5, 0.9, "more demonstrations (now 5)"),  # an expert who is hard to predict
+    (Rate(50, 100), Rate(50, 100), 0.01, 0.2, None, 0.1, "ESS 0.10"),
 ])
-def test_line_follows_from_the_numbers(generalist, teacher, gap, missed, ess, words):
-    assert words in advice_line(generalist, teacher, gap, missed, ess, 5)
+def test_line_follows_from_the_numbers(generalist, teacher, gap, missed, neighbours, ess, words):
+    assert words in advice_line(generalist, teacher, gap, missed, neighbours, ess, 5)
 
 
 def test_difference_of_rates_has_newcombes_interval():

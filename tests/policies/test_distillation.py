@@ -7,7 +7,7 @@ import torch
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightSettings, estimate_weights
-from alltrades.policies.diagnosis import demonstration_error, distillation_gap
+from alltrades.policies.diagnosis import demonstration_error, distillation_gap, neighbour_error
 from alltrades.policies.distillation import (
     RECORDED,
     ScoreLoss,
@@ -158,6 +158,15 @@ def test_error_on_demonstrations_is_that_of_a_policy_that_learned_them_or_did_no
     assert 3 < demonstration_error(teacher, other, "a", np.random.default_rng(0)) < 4.2
     without = replace(demos, has_actions=np.zeros(20, bool))
     assert demonstration_error(teacher, without, "a", np.random.default_rng(0)) is None
+
+
+def test_neighbours_of_other_episodes_predict_what_the_state_determines_and_nothing_else(scene):
+    demos, _, teacher = scene
+    rng = np.random.default_rng(0)
+    assert neighbour_error(teacher, demos, "a", rng) < 0.2
+    of_episode = replace(demos, action=np.repeat(rng.uniform(-1, 1, (20, 2)), 20, axis=0).astype(np.float32))
+    assert neighbour_error(teacher, of_episode, "a", rng) > 0.9  # every episode has an action of its own: the rest say nothing
+    assert neighbour_error(teacher, demos.select(np.arange(20) < 1), "a", rng) is None
 
 
 def test_permuting_environment_ids_hurts():
