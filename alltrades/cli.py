@@ -144,18 +144,46 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     _preference(parser)
 
 
+def _deploy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", help="policy folder, exported .onnx file, or ws://HOST:PORT of a server")
+    parser.add_argument("--robot", required=True, metavar="ROBOT",
+                        help="gym:ID or env:ID, an environment that waits; mujoco:ID or mujoco:FILE.xml, in real time; "
+                             "MODULE:CLASS, your own")
+    parser.add_argument("--environment", default=None, metavar="ID",
+                        help="which of the policy's environments the robot is; default what the robot says, or the only one")
+    parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
+    parser.add_argument("--steps", type=int, default=None, help="most actions of an episode; default the environment's limit")
+    parser.add_argument("--mode", choices=["sync"], default="sync", help="sync: the policy is called between two actions")
+    parser.add_argument("--rate", type=float, default=None, metavar="HZ", help="control rate; default the robot's")
+    parser.add_argument("--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)")
+    parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS",
+                        help="without a new observation, or an answer of the server, after which the robot is stopped")
+    parser.add_argument("--limits", default=None, metavar="FILE",
+                        help="YAML file of action limits by environment: low, high, rate, acceleration")
+    parser.add_argument("--record", default=None, metavar="STORE", help="store of episodes to write or continue")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of the policy's noise")
+    parser.add_argument("--json", default=None, metavar="FILE", help="file for the figures")
+    parser.add_argument("--plugins", nargs="*", default=[], help="modules or files that register environments")
+    parser.add_argument("--token-file", default=None, help="file with the secret that the server wants")
+    parser.add_argument("--certificate", default=None, help="PEM certificate of a wss:// server to trust")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
+    parser.add_argument("--device", default="cpu", help="where a policy folder runs, such as cuda")
+    _preference(parser)
+
+
 def _envs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="suites, ids or globs; default everything registered")
     parser.add_argument("--plugins", nargs="*", default=[], help="modules or files that register environments")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed", "delay"],
-                        help="hot path to time; the last four concern deployment")
+    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed", "delay", "start"],
+                        help="hot path to time; the last five concern deployment")
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
     parser.add_argument("--names", nargs="*", default=None, help="environments, where they matter; default planar, for "
                         "delay those of the policy")
-    parser.add_argument("--policy", default=None, help="artifact folder; default a fresh default generalist")
+    parser.add_argument("--policy", default=None, help="artifact folder (start: or an .onnx file); default a fresh "
+                        "default generalist")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps instead of the policy's own")
     parser.add_argument("--clients", type=int, nargs="+", default=None, help="latency: numbers of robots, default 1 4 16 64; "
                         "soak: robots, default 8")
@@ -171,7 +199,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=20, help="episodes per environment (delay)")
     parser.add_argument("--every", type=int, default=None, help="steps between requests (delay); default the policy's execute")
     parser.add_argument("--overlap", type=int, default=None, help="steps over which the last chunk pulls (delay); default all")
-    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed, delay)")
+    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed, delay, start)")
+    parser.add_argument("--repeat", type=int, default=10, help="processes that are started, one after another (start)")
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +236,9 @@ COMMANDS = [
     Command("export", "one ONNX graph with normaliser and sampling loop", "export runs/quickstart/policies/generalist",
             _export, settings=False),
     Command("serve", "policy server (websocket)", "serve runs/quickstart/policies/generalist --port 8000", _serve,
+            settings=False),
+    Command("deploy", "run a policy on a robot, and record it",
+            "deploy runs/quickstart/policies/generalist --robot mujoco:planar/reach --record robot.zarr", _deploy,
             settings=False),
     Command("envs", "the registry of environments and suites", "envs 'planar/*'", _envs, settings=False),
     Command("bench", "time the hot paths", "bench envs --names planar", _bench, settings=False),

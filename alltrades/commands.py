@@ -6,11 +6,12 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alltrades.config import load_settings
 from alltrades.data.errors import UserError
-from alltrades.settings import RunSettings
+
+if TYPE_CHECKING:
+    from alltrades.settings import RunSettings
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -20,6 +21,9 @@ def _settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
 
     Environments named on the command line replace the recipe's, its optional ones too.
     """
+    from alltrades.config import load_settings
+    from alltrades.settings import RunSettings
+
     overrides = list(args.overrides)
     given = {token.split("=")[0] for token in overrides}
     if "--environments" in given and "--optional_environments" not in given:
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_study(study: Any, args: argparse.Namespace) -> int:
     """A recipe with `study:` at its top."""
+    from alltrades.config import load_settings
     from alltrades.studies.claims import judge
 
     if args.data is not None:
@@ -270,6 +275,7 @@ def report(args: argparse.Namespace) -> int:
 
 def pareto(args: argparse.Namespace) -> int:
     """Pareto fronts of a finished run."""
+    from alltrades.config import load_settings
     from alltrades.pareto import ParetoSettings
     from alltrades.studies.pareto import of_run
 
@@ -303,6 +309,7 @@ def serve(args: argparse.Namespace) -> int:
     import torch
     from pydantic import ValidationError
 
+    from alltrades.policies.deployment import check_device
     from alltrades.policies.policy import load_policy
     from alltrades.policies.preference import parse_preference
     from alltrades.policies.server import ServerSettings, serve_forever
@@ -316,10 +323,7 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError(f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}") from error
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}; expected at least 1")
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {args.device} cannot be used ({error}); expected cpu, or a device that torch has") from error
+    check_device(args.device)
     if settings.engine == "onnx" and torch.device(args.device).type != "cpu":
         raise UserError(f"--engine onnx with --device {args.device}; it computes on the processor; leave one of them out")
     torch.set_num_threads(args.threads)
@@ -332,6 +336,13 @@ def serve(args: argparse.Namespace) -> int:
     policy = load_policy(args.policy, args.device).set_preference(parse_preference(args.preference))
     serve_forever(policy, settings, args.policy, announce=announce)
     return 0
+
+
+def deploy(args: argparse.Namespace) -> int:
+    """A policy on a robot."""
+    from alltrades.deploy import deploy as run_deploy
+
+    return run_deploy(args)
 
 
 def envs(args: argparse.Namespace) -> int:

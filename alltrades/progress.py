@@ -1,7 +1,8 @@
-"""One live line per stage, with rate and time left; a single plain line where there is no terminal."""
+"""One live line per stage, with rate and time left, and a plain line where there is no terminal; one of a running robot."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -94,6 +95,41 @@ class Progress:
             out = self._stream if self._stream is not None else sys.stderr  # which another stage's live line may have replaced
             out.write(f"{self.name}  {done}/{self.total}  {time.monotonic() - self._start:.1f} s\n")
             out.flush()
+
+
+class StatusLine:
+    """One line on stderr that is written over and over, for a loop that must not wait; nothing where there is no terminal.
+
+    Args:
+        stream: where to write; default stderr.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._out = stream if stream is not None else sys.stderr
+        self._drawn = float("-inf")
+        self._shown = self._out.isatty()
+
+    def show(self, text: Callable[[], str]) -> None:
+        """Draw what `text` returns, unless the line was drawn a moment ago."""
+        now = time.monotonic()
+        if self._shown and now - self._drawn >= REDRAW:
+            self._drawn = now
+            self._out.write(f"\r\x1b[K{text()[: shutil.get_terminal_size().columns - 1]}")
+            self._out.flush()
+
+    def clear(self) -> None:
+        """Take the line away, for one that stays."""
+        if self._shown:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+        self._drawn = float("-inf")
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.clear()
 
 
 def clock(seconds: float) -> str:

@@ -116,7 +116,7 @@ class EpisodeStore:
             raise UserError(f"{self.path}: opened for reading; open it with mode 'a' to append")
         if not episodes:
             return
-        width, action_width = self._group["data/observation"].shape[1], self._group["data/action"].shape[1]
+        width, action_width = self.widths
         for e in episodes:
             a = 0 if e.actions is None else e.actions.shape[1]
             if e.observation.shape[1] > width or a > action_width:
@@ -175,6 +175,11 @@ class EpisodeStore:
         if self._commit is not None:
             return int(self._commit["steps"])
         return int(self.episode_ends[-1]) if len(self) else 0
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Largest observation and action size that a store of ours holds."""
+        return self._group["data/observation"].shape[1], self._group["data/action"].shape[1]
 
     @property
     def episode_ends(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
 
-PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench")
+PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy")
 
 
 def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:

@@ -28,6 +28,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.malformed import malformed
 
         return malformed(args.policy, names, args.messages, results)
+    if args.what == "start":
+        from alltrades.bench.start import start
+
+        return start(args.policy, names, args.repeat, args.steps, results)
     from alltrades.bench import throughput
 
     return {"envs": throughput.envs, "train": throughput.train, "sample": throughput.sample,

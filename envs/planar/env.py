@@ -62,6 +62,14 @@ class PlanarEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One control step of 50 ms; the reward is minus the distance left, in metres, plus 1 at success."""
+        self.command(action)
+        self.advance(SUBSTEPS)
+        observation, reward, info = self.look()
+        return observation, reward, False, False, info
+
+    # ---- the parts of a step, for a robot in real time -----------------------------------------------------------
+    def command(self, action: np.ndarray) -> None:
+        """Set the servos for an action (2,), from the present state of the arm."""
         speed = self.params.speed
         vx, vy = speed * float(action[0]), speed * float(action[1])
         ctrl = self.ctrl
@@ -69,9 +77,15 @@ class PlanarEnv(gymnasium.Env):
             ctrl[0], ctrl[1] = self._joint_speeds(vx, vy)
         else:
             ctrl[0], ctrl[1] = vx, vy
-        mujoco.mj_step(self.model, self.data, SUBSTEPS)
+
+    def advance(self, substeps: int) -> None:
+        """Let `substeps` times `TIMESTEP` seconds pass."""
+        mujoco.mj_step(self.model, self.data, substeps)
+
+    def look(self) -> tuple[np.ndarray, float, dict[str, Any]]:
+        """Observation (16,), reward and info at the present state."""
         observation, info, left = self._look()
-        return observation, (1.0 if info["success"] else 0.0) - left, False, False, info
+        return observation, (1.0 if info["success"] else 0.0) - left, info
 
     def trajectory_point(self) -> np.ndarray:
         """(2, 2): effector and object, in metres."""

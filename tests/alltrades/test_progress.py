@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from alltrades.progress import Progress, clock
+from alltrades.progress import Progress, StatusLine, clock
 
 
 class Terminal(io.StringIO):
@@ -78,3 +78,15 @@ def test_slow_work_is_shown_as_seconds_per_unit(monkeypatch):
 
 def test_clock():
     assert [clock(x) for x in (0, 59.6, 61, 3661, -1)] == ["0:00", "1:00", "1:01", "1:01:01", "0:00"]
+
+
+def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setenv("COLUMNS", "12")
+    for out, expected in ((Terminal(), ["", "1 aaaaaaaaa", "3 aaaaaaaaa", ""]), (io.StringIO(), [""])):
+        with StatusLine(out) as line:
+            for step, seconds in ((1, 0.0), (2, 0.05), (3, 0.06)):
+                now[0] += seconds
+                line.show(lambda step=step: f"{step} {'a' * 40}")
+        assert out.getvalue().split("\r\x1b[K") == expected

@@ -41,7 +41,8 @@ def test_setup_commands_are_the_two_that_were_promised():
 
 def test_commands_run_in_their_small_form(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_env.py").write_text(next(b for b in blocks("python") if "# my_env.py" in b))
+    for name in ("my_env.py", "my_robot.py"):
+        (tmp_path / name).write_text(next(b for b in blocks("python") if f"# {name}" in b))
     ran = []
     for block in blocks("bash"):
         for line in block.splitlines():
@@ -56,5 +57,6 @@ def test_commands_run_in_their_small_form(tmp_path, monkeypatch, capsys):
                 words[words.index("--episodes") + 1] = "4"
             assert cli.main([*words[1:], *small]) == 0, (line, capsys.readouterr().err)
             ran.append(words[1])
-    assert {"run", "collect", "train", "rollout", "weigh", "distill", "evaluate", "compare", "export", "data"} <= set(ran)
+    assert {"run", "collect", "train", "rollout", "weigh", "distill", "evaluate", "compare", "export", "deploy",
+            "data"} <= set(ran)
     assert (tmp_path / "runs" / "mine" / "evaluation" / "generalist.json").exists()

@@ -1,0 +1,200 @@
+"""`alltrades deploy`: a policy on a robot. With an exported policy torch is never imported."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError
+from alltrades.envs import registry
+from alltrades.envs.robots.load import load_robot
+from alltrades.envs.seeding import episode_seed
+from alltrades.files import jsonable, write_json
+from alltrades.policies import deployment
+from alltrades.policies.control_loop import ControlLoop
+from alltrades.progress import StatusLine
+
+if TYPE_CHECKING:
+    from alltrades.data.store import EpisodeStore
+
+KINDS = ("repeated", "late", "unreadable", "missing")  # of observations that were not answered
+
+
+def deploy(args: argparse.Namespace) -> int:
+    """Run the command; 0 too when a signal ended it."""
+    _check(args)
+    registry.load_plugins(args.plugins)
+    with ExitStack() as stack:
+        stopped = stack.enter_context(stop_signals())
+        policy = _policy(args)
+        if hasattr(policy, "close"):
+            stack.callback(policy.close)
+        robot = load_robot(args.robot)
+        stack.callback(robot.close)
+        info = deployment.environment_of(policy.environments, robot, args.environment)
+        limits = deployment.limits_of(info, robot, args.limits)
+        rate = deployment.rate_of(info, robot, args.rate)
+        if args.fast and not hasattr(robot, "spec"):
+            raise UserError(f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time")
+        controller = deployment.make_controller(args.mode, policy, {info.id: limits})
+        if controller is not policy and hasattr(controller, "close"):
+            stack.callback(controller.close)
+        facts = {"artifact": args.artifact, "policy": policy.digest(), "robot": args.robot, "environment": info.id,
+                 "mode": args.mode, "rate": None if args.fast else rate, "seed": args.seed, "low": list(limits.low),
+                 "high": list(limits.high), "max_rate": limits.rate, "max_acceleration": limits.acceleration}
+        store = None if args.record is None else _store(Path(args.record), info, facts)
+        loop = ControlLoop(robot, controller, deployment.guard_of(limits), None if args.fast else rate, args.timeout)
+        steps = args.steps or getattr(info, "max_steps", None)
+        episodes = _episodes(args, loop, info.id, steps, store, stopped)
+    result = facts | summary(loop) | {"episodes": episodes}
+    for line in lines(result):
+        print(line)
+    if args.record is not None:
+        print(f"wrote {args.record}")
+    if args.json is not None:
+        write_json(Path(args.json), result)
+        print(f"wrote {args.json}")
+    if episodes and episodes[-1]["ended"] == "timeout":
+        raise UserError(f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; expected one at "
+                        f"every control step ({rate:g} Hz); check its sensors, or raise --timeout")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("episodes", "steps", "rate", "timeout", "threads"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value}; expected a positive number")
+    local = not (deployment.is_remote(args.artifact) or args.artifact.endswith(".onnx"))
+    if args.preference and not local:
+        raise UserError(f"--preference with {args.artifact}; expected a policy's folder; choose the preference in `export` or "
+                        "`serve`")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}; expected 0 or more")
+
+
+def _policy(args: argparse.Namespace) -> Any:
+    token = None
+    if args.token_file is not None:
+        from alltrades.policies.server.access import read_token
+
+        token = read_token(Path(args.token_file))
+    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)
+    if args.preference:
+        from alltrades.policies.preference import parse_preference
+
+        policy.set_preference(parse_preference(args.preference))
+    return policy
+
+
+def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
+    """The store to record into, new or continued, with one entry per deployment in its provenance."""
+    from alltrades.data.store import EpisodeStore
+
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        store = EpisodeStore.open(path, "a")
+    else:
+        store = EpisodeStore.create(path, info.obs_dim, info.action_dim)
+    width, action_width = store.widths
+    if info.obs_dim > width or info.action_dim > action_width:
+        raise UserError(f"{path}: holds observations and actions of up to {width} and {action_width} values; '{info.id}' has "
+                        f"{info.obs_dim} and {info.action_dim}; record into another store")
+    earlier = store.provenance.get("deployments", [])
+    store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
+    return store
+
+
+def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, steps: int | None, store: EpisodeStore | None,
+              stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+    """Run them; each is recorded when it ends, however it ends."""
+    name = "server" if deployment.is_remote(args.artifact) else Path(args.artifact).name
+    first = 0 if store is None else len(store)  # a continued store gets new starts
+    done: list[dict[str, Any]] = []
+    with StatusLine() as status:
+        def each(loop: ControlLoop) -> None:
+            status.show(lambda: live(loop, len(done) + 1, args.episodes, steps))
+
+        while len(done) < args.episodes and not stopped():
+            seed = episode_seed(args.seed, "deploy", environment, first + len(done))
+            episode = None
+            try:
+                ended = loop.run(environment, seed, steps, stopped, each)
+            finally:
+                episode = loop.recorded(f"deploy/{name}")
+                if store is not None and episode is not None:
+                    store.append([episode])
+            done.append({"seed": seed, "ended": ended, "steps": loop.steps, "success": bool(episode and episode.success),
+                         "first_success": episode.first_success if episode else -1,
+                         "return": episode.return_ if episode else 0.0})
+            status.clear()
+            print(f"episode {len(done)}: {ended} after {loop.steps} steps", flush=True)
+            if ended in ("stopped", "timeout"):
+                break
+    return done
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGINT and SIGTERM ask to stop, and the function given tells whether one came; a second one interrupts."""
+    asked: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def live(loop: ControlLoop, episode: int, episodes: int, steps: int | None) -> str:
+    """The line that is shown while it runs."""
+    recent = 1e3 * np.asarray(loop.latencies[-100:] or [0.0])
+    parts = [f"episode {episode}/{episodes}", f"step {loop.steps}" + (f"/{steps}" if steps else ""), f"{loop.ticker.rate:.1f} Hz",
+             f"latency {np.median(recent):.1f} ms, max {recent.max():.1f}", f"missed {loop.ticker.missed}", f"held {loop.held}",
+             f"guard {_counts(loop.refusals)}"]
+    if getattr(loop.controller, "held", False):
+        parts.append("HELD BY THE OPERATOR")
+    return "  ".join(parts)
+
+
+def summary(loop: ControlLoop) -> dict[str, Any]:
+    """What all episodes came to, in plain values; latencies in ms."""
+    spent = 1e3 * np.asarray(loop.latencies if len(loop.latencies) else [0.0])
+    observed = {kind: loop.feed.counts[kind] for kind in KINDS}
+    return {"steps": len(loop.latencies), "held": loop.held, "missed": loop.ticker.missed, "seconds": loop.seconds,
+            "measured_rate": (len(loop.latencies) + loop.held) / loop.seconds if loop.seconds else 0.0,
+            "latency_ms": {"p50": float(np.percentile(spent, 50)), "p95": float(np.percentile(spent, 95)),
+                           "p99": float(np.percentile(spent, 99)), "max": float(spent.max())},
+            "observations": observed, "refusals": loop.refusals, "first_action_at": loop.first_action_at,
+            "torch_imported": "torch" in sys.modules}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The summary as it is printed."""
+    ms = result["latency_ms"]
+    successes = sum(e["success"] for e in result["episodes"])
+    return [f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} episodes succeeded, "
+            f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
+            f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, max {ms['max']:.2f}; "
+            f"{result['missed']} deadlines missed",
+            f"observations not used: {_counts(result['observations'])}; last action held {result['held']} times; "
+            f"guard refused: {_counts(result['refusals'])}"]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    """Those that are not zero."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"

@@ -1,0 +1,70 @@
+"""A robot from its name on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.errors import UserError
+from alltrades.envs import registry
+from alltrades.envs.robots.robot import Robot, RobotLimits
+
+FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
+
+
+def load_robot(name: str) -> Robot:
+    """Build the robot that a name stands for.
+
+    "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two actions.
+    "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time.
+    "my_robot:MyRobot", "my_robot.py:MyRobot": anything in your module (of the working directory, or installed) that,
+    called without arguments, returns a `Robot`.
+
+    Raises UserError for a name that stands for none.
+    """
+    kind, _, rest = name.partition(":")
+    if not rest:
+        raise UserError(f"robot '{name}'; expected {FORMS}")
+    if kind in ("gym", "env"):
+        from alltrades.envs.robots.environment import EnvironmentRobot
+
+        return EnvironmentRobot(registry.get(name if kind == "gym" else rest))
+    if kind == "mujoco":
+        from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
+        from alltrades.envs.robots.realtime import RealTimeRobot
+
+        if rest.endswith((".xml", ".mjcf")):
+            return RealTimeRobot(MjcfPlant(rest))
+        return RealTimeRobot(PlanarPlant(registry.get(rest)))
+    return _own(kind, rest)
+
+
+def _own(module: str, attribute: str) -> Robot:
+    path = Path(module if module.endswith(".py") else f"{module}.py")
+    if path.exists():
+        registry.load_plugins([str(path)])
+    else:
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        registry.load_plugins([module])
+    found: Any = importlib.import_module(path.stem if path.exists() else module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of a class, or of a "
+                            "function that returns a robot")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"robot '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a function that returns "
+                        "a robot")
+    robot = found()
+    missing = [part for part in ("observe", "act", "limits", "close") if not hasattr(robot, part)]
+    if missing:
+        raise UserError(f"robot '{module}:{attribute}' has no {', no '.join(missing)}; expected observe(), act(action), limits "
+                        "and close(); see alltrades.envs.robots.Robot")
+    if not isinstance(robot.limits, RobotLimits):
+        raise UserError(f"robot '{module}:{attribute}': limits is a {type(robot.limits).__name__}; expected a RobotLimits from "
+                        "alltrades.envs.robots")
+    return robot

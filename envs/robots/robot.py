@@ -1,0 +1,91 @@
+"""The protocol of a robot: observe, act, limits, close; and what else it may offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Reading(NamedTuple):
+    """An observation (obs_dim,) with its stamp: a time or a sequence number that rises with every new observation."""
+
+    observation: np.ndarray
+    stamp: float
+
+
+class Outcome(NamedTuple):
+    """What the last action led to, where a robot can tell: reward, success, and whether the episode is over."""
+
+    reward: float = 0.0
+    success: bool = False
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class RobotLimits:
+    """What a robot can do; everything per action dimension, in action units.
+
+    Attributes:
+        low, high: box of the actions.
+        control_hz: control rate in Hz; None where the robot takes any, such as that of the policy's environment.
+        rate: largest change between two control steps, or None.
+        acceleration: largest change of that change, or None.
+        neutral: the action that stops the robot, such as zero velocity; None where it stops by holding its last action.
+
+    Raises ValueError when sizes disagree, the box is empty, a limit is not positive or `neutral` lies outside the box.
+    """
+
+    low: Sequence[float]
+    high: Sequence[float]
+    control_hz: float | None = None
+    rate: Sequence[float] | None = None
+    acceleration: Sequence[float] | None = None
+    neutral: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = np.asarray(self.low, dtype=float), np.asarray(self.high, dtype=float)
+        if low.ndim != 1 or low.shape != high.shape or not (low <= high).all():
+            raise ValueError(f"robot limits: low {low.tolist()}, high {high.tolist()}; expected two lists of one length with "
+                             "low <= high")
+        for name in ("rate", "acceleration"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != len(low) or not (np.asarray(value) > 0).all()):
+                raise ValueError(f"robot limits: {name} {list(value)}; expected {len(low)} positive numbers")
+        if self.neutral is not None:
+            rest = np.asarray(self.neutral, dtype=float)
+            if rest.shape != low.shape or not ((low <= rest) & (rest <= high)).all():
+                raise ValueError(f"robot limits: neutral {rest.tolist()}; expected {len(low)} numbers inside the box")
+        if self.control_hz is not None and not (np.isfinite(self.control_hz) and self.control_hz > 0):
+            raise ValueError(f"robot limits: control_hz {self.control_hz}; expected a positive number")
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.low)
+
+
+class Robot(Protocol):
+    """What the control loop needs. Called from one thread; `limits` may be an attribute.
+
+    A robot may further have
+    - `reset(seed: int)`: start an episode (a simulator its world; a real robot goes to its start, or waits for a person);
+    - `outcome() -> Outcome`: what the last action led to, asked once per control step before the next action;
+    - `environment: str`: id of the environment that it is, where the policy is not told otherwise.
+    """
+
+    @property
+    def limits(self) -> RobotLimits: ...
+
+    def observe(self) -> np.ndarray | Reading | None:
+        """The newest observation (obs_dim,), in the units of the policy's environment, or None when none is there.
+
+        Without a stamp an observation is taken for new unless it is the same array with the same values as before.
+        """
+
+    def act(self, action: np.ndarray) -> None:
+        """Execute an action (action_dim,) float32, inside the limits, until the next one comes."""
+
+    def close(self) -> None:
+        """Release the robot; called once, after it was stopped."""

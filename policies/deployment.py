@@ -1,0 +1,130 @@
+"""What stands between an artifact and a robot: which environment, which limits, which rate, which controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.errors import UserError, nearest
+from alltrades.envs.robots.robot import Robot
+from alltrades.policies.controller import Controller
+from alltrades.policies.guard import ActionGuard
+from alltrades.policies.limits import Limits, read_limits
+from alltrades.policies.remote_controller import SCHEMES, RemoteController, connect
+
+MODES = ("sync",)
+
+
+def is_remote(artifact: str) -> bool:
+    """Whether an artifact's name is the address of a server."""
+    return artifact.partition("://")[0] in SCHEMES
+
+
+def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: float = 1.0, token: str | None = None,
+                certificate: str | None = None) -> Any:
+    """A policy from its folder, an exported .onnx file (without torch), or a `RemoteController` of ws://HOST:PORT.
+
+    A local policy has been called once: its first call takes longer than all others.
+
+    Raises UserError for what is none of them.
+    """
+    if is_remote(artifact):
+        return RemoteController(connect(artifact, timeout, token, certificate))
+    if artifact.endswith(".onnx"):
+        from alltrades.policies.onnx_policy import OnnxPolicy
+
+        policy: Any = OnnxPolicy(artifact, threads)
+    else:
+        import torch
+
+        from alltrades.policies.policy import load_policy
+
+        check_device(device)
+        torch.set_num_threads(threads)
+        policy = load_policy(Path(artifact), device)
+    policy.act(np.zeros((1, policy.history, policy.obs_dim), np.float32), np.zeros(1, np.int64),
+               np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32))
+    return policy
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for a device on which torch cannot compute here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device} cannot be used ({error}); expected cpu, or a device that torch has") from error
+
+
+def environment_of(environments: Sequence[Any], robot: Robot, given: str | None = None) -> Any:
+    """The environment that a robot is: the one named, else what the robot says of itself, else the policy's only one.
+
+    Raises UserError where that is none of the policy's, or where the robot does not fit it.
+    """
+    ids = [e.id for e in environments]
+    name = given or getattr(robot, "environment", None)
+    if name is None:
+        if len(ids) > 1:
+            raise UserError(f"the policy knows {len(ids)} environments; expected --environment and one of {', '.join(ids[:12])}")
+        name = ids[0]
+    if name not in ids:
+        raise UserError(f"the policy does not know environment '{name}'; expected --environment and one of "
+                        f"{', '.join(ids[:12])}{nearest(name, ids)}")
+    info = environments[ids.index(name)]
+    if robot.limits.action_dim != info.action_dim:
+        raise UserError(f"the robot takes {robot.limits.action_dim} action values and '{name}' has {info.action_dim}; expected "
+                        "the same; choose another --environment")
+    spec = getattr(robot, "spec", None)
+    if spec is not None and spec.id == name and getattr(info, "digest", spec.digest()) != spec.digest():
+        raise UserError(f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or version); train "
+                        "again or use the environment it was trained on")
+    return info
+
+
+def limits_of(info: Any, robot: Robot, file: Path | str | None = None) -> Limits:
+    """The narrowest of what the environment, the robot and a file of limits allow.
+
+    Raises UserError where the boxes do not meet, and for what is wrong with the file.
+    """
+    limits = Limits.of(info) if file is None else read_limits(file, [info])[info.id]
+    r = robot.limits
+    entry: dict[str, Any] = {"low": np.maximum(limits.low, r.low).tolist(), "high": np.minimum(limits.high, r.high).tolist()}
+    for key, value in (("rate", r.rate), ("acceleration", r.acceleration)):
+        if value is not None:
+            entry[key] = [float(v) for v in value]
+    limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
+    if r.neutral is not None and not all(a <= v <= b for a, v, b in zip(limits.low, r.neutral, limits.high)):
+        raise UserError(f"the robot's neutral action {list(r.neutral)} lies outside the box {list(limits.low)} to "
+                        f"{list(limits.high)}; expected it inside; widen the limits")
+    return limits
+
+
+def guard_of(limits: Limits) -> ActionGuard:
+    """The guard that enforces limits."""
+    return ActionGuard(limits.low, limits.high, limits.rate, limits.acceleration)
+
+
+def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
+    """Control rate in Hz: the one given, else the robot's, which must be that of the policy's environment.
+
+    Raises UserError where the two differ.
+    """
+    if given is not None:
+        return given
+    trained = float(info.control_hz)
+    rate = robot.limits.control_hz or trained
+    if abs(rate - trained) > 0.01 * trained:
+        raise UserError(f"the robot runs at {rate:g} Hz and '{info.id}' was trained at {trained:g} Hz; expected the same; give "
+                        "--rate HZ to choose one")
+    return rate
+
+
+def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits]) -> Any:
+    """The controller of one robot: of a server the connection itself, which is guarded by the control loop alone."""
+    if isinstance(policy, RemoteController):
+        return policy
+    return {"sync": Controller}[mode](policy, guard=limits)

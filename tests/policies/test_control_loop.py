@@ -1,0 +1,204 @@
+"""The control loop with sensors that drop, repeat, delay and break observations, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alltrades.data.errors import UserError
+from alltrades.envs.robots import Outcome, Reading, RobotLimits
+from alltrades.policies.control_loop import ControlLoop, Feed
+from alltrades.policies.guard import ActionGuard
+from tests.policies.test_ticker import Clock
+
+
+def frame(value: float, stamp: float | None = None) -> Any:
+    observation = np.array([value, 0.0], dtype=np.float32)
+    return observation if stamp is None else Reading(observation, stamp)
+
+
+class Scripted:
+    """Observes a list, one entry per tick; remembers what it was told."""
+
+    def __init__(self, script: list[Any], neutral: Any = None, outcomes: dict[int, Outcome] | None = None) -> None:
+        self.limits = RobotLimits((-1.0,), (1.0,), control_hz=10.0, neutral=neutral)
+        self.script, self.outcomes = list(script), outcomes or {}
+        self.actions: list[float] = []
+        self.seeds: list[int] = []
+
+    def reset(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def observe(self) -> Any:
+        found = self.script.pop(0) if self.script else None
+        return found() if callable(found) else found
+
+    def act(self, action: np.ndarray) -> None:
+        self.actions.append(round(float(action[0]), 4))
+
+    def outcome(self) -> Outcome:
+        return self.outcomes.get(len(self.actions), Outcome())
+
+    def close(self) -> None: ...
+
+
+class Proportional:
+    """A controller whose action is a tenth of the observation; remembers what it saw."""
+
+    def __init__(self, work: Callable[[], None] = lambda: None) -> None:
+        self.seen: list[float] = []
+        self.begun: list[tuple[str | None, int | None]] = []
+        self.work = work
+
+    def reset(self, *, environment: str | None = None, seed: int | None = None) -> None:
+        self.begun.append((environment, seed))
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        self.seen.append(float(observation[0]))
+        self.work()
+        return 0.1 * observation[None, :]  # wider than the robot's action
+
+
+def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float = 0.0,
+         **options: Any) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
+    clock = Clock()
+
+    def spend() -> None:
+        clock.now += work
+
+    robot, controller = Scripted(script, **options), Proportional(spend)
+    guard = ActionGuard([-1.0], [1.0], rate=rate)
+    return ControlLoop(robot, controller, guard, 10.0, timeout, clock, clock.sleep), robot, controller, clock
+
+
+def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_history() -> None:
+    script = [None, frame(1, 10), None, frame(1, 10), frame(2, 11), frame(9, 10.5), frame(np.nan, 12), frame(3, 13)]
+    loop, robot, controller, _ = make(script)
+    assert loop.run("env", 7, steps=3) == "steps"
+    assert controller.seen == [1, 2, 3] and controller.begun == [("env", 7)] and robot.seeds == [7]
+    assert robot.actions == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3]
+    assert {k: loop.feed.counts[k] for k in ("new", "repeated", "late", "unreadable")} == {
+        "new": 3, "repeated": 1, "late": 1, "unreadable": 1}
+    episode = loop.recorded("deploy/x")
+    assert episode is not None and episode.observation[:, 0].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(episode.actions, [[0.1], [0.2], [0.3]], atol=1e-6)
+
+
+def test_without_stamps_the_same_unchanged_array_is_a_repetition_and_equal_values_are_not() -> None:
+    feed, buffer = Feed(), np.ones(2, np.float32)
+    assert feed.take(buffer) is not None and feed.take(buffer) is None
+    assert feed.take(buffer.copy()) is not None  # a robot at rest
+    buffer[0] = 5.0  # a driver that fills the same buffer again
+    kept = feed.take(buffer)
+    buffer[0] = 6.0
+    assert kept is not None and kept[0] == 5.0 and feed.take(buffer) is not None
+    assert feed.counts == {"new": 4, "repeated": 1}
+
+
+def test_stamps_may_start_anew_with_an_episode() -> None:
+    feed = Feed()
+    assert feed.take(frame(1, 5)) is not None and feed.take(frame(1, 4)) is None
+    feed.reset()
+    assert feed.take(frame(1, 0)) is not None
+
+
+def test_an_observation_that_is_no_array_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="expected numbers"):
+        Feed().take("nothing")  # type: ignore[arg-type]
+
+
+def test_a_robot_that_falls_silent_holds_until_the_timeout_and_is_then_stopped() -> None:
+    loop, robot, _, clock = make([frame(5, 1)], timeout=0.35, neutral=(0.0,))
+    assert loop.run("env", 0) == "timeout"
+    # 0.5 once, held at 0.1, 0.2 and 0.3 s, at 0.4 s the time is up
+    assert robot.actions == [0.5, 0.5, 0.5, 0.5, 0.0] and loop.held == 3
+    assert clock.now - 100 == pytest.approx(0.4)
+
+
+def test_a_robot_that_never_speaks_is_never_told_anything() -> None:
+    loop, robot, _, _ = make([], neutral=(0.0,))
+    assert loop.run("env", 0) == "timeout" and robot.actions == [] and loop.recorded("x") is None
+
+
+def test_every_action_is_guarded_and_the_way_to_rest_is_too() -> None:
+    loop, robot, _, _ = make([frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], neutral=(0.0,))
+    assert loop.run("env", 0, steps=3) == "steps"
+    assert robot.actions == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert loop.refusals == {"finite": 0, "box": 2, "rate": 1, "acceleration": 0}
+
+
+def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_on() -> None:
+    controller = Proportional()
+    controller.refusals = {"box": 5, "hold": 1}  # type: ignore[attr-defined]
+    robot = Scripted([frame(50, 1), frame(0, 2)])
+    clock = Clock()
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, clock, clock.sleep)
+    controller.refusals = {"box": 7, "hold": 1, "stop": 1}  # type: ignore[attr-defined]
+    loop.run("env", 0, steps=1)
+    assert {k: v for k, v in loop.refusals.items() if v} == {"box": 3, "stop": 1}
+
+
+def test_an_episode_ends_when_the_robot_says_so_and_keeps_what_each_action_led_to() -> None:
+    outcomes = {1: Outcome(0.5), 2: Outcome(2.0, success=True), 3: Outcome(-1.0, done=True)}
+    loop, robot, _, _ = make([frame(i, i) for i in range(9)], outcomes=outcomes)
+    assert loop.run("env", 3) == "success" and len(robot.actions) == 3
+    episode = loop.recorded("deploy/x")
+    assert episode is not None and episode.rewards.tolist() == [0.5, 2.0, -1.0]
+    assert episode.successes.tolist() == [False, True, False] and episode.first_success == 2 and episode.success
+    assert (episode.environment, episode.source, episode.seed, episode.return_) == ("env", "deploy/x", 3, 1.5)
+    over, *_ = make([frame(i, i) for i in range(9)], outcomes={2: Outcome(done=True)})
+    assert over.run("env", 3) == "over" and over.steps == 2
+
+
+def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
+    loop, robot, _, clock = make([frame(i, i) for i in range(9)], work=0.25)
+    assert loop.run("env", 0, steps=4) == "steps"
+    assert loop.ticker.missed == 8 and list(loop.latencies) == pytest.approx([0.25] * 4)
+    assert clock.now - 100 == pytest.approx(1.0)
+
+
+def test_a_slow_policy_is_no_silent_robot() -> None:
+    script = [frame(0, 0), None, frame(1, 1), None, frame(2, 2)]
+    loop, _, controller, _ = make(script, work=0.9, timeout=0.35)
+    assert loop.run("env", 0, steps=2) == "steps" and controller.seen == [0, 1]
+
+
+def test_asked_to_stop_it_stops_the_robot_and_keeps_the_episode() -> None:
+    loop, robot, _, _ = make([frame(i, i) for i in range(9)], neutral=(0.0,))
+    assert loop.run("env", 0, stop=lambda: len(robot.actions) == 4) == "stopped"
+    assert robot.actions == [0.0, 0.1, 0.2, 0.3, 0.0]
+    episode = loop.recorded("x")
+    assert episode is not None and len(episode) == 4
+
+
+@pytest.mark.parametrize("broken", ["robot", "controller"])
+def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: str) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    loop, robot, controller, _ = make([frame(4, 0), frame(4, 1), fail if broken == "robot" else frame(4, 2)], neutral=(0.0,))
+    if broken == "controller":
+        controller.work = lambda: None if len(controller.seen) < 3 else fail()
+    with pytest.raises(ZeroDivisionError):
+        loop.run("env", 0)
+    assert robot.actions == [0.4, 0.4, 0.0]
+    episode = loop.recorded("x")
+    assert episode is not None and len(episode) == 2
+
+
+def test_a_new_episode_forgets_the_last_one() -> None:
+    loop, robot, controller, _ = make([frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5])
+    assert loop.run("env", 1, steps=1) == "steps" and loop.run("env", 2, steps=1) == "steps"
+    assert robot.actions == [0.9, 0.1]  # a start has no action before it: no rate limit
+    episode = loop.recorded("x")
+    assert episode is not None and len(episode) == 1 and episode.seed == 2 and len(loop.latencies) == 2
+
+
+def test_a_reward_that_is_not_finite_is_a_user_error() -> None:
+    loop, *_ = make([frame(i, i) for i in range(9)], outcomes={1: Outcome(float("nan"))})
+    with pytest.raises(UserError, match="reward nan"):
+        loop.run("env", 0)
+    assert loop.recorded("x") is not None

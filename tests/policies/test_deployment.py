@@ -1,0 +1,93 @@
+"""What is chosen for a robot: environment, limits, rate, and the policy itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alltrades.data.errors import UserError
+from alltrades.envs import registry
+from alltrades.envs.robots import RobotLimits
+from alltrades.envs.robots.environment import EnvironmentRobot
+from alltrades.policies.deployment import environment_of, limits_of, make_controller, open_policy, rate_of
+from alltrades.policies.policy import EnvironmentInfo
+from tests.policies.toys import SMALL, info, make_policy
+
+
+class Arm:
+    def __init__(self, **limits: Any) -> None:
+        self.limits = RobotLimits(**({"low": (-1.0, -1.0), "high": (1.0, 1.0)} | limits))
+
+    def observe(self) -> np.ndarray: ...
+
+    def act(self, action: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_the_environment_is_the_one_named_or_the_robots_own_or_the_only_one() -> None:
+    one, two, wide = info("a"), info("b"), info("wide", action_dim=3)
+    robot = Arm()
+    assert environment_of([one], robot) is one and environment_of([one, two], robot, "b") is two
+    robot.environment = "b"  # type: ignore[attr-defined]
+    assert environment_of([one, two], robot) is two and environment_of([one, two], robot, "a") is one
+    for environments, given, message in (([one, two], None, "knows 2 environments"), ([one], "bb", "not know environment 'bb'"),
+                                         ([one, wide], "wide", "takes 2 action values and 'wide' has 3")):
+        with pytest.raises(UserError, match=message):
+            environment_of(environments, Arm(), given)
+
+
+def test_an_environment_that_changed_since_training_is_refused() -> None:
+    spec = registry.get("planar/reach")
+    robot, trained = EnvironmentRobot(spec), EnvironmentInfo.of(spec)
+    assert environment_of([trained], robot) is trained
+    with pytest.raises(UserError, match="changed since"):
+        environment_of([replace(trained, digest="other")], robot)
+
+
+def test_the_narrowest_limits_of_environment_robot_and_file_hold(tmp_path: Path) -> None:
+    environment = replace(info("a"), max_action_rate=(0.3, 0.3))
+    file = tmp_path / "limits.yaml"
+    file.write_text("a: {high: 0.5, rate: [0.1, 0.4], acceleration: 0.05}\n")
+    robot = Arm(low=(-0.2, -5.0), high=(9.0, 0.4), rate=(0.2, 0.2))
+    found = limits_of(environment, robot, file)
+    assert (found.low, found.high) == ((-0.2, -1.0), (0.5, 0.4))
+    np.testing.assert_allclose(found.rate, (0.1, 0.2))
+    np.testing.assert_allclose(found.acceleration, (0.05, 0.05))
+    with pytest.raises(UserError, match="limits of the robot as 'a'"):
+        limits_of(environment, Arm(low=(2.0, 2.0), high=(3.0, 3.0)))
+    with pytest.raises(UserError, match="neutral action"):
+        limits_of(environment, Arm(high=(1.0, 0.7), neutral=(0.0, 0.6)), file)
+
+
+def test_the_rate_is_the_robots_and_must_be_that_of_the_training() -> None:
+    environment = info("a")  # 10 Hz
+    assert rate_of(environment, Arm()) == rate_of(environment, Arm(control_hz=10.0)) == 10.0
+    assert rate_of(environment, Arm(control_hz=50.0), given=25.0) == 25.0
+    with pytest.raises(UserError, match="runs at 50 Hz and 'a' was trained at 10 Hz"):
+        rate_of(environment, Arm(control_hz=50.0))
+
+
+def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
+    make_policy([info("a"), info("b", obs_dim=5)], SMALL).save(tmp_path / "p")
+    policy = open_policy(str(tmp_path / "p"))
+    limits = limits_of(policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2)))
+    controller = make_controller("sync", policy, {"b": limits})
+    controller.reset(environment="b", seed=0)
+    action = controller.act(np.ones(5, np.float32))
+    assert ((action >= np.float32(0.1)) & (action <= np.float32(0.2))).all()
+
+
+@pytest.mark.parametrize(("artifact", "message"), [("nowhere", "no policy here"), ("nowhere.onnx", "no such file"),
+                                                   ("ws://:80", "expected ws://"), ("ws://localhost", "expected ws://"),
+                                                   ("ws://h:port", "expected ws://"), ("ws://127.0.0.1:1", "no policy server")])
+def test_what_is_no_policy_is_a_user_error(artifact: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if artifact.startswith("ws"):
+        pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        open_policy(artifact)
