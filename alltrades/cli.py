@@ -153,7 +153,9 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
                         help="which of the policy's environments the robot is; default what the robot says, or the only one")
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
     parser.add_argument("--steps", type=int, default=None, help="most actions of an episode; default the environment's limit")
-    parser.add_argument("--mode", choices=["sync"], default="sync", help="sync: the policy is called between two actions")
+    parser.add_argument("--mode", choices=["sync", "async", "ensemble"], default="sync",
+                        help="sync: a chunk is drawn when the last one is used up; async: while it is executed (real-time "
+                             "chunking); ensemble: at every step, and overlapping chunks are averaged")
     parser.add_argument("--rate", type=float, default=None, metavar="HZ", help="control rate; default the robot's")
     parser.add_argument("--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS",

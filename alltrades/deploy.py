@@ -44,7 +44,7 @@ def deploy(args: argparse.Namespace) -> int:
         rate = deployment.rate_of(info, robot, args.rate)
         if args.fast and not hasattr(robot, "spec"):
             raise UserError(f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time")
-        controller = deployment.make_controller(args.mode, policy, {info.id: limits})
+        controller = deployment.make_controller(args.mode, policy, {info.id: limits}, args.timeout)
         if controller is not policy and hasattr(controller, "close"):
             stack.callback(controller.close)
         facts = {"artifact": args.artifact, "policy": policy.digest(), "robot": args.robot, "environment": info.id,
@@ -62,6 +62,9 @@ def deploy(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(Path(args.json), result)
         print(f"wrote {args.json}")
+    if episodes and episodes[-1]["ended"] == "starved":
+        raise UserError(f"{args.artifact} gave no actions for {args.timeout:g} s and the robot was stopped; expected a chunk "
+                        "every few control steps; check the server or the processor, or raise --timeout")
     if episodes and episodes[-1]["ended"] == "timeout":
         raise UserError(f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; expected one at "
                         f"every control step ({rate:g} Hz); check its sensors, or raise --timeout")
@@ -87,7 +90,8 @@ def _policy(args: argparse.Namespace) -> Any:
         from alltrades.policies.server.access import read_token
 
         token = read_token(Path(args.token_file))
-    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)
+    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate,
+                                    args.mode)
     if args.preference:
         from alltrades.policies.preference import parse_preference
 
@@ -136,7 +140,7 @@ def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, ste
                          "return": episode.return_ if episode else 0.0})
             status.clear()
             print(f"episode {len(done)}: {ended} after {loop.steps} steps", flush=True)
-            if ended in ("stopped", "timeout"):
+            if ended in ("stopped", "timeout", "starved"):
                 break
     return done
 
@@ -180,19 +184,25 @@ def summary(loop: ControlLoop) -> dict[str, Any]:
             "latency_ms": {"p50": float(np.percentile(spent, 50)), "p95": float(np.percentile(spent, 95)),
                            "p99": float(np.percentile(spent, 99)), "max": float(spent.max())},
             "observations": observed, "refusals": loop.refusals, "first_action_at": loop.first_action_at,
-            "torch_imported": "torch" in sys.modules}
+            "torch_imported": "torch" in sys.modules,
+            "asynchronous": loop.controller.statistics() if hasattr(loop.controller, "statistics") else None}
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The summary as it is printed."""
     ms = result["latency_ms"]
     successes = sum(e["success"] for e in result["episodes"])
+    found = result["asynchronous"]
+    chunks = [] if found is None else [
+        f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} failed calls, no action at "
+        f"{found['held'] + found['stopped']} steps; delay p50 {found['delay_ms']['p50'] or 0:.2f} ms, max "
+        f"{found['delay_ms']['max'] or 0:.2f}"]
     return [f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} episodes succeeded, "
             f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
             f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, max {ms['max']:.2f}; "
             f"{result['missed']} deadlines missed",
             f"observations not used: {_counts(result['observations'])}; last action held {result['held']} times; "
-            f"guard refused: {_counts(result['refusals'])}"]
+            f"guard refused: {_counts(result['refusals'])}", *chunks]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -102,7 +102,8 @@ class ControlLoop:
     # ---- what it does --------------------------------------------------------------------------------------------
     def run(self, environment: str, seed: int, steps: int | None = None, stop: Callable[[], bool] = lambda: False,
             each: Callable[[ControlLoop], None] | None = None) -> str:
-        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped" or "timeout".
+        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped", "timeout" (of the
+        observations) or "starved" (an asynchronous controller got no actions).
 
         Args:
             environment, seed: of the controller's episode; the robot's starts from the seed too.
@@ -152,6 +153,8 @@ class ControlLoop:
                 self._answer(observation)
                 seen = self._clock()
                 self.latencies.append(seen - arrived)
+                if np.any(getattr(self.controller, "stopped", False)):
+                    return "starved"
             elif arrived - seen > self.timeout:
                 return "timeout"
             elif self._sent is not None:

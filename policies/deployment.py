@@ -10,12 +10,16 @@ import numpy as np
 
 from alltrades.data.errors import UserError, nearest
 from alltrades.envs.robots.robot import Robot
+from alltrades.policies.client import PolicyClient
 from alltrades.policies.controller import Controller
+from alltrades.policies.ensembling import EnsemblingController
 from alltrades.policies.guard import ActionGuard
 from alltrades.policies.limits import Limits, read_limits
-from alltrades.policies.remote_controller import SCHEMES, RemoteController, connect
+from alltrades.policies.realtime import RealTimeController
+from alltrades.policies.remote import RemotePolicy
+from alltrades.policies.remote_controller import SCHEMES, RemoteController, parse_address
 
-MODES = ("sync",)
+MODES = ("sync", "async", "ensemble")
 
 
 def is_remote(artifact: str) -> bool:
@@ -24,15 +28,19 @@ def is_remote(artifact: str) -> bool:
 
 
 def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: float = 1.0, token: str | None = None,
-                certificate: str | None = None) -> Any:
-    """A policy from its folder, an exported .onnx file (without torch), or a `RemoteController` of ws://HOST:PORT.
+                certificate: str | None = None, mode: str = "sync") -> Any:
+    """A policy from its folder, an exported .onnx file (without torch), or that of ws://HOST:PORT.
 
-    A local policy has been called once: its first call takes longer than all others.
+    A local policy has been called once: its first call takes longer than all others. Of a server it is, for the mode "sync", a
+    `RemoteController`, for which the server keeps the history; else a `RemotePolicy`.
 
     Raises UserError for what is none of them.
     """
     if is_remote(artifact):
-        return RemoteController(connect(artifact, timeout, token, certificate))
+        host, port, tls = parse_address(artifact)
+        if mode == "sync":
+            return RemoteController(PolicyClient(host, port, timeout, token=token, tls=tls, certificate=certificate))
+        return RemotePolicy(host, port, timeout, token=token, tls=tls, certificate=certificate)
     if artifact.endswith(".onnx"):
         from alltrades.policies.onnx_policy import OnnxPolicy
 
@@ -123,8 +131,13 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
     return rate
 
 
-def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits]) -> Any:
-    """The controller of one robot: of a server the connection itself, which is guarded by the control loop alone."""
+def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], timeout: float = 1.0) -> Any:
+    """The controller of one robot: of a server the connection itself, which is guarded by the control loop alone.
+
+    `timeout`: seconds without a fresh action after which an asynchronous one gives up.
+    """
     if isinstance(policy, RemoteController):
         return policy
-    return {"sync": Controller}[mode](policy, guard=limits)
+    if mode == "async":
+        return RealTimeController(policy, guard=limits, stop_after=timeout)
+    return {"sync": Controller, "ensemble": EnsemblingController}[mode](policy, guard=limits)

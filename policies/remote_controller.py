@@ -14,8 +14,8 @@ from alltrades.policies.client import PolicyClient
 SCHEMES = ("ws", "wss")
 
 
-def connect(address: str, timeout: float, token: str | None = None, certificate: str | None = None) -> PolicyClient:
-    """A client of "ws://host:port" or "wss://host:port"; raises UserError for another address, or where none answers."""
+def parse_address(address: str) -> tuple[str, int, bool]:
+    """Host, port and whether TLS is wanted, of "ws://host:port" or "wss://host:port"; UserError for anything else."""
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -23,7 +23,7 @@ def connect(address: str, timeout: float, token: str | None = None, certificate:
         parts, port = urlsplit(""), None
     if parts.scheme not in SCHEMES or not parts.hostname or port is None or parts.path not in ("", "/"):
         raise UserError(f"server address '{address}'; expected ws://HOST:PORT, or wss://HOST:PORT")
-    return PolicyClient(parts.hostname, port, timeout, token=token, tls=parts.scheme == "wss", certificate=certificate)
+    return parts.hostname, port, parts.scheme == "wss"
 
 
 class RemoteController:

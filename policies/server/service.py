@@ -102,8 +102,8 @@ class PolicyServer:
             self._batcher.close()
 
     def stop(self) -> None:
-        """End `run()`."""
-        if self._loop is not None and self._stopping is not None:
+        """End `run()`, if it has not ended."""
+        if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     @property

@@ -25,6 +25,7 @@ from alltrades.policies.controller import Controller
 from alltrades.policies.export import export_onnx
 from alltrades.policies.onnx_policy import OnnxPolicy
 from alltrades.policies.policy import EnvironmentInfo, load_policy
+from alltrades.policies.realtime import RealTimeController
 from alltrades.policies.settings import PolicySettings
 from tests.policies.toys import info, make_policy
 
@@ -138,6 +139,48 @@ def test_a_robot_that_drops_repeats_and_delays_observations_is_driven_and_record
                                      "unreadable": 0}
     assert facts["held"] == held and facts["missed"] >= 4 and facts["steps"] == 25
     assert not facts["episodes"][0]["success"] and facts["episodes"][0]["ended"] == "steps"
+
+
+@pytest.mark.parametrize("mode", ["async", "ensemble"])
+def test_other_ways_of_execution_act_at_every_step(mode: str, artifacts: Path, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r.json"
+    assert cli.main(["deploy", str(artifacts / "planar.onnx"), "--robot", "env:planar/reach", "--mode", mode, "--steps", "30",
+                     "--json", str(out)]) == 0
+    facts = json.loads(out.read_text())
+    assert facts["steps"] == 30 and facts["mode"] == mode
+    text = capsys.readouterr().out
+    if mode == "async":
+        found = facts["asynchronous"]
+        assert found["chunks"] >= 3 and found["failures"] == 0 and f"asynchronous: {found['chunks']} chunks" in text
+    else:
+        assert facts["asynchronous"] is None and "asynchronous" not in text
+
+
+def test_an_asynchronous_robot_whose_server_ends_is_stopped_and_reported_in_one_line(
+        artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("websockets", reason="needs: pip install alltrades[serve]")
+    from tests.policies.serving import running
+
+    monkeypatch.chdir(tmp_path)
+    with running(load_policy(artifacts / "planar")) as server:
+        act, seen = RealTimeController.act, []
+
+        def counted(self: RealTimeController, observation: np.ndarray) -> np.ndarray:
+            seen.append(observation)
+            if len(seen) == 12:
+                server.stop()
+            return act(self, observation)
+
+        monkeypatch.setattr(RealTimeController, "act", counted)
+        words = ["deploy", f"ws://127.0.0.1:{server.port}", "--robot", "env:planar/reach", "--mode", "async", "--timeout", "0.5",
+                 "--record", "r.zarr", "--json", "r.json"]
+        assert cli.main(words) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("alltrades: ")]
+    assert len(error) == 1 and "gave no actions for 0.5 s" in error[0]
+    facts = json.loads(Path("r.json").read_text())
+    assert facts["episodes"][-1]["ended"] == "starved" and facts["asynchronous"]["stopped"] >= 1
+    assert len(EpisodeStore.open("r.zarr").episode(0)) >= 12
 
 
 def test_a_robot_that_falls_silent_is_stopped_recorded_and_reported_in_one_line(

@@ -9,8 +9,9 @@ pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
 from alltrades.data.errors import UserError
+from alltrades.policies.client import PolicyClient
 from alltrades.policies.controller import Controller
-from alltrades.policies.remote_controller import RemoteController, connect
+from alltrades.policies.remote_controller import RemoteController
 from tests.policies.serving import LARGE, SMALL, make_policy, observation, running
 
 
@@ -18,7 +19,7 @@ def test_it_gives_the_actions_of_a_controller_bit_for_bit_from_episode_to_episod
     policy = make_policy()
     local = Controller(policy, lanes=8)  # the server's batch
     with running(policy) as server:
-        remote = RemoteController(connect(f"ws://127.0.0.1:{server.port}", 10.0))
+        remote = RemoteController(PolicyClient(port=server.port))
         assert remote.digest() == policy.digest() and [e.id for e in remote.environments] == [SMALL, LARGE]
         for name, dim, seed in ((SMALL, 2, 4), (LARGE, 5, 5), (LARGE, 5, 4)):
             remote.reset(environment=name, seed=seed)
@@ -32,7 +33,7 @@ def test_it_gives_the_actions_of_a_controller_bit_for_bit_from_episode_to_episod
 def test_a_stopped_robot_asks_again_at_every_step_until_it_may_go_on() -> None:
     policy = make_policy()
     with running(policy) as server:
-        remote = RemoteController(connect(f"ws://127.0.0.1:{server.port}", 10.0))
+        remote = RemoteController(PolicyClient(port=server.port))
         remote.reset(environment=SMALL, seed=1)
         for k in range(4):
             last = remote.act(observation(k, 2))
@@ -48,7 +49,7 @@ def test_a_stopped_robot_asks_again_at_every_step_until_it_may_go_on() -> None:
 
 def test_a_refused_observation_and_a_lost_server_are_user_errors() -> None:
     with running(make_policy()) as server:
-        remote = RemoteController(connect(f"ws://127.0.0.1:{server.port}", 10.0))
+        remote = RemoteController(PolicyClient(port=server.port))
         remote.reset(environment=SMALL, seed=1)
         with pytest.raises(UserError, match="observation of shape"):
             remote.act(np.zeros(3, np.float32))
