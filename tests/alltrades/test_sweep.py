@@ -11,30 +11,36 @@ from alltrades.envs.evaluation import EnvironmentResult, Evaluation
 from alltrades.studies.sweep import Settings, cell_name, cell_settings
 from alltrades.studies.sweep_tables import Cell, summarise
 
-RECIPE = """
+SWEEP = "{distill.train.steps: [10, 20]}"
+RECIPE = f"""
 extends: quickstart
 study: sweep
 name: trial
 environments: [planar/reach, planar/push]
 optional_environments: []
-sweep: {distill.train.steps: [10, 20]}
+sweep: {SWEEP}
 seeds: [0, 1]
-generalists: {}
-labeled_only: {steps: 10}
-specialist: {train: {steps: 10}}
-distill: {rollouts: 2, label_steps: 2}
-demos: {episodes: 3}
-rollout: {workers: 0, lanes: 8}
-evaluation: {episodes: 4, rows: [labeled_only, generalist]}
-tracking: {wandb: disabled}
+generalists: {{}}
+labeled_only: {{steps: 10}}
+specialist: {{train: {{steps: 10}}}}
+distill: {{rollouts: 2, label_steps: 2}}
+demos: {{episodes: 3}}
+rollout: {{workers: 0, lanes: 8}}
+evaluation: {{episodes: 4, rows: [labeled_only, generalist]}}
+tracking: {{wandb: disabled}}
 report: false
 """
 
 
 @pytest.fixture
 def recipe(tmp_path):
-    path = tmp_path / "trial.yaml"
-    path.write_text(RECIPE)
+    return written(tmp_path)
+
+
+def written(folder, sweep=SWEEP):
+    """The recipe with another sweep (on the command line one adds to the recipe's)."""
+    path = folder / "trial.yaml"
+    path.write_text(RECIPE.replace(SWEEP, sweep))
     return path
 
 
@@ -76,9 +82,9 @@ def test_values_reach_the_run_and_wrong_ones_are_refused_before_it_begins(recipe
     assert not (tmp_path / "no").exists() or not list((tmp_path / "no").rglob("*.safetensors"))
 
 
-def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(recipe, tmp_path):
-    out = tmp_path / "out"
-    assert cli.main(["run", str(recipe), "--out", str(out), "--sweep", "{policy.width: [16, 24]}", "--seeds", "[0]",
+def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(tmp_path):
+    out, recipe = tmp_path / "out", written(tmp_path, "{policy.width: [16, 24]}")
+    assert cli.main(["run", str(recipe), "--out", str(out), "--seeds", "[0]",
                      "--evaluation.rows", "[specialists, generalist]"]) == 0
     first, second = (out / f"policy.width={n}" / "seed-0" for n in (16, 24))
     for path, shared in (("policies/specialists/scratch/planar-reach/model.safetensors", True),
@@ -89,17 +95,17 @@ def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(r
         assert ((first / path).stat().st_mtime_ns == (second / path).stat().st_mtime_ns) is shared, path
 
 
-def test_no_rollouts_means_that_specialists_label_the_demonstrations_states(recipe, tmp_path):
-    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "out"), "--seeds", "[0]",
-                     "--sweep", "{distill.rollouts: [0]}"]) == 0
+def test_no_rollouts_means_that_specialists_label_the_demonstrations_states(tmp_path):
+    recipe = written(tmp_path, "{distill.rollouts: [0]}")
+    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "out"), "--seeds", "[0]"]) == 0
     run = tmp_path / "out" / "distill.rollouts=0" / "seed-0"
     facts = json.loads((run / "weights" / "generalist.json").read_text())
     assert all(w["demo_mass"] == 1.0 and "no rollouts: demonstrations only" in w["warnings"] for w in facts.values())
     assert all("no teacher was rolled out" in a["line"] for a in json.loads((run / "advice.json").read_text()).values())
 
 
-def test_every_metric_has_its_table_and_lists_of_environments_a_table_of_those_in_common(recipe):
-    settings, _ = load_settings(Settings, defaults_file=recipe, overrides=["--sweep", "{environments: [[a], [a, b]]}"])
+def test_every_metric_has_its_table_and_lists_of_environments_a_table_of_those_in_common(tmp_path):
+    settings, _ = load_settings(Settings, defaults_file=written(tmp_path, "{environments: [[a], [a, b]]}"))
 
     def evaluation(name, environments, shift):
         return Evaluation(name, tuple(EnvironmentResult(e, (1, 2), (5, -1), (0.0, 0.0), (0.0, 0.0), 10, "", {
