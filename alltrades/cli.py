@@ -154,8 +154,8 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
     parser.add_argument("--steps", type=int, default=None, help="most actions of an episode; default the environment's limit")
     parser.add_argument("--mode", choices=["sync", "async", "ensemble"], default="sync",
-                        help="sync: a chunk is drawn when the last one is used up; async: while it is executed (real-time "
-                             "chunking); ensemble: at every step, and overlapping chunks are averaged")
+                        help="sync: the robot waits for every chunk; async: the next one is drawn while it moves (real-time "
+                             "chunking); ensemble: one is drawn at every step, and overlapping chunks are averaged")
     parser.add_argument("--rate", type=float, default=None, metavar="HZ", help="control rate; default the robot's")
     parser.add_argument("--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS",

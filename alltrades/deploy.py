@@ -20,6 +20,7 @@ from alltrades.envs.seeding import episode_seed
 from alltrades.files import jsonable, write_json
 from alltrades.policies import deployment
 from alltrades.policies.control_loop import ControlLoop
+from alltrades.policies.realtime import RealTimeController
 from alltrades.progress import StatusLine
 
 if TYPE_CHECKING:
@@ -42,18 +43,17 @@ def deploy(args: argparse.Namespace) -> int:
         info = deployment.environment_of(policy.environments, robot, args.environment)
         limits = deployment.limits_of(info, robot, args.limits)
         rate = deployment.rate_of(info, robot, args.rate)
-        if args.fast and not hasattr(robot, "spec"):
+        if args.fast and not getattr(robot, "waits", False):
             raise UserError(f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time")
         controller = deployment.make_controller(args.mode, policy, {info.id: limits}, args.timeout)
-        if controller is not policy and hasattr(controller, "close"):
-            stack.callback(controller.close)
+        stack.callback(controller.close)
         facts = {"artifact": args.artifact, "policy": policy.digest(), "robot": args.robot, "environment": info.id,
                  "mode": args.mode, "rate": None if args.fast else rate, "seed": args.seed, "low": list(limits.low),
                  "high": list(limits.high), "max_rate": limits.rate, "max_acceleration": limits.acceleration}
         store = None if args.record is None else _store(Path(args.record), info, facts)
-        loop = ControlLoop(robot, controller, deployment.guard_of(limits), None if args.fast else rate, args.timeout)
-        steps = args.steps or getattr(info, "max_steps", None)
-        episodes = _episodes(args, loop, info.id, steps, store, stopped)
+        loop = ControlLoop(robot, controller, deployment.guard_of(limits), None if args.fast else rate, args.timeout,
+                           deployment.stop_action_of(info, robot))
+        episodes = _episodes(args, loop, info.id, args.steps or info.max_steps, store, stopped)
     result = facts | summary(loop) | {"episodes": episodes}
     for line in lines(result):
         print(line)
@@ -62,12 +62,12 @@ def deploy(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(Path(args.json), result)
         print(f"wrote {args.json}")
-    if episodes and episodes[-1]["ended"] == "starved":
-        raise UserError(f"{args.artifact} gave no actions for {args.timeout:g} s and the robot was stopped; expected a chunk "
-                        "every few control steps; check the server or the processor, or raise --timeout")
     if episodes and episodes[-1]["ended"] == "timeout":
         raise UserError(f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; expected one at "
                         f"every control step ({rate:g} Hz); check its sensors, or raise --timeout")
+    if episodes and episodes[-1]["ended"] == "starved":
+        raise UserError(f"the policy gave no fresh action for {args.timeout:g} s and the robot was stopped; expected one in "
+                        "time; use a faster policy, or raise --timeout")
     return 0
 
 
@@ -90,8 +90,7 @@ def _policy(args: argparse.Namespace) -> Any:
         from alltrades.policies.server.access import read_token
 
         token = read_token(Path(args.token_file))
-    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate,
-                                    args.mode)
+    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)
     if args.preference:
         from alltrades.policies.preference import parse_preference
 
@@ -116,7 +115,7 @@ def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
     return store
 
 
-def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, steps: int | None, store: EpisodeStore | None,
+def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, steps: int, store: EpisodeStore | None,
               stopped: Callable[[], bool]) -> list[dict[str, Any]]:
     """Run them; each is recorded when it ends, however it ends."""
     name = "server" if deployment.is_remote(args.artifact) else Path(args.artifact).name
@@ -164,13 +163,13 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def live(loop: ControlLoop, episode: int, episodes: int, steps: int | None) -> str:
+def live(loop: ControlLoop, episode: int, episodes: int, steps: int) -> str:
     """The line that is shown while it runs."""
     recent = 1e3 * np.asarray(loop.latencies[-100:] or [0.0])
-    parts = [f"episode {episode}/{episodes}", f"step {loop.steps}" + (f"/{steps}" if steps else ""), f"{loop.ticker.rate:.1f} Hz",
+    parts = [f"episode {episode}/{episodes}", f"step {loop.steps}/{steps}", f"{loop.ticker.rate:.1f} Hz",
              f"latency {np.median(recent):.1f} ms, max {recent.max():.1f}", f"missed {loop.ticker.missed}", f"held {loop.held}",
              f"guard {_counts(loop.refusals)}"]
-    if getattr(loop.controller, "held", False):
+    if getattr(getattr(loop.controller, "policy", None), "held", False):
         parts.append("HELD BY THE OPERATOR")
     return "  ".join(parts)
 
@@ -183,16 +182,16 @@ def summary(loop: ControlLoop) -> dict[str, Any]:
             "measured_rate": (len(loop.latencies) + loop.held) / loop.seconds if loop.seconds else 0.0,
             "latency_ms": {"p50": float(np.percentile(spent, 50)), "p95": float(np.percentile(spent, 95)),
                            "p99": float(np.percentile(spent, 99)), "max": float(spent.max())},
+            "chunks": loop.controller.statistics() if isinstance(loop.controller, RealTimeController) else None,
             "observations": observed, "refusals": loop.refusals, "first_action_at": loop.first_action_at,
-            "torch_imported": "torch" in sys.modules,
-            "asynchronous": loop.controller.statistics() if hasattr(loop.controller, "statistics") else None}
+            "torch_imported": "torch" in sys.modules}
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The summary as it is printed."""
     ms = result["latency_ms"]
     successes = sum(e["success"] for e in result["episodes"])
-    found = result["asynchronous"]
+    found = result["chunks"]
     chunks = [] if found is None else [
         f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} failed calls, no action at "
         f"{found['held'] + found['stopped']} steps; delay p50 {found['delay_ms']['p50'] or 0:.2f} ms, max "

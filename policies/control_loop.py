@@ -6,7 +6,7 @@ import logging
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from alltrades.policies.ticker import Ticker
 
 log = logging.getLogger(__name__)
 
-HALT_SECONDS = 2.0  # longest way to the neutral action along the limits
+HALT_SECONDS = 2.0  # longest way to the stop action along the limits
 
 
 class Acting(Protocol):
@@ -76,19 +76,21 @@ class ControlLoop:
     """Runs episodes of one robot.
 
     A tick observes, asks the controller, and sends the action through the guard. Where no new observation is there, the
-    last action is sent again, and the controller is not asked. Every end, an exception too, brings the robot to its
-    neutral action along the guard's limits (or leaves it holding its last action, where it has no neutral one).
+    last action is sent again, and the controller is not asked. Every end, an exception too, brings the robot to its stop
+    action along the guard's limits (or leaves it holding its last action, where it has none).
 
     Args:
         robot, controller: see `Robot` and `Acting`.
         guard: the last word on every action, whatever the controller let pass.
         rate: control steps per second, or None for as fast as possible.
         timeout: seconds without a new observation after which the episode is ended.
+        stop_action: (A,) what brings the robot to rest, None for a dimension that keeps its last value; None for nothing.
         clock, sleep: seconds, monotonic.
     """
 
     def __init__(self, robot: Robot, controller: Acting, guard: ActionGuard, rate: float | None, timeout: float = 1.0,
-                 clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep) -> None:
+                 stop_action: Sequence[float | None] | None = None, clock: Callable[[], float] = time.perf_counter,
+                 sleep: Callable[[float], object] = time.sleep) -> None:
         self.robot, self.controller, self.guard, self.timeout = robot, controller, guard, timeout
         self.ticker, self.feed = Ticker(rate, clock, sleep), Feed()
         self.latencies = array("d")  # seconds from an observation to its action, of all episodes
@@ -96,14 +98,15 @@ class ControlLoop:
         self.seconds = 0.0  # of all episodes
         self.first_action_at: float | None = None  # time.time()
         self._clock = clock
+        self._stop = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
         self._refused = self._refusals()
         self._begin("", 0)
 
     # ---- what it does --------------------------------------------------------------------------------------------
     def run(self, environment: str, seed: int, steps: int | None = None, stop: Callable[[], bool] = lambda: False,
             each: Callable[[ControlLoop], None] | None = None) -> str:
-        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped", "timeout" (of the
-        observations) or "starved" (an asynchronous controller got no actions).
+        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped", "timeout"
+        (no observation) or "starved" (the controller stopped for want of actions).
 
         Args:
             environment, seed: of the controller's episode; the robot's starts from the seed too.
@@ -194,10 +197,9 @@ class ControlLoop:
         return action
 
     def _halt(self, failed: bool = False) -> None:
-        neutral = self.robot.limits.neutral
-        if neutral is None or self._sent is None:
+        if self._stop is None or self._sent is None:
             return
-        rest, refused = np.asarray(neutral, dtype=np.float32), dict(self.guard.refusals)
+        rest, refused = np.where(np.isnan(self._stop), self._sent[-1], self._stop), dict(self.guard.refusals)
         try:
             self.ticker.start()
             for _ in range(int(HALT_SECONDS / (self.ticker.period or HALT_SECONDS))):

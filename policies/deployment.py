@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from alltrades.data.errors import UserError, nearest
 from alltrades.envs.robots.robot import Robot
-from alltrades.policies.client import PolicyClient
 from alltrades.policies.controller import Controller
 from alltrades.policies.ensembling import EnsemblingController
 from alltrades.policies.guard import ActionGuard
 from alltrades.policies.limits import Limits, read_limits
 from alltrades.policies.realtime import RealTimeController
 from alltrades.policies.remote import RemotePolicy
-from alltrades.policies.remote_controller import SCHEMES, RemoteController, parse_address
 
-MODES = ("sync", "async", "ensemble")
+SCHEMES = ("ws", "wss")
 
 
 def is_remote(artifact: str) -> bool:
@@ -28,19 +27,15 @@ def is_remote(artifact: str) -> bool:
 
 
 def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: float = 1.0, token: str | None = None,
-                certificate: str | None = None, mode: str = "sync") -> Any:
-    """A policy from its folder, an exported .onnx file (without torch), or that of ws://HOST:PORT.
+                certificate: str | None = None) -> Any:
+    """A policy from its folder, an exported .onnx file (without torch), or a `RemotePolicy` of ws://HOST:PORT.
 
-    A local policy has been called once: its first call takes longer than all others. Of a server it is, for the mode "sync", a
-    `RemoteController`, for which the server keeps the history; else a `RemotePolicy`.
+    A local policy has been called once: its first call takes longer than all others.
 
     Raises UserError for what is none of them.
     """
     if is_remote(artifact):
-        host, port, tls = parse_address(artifact)
-        if mode == "sync":
-            return RemoteController(PolicyClient(host, port, timeout, token=token, tls=tls, certificate=certificate))
-        return RemotePolicy(host, port, timeout, token=token, tls=tls, certificate=certificate)
+        return _connect(artifact, timeout, token, certificate)
     if artifact.endswith(".onnx"):
         from alltrades.policies.onnx_policy import OnnxPolicy
 
@@ -56,6 +51,17 @@ def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: f
     policy.act(np.zeros((1, policy.history, policy.obs_dim), np.float32), np.zeros(1, np.int64),
                np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32))
     return policy
+
+
+def _connect(address: str, timeout: float, token: str | None, certificate: str | None) -> RemotePolicy:
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise UserError(f"server address '{address}'; expected ws://HOST:PORT, or wss://HOST:PORT")
+    return RemotePolicy(parts.hostname, port, timeout, token=token, tls=parts.scheme == "wss", certificate=certificate)
 
 
 def check_device(device: str) -> None:
@@ -105,10 +111,18 @@ def limits_of(info: Any, robot: Robot, file: Path | str | None = None) -> Limits
         if value is not None:
             entry[key] = [float(v) for v in value]
     limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
-    if r.neutral is not None and not all(a <= v <= b for a, v, b in zip(limits.low, r.neutral, limits.high)):
-        raise UserError(f"the robot's neutral action {list(r.neutral)} lies outside the box {list(limits.low)} to "
-                        f"{list(limits.high)}; expected it inside; widen the limits")
+    stop = stop_action_of(info, robot) or [None] * len(limits.low)
+    if not all(v is None or a <= v <= b for a, v, b in zip(limits.low, stop, limits.high)):
+        raise UserError(f"the stop action {list(stop)} lies outside the box {list(limits.low)} to {list(limits.high)}; expected "
+                        "it inside; widen the limits")
     return limits
+
+
+def stop_action_of(info: Any, robot: Robot) -> Sequence[float | None] | None:
+    """What brings a robot to rest: its own stop action, else its environment's; None for a robot that waits anyway."""
+    if getattr(robot, "waits", False):
+        return None
+    return info.stop_action if robot.limits.stop_action is None else robot.limits.stop_action
 
 
 def guard_of(limits: Limits) -> ActionGuard:
@@ -131,13 +145,15 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
     return rate
 
 
-def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], timeout: float = 1.0) -> Any:
-    """The controller of one robot: of a server the connection itself, which is guarded by the control loop alone.
+def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], stop_after: float) -> Controller | RealTimeController:
+    """The controller of one robot: "sync" waits for every chunk, "async" draws the next one while the robot moves, "ensemble"
+    draws one at every step and averages those that overlap.
 
-    `timeout`: seconds without a fresh action after which an asynchronous one gives up.
+    Args:
+        stop_after: seconds without a fresh action after which an asynchronous robot stops.
     """
-    if isinstance(policy, RemoteController):
-        return policy
     if mode == "async":
-        return RealTimeController(policy, guard=limits, stop_after=timeout)
-    return {"sync": Controller, "ensemble": EnsemblingController}[mode](policy, guard=limits)
+        return RealTimeController(policy, guard=limits, stop_after=stop_after)
+    if mode == "ensemble":
+        return EnsemblingController(policy, guard=limits)
+    return Controller(policy, guard=limits)

@@ -16,6 +16,7 @@ class EnvironmentRobot:
         self.spec, self.environment = spec, spec.id
         self.limits = RobotLimits(spec.action_low, spec.action_high, spec.control_hz, spec.max_action_rate,
                                   spec.max_action_acceleration)
+        self.waits = True
         self._adapter = EnvAdapter(spec)
         self._observation = np.zeros(spec.obs_dim, np.float32)
         self._outcome = Outcome()

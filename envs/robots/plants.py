@@ -54,7 +54,7 @@ class PlanarPlant:
         self._env = env
         self.environment: str | None = spec.id
         self.limits = RobotLimits(spec.action_low, spec.action_high, spec.control_hz, spec.max_action_rate,
-                                  spec.max_action_acceleration, neutral=(0.0,) * spec.action_dim)
+                                  spec.max_action_acceleration, stop_action=spec.stop_action)
         self.timestep, self.substeps = TIMESTEP, SUBSTEPS
         self.max_steps: int | None = spec.max_steps * SUBSTEPS
 
@@ -79,7 +79,7 @@ class MjcfPlant:
     """A model from an MJCF file: the action is `ctrl`, the observation `sensordata`, or qpos and qvel without sensors.
 
     The box is that of the actuators' ctrlrange. An episode starts at the first keyframe, where there is one. Zero stops
-    the robot, unless an actuator is a position servo: then the last action is held.
+    an actuator, but a position servo holds its last action.
 
     Raises UserError for a file that MuJoCo cannot read, or an actuator without a range.
     """
@@ -102,8 +102,8 @@ class MjcfPlant:
                             "one, and a ctrlrange for each")
         self.data = mujoco.MjData(m)
         low, high = m.actuator_ctrlrange.T
-        holds = bool((m.actuator_biasprm[:, 1] != 0).any()) or bool(((low > 0) | (high < 0)).any())
-        self.limits = RobotLimits(low.tolist(), high.tolist(), neutral=None if holds else [0.0] * m.nu)
+        holds = (m.actuator_biasprm[:, 1] != 0) | (low > 0) | (high < 0)
+        self.limits = RobotLimits(low.tolist(), high.tolist(), stop_action=[None if h else 0.0 for h in holds])
         self.timestep = float(m.opt.timestep)
 
     def reset(self, seed: int) -> None:

@@ -17,7 +17,7 @@ ROUNDING = 1e-6  # of a physics step
 class RealTimeRobot:
     """Moves on with its last action while the policy computes: an action that comes late is executed late.
 
-    An episode begins at `reset`, in the state of the seed and with the neutral action (or, where there is none, the
+    An episode begins at `reset`, in the state of the seed and with the stop action (or, where some dimension has none, the
     model's own initial command) until the first one comes. It succeeds when the plant says so at any control step of its
     own, whether or not the robot is observed then.
 
@@ -44,10 +44,10 @@ class RealTimeRobot:
     def reset(self, seed: int) -> None:
         with self._lock:
             self.plant.reset(seed)
-            neutral = self.limits.neutral
-            self._steps, self._success, self._action = 0, False, None
-            if neutral is not None:
-                self._command(np.asarray(neutral, dtype=np.float32))
+            stop = self.limits.stop_action
+            self._steps, self._held, self._success, self._action = 0, 0, False, None
+            if stop is not None and None not in stop:
+                self._command(np.asarray(stop, dtype=np.float32))
             self._origin = self._clock()
         if self._threaded and self._thread is None:
             self._thread = threading.Thread(target=self._follow, name="physics", daemon=True)

@@ -33,9 +33,10 @@ class RobotLimits:
         control_hz: control rate in Hz; None where the robot takes any, such as that of the policy's environment.
         rate: largest change between two control steps, or None.
         acceleration: largest change of that change, or None.
-        neutral: the action that stops the robot, such as zero velocity; None where it stops by holding its last action.
+        stop_action: what brings the robot to rest, such as zero velocities; None for a dimension that keeps its last value.
+            None in place of all: that of the policy's environment.
 
-    Raises ValueError when sizes disagree, the box is empty, a limit is not positive or `neutral` lies outside the box.
+    Raises ValueError when sizes disagree, the box is empty, a limit is not positive or `stop_action` lies outside the box.
     """
 
     low: Sequence[float]
@@ -43,7 +44,7 @@ class RobotLimits:
     control_hz: float | None = None
     rate: Sequence[float] | None = None
     acceleration: Sequence[float] | None = None
-    neutral: Sequence[float] | None = None
+    stop_action: Sequence[float | None] | None = None
 
     def __post_init__(self) -> None:
         low, high = np.asarray(self.low, dtype=float), np.asarray(self.high, dtype=float)
@@ -54,10 +55,10 @@ class RobotLimits:
             value = getattr(self, name)
             if value is not None and (len(value) != len(low) or not (np.asarray(value) > 0).all()):
                 raise ValueError(f"robot limits: {name} {list(value)}; expected {len(low)} positive numbers")
-        if self.neutral is not None:
-            rest = np.asarray(self.neutral, dtype=float)
-            if rest.shape != low.shape or not ((low <= rest) & (rest <= high)).all():
-                raise ValueError(f"robot limits: neutral {rest.tolist()}; expected {len(low)} numbers inside the box")
+        if self.stop_action is not None:
+            stop = list(self.stop_action)
+            if len(stop) != len(low) or not all(v is None or a <= v <= b for a, v, b in zip(low, stop, high)):
+                raise ValueError(f"robot limits: stop_action {stop}; expected {len(low)} entries, each inside the box or None")
         if self.control_hz is not None and not (np.isfinite(self.control_hz) and self.control_hz > 0):
             raise ValueError(f"robot limits: control_hz {self.control_hz}; expected a positive number")
 
@@ -72,7 +73,8 @@ class Robot(Protocol):
     A robot may further have
     - `reset(seed: int)`: start an episode (a simulator its world; a real robot goes to its start, or waits for a person);
     - `outcome() -> Outcome`: what the last action led to, asked once per control step before the next action;
-    - `environment: str`: id of the environment that it is, where the policy is not told otherwise.
+    - `environment: str`: id of the environment that it is, where the policy is not told otherwise;
+    - `waits: bool`: true where time stands still between two actions: nothing has to be stopped, and no rate kept.
     """
 
     @property

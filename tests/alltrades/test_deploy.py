@@ -38,7 +38,7 @@ import numpy as np
 from alltrades.envs.robots import Reading, RobotLimits
 
 class {name}:
-    limits = RobotLimits((-1, -1), (1, 1), control_hz=10, neutral=(0, 0))
+    limits = RobotLimits((-1, -1), (1, 1), control_hz=10, stop_action=(0, 0))
     silent_after, signal_at = {silent_after}, {signal_at}
 
     def __init__(self):
@@ -151,10 +151,10 @@ def test_other_ways_of_execution_act_at_every_step(mode: str, artifacts: Path, t
     assert facts["steps"] == 30 and facts["mode"] == mode
     text = capsys.readouterr().out
     if mode == "async":
-        found = facts["asynchronous"]
+        found = facts["chunks"]
         assert found["chunks"] >= 3 and found["failures"] == 0 and f"asynchronous: {found['chunks']} chunks" in text
     else:
-        assert facts["asynchronous"] is None and "asynchronous" not in text
+        assert facts["chunks"] is None and "asynchronous" not in text
 
 
 def test_an_asynchronous_robot_whose_server_ends_is_stopped_and_reported_in_one_line(
@@ -177,9 +177,9 @@ def test_an_asynchronous_robot_whose_server_ends_is_stopped_and_reported_in_one_
                  "--record", "r.zarr", "--json", "r.json"]
         assert cli.main(words) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("alltrades: ")]
-    assert len(error) == 1 and "gave no actions for 0.5 s" in error[0]
+    assert len(error) == 1 and "no fresh action for 0.5 s" in error[0]
     facts = json.loads(Path("r.json").read_text())
-    assert facts["episodes"][-1]["ended"] == "starved" and facts["asynchronous"]["stopped"] >= 1
+    assert facts["episodes"][-1]["ended"] == "starved" and facts["chunks"]["stopped"] >= 1
     assert len(EpisodeStore.open("r.zarr").episode(0)) >= 12
 
 
@@ -258,12 +258,27 @@ def test_a_simulated_arm_in_real_time_keeps_the_rate_of_its_policy(
     assert len(EpisodeStore.open("r.zarr").episode(0)) == 12
 
 
+def test_an_asynchronous_robot_gets_the_same_first_actions_and_never_waits_again(
+        artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["deploy", str(artifacts / "planar.onnx"), "--robot", "mujoco:planar/push", "--steps", "14"]
+    for mode in ("sync", "async"):
+        assert cli.main([*common, "--mode", mode, "--record", f"{mode}.zarr", "--json", f"{mode}.json"]) == 0
+    a, b = (EpisodeStore.open(f"{mode}.zarr").episode(0) for mode in ("sync", "async"))
+    assert a.actions is not None and b.actions is not None and len(b) == 14
+    np.testing.assert_array_equal(a.actions[0], b.actions[0])  # from the same first observation and noise
+    facts = json.loads(Path("async.json").read_text())
+    assert facts["chunks"]["chunks"] >= 2 and facts["chunks"]["failures"] == 0 and facts["steps"] == 14
+
+
 # ---- without torch -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("robot", ["env:planar/reach", "mujoco:planar/reach", "gym:Pendulum-v1"])
-def test_an_exported_policy_acts_and_is_recorded_without_torch(artifacts: Path, tmp_path: Path, robot: str) -> None:
+@pytest.mark.parametrize(("robot", "mode"), [("env:planar/reach", "sync"), ("mujoco:planar/reach", "async"),
+                                             ("gym:Pendulum-v1", "sync")])
+def test_an_exported_policy_acts_and_is_recorded_without_torch(artifacts: Path, tmp_path: Path, robot: str, mode: str) -> None:
     code = ("import sys; from alltrades import cli; code = cli.main(sys.argv[1:]); "
             "print('TORCH', 'torch' in sys.modules, code)")
-    words = ["deploy", str(artifacts / "planar.onnx"), "--robot", robot, "--steps", "2", "--record", "r.zarr", "--json", "r.json"]
+    words = ["deploy", str(artifacts / "planar.onnx"), "--robot", robot, "--mode", mode, "--steps", "2"]
+    words += ["--record", "r.zarr", "--json", "r.json"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["TORCH False 0"], done.stderr
     facts = json.loads((tmp_path / "r.json").read_text())

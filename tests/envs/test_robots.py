@@ -91,7 +91,7 @@ def test_a_late_action_is_executed_late_and_the_one_before_it_goes_on() -> None:
     np.testing.assert_allclose(got.observation[:4], [*env.data.qpos[:2], *env.data.qvel[:2]], rtol=1e-6)
 
 
-def test_before_the_first_action_and_after_the_neutral_one_the_robot_rests() -> None:
+def test_before_the_first_action_and_after_the_stop_action_the_robot_rests() -> None:
     robot, clock = planar()
     robot.reset(0)
     start = robot.observe().observation
@@ -150,7 +150,7 @@ def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(tm
     path.write_text(PENDULUM.format(extra='<keyframe><key qpos="0.3"/></keyframe>'))
     clock = Clock()
     robot = RealTimeRobot(MjcfPlant(path), clock, threaded=False)
-    assert robot.limits == RobotLimits([-2.0], [2.0], None, neutral=[0.0])
+    assert robot.limits == RobotLimits([-2.0], [2.0], None, stop_action=[0.0])
     robot.reset(0)
     np.testing.assert_allclose(robot.observe().observation, [0.3, 0.0], atol=1e-7)
     robot.act(np.array([1.5]))
@@ -169,7 +169,7 @@ def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(tm
 def test_a_position_servo_stops_by_holding(tmp_path: Path) -> None:
     path = tmp_path / "servo.xml"
     path.write_text(PENDULUM.format(extra="").replace("<motor ", '<position kp="20" '))
-    assert MjcfPlant(path).limits.neutral is None
+    assert MjcfPlant(path).limits.stop_action == [None]
 
 
 # ---- names -------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"low": (2.0, 0.0)}, "low <= high"), ({"rate": (0.1,)}, "rate"), ({"acceleration": (0.1, 0.0)}, "acceleration"),
-    ({"neutral": (0.0, 3.0)}, "inside the box"), ({"control_hz": 0.0}, "control_hz"), ({"high": (1.0,)}, "one length")])
+    ({"stop_action": (0.0, 3.0)}, "inside the box"), ({"control_hz": 0.0}, "control_hz"), ({"high": (1.0,)}, "one length")])
 def test_limits_that_make_no_sense_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RobotLimits(**({"low": (-1.0, -1.0), "high": (1.0, 1.0)} | change))

@@ -23,8 +23,8 @@ def frame(value: float, stamp: float | None = None) -> Any:
 class Scripted:
     """Observes a list, one entry per tick; remembers what it was told."""
 
-    def __init__(self, script: list[Any], neutral: Any = None, outcomes: dict[int, Outcome] | None = None) -> None:
-        self.limits = RobotLimits((-1.0,), (1.0,), control_hz=10.0, neutral=neutral)
+    def __init__(self, script: list[Any], outcomes: dict[int, Outcome] | None = None) -> None:
+        self.limits = RobotLimits((-1.0,), (1.0,), control_hz=10.0)
         self.script, self.outcomes = list(script), outcomes or {}
         self.actions: list[float] = []
         self.seeds: list[int] = []
@@ -62,7 +62,7 @@ class Proportional:
         return 0.1 * observation[None, :]  # wider than the robot's action
 
 
-def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float = 0.0,
+def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float = 0.0, stop: Any = None,
          **options: Any) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
     clock = Clock()
 
@@ -71,7 +71,7 @@ def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float
 
     robot, controller = Scripted(script, **options), Proportional(spend)
     guard = ActionGuard([-1.0], [1.0], rate=rate)
-    return ControlLoop(robot, controller, guard, 10.0, timeout, clock, clock.sleep), robot, controller, clock
+    return ControlLoop(robot, controller, guard, 10.0, timeout, stop, clock, clock.sleep), robot, controller, clock
 
 
 def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_history() -> None:
@@ -111,7 +111,7 @@ def test_an_observation_that_is_no_array_is_a_user_error() -> None:
 
 
 def test_a_robot_that_falls_silent_holds_until_the_timeout_and_is_then_stopped() -> None:
-    loop, robot, _, clock = make([frame(5, 1)], timeout=0.35, neutral=(0.0,))
+    loop, robot, _, clock = make([frame(5, 1)], timeout=0.35, stop=(0.0,))
     assert loop.run("env", 0) == "timeout"
     # 0.5 once, held at 0.1, 0.2 and 0.3 s, at 0.4 s the time is up
     assert robot.actions == [0.5, 0.5, 0.5, 0.5, 0.0] and loop.held == 3
@@ -119,12 +119,12 @@ def test_a_robot_that_falls_silent_holds_until_the_timeout_and_is_then_stopped()
 
 
 def test_a_robot_that_never_speaks_is_never_told_anything() -> None:
-    loop, robot, _, _ = make([], neutral=(0.0,))
+    loop, robot, _, _ = make([], stop=(0.0,))
     assert loop.run("env", 0) == "timeout" and robot.actions == [] and loop.recorded("x") is None
 
 
 def test_every_action_is_guarded_and_the_way_to_rest_is_too() -> None:
-    loop, robot, _, _ = make([frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], neutral=(0.0,))
+    loop, robot, _, _ = make([frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], stop=(0.0,))
     assert loop.run("env", 0, steps=3) == "steps"
     assert robot.actions == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     assert loop.refusals == {"finite": 0, "box": 2, "rate": 1, "acceleration": 0}
@@ -135,7 +135,7 @@ def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_
     controller.refusals = {"box": 5, "hold": 1}  # type: ignore[attr-defined]
     robot = Scripted([frame(50, 1), frame(0, 2)])
     clock = Clock()
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, clock, clock.sleep)
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, None, clock, clock.sleep)
     controller.refusals = {"box": 7, "hold": 1, "stop": 1}  # type: ignore[attr-defined]
     loop.run("env", 0, steps=1)
     assert {k: v for k, v in loop.refusals.items() if v} == {"box": 3, "stop": 1}
@@ -160,6 +160,22 @@ def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
     assert clock.now - 100 == pytest.approx(1.0)
 
 
+def test_a_controller_that_stopped_for_want_of_actions_ends_the_episode() -> None:
+    loop, robot, controller, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
+    controller.work = lambda: setattr(controller, "stopped", np.array([len(controller.seen) == 3]))
+    assert loop.run("env", 0) == "starved" and robot.actions == [0.0, 0.1, 0.2, 0.0]
+
+
+def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
+    robot, clock = Scripted([frame(5, 1)]), Clock()
+    robot.act = lambda action: robot.actions.append(action.tolist())  # type: ignore[method-assign]
+    controller = Proportional()
+    controller.act = lambda observation: np.array([[0.5, 0.25]])  # type: ignore[method-assign]
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0, -1.0], [1.0, 1.0]), 10.0, 1.0, (0.0, None), clock, clock.sleep)
+    loop.run("env", 0, steps=1)
+    assert robot.actions == [[0.5, 0.25], [0.0, 0.25]]
+
+
 def test_a_slow_policy_is_no_silent_robot() -> None:
     script = [frame(0, 0), None, frame(1, 1), None, frame(2, 2)]
     loop, _, controller, _ = make(script, work=0.9, timeout=0.35)
@@ -167,7 +183,7 @@ def test_a_slow_policy_is_no_silent_robot() -> None:
 
 
 def test_asked_to_stop_it_stops_the_robot_and_keeps_the_episode() -> None:
-    loop, robot, _, _ = make([frame(i, i) for i in range(9)], neutral=(0.0,))
+    loop, robot, _, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
     assert loop.run("env", 0, stop=lambda: len(robot.actions) == 4) == "stopped"
     assert robot.actions == [0.0, 0.1, 0.2, 0.3, 0.0]
     episode = loop.recorded("x")
@@ -179,7 +195,7 @@ def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: 
     def fail() -> None:
         raise ZeroDivisionError
 
-    loop, robot, controller, _ = make([frame(4, 0), frame(4, 1), fail if broken == "robot" else frame(4, 2)], neutral=(0.0,))
+    loop, robot, controller, _ = make([frame(4, 0), frame(4, 1), fail if broken == "robot" else frame(4, 2)], stop=(0.0,))
     if broken == "controller":
         controller.work = lambda: None if len(controller.seen) < 3 else fail()
     with pytest.raises(ZeroDivisionError):

@@ -13,7 +13,7 @@ from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.robots import RobotLimits
 from alltrades.envs.robots.environment import EnvironmentRobot
-from alltrades.policies.deployment import environment_of, limits_of, make_controller, open_policy, rate_of
+from alltrades.policies.deployment import environment_of, limits_of, make_controller, open_policy, rate_of, stop_action_of
 from alltrades.policies.policy import EnvironmentInfo
 from tests.policies.toys import SMALL, info, make_policy
 
@@ -60,8 +60,8 @@ def test_the_narrowest_limits_of_environment_robot_and_file_hold(tmp_path: Path)
     np.testing.assert_allclose(found.acceleration, (0.05, 0.05))
     with pytest.raises(UserError, match="limits of the robot as 'a'"):
         limits_of(environment, Arm(low=(2.0, 2.0), high=(3.0, 3.0)))
-    with pytest.raises(UserError, match="neutral action"):
-        limits_of(environment, Arm(high=(1.0, 0.7), neutral=(0.0, 0.6)), file)
+    with pytest.raises(UserError, match="the stop action"):
+        limits_of(environment, Arm(high=(1.0, 0.7), stop_action=(0.0, 0.6)), file)
 
 
 def test_the_rate_is_the_robots_and_must_be_that_of_the_training() -> None:
@@ -76,10 +76,18 @@ def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
     make_policy([info("a"), info("b", obs_dim=5)], SMALL).save(tmp_path / "p")
     policy = open_policy(str(tmp_path / "p"))
     limits = limits_of(policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2)))
-    controller = make_controller("sync", policy, {"b": limits})
-    controller.reset(environment="b", seed=0)
-    action = controller.act(np.ones(5, np.float32))
-    assert ((action >= np.float32(0.1)) & (action <= np.float32(0.2))).all()
+    for mode in ("sync", "async"):
+        with make_controller(mode, policy, {"b": limits}, 1.0) as controller:
+            controller.reset(environment="b", seed=0)
+            action = controller.act(np.ones(5, np.float32))
+        assert ((action >= np.float32(0.1)) & (action <= np.float32(0.2))).all()
+
+
+def test_a_robot_stops_as_it_says_or_as_its_environment_does_unless_it_waits() -> None:
+    environment, spec = replace(info("a"), stop_action=(0.0, None)), registry.get("planar/reach")
+    assert stop_action_of(environment, Arm()) == (0.0, None)
+    assert stop_action_of(environment, Arm(stop_action=(0.5, 0.5))) == (0.5, 0.5)
+    assert spec.stop_action is not None and stop_action_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec)) is None
 
 
 @pytest.mark.parametrize(("artifact", "message"), [("nowhere", "no policy here"), ("nowhere.onnx", "no such file"),
