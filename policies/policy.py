@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from alltrades.policies.settings import PolicySettings
 
 FORMAT_VERSION = 1
 Generators = torch.Generator | Sequence[torch.Generator]
+initialising = threading.RLock()  # layers draw their first weights from PyTorch's one generator, which all threads share
 
 
 @dataclass
@@ -70,11 +72,12 @@ class DiffusionPolicy(nn.Module):
         self.takes_preference = settings.preference_input and count > 1
         if self.takes_preference:
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
-        self.conditioner = Conditioner(count, self.history, self.obs_dim, settings.embedding, self.takes_preference)
         shape = common_image_shape(self.environments)
-        self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
-                                      settings.width, settings.depth,
-                                      shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape))
+        with initialising:
+            self.conditioner = Conditioner(count, self.history, self.obs_dim, settings.embedding, self.takes_preference)
+            self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
+                                          settings.width, settings.depth,
+                                          shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape))
         self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
 

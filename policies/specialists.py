@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ from alltrades.policies.batches import Symmetries, TrainingData
 from alltrades.policies.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.objectives import Linear
-from alltrades.policies.policy import Batch, DiffusionPolicy
+from alltrades.policies.policy import Batch, DiffusionPolicy, initialising
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.training import HeldOut, Log, Loss, Trainer, read_average
 
 FEWEST = 3  # episodes of an environment from which one may be held out
-_initialising = threading.Lock()  # layers draw from PyTorch's one generator
 LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
 
 
@@ -52,7 +50,7 @@ def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: Po
 def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, seed: int,
                  device: str = "cpu") -> DiffusionPolicy:
     """A policy with freshly initialised weights, a function of `seed`."""
-    with _initialising, torch.random.fork_rng(devices=[]):
+    with initialising, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DiffusionPolicy(settings, infos, normalizer).to(device)
 

@@ -1,11 +1,13 @@
 """A stack is its members: trained together as alone, called together as alone."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from alltrades.policies.policy import load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, demonstration_data
 from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
@@ -123,6 +125,26 @@ def test_row_of_a_stack_acts_as_its_member_whatever_the_other_rows(backbone):
     assert np.abs(chunk[2] - chunk[3]).max() > 1e-3
     other = act([5, 4, 7, 0, 1, 2, 3, 6], [2, 3, 2, 2, 1, 3, 0, 1])
     assert all(np.array_equal(other[a], chunk[b]) for a, b in ((0, 5), (1, 4), (3, 0)))
+
+
+def test_first_weights_are_those_of_the_seed_while_other_threads_make_and_stack_policies(tmp_path):
+    members = [make_policy([info(name)]) for name in "ab"]
+    members[0].save(tmp_path)
+    first, stop = members[0].digest(), threading.Event()
+
+    def others():
+        while not stop.is_set():
+            StackedPolicy(members)
+            load_policy(tmp_path)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        digests = {make_policy([info("a")]).digest() for _ in range(300)}
+    finally:
+        stop.set()
+        thread.join()
+    assert digests == {first}
 
 
 def test_stacks_are_even_and_keep_the_order():
