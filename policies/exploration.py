@@ -16,7 +16,8 @@ class ExploringController(Controller):
     """A controller that adds to every action of a lane an offset, redrawn now and then.
 
     At each chunk, with probability `renew`, a new offset is drawn: normal in every dimension, with a scale drawn
-    log-uniformly from `scale`, in units of half the action box (1 where the box is infinite). The guard comes after it.
+    log-uniformly from `scale`, in units of half the action box (1 where the box is infinite). What leaves the box is clipped
+    here: it is meant, and nothing that a guard should tell anybody about.
 
     Args:
         attempt: number of the try; the offsets are a function of (episode seed, attempt), as is the policy's noise. Attempt
@@ -50,4 +51,6 @@ class ExploringController(Controller):
     def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
         if self.renew and self._rng[lane].random() < self.renew:
             self._draw(lane)
-        return super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]
+        info = self.policy.environments[self._environment[lane]]
+        explored = super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]  # (execute, A_env)
+        return np.clip(explored, np.float32(info.action_low), np.float32(info.action_high)) if self.attempt else explored

@@ -51,6 +51,7 @@ def test_offsets_are_renewed_as_often_as_asked_for():
     assert changed.mean() == pytest.approx(0.25, abs=0.04)
 
 
-def test_the_guard_comes_after_the_offset():
+def test_exploring_stays_in_the_box_without_a_word_of_the_guard(caplog):
     controller = ExploringController(Recorder(box=1.0), 1, 1, (5.0, 5.0))
-    assert np.abs(play(controller, LARGE, 0)).max() <= 1.0
+    assert np.abs(play(controller, LARGE, 0)).max() == 1.0
+    assert not caplog.records and not sum(controller.refusals.values())
