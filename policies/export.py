@@ -12,6 +12,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,7 +92,7 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
         if not error <= TOLERANCE:
             raise UserError(f"exported graph differs from PyTorch by {error:.1e} of the action range; expected at most "
                             f"{TOLERANCE:.0e}; nothing was written, please report the policy's settings")
-        staged.write_text(json.dumps(_contract(policy, path.name, batch, len(windows), error), indent=1))
+        staged.write_text(json.dumps(_contract(policy, path.name, partial.read_bytes(), batch, len(windows), error), indent=1))
         staged.replace(contract)
         partial.replace(path)
     finally:
@@ -184,12 +185,12 @@ def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
                           dynamic_axes=axes, opset_version=OPSET, dynamo=False)
 
 
-def _contract(policy: DiffusionPolicy, name: str, batch: int | None, rows: int, error: float) -> dict[str, Any]:
+def _contract(policy: DiffusionPolicy, name: str, graph: bytes, batch: int | None, rows: int, error: float) -> dict[str, Any]:
     size: int | str = batch or "batch"
     settings = policy.settings
     return {
         "contract_version": CONTRACT_VERSION,
-        "graph": name,
+        "graph": name, "sha256": sha256(graph).hexdigest(),
         "policy": policy.digest(),
         "inputs": {
             "window": {"shape": [size, policy.history, policy.obs_dim], "dtype": "float32",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from alltrades.data.errors import UserError, nearest
 from alltrades.policies.environment import EnvironmentInfo
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 INPUTS = ("window", "environment", "noise", "known", "keep")
 OUTPUT = "actions"
 
@@ -38,7 +39,7 @@ class OnnxPolicy:
                 raise UserError(f"{file}: no such file; expected an .onnx graph with its .json contract beside it; "
                                 "write both with `alltrades export`")
         try:
-            facts = json.loads(contract.read_text())
+            facts, graph = json.loads(contract.read_text()), path.read_bytes()
             if facts["contract_version"] != CONTRACT_VERSION:
                 raise UserError(f"{contract}: contract version {facts['contract_version']}; expected {CONTRACT_VERSION}; "
                                 "export the policy again")
@@ -47,14 +48,21 @@ class OnnxPolicy:
             self.history, self.horizon = int(facts["history"]), int(facts["horizon"])
             self.execute, self.draws = int(facts["execute"]), int(facts["draws"])
             self._digest, shapes = str(facts["policy"]), {k: v["shape"] for k, v in facts["inputs"].items()}
+            described, found_digest = str(facts["sha256"]), sha256(graph).hexdigest()
+        except OSError as error:
+            raise UserError(f"{path}: it or its contract cannot be read ({error.strerror}); expected two files that you may "
+                            "read") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{contract}: cannot be read ({error!r}); expected the contract that `alltrades export` wrote "
                             "beside the graph; export the policy again") from error
+        if found_digest != described:
+            raise UserError(f"{path}: not the graph that {contract.name} describes (sha256 {found_digest[:12]}, expected "
+                            f"{described[:12]}): cut short, or of another export; export the policy again, or copy both files")
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         try:
-            self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises many kinds, all of its own
             raise UserError(f"{path}: onnxruntime cannot read it ({str(error)[:200]}); expected a graph that "
                             "`alltrades export` wrote; export the policy again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,23 @@ def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
         (tmp_path / "p.json").write_text(json.dumps(contract | change))
         with pytest.raises(UserError, match=message):
             OnnxPolicy(tmp_path / "p.onnx")
-    (tmp_path / "p.json").write_text(json.dumps(contract))
     (tmp_path / "p.onnx").write_bytes(b"junk")
+    (tmp_path / "p.json").write_text(json.dumps(contract | {"sha256": sha256(b"junk").hexdigest()}))
     with pytest.raises(UserError, match="onnxruntime cannot read"):
         OnnxPolicy(tmp_path / "p.onnx")
+
+
+def test_a_graph_cut_short_or_of_another_export_is_a_user_error(tmp_path: Path) -> None:
+    """The other export has the same shapes, as after a crash between the two files of one over another."""
+    graph, other = tmp_path / "p.onnx", tmp_path / "other.onnx"
+    export_onnx(make_policy(), graph)
+    whole = graph.read_bytes()
+    changed = make_policy()
+    changed.normalizer.action_mean += 1
+    export_onnx(changed, other)
+    for data in (whole[:-100], b"", other.read_bytes()):
+        graph.write_bytes(data)
+        with pytest.raises(UserError, match=r"not the graph that p\.json describes"):
+            OnnxPolicy(graph)
+    graph.write_bytes(whole)
+    OnnxPolicy(graph)
