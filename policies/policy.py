@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -250,8 +251,9 @@ class DiffusionPolicy(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-        """Read an artifact; raises UserError when it is missing or unreadable."""
+        """Read an artifact; raises UserError when it is missing, unreadable, or its two files do not belong together."""
         folder = Path(folder)
+        weights = folder / "model.safetensors"
         try:
             text = json.loads((folder / "policy.json").read_text())
             version = text["format_version"]
@@ -259,15 +261,25 @@ class DiffusionPolicy(nn.Module):
                 raise UserError(f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade alltrades")
             infos = [EnvironmentInfo.from_json(e) for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
-            state = load_file(folder / "model.safetensors", device=device)
+            obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
         except FileNotFoundError as error:
-            raise UserError(f"{folder}: no policy here ({Path(str(error.filename)).name} is missing); expected a folder with "
+            raise UserError(f"{folder}: no policy here (policy.json is missing); expected a folder with "
                             "policy.json and model.safetensors") from error
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder}: policy.json cannot be read ({error}); expected a trained artifact") from error
-        obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
+        if not weights.is_file():
+            raise UserError(f"{folder}: no policy here (model.safetensors is missing); expected a folder with policy.json and "
+                            "model.safetensors")
         policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
-        policy.load_state_dict(state)
+        try:
+            policy.load_state_dict(load_file(weights, device=device))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{weights}: cannot be read ({error}); expected the weights that were saved with policy.json; "
+                            "copy the artifact again, or train it again") from error
+        except RuntimeError as error:  # of load_state_dict: a line for each weight
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise UserError(f"{weights}: not the weights that policy.json describes ({first[0].strip()}); expected two files of "
+                            "one artifact; copy it again, or train it again") from error
         return policy.eval()
 
 

@@ -55,6 +55,29 @@ def test_unreadable_artifacts_give_one_clear_line(tmp_path):
         load_policy(tmp_path)
 
 
+def test_weights_that_are_cut_short_or_of_another_policy_are_a_user_error(tmp_path):
+    make_policy([info("a")]).save(tmp_path / "p")
+    make_policy([info("a", obs_dim=4)]).save(tmp_path / "other")
+    weights = tmp_path / "p" / "model.safetensors"
+    for data, message in ((weights.read_bytes()[:-50], "cannot be read"), (b"", "cannot be read"),
+                          ((tmp_path / "other" / weights.name).read_bytes(), "size mismatch for normalizer.obs_mean")):
+        weights.write_bytes(data)
+        with pytest.raises(UserError, match=message) as error:
+            load_policy(tmp_path / "p")
+        assert str(weights) in str(error.value) and "\n" not in str(error.value)
+    weights.unlink()
+    with pytest.raises(UserError, match="model.safetensors is missing"):
+        load_policy(tmp_path / "p")
+
+
+def test_an_artifact_without_environments_is_a_user_error(tmp_path):
+    make_policy([info("a")]).save(tmp_path)
+    facts = json.loads((tmp_path / "policy.json").read_text())
+    (tmp_path / "policy.json").write_text(json.dumps(facts | {"environments": []}))
+    with pytest.raises(UserError, match="policy.json cannot be read"):
+        load_policy(tmp_path)
+
+
 def test_unknown_environment_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'reach'"):
         make_policy([info("reach"), info("push")]).environment_index("reech")
