@@ -116,6 +116,8 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
     parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
+    parser.add_argument("--observations", default=None, metavar="STORE",
+                        help="check the graph on 1,000 observations of this store, too, not on random ones alone")
     _preference(parser)
 
 

@@ -294,13 +294,17 @@ def pareto(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """ONNX."""
-    from alltrades.policies.export import export_onnx
+    from alltrades.data.store import EpisodeStore
+    from alltrades.policies.export import export_onnx, observed_windows
     from alltrades.policies.policy import load_policy
     from alltrades.policies.preference import parse_preference
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
-    found = export_onnx(load_policy(args.policy).set_preference(parse_preference(args.preference)), out, batch=args.batch)
-    print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch")
+    policy = load_policy(args.policy).set_preference(parse_preference(args.preference))
+    given = None if args.observations is None else observed_windows(policy, EpisodeStore.open(args.observations))
+    found = export_onnx(policy, out, args.batch, given)
+    print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch over "
+          f"{found.rows - found.observed} random and {found.observed} recorded observations")
     return 0
 
 

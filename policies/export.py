@@ -24,11 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.errors import UserError
+from alltrades.data.store import EpisodeStore
+from alltrades.data.windows import WindowIndex
 from alltrades.policies.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT, OnnxPolicy
 from alltrades.policies.policy import DiffusionPolicy
 
 OPSET = 17
-ROWS = 1000  # random windows of the parity check
+ROWS = 1000  # windows of the parity check, random ones and as many of a store
 TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action range
 
 
@@ -36,13 +38,15 @@ TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action ra
 class ExportReport:
     """Where the graph and its contract are, and how far the graph is from PyTorch.
 
-    max_error is the largest absolute difference over `rows` windows, as a share of the action range.
+    max_error is the largest absolute difference over `rows` windows, as a share of the action range; `observed` of them were
+    given, the others random.
     """
 
     path: Path
     contract: Path
     size: int
     rows: int
+    observed: int
     max_error: float
 
 
@@ -69,7 +73,8 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
 
     Args:
         batch: fixed batch size B; None for any.
-        observations: windows for the check besides the 1,000 random ones: environment id -> (N, history, its obs_dim).
+        observations: windows for the check besides the 1,000 random ones (see `observed_windows`): environment id ->
+            (N, history, its obs_dim).
 
     Raises UserError when packages of the `export` extra are missing or the graph differs from PyTorch by more than 1e-4 of
     the action range; nothing is written then.
@@ -87,18 +92,20 @@ def export_onnx(policy: DiffusionPolicy, path: Path | str, batch: int | None = N
     try:
         _trace(policy, partial, batch)
         windows, environment = check_windows(policy, observations)
+        observed = sum(map(len, (observations or {}).values()))
         error = max_relative_error(policy, runtime.InferenceSession(str(partial), providers=["CPUExecutionProvider"]),
                                    windows, environment, batch)
         if not error <= TOLERANCE:
             raise UserError(f"exported graph differs from PyTorch by {error:.1e} of the action range; expected at most "
                             f"{TOLERANCE:.0e}; nothing was written, please report the policy's settings")
-        staged.write_text(json.dumps(_contract(policy, path.name, partial.read_bytes(), batch, len(windows), error), indent=1))
+        staged.write_text(json.dumps(_contract(policy, path.name, partial.read_bytes(), batch, len(windows), observed, error),
+                                     indent=1))
         staged.replace(contract)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
         staged.unlink(missing_ok=True)
-    return ExportReport(path, contract, path.stat().st_size, len(windows), error)
+    return ExportReport(path, contract, path.stat().st_size, len(windows), observed, error)
 
 
 def compiled(policy: DiffusionPolicy, batch: int | None = None) -> OnnxPolicy:
@@ -133,6 +140,30 @@ def check_windows(policy: DiffusionPolicy, observations: Mapping[str, np.ndarray
         windows.append(np.pad(given, [(0, 0), (0, 0), (0, policy.obs_dim - expected[1])]))
         indices.append(np.full(len(given), index, dtype=np.int64))
     return np.concatenate(windows).astype(np.float32), np.concatenate(indices)
+
+
+def observed_windows(policy: DiffusionPolicy, store: EpisodeStore, rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
+    """Windows of a store's steps, as in training: environment id -> (n, history, its obs_dim) float32.
+
+    About `rows` in all, as many of each of the policy's environments that the store holds, or all their steps where they
+    are fewer. Raises UserError when it holds none of them, or observations of another size.
+    """
+    steps, sizes = store.steps(), store.columns()["observation_dim"]
+    infos = [e for e in policy.environments if (steps.environment == e.id).any()]
+    if not infos:
+        raise UserError(f"{store.path}: holds no episode of {', '.join(e.id for e in policy.environments[:12])}; expected "
+                        "observations of the policy's environments; give another store")
+    index, rng, out = WindowIndex(steps.ends, policy.history, 1), np.random.default_rng(seed), {}
+    for info in infos:
+        mine = steps.environment == info.id
+        found = sorted({int(d) for d in sizes[mine]})
+        if found != [info.obs_dim]:
+            raise UserError(f"{store.path}: observations of '{info.id}' have {', '.join(map(str, found))} values; expected "
+                            f"{info.obs_dim}, as in the policy's training")
+        taken = np.flatnonzero(mine[steps.episode_of_step])
+        taken = rng.choice(taken, min(len(taken), -(-rows // len(infos))), replace=False)
+        out[info.id] = steps.observation[index.take(taken).obs_index][..., : info.obs_dim]
+    return out
 
 
 def max_relative_error(policy: DiffusionPolicy, session: Any, windows: np.ndarray, environment: np.ndarray,
@@ -185,7 +216,8 @@ def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
                           dynamic_axes=axes, opset_version=OPSET, dynamo=False)
 
 
-def _contract(policy: DiffusionPolicy, name: str, graph: bytes, batch: int | None, rows: int, error: float) -> dict[str, Any]:
+def _contract(policy: DiffusionPolicy, name: str, graph: bytes, batch: int | None, rows: int, observed: int,
+              error: float) -> dict[str, Any]:
     size: int | str = batch or "batch"
     settings = policy.settings
     return {
@@ -214,7 +246,7 @@ def _contract(policy: DiffusionPolicy, name: str, graph: bytes, batch: int | Non
         "history": policy.history, "horizon": policy.horizon, "execute": policy.execute,
         "sampler": settings.sampler, "steps": settings.sampling_steps, "process": settings.process,
         "preference": policy.chosen_preference(),
-        "parity": {"rows": rows, "max_error": error, "relative_to": "action range"},
+        "parity": {"rows": rows, "observed": observed, "max_error": error, "relative_to": "action range"},
     }
 
 

@@ -15,9 +15,12 @@ import torch
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
+from alltrades import cli  # noqa: E402
+from alltrades.data.episode import Episode  # noqa: E402
 from alltrades.data.errors import UserError  # noqa: E402
+from alltrades.data.store import EpisodeStore  # noqa: E402
 from alltrades.policies import export  # noqa: E402
-from alltrades.policies.export import check_windows, export_onnx, max_relative_error  # noqa: E402
+from alltrades.policies.export import check_windows, export_onnx, max_relative_error, observed_windows  # noqa: E402
 from alltrades.policies.normalizer import Normalizer  # noqa: E402
 from alltrades.policies.onnx_policy import OnnxPolicy  # noqa: E402
 from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
@@ -112,15 +115,88 @@ def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path
                                atol=1e-5)
 
 
+@pytest.mark.parametrize("backbone,sampler", [("unet1d", "dpmpp2m"), ("transformer", "ddpm")])
+def test_a_fixed_batch_suits_every_backbone(tmp_path: Path, backbone: str, sampler: str) -> None:
+    policy = make_policy(backbone=backbone, sampler=sampler, process="vp")
+    report = export_onnx(policy, tmp_path / "p.onnx", batch=64)
+    assert report.max_error <= 1e-4 and OnnxPolicy(report.path).batch == 64
+
+
+@pytest.mark.parametrize("process,sampler", [("flow", "heun"), ("vp", "ddpm"), ("vp", "dpmpp2m")])
+def test_a_policy_of_images_is_exported_with_several_steps(tmp_path: Path, process: str, sampler: str) -> None:
+    """One action is an image of 4 x 6 and is seen by the convolutions in every step of the loop."""
+    info = EnvironmentInfo("toy/image", 24, 24, (0.0,) * 24, (1.0,) * 24, "a", 1.0, 1, image_shape=(4, 6))
+    normalizer = Normalizer(1, 24, 24)
+    normalizer.fitted.fill_(1)
+    settings = PolicySettings(backbone="unet2d", history=1, horizon=1, execute=1, width=16, depth=2, process=process,
+                              sampler=sampler, sampling_steps=4)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(settings, [info], normalizer)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    policy.eval()
+    report = export_onnx(policy, tmp_path / "p.onnx")
+    assert report.max_error <= 1e-4 and policy.draws == (4 if sampler == "ddpm" else 1)
+    rng = np.random.default_rng(0)
+    window, noise = (rng.normal(size=s).astype(np.float32) for s in ((5, 1, 24), (5, policy.draws, 1, 24)))
+    environment = np.zeros(5, np.int64)
+    want = policy.act(window, environment, noise)
+    np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), want, atol=1e-4)
+    assert want.std(axis=0).max() > 1e-2
+
+
 def test_given_windows_join_the_check(tmp_path: Path) -> None:
     policy = make_policy()
     given = {"toy/small": np.full((4, 2, 2), 0.5), "toy/large": np.full((3, 2, 5), 0.25)}
     windows, environment = check_windows(policy, given)
     assert windows.shape == (1007, 2, 5) and environment[1000:].tolist() == [0] * 4 + [1] * 3
     assert (windows[1000:1004, :, 2:] == 0).all() and (windows[1000:1004, :, :2] == 0.5).all()
-    assert export_onnx(policy, tmp_path / "p.onnx", observations=given).rows == 1007
+    report = export_onnx(policy, tmp_path / "p.onnx", observations=given)
+    assert (report.rows, report.observed) == (1007, 7)
     with pytest.raises(UserError, match="shape"):
         check_windows(policy, {"toy/small": np.zeros((4, 2, 5))})
+
+
+def make_store(path: Path, environments: dict[str, tuple[int, int]]) -> EpisodeStore:
+    """Per environment id episodes of 40 steps: (how many, observation size). An observation's values are 100 episode + step."""
+    store = EpisodeStore.create(path, 5, 3)
+    rng = np.random.default_rng(0)
+    for name, (count, dim) in environments.items():
+        for k in range(count):
+            values = np.repeat(100.0 * k + np.arange(40.0)[:, None], dim, axis=1).astype(np.float32)
+            store.append([Episode({"observation": values}, rng.normal(size=(40, 2)).astype(np.float32), np.zeros(40, np.float32),
+                                  np.zeros(40, bool), name, "expert", k, False, -1, 0.0)])
+    return store
+
+
+def test_observed_windows_are_those_of_training_and_as_many_of_each_environment(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", {"toy/small": (20, 2), "other": (3, 4), "toy/large": (2, 5)})
+    found = observed_windows(make_policy(), store)
+    assert {name: x.shape for name, x in found.items()} == {"toy/small": (500, 2, 2), "toy/large": (80, 2, 5)}
+    for windows in found.values():
+        assert (windows == windows[..., :1]).all()
+        before, now = windows[:, 0, 0], windows[:, 1, 0]
+        np.testing.assert_array_equal(before, np.where(now % 100 == 0, now, now - 1))  # an episode's first frame is repeated
+        assert len(set(now)) == len(now) and len(set(now // 100)) == (20 if len(now) == 500 else 2)
+
+
+def test_a_store_that_does_not_fit_the_policy_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no episode of toy/small, toy/large"):
+        observed_windows(make_policy(), make_store(tmp_path / "a.zarr", {"other": (1, 2)}))
+    with pytest.raises(UserError, match="'toy/large' have 4 values; expected 5"):
+        observed_windows(make_policy(), make_store(tmp_path / "b.zarr", {"toy/large": (1, 4)}))
+
+
+def test_the_command_checks_recorded_observations_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_policy().save(tmp_path / "p")
+    make_store(tmp_path / "s.zarr", {"toy/small": (20, 2), "toy/large": (20, 5)})
+    out = tmp_path / "p.onnx"
+    assert cli.main(["export", str(tmp_path / "p"), "--out", str(out), "--observations", str(tmp_path / "s.zarr")]) == 0
+    assert "1000 random and 1000 recorded observations" in capsys.readouterr().out
+    parity = json.loads(out.with_suffix(".json").read_text())["parity"]
+    assert (parity["rows"], parity["observed"]) == (2000, 1000)
+    assert cli.main(["export", str(tmp_path / "p"), "--out", str(out), "--observations", str(tmp_path / "none.zarr")]) == 2
 
 
 def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
