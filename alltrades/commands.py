@@ -367,7 +367,7 @@ def envs(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Time the hot paths; exit code 1 when soak or malformed found something wrong."""
+    """Time the hot paths; exit code 1 when something is wrong that is no figure, such as a robot that got an error."""
     from alltrades import bench as module
 
     results: list[dict[str, Any]] = []

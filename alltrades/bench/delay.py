@@ -29,6 +29,8 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
           overlap: int | None, steps: int | None, results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each way of acting and for its paired difference; append both as plain values to `results`.
 
+    Acting asynchronously is ok when no call of the policy failed.
+
     Args:
         folder: artifact, or None for a fresh default generalist of the environments `names`.
         names: environments; None for all that the artifact knows.
@@ -78,8 +80,11 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
                 line = f"{name:<13} success {mean:.3f} [{low:.3f}, {high:.3f}], n = {result['n']}"
                 if isinstance(controller, WithheldLanes):
                     counts = result["statistics"] = controller.statistics()
+                    result["ok"] = not counts["failures"]
                     controller.close()
                     line += f"; {counts['chunks']} chunks, {counts['late']} late, {counts['held']} steps without an action"
+                    if counts["failures"]:
+                        line += f", {counts['failures']} CALLS FAILED"
                 if name != "synchronous":
                     pair = paired_difference(found[name], found["synchronous"])
                     result["minus_synchronous"] = pair.to_json()

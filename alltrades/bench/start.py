@@ -22,6 +22,7 @@ def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | No
     """Yield a line per artifact; append the same as plain values to `results`. Seconds.
 
     Each measurement is a fresh process of `alltrades deploy ARTIFACT --robot env:ID --steps 1`, one after another.
+    An exported policy is ok when no process imported torch.
 
     Args:
         folder: policy folder or .onnx file; None for a fresh default generalist of the environments `names`, as a folder
@@ -57,7 +58,7 @@ def _measure(kind: str, artifact: Path, repeat: int, results: list[dict[str, Any
         torch += found["torch_imported"]
     values = np.array(spent)
     results.append({"artifact": kind, "robot": robot, "processes": repeat, "p50": float(np.median(values)),
-                    "max": float(values.max()), "torch_imported": torch})
+                    "max": float(values.max()), "torch_imported": torch, "ok": kind != "onnx" or not torch})
     return results[-1]
 
 

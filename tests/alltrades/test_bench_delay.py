@@ -66,6 +66,7 @@ def test_without_delay_every_way_of_acting_has_the_same_episodes(tmp_path: Path,
     np.testing.assert_allclose(returns["asynchronous"], returns["synchronous"], rtol=1e-6)
     for row in rows.values():
         assert row["n"] == 4 and row["interval"][0] <= row["success"] <= row["interval"][1]
+    assert rows["asynchronous"]["ok"]
     assert rows["asynchronous"]["statistics"]["held"] == 0 and rows["waiting"]["minus_synchronous"]["n"] == 4
 
 

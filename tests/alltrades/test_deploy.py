@@ -288,13 +288,15 @@ def test_an_exported_policy_acts_and_is_recorded_without_torch(artifacts: Path, 
 
 
 def test_bench_start_times_fresh_processes_and_says_whether_torch_was_imported(
-        artifacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "start.json"
     assert cli.main(["bench", "start", "--policy", str(artifacts / "planar.onnx"), "--repeat", "2", "--json", str(out)]) == 0
     assert "torch imported in 0 of them" in capsys.readouterr().out
     result, = json.loads(out.read_text())
     assert result["processes"] == 2 and result["torch_imported"] == 0 and 0 < result["p50"] <= result["max"]
     assert cli.main(["bench", "start", "--policy", str(tmp_path / "nothing.onnx")]) == 2
+    monkeypatch.setattr("alltrades.bench.start._first_action", lambda *_: {"first_action_at": 0.0, "torch_imported": True})
+    assert cli.main(["bench", "start", "--policy", str(artifacts / "planar.onnx"), "--repeat", "1"]) == 1
 
 
 # ---- a server, a terminal ----------------------------------------------------------------------------------------
