@@ -22,13 +22,14 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
             results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a table, a line as soon as it is measured; append the same as plain values to `results`.
 
-    Milliseconds. A deadline is missed when the answer is not there at the next control tick.
+    Milliseconds. A deadline is missed when the answer is not there at the next control tick. A result is ok when every robot
+    was answered to the end.
 
     Args:
         folder: artifact, or None for a fresh default generalist of the environments `names`.
         clients: numbers of robots to measure with, each asking `rate` times a second for `seconds`.
         steps: sampling steps instead of the policy's own.
-        batch: rows of the controller's and the server's policy calls.
+        batch: rows of the controller's and the server's policy calls; at most the number of clients.
         engine: what computes the server's actions, "torch" or "onnx"; it is compared with the same engine in-process.
         paths: which of `PATHS` to measure.
     """
@@ -44,27 +45,28 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         yield (f"{policy.parameter_count() / 1e6:.2f} M parameters, {policy.settings.sampling_steps} steps "
                f"({policy.settings.sampler}), {rate:g} Hz each, {seconds:g} s each, milliseconds")
         yield HEADER
-        measurements: dict[str, Callable[[int], dict[str, Any]]] = {}
-        if "torch" in paths:
-            measurements["torch"] = lambda n: in_process(policy, n, rate, seconds, batch)
+        engines: dict[str, Any] = {"torch": policy} if "torch" in paths else {}
         if "onnx" in paths:
             try:
-                graph = compiled(policy)
-                measurements["onnx"] = lambda n: in_process(graph, n, rate, seconds, batch, "onnx")
+                engines["onnx"] = compiled(policy)
             except UserError as error:
                 yield f"onnx: left out, {error}"
-        with ServerProcess(path, "--engine", engine, "--batch", str(batch), "--max-clients", str(max(*clients, 1)),
-                           "--rate-limit", "0") as server:
-            if "server" in paths:
-                measurements["server"] = lambda n: over_server(server.port, n, rate, seconds, f"server, {engine}")
-            for count in clients:
-                found: dict[str, dict[str, Any]] = {}
-                for name, measurement in measurements.items():
-                    result = found[name] = measurement(count)
-                    if name == "server" and engine in found:
-                        result["over_in_process_p50"] = result["p50"] - found[engine]["p50"]
-                    results.append(result)
-                    yield line(result)
+        for count in clients:
+            found = {}
+            for name, acting in engines.items():
+                found[name] = in_process(acting, count, rate, seconds, batch, name)
+                results.append(found[name])
+                yield line(found[name])
+            if "server" not in paths:
+                continue
+            # as many rows as in-process: a call of more takes longer, also for one robot
+            with ServerProcess(path, "--engine", engine, "--batch", str(min(batch, count)), "--max-clients", str(count),
+                               "--rate-limit", "0") as server:
+                result = over_server(server.port, count, rate, seconds, f"server, {engine}")
+            if count == 1 and engine in found:  # several ask at the same moment in-process, and out of phase here
+                result["over_in_process_p50"] = result["p50"] - found[engine]["p50"]
+            results.append(result)
+            yield line(result)
 
 
 def line(result: dict[str, Any]) -> str:
@@ -86,7 +88,7 @@ def summary(path: str, clients: int, spent: Sequence[float] | np.ndarray, missed
     values = np.asarray(spent if len(spent) else [np.nan])
     return {"path": path, "clients": clients, "p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95)),
             "p99": float(np.percentile(values, 99)), "max": float(values.max()), "missed": missed, "ticks": ticks,
-            "errors": list(errors)}
+            "errors": list(errors), "ok": len(spent) > 0 and not errors}
 
 
 def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list[float], int, int]:
@@ -128,9 +130,13 @@ def over_server(port: int, clients: int, rate: float, seconds: float, name: str 
     """`alltrades serve` on the loopback interface, robots in up to four processes, evenly out of phase."""
     processes = min(PROCESSES, clients)
     shares = [clients // processes + (i < clients % processes) for i in range(processes)]
-    loads = [LoadProcess(port, clients=share, rate=rate, seconds=seconds, first=sum(shares[:i]), total=clients)
-             for i, share in enumerate(shares)]
-    found = [load.result() for load in loads]
+    loads = [LoadProcess(port, clients=share, rate=rate, seconds=seconds, warmup=WARM_UP / rate, first=sum(shares[:i]),
+                         total=clients) for i, share in enumerate(shares)]
+    try:
+        found = [load.result() for load in loads]
+    finally:
+        for load in loads:
+            load.kill()
     spent = np.array([x for f in found for x in f["latency"]])
     infer = np.array([x for f in found for x in f["infer"]])
     out = summary(name, clients, spent, sum(f["missed"] for f in found), sum(f["ticks"] for f in found),

@@ -111,8 +111,18 @@ def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
     A message is refused when a text frame gives the reason, or, where it is too large to be read, when the connection is
     closed with code 1009. "wrong" lists what was answered otherwise. "good" counts valid requests between, on a connection
-    of their own and on that of the malformed ones, that got the actions they would get alone.
+    of their own and on that of the malformed ones, that got the actions they would get alone. A server that does not answer
+    at all any more, for a minute, is the last thing that is "wrong".
     """
+    state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
+    try:
+        yield from _attack(port, count, seed, state)
+    except (OSError, require("websockets.exceptions").WebSocketException) as error:
+        state["wrong"].append(f"no answer after {state['sent']} messages: {type(error).__name__}: {error}")
+        yield state
+
+
+def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator[dict[str, Any]]:
     connect = require("websockets.sync.client").connect
     closed = require("websockets.exceptions").ConnectionClosed
 
@@ -125,7 +135,6 @@ def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         reply = socket.recv(timeout=60)
         return reply if isinstance(reply, str) else unpack(reply)["actions"]
 
-    state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
     (bad, metadata), (fine, _) = open_one(), open_one()
     info = metadata["environments"][0]
     request = {"observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32), "environment": info["id"]}

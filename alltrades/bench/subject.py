@@ -21,8 +21,10 @@ from alltrades.data.errors import UserError
 def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Iterator[Path]:
     """The artifact to measure: the given folder, or a fresh default generalist for the named environments.
 
-    `steps` replaces the sampling steps. Fresh weights are as fast as trained ones. Temporary folders are removed.
+    `steps` replaces the sampling steps. Temporary folders are removed.
     """
+    import torch
+
     from alltrades.envs import registry
     from alltrades.policies.environment import EnvironmentInfo
     from alltrades.policies.normalizer import Normalizer
@@ -42,6 +44,11 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
         normalizer.fitted.fill_(1)
         settings = PolicySettings() if steps is None else PolicySettings(sampling_steps=steps)
         policy = build_policy(settings, infos, normalizer, 0)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():  # layers that start at zero make equal rows of all batch sizes, which trained ones do not
+            for parameter in policy.parameters():
+                if not parameter.any():
+                    parameter.copy_(0.01 * torch.randn(parameter.shape, generator=generator))
     with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary:
         yield policy.save(Path(temporary) / "policy")
 
@@ -84,17 +91,26 @@ class LoadProcess:
 
     def __init__(self, port: int, **options: Any) -> None:
         words = [sys.executable, "-m", "alltrades.bench.load", json.dumps({"port": port, **options})]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        self._log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self._log, text=True,
+                                        env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     def result(self) -> dict[str, Any]:
-        """What the robots measured, when they are done."""
+        """What the robots measured, when they are done; raises UserError when they ended without."""
         out, _ = self.process.communicate()
+        self._log.seek(0)
+        said = self._log.read().strip().splitlines()
+        self._log.close()
         if self.process.returncode != 0 or not out:
-            raise RuntimeError(f"load process ended with code {self.process.returncode}; see its message above")
+            cause = said[-1][:300] if said else "without a message"
+            raise UserError(f"the robots' process ended with code {self.process.returncode} ({cause}); expected their "
+                            "measurements; mend the cause, and measure again")
         return json.loads(out)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power cut would, if it has not ended."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()

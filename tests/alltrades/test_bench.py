@@ -14,9 +14,14 @@ pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
 from alltrades import cli
+from alltrades.bench import latency
 from alltrades.bench.latency import paced
 from alltrades.bench.malformed import KINDS, attack, messages
+from alltrades.bench.subject import LoadProcess
+from alltrades.bench.subject import artifact as fresh_artifact
+from alltrades.data.errors import UserError
 from alltrades.policies.client import pack, unpack
+from alltrades.policies.policy import load_policy
 from alltrades.policies.server.requests import read_request
 from tests.policies.serving import LARGE, SMALL, make_policy, running
 
@@ -71,7 +76,7 @@ def test_ticks_that_go_by_are_missed_deadlines() -> None:
 def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "latency.json"
     threads = torch.get_num_threads()
-    assert cli.main(["bench", "latency", "--policy", str(artifact), "--clients", "1", "5", "--seconds", "1", "--rate", "5",
+    assert cli.main(["bench", "latency", "--policy", str(artifact), "--clients", "1", "5", "--seconds", "0.5", "--rate", "20",
                      "--json", str(out)]) == 0
     assert torch.get_num_threads() == threads
     results = json.loads(out.read_text())
@@ -85,7 +90,55 @@ def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsy
     for n in (1, 5):
         server = by_path["server, torch", n]
         assert 0 < server["overhead_p50"] < server["p50"]
-        assert server["over_in_process_p50"] == server["p50"] - by_path[f"in-process, torch, batch {n}", n]["p50"]
+    alone = by_path["server, torch", 1]
+    assert alone["over_in_process_p50"] == alone["p50"] - by_path["in-process, torch, batch 1", 1]["p50"]
+    assert "over_in_process_p50" not in by_path["server, torch", 5]  # several robots are not in phase there
+
+
+def test_a_bench_in_which_robots_get_errors_fails_and_the_server_has_the_rows_of_the_controller(
+        artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    started: list[tuple[str, ...]] = []
+
+    class Gone:
+        """A server that has ended: nobody listens at its port."""
+
+        def __init__(self, folder: Path, *options: str) -> None:
+            started.append(options)
+            self.port = 1
+
+        def __enter__(self) -> Gone:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(latency, "ServerProcess", Gone)
+    words = ["bench", "latency", "--policy", str(artifact), "--clients", "1", "3", "--seconds", "0.2", "--rate", "50", "--batch",
+             "2", "--paths", "server", "--json", str(tmp_path / "latency.json")]
+    assert cli.main(words) == 1
+    assert "1 ERRORS, such as client 0" in capsys.readouterr().out
+    assert [r["ok"] for r in json.loads((tmp_path / "latency.json").read_text())] == [False, False]
+    assert [options[options.index("--batch") + 1] for options in started] == ["1", "2"]
+
+
+def test_robots_that_cannot_start_give_one_line_with_the_cause() -> None:
+    with pytest.raises(UserError, match="ended with code 1 .*unexpected keyword argument 'speed'"):
+        LoadProcess(1, clients=1, rate=1.0, seconds=1.0, speed=3).result()
+
+
+def test_an_attack_on_a_server_that_is_gone_ends_with_what_it_found() -> None:
+    *_, state = attack(1, 10)
+    assert state["sent"] == 0 and state["wrong"][0].startswith("no answer after 0 messages: ConnectionRefusedError")
+
+
+def test_actions_of_a_fresh_artifact_depend_on_what_it_sees() -> None:
+    """Otherwise rows were equal in all batch sizes, and the server would choose smaller ones than for a trained policy."""
+    with fresh_artifact(None, ["planar/reach"], None) as path:
+        policy = load_policy(path)
+    rng = np.random.default_rng(0)
+    window = rng.normal(size=(6, policy.history, policy.obs_dim)).astype(np.float32)
+    noise = np.zeros((6, policy.draws, policy.horizon, policy.action_dim), np.float32)
+    assert policy.act(window, np.zeros(6, np.int64), noise).std(axis=0).min() > 1e-4
 
 
 def test_a_short_soak_kills_robots_and_reports_the_others(artifact: Path, tmp_path: Path) -> None:
