@@ -21,6 +21,7 @@ import onnxruntime
 
 RATE = 0.2  # largest change of an action between two control steps, in its units
 
+
 def robot(obs_dim: int, steps: int) -> Iterator[np.ndarray]:
     """Observations (obs_dim,) of a random walk; put your sensors in its place."""
     rng = np.random.default_rng(0)
