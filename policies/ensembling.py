@@ -41,12 +41,13 @@ class EnsemblingController(Controller):
         self._chunks[lane].clear()
 
     def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
-        chunks = self._chunks[lane] = [c for c in self._chunks[lane] if len(c)] + [chunk]
+        held = getattr(self.policy, "held", False)  # by the operator: what was planned before has no vote, nor this chunk later
+        chunks = [chunk] if held else [c for c in self._chunks[lane] if len(c)] + [chunk]
         out = np.empty((self.every, chunk.shape[1]), np.float32)
         for step in range(self.every):
             votes = np.stack([c[step] for c in chunks if len(c) > step])  # (n, A_env), oldest first
             votes = votes[np.isfinite(votes).all(axis=1)] if np.isfinite(votes).all(axis=1).any() else votes[-1:]
             weights = np.exp(-self.m * np.arange(len(votes)))
             out[step] = weights / weights.sum() @ votes
-        self._chunks[lane] = [c[self.every:] for c in chunks]
+        self._chunks[lane] = [] if held else [c[self.every:] for c in chunks]
         return out

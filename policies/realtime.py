@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from alltrades.data.errors import UserError
 from alltrades.policies.guard import ActionGuard, Watchdog
 from alltrades.policies.lanes import BATCH, ActingPolicy, Lanes, Overlap
 from alltrades.policies.limits import Limits
+from alltrades.policies.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class RealTimeController(Lanes):
 
     An episode's first chunk is waited for, as there is no action to hold yet; it begins with its first action. If later no
     action is left, the last one is held; more than `stop_after` seconds without a fresh one stop the lane until its reset (see
-    `Watchdog`). Both are counted in `refusals`. A policy call that fails is logged and tried again at the next step.
+    `Watchdog`). Both are counted in `refusals`. A policy call that fails is logged and tried again at the next step. While the
+    operator of a server holds the robots (`policy.held`) lanes get their environment's stop action, and go on from there.
 
     Args:
         policy, lanes, guard, batch: see `Lanes`.
@@ -73,21 +75,24 @@ class RealTimeController(Lanes):
             those that are executed.
         overlap: steps after the frozen ones over which the pull of the last chunk decays; None for all that it has left.
         executor: runs the policy calls; default one thread of its own. The policy is called by it alone.
+        rate: control steps per second; default the `control_hz` of a lane's environment.
         clock: seconds, never going back.
     """
 
     def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
                  batch: int = BATCH, *, stop_after: float = 1.0, every: int | None = None, delay: float | None = None,
-                 overlap: int | None = None, executor: Executor | None = None,
+                 overlap: int | None = None, executor: Executor | None = None, rate: float | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(policy, lanes, guard, batch)
         if overlap is not None and overlap < 0:
             raise ValueError(f"overlap = {overlap}; expected at least 0, or None")
         if every is not None and every < 1:
             raise ValueError(f"every = {every}; expected at least 1, or None")
-        self._every = every or policy.execute
+        if rate is not None and not rate > 0:
+            raise ValueError(f"rate = {rate}; expected a positive number, or None")
+        self._every, self._rate = every or policy.execute, rate
         self._stop_after, self._guess, self._overlap, self._clock = stop_after, delay, overlap, clock
-        self._own = ThreadPoolExecutor(1, thread_name_prefix="policy") if executor is None else None
+        self._own = Worker("policy") if executor is None else None
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
         self._flights: list[_Flight | None] = [None] * lanes
         self._steps, self._asked = [0] * lanes, [0] * lanes  # of the episode: so far, and at the last request
@@ -130,9 +135,9 @@ class RealTimeController(Lanes):
         return out
 
     def close(self) -> None:
-        """End the thread; a policy call that runs is not waited for."""
+        """End the thread; a policy call that hangs is left behind."""
         if self._own is not None:
-            self._own.shutdown(wait=False, cancel_futures=True)
+            self._own.shutdown(cancel_futures=True)
 
     @property
     def stopped(self) -> np.ndarray:
@@ -151,7 +156,7 @@ class RealTimeController(Lanes):
         if not self._delays and self._guess is None:
             return self.policy.horizon - self.policy.execute
         seconds = float(np.quantile(self._delays, QUANTILE, method="higher")) if self._delays else self._guess or 0.0
-        return max(0, math.ceil(seconds * self.environment(lane).control_hz - ROUNDING))
+        return max(0, math.ceil(seconds * (self._rate or self.environment(lane).control_hz) - ROUNDING))
 
     # ---- on the way ----------------------------------------------------------------------------------------------
     def _due(self, lane: int) -> bool:
@@ -231,6 +236,10 @@ class RealTimeController(Lanes):
     def _next(self, lane: int) -> np.ndarray:
         """The lane's next action (A_env,), before the guard."""
         watchdog, queue, now = self._watchdogs[lane], self._queues[lane], self._clock()
+        if self._last[lane] is not None and getattr(self.policy, "held", False) and not watchdog.stopped:
+            queue.clear()  # a server's chunk for a held robot repeats what it did last
+            watchdog.fresh(now)
+            return self._rest(lane)
         if queue and not watchdog.stopped:
             watchdog.fresh(now)
             return queue.pop()
@@ -239,3 +248,9 @@ class RealTimeController(Lanes):
         action, reason = watchdog.missing(last[-1], now)
         self._refused[lane][reason] += 1
         return action
+
+    def _rest(self, lane: int) -> np.ndarray:
+        """The stop action (A_env,) of the lane's environment; its last action where that has none."""
+        last, stop = self._last[lane], self.environment(lane).stop_action
+        assert last is not None
+        return last[-1] if stop is None else np.array([b if a is None else a for a, b in zip(stop, last[-1])], np.float32)

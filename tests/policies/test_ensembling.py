@@ -69,6 +69,18 @@ def test_a_prediction_that_is_not_finite_has_no_vote_and_the_guard_has_the_last_
     assert controller.act(np.array([90.0, 0]))[0, 0] == 5.0 and controller.refusals["box"] == 1
 
 
+def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_goes_on() -> None:
+    policy = Counting(drift=0.5)
+    policy.held = False  # type: ignore[attr-defined]
+    controller = EnsemblingController(policy)
+    controller.reset()
+    drive(controller, 5, Clock())
+    policy.held = True  # type: ignore[attr-defined]
+    assert controller.act(np.array([100.0, 0]))[0, 0] == 100.0 + 0.5 * 6  # what the server says, not a mean with older plans
+    policy.held = False  # type: ignore[attr-defined]
+    assert controller.act(np.array([7.0, 0]))[0, 0] == 7.0 + 0.5 * 7
+
+
 @pytest.mark.parametrize("options", [{"every": 0}, {"every": 13}, {"m": math.nan}])
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(UserError, match="expected"):

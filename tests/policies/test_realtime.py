@@ -229,6 +229,39 @@ def test_the_delay_is_measured_without_the_first_calls_and_an_upper_quantile_cou
     assert controller.delay(0) == 4  # 310 ms; a single slow call is left out
 
 
+def test_a_delay_is_counted_in_control_steps_of_the_robots_own_rate() -> None:
+    for rate, steps in ((None, 2), (50.0, 10), (5.0, 1)):  # 0.2 s; the environment has 10 Hz
+        controller, *_ = make(Counting(), 2, rate=rate)
+        assert controller.delay(0) == steps
+
+
+def test_at_a_higher_rate_no_action_is_taken_back_while_the_next_chunk_is_on_its_way() -> None:
+    """A chunk takes 0.1 s, five control steps of 50 Hz: all of them are frozen, and none is late."""
+    policy = Counting(horizon=16, execute=8, drift=0.25)
+    controller, clock, executor = make(policy, 1, rate=50.0)
+    drive(controller, 60, clock, executor, 5)
+    frozen = [int((told[1][0] == 1).sum()) for told in policy.told if told is not None]
+    assert frozen[0] == 5 and controller.statistics()["late"] == 0
+
+
+# ---- an operator ---------------------------------------------------------------------------------------------------
+def test_held_by_the_operator_a_lane_rests_and_goes_on_from_there() -> None:
+    policy = Counting(stop=(0.0, None))
+    policy.held = False  # type: ignore[attr-defined]
+    controller, clock, executor = make(policy, 1, stop_after=0.5)
+    before = drive(controller, 5, clock, executor, 1)
+    policy.held = True  # type: ignore[attr-defined]
+    out = drive(controller, 20, clock, executor, 1, start=5)
+    assert (out == [0.0, before[-1, 1]]).all() and not controller.stopped.any()
+    told = policy.told[-1]
+    assert told is not None and told[0][0, 0].tolist() == out[-1].tolist()  # frozen is what it does
+    policy.held = False  # type: ignore[attr-defined]
+    assert drive(controller, 1, clock, start=25)[0, 0] == 0.0  # no chunk yet
+    executor.deliver()
+    after = drive(controller, 9, clock, executor, 1, start=26)[:, 0]
+    assert after[-1] == 34.0 and not controller.stopped.any() and controller.refusals["stop"] == 0
+
+
 def test_what_is_frozen_follows_the_measured_delay() -> None:
     policy = Counting(horizon=12, execute=4)
     controller, clock, executor = make(policy, 0)
@@ -314,7 +347,7 @@ def test_observations_that_do_not_fit_leave_no_trace() -> None:
     assert not policy.windows
 
 
-@pytest.mark.parametrize("options", [{"stop_after": 0.0}, {"overlap": -1}, {"lanes": 0}, {"every": 0}])
+@pytest.mark.parametrize("options", [{"stop_after": 0.0}, {"overlap": -1}, {"lanes": 0}, {"every": 0}, {"rate": 0.0}])
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(Counting(), **options)
