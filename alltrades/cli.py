@@ -158,12 +158,16 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=["sync", "async", "ensemble"], default="sync",
                         help="sync: the robot waits for every chunk; async: the next one is drawn while it moves (real-time "
                              "chunking); ensemble: one is drawn at every step, and overlapping chunks are averaged")
-    parser.add_argument("--rate", type=float, default=None, metavar="HZ", help="control rate; default the robot's")
+    parser.add_argument("--rate", type=float, default=None, metavar="HZ",
+                        help="control rate; default the robot's. Limits per control step are scaled by (the rate they were "
+                             "declared for) / HZ, those of acceleration by its square, so that limits per second stay")
     parser.add_argument("--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS",
-                        help="without a new observation, or an answer of the server, after which the robot is stopped")
+                        help="without a fresh action (no new observation of the robot, or no answer of the policy) after which "
+                             "the robot is stopped")
     parser.add_argument("--limits", default=None, metavar="FILE",
-                        help="YAML file of action limits by environment: low, high, rate, acceleration")
+                        help="YAML file of action limits by environment: low, high, rate, acceleration, the last two per control "
+                             "step of the environment")
     parser.add_argument("--record", default=None, metavar="STORE", help="store of episodes to write or continue")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of the policy's noise")
     parser.add_argument("--json", default=None, metavar="FILE", help="file for the figures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,15 +100,23 @@ def environment_of(environments: Sequence[Any], robot: Robot, given: str | None 
     return info
 
 
-def limits_of(info: Any, robot: Robot, file: Path | str | None = None) -> Limits:
+def limits_of(info: Any, robot: Robot, file: Path | str | None = None, rate: float | None = None) -> Limits:
     """The narrowest of what the environment, the robot and a file of limits allow.
+
+    Args:
+        file: limits per control step of the environment, as those of the environment itself.
+        rate: control steps per second of the loop; limits per step are converted, so that those per second stay. None, or a
+            robot that waits for every action: the environment's own.
 
     Raises UserError where the boxes do not meet, and for what is wrong with the file.
     """
-    limits = Limits.of(info) if file is None else read_limits(file, [info])[info.id]
-    r = robot.limits
-    entry: dict[str, Any] = {"low": np.maximum(limits.low, r.low).tolist(), "high": np.minimum(limits.high, r.high).tolist()}
-    for key, value in (("rate", r.rate), ("acceleration", r.acceleration)):
+    trained, r = float(info.control_hz), robot.limits
+    rate = trained if rate is None or getattr(robot, "waits", False) else rate
+    limits = at_rate(Limits.of(info) if file is None else read_limits(file, [info])[info.id], trained, rate)
+    own = at_rate(Limits(tuple(r.low), tuple(r.high), None if r.rate is None else tuple(r.rate),
+                         None if r.acceleration is None else tuple(r.acceleration)), r.control_hz or trained, rate)
+    entry: dict[str, Any] = {"low": np.maximum(limits.low, own.low).tolist(), "high": np.minimum(limits.high, own.high).tolist()}
+    for key, value in (("rate", own.rate), ("acceleration", own.acceleration)):
         if value is not None:
             entry[key] = [float(v) for v in value]
     limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
@@ -118,11 +127,25 @@ def limits_of(info: Any, robot: Robot, file: Path | str | None = None) -> Limits
     return limits
 
 
+def at_rate(limits: Limits, declared: float, rate: float) -> Limits:
+    """Limits per control step at `declared` Hz as limits per control step at `rate` Hz: the same per second, and per second^2."""
+    scale = declared / rate
+    return replace(limits, rate=None if limits.rate is None else tuple(scale * v for v in limits.rate),
+                   acceleration=None if limits.acceleration is None else tuple(scale**2 * v for v in limits.acceleration))
+
+
 def stop_action_of(info: Any, robot: Robot) -> Sequence[float | None] | None:
-    """What brings a robot to rest: its own stop action, else its environment's; None for a robot that waits anyway."""
+    """What brings a robot to rest: its own stop action, else its environment's; None for a robot that waits anyway.
+
+    Raises UserError where neither declares one: such a robot would be left with its last action, which may be a velocity.
+    """
     if getattr(robot, "waits", False):
         return None
-    return info.stop_action if robot.limits.stop_action is None else robot.limits.stop_action
+    stop = info.stop_action if robot.limits.stop_action is None else robot.limits.stop_action
+    if stop is None:
+        raise UserError(f"neither the robot nor '{info.id}' says what brings it to rest; expected a stop_action in the robot's "
+                        "RobotLimits: 0 for a velocity or a torque, None for a value that it keeps, such as a position")
+    return stop
 
 
 def guard_of(limits: Limits) -> ActionGuard:
@@ -145,15 +168,17 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
     return rate
 
 
-def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], stop_after: float) -> Controller | RealTimeController:
+def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], stop_after: float,
+                    rate: float | None = None) -> Controller | RealTimeController:
     """The controller of one robot: "sync" waits for every chunk, "async" draws the next one while the robot moves, "ensemble"
     draws one at every step and averages those that overlap.
 
     Args:
         stop_after: seconds without a fresh action after which an asynchronous robot stops.
+        rate: control steps per second, which tell an asynchronous robot how many of them a chunk takes; None: the environment's.
     """
     if mode == "async":
-        return RealTimeController(policy, guard=limits, stop_after=stop_after)
+        return RealTimeController(policy, guard=limits, stop_after=stop_after, rate=rate)
     if mode == "ensemble":
         return EnsemblingController(policy, guard=limits)
     return Controller(policy, guard=limits)

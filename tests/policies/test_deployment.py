@@ -13,7 +13,15 @@ from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.robots import RobotLimits
 from alltrades.envs.robots.environment import EnvironmentRobot
-from alltrades.policies.deployment import environment_of, limits_of, make_controller, open_policy, rate_of, stop_action_of
+from alltrades.policies.deployment import (
+    environment_of,
+    guard_of,
+    limits_of,
+    make_controller,
+    open_policy,
+    rate_of,
+    stop_action_of,
+)
 from alltrades.policies.policy import EnvironmentInfo
 from tests.policies.toys import SMALL, info, make_policy
 
@@ -50,7 +58,7 @@ def test_an_environment_that_changed_since_training_is_refused() -> None:
 
 
 def test_the_narrowest_limits_of_environment_robot_and_file_hold(tmp_path: Path) -> None:
-    environment = replace(info("a"), max_action_rate=(0.3, 0.3))
+    environment = replace(info("a"), max_action_rate=(0.3, 0.3), stop_action=(None, None))
     file = tmp_path / "limits.yaml"
     file.write_text("a: {high: 0.5, rate: [0.1, 0.4], acceleration: 0.05}\n")
     robot = Arm(low=(-0.2, -5.0), high=(9.0, 0.4), rate=(0.2, 0.2))
@@ -75,7 +83,7 @@ def test_the_rate_is_the_robots_and_must_be_that_of_the_training() -> None:
 def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
     make_policy([info("a"), info("b", obs_dim=5)], SMALL).save(tmp_path / "p")
     policy = open_policy(str(tmp_path / "p"))
-    limits = limits_of(policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2)))
+    limits = limits_of(policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2), stop_action=(None, 0.1)))
     for mode in ("sync", "async"):
         with make_controller(mode, policy, {"b": limits}, 1.0) as controller:
             controller.reset(environment="b", seed=0)
@@ -88,6 +96,41 @@ def test_a_robot_stops_as_it_says_or_as_its_environment_does_unless_it_waits() -
     assert stop_action_of(environment, Arm()) == (0.0, None)
     assert stop_action_of(environment, Arm(stop_action=(0.5, 0.5))) == (0.5, 0.5)
     assert spec.stop_action is not None and stop_action_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec)) is None
+
+
+def test_a_robot_of_which_nobody_knows_how_it_stops_is_refused() -> None:
+    with pytest.raises(UserError, match="what brings it to rest"):
+        stop_action_of(info("a"), Arm())
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(50.0, 5.0), (10.0, 1.0), (5.0, 0.5)])
+def test_limits_per_second_stay_at_another_control_rate(rate: float, factor: float, tmp_path: Path) -> None:
+    environment = replace(info("a"), max_action_rate=(0.3, 0.5), max_action_acceleration=(0.2, 0.2), stop_action=(0.0, 0.0))
+    robot = Arm(control_hz=20.0, rate=(0.2, 0.2), acceleration=(0.02, 0.08))  # per 50 ms; the environment: per 100 ms
+    found = limits_of(environment, robot, None, rate)
+    np.testing.assert_allclose(found.rate, np.array((0.3, 0.4)) / factor)
+    np.testing.assert_allclose(found.acceleration, np.array((0.08, 0.2)) / factor**2)
+    assert (found.low, found.high) == ((-1.0, -1.0), (1.0, 1.0))
+    file = tmp_path / "limits.yaml"
+    file.write_text("a: {rate: 0.1, acceleration: 0.01}\n")
+    found = limits_of(environment, robot, file, rate)
+    np.testing.assert_allclose(found.rate, np.full(2, 0.1) / factor)
+    np.testing.assert_allclose(found.acceleration, np.full(2, 0.01) / factor**2)
+
+
+def test_at_five_times_the_rate_a_robot_is_as_quick_per_second() -> None:
+    environment = replace(info("a"), max_action_rate=(0.1, 0.1), stop_action=(0.0, 0.0))
+    for rate in (10.0, 50.0):
+        guard = guard_of(limits_of(environment, Arm(), None, rate))
+        sent = np.zeros((1, 2), np.float32)
+        for _ in range(int(rate) // 2):  # half a second
+            sent = guard(np.ones((1, 2)), sent)
+        np.testing.assert_allclose(sent, 0.5, rtol=1e-5)
+
+
+def test_a_robot_that_waits_keeps_the_limits_of_its_own_time() -> None:
+    spec = replace(registry.get("planar/reach"), max_action_rate=(0.1, 0.1))
+    assert limits_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec), None, 200.0).rate == (0.1, 0.1)
 
 
 @pytest.mark.parametrize(("artifact", "message"), [("nowhere", "no policy here"), ("nowhere.onnx", "no such file"),
