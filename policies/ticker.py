@@ -53,9 +53,15 @@ class Ticker:
         self._begun.append(self._clock())
         return missed
 
+    def left(self) -> float:
+        """Seconds, more than 0, until the time at which a tick begins next, whether or not this one has missed others before."""
+        left = self.period - (self._clock() - self._start) % self.period
+        return left if left > ROUNDING * self.period else left + self.period
+
     @property
     def rate(self) -> float:
         """Ticks per second over the last ones; 0 before there are two."""
-        if len(self._begun) < 2 or self._begun[-1] == self._begun[0]:
+        begun = list(self._begun)  # in one step: another thread may ask
+        if len(begun) < 2 or begun[-1] == begun[0]:
             return 0.0
-        return (len(self._begun) - 1) / (self._begun[-1] - self._begun[0])
+        return (len(begun) - 1) / (begun[-1] - begun[0])

@@ -30,11 +30,12 @@ class RobotLimits:
 
     Attributes:
         low, high: box of the actions.
-        control_hz: control rate in Hz; None where the robot takes any, such as that of the policy's environment.
+        control_hz: control rate in Hz, for which limits per control step are declared; None where the robot takes any, such as
+            that of the policy's environment.
         rate: largest change between two control steps, or None.
         acceleration: largest change of that change, or None.
-        stop_action: what brings the robot to rest, such as zero velocities; None for a dimension that keeps its last value.
-            None in place of all: that of the policy's environment.
+        stop_action: what brings the robot to rest, such as zero velocities; None for a dimension that keeps its last value, such
+            as a position. None in place of all: that of the policy's environment.
 
     Raises ValueError when sizes disagree, the box is empty, a limit is not positive or `stop_action` lies outside the box.
     """
@@ -70,8 +71,13 @@ class RobotLimits:
 class Robot(Protocol):
     """What the control loop needs. Called from one thread; `limits` may be an attribute.
 
+    `observe` and `act` return within a control step: a driver that hangs cannot be stopped through itself. It should bring its
+    robot to rest by itself when no action comes for a while, as the process may be killed.
+
     A robot may further have
-    - `reset(seed: int)`: start an episode (a simulator its world; a real robot goes to its start, or waits for a person);
+    - `reset(seed: int)`: start an episode (a simulator its world; a real robot goes to its start, or waits for a person), and
+      leave the robot at rest, also when it is interrupted. Limits on changes hold from the stop action on; a dimension that has
+      none may begin anywhere in the box;
     - `outcome() -> Outcome`: what the last action led to, asked once per control step before the next action;
     - `environment: str`: id of the environment that it is, where the policy is not told otherwise;
     - `waits: bool`: true where time stands still between two actions: nothing has to be stopped, and no rate kept.

@@ -49,6 +49,33 @@ class Later(Executor):
                 outer.set_result(inner.result())
 
 
+class Working(Executor):
+    """Calls take `seconds` of a clock, which go by while somebody waits for them."""
+
+    def __init__(self, clock: Any, seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        return _Worked(self.clock, self.clock.now + self.seconds, Immediate().submit(function, *args, **kwargs))
+
+
+class _Worked(Future):
+    def __init__(self, clock: Any, due: float, inner: Future) -> None:
+        super().__init__()
+        self.clock, self.due, self.inner = clock, due, inner
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        assert timeout is not None
+        if not self.done() and self.clock.now + timeout < self.due - 1e-9:
+            self.clock.now += timeout
+            raise TimeoutError
+        if not self.done():
+            self.clock.now = max(self.clock.now, self.due)
+            error = self.inner.exception()
+            self.set_result(self.inner.result()) if error is None else self.set_exception(error)
+        return super().exception(0)
+
+
 class _Waited(Future):
     def __init__(self, executor: Later) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 
 from alltrades.data.errors import UserError
 from alltrades.envs.robots import Outcome, Reading, RobotLimits
-from alltrades.policies.control_loop import ControlLoop, Feed
+from alltrades.policies.control_loop import ATTEMPTS, ControlLoop
+from alltrades.policies.feed import Feed
 from alltrades.policies.guard import ActionGuard
+from tests.policies.background import Immediate, Working
 from tests.policies.test_ticker import Clock
 
 
@@ -63,15 +67,13 @@ class Proportional:
 
 
 def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float = 0.0, stop: Any = None,
-         **options: Any) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
+         acceleration: Any = None, **options: Any) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
+    """A loop at 10 Hz whose controller needs `work` seconds for an action, beside the robot's thread."""
     clock = Clock()
-
-    def spend() -> None:
-        clock.now += work
-
-    robot, controller = Scripted(script, **options), Proportional(spend)
-    guard = ActionGuard([-1.0], [1.0], rate=rate)
-    return ControlLoop(robot, controller, guard, 10.0, timeout, stop, clock, clock.sleep), robot, controller, clock
+    robot, controller = Scripted(script, **options), Proportional()
+    guard = ActionGuard([-1.0], [1.0], rate, acceleration)
+    loop = ControlLoop(robot, controller, guard, 10.0, timeout, stop, Working(clock, work), clock, clock.sleep)
+    return loop, robot, controller, clock
 
 
 def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_history() -> None:
@@ -126,8 +128,8 @@ def test_a_robot_that_never_speaks_is_never_told_anything() -> None:
 def test_every_action_is_guarded_and_the_way_to_rest_is_too() -> None:
     loop, robot, _, _ = make([frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], stop=(0.0,))
     assert loop.run("env", 0, steps=3) == "steps"
-    assert robot.actions == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
-    assert loop.refusals == {"finite": 0, "box": 2, "rate": 1, "acceleration": 0}
+    assert robot.actions == [0.25, 0.5, 0.4, 0.15, 0.0]
+    assert loop.refusals == {"finite": 0, "box": 2, "rate": 2, "acceleration": 0, "late": 0}
 
 
 def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_on() -> None:
@@ -135,7 +137,7 @@ def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_
     controller.refusals = {"box": 5, "hold": 1}  # type: ignore[attr-defined]
     robot = Scripted([frame(50, 1), frame(0, 2)])
     clock = Clock()
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, None, clock, clock.sleep)
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, None, Immediate(), clock, clock.sleep)
     controller.refusals = {"box": 7, "hold": 1, "stop": 1}  # type: ignore[attr-defined]
     loop.run("env", 0, steps=1)
     assert {k: v for k, v in loop.refusals.items() if v} == {"box": 3, "stop": 1}
@@ -158,12 +160,14 @@ def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
     assert loop.run("env", 0, steps=4) == "steps"
     assert loop.ticker.missed == 8 and list(loop.latencies) == pytest.approx([0.25] * 4)
     assert clock.now - 100 == pytest.approx(1.0)
+    # the last action is held at every control step that goes by meanwhile; before the first one there is none
+    assert robot.actions == [0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3] and loop.held == 6
 
 
 def test_a_controller_that_stopped_for_want_of_actions_ends_the_episode() -> None:
     loop, robot, controller, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
     controller.work = lambda: setattr(controller, "stopped", np.array([len(controller.seen) == 3]))
-    assert loop.run("env", 0) == "starved" and robot.actions == [0.0, 0.1, 0.2, 0.0]
+    assert loop.run("env", 0) == "starved" and robot.actions == [0.0, 0.1, 0.0]  # its third is no action of the policy
 
 
 def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
@@ -171,15 +175,10 @@ def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
     robot.act = lambda action: robot.actions.append(action.tolist())  # type: ignore[method-assign]
     controller = Proportional()
     controller.act = lambda observation: np.array([[0.5, 0.25]])  # type: ignore[method-assign]
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0, -1.0], [1.0, 1.0]), 10.0, 1.0, (0.0, None), clock, clock.sleep)
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0, -1.0], [1.0, 1.0]), 10.0, 1.0, (0.0, None), Immediate(), clock,
+                       clock.sleep)
     loop.run("env", 0, steps=1)
     assert robot.actions == [[0.5, 0.25], [0.0, 0.25]]
-
-
-def test_a_slow_policy_is_no_silent_robot() -> None:
-    script = [frame(0, 0), None, frame(1, 1), None, frame(2, 2)]
-    loop, _, controller, _ = make(script, work=0.9, timeout=0.35)
-    assert loop.run("env", 0, steps=2) == "steps" and controller.seen == [0, 1]
 
 
 def test_asked_to_stop_it_stops_the_robot_and_keeps_the_episode() -> None:
@@ -205,8 +204,210 @@ def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: 
     assert episode is not None and len(episode) == 2
 
 
+# ---- a policy that is slow or hangs ------------------------------------------------------------------------------
+def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped_and_its_action_thrown_away() -> None:
+    loop, robot, controller, clock = make([frame(8, 0), frame(9, 1), frame(9, 2)], rate=[0.4], stop=(0.0,))
+    slow = [0.0, 0.0, 5.0]
+    loop._executor.submit = lambda act, seen: Working(clock, slow.pop(0)).submit(act, seen)  # type: ignore[method-assign]
+    assert loop.run("env", 0) == "starved"
+    # asked for the third time at 0.2 s; held at 0.3 and 0.4 s, and at 0.5 s, 0.4 s after the last fresh action, time is up
+    assert robot.actions == [0.4, 0.8, 0.8, 0.8, 0.4, 0.0] and loop.held == 2
+    assert loop.refusals["late"] == 1 and loop.steps == 2
+    assert clock.now - 100 == pytest.approx(0.6)
+    with pytest.raises(UserError, match="still works"):
+        loop.run("env", 1)
+    assert robot.actions[-1] == 0.0 and len(robot.seeds) == 1
+
+
+def test_an_action_that_came_at_all_but_too_late_is_not_executed() -> None:
+    loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], stop=(0.0,))
+    loop._executor.submit = lambda act, seen: Working(clock, 0.25 if seen[0] == 9 else 0).submit(act, seen)  # type: ignore[method-assign]
+    loop.timeout = 0.33  # between two control steps: it is there at the next look, 0.35 s after the last one
+    assert loop.run("env", 0) == "starved" and robot.actions == [0.3, 0.3, 0.3, 0.0] and loop.refusals["late"] == 1
+
+
+def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that_drives_it() -> None:
+    """With real threads and clocks: the robot is stopped while `act` is still blocked, by the thread that called `run`."""
+    release, threads = threading.Event(), set()
+    robot, controller = Scripted([frame(5, i) for i in range(1000)]), Proportional()
+    act = robot.act
+
+    def talk(action: np.ndarray) -> None:
+        threads.add(threading.current_thread())
+        act(action)
+
+    def work() -> None:
+        threads.discard(threading.current_thread())
+        if len(controller.seen) == 3:
+            release.wait(60)
+
+    robot.act, controller.work = talk, work  # type: ignore[method-assign]
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0], [0.2]), 50.0, 1.5, (0.0,))
+    assert loop.run("env", 0) == "starved" and not release.is_set()
+    assert robot.actions[0] == 0.2 and robot.actions[-3:] == [0.4, 0.2, 0.0] and loop.refusals["late"] == 1
+    assert threads == {threading.current_thread()}
+    sent = len(robot.actions)
+    release.set()
+    assert loop._call is not None and loop._call.result(60) is not None
+    assert len(robot.actions) == sent  # what came at last is not executed
+    loop.close()
+
+
+def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
+    loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], timeout=60.0, stop=(0.0,))
+    loop._executor.submit = lambda act, seen: Working(clock, 50 if seen[0] == 9 else 0).submit(act, seen)  # type: ignore[method-assign]
+    assert loop.run("env", 0, stop=lambda: clock.now > 100.45) == "stopped"
+    assert robot.actions == [0.3, 0.3, 0.3, 0.3, 0.0]
+
+
+def test_a_robot_that_waits_waits_for_a_slow_policy() -> None:
+    _, robot, controller, clock = make([frame(i, i) for i in range(3)])
+    robot.waits = True  # type: ignore[attr-defined]
+    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), None, 0.5, None, Working(clock, 30.0), clock, clock.sleep)
+    assert loop.run("env", 0, steps=2) == "steps" and robot.actions == [0.0, 0.1] and loop.refusals["late"] == 0
+
+
+def test_what_the_policy_raises_is_raised_also_when_that_is_a_timeout() -> None:
+    loop, robot, controller, _ = make([frame(3, 0), frame(3, 1)], stop=(0.0,))
+
+    def fail() -> None:
+        if len(controller.seen) == 2:
+            raise TimeoutError("of its own")
+
+    controller.work = fail
+    with pytest.raises(TimeoutError, match="of its own"):
+        loop.run("env", 0)
+    assert robot.actions == [0.3, 0.0]
+
+
+def test_an_observation_that_comes_after_the_timeout_is_not_answered() -> None:
+    """The driver's call took too long, or the process was suspended."""
+    loop, robot, controller, clock = make([], stop=(0.0,))
+
+    def late() -> Any:
+        clock.now += 0.5
+        return frame(9, 1)
+
+    robot.script = [frame(3, 0), late]
+    assert loop.run("env", 0) == "timeout" and controller.seen == [3] and robot.actions == [0.3, 0.0]
+
+
+def test_a_timeout_shorter_than_two_control_steps_is_refused() -> None:
+    with pytest.raises(UserError, match="expected two control steps"):
+        make([], timeout=0.15)
+
+
+# ---- the way to rest ---------------------------------------------------------------------------------------------
+def test_the_way_to_rest_never_jumps_however_long_the_limits_make_it() -> None:
+    loop, robot, _, clock = make([frame(50, i) for i in range(64)], rate=[1 / 64], stop=(0.0,))
+    assert loop.run("env", 0, steps=64) == "steps"
+    assert len(robot.actions) == 128 and robot.actions[63] == 1.0 and robot.actions[-1] == 0.0
+    assert np.abs(np.diff(robot.actions)).max() <= 0.0158  # the robot's log is rounded
+    assert clock.now - 100 == pytest.approx(12.7)  # one step per period
+
+
+def test_the_first_action_starts_from_rest_within_the_limits() -> None:
+    loop, robot, _, _ = make([frame(9, i) for i in range(4)], rate=[0.5], acceleration=[0.2], stop=(0.0,))
+    loop.run("env", 0, steps=3)
+    assert robot.actions[:3] == [0.2, 0.6, 0.9]
+
+
+def test_interrupts_on_the_way_to_rest_are_raised_when_the_robot_rests() -> None:
+    loop, robot, _, _ = make([frame(8, i) for i in range(9)], rate=[0.2], stop=(0.0,))
+    act = robot.act
+
+    def interrupted(action: np.ndarray) -> None:
+        assert loop.halting == (len(robot.actions) >= 4)
+        act(action)
+        if len(robot.actions) in (5, 6):
+            raise KeyboardInterrupt
+
+    robot.act = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run("env", 0, steps=4)
+    assert robot.actions[:4] == [0.2, 0.4, 0.6, 0.8] and robot.actions[-1] == 0.0 and not loop.halting
+    assert np.abs(np.diff(robot.actions)).max() <= 0.2001
+
+
+def test_a_driver_that_fails_now_and_then_is_asked_to_stop_again() -> None:
+    loop, robot, _, _ = make([frame(8, i) for i in range(9)], rate=[0.4], stop=(0.0,))
+    act, calls = robot.act, []
+
+    def flaky(action: np.ndarray) -> None:
+        calls.append(action)
+        if len(calls) in (3, 4, 5, 7):
+            raise OSError("bus")
+        act(action)
+
+    robot.act = flaky  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="bus"):
+        loop.run("env", 0)
+    assert robot.actions == [0.4, 0.8, 0.4, 0.0]
+
+
+def test_a_driver_that_fails_at_the_first_action_is_stopped_too() -> None:
+    """It may have moved all the same."""
+    loop, robot, _, _ = make([frame(8, 0)], stop=(0.0,))
+    act, calls = robot.act, []
+
+    def broken_once(action: np.ndarray) -> None:
+        calls.append(action)
+        act(action)
+        if len(calls) == 1:
+            raise OSError("bus")
+
+    robot.act = broken_once  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="bus"):
+        loop.run("env", 0)
+    assert robot.actions == [0.8, 0.0]
+
+
+@pytest.mark.parametrize("where", ["loop", "controller"])
+def test_a_first_action_that_is_not_finite_moves_nothing(where: str) -> None:
+    """The guard would put the middle of the box in its place, which may be far from where an arm is."""
+    loop, robot, controller, _ = make([frame(8, 0), frame(8, 1)], stop=(None,))
+    controller.refusals = {"finite": 3}  # type: ignore[attr-defined]
+    loop.controller.act = lambda observation: np.array([np.nan])  # type: ignore[method-assign]
+    if where == "controller":
+        def replaced(observation: np.ndarray) -> np.ndarray:
+            controller.refusals = {"finite": 4}  # type: ignore[attr-defined]
+            return np.zeros(1)
+
+        loop.controller.act = replaced  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="first action is not finite"):
+        loop.run("env", 0)
+    assert robot.actions == []
+
+
+def test_a_driver_that_never_obeys_is_given_up_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    loop, robot, _, _ = make([frame(8, 0)], stop=(0.0,))
+    act, calls = robot.act, []
+
+    def broken(action: np.ndarray) -> None:
+        calls.append(action)
+        if len(calls) > 1:
+            raise OSError("bus")
+        act(action)
+
+    robot.act = broken  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="bus"):
+        loop.run("env", 0, steps=1)
+    assert f"cannot be stopped, it refused {ATTEMPTS} actions: OSError: bus" in caplog.text
+
+
+# ---- an operator -------------------------------------------------------------------------------------------------
+def test_while_the_operator_holds_the_robot_it_goes_to_rest_and_then_on_again_unrecorded() -> None:
+    loop, robot, controller, _ = make([frame(6, i) for i in range(9)], rate=[0.4], stop=(0.0,))
+    controller.policy = SimpleNamespace(held=False)  # type: ignore[attr-defined]
+    controller.work = lambda: setattr(controller.policy, "held", 3 <= len(controller.seen) <= 6)  # type: ignore[attr-defined]
+    assert loop.run("env", 0, steps=4) == "steps"
+    assert robot.actions == [0.4, 0.6, 0.2, 0.0, 0.0, 0.0, 0.4, 0.6, 0.2, 0.0]
+    assert loop.paused == 4 and loop.steps == 4 == len(loop.latencies) and loop.refusals["late"] == 0
+
+
+# ---- episodes ----------------------------------------------------------------------------------------------------
 def test_a_new_episode_forgets_the_last_one() -> None:
-    loop, robot, controller, _ = make([frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5])
+    loop, robot, controller, _ = make([frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5])  # no stop action
     assert loop.run("env", 1, steps=1) == "steps" and loop.run("env", 2, steps=1) == "steps"
     assert robot.actions == [0.9, 0.1]  # a start has no action before it: no rate limit
     episode = loop.recorded("x")

@@ -54,6 +54,15 @@ def test_ticks_that_went_by_are_left_out_and_counted() -> None:
     assert times == pytest.approx([0.35, 0.4, 0.5]) and ticker.missed == 3
 
 
+def test_the_time_until_the_next_tick_is_that_of_the_grid_and_never_nothing() -> None:
+    clock = Clock()
+    ticker = Ticker(10.0, clock, clock.sleep)
+    ticker.start()
+    for worked, left in ((0.0, 0.1), (0.03, 0.07), (0.07, 0.1), (0.25, 0.05)):
+        clock.now += worked
+        assert ticker.left() == pytest.approx(left)
+
+
 def test_without_a_rate_nothing_waits_and_nothing_is_missed() -> None:
     clock = Clock()
     ticker = Ticker(None, clock, clock.sleep)
