@@ -46,12 +46,19 @@ class EpisodeStore:
     @classmethod
     def create(cls, path: Path | str, observation_dim: int, action_dim: int,
                provenance: dict[str, Any] | None = None) -> EpisodeStore:
-        """A new, empty store. Raises UserError when something is there already."""
+        """A new, empty store, in a new or an empty folder.
+
+        Raises UserError when anything else is there: making it begins by removing what is there, so that only what an
+        interrupted `create` left, which holds no rows, may be.
+        """
         import zarr
 
         path = Path(path)
-        if path.exists() and any(path.iterdir()) and (path / COMMIT).exists():
+        if (path / COMMIT).exists():
             raise UserError(f"{path}: a store is there already; expected a new path; open it with mode 'a', or delete it")
+        if path.exists() and not _begun(path):
+            raise UserError(f"{path}: something is there already that is no store of ours; expected a new or an empty folder; "
+                            "choose another path")
         path.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
         data, meta = group.create_group("data"), group.create_group("meta")
@@ -276,6 +283,22 @@ class EpisodeStore:
         for key, value in self.provenance.items():
             lines.append(f"  {key}: {value}")
         return lines
+
+
+def _begun(path: Path) -> bool:
+    """Whether a folder holds nothing but what `create` writes before its commit: descriptions of our arrays without rows."""
+    arrays = {"data": {"observation", "action", "reward", "success"}, "meta": {"episode_ends", *COLUMNS}}
+
+    def ours(file: Path) -> bool:
+        *groups, name = file.relative_to(path).parts
+        if name == COMMIT + ".partial":
+            return not groups
+        described = name == "zarr.json" or (name.startswith("zarr.") and name.endswith(".partial"))
+        return described and (len(groups) < 2 or groups[1] in arrays[groups[0]]) and len(groups) < 3
+
+    if not path.is_dir() or any(p.name not in arrays for p in path.iterdir() if p.is_dir()):
+        return False
+    return all(ours(file) for file in path.rglob("*") if not file.is_dir())
 
 
 def _extend(array: Any, start: int, value: np.ndarray) -> None:

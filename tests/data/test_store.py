@@ -179,6 +179,50 @@ def test_store_refuses_what_does_not_fit_and_stays_whole(tmp_path):
         EpisodeStore.create(tmp_path / "s", 3, 2)
 
 
+@pytest.mark.parametrize("there", ["notes", "zarr_2", "zarr_3", "rows_without_commit", "other_array", "file"])
+def test_creating_a_store_loses_nothing_that_was_there(tmp_path, there):
+    path = tmp_path / "there"
+    if there == "file":
+        path.write_text("x")
+    elif there == "notes":
+        (path / "data").mkdir(parents=True)
+        (path / "data" / "thesis.tex").write_text("x")
+    elif there == "zarr_2":
+        make_v2(path)
+    elif there == "zarr_3":
+        group = zarr.open_group(str(path), mode="w", zarr_format=3)
+        group.create_array("data/observation", shape=(3, 3), dtype="float32")[:] = 1
+        group.create_array("meta/episode_ends", shape=(1,), dtype="int64")[:] = 3
+    elif there == "other_array":
+        zarr.open_group(str(path), mode="w", zarr_format=3).create_array("data/state", shape=(0, 3), dtype="float32")
+    else:
+        EpisodeStore.create(path, 3, 2).append([episode(0)])
+        (path / "commit.json").unlink()
+    before = {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
+    with pytest.raises(UserError, match="expected a new or an empty folder"):
+        EpisodeStore.create(path, 3, 2)
+    assert before and {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()} == before
+
+
+@pytest.mark.parametrize("left", ["nothing", "groups", "arrays", "partial"])
+def test_creating_a_store_again_after_a_kill_in_its_middle(tmp_path, left):
+    path = tmp_path / "s"
+    EpisodeStore.create(path, 3, 2)
+    commit = (path / "commit.json").read_bytes()
+    (path / "commit.json").unlink()
+    if left == "partial":
+        (path / "commit.json.partial").write_bytes(commit[:9])
+        (path / "data" / "reward" / "zarr.0123abcd.partial").write_bytes(b"{")
+    elif left != "arrays":
+        import shutil
+        shutil.rmtree(path / "meta")
+        if left == "nothing":
+            shutil.rmtree(path)
+            path.mkdir()
+    EpisodeStore.create(path, 3, 2).append([episode(0)])
+    assert [e.seed for e in EpisodeStore.open(path).episodes()] == [0]
+
+
 @pytest.mark.parametrize("change", [
     {"rewards": np.zeros(4, np.float32)}, {"actions": np.full((5, 2), np.nan, np.float32)},
     {"observations": {"state": np.zeros((5, 3))}}, {"observations": {"observation": np.zeros((0, 3))}}])
