@@ -23,13 +23,13 @@ def distillation_gap(policy: DiffusionPolicy, teachers: Mapping[str, Mapping[str
     labelled by a teacher or kept from a rollout.
     """
     source = rows.steps.source[rows.steps.episode_of_step]
-    mine = (rows.steps.environment[rows.steps.episode_of_step] == name) & (source != "expert")
+    mine = (rows.steps.environment[rows.steps.episode_of_step] == name) & ~rows.demonstration
     p = np.where(mine, rows.probability, 0.0)
     if p.sum() <= 0:
         return None
     chosen = rng.choice(len(p), size=draws, p=p / p.sum())
-    noise = torch.from_numpy(rng.standard_normal((draws, policy.horizon, policy.action_dim), dtype=np.float32))
     kinds = [kind for kind in teachers if name in teachers[kind]]
+    noise = _noise(rng, draws, policy, *(teachers[kind][name] for kind in kinds))
     acted = [str(s) if s in kinds else kinds[0] for s in source[chosen]]
     names = list(teachers)
     kind_of_draw = np.array([names[k] if k >= 0 else a for k, a in zip(rows.teacher[chosen], acted)])
@@ -58,9 +58,8 @@ def demonstration_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: n
     dims = next(e.action_dim for e in policy.environments if e.id == name)
     mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
     action = policy.normalizer.action(batch.action).cpu()[:, :, :dims]
-    errors = [((_chunks(policy, demos, chosen, name, torch.from_numpy(rng.standard_normal(
-        (draws, policy.horizon, policy.action_dim), dtype=np.float32)))[:, :, :dims] - action).square() * mask).sum((1, 2))
-        for _ in range(tries)]
+    errors = [((_chunks(policy, demos, chosen, name, _noise(rng, draws, policy))[:, :, :dims] - action).square()
+               * mask).sum((1, 2)) for _ in range(tries)]
     mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
     spread = ((action - mean).square() * mask).sum()
     return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))
@@ -104,11 +103,22 @@ def _recorded(policy: DiffusionPolicy, demos: Steps, rows: np.ndarray) -> Traini
                         policy.action_dim, rows.astype(float), device=next(policy.parameters()).device)
 
 
+def _noise(rng: np.random.Generator, rows: int, *policies: DiffusionPolicy) -> Tensor:
+    """(B, draws, H, A) for the sampler of every one of them, in the sizes of the first, which is the largest."""
+    first, count = policies[0], max(policy.draws for policy in policies)
+    drawn = rng.standard_normal((count, rows, first.horizon, first.action_dim), dtype=np.float32)
+    return torch.from_numpy(drawn).movedim(0, 1)
+
+
 @torch.inference_mode()
 def _chunks(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray, name: str, noise: Tensor) -> Tensor:
-    """(B, H, A) normalised chunks that a policy draws at some steps; noise (B, H, A) may have more dimensions than it has."""
+    """(B, H, A) normalised chunks that a policy draws at some steps.
+
+    noise (B, draws, H, A) may have more draws and action dimensions than the policy uses.
+    """
     device = next(policy.parameters()).device
     environment = torch.full((len(rows),), policy.environment_index(name), device=device)
     window = windows_of(steps, rows, policy.history, policy.obs_dim).to(device)
-    chunk = policy.normalizer.action(policy.sample(window, environment, noise[:, :, : policy.action_dim].to(device))).cpu()
+    mine = noise[:, : policy.draws, :, : policy.action_dim].to(device)
+    chunk = policy.normalizer.action(policy.sample_from(window, environment, mine)).cpu()
     return torch.nn.functional.pad(chunk, (0, noise.shape[-1] - policy.action_dim))

@@ -13,12 +13,14 @@ weights give them (data/weights.py). What the generalist regresses at a row depe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.weights import WeightResult
 from alltrades.policies.batches import Symmetries, TrainingData, windows_of
@@ -33,13 +35,14 @@ class Stage2:
     """Rows of stage 2: steps of demonstrations followed by steps of rollouts.
 
     probability (S,), weight (S,); teacher (S,) is the index of the teacher that labels the row, or -1 for rows that keep
-    their recorded actions; labels (L, H, A) with label_of_row (S,).
+    their recorded actions; demonstration (S,) is true for steps of demonstrations; labels (L, H, A) with label_of_row (S,).
     """
 
     steps: Steps
     probability: np.ndarray
     weight: np.ndarray
     teacher: np.ndarray
+    demonstration: np.ndarray
     labels: np.ndarray
     label_of_row: np.ndarray
 
@@ -58,8 +61,15 @@ def stage2_rows(
         filtered: whether the weights keep successful episodes only (their executed actions are then the targets).
         reuse_labels: whether demonstration rows keep their recorded actions.
         demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their episodes and steps.
-        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the loss: never both.
+        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the loss: never both. The expected
+            gradient is the same.
+
+    Raises UserError for rollouts of a source that is no teacher.
     """
+    unknown = sorted({str(s) for s in rollouts.source} - set(teacher_of_source))
+    if unknown:
+        raise UserError(f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were recorded under, here "
+                        f"{', '.join(teacher_of_source)}; name the teacher '{unknown[0]}'")
     steps = Steps.concatenate([demos, rollouts])
     n_demo = len(demos.observation)
     of_step = steps.environment[steps.episode_of_step]
@@ -67,16 +77,16 @@ def stage2_rows(
     for name, result in weights.items():
         demo_rows = np.flatnonzero(of_step[:n_demo] == name)
         roll_rows = n_demo + np.flatnonzero(of_step[n_demo:] == name)
+        rows = np.concatenate([demo_rows, roll_rows])
         weighted = result.row_probability()
         plain = weighted if apply == "sample" else result.base_probability()
-        for rows, p, full in zip((demo_rows, roll_rows), plain, weighted):
-            probability[rows] = p
-            if apply == "loss":
-                weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
-        if reuse_labels or not len(roll_rows) or probability[roll_rows].sum() == 0:
-            share = demo_share if probability[roll_rows].sum() > 0 else 1.0
-            probability[roll_rows] *= (1 - share) / max(probability[roll_rows].sum(), 1e-300)
-            probability[demo_rows] = share * _base_measure(demos, demo_rows)
+        if reuse_labels or not weighted[1].any():
+            recorded = _base_measure(demos, demo_rows)
+            weighted, plain = (_with_recorded(recorded, p[1], demo_share) for p in (weighted, plain))
+        full, p = np.concatenate(weighted), np.concatenate(plain)
+        probability[rows] = p
+        if apply == "loss":
+            weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
     source = rollouts.source[rollouts.episode_of_step]
     teacher = np.full(len(of_step), RECORDED)
     if not filtered:
@@ -86,8 +96,15 @@ def stage2_rows(
     teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions
     teacher[probability == 0] = RECORDED
     horizon, action_dim = _shape(teachers)
-    return Stage2(steps, probability, weight, teacher, np.empty((0, horizon, action_dim), np.float32),
-                  np.full(len(of_step), -1))
+    return Stage2(steps, probability, weight, teacher, np.arange(len(of_step)) < n_demo,
+                  np.empty((0, horizon, action_dim), np.float32), np.full(len(of_step), -1))
+
+
+def _with_recorded(recorded: np.ndarray, rollouts: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of demonstration and rollout rows where `share` is left to demonstrations, all of it without rollouts."""
+    total = rollouts.sum()
+    share = share if total > 0 else 1.0
+    return share * recorded, rollouts * ((1 - share) / max(total, 1e-300))
 
 
 def add_visits(rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float) -> Stage2:
@@ -115,7 +132,8 @@ def add_visits(rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], 
         old[of_old == name] *= 1 - share
         added[mine] = (share * total if total > 0 else 1.0) * _base_measure(new, mine)
     return Stage2(steps, np.concatenate([old, added]), np.concatenate([rows.weight, np.ones(len(added))]),
-                  np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]), rows.labels,
+                  np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
+                  np.concatenate([rows.demonstration, np.zeros(len(added), bool)]), rows.labels,
                   np.concatenate([rows.label_of_row, np.full(len(added), -1)]))
 
 
@@ -136,8 +154,9 @@ def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], 
     """Draw one fresh chunk from its teacher for every row that a teacher labels.
 
     Args:
-        steps: sampling steps while labelling (>= 20 makes the chunk's law that of the teacher, not of its shortcut).
-        seed: noise of row i is a function of (seed, i), whatever the batch.
+        steps: sampling steps while labelling (>= 20 makes the chunk's law that of the teacher, not of its shortcut); never
+            fewer than the teacher's own, nor more than a discrete process was trained with.
+        seed: of all noise that teachers' samplers draw.
         each: called with (rows done, rows in all).
 
     Cost: one network call per `batch` rows and sampling step.
@@ -156,19 +175,26 @@ def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], 
             device = next(policy.parameters()).device
             for start in range(0, len(mine), batch):
                 part = mine[start: start + batch]
-                noise = np.random.default_rng([seed, kind, int(part[0])]).standard_normal(
-                    (len(part), horizon, policy.action_dim), dtype=np.float32)
+                rng = np.random.default_rng([seed, kind, int(part[0])])
+                draw = partial(_normal, rng, (len(part), horizon, policy.action_dim), device)
                 window = windows_of(rows.steps, part, policy.history, policy.obs_dim).to(device)
                 environment = torch.full((len(part),), index, device=device)
                 with torch.inference_mode():
-                    chunk = policy.sample(window, environment, torch.from_numpy(noise).to(device),
-                                          steps=max(steps, policy.settings.sampling_steps)
-                                          if policy.settings.process == "flow" else None)
+                    chunk = policy.sample(window, environment, draw(), draw, _label_steps(policy, steps))
                 labels[label_of_row[part], :, : policy.action_dim] = chunk.cpu().numpy()
                 done += len(part)
                 if each is not None:
                     each(done, len(wanted))
-    return Stage2(rows.steps, rows.probability, rows.weight, rows.teacher, labels, label_of_row)
+    return replace(rows, labels=labels, label_of_row=label_of_row)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(device)
+
+
+def _label_steps(policy: DiffusionPolicy, steps: int) -> int:
+    wanted = max(steps, policy.settings.sampling_steps)
+    return wanted if policy.settings.process == "flow" else min(wanted, policy.settings.diffusion_steps)
 
 
 def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False,

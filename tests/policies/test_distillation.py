@@ -105,10 +105,51 @@ def test_environment_without_a_success_falls_back_to_its_demonstrations(scene):
     assert np.isclose(rows.probability[: len(demos.observation)].sum(), 1.0)
 
 
-def test_weights_are_applied_once_whichever_way(scene):
-    sample, factor = _rows(scene, "ratio", apply="sample"), _rows(scene, "ratio", apply="loss")
-    assert np.allclose(sample.weight, 1.0)
+@pytest.mark.parametrize("reuse_labels", [False, True])
+@pytest.mark.parametrize("kind", ["ratio", "success"])
+def test_weights_are_applied_once_with_equal_expected_gradients_whichever_way(scene, kind, reuse_labels):
+    demos, rollouts, teacher = scene
+    rollouts = replace(rollouts, episode_success=np.arange(30) % 3 > 0)
+    sample, factor = (_rows((demos, rollouts, teacher), kind, reuse_labels=reuse_labels, apply=apply)
+                      for apply in ("sample", "loss"))
+    assert np.allclose(sample.weight, 1.0) and sample.probability.sum() == pytest.approx(1.0)
     assert np.allclose(factor.probability * factor.weight, sample.probability, atol=1e-9)
+    assert not reuse_labels or sample.probability[sample.demonstration].sum() == pytest.approx(0.25)
+    policy = build_policy(SMALL, [INFO], teacher.normalizer, 1)
+    found = []
+    for rows in (sample, factor):  # over all rows at once, the expectation is a sum
+        rows = label_rows(rows, [{"a": teacher}], steps=1, seed=0)
+        used = np.flatnonzero(rows.probability)
+        batch = stage2_data(rows, policy).gather(used)
+        share = torch.from_numpy(rows.probability[used]).float()
+        generators = [torch.Generator().manual_seed(int(i)) for i in used]  # noise of a row is its own
+        loss = (policy.loss(batch, generators) * batch.weight * share).sum()
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
+                                if g is not None]))
+    scale = found[0].abs().max()
+    assert scale > 0 and torch.allclose(found[0], found[1], atol=1e-5 * float(scale))
+
+
+def test_rollouts_of_a_source_that_is_no_teacher_are_refused(scene):
+    demos, rollouts, teacher = scene
+    with pytest.raises(UserError, match="rollouts come from 'other'; .* here scratch"):
+        _rows((demos, replace(rollouts, source=np.full(30, "other")), teacher))
+
+
+@pytest.mark.parametrize(("sampler", "wanted", "taken"), [("ddpm", 3, 4), ("ddim", 8, 8), ("ddim", 20, 12), ("ddpm", 20, 12)])
+def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_training(scene, sampler, wanted, taken):
+    demos, rollouts, _ = scene
+    settings = SMALL.model_copy(update={"process": "vp", "sampler": sampler, "diffusion_steps": 12, "sampling_steps": 4})
+    teacher = make_policy([INFO], settings)
+    calls = []
+    teacher.backbone.register_forward_hook(lambda *_: calls.append(1))
+    rows = _rows((demos, rollouts, teacher))
+    labels = label_rows(rows, [{"a": teacher}], steps=wanted, seed=0).labels
+    batches = -(-len(labels) // 1024)
+    assert len(calls) == taken * batches and labels.std() > 0
+    assert np.array_equal(labels, label_rows(rows, [{"a": teacher}], steps=wanted, seed=0).labels)
+    assert distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", np.random.default_rng(0)) == 0.0
+    assert demonstration_error(teacher, demos, "a", np.random.default_rng(0)) > 0
 
 
 def test_labels_do_not_depend_on_how_rows_are_batched_per_kind(scene):
@@ -135,6 +176,15 @@ def test_gap_is_zero_for_the_teacher_itself_and_large_for_an_untrained_network(s
     assert distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", rng) == 0.0
     untrained = build_policy(SMALL, [INFO], teacher.normalizer, 9)
     assert distillation_gap(untrained, {"scratch": {"a": teacher}}, rows, "a", rng) > 0.5
+
+
+def test_gap_is_measured_on_rollout_states_alone_whoever_recorded_the_demonstrations(scene):
+    demos, rollouts, teacher = scene
+    untrained = build_policy(SMALL, [INFO], teacher.normalizer, 9)
+    scenes = [(replace(demos, source=np.full(20, s)), rollouts, teacher) for s in ("expert", "demo", "scratch")]
+    gaps = [distillation_gap(untrained, {"scratch": {"a": teacher}}, _rows(s, reuse_labels=True), "a",
+                             np.random.default_rng(0)) for s in scenes]
+    assert gaps[0] == gaps[1] == gaps[2]
 
 
 @pytest.mark.parametrize("kind", ["none", "success"])
