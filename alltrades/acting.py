@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ GRAPHS = 128  # kept in memory; the oldest goes first
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
 
 _graphs: dict[tuple[str, str, int], OnnxPolicy] = {}  # by digest, preference and rows
+_exporting = threading.Lock()  # of `_graphs`, and of PyTorch's exporter, which keeps its state in globals
 
 
 def slug(env_id: str) -> str:
@@ -74,18 +76,20 @@ def check_engine(rollouts: RolloutSettings) -> None:
 def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> ActingPolicy:
     """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls of `batch` rows.
 
-    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages.
+    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages, some of them in threads
+    beside one another.
     """
     if rollouts.engine == "torch":
         return policy
     key = (policy.digest(), json.dumps(policy.chosen_preference()), batch)
-    if key not in _graphs:
-        from alltrades.policies.export import compiled
+    with _exporting:
+        if key not in _graphs:
+            from alltrades.policies.export import compiled
 
-        while len(_graphs) >= GRAPHS:
-            _graphs.pop(next(iter(_graphs)))
-        _graphs[key] = compiled(policy, batch)
-    return _graphs[key]
+            while len(_graphs) >= GRAPHS:
+                _graphs.pop(next(iter(_graphs)))
+            _graphs[key] = compiled(policy, batch)
+        return _graphs[key]
 
 
 def controllers_of(policies: Policies, rollouts: RolloutSettings,
