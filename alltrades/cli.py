@@ -62,7 +62,7 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
 
 
 def _weigh(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rollouts", help="store of rollouts")
+    parser.add_argument("rollouts", nargs="+", help="store of rollouts; of several teachers in the order that distill gets them")
     _recipe(parser)
     parser.add_argument("--demos", required=True, help="store of demonstrations")
     parser.add_argument("--out", required=True, help="folder of the weights")
@@ -73,6 +73,7 @@ def _distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--demos", required=True, help="store of demonstrations")
     parser.add_argument("--teacher", action="append", required=True, metavar="NAME=POLICIES:ROLLOUTS",
                         help="a teacher's artifact folder and its store of rollouts; repeatable")
+    parser.add_argument("--weights", default=None, help="folder that weigh wrote; default: the same weights are estimated here")
     parser.add_argument("--labeled-only", default=None, help="policy to start from with --distill.init labeled_only")
     parser.add_argument("--out", required=True, help="folder of the artifact")
 
@@ -317,7 +318,10 @@ def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 success, 2 the user's mistake (one line on stderr), 1 a bug."""
+    """Run one command; returns the exit code.
+
+    0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr; any other bug is raised.
+    """
     top = parser()
     try:
         own, overrides = split_overrides(sys.argv[1:] if argv is None else list(argv), top)
@@ -337,6 +341,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except Exception as error:
+        from alltrades.envs.adapter import EnvironmentFailure  # not worth its import time before something went wrong
+
+        if not isinstance(error, EnvironmentFailure):
+            raise
+        print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

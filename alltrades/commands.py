@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ def _write(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, sort_keys=True))
     partial.replace(path)
-
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,13 +85,13 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
 
 def collect(args: argparse.Namespace) -> int:
     """Demonstrations from scripted experts."""
-    from alltrades import stages
+    from alltrades import stages, storage
     from alltrades.progress import Progress
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
     with Progress("collect", len(specs), "env") as progress:
-        rates = stages.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
+        rates = storage.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
                                settings.demos.attempts, lambda done, total: progress.update(done))
     for name, rate in rates.items():
         print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
@@ -101,16 +101,17 @@ def collect(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
-    from alltrades import stages
-    from alltrades.data.store import EpisodeStore
+    from alltrades import stages, storage
     from alltrades.progress import Progress
+    from alltrades.rundir import policy_digests
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
     out = Path(args.out)
-    demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
-    work = _work(out, {"what": args.what, "settings": settings.model_dump(mode="json"), "joint": args.labeled_only,
-                       "demos": EpisodeStore.open(Path(args.demos)).digest()})
+    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    joint = Path(args.labeled_only) if args.labeled_only else None
+    work = _work(out, {"what": args.what, "settings": settings.model_dump(mode="json"), "demos": demos.digest(),
+                       "joint": policy_digests(joint) if joint else None})
     if args.what == "labeled_only":
         with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
             stages.train_labeled_only(settings, specs, demos, out, work, stages.stage_seed(settings.seed, "labeled_only"),
@@ -121,7 +122,6 @@ def train(args: argparse.Namespace) -> int:
     kind = "scratch" if args.what == "specialists" else "joint_init"
     if kind == "joint_init" and args.labeled_only is None:
         raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
-    joint = Path(args.labeled_only) if args.labeled_only else None
     with Progress(args.what, 1, "step") as progress:
         line = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update)
     shutil.rmtree(work)
@@ -165,16 +165,16 @@ def rollout(args: argparse.Namespace) -> int:
 
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
-    from alltrades import stages
-    from alltrades.acting import slug
+    from alltrades import stages, storage
+    from alltrades.stage2_inputs import save_weights
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
-    ids = [s.id for s in specs]
-    results = stages.weigh(stages.first_demos(Path(args.demos), ids, settings.demos.episodes),
-                           stages.first_demos(Path(args.rollouts), ids, None), settings.distill, settings.seed)
+    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    rollouts = stages.union_of_rollouts({x: Path(x) for x in args.rollouts}, specs, settings.distill.rollouts)
+    results = stages.weigh(demos, rollouts, settings.distill, stages.stage_seed(settings.seed, "distill/generalist"))
+    save_weights(Path(args.out), results, demos, rollouts, settings.distill.weights)
     for name, result in results.items():
-        result.save(Path(args.out) / slug(name))
         summary = result.summary()
         shown = " ".join(f"{k} {summary[k]:.2f}" for k in ("auc", "ess", "tau", "max_weight") if summary[k] is not None)
         print(f"{name}: {'active' if result.active else 'inactive'} {shown}" + "".join(f"; {w}" for w in result.warnings))
@@ -184,31 +184,34 @@ def weigh(args: argparse.Namespace) -> int:
 
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
-    from alltrades import stages
-    from alltrades.acting import load_policies
+    from alltrades import stages, storage
     from alltrades.progress import Progress
+    from alltrades.rundir import policy_digest
+    from alltrades.stage2_inputs import load_weights, read_teachers
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
-    teachers, stores = {}, {}
-    for text in args.teacher:
-        name, _, rest = text.partition("=")
-        folder, _, store = rest.rpartition(":")
-        if not (name and folder and store):
-            raise UserError(f"--teacher {text}; expected NAME=POLICIES:ROLLOUTS, such as scratch=specialists:rollouts.zarr")
-        teachers[name] = load_policies(Path(folder), specs, settings.device)
-        stores[name] = Path(store)
+    teachers, stores = read_teachers(args.teacher, specs, settings.device)
     initial = Path(args.labeled_only) if settings.distill.init == "labeled_only" and args.labeled_only else None
     if settings.distill.init == "labeled_only" and initial is None:
         raise UserError("distill.init is labeled_only and no policy was given; add --labeled-only FOLDER")
-    demos = stages.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
     rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
     seed = stages.stage_seed(settings.seed, "distill/generalist")
-    weights = stages.weigh(demos, rollouts, settings.distill, seed)
+    if args.weights is not None:
+        weights = load_weights(Path(args.weights), demos, rollouts, settings.distill.weights)
+    else:
+        weights = stages.weigh(demos, rollouts, settings.distill, seed)
+    if settings.distill.rounds.count:
+        print("this is the generalist before rounds (distill.rounds), which are a part of `alltrades run`", file=sys.stderr)
     out = Path(args.out)
+    work = _work(out, {"settings": settings.model_dump(mode="json"), "demos": demos.digest(), "rollouts": rollouts.digest(),
+                       "teachers": {kind: {i: p.digest() for i, p in of_env.items()} for kind, of_env in teachers.items()},
+                       "initial": policy_digest(initial) if initial else None})
     with Progress("distill", settings.distill.train.steps, "step") as progress:
-        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers, initial, out, out / "work", seed,
+        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers, initial, out, work, seed,
                        each=progress.update)
+    shutil.rmtree(work)
     print(f"wrote {out}")
     return 0
 
@@ -248,7 +251,7 @@ def compare(args: argparse.Namespace) -> int:
     def read(path: Path) -> Evaluation:
         try:
             return Evaluation.from_json(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` wrote") from error
 
     if args.rows is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from alltrades import stages
+from alltrades import stages, storage
 from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
 from alltrades.advice import advise
 from alltrades.beside import Beside
@@ -24,7 +24,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.envs.rollout import Crew
-from alltrades.envs.seeding import check_disjoint, evaluation_seeds
+from alltrades.envs.seeding import check_disjoint, evaluation_seeds, plot_seeds, selection_seeds
 from alltrades.files import remove
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
@@ -100,7 +100,7 @@ class Pipeline:
         return lambda step, values: self.tracker.log(stage, step, values)
 
     def demos(self) -> Any:
-        return stages.first_demos(self.demos_path, self.ids, self.s.demos.episodes)
+        return storage.first_demos(self.demos_path, self.ids, self.s.demos.episodes)
 
     def demos_key(self) -> dict[str, Any]:
         return {"demos": EpisodeStore.open(self.demos_path).digest(), "settings": self.s.demos.model_dump(mode="json"),
@@ -115,10 +115,10 @@ class Pipeline:
 
         def body(progress: Progress) -> None:
             if s.demos.path is not None:
-                stages.import_demos(self.specs, Path(s.demos.path), self.demos_path)
+                storage.import_demos(self.specs, Path(s.demos.path), self.demos_path)
             else:
-                rates = stages.collect(self.specs, s.demos.episodes, s.seed, self.demos_path, s.rollout, s.demos.attempts,
-                                       lambda done, total: progress.update(done))
+                rates = storage.collect(self.specs, s.demos.episodes, s.seed, self.demos_path, s.rollout, s.demos.attempts,
+                                        lambda done, total: progress.update(done))
                 self.dir.write_json("experts.json", rates)
 
         outputs = [self.demos_path] if s.demos.path is not None else [self.demos_path, self.dir.path / "experts.json"]
@@ -265,12 +265,14 @@ class Pipeline:
                                               DRAWN, s.seed, s.rollout, self.crew) for row in rows}
             self.dir.write_json("trajectories.json", {i: {row: found[row][i] for row in rows} for i in self.ids})
 
-        key = {"policies": {row: policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN}
+        key = {"policies": {row: policy_digests(self.policy_path(row)) for row in rows}, "episodes": DRAWN, "starts": "plot"}
         self.stage("trajectories", key, [self.dir.path / "trajectories.json"], body)
 
     def check_starts(self, stores: dict[str, Path]) -> None:
-        """Evaluation starts must be disjoint from every start that training saw."""
-        uses: dict[str, list[tuple[str, int]]] = {}
+        """Evaluation starts must be disjoint from every other use: episodes of these stores, selection, plots."""
+        judged = max((d.rounds.selection for d in self.s.distillations().values() if d.rounds.count), default=0)
+        uses = {"selection": [(spec.id, seed) for spec in self.specs for seed in selection_seeds(spec, self.s.seed, judged)],
+                "plots": [(spec.id, seed) for spec in self.specs for seed in plot_seeds(spec, self.s.seed, DRAWN)]}
         for name, path in stores.items():
             columns = EpisodeStore.open(path).columns()
             uses[name] = [(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alltrades import stages
+from alltrades import stages, storage
 from alltrades.acting import acting, load_policies
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
@@ -48,13 +48,13 @@ class Visit:
 
 
 def visit(policy: DiffusionPolicy, specs: Sequence[EnvSpec], settings: RoundSettings, seed: int, source: str, path: Path,
-          rollouts: RolloutSettings, crew: Crew | None = None, each: stages.Each | None = None) -> None:
+          rollouts: RolloutSettings, crew: Crew | None = None, each: storage.Each | None = None) -> None:
     """Roll a generalist out on new starts into a store: every first try, and the successes of later ones.
 
     Interrupted, it repeats the try of all starts that it was at. The store's provenance holds, per try,
     {environment: {"n", "successes"}}.
     """
-    store = stages.open_or_create(path, specs, {"kind": "round", "seed": seed, "policy": policy.digest()})
+    store = storage.open_or_create(path, specs, {"kind": "round", "seed": seed, "policy": policy.digest()})
     starts = [(s.id, episode_seed(seed, "round", s.id, i)) for i in range(settings.episodes) for s in specs]
     tries: list[dict[str, dict[str, int]]] = list(store.provenance.get("tries", []))
     if tries and len(store) < len(starts) + sum(t["successes"] for of_try in tries[1:] for t in of_try.values()):

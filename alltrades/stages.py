@@ -20,7 +20,7 @@ from alltrades.data.weights import WeightResult, estimate_weights
 from alltrades.envs import registry
 from alltrades.envs.evaluation import Evaluation, evaluate
 from alltrades.envs.rollout import Crew, Job, rollout
-from alltrades.envs.seeding import episode_seed
+from alltrades.envs.seeding import episode_seed, plot_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.files import write_json
 from alltrades.policies.batches import TrainingData
@@ -36,8 +36,7 @@ from alltrades.policies.teachers import TeacherPredictions
 from alltrades.policies.training import Trainer
 from alltrades.report import text
 from alltrades.settings import DistillSettings, RolloutSettings, RunSettings, teacher_kind
-
-Each = Callable[[int, int], None]  # (done, total)
+from alltrades.storage import Each, first_demos, open_or_create
 
 
 def stage_seed(seed: int, name: str) -> int:
@@ -58,77 +57,6 @@ def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
                 raise
             left_out.append(name)
     return specs, left_out
-
-
-# ---- demonstrations ----------------------------------------------------------------------------------------------
-def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, rollouts: RolloutSettings, attempts: int = 5,
-            each: Each | None = None) -> dict[str, dict[str, int]]:
-    """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}} of the experts.
-
-    Environment by environment the first `episodes` successes in the order of their seeds are kept; attempts are counted
-    up to the last one kept. Interrupted, it continues after the last whole environment.
-    """
-    missing = [s.id for s in specs if registry.expert(s.id) is None]
-    if missing:
-        raise UserError(f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one")
-    store = open_or_create(path, specs, {"kind": "demonstrations", "seed": seed})
-    rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
-    have = store.columns()["environment"] if len(store) else np.array([])
-    for k, spec in enumerate(specs):
-        if int((have == spec.id).sum()) >= episodes:
-            continue
-        kept: list[Episode] = []
-        tried, step = 0, max(4, episodes)
-        while len(kept) < episodes:
-            if tried >= attempts * episodes:
-                raise UserError(f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; expected {episodes} "
-                                "successes; raise --demos.attempts or mend the expert")
-            jobs = [Job(spec.id, episode_seed(seed, "demos", spec.id, i), "expert") for i in range(tried, tried + step)]
-            for episode in rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"):
-                tried += 1
-                if episode.success:
-                    kept.append(episode)
-                if len(kept) == episodes:
-                    break
-        rates[spec.id] = {"n": tried, "successes": episodes}
-        store.set_provenance(experts=rates)  # before the episodes: a kill in between repeats both
-        store.append(kept)
-        if each is not None:
-            each(k + 1, len(specs))
-    return rates
-
-
-def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
-    """Copy demonstrations of these environments out of a store of ours, or a foreign one that the environment can read."""
-    foreign = EpisodeStore.open(source)
-    converter = next((s.import_demos for s in specs if s.import_demos is not None), None)
-    if converter is not None and len(specs) == 1 and not (Path(source) / "commit.json").exists():
-        episodes = converter(foreign)
-    else:
-        wanted = {s.id for s in specs}
-        episodes = [e for e in foreign.episodes() if e.environment in wanted]
-    if not episodes:
-        raise UserError(f"{source}: no episodes of {', '.join(s.id for s in specs)}; `alltrades data info` lists what it has")
-    store = open_or_create(path, specs, {"kind": "demonstrations", "imported": foreign.digest()})
-    store.append(episodes[len(store):])
-
-
-def open_or_create(path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any]) -> EpisodeStore:
-    """A store for these environments, to append to."""
-    if (path / "commit.json").exists():
-        return EpisodeStore.open(path, mode="a")
-    return EpisodeStore.create(path, max(s.obs_dim for s in specs), max(s.action_dim for s in specs), provenance)
-
-
-def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None), and all its episodes without actions."""
-    steps = EpisodeStore.open(path).steps(environments)
-    keep = np.ones(len(steps.environment), bool)
-    for name in environments:
-        mine = np.flatnonzero((steps.environment == name) & steps.has_actions)
-        if episodes is not None:
-            keep[mine[episodes:]] = False
-    return steps.select(keep)
 
 
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
@@ -236,7 +164,8 @@ def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, s
                   each: Each | None = None) -> None:
     """Roll every environment's policy out; episodes are ordered by index, then environment, and appended in that order.
 
-    A store that exists is continued: episode i depends on its index only.
+    A store that exists is continued: episode i depends on its index only. UserError for one of other policies, environments,
+    teacher or seed.
     """
     digests = {name: p.digest() for name, p in policies.items()}
     store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
@@ -354,7 +283,8 @@ def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, se
                  crew: Crew | None = None) -> dict[str, list[list[list[float]]]]:
     """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing else uses."""
     controllers, keys = controllers_of(policies, rollouts)
-    jobs = [Job(s.id, episode_seed(seed, "selection", s.id, i), keys[s.id], points=True) for i in range(episodes) for s in specs]
+    starts = {s.id: plot_seeds(s, seed, episodes) for s in specs}
+    jobs = [Job(s.id, starts[s.id][i], keys[s.id], points=True) for i in range(episodes) for s in specs]
     found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
     for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes,
                            crew=crew):

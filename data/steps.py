@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -50,6 +51,15 @@ class Steps:
         rows = episodes[self.episode_of_step]
         columns = {f.name: getattr(self, f.name)[episodes] for f in fields(self)[4:]}
         return Steps(self.observation[rows], self.action[rows], self.success[rows], np.cumsum(self.lengths[episodes]), **columns)
+
+    def digest(self) -> str:
+        """Hash of everything: equal for equal episodes in equal order."""
+        h = hashlib.sha256()
+        for f in fields(self):
+            value = np.ascontiguousarray(getattr(self, f.name))
+            h.update(f"{f.name}{value.shape}".encode())
+            h.update("\0".join(value).encode() if value.dtype.kind == "U" else value.tobytes())
+        return h.hexdigest()[:16]
 
     @staticmethod
     def concatenate(parts: Sequence[Steps]) -> Steps:

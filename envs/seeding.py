@@ -10,7 +10,7 @@ import numpy as np
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
 
-PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy")
+PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy", "plot")  # append only
 
 
 def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
@@ -39,6 +39,11 @@ def selection_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     if spec.selection_seed is not None:
         return [spec.selection_seed(i) for i in range(episodes)]
     return [episode_seed(root, "selection", spec.id, i) for i in range(episodes)]
+
+
+def plot_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Starts of an environment whose trajectories are drawn."""
+    return [episode_seed(root, "plot", spec.id, i) for i in range(episodes)]
 
 
 def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:

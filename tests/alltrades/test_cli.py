@@ -1,9 +1,11 @@
 import subprocess
 import sys
+import time
 
 import pytest
 
 from alltrades import cli
+from alltrades.envs.seeding import episode_seed
 
 
 def run(*argv: str) -> int:
@@ -49,9 +51,11 @@ def test_help_imports_nothing_heavy():
     (["doctor", "--wrong"], "--wrong"),
     (["compare", "a.json"], "expected two"),
     (["report", "nowhere"], "nowhere"),
+    (["compare", "list.json", "list.json"], "list.json: not an evaluation"),
 ])
 def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[1, 2]")
     assert run(*argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("alltrades: ") and expected in error
@@ -63,6 +67,46 @@ def test_overrides_do_not_swallow_positional_arguments():
     own, overrides = cli.split_overrides(words, cli.parser())
     assert own == ["run", "metaworld_mt10", "--small"]
     assert overrides == ["--seed", "1", "--no-report", "--a.b=c"]
+
+
+BROKEN = """
+import gymnasium
+import numpy as np
+
+from alltrades.envs import EnvSpec, register
+
+
+class Broken(gymnasium.Env):
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(2), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3:
+            raise RuntimeError("the arm\\ncame off")
+        return np.zeros(2), 0.0, False, False, {"success": False}
+
+
+register(EnvSpec("mine/broken", Broken, obs_dim=2, action_dim=1, action_low=(-1,), action_high=(1,), max_steps=9),
+         lambda observation: np.zeros(1))
+"""
+
+
+def test_an_environment_that_raises_ends_the_command_with_its_name_seed_and_step(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_env.py").write_text(BROKEN)
+    assert run("collect", "--plugins", "[broken_env.py]", "--environments", "[mine/broken]", "--out", "demos.zarr") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("alltrades: environment 'mine/broken' failed at step 2")
+    assert f"seed {episode_seed(0, 'demos', 'mine/broken', 0)}" in error and "the arm came off" in error
+
+
+def test_help_answers_without_waiting_for_libraries():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "alltrades.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "metaworld_mt10" in done.stdout or "quickstart" in done.stdout
+    assert time.monotonic() - start < 5  # half a second where nothing else runs; imports of torch alone would take longer
 
 
 def test_bug_is_not_hidden_behind_exit_code_2(monkeypatch):

@@ -20,7 +20,7 @@ from alltrades.data.weights import WeightResult
 from alltrades.pipeline import run
 from alltrades.policies.training import Trainer
 from alltrades.settings import RunSettings
-from alltrades.stages import first_demos
+from alltrades.storage import first_demos
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades import cli, stages
+from alltrades import cli, stages, storage
 from alltrades.acting import controllers_of, slug
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
@@ -24,7 +24,7 @@ NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory):
     path = tmp_path_factory.mktemp("demos") / "demos.zarr"
-    stages.collect(registry.resolve(NAMES[:2]), 3, 0, path, RolloutSettings())
+    storage.collect(registry.resolve(NAMES[:2]), 3, 0, path, RolloutSettings())
     return path
 
 
@@ -35,10 +35,10 @@ def train(demos, out, *more):
 
 def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
     specs = registry.resolve(["planar/reach", "planar/push"])
-    first = stages.collect(specs[:1], 3, 0, tmp_path / "s", RolloutSettings())
-    both = stages.collect(specs, 3, 0, tmp_path / "s", RolloutSettings())
+    first = storage.collect(specs[:1], 3, 0, tmp_path / "s", RolloutSettings())
+    both = storage.collect(specs, 3, 0, tmp_path / "s", RolloutSettings())
     assert both["planar/reach"] == first["planar/reach"] and both["planar/push"]["successes"] == 3
-    assert stages.collect(specs, 3, 0, tmp_path / "s", RolloutSettings()) == both
+    assert storage.collect(specs, 3, 0, tmp_path / "s", RolloutSettings()) == both
     assert len(EpisodeStore.open(tmp_path / "s")) == 6
 
 

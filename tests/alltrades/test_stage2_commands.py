@@ -1,0 +1,80 @@
+"""`weigh` and `distill`: what one hands to the other, and what an interrupted distillation goes on from."""
+
+import shutil
+
+import pytest
+
+from alltrades import cli
+from alltrades.data.store import EpisodeStore
+from alltrades.policies.policy import DiffusionPolicy, load_policy
+
+SMALL = ["--environments", "[planar/reach, planar/push]", "--small"]
+ROLL = ["--rollout.workers", "0", "--rollout.lanes", "8"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    for words in (["collect", "--out", f"{folder}/demos.zarr"],
+                  ["train", "specialists", "--demos", f"{folder}/demos.zarr", "--out", f"{folder}/specialists"],
+                  ["rollout", f"{folder}/specialists", "--episodes", "4", *ROLL, "--out", f"{folder}/rollouts.zarr"],
+                  ["weigh", f"{folder}/rollouts.zarr", "--demos", f"{folder}/demos.zarr", "--out", f"{folder}/weights"]):
+        assert cli.main([*words, *SMALL]) == 0
+    return folder
+
+
+def distill(made, out, *more, teacher="scratch"):
+    teacher = f"{teacher}={made}/specialists:{made}/rollouts.zarr"
+    return cli.main(["distill", "--demos", f"{made}/demos.zarr", "--teacher", teacher, "--out", str(out), *SMALL,
+                     "--distill.train.steps", "12", *more])
+
+
+def test_distill_takes_the_weights_that_weigh_wrote_and_estimates_the_same_ones_itself(made, tmp_path, monkeypatch):
+    assert distill(made, tmp_path / "own") == 0
+    monkeypatch.setattr("alltrades.stages.weigh", None)
+    assert distill(made, tmp_path / "given", "--weights", f"{made}/weights") == 0
+    assert load_policy(tmp_path / "own").digest() == load_policy(tmp_path / "given").digest()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (["--demos.episodes", "3"], "other demonstrations"), (["--distill.rollouts", "3"], "other rollouts"),
+    (["--distill.weights.kind", "success"], "other settings")])
+def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, change, said):
+    assert distill(made, tmp_path, "--weights", f"{made}/weights", *change) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"the weights were estimated with {said}" in error
+    assert distill(made, tmp_path, "--weights", f"{made}/demos.zarr") == 2
+    assert "expected a folder that `alltrades weigh` wrote" in capsys.readouterr().err
+
+
+def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):
+    assert distill(made, tmp_path, teacher="joint_init") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "were recorded by 'scratch'; expected 'joint_init'; write scratch=" in error
+
+
+def test_distill_says_that_it_makes_no_rounds(made, tmp_path, capsys):
+    assert distill(made, tmp_path / "g", "--distill.rounds.count", "2") == 0
+    assert capsys.readouterr().err.count("before rounds") == 1
+
+
+def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew(made, tmp_path, monkeypatch):
+    def killed(self, folder, extra=None):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionPolicy, "save", killed)
+        for name in ("same", "seed", "store"):
+            assert distill(made, tmp_path / name, "--distill.train.checkpoint_every", "5") == 130
+            assert list((tmp_path / name / "work").rglob("*"))
+    other = tmp_path / "other"
+    shutil.copytree(made, other)
+    for path in ("demos.zarr", "rollouts.zarr"):
+        shutil.rmtree(other / path)
+        store = EpisodeStore.open(made / path)
+        EpisodeStore.create(other / path, *store.widths).append(list(store.episodes())[:6])
+    for name, folder, more in (("same", made, ()), ("seed", made, ("--seed", "1")), ("store", other, ())):
+        assert distill(folder, tmp_path / name, *more, "--distill.train.checkpoint_every", "5") == 0
+        assert distill(folder, tmp_path / f"{name}-whole", *more, "--distill.train.checkpoint_every", "5") == 0
+        assert load_policy(tmp_path / name).digest() == load_policy(tmp_path / f"{name}-whole").digest(), name
+        assert not (tmp_path / name / "work").exists()
