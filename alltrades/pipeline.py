@@ -26,7 +26,9 @@ from alltrades.envs.evaluation import Evaluation, common_metrics, paired_differe
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds, plot_seeds, selection_seeds
 from alltrades.files import remove
+from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.objectives import ObjectiveSettings
+from alltrades.policies.specialists import constant_dimensions
 from alltrades.progress import Progress
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, key_digest, policy_digest, policy_digests
@@ -291,6 +293,10 @@ class Pipeline:
         labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
         labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
         self.collect()
+        still = constant_dimensions(self.demos(), [EnvironmentInfo.of(spec) for spec in self.specs], self.s.policy)
+        if still:
+            more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
+            print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
         finished = {name: Event() for name in labeled_only}
 
         def labeled(name: str) -> None:

@@ -29,6 +29,17 @@ def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: Po
 
     The pixels of an image share theirs: they are one quantity, and a network of convolutions treats them alike.
     """
+    shape = common_image_shape(infos)
+    return _fitted(demos, infos, settings)[0].repeated(1 if shape is None else shape[0] * shape[1])
+
+
+def constant_dimensions(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings) -> list[str]:
+    """One line for every observation and action dimension that hardly moves in the demonstrations."""
+    return _fitted(demos, infos, settings)[1]
+
+
+def _fitted(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings) -> tuple[Normalizer, list[str]]:
+    """`fit_normalizer` on demonstrations, the pixels of an image as rows."""
     observations: list[np.ndarray] = []
     actions: list[np.ndarray] = []
     shape = common_image_shape(infos)
@@ -44,7 +55,7 @@ def make_normalizer(demos: Steps, infos: Sequence[EnvironmentInfo], settings: Po
             arrays.append(x.reshape(len(x), -1, pixels).swapaxes(1, 2).reshape(len(x) * pixels, -1))
     obs_dim, action_dim = max(x.shape[1] for x in observations), max(x.shape[1] for x in actions)
     return fit_normalizer(observations, actions, settings.observation_normalizer, settings.action_normalizer,
-                          obs_dim, action_dim)[0].repeated(pixels)
+                          obs_dim, action_dim)
 
 
 def build_policy(settings: PolicySettings, infos: Sequence[EnvironmentInfo], normalizer: Normalizer, seed: int,
