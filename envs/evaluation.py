@@ -88,7 +88,7 @@ class Evaluation:
 
     def mean(self, at: int | None = None, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
         """Mean of a metric over environments, and its 95 % bootstrap interval over starts."""
-        return bootstrap_mean([r.values(metric, at) for r in self.rows])
+        return bootstrap_mean([r.values(metric, at) for r in self.rows], bounds=(0.0, 1.0) if metric == SUCCESS else None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""
@@ -182,13 +182,18 @@ def _differences(a: Evaluation, b: Evaluation, at: int | None, metric: str) -> d
     return {r.environment: r.values(metric, at) - theirs[r.environment].values(metric, at) for r in a.rows}
 
 
+def _bounds(metric: str) -> tuple[float, float] | None:
+    """Of the difference of two results, where they are known."""
+    return (-1.0, 1.0) if metric == SUCCESS else None
+
+
 def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: int = 0,
                       at: int | None = None, metric: str = SUCCESS) -> Paired:
     """Result of a minus result of b on common starts: success, within `at` steps where given, or another metric.
 
     Raises UserError when the starts or the time limits differ, or the metric was not measured.
     """
-    return paired(_differences(a, b, at, metric), n_boot, seed)
+    return paired(_differences(a, b, at, metric), n_boot, seed, bounds=_bounds(metric))
 
 
 def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: int = 10_000, seed: int = 0,
@@ -203,4 +208,5 @@ def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: in
     for a, _ in pairs[1:]:
         _check_common(pairs[0][0], a)
     merged = {name: np.mean([d[name] for d in each], axis=0) for name in each[0]}
-    return paired(merged, n_boot, seed, [float(np.mean([v.mean() for v in d.values()])) for d in each])
+    return paired(merged, n_boot, seed, [float(np.mean([v.mean() for v in d.values()])) for d in each],
+                  _bounds(metric))

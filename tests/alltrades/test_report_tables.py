@@ -133,4 +133,5 @@ def test_metrics_beside_success_have_tables_and_differences_of_their_own():
     assert re.search(r"^mean of 2 +8 +23\.750 \[.*23\.000 \[", shown, re.M) and shown.count("mean within 1 steps") == 1
     assert re.search(r"^generalist - labeled_only, psnr +\+0\.750 \[\+0\.750, \+0\.750\] +BETTER", shown, re.M)
     said = text.sentence(pairs)
-    assert said == ("The generalist is the same as labeled_only within 0.05. In psnr the generalist is better than labeled_only.")
+    assert said == ("The generalist is not told apart from labeled_only by this many episodes. "
+                    "In psnr the generalist is better than labeled_only.")

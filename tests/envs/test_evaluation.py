@@ -136,7 +136,7 @@ def test_a_policy_is_the_same_as_itself_and_few_starts_are_underpowered():
 
 
 def test_comparison_at_fewer_steps():
-    a, b = Evaluation("a", (row([100] * 50),)), Evaluation("b", (row([400] * 50),))
+    a, b = Evaluation("a", (row([100] * 80),)), Evaluation("b", (row([400] * 80),))
     assert paired_difference(a, b).verdict == "SAME"
     assert paired_difference(a, b, at=300).verdict == "BETTER"
 

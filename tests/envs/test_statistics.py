@@ -66,6 +66,38 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says():
     assert np.mean(hits) == pytest.approx(0.95, abs=0.03)  # three standard errors of 600 trials, about
 
 
+@pytest.mark.parametrize(("wins", "ties", "losses", "word"), [
+    (0, 4, 0, "UNDERPOWERED"), (4, 0, 0, "UNDERPOWERED"), (0, 0, 4, "UNDERPOWERED"), (3, 1, 0, "UNDERPOWERED"),
+    (0, 40, 0, "UNDERPOWERED"), (0, 100, 0, "SAME"), (8, 0, 0, "BETTER"), (0, 0, 8, "WORSE"), (3, 97, 0, "UNDERPOWERED"),
+    (4, 96, 0, "UNDERPOWERED"), (8, 92, 0, "BETTER"), (0, 91, 9, "WORSE")])
+def test_few_starts_decide_nothing_even_where_they_all_agree(wins: int, ties: int, losses: int, word: str):
+    values = np.repeat([1.0, 0.0, -1.0], [wins, ties, losses])
+    result = paired({"env": values}, bounds=(-1, 1))
+    assert (result.verdict, result.per_environment["env"]["verdict"]) == (word, word)
+    assert result.interval[0] <= values.mean() <= result.interval[1] and result.mean == values.mean()
+
+
+def test_few_starts_of_many_environments_decide_together():
+    assert paired({str(k): np.zeros(4) for k in range(3)}, bounds=(-1, 1)).verdict == "UNDERPOWERED"
+    together = paired({str(k): np.ones(4) for k in range(5)}, bounds=(-1, 1))
+    assert together.verdict == "BETTER" and {e["verdict"] for e in together.per_environment.values()} == {"UNDERPOWERED"}
+    assert paired({str(k): np.zeros(100) for k in range(10)}, bounds=(-1, 1)).interval == pytest.approx((-0.003, 0.003), abs=3e-4)
+
+
+@pytest.mark.parametrize(("environments", "n", "p"), [  # p: of a loss, a tie, a win
+    (1, 4, (0.0, 0.6, 0.4)), (1, 4, (0.3, 0.0, 0.7)), (1, 5, (0.05, 0.9, 0.05)), (1, 50, (0.0, 0.97, 0.03)),
+    (1, 100, (0.01, 0.96, 0.03)), (8, 4, (0.02, 0.96, 0.02)), (8, 50, (0.001, 0.996, 0.003)), (8, 50, (0.2, 0.5, 0.3))])
+def test_bounded_bootstrap_covers_the_truth_where_few_starts_or_rare_differences_leave_it_little_to_resample(
+        environments: int, n: int, p: tuple[float, float, float]):
+    rng, trials = np.random.default_rng(7), 300
+    hits = 0
+    for trial in range(trials):
+        groups = list(rng.choice([-1.0, 0.0, 1.0], size=(environments, n), p=p))
+        low, high = bootstrap_mean(groups, 400, trial, (-1, 1))[1]
+        hits += low <= p[2] - p[0] <= high
+    assert hits / trials > 0.92  # 95 % less two and a half standard errors of the trials
+
+
 def test_bootstrap_is_a_function_of_its_seed():
     groups = groups_of(np.random.default_rng(2))
     assert bootstrap_mean(groups, seed=3) == bootstrap_mean(groups, seed=3) != bootstrap_mean(groups, seed=4)
@@ -105,3 +137,9 @@ def test_each_environment_has_its_own_difference():
 def test_training_seeds_that_disagree_in_sign_withhold_the_verdict(seeds: tuple[float, ...], word: str):
     values = np.tile([1.0, 0.0, 0.0, 0.0], 50)
     assert paired({"env": values}, seeds=seeds).verdict == word
+
+
+def test_a_small_difference_whose_sign_training_seeds_disagree_on_is_the_same():
+    values = np.repeat([1.0, 0.0], [6, 394])
+    found = [paired({"env": values}, seeds=seeds) for seeds in ((0.02, 0.01), (0.03, 0.0))]
+    assert [f.verdict for f in found] == ["BETTER", "SAME"] and 0 < found[0].interval[0] < found[0].interval[1] < 0.05
