@@ -8,7 +8,7 @@ w = 1 / (alpha + (1 - alpha) exp(-logit)), which cannot overflow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from alltrades.data.estimators import BY_DISTANCE, ESTIMATORS
 
 @dataclass(frozen=True)
 class Scores:
-    """Held-out logits of every row, and how well they tell demonstrations from rollouts."""
+    """Held-out logits of every row, and how well they tell demonstrations from rollouts; the fold that held a row out."""
 
     demo: np.ndarray  # (N,)
     rollout: np.ndarray  # (M,)
     auc: float
     auc_interval: tuple[float, float]
+    demo_fold: np.ndarray | None = None  # (N,)
+    rollout_fold: np.ndarray | None = None  # (M,)
 
 
 def relative_ratio(logit: np.ndarray, alpha: float) -> np.ndarray:
@@ -66,7 +68,8 @@ def cross_fit(demo: np.ndarray, demo_episode: np.ndarray, demo_mass: np.ndarray,
             model = ESTIMATORS[estimator](inside[0], inside[1], inside[2], alpha, rng)
             for side in (0, 1):
                 logits[side][~train[side]] = model(z[side][~train[side]])
-    return scored(logits, (demo_episode, rollout_episode), (demo_mass, rollout_mass), rng, boot)
+    found = scored(logits, (demo_episode, rollout_episode), (demo_mass, rollout_mass), rng, boot)
+    return replace(found, demo_fold=fold_of[0], rollout_fold=fold_of[1])
 
 
 def scored(logits: Sequence[np.ndarray], episodes: Sequence[np.ndarray], mass: Sequence[np.ndarray],

@@ -63,7 +63,8 @@ class WeightResult:
 
     demo_weight (N,), rollout_weight (M,): weights after floor and guard, mean 1 under nu. demo_base, rollout_base: base
     measure of the rows (each sums to 1; 0 for steps after the first success and for filtered episodes). demo_mass: share of
-    demonstration rows under sampling.
+    demonstration rows under sampling. moment_balance: distance of the rollouts' feature means from those of held-out
+    demonstrations, before and after weighing, in deviations.
     """
 
     demo_weight: np.ndarray
@@ -183,7 +184,9 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
     result.demo_mass = min(settings.demo_cap, alpha * float(demo_base[d_rows] @ powered[0]) / mean)
     result.max_weight = float(max(w.max() for w in powered) / mean)
     result.active = True
-    result.moment_balance = _balance(x, y, demo_base[d_rows], rollout_base[r_rows], powered, alpha)
+    assert scores.demo_fold is not None and scores.rollout_fold is not None
+    result.moment_balance = _balance(x, y, demo_base[d_rows], rollout_base[r_rows], powered, alpha,
+                                     [scores.demo_fold, scores.rollout_fold])
     return result
 
 
@@ -218,13 +221,26 @@ def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return center, np.where(std < 1e-6, 1.0, std)
 
 
-def _balance(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray, w: list[np.ndarray],
-             alpha: float) -> tuple[float, float]:
-    """Root mean squared difference of feature means from the demonstrations': rollouts alone, and the weighted mixture."""
-    target = p @ x
-    a, b = alpha * p * w[0], (1 - alpha) * q * w[1]
-    mixed = (a @ x + b @ y) / (a.sum() + b.sum())
-    return float(np.sqrt(np.mean((q @ y - target) ** 2))), float(np.sqrt(np.mean((mixed - target) ** 2)))
+def _balance(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray, w: list[np.ndarray], alpha: float,
+             folds: list[np.ndarray]) -> tuple[float, float]:
+    """Root mean squared difference of feature means from those of held-out demonstrations: rollouts alone, and the mixture.
+
+    For every fold the demonstrations that it held out are compared with rollouts whose weights are of the model that has not
+    seen them, and with the mixture of these and the other demonstrations.
+    """
+    found = []
+    for fold in np.unique(folds[0]):
+        held, mine = folds[0] == fold, folds[1] == fold
+        target, alone = _mean(x[held], p[held]), _mean(y[mine], q[mine])
+        a, b = alpha * _normalised(p[~held]) * w[0][~held], (1 - alpha) * _normalised(q[mine]) * w[1][mine]
+        mixed = _mean(np.concatenate([x[~held], y[mine]]), np.concatenate([a, b]))
+        found.append((alone - target, mixed - target))
+    rms = np.sqrt(np.mean(np.square(found), axis=(0, 2)))  # over folds and features
+    return float(rms[0]), float(rms[1])
+
+
+def _mean(rows: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    return mass @ rows / mass.sum()
 
 
 def _normalised(x: np.ndarray) -> np.ndarray:

@@ -55,6 +55,16 @@ def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     assert result.moment_balance is not None and result.moment_balance[1] < 0.3 * result.moment_balance[0]
 
 
+def test_balance_is_measured_against_demonstrations_that_neither_weights_nor_mixture_saw():
+    """Of one law, weights cannot bring rollouts nearer to held-out demonstrations than two samples of that size are."""
+    demos, rollouts, _ = gaussian_pair(n=10, m=500, shift=0.0, dims=4, seed=1)
+    result = estimate(demos, rollouts, ess_min=0.0, folds=5)
+    assert result.active and result.moment_balance is not None
+    chance = np.sqrt(1 / 2 + 1 / 100)  # folds of 2 demonstrations and 100 rollouts
+    assert result.moment_balance == pytest.approx((chance, chance), rel=0.35)
+    assert result.moment_balance[1] > result.moment_balance[0]  # weights fitted to 8 demonstrations are noise
+
+
 @pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp"])
 def test_two_samples_of_one_law_have_auc_one_half_and_weights_near_one(kind):
     demos, rollouts, _ = gaussian_pair(shift=0.0)
