@@ -70,7 +70,7 @@ def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
                             "it; expected a store that alltrades wrote, or --environments of one that can")
         episodes = converter(found)
     else:
-        episodes = [found.episode(i) for i in np.flatnonzero(np.isin(found.columns()["environment"], wanted))]
+        episodes = [found.episode(int(i)) for i in np.flatnonzero(np.isin(found.columns()["environment"], wanted))]
     if not episodes:
         raise UserError(f"{source}: no episodes of {', '.join(wanted)}; `alltrades data info` lists what it has")
     store = open_or_create(path, specs, {"kind": "demonstrations", "imported": found.digest()})

@@ -12,13 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from alltrades import cli
 from alltrades.config import load_settings
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
-from alltrades.pipeline import run
+from alltrades.envs import registry
+from alltrades.envs.seeding import evaluation_seeds, plot_seeds, selection_seeds
+from alltrades.pipeline import Pipeline, run
 from alltrades.policies.training import Trainer
+from alltrades.rundir import RunDir
 from alltrades.settings import RunSettings
 from alltrades.storage import first_demos
 
@@ -165,6 +171,59 @@ def test_rollouts_are_computed_by_onnxruntime_where_asked(tmp_path, monkeypatch)
     assert not (tmp_path / "missing" / "stores").exists()
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_a_run_with_variance_preserving_diffusion(tmp_path, sampler):
+    process = ["--policy.process", "vp", "--policy.sampler", sampler, "--policy.diffusion_steps", "10", "--policy.width", "32",
+               "--policy.sampling_steps", "3", "--distill.label_steps", "20"]
+    result = run(settings(*process, "--evaluation.rows", "[labeled_only, generalist]", "--evaluation.episodes", "2",
+                          "--distill.teachers", "[labeled_only]"), tmp_path)
+    assert set(result.evaluations) == {"labeled_only", "generalist"}
+    assert all(facts["distillation_gap"] is not None for facts in result.advice.values())
+
+
+def test_a_run_with_score_targets_weights_in_the_loss_and_labeled_only_to_start_from(tmp_path):
+    rows = ["--evaluation.rows", "[labeled_only, generalist]", "--evaluation.episodes", "2"]
+    options = {"targets": "score", "apply": "loss", "init": "labeled_only"}
+    result = run(settings(*rows, *(x for k, v in options.items() for x in (f"--distill.{k}", v)), "--distill.train.steps", "1",
+                          "--distill.train.lr", "1e-12"), tmp_path)
+    assert set(result.evaluations) == {"labeled_only", "generalist"}
+    nets = [load_file(tmp_path / "policies" / name / "model.safetensors") for name in ("labeled_only", "generalist")]
+    assert all(torch.allclose(nets[0][key], nets[1][key], atol=1e-6) for key in nets[0])  # where it starts
+
+
+def test_plots_are_of_starts_that_neither_selection_nor_evaluation_uses(finished):
+    specs = registry.resolve(["planar/reach", "planar/push"])
+    uses = [{(s.id, x) for s in specs for x in seeds(s, 0, 50)} for seeds in (plot_seeds, selection_seeds, evaluation_seeds)]
+    assert not uses[0] & uses[1] and not uses[0] & uses[2] and not uses[1] & uses[2]
+    drawn = json.loads((finished[0] / "trajectories.json").read_text())
+    assert {len(paths) for of_row in drawn.values() for paths in of_row.values()} == {4}
+
+
+@pytest.mark.parametrize(("use", "said"), [("plot", "plots"), ("selection", "selection")])
+def test_a_run_whose_evaluation_starts_are_used_otherwise_is_refused(tmp_path, monkeypatch, use, said):
+    monkeypatch.setattr("alltrades.pipeline.evaluation_seeds", {"plot": plot_seeds, "selection": selection_seeds}[use])
+    pipeline = Pipeline(settings("--distill.rounds.count", "1"), RunDir(tmp_path, 0), None)
+    with pytest.raises(UserError, match=f"evaluation starts were used for {said} too"):
+        pipeline.check_starts({})
+
+
+def test_a_run_says_what_is_left_out_where_an_extra_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    words = ["--optional_environments", "[metaworld/door-open-v3]", "--evaluation.rows", "[labeled_only]",
+             "--demos.episodes", "1", "--labeled_only.steps", "2", "--evaluation.episodes", "1"]
+    assert cli.main(["run", "--small", "--out", str(tmp_path), *SMALL, *words]) == 0
+    said = capsys.readouterr().out
+    assert 'left out: metaworld/door-open-v3; to add it: pip install "alltrades[metaworld]"' in said and "planar/reach" in said
+
+
+def test_a_run_says_in_one_line_which_dimensions_hardly_move(tmp_path, monkeypatch, capsys):
+    still = ["observation[3] hardly moves", "observation[4] hardly moves", "action[0] hardly moves", "action[1] hardly moves"]
+    monkeypatch.setattr("alltrades.pipeline.constant_dimensions", lambda *args: still)
+    run(settings("--evaluation.rows", "[labeled_only]", "--labeled_only.steps", "2", "--evaluation.episodes", "1"), tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "hardly moves" in line]
+    assert lines == ["normaliser: observation[3] hardly moves; observation[4] hardly moves; and 2 more"]
+
+
 def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path):
     episodes = list(EpisodeStore.open(finished[0] / "stores" / "demos.zarr").episodes())
     store = EpisodeStore.create(tmp_path / "mixed.zarr", max(e.observation.shape[1] for e in episodes),
@@ -183,7 +242,7 @@ def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):
     """kill -9 after growing delays, again and again, then to the end."""
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "alltrades.cli", "run", "--small", "--out", str(folder), *SMALL,
-               "--labeled_only.checkpoint_every", "20"]
+               "--labeled_only.checkpoint_every", "20", "--distill.train.checkpoint_every", "20"]
     kills, delay = 0, 4.0
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
