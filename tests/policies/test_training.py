@@ -10,7 +10,7 @@ from alltrades.envs.symmetry import Reflection, Translation
 from alltrades.policies.batches import TrainingData
 from alltrades.policies.objectives import Linear
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import demonstration_data, fit_demonstrations, held_out, make_normalizer
+from alltrades.policies.specialists import constant_dimensions, demonstration_data, fit_demonstrations, held_out, make_normalizer
 from alltrades.policies.training import HeldOut, Trainer, learning_rate
 
 from .toys import SMALL, info, make_policy, make_steps
@@ -187,3 +187,13 @@ def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
     data = TrainingData(both, ["a"], 1, 4, 2, 1)
     batch, rows = data.batch(16, 0, 0)
     assert np.array_equal(batch.window[:, 0].numpy(), small.observation[rows]) and batch.action.shape == (16, 4, 1)
+
+
+def test_dimensions_that_hardly_move_are_named_and_keep_their_unit():
+    steps = make_steps()
+    steps = replace(steps, observation=steps.observation * np.float32([1, 1e-4, 1]), action=steps.action * np.float32([1, 0]))
+    found = constant_dimensions(steps, [info("a")], SMALL)
+    assert [line.split(" in the")[0] for line in found] == ["observation[1] hardly moves", "action[1] hardly moves"]
+    normalizer = make_normalizer(steps, [info("a")], SMALL)
+    assert normalizer.obs_scale[0, 1] == 1 and normalizer.action_scale[1] == 1
+    assert constant_dimensions(make_steps(), [info("a")], SMALL) == []
