@@ -92,7 +92,7 @@ def collect(args: argparse.Namespace) -> int:
     specs, _ = stages.resolve(settings)
     with Progress("collect", len(specs), "env") as progress:
         rates = storage.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
-                               settings.demos.attempts, lambda done, total: progress.update(done))
+                                settings.demos.attempts, lambda done, total: progress.update(done))
     for name, rate in rates.items():
         print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
     print(f"wrote {args.out}")
@@ -186,7 +186,7 @@ def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades import stages, storage
     from alltrades.progress import Progress
-    from alltrades.rundir import policy_digest
+    from alltrades.rundir import policy_digests, tree_digest
     from alltrades.stage2_inputs import load_weights, read_teachers
 
     settings, _ = _settings(args)
@@ -207,7 +207,8 @@ def distill(args: argparse.Namespace) -> int:
     out = Path(args.out)
     work = _work(out, {"settings": settings.model_dump(mode="json"), "demos": demos.digest(), "rollouts": rollouts.digest(),
                        "teachers": {kind: {i: p.digest() for i, p in of_env.items()} for kind, of_env in teachers.items()},
-                       "initial": policy_digest(initial) if initial else None})
+                       "initial": policy_digests(initial) if initial else None,
+                       "weights": tree_digest(Path(args.weights)) if args.weights else None})
     with Progress("distill", settings.distill.train.steps, "step") as progress:
         stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers, initial, out, work, seed,
                        each=progress.update)

@@ -99,7 +99,7 @@ def open_or_create(path: Path, specs: Sequence[EnvSpec], provenance: dict[str, A
         if there != value:
             raise UserError(f"{path}: a store is there already and {_differing(what, there, value)}; expected one made from the "
                             "same, to go on with; choose another path, or delete the store")
-    if store.provenance["environments"] != environments:
+    if store.provenance.get("environments") != environments:
         store.set_provenance(environments=environments)
     return store
 

@@ -53,6 +53,12 @@ def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):
     assert error.count("\n") == 1 and "were recorded by 'scratch'; expected 'joint_init'; write scratch=" in error
 
 
+def test_a_missing_policy_to_start_from_is_answered_in_one_line(made, tmp_path, capsys):
+    assert distill(made, tmp_path / "g", "--distill.init", "labeled_only", "--labeled-only", "nowhere") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "nowhere: no policy here" in error
+
+
 def test_distill_says_that_it_makes_no_rounds(made, tmp_path, capsys):
     assert distill(made, tmp_path / "g", "--distill.rounds.count", "2") == 0
     assert capsys.readouterr().err.count("before rounds") == 1
