@@ -122,10 +122,8 @@ def _gaps(fronts: Sequence[Front], preferences: np.ndarray, draws: np.ndarray) -
             seeds = np.einsum("spk,pk->sp", a.seeds[measure] - b.seeds[measure], preferences)  # (S, P)
             for p, vector in enumerate(preferences):
                 low, high = (float(x) for x in np.percentile(drawn[:, p] @ vector, [2.5, 97.5]))
-                word = verdict((low, high))
                 value = float(difference[p] @ vector)
-                if word in ("BETTER", "WORSE") and (np.sign(seeds[:, p]) != np.sign(value)).any():
-                    word = "UNDERPOWERED"
+                word = verdict((low, high), bool((np.sign(seeds[:, p]) == np.sign(value)).all()))
                 rows.append([a.kind, b.method, measure, " ".join(f"{v:g}" for v in vector), value, low, high, word,
                              "yes" if (difference[p] >= 0).all() and (difference[p] > 0).any() else "",
                              " ".join(f"{d:+.3g}" for d in difference[p])])
