@@ -57,6 +57,7 @@ class Controller(Lanes):
             self._check(lane, new)
         for lane, new in arrays.items():
             self._push(lane, new)
+            self._frames[lane].clear()  # they are in the history, even if the policy fails
         out: dict[int, np.ndarray] = {}
         asking = list(arrays)
         for start in range(0, len(asking), self.batch):
@@ -88,7 +89,6 @@ class Controller(Lanes):
         if asking:
             for lane, actions in self._propose(asking, {}).items():
                 self._queues[lane] = list(actions[::-1])
-                self._frames[lane].clear()
         out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
         for lane in rows:
             action = self._leave(lane, self._queues[lane].pop()[None])[0]

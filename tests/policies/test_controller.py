@@ -247,6 +247,21 @@ def test_a_refused_observation_leaves_no_trace() -> None:
     np.testing.assert_array_equal(policy.windows[0][0, :, :2], np.ones((2, 2)))
 
 
+def test_a_policy_that_fails_leaves_every_frame_in_the_history_once() -> None:
+    policy = Recorder(history=6)
+    controller = Controller(policy)
+    controller.reset(environment=SMALL, seed=0)
+    frame = np.arange(6, dtype=np.float32).reshape(3, 1, 2)
+    honest = policy.act
+    policy.act = lambda *a: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    for row in frame[:2]:
+        with pytest.raises(ZeroDivisionError):
+            controller.act(row)
+    policy.act = honest  # type: ignore[method-assign]
+    controller.act(frame[2])
+    np.testing.assert_array_equal(policy.windows[0][0, :, :2], frame[[0, 0, 0, 0, 1, 2], 0])
+
+
 @pytest.mark.parametrize("frames", [{0: np.zeros(2)}, {0: np.zeros((1, 5))}, {0: np.zeros((0, 2))},
                                     {1: np.zeros((1, 2))}, {7: np.zeros((1, 2))}])
 def test_frames_that_do_not_fit_are_a_user_error(frames: dict) -> None:
