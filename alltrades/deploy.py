@@ -129,7 +129,7 @@ def _check(args: argparse.Namespace) -> None:
 def _policy(args: argparse.Namespace) -> Any:
     token = None
     if args.token_file is not None:
-        from alltrades.policies.server.access import read_token
+        from alltrades.policies.client import read_token
 
         token = read_token(Path(args.token_file))
     policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)

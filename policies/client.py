@@ -20,6 +20,8 @@ import numpy as np
 from alltrades.data.errors import UserError
 
 MAX_MESSAGE = 1 << 20  # bytes, either way
+SHORTEST_TOKEN = 16
+FACTS = ("history", "horizon", "execute", "draws", "obs_dim", "action_dim")  # of a policy, which a server promises its clients
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # booleans, integers, floats
 
 
@@ -33,6 +35,18 @@ def require(name: str) -> ModuleType:
         package = name.partition(".")[0]
         raise UserError(f'package {package} is not installed; expected the serve extra; pip install "alltrades[serve]"'
                         ) from error
+
+
+def read_token(path: Path) -> str:
+    """The secret in a file, without white space at its ends; raises UserError when it is missing, short or not ASCII."""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"token file {path} cannot be read ({error}); expected a text file with the secret") from error
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(f"token file {path} holds {len(token)} characters; expected at least {SHORTEST_TOKEN} printable ones "
+                        "without spaces, such as from `openssl rand -hex 32`")
+    return token
 
 
 def pack(message: Any) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.errors import UserError
-from alltrades.policies.client import pack, require
+from alltrades.policies.client import FACTS, pack, read_token, require
 from alltrades.policies.limits import Limits, read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
@@ -59,7 +59,7 @@ class PolicyServer:
         s = self.settings
         if s.watch and self.artifact is None:
             raise UserError("watch is on and no artifact folder was given; expected the folder that is to be watched")
-        self.token = None if s.token_file is None else access.read_token(s.token_file)
+        self.token = None if s.token_file is None else read_token(s.token_file)
         self._tls = None if s.certificate is None or s.key is None else access.tls_context(s.certificate, s.key)
         self.port = s.port
         self.scheme = "ws" if self._tls is None else "wss"
@@ -86,8 +86,7 @@ class PolicyServer:
                                  "max_action_rate": _listed(limits.rate),
                                  "max_action_acceleration": _listed(limits.acceleration)})
         return {"server": "alltrades", "protocol": PROTOCOL, "policy": self.digest, "environments": environments,
-                "history": policy.history, "horizon": policy.horizon, "execute": policy.execute, "draws": policy.draws,
-                "obs_dim": policy.obs_dim, "action_dim": policy.action_dim}
+                **{name: getattr(self.policy, name) for name in FACTS}}
 
     # ---- from any thread -----------------------------------------------------------------------------------------
     def run(self, announce: Callable[[str], None] | None = None) -> None:

@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,19 @@ from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.settings import PolicySettings
 
 SMALL, LARGE = "toy/small", "toy/large"
+SETTINGS = PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1)
 
 
-def make_policy(environments: int = 2) -> DiffusionPolicy:
+def make_policy(environments: int = 2, settings: PolicySettings | None = None, **more: Any) -> DiffusionPolicy:
+    """An untrained policy of the first `environments` toys, with `more` fields of their `EnvironmentInfo`."""
     torch.manual_seed(0)
     infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
              EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)][:environments]
+    infos = [replace(info, **more) for info in infos]
     obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
     normalizer = Normalizer(environments, obs_dim, action_dim)
     normalizer.fitted.fill_(1)
-    policy = DiffusionPolicy(PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1), infos, normalizer)
+    policy = DiffusionPolicy(settings or SETTINGS, infos, normalizer)
     with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
         for parameter in policy.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))

@@ -65,6 +65,44 @@ def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same
     assert want[:, 1].std(axis=0).max() > 1e-2
 
 
+ROBOT = """
+import numpy as np
+from alltrades.envs.robots import RobotLimits
+class Robot:
+    limits = RobotLimits((-1, -1), (1, 1))
+    def observe(self):
+        return np.zeros(2)
+    def act(self, action):
+        pass
+    def close(self):
+        pass
+"""
+DEPLOY = """
+import sys
+for name in ("torch", "pydantic", "sklearn"):
+    sys.modules[name] = None  # an import of it raises
+from alltrades.cli import main
+sys.exit(main(["deploy", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_robot_is_driven_by_a_server_that_wants_a_token_without_torch(tmp_path: Path, mode: str) -> None:
+    pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
+    pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+    from tests.policies import serving
+
+    (tmp_path / "token").write_text("0123456789abcdef-secret\n")
+    (tmp_path / "tokenless.py").write_text(ROBOT)
+    with serving.running(serving.make_policy(1), token_file=tmp_path / "token") as server:
+        words = [f"ws://127.0.0.1:{server.port}", "--robot", "tokenless:Robot", "--steps", "5", "--mode", mode,
+                 "--timeout", "20", "--token-file", "token"]
+        done = subprocess.run([sys.executable, "-c", DEPLOY, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert server.metrics.value("requests", outcome="answered") >= 2
+    assert done.returncode == 0, done.stderr
+    assert "after 5 steps" in done.stdout
+
+
 def test_facts_of_the_contract_are_those_of_the_policy(tmp_path: Path) -> None:
     policy = make_policy()
     export_onnx(policy, tmp_path / "p.onnx")
