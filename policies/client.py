@@ -84,7 +84,8 @@ def _decode(value: dict) -> Any:
     if b"__npgeneric__" in value:
         if not isinstance(data, (bool, int, float)):
             raise ValueError("scalar of text or bytes; expected a number")
-        return dtype.type(data)
+        with np.errstate(over="ignore"):
+            return dtype.type(data)
     shape = value[b"shape"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("array shape; expected up to 8 sizes")
@@ -137,7 +138,7 @@ class PolicyClient:
         """{"observation": (obs_dim,), ...} -> {"actions": (execute, action_dim) float32, "held": False, ...}.
 
         `alltrades.policies.server` says what else a request and a reply may hold. While "held" is true the operator has
-        stopped the robots: the actions repeat the last one.
+        stopped the robots: the actions lead to the environment's stop action, or repeat the last one where it has none.
 
         Raises UserError with the server's words when it refuses the message, or when it does not answer.
         """

@@ -44,8 +44,17 @@ def read_request(message: bytes | str, policy: Any, environment: str | None) -> 
     An asynchronous robot adds "known" (k, action_dim), k <= horizon: the actions that it executes from the observation on
     while it waits, and what it had planned after them; empty where there are none. The reply is then the whole horizon. "keep"
     (k,) in [0, 1] says how much of each is kept, all of it by default; "noise" (draws, horizon, the policy's action_dim) replaces
-    that of the episode. Raises UserError or ValueError for anything else.
+    that of the episode. Raises UserError or ValueError for anything else, and nothing but these two.
     """
+    try:
+        return _read(message, policy, environment)
+    except (UserError, ValueError):
+        raise
+    except Exception as error:  # whatever a stranger's values do to NumPy must not end the connection
+        raise ValueError(f"message cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _read(message: bytes | str, policy: Any, environment: str | None) -> Request:
     if isinstance(message, str):
         raise UserError("text frame; expected a binary frame of msgpack")
     request = unpack(message)

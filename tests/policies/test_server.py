@@ -19,9 +19,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
 from alltrades.data.errors import UserError  # noqa: E402
-from alltrades.policies.client import PolicyClient, pack, unpack  # noqa: E402
+from alltrades.policies.client import PolicyClient, _encode, pack, unpack  # noqa: E402
 from alltrades.policies.policy import DiffusionPolicy  # noqa: E402
-from alltrades.policies.server import PolicyServer, ServerSettings  # noqa: E402
+from alltrades.policies.server import PolicyServer, ServerSettings, requests  # noqa: E402
+from alltrades.policies.server.requests import KEYS, read_request  # noqa: E402
 from tests.policies.serving import LARGE, SMALL, expected, make_policy, observation, running  # noqa: E402
 
 
@@ -153,6 +154,63 @@ def test_a_malformed_message_is_refused_and_changes_nothing(name: str, policy: D
         assert len(reply) < 400 and "\n" not in reply
         socket.send(pack({"observation": frames[1]}))  # same connection, same episode
         np.testing.assert_array_equal(unpack(socket.recv())["actions"], expected(policy, LARGE, frames, 3)[1])
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_of_every_kind_in_every_field_are_read_or_refused(policy: DiffusionPolicy) -> None:
+    rng = np.random.default_rng(0)
+    places = [*KEYS, "zz", b"known", 1]
+    refused = 0
+    for _ in range(4000):
+        request = dict(good) | ({"known": np.zeros((1, 3))} if rng.integers(2) else {})
+        for _ in range(int(rng.integers(1, 3))):
+            request[places[rng.integers(len(places))]] = anything(rng)  # type: ignore[index]
+        data = bytearray(msgpack.packb(request, default=_encode))
+        for _ in range(int(rng.integers(0, 3))):
+            data[rng.integers(len(data))] = rng.integers(256)
+        try:
+            read_request(bytes(data), policy, (None, LARGE, SMALL)[rng.integers(3)])
+        except (UserError, ValueError) as error:
+            refused += 1
+            str(error).encode()
+    assert 3000 < refused < 4000
+
+
+def scalar(value: float, dtype: str) -> dict:
+    return {b"__npgeneric__": True, b"data": value, b"dtype": dtype}
+
+
+def anything(rng: np.random.Generator, depth: int = 0) -> object:
+    """A value that msgpack or the format of arrays can express."""
+    empty = array() | {b"data": b""}
+    plain: list = [None, True, -3, 2**63, 2**64 - 1, -2**63, 0.5, np.nan, np.inf, 1e308, "", "\x00", "\u00e9" * 50, "x" * 5000,
+                   b"", b"\xff\x00", msgpack.ExtType(5, b"abcd"), msgpack.Timestamp(3, 4), LARGE, SMALL, [0.0] * 5,
+                   [[0.0] * 3] * 2, [2**64 - 1, -1], [2**63, 0.5], scalar(300, "|i1"), scalar(1e300, "<f2"),
+                   scalar(2**64 - 1, "<i8"), empty | {b"shape": [0, 2**62]}, empty | {b"shape": [2**63 - 1, 0]},
+                   np.zeros(tuple(rng.integers(0, 4, rng.integers(0, 8))))]
+    kind = int(rng.integers(len(plain) + (4 if depth < 3 else 0)))
+    if kind < len(plain):
+        return plain[kind]
+    if kind == len(plain):
+        value: object = 1.0
+        for _ in range(int(rng.integers(1, 200))):
+            value = [value]
+        return value
+    if kind == len(plain) + 1:
+        keys = ["x", b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"]
+        return {keys[rng.integers(len(keys))]: anything(rng, depth + 1) for _ in range(int(rng.integers(0, 4)))}
+    return [anything(rng, depth + 1) for _ in range(int(rng.integers(0, 5)))]
+
+
+def test_a_message_that_breaks_the_reading_of_it_is_refused_without_an_end_of_the_connection(
+        policy: DiffusionPolicy, server: PolicyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with PolicyClient(port=server.port) as client:
+        for error in (TypeError, OverflowError, KeyError, RecursionError, MemoryError):
+            with monkeypatch.context() as patch:
+                patch.setattr(requests, "_frames", lambda *a, error=error: (_ for _ in ()).throw(error("odd")))
+                with pytest.raises(UserError, match=f"refused: message cannot be read \\({error.__name__}"):
+                    client.infer(good)
+        assert client.infer(good)["actions"].shape == (4, 3) and "Traceback" not in caplog.text
 
 
 def test_a_message_over_the_limit_ends_its_connection_and_no_other(policy: DiffusionPolicy) -> None:
