@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 REASONS = ("finite", "box", "rate", "acceleration")  # why an action was replaced
 TIMEOUTS = ("hold", "stop")  # what was given in place of one that did not come
+LOGGED = 10  # holds of one episode that are logged
 SLACK = 1e-4  # share of the action range: a bound missed by rounding is clipped without being counted
 
 
@@ -150,7 +151,7 @@ class Watchdog:
         self.stop_after = stop_after
         self._action = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
         self._fresh: float | None = None
-        self._holding = False
+        self._holding, self._holds = False, 0
         self.stopped = False
 
     def fresh(self, now: float) -> None:
@@ -166,7 +167,10 @@ class Watchdog:
             log.warning("stop: no fresh action for %.2f s, more than %g s; stopped until the next reset", age, self.stop_after)
         elif not self.stopped and not self._holding:
             self._holding = True
-            log.info("hold: no fresh action; the last one is held")
+            self._holds += 1
+            if self._holds <= LOGGED:
+                log.warning("hold: no fresh action; the last one is held%s",
+                            "; later holds of this episode are only counted" if self._holds == LOGGED else "")
         if self.stopped and self._action is not None:
             return np.where(np.isnan(self._action), last, self._action), "stop"
         return last.copy(), "stop" if self.stopped else "hold"

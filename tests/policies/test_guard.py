@@ -151,6 +151,16 @@ def test_fresh_actions_start_the_time_again_and_without_a_stop_action_the_last_i
     assert reason == "stop" and dog.stopped and action.tolist() == last.tolist()
 
 
+def test_holds_are_warned_of_a_few_times_per_episode(caplog: pytest.LogCaptureFixture) -> None:
+    dog, last = Watchdog(0.5), vector([0.7])
+    for i in range(30):
+        dog.fresh(float(i))
+        dog.missing(last, i + 0.1)
+        dog.missing(last, i + 0.2)  # goes on
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 10 and all("hold: no fresh action" in line for line in lines) and "only counted" in lines[-1]
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan])
 def test_a_watchdog_without_a_time_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="positive"):
