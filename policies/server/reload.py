@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.errors import UserError
+from alltrades.policies.client import FACTS
 from alltrades.policies.policy import load_policy
 
 
@@ -14,25 +15,25 @@ def load_successor(folder: Path, current: Any, device: str) -> Any:
     """Read the artifact that shall replace `current`; raises UserError where clients could not go on with it.
 
     It must be complete (the digest in policy.json is that of the weights), and what clients were told on connecting
-    must hold: environments in the same order with equal sizes, bounds and rates, history and chunk. The preference that
-    `current` acts by is kept.
+    must hold: environments in the same order with equal sizes, bounds and rates, history, chunk and draws of noise. The
+    preference that `current` acts by is kept.
     """
     policy = load_policy(folder, device)
     promised = json.loads((folder / "policy.json").read_text()).get("digest")
     if promised != policy.digest():
         raise UserError(f"{folder}: weights and policy.json do not belong together; expected a complete artifact; "
                         "write it again")
-    for name in ("history", "execute"):
-        mine, theirs = getattr(current, name), getattr(policy, name)
-        if mine != theirs:
-            raise UserError(f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected the same; "
-                            "start the server again")
     if policy.environments != current.environments:
         names = [{e.id: e for e in p.environments} for p in (current, policy)]
         changed = [i for i in (*names[0], *names[1]) if names[0].get(i) != names[1].get(i)]
         what = f"'{changed[0]}' is missing or changed" if changed else "they are in another order"
         raise UserError(f"{folder}: environments differ from those being served ({what}); expected the same; "
                         "start the server again")
+    for name in FACTS:
+        mine, theirs = getattr(current, name), getattr(policy, name)
+        if mine != theirs:
+            raise UserError(f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected the same; "
+                            "start the server again")
     return policy.set_preference(current.chosen_preference())
 
 

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from alltrades.data.errors import UserError
 from alltrades.policies.client import PolicyClient, pack, unpack
 from alltrades.policies.policy import DiffusionPolicy
-from tests.policies.serving import LARGE, expected, get, make_policy, metric, observation, running
+from tests.policies.serving import LARGE, SETTINGS, expected, get, make_policy, metric, observation, running
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,26 @@ def other_policy(seed: int = 1) -> DiffusionPolicy:
         for parameter in policy.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return policy
+
+
+def changed(**settings: object) -> DiffusionPolicy:
+    return make_policy(settings=SETTINGS.model_copy(update=settings))
+
+
+class Hanging:
+    """A policy whose calls do not return until `release`, once it is `armed`."""
+
+    def __init__(self) -> None:
+        self.policy, self.entered, self.release, self.armed = make_policy(), threading.Event(), threading.Event(), False
+        act = self.policy.act
+
+        def wait(*arguments: object) -> np.ndarray:
+            if self.armed:
+                self.entered.set()
+                assert self.release.wait(120)
+            return act(*arguments)  # type: ignore[arg-type]
+
+        self.policy.act = wait  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
@@ -76,6 +96,10 @@ def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_go
     folder = policy.save(tmp_path / "policy")
     with running(policy, folder) as server, PolicyClient(port=server.port) as client:
         for spoil, words in ((lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
+                             (lambda: make_policy(max_action_rate=(1.0,) * 2).save(folder), "'toy/small' is missing or changed"),
+                             (lambda: changed(horizon=16).save(folder), "horizon is 16, that of the policy being served 8"),
+                             (lambda: changed(process="vp", prediction="noise", sampler="ddpm").save(folder),
+                              "draws is 6, that of the policy being served 1"),
                              (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
                              (lambda: (policy.save(folder), other_policy(2).save(tmp_path / "b"),
                                        shutil.copy(tmp_path / "b" / "model.safetensors", folder)), "do not belong together"),
