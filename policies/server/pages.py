@@ -112,7 +112,7 @@ class Pages:
         bounds = {e.id: [[_finite(x) for x in e.action_low], [_finite(x) for x in e.action_high]]
                   for e in server.policy.environments}
         return {"policy": server.digest, "held": server.held, "draining": server.draining, "time": time.time(),
-                "clients": [s.status(now) for s in server.sessions.all()], "events": list(server.events)[-40:],
+                "clients": [s.status(now) for s in server.sessions.all()], "events": server.events.latest(),
                 "bounds": {s.environment: bounds[s.environment] for s in server.sessions.all() if s.environment in bounds},
                 "totals": {"answered": server.metrics.value("requests", outcome="answered"),
                            "refused": server.metrics.value("requests", outcome="refused"),

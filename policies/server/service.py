@@ -8,7 +8,6 @@ import logging
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,6 +18,7 @@ from alltrades.policies.client import FACTS, pack, read_token, require
 from alltrades.policies.limits import Limits, read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
+from alltrades.policies.server.events import Events
 from alltrades.policies.server.metrics import Metrics
 from alltrades.policies.server.pages import LIVE, Pages
 from alltrades.policies.server.reload import load_successor, stamp
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = 1
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
-LOGGED = 5  # refused requests of one client that are logged
+LOGGED = 5  # refused requests of one client, and replaced chunks for each reason, that are logged
 WATCH = 1.0  # seconds between two looks at the artifact
-EVENTS = 100  # that the operator's page remembers
+LEFT = 1.0  # seconds for the policy's thread to end when nobody waits for it
 
 
 class PolicyServer:
@@ -64,7 +64,7 @@ class PolicyServer:
         self.port = s.port
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
-        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self.events = Events()
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
         self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, self._limits,
                                 self._deliver, self._guarded)
@@ -119,8 +119,8 @@ class PolicyServer:
         """Let every robot hold its last action from its next request on, or go on again."""
         if held != self._batcher.held:
             self._batcher.held = held
-            self.event("stop" if held else "resume", "every robot holds" if held else "robots go on")
-            log.warning("stopped: every robot holds its last action" if held else "resumed: robots go on")
+            self.events.add("stop" if held else "resume", "every robot holds" if held else "robots go on")
+            log.warning("stopped: every robot is brought to rest" if held else "resumed: robots go on")
 
     def reload(self) -> Future[bool]:
         """Load the artifact again and go on with it; the result says whether it was taken. The reason of a refusal is logged."""
@@ -211,12 +211,12 @@ class PolicyServer:
                 line = " ".join(str(error).split()) or type(error).__name__
                 log.warning("reload refused, the old policy goes on: %s", line)
                 self.metrics.count("reloads", outcome="refused")
-                self.event("reload refused", line)
+                self.events.add("reload refused", line)
                 return False
             self._adopt(policy, digest)
             log.warning("reloaded: policy %s", self.digest)
             self.metrics.count("reloads", outcome="taken")
-            self.event("reload", f"policy {self.digest}")
+            self.events.add("reload", f"policy {self.digest}")
             return True
 
     async def _watch(self) -> None:
@@ -237,7 +237,7 @@ class PolicyServer:
         if session is None:  # several came through the door at once
             return await connection.close(TRY_AGAIN_LATER, "too many clients")
         self.metrics.count("connections")
-        self.event("connect", address, session)
+        self.events.add("connect", address, session.id)
         try:
             await connection.send(self._metadata)
             async for message in connection:
@@ -252,7 +252,7 @@ class PolicyServer:
             log.info("connection ended: %s", error)
         finally:
             self.sessions.close(session)
-            self.event("disconnect", address, session)
+            self.events.add("disconnect", address, session.id)
 
     async def _reply(self, session: Session, message: bytes | str, received: float) -> bytes | str:
         """The answer to one message; text is an error, in this protocol."""
@@ -271,7 +271,7 @@ class PolicyServer:
         await future
         if job.error is not None:
             self.metrics.count("requests", outcome="failed")
-            self.event("failed", type(job.error).__name__, session)
+            self.events.repeat("failed", f"requests, last by {type(job.error).__name__}", 1, session.id)
             return f"failed inside the server: {type(job.error).__name__}; see its log"
         return self._answer(job)
 
@@ -282,7 +282,7 @@ class PolicyServer:
         if session.refused <= LOGGED:
             last = "; later ones of this client are only counted" if session.refused == LOGGED else ""
             log.warning("request of client %d refused: %s%s", session.id, reason, last)
-            self.event("refused", reason, session)
+            self.events.add("refused", reason, session.id)
         return f"refused: {reason}"
 
     def _answer(self, job: Job) -> bytes:
@@ -321,13 +321,13 @@ class PolicyServer:
                 future.set_result(None)
 
     def _guarded(self, reason: str, count: int, job: Job) -> None:
+        session = job.session
         self.metrics.count("guard_refusals", count, reason=reason)
-        job.session.guarded += 1
-        self.event(f"guard: {reason}", f"{count} actions replaced for client {job.session.id}", job.session)
-
-    def event(self, kind: str, text: str, session: Session | None = None) -> None:
-        """Note something for the operator's page."""
-        self.events.append({"time": time.time(), "kind": kind, "text": text, "client": None if session is None else session.id})
+        session.guarded[reason] += 1
+        self.events.repeat(f"guard: {reason}", "actions replaced", count, session.id)
+        if session.guarded[reason] <= LOGGED:
+            last = "; later ones of this client are only counted" if session.guarded[reason] == LOGGED else ""
+            log.warning("%d actions for client %d replaced by the guard (%s)%s", count, session.id, reason, last)
 
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ ACTIVE = 1.0  # seconds after its last request for which another one is expected
 class Session:
     """One client: its lane in the controller, its episode, its counters.
 
-    `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the last
-    action handed out in this episode; `guarded` counts how often the guard replaced actions of a chunk, for each reason.
-    Times are those of `time.perf_counter`, in seconds.
+    `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the action of this
+    episode that will have been executed last, as far as can be known; `replies` counts those of this episode; `guarded` counts
+    chunks of which the guard replaced actions, by reason. Times are those of `time.perf_counter`, in seconds.
     """
 
     id: int
@@ -37,7 +37,7 @@ class Session:
     refilled: float = 0.0
     requests: int = 0
     refused: int = 0
-    guarded: int = 0
+    guarded: Counter[str] = field(default_factory=Counter)
     starved: int = 0
     held: bool = False
     previous: float = 0.0  # duration of the request before, its sending included
@@ -68,7 +68,7 @@ class Session:
                 "rate": len(recent) / length if len(recent) > 1 else 0.0,
                 "p50_ms": float(np.percentile(spent, 50)) if len(spent) else None,
                 "p95_ms": float(np.percentile(spent, 95)) if len(spent) else None,
-                "requests": self.requests, "refused": self.refused, "guarded": self.guarded, "starved": self.starved,
+                "requests": self.requests, "refused": self.refused, "guarded": self.guarded.total(), "starved": self.starved,
                 "held": self.held, "last_action": _plain(self.last)}
 
 
