@@ -125,13 +125,15 @@ class Batcher(threading.Thread):
         """A network's first call is slow, and a policy that cannot run should not be announced; run it by `call`."""
         self._sizes = stable_sizes(self._controller.policy, self._controller.batch)
 
-    def close(self) -> None:
-        """End the thread after the jobs that are there."""
+    def close(self, seconds: float) -> None:
+        """End the thread after the jobs that are there; a policy call that hangs is left behind after `seconds`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self.is_alive():
-            self.join()
+            self.join(seconds)
+        if self.is_alive():
+            log.warning("a policy call did not end within %g s; the server ends without it", seconds)
 
     def run(self) -> None:
         while True:

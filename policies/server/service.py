@@ -98,7 +98,7 @@ class PolicyServer:
         try:
             asyncio.run(self._serve(announce))
         finally:
-            self._batcher.close()
+            self._batcher.close(LEFT)
 
     def stop(self) -> None:
         """End `run()`, if it has not ended."""
@@ -166,14 +166,22 @@ class PolicyServer:
         if threading.current_thread() is not threading.main_thread():
             return []
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stopping.set)
+            self._loop.add_signal_handler(number, self._signalled, number)
         if self.artifact is None:
             return [signal.SIGTERM, signal.SIGINT]
         self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         return [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
+    def _signalled(self, number: int) -> None:
+        """The first one drains, a second one ends the process at once."""
+        assert self._stopping is not None
+        if self._stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._stopping.set()
+
     async def _drain(self) -> None:
-        """Answer requests in flight, refuse new connections (see `Pages`), close."""
+        """Answer requests in flight, refuse new connections (see `Pages`), close; what takes too long is given up."""
         self.draining = True
         end = time.perf_counter() + self.settings.drain_seconds
         for session in self.sessions.all():
@@ -181,6 +189,12 @@ class PolicyServer:
                 asyncio.ensure_future(session.connection.close(GOING_AWAY, "server ends"))
         while len(self.sessions) and time.perf_counter() < end:
             await asyncio.sleep(0.01)
+        given_up = [(job, future) for job, future in self._waiting.items() if not future.done()]
+        for job, future in given_up:
+            job.error = TimeoutError()
+            future.set_result(None)
+        if given_up:
+            log.warning("%d requests were not answered within %g s and are given up", len(given_up), self.settings.drain_seconds)
 
     # ---- policy --------------------------------------------------------------------------------------------------
     def _acting(self, policy: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -146,8 +147,6 @@ class command:
 
 
 def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPolicy, tmp_path: Path) -> None:
-    import signal
-
     folder, successor = policy.save(tmp_path / "policy"), other_policy(4)
     with command(folder) as server, PolicyClient(port=server.port, timeout=30) as client:
         message = {"observation": observation(0), "environment": LARGE}
@@ -166,32 +165,82 @@ def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPo
             client.infer(message)
 
 
-def test_the_end_answers_requests_in_flight_and_refuses_new_ones(policy: DiffusionPolicy) -> None:
-    slow, entered, release = make_policy(), threading.Event(), threading.Event()
-    act = slow.act
-
-    def wait(*arguments: object) -> torch.Tensor:
-        if warm:
-            entered.set()
-            assert release.wait(60)
-        return act(*arguments)  # type: ignore[arg-type]
-
-    warm: list[bool] = []
-    slow.act = wait  # type: ignore[method-assign]
-    with running(slow) as server:
-        warm.append(True)
+def test_the_end_answers_requests_in_flight_and_refuses_new_ones() -> None:
+    slow = Hanging()
+    with running(slow.policy) as server:
+        slow.armed = True
         with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy, \
                 connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle:
             busy.recv(), idle.recv()
             busy.send(pack({"observation": observation(0), "environment": LARGE}))
-            assert entered.wait(60)
+            assert slow.entered.wait(60)
             server.stop()
             with pytest.raises(ConnectionClosed, match="1001"):
                 idle.recv(timeout=60)
             assert get(server.port, "/healthz") == (503, "draining\n")
             with pytest.raises(InvalidStatus, match="503"):
                 connect(f"ws://127.0.0.1:{server.port}", proxy=None)
-            release.set()
+            slow.release.set()
             assert unpack(busy.recv(timeout=60))["actions"].shape == (4, 3)
             with pytest.raises(ConnectionClosed, match="1001"):
                 busy.recv(timeout=60)
+
+
+def test_the_end_does_not_wait_for_a_policy_call_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    hung = Hanging()
+    try:
+        with running(hung.policy, drain_seconds=0.2) as server, connect(f"ws://127.0.0.1:{server.port}", proxy=None) as one, \
+                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as two:
+            hung.armed = True
+            one.recv(), two.recv()
+            one.send(pack({"observation": observation(0), "environment": LARGE}))
+            assert hung.entered.wait(60)
+            two.send(pack({"observation": observation(0), "environment": LARGE}))  # waits behind it
+            for _ in range(600):
+                if len(server._waiting) == 2:
+                    break
+                time.sleep(0.05)
+            server.stop()
+            for client in (one, two):
+                assert "failed inside the server: TimeoutError" in str(client.recv(timeout=60))
+                with pytest.raises(ConnectionClosed, match="1001"):
+                    client.recv(timeout=60)
+    finally:
+        hung.release.set()
+    text = caplog.text
+    assert "2 requests were not answered within 0.2 s and are given up" in text and "a policy call did not end" in text
+
+
+HANGING = """
+import sys, threading
+from alltrades.policies.server import PolicyServer, ServerSettings
+from tests.policies.test_server_lifecycle import Hanging
+hung = Hanging()
+server = PolicyServer(hung.policy, ServerSettings(port=0, drain_seconds=3600))
+def announce(address):
+    hung.armed = True
+    print(address, flush=True)
+threading.Thread(target=lambda: (hung.entered.wait(), print("entered", flush=True)), daemon=True).start()
+server.run(announce)
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().rpartition(":")[2])
+        with connect(f"ws://127.0.0.1:{port}", proxy=None) as client:
+            client.recv()
+            client.send(pack({"observation": observation(0), "environment": LARGE}))
+            assert process.stdout.readline() == "entered\n"
+            process.send_signal(signal.SIGTERM)
+            for _ in range(600):
+                if get(port, "/healthz")[0] == 503:
+                    break
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
