@@ -28,31 +28,23 @@ class Controller(Lanes):
         self._frames[lane].clear()
 
     # ---- simulation ----------------------------------------------------------------------------------------------
-    def plan(self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Next actions of the lanes that ask.
 
         Args:
             frames: per lane (k, obs_dim of its environment), k >= 1: observations since its last plan, oldest first.
-            overlaps: for lanes whose chunk is to fit actions that are decided already.
 
         Returns per lane (execute, action_dim of its environment) float32 in environment units, guarded. The history
-        before an episode's first frame is that frame, as in training. A lane with an overlap gets the whole horizon, of which
-        the first action is what it does now: the guard's rate limit begins there, and acceleration is left to whoever
-        executes the chunk, who alone knows what was executed before.
+        before an episode's first frame is that frame, as in training.
         """
-        overlaps = overlaps or {}
         arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
-        out = {}
-        for lane, actions in self._propose(arrays, overlaps).items():
-            if lane in overlaps:
-                out[lane] = self._through(lane, self._guard(int(self._environment[lane]), acceleration=False), actions, None)
-                self._last[lane] = None  # how many of them are executed is not known here
-            else:
-                out[lane] = self._leave(lane, actions)
-        return out
+        return {lane: self._leave(lane, actions) for lane, actions in self._propose(arrays, {}).items()}
 
     def _propose(self, arrays: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap]) -> dict[int, np.ndarray]:
-        """Checks and pushes the frames, calls the policy: per lane the actions that it is to execute, not guarded yet."""
+        """Checks and pushes the frames, calls the policy: per lane the actions that it is to execute, not guarded yet.
+
+        A lane whose chunk is to fit actions that are decided already gets the whole horizon.
+        """
         for lane, new in arrays.items():
             self._check(lane, new)
         for lane, new in arrays.items():

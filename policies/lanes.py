@@ -20,7 +20,8 @@ BATCH = 8
 class ActingPolicy(Protocol):
     """What a controller needs of a policy; `DiffusionPolicy` and `OnnxPolicy` have it.
 
-    `draws` is the number of standard normal arrays (horizon, action_dim) that a row of `act` uses.
+    `draws` is the number of standard normal arrays (horizon, action_dim) that a row of `act` uses. A policy may have
+    `begin(lane)`, too: it is called when an episode starts in a lane.
     """
 
     environments: tuple[Any, ...]
@@ -96,6 +97,9 @@ class Lanes:
         """
         index = self.policy.environment_index(environment)
         info = self.policy.environments[index]
+        told = getattr(self.policy, "begin", None)  # a served policy tells its server, which guards, too
+        if told is not None:
+            told(lane)
         self._environment[lane] = index
         self._obs_dims[lane], self._action_dims[lane] = info.obs_dim, info.action_dim
         self._generators[lane] = policy_generator(seed)

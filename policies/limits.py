@@ -58,6 +58,12 @@ class Limits:
             out[key] = tuple(np.min(both, axis=0).tolist()) if both else None
         return Limits(tuple(low.tolist()), tuple(high.tolist()), out["rate"], out["acceleration"])
 
+    def check_stop(self, action: Sequence[float | None] | None, where: str) -> None:
+        """Raise UserError where what brings a robot to rest is outside the box, so that it could not be stopped."""
+        if action is not None and not all(v is None or a <= v <= b for a, v, b in zip(self.low, action, self.high)):
+            raise UserError(f"{where}: the stop action {list(action)} lies outside the box {list(self.low)} to "
+                            f"{list(self.high)}; expected it inside; widen the limits")
+
 
 def read_limits(path: Path | str, environments: Sequence[Any]) -> dict[str, Limits]:
     """Limits of every environment of a policy, tightened by a YAML file; the box is in action units, rates per control step.

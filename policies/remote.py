@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.errors import UserError, nearest
-from alltrades.policies.client import PolicyClient
+from alltrades.policies.client import FACTS, PolicyClient
 from alltrades.policies.environment import EnvironmentInfo
 
 
@@ -17,11 +17,13 @@ class RemotePolicy:
 
     `RealTimeController(RemotePolicy(...))` acts asynchronously over the network, `Controller(RemotePolicy(...))` waits for every
     chunk; with the same seed both get the same noise as in-process. Their guard knows the server's limits. Give them
-    `batch=1` per robot: padded rows would be sent too. One thread at a time may call `act`.
+    `batch=1` per robot: padded rows would be sent too. Where the server limits rates, each robot needs a `RemotePolicy` of its
+    own, as the server's guard takes what it sends over one connection for the motion of one robot. One thread at a time may call
+    `act`.
 
     Args:
         host, port, timeout, token, tls, certificate: see `PolicyClient`. A call that takes longer than `timeout` seconds fails;
-            the next one connects again.
+            the next one connects again, and fails where the server has another kind of policy by then.
 
     Raises UserError when no server answers, when it is of an older version, or does not let this client in.
     """
@@ -31,22 +33,24 @@ class RemotePolicy:
         self._options: dict[str, Any] = {"host": host, "port": port, "timeout": timeout, "token": token, "tls": tls,
                                          "certificate": certificate}
         self._clients: list[PolicyClient | None] = []
-        facts = self._client(0).metadata
-        try:
-            self.environments = tuple(EnvironmentInfo.from_json(e) for e in facts["environments"])
-            self.history, self.horizon, self.execute = int(facts["history"]), int(facts["horizon"]), int(facts["execute"])
-            self.draws, self.obs_dim, self.action_dim = int(facts["draws"]), int(facts["obs_dim"]), int(facts["action_dim"])
-            self._digest = str(facts["policy"])
-        except (KeyError, TypeError, ValueError) as error:
-            self.close()
-            raise UserError(f"{host}:{port}: the server does not describe its policy ({error!r}); expected one of this "
-                            "version of alltrades; update it") from error
+        self._starting = False  # an episode has begun, and the server was not told
+        first = PolicyClient(**self._options)
+        self._clients.append(first)
+        self.environments, numbers = self._described(first)
+        self.history, self.horizon, self.execute = numbers["history"], numbers["horizon"], numbers["execute"]
+        self.draws, self.obs_dim, self.action_dim = numbers["draws"], numbers["obs_dim"], numbers["action_dim"]
+        self._digest = str(first.metadata.get("policy"))
         self.held = False  # the operator has stopped the robots
 
     def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
             keep: np.ndarray | None = None) -> np.ndarray:
         """Chunks (B, horizon, action_dim) float32; see `OnnxPolicy.act`. Raises UserError when the server does not answer."""
         rows = range(len(window))
+        if self._starting:
+            self._starting = False
+            for client in self._clients:
+                if client is not None:
+                    client.reset()
         try:
             for row in rows:
                 info = self.environments[int(environment[row])]
@@ -68,6 +72,16 @@ class RemotePolicy:
                 raise UserError(f"the server sent actions of shape {actions.shape}; expected {expected}")
             out[row, :, : expected[1]] = actions
         return out
+
+    def begin(self, lane: int) -> None:
+        """An episode starts: the next call tells the server, whose guard then takes no motion from where the last one ended.
+
+        Raises UserError for a second robot where the server limits rates.
+        """
+        if lane and any(e.max_action_rate is not None for e in self.environments):
+            raise UserError(f"lane {lane} of a remote policy whose server limits rates; expected one robot; make a RemotePolicy "
+                            "for each")
+        self._starting = True
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""
@@ -91,5 +105,24 @@ class RemotePolicy:
     def _client(self, row: int) -> PolicyClient:
         while len(self._clients) <= row:
             self._clients.append(None)
-        client = self._clients[row] = self._clients[row] or PolicyClient(**self._options)
+        client = self._clients[row]
+        if client is None:
+            client = self._clients[row] = PolicyClient(**self._options)
+            environments, numbers = self._described(client)
+            changed = [name for name, value in numbers.items() if value != getattr(self, name)]
+            changed += ["environments"] if environments != self.environments else []
+            if changed:
+                self.close()
+                raise UserError(f"{client.address}: the server has another policy than before, with other {', '.join(changed)}; "
+                                "expected the same; connect anew")
         return client
+
+    def _described(self, client: PolicyClient) -> tuple[tuple[EnvironmentInfo, ...], dict[str, int]]:
+        """Environments and numbers of the policy, as the server promises them."""
+        facts = client.metadata
+        try:
+            return tuple(EnvironmentInfo.from_json(e) for e in facts["environments"]), {name: int(facts[name]) for name in FACTS}
+        except (KeyError, TypeError, ValueError) as error:
+            self.close()
+            raise UserError(f"{client.address}: the server does not describe its policy ({error!r}); expected one of this "
+                            "version of alltrades; update it") from error

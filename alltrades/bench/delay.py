@@ -17,7 +17,7 @@ import numpy as np
 from alltrades.bench.subject import ServerProcess, artifact
 from alltrades.data.errors import UserError
 from alltrades.policies.controller import Controller
-from alltrades.policies.lanes import ActingPolicy, Overlap
+from alltrades.policies.lanes import ActingPolicy
 from alltrades.policies.realtime import ROUNDING, RealTimeController
 from alltrades.policies.remote import RemotePolicy
 
@@ -105,10 +105,10 @@ class WaitingController(Controller):
         super().__init__(policy, lanes)
         self._seconds = seconds
 
-    def plan(self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         before = {lane: self._last[lane] for lane in frames}
         out = {}
-        for lane, actions in super().plan(frames, overlaps).items():
+        for lane, actions in super().plan(frames).items():
             last, hz = before[lane], self.environment(lane).control_hz
             held = actions[:0] if last is None else np.repeat(last[-1:], control_steps(self._seconds, hz), axis=0)
             out[lane] = np.concatenate([held, actions])

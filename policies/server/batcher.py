@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from alltrades.data.errors import UserError
 from alltrades.policies.controller import Controller
-from alltrades.policies.guard import ActionGuard
 from alltrades.policies.limits import Limits
 from alltrades.policies.server.requests import Request
+from alltrades.policies.server.robots import ServedController
 from alltrades.policies.server.session import Session, Sessions
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Job:
     """One request on its way; the batcher fills in the answer or the error.
 
     actions (execute, action_dim) in environment units, or (horizon, action_dim) for a request with an overlap; `rows` of the
-    policy call that made them, 0 when held.
+    policy call that made them, 0 when held. `refused` is the reason why the request was not taken, which changed nothing.
     """
 
     session: Session
@@ -35,6 +36,7 @@ class Job:
     received: float
     actions: np.ndarray | None = None
     error: BaseException | None = None
+    refused: str | None = None
     held: bool = False
     rows: int = 0
     begun: float = 0.0  # start and end of the policy call
@@ -83,7 +85,7 @@ class Batcher(threading.Thread):
                  guard: bool | Mapping[str, Limits],
                  deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, Job], None]) -> None:
         super().__init__(name="policy", daemon=True)
-        self._controller = Controller(policy, lanes=lanes, guard=guard, batch=batch)
+        self._controller = ServedController(policy, lanes=lanes, guard=guard, batch=batch)
         self._sizes = [self._controller.batch]
         self._sessions, self._budget = sessions, budget
         self._deliver, self._guarded = deliver, guarded
@@ -92,7 +94,7 @@ class Batcher(threading.Thread):
         self._calls: list[tuple[Callable[[], Any], Future]] = []
         self._closing = False
         self._seed = 0  # of the next episode that brings none
-        self.held = False  # every robot holds its last action
+        self.held = False  # every robot is brought to rest
 
     @property
     def batch(self) -> int:
@@ -165,17 +167,16 @@ class Batcher(threading.Thread):
             return jobs, calls
 
     def _answer(self, jobs: list[Job]) -> None:
-        start = time.perf_counter()
+        start, held = time.perf_counter(), self.held
+        for job in jobs:
+            job.held, job.begun = held, start
         try:
-            held = self.held
-            for job in jobs:
-                job.held, job.begun = held, start
-                self._begin(job)
+            going = [job for job in jobs if self._begin(job)]
             if held:
-                for job in jobs:
-                    job.actions = self._hold(job)
-            else:
-                self._plan(jobs)
+                for job in going:
+                    self._hold(job)
+            elif going:
+                self._plan(going)
         except Exception as error:
             log.exception("request failed")
             for job in jobs:
@@ -185,14 +186,37 @@ class Batcher(threading.Thread):
             job.ended = end
         self._deliver(jobs)
 
-    def _begin(self, job: Job) -> None:
-        session, request = job.session, job.request
+    def _begin(self, job: Job) -> bool:
+        """Take a request into its session; False where it is refused, which changes nothing."""
+        controller, session, request = self._controller, job.session, job.request
+        goes_on = not request.begin or self._goes_on(job)
+        try:
+            info = controller.policy.environments[request.index]
+            if job.held and not controller.can_hold(session.lane, info, request.overlap, goes_on):
+                raise UserError("the operator has stopped the robots, and this one has no last action to hold and no whole stop "
+                                f"action in '{info.id}'; expected robots that go on; ask again later")
+            if goes_on and request.overlap is not None:
+                controller.check(session.lane, request.overlap.known)
+        except UserError as error:
+            job.refused = str(error)
+            return False
         if request.begin:
-            self._controller.begin(session.lane, request.environment, self._seed if request.seed is None else request.seed)
+            seed = self._seed if request.seed is None else request.seed
+            controller.begin(session.lane, request.environment, seed, goes_on)
             self._seed += request.seed is None
-            session.environment, session.last = request.environment, None
+            session.environment, session.replies = request.environment, 0
+            session.last = session.last if goes_on else None
             session.backlog.clear()
         session.backlog.append(request.frames)
+        return True
+
+    def _goes_on(self, job: Job) -> bool:
+        """Whether an episode begins so soon that the robot must still be where the last one left it."""
+        policy, session = self._controller.policy, job.session
+        if session.environment is None:
+            return False
+        before, info = (policy.environments[i] for i in (policy.environment_index(session.environment), job.request.index))
+        return before.action_dim == info.action_dim and session.hurries(job.received, policy.horizon / before.control_hz)
 
     def _plan(self, jobs: list[Job]) -> None:
         controller = self._controller
@@ -204,27 +228,19 @@ class Batcher(threading.Thread):
         planned = controller.plan(frames, {job.session.lane: job.request.overlap for job in jobs
                                            if job.request.overlap is not None})
         for job in jobs:
-            actions = planned[job.session.lane]
-            job.actions, job.session.last, job.rows = actions, actions[-1], controller.batch
+            job.rows = controller.batch
+            self._send(job, planned[job.session.lane])
         for job, known in zip(jobs, before):
             for reason, count in controller.refusals_of(job.session.lane).items():
                 if count > known[reason]:
                     self._guarded(reason, count - known[reason], job)
 
-    def _hold(self, job: Job) -> np.ndarray:
-        """The last action handed out, or the middle of the box at an episode's start, for a whole chunk.
-
-        An asynchronous robot executes what it has frozen, and holds the last of that.
-        """
-        policy, session, overlap = self._controller.policy, job.session, job.request.overlap
-        seen = np.concatenate(session.backlog)[-policy.history:]  # what the policy will want to know when it goes on
+    def _hold(self, job: Job) -> None:
+        session = job.session
+        seen = np.concatenate(session.backlog)[-self._controller.policy.history:]  # what the policy will want to know later
         session.backlog[:] = [seen]
-        info = policy.environments[job.request.index]
-        guard = ActionGuard(info.action_low, info.action_high)
-        if overlap is not None and len(overlap.known):
-            frozen = guard(overlap.known[: max(1, int((overlap.keep == 1).cumprod().sum()))])
-            session.last = frozen[-1]
-            return np.concatenate([frozen, np.repeat(frozen[-1:], policy.horizon - len(frozen), axis=0)])
-        if session.last is None:
-            session.last = guard.rest
-        return np.repeat(session.last[None], policy.execute if overlap is None else policy.horizon, axis=0)
+        self._send(job, self._controller.hold(session.lane, job.request.overlap))
+
+    def _send(self, job: Job, actions: np.ndarray) -> None:
+        """Answer with a chunk, of which a robot that was asked with an overlap is taken to execute as many as any other."""
+        job.actions, job.session.last = actions, actions[: self._controller.policy.execute][-1]

@@ -109,8 +109,8 @@ class Pages:
     def state(self) -> dict[str, Any]:
         """What the operator's page shows, in plain values."""
         server, now = self._server, time.perf_counter()
-        bounds = {e.id: [[_finite(x) for x in e.action_low], [_finite(x) for x in e.action_high]]
-                  for e in server.policy.environments}
+        limits = {e.id: server.limits(e) for e in server.policy.environments}
+        bounds = {name: [[_finite(x) for x in found.low], [_finite(x) for x in found.high]] for name, found in limits.items()}
         return {"policy": server.digest, "held": server.held, "draining": server.draining, "time": time.time(),
                 "clients": [s.status(now) for s in server.sessions.all()], "events": server.events.latest(),
                 "bounds": {s.environment: bounds[s.environment] for s in server.sessions.all() if s.environment in bounds},

@@ -40,8 +40,14 @@ class PolicyServer:
 
     A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved", "server_timing":
     {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request with "known" the actions are (horizon, action_dim). "held"
-    is true while robots are to hold: the actions then repeat the last one that was handed out, or that is frozen. "starved"
-    counts replies that came more than a control period after the client had used up the actions of the one before.
+    is true while the operator has stopped the robots: the actions then lead to the environment's stop action, or repeat the last
+    one where it has none, from the frozen ones on; a robot of which neither is known is refused. "starved" counts replies that
+    came more than a control period after the client had used up the actions of the one before.
+
+    The guard knows what each connection was sent, so that a connection is for one robot. Neither "known" (see `ServedController`)
+    nor "reset" lets a chunk begin beyond the rate limit from that, unless the robot can have gone elsewhere in between: an
+    episode that begins after fewer than three replies of the last one, and without a pause, goes on from what was sent. What a
+    robot did before it connected is not known.
 
     Args:
         policy: what is served; called by one thread at a time, or for `settings.engine` onnx its graph.
@@ -66,6 +72,8 @@ class PolicyServer:
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events = Events()
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
+        for info in policy.environments:
+            self.limits(info).check_stop(info.stop_action, info.id if s.limits is None else f"{s.limits}: {info.id}")
         self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, self._limits,
                                 self._deliver, self._guarded)
         self._pages = Pages(self)
@@ -76,12 +84,15 @@ class PolicyServer:
         self.draining = False
         self.ready = threading.Event()
 
+    def limits(self, info: Any) -> Limits:
+        """Those of an environment, tightened by the file that was given."""
+        return Limits.of(info) if isinstance(self._limits, bool) else self._limits[info.id]
+
     def metadata(self) -> dict[str, Any]:
         """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the guard has."""
-        policy = self.policy
         environments = []
-        for info in policy.environments:
-            limits = Limits.of(info) if isinstance(self._limits, bool) else self._limits[info.id]
+        for info in self.policy.environments:
+            limits = self.limits(info)
             environments.append({**info.to_json(), "action_low": list(limits.low), "action_high": list(limits.high),
                                  "max_action_rate": _listed(limits.rate),
                                  "max_action_acceleration": _listed(limits.acceleration)})
@@ -116,7 +127,7 @@ class PolicyServer:
         return self._batcher.is_alive() and not self.draining
 
     def hold(self, held: bool = True) -> None:
-        """Let every robot hold its last action from its next request on, or go on again."""
+        """Bring every robot to rest from its next request on, or let them go on again."""
         if held != self._batcher.held:
             self._batcher.held = held
             self.events.add("stop" if held else "resume", "every robot holds" if held else "robots go on")
@@ -283,6 +294,8 @@ class PolicyServer:
         future = self._waiting[job] = self._loop.create_future()
         self._batcher.submit(job)
         await future
+        if job.refused is not None:
+            return self._refuse(session, job.refused)
         if job.error is not None:
             self.metrics.count("requests", outcome="failed")
             self.events.repeat("failed", f"requests, last by {type(job.error).__name__}", 1, session.id)
@@ -303,7 +316,9 @@ class PolicyServer:
         session, request = job.session, job.request
         assert job.actions is not None
         now = time.perf_counter()
-        if session.late(now, len(job.actions), self.policy.environments[request.index].control_hz, request.begin):
+        waits = request.overlap is None or not len(request.overlap.known)  # it has executed what a synchronous robot executes
+        had = self.policy.execute if waits else self.policy.horizon
+        if session.late(now, had, self.policy.environments[request.index].control_hz, request.begin):
             session.starved += 1
             self.metrics.count("starved")
         session.held = job.held
@@ -322,9 +337,10 @@ class PolicyServer:
 
     # ---- called by the policy's thread ---------------------------------------------------------------------------
     def _deliver(self, jobs: list[Job]) -> None:
-        if jobs[0].rows:
-            self.metrics.observe("infer_seconds", jobs[0].ended - jobs[0].begun)
-            self.metrics.observe("batch_requests", len(jobs))
+        planned = [job for job in jobs if job.rows]
+        if planned:
+            self.metrics.observe("infer_seconds", planned[0].ended - planned[0].begun)
+            self.metrics.observe("batch_requests", len(planned))
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._resolve, jobs)
 

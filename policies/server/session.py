@@ -11,6 +11,8 @@ import numpy as np
 
 RECENT = 256  # requests of which the latency is remembered
 ACTIVE = 1.0  # seconds after its last request for which another one is expected of a client
+FEW = 3  # replies of an episode that a robot can leave and be back where it started
+SETTLE = 1.0  # seconds that it needs for that at least
 
 
 @dataclass(eq=False)
@@ -30,7 +32,8 @@ class Session:
     environment: str | None = None
     backlog: list[np.ndarray] = field(default_factory=list)
     last: np.ndarray | None = None
-    runs_out: float = 0.0  # when the actions of the last reply are used up
+    replied: float = 0.0  # last reply
+    replies: int = 0
     busy: bool = False
     seen: float = 0.0  # last request
     allowance: float = 0.0  # requests that the rate limit allows at `refilled`
@@ -53,11 +56,17 @@ class Session:
         self.allowance = filled - 1.0 if filled >= 1.0 else filled
         return filled >= 1.0
 
-    def late(self, now: float, steps: int, control_hz: float, begins: bool) -> bool:
-        """Note a reply of `steps` actions at `now`; True when those before had been used up for over a control period."""
-        starved = not begins and self.runs_out > 0 and now > self.runs_out + 1.0 / control_hz
-        self.runs_out = now + steps / control_hz
+    def late(self, now: float, had: int, control_hz: float, begins: bool) -> bool:
+        """Note a reply at `now`; True when the `had` actions of the one before were used up for over a control period."""
+        starved = not begins and self.replied > 0 and now > self.replied + (had + 1) / control_hz
+        self.replied = now
+        self.replies += 1
         return starved
+
+    def hurries(self, now: float, lasts: float) -> bool:
+        """Whether an episode that starts at `now` follows so closely on one of few replies that its robot cannot have gone
+        anywhere but where it was sent; a chunk is executed for `lasts` seconds at most."""
+        return 0 < self.replies < FEW and now < self.replied + lasts + SETTLE
 
     def status(self, now: float) -> dict[str, Any]:
         """The client in plain values, for the operator's page; latencies in milliseconds, rate in requests/s."""

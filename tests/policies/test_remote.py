@@ -18,7 +18,7 @@ from alltrades.policies.realtime import RealTimeController
 from alltrades.policies.remote import RemotePolicy
 from alltrades.policies.server.requests import read_request
 from tests.policies.background import Clock, Immediate, Later
-from tests.policies.serving import LARGE, SMALL, make_policy, observation, running
+from tests.policies.serving import LARGE, SETTINGS, SMALL, make_policy, observation, running
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,54 @@ def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(polic
         out = act(range(15, 18))
         assert controller.statistics()["chunks"] == 2 and controller.refusals["hold"] == 8 and len(np.unique(out)) > 2
         remote.close()
+
+
+def test_a_stopped_robot_that_waits_for_chunks_stays_where_it_is(policy: DiffusionPolicy) -> None:
+    """Not where the end of a horizon would have brought it, of which it executed half."""
+    with running(policy, batch=1) as server:
+        remote = RemotePolicy(port=server.port)
+        controller = Controller(remote)
+        controller.reset(environment=LARGE, seed=3)
+        last = [controller.act(observation(i)) for i in range(4)][-1]
+        server.hold()
+        assert all((controller.act(observation(i)) == last).all() for i in range(6)) and remote.held
+        controller.reset(environment=LARGE, seed=4)
+        remote.close()
+
+
+def test_a_new_episode_of_a_robot_may_start_anywhere_and_a_second_robot_needs_a_policy_of_its_own() -> None:
+    policy = make_policy(1, max_action_rate=(0.01, 0.01))
+    with running(policy, batch=1) as server:
+        remote = RemotePolicy(port=server.port)
+        here, there = Controller(policy), Controller(remote)
+        starts = []
+        for seed in (1, 2):
+            for controller in (here, there):
+                controller.reset(seed=seed)
+            starts.append(here.act(observation(seed, 2)))
+            np.testing.assert_array_equal(there.act(observation(seed, 2)), starts[-1])
+            last = [there.act(observation(i, 2)) for i in range(15)][-1]  # four chunks
+        assert np.abs(starts[1] - last).max() > 0.02 and np.abs(starts[1] - starts[0]).max() > 0.02
+        with pytest.raises(UserError, match="make a RemotePolicy for each"):
+            Controller(remote, lanes=2).reset()
+        remote.close()
+
+
+def test_a_server_with_another_kind_of_policy_is_refused_when_it_is_met_again(policy: DiffusionPolicy) -> None:
+    given = inputs(policy, [1])
+    with running(policy) as server:
+        remote = RemotePolicy(port=server.port, timeout=5)
+    ddpm = {"process": "vp", "sampler": "ddpm", "prediction": "noise"}
+    others = {"draws": make_policy(settings=SETTINGS.model_copy(update=ddpm)),
+              "horizon": make_policy(settings=SETTINGS.model_copy(update={"horizon": 16})),
+              "environments": make_policy(control_hz=20.0)}
+    for changed, other in others.items():
+        with running(other) as server:
+            remote._options["port"] = server.port
+            remote.close()
+            for _ in range(2):
+                with pytest.raises(UserError, match=f"another policy than before, with other {changed}; expected the same"):
+                    remote.act(**given)
 
 
 # ---- requests ----------------------------------------------------------------------------------------------------
