@@ -128,6 +128,26 @@ def test_a_stopped_robot_that_waits_for_chunks_stays_where_it_is(policy: Diffusi
         remote.close()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_from_there(asynchronous: bool) -> None:
+    policy = make_policy(1, stop_action=(0.25, None), max_action_rate=(0.05, 0.05), max_action_acceleration=(0.02, 0.02))
+    with running(policy, batch=1) as server:
+        remote = RemotePolicy(port=server.port)
+        controller: Controller | RealTimeController = Controller(remote)
+        if asynchronous:
+            controller = RealTimeController(remote, executor=Immediate(), clock=Clock(), delay=0.2)
+        actions = []
+        for i in range(80):
+            if i in (8, 64):
+                server.hold(i == 8)
+            actions.append(controller.act(observation(i, 2))[0])
+        remote.close()
+    steps = np.diff(actions, axis=0)
+    assert np.abs(steps).max() <= 0.05 * 1.001 and np.abs(np.diff(steps, axis=0)).max() <= 0.02 * 1.01
+    assert actions[63][0] == pytest.approx(0.25) and np.abs(steps[50:62]).max() < 1e-6
+    assert np.abs(steps[66:]).max() > 1e-3
+
+
 def test_a_new_episode_of_a_robot_may_start_anywhere_and_a_second_robot_needs_a_policy_of_its_own() -> None:
     policy = make_policy(1, max_action_rate=(0.01, 0.01))
     with running(policy, batch=1) as server:
