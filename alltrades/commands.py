@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alltrades.data.errors import UserError
+from alltrades.files import write_json
 
 if TYPE_CHECKING:
     from alltrades.settings import RunSettings
@@ -30,13 +31,6 @@ def _settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
     if "--environments" in given and "--optional_environments" not in given:
         overrides += ["--optional_environments", "[]"]
     return load_settings(RunSettings, defaults_file=args.config or DEFAULT_RECIPE, small=args.small, overrides=overrides)
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
-    partial.replace(path)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -239,7 +233,7 @@ def evaluate(args: argparse.Namespace) -> int:
                                      ensemble=args.ensemble)
     show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
     if args.out:
-        _write(Path(args.out), result.to_json())
+        write_json(Path(args.out), result.to_json())
         print(f"wrote {args.out}")
     return 0
 
@@ -378,7 +372,7 @@ def bench(args: argparse.Namespace) -> int:
     for line in module.measure(args, results):
         print(line, flush=True)
     if args.json is not None:
-        _write(Path(args.json), results)
+        write_json(Path(args.json), results)
         print(f"wrote {args.json}")
     return 0 if all(result.get("ok", True) for result in results) else 1
 
