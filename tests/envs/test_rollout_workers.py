@@ -187,6 +187,7 @@ SCRIPT = """
 import sys
 from functools import partial
 from pathlib import Path
+import torch  # here: an interrupt that comes during its import may be lost in it
 from alltrades.envs.rollout import Job, rollout
 from tests.envs import rollout_toys as toys
 
@@ -222,7 +223,7 @@ def test_workers_do_not_outlive_their_parent(how: signal.Signals, tmp_path: Path
         os.killpg(parent.pid, how)  # as a terminal does: to all of them
     else:
         parent.kill()
-    out = parent.communicate(timeout=20)[0]
+    out = parent.communicate(timeout=120)[0]
     for _ in range(500):
         if not any(map(alive, started)):
             break

@@ -69,7 +69,7 @@ ROBOT = """
 import numpy as np
 from alltrades.envs.robots import RobotLimits
 class Robot:
-    limits = RobotLimits((-1, -1), (1, 1))
+    limits = RobotLimits((-1, -1), (1, 1), stop_action=(0, 0))
     def observe(self):
         return np.zeros(2)
     def act(self, action):
