@@ -120,10 +120,7 @@ def limits_of(info: Any, robot: Robot, file: Path | str | None = None, rate: flo
         if value is not None:
             entry[key] = [float(v) for v in value]
     limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
-    stop = stop_action_of(info, robot) or [None] * len(limits.low)
-    if not all(v is None or a <= v <= b for a, v, b in zip(limits.low, stop, limits.high)):
-        raise UserError(f"the stop action {list(stop)} lies outside the box {list(limits.low)} to {list(limits.high)}; expected "
-                        "it inside; widen the limits")
+    limits.check_stop(stop_action_of(info, robot), f"limits of '{info.id}'")
     return limits
 
 
