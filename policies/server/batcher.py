@@ -1,4 +1,4 @@
-"""The one thread that calls the policy: collects the requests of all clients within a latency budget, answers them together."""
+"""The thread that calls the policy: collects the requests of all clients within a latency budget, answers them together."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from alltrades.policies.server.requests import Request
 from alltrades.policies.server.robots import ServedController
 from alltrades.policies.server.session import Session, Sessions
 
+SHORT = 0.02  # seconds of a policy call that the network can wait for
+PROVEN = 20  # calls in a row as short as that, after which it may be made to wait
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -75,10 +77,10 @@ class Batcher(threading.Thread):
     its neighbours: all calls are of sizes that `stable_sizes` found equal.
 
     Args:
-        policy: what is served; called by this thread only.
+        policy: what is served; called by one thread at a time: this one, or that of `at_once`.
         sessions: the connected clients.
         deliver: called in this thread with jobs that are done.
-        guarded: called in this thread with (reason, count, job) when the guard replaced actions of its chunk.
+        guarded: called with (reason, count, job) when the guard replaced actions of its chunk.
     """
 
     def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float,
@@ -93,6 +95,8 @@ class Batcher(threading.Thread):
         self._jobs: list[Job] = []
         self._calls: list[tuple[Callable[[], Any], Future]] = []
         self._closing = False
+        self._working = threading.Lock()  # held by the thread that calls the policy
+        self._quick = 0  # policy calls in a row that were short
         self._seed = 0  # of the next episode that brings none
         self.held = False  # every robot is brought to rest
 
@@ -106,6 +110,22 @@ class Batcher(threading.Thread):
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
+
+    def at_once(self, job: Job) -> bool:
+        """Answer a lone client's job in the caller's thread; False, and nothing done, where it is to be submitted.
+
+        Going to the policy's thread and back takes longer than all else about such a request. It is spared while policy calls
+        have proven short, as the caller, who attends to the network, hears of nothing else meanwhile.
+        """
+        if self._quick < PROVEN or self._sessions.active(job.received) > 1 or not self._working.acquire(blocking=False):
+            return False
+        try:
+            if self._jobs or self._calls or self._closing:
+                return False
+            self._answer([job])
+            return True
+        finally:
+            self._working.release()
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run a function between two policy calls."""
@@ -140,13 +160,16 @@ class Batcher(threading.Thread):
     def run(self) -> None:
         while True:
             jobs, calls = self._collect()
-            for function, future in calls:
-                try:
-                    future.set_result(function())
-                except BaseException as error:
-                    future.set_exception(error)
+            with self._working:
+                for function, future in calls:
+                    try:
+                        future.set_result(function())
+                    except BaseException as error:
+                        future.set_exception(error)
+                if jobs:
+                    self._answer(jobs)
             if jobs:
-                self._answer(jobs)
+                self._deliver(jobs)
             elif not calls:
                 return
 
@@ -184,7 +207,7 @@ class Batcher(threading.Thread):
         end = time.perf_counter()
         for job in jobs:
             job.ended = end
-        self._deliver(jobs)
+        self._quick = self._quick + 1 if end - start < SHORT else 0
 
     def _begin(self, job: Job) -> bool:
         """Take a request into its session; False where it is refused, which changes nothing."""

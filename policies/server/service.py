@@ -291,9 +291,12 @@ class PolicyServer:
         except (UserError, ValueError) as error:
             return self._refuse(session, str(error))
         job = Job(session, request, received)
-        future = self._waiting[job] = self._loop.create_future()
-        self._batcher.submit(job)
-        await future
+        if self._batcher.at_once(job):
+            self._measure([job])
+        else:
+            future = self._waiting[job] = self._loop.create_future()
+            self._batcher.submit(job)
+            await future
         if job.refused is not None:
             return self._refuse(session, job.refused)
         if job.error is not None:
@@ -337,12 +340,15 @@ class PolicyServer:
 
     # ---- called by the policy's thread ---------------------------------------------------------------------------
     def _deliver(self, jobs: list[Job]) -> None:
+        self._measure(jobs)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._resolve, jobs)
+
+    def _measure(self, jobs: list[Job]) -> None:
         planned = [job for job in jobs if job.rows]
         if planned:
             self.metrics.observe("infer_seconds", planned[0].ended - planned[0].begun)
             self.metrics.observe("batch_requests", len(planned))
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._resolve, jobs)
 
     def _resolve(self, jobs: list[Job]) -> None:
         for job in jobs:
