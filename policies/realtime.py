@@ -69,11 +69,12 @@ class RealTimeController(Lanes):
     Args:
         policy, lanes, guard, batch: see `Lanes`.
         stop_after: seconds.
-        every: steps between two requests, one of which is on its way at a time; default the policy's `execute`, 1 for as often as
-            its calls allow: fresher actions for more calls.
+        every: steps between two requests, one of which is on its way at a time; 1 for as often as its calls allow: fresher
+            actions for more calls. By default `execute` less the delay: no action is then older than one of a synchronous robot.
         delay: seconds that a chunk is taken to need until that is measured; None: as many control steps as a chunk has beyond
             those that are executed.
-        overlap: steps after the frozen ones over which the pull of the last chunk decays; None for all that it has left.
+        overlap: steps after the frozen ones over which the pull of the last chunk decays; None for all that it has left. A pull
+            makes chunks agree, and holds a robot to what was planned from older observations: by default there is none.
         executor: runs the policy calls; default one thread of its own. The policy is called by it alone.
         rate: control steps per second; default the `control_hz` of a lane's environment.
         clock: seconds, never going back.
@@ -81,7 +82,7 @@ class RealTimeController(Lanes):
 
     def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
                  batch: int = BATCH, *, stop_after: float = 1.0, every: int | None = None, delay: float | None = None,
-                 overlap: int | None = None, executor: Executor | None = None, rate: float | None = None,
+                 overlap: int | None = 0, executor: Executor | None = None, rate: float | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(policy, lanes, guard, batch)
         if overlap is not None and overlap < 0:
@@ -90,7 +91,7 @@ class RealTimeController(Lanes):
             raise ValueError(f"every = {every}; expected at least 1, or None")
         if rate is not None and not rate > 0:
             raise ValueError(f"rate = {rate}; expected a positive number, or None")
-        self._every, self._rate = every or policy.execute, rate
+        self._every, self._rate = every, rate
         self._stop_after, self._guess, self._overlap, self._clock = stop_after, delay, overlap, clock
         self._own = Worker("policy") if executor is None else None
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
@@ -162,7 +163,9 @@ class RealTimeController(Lanes):
     def _due(self, lane: int) -> bool:
         if self._flights[lane] is not None or self._watchdogs[lane].stopped:
             return False
-        interval = max(1, min(self._every, self.policy.horizon - self.delay(lane)))
+        delay = self.delay(lane)
+        every = self.policy.execute - delay if self._every is None else self._every
+        interval = max(1, min(every, self.policy.horizon - delay))
         return not self._queues[lane] or self._steps[lane] - self._asked[lane] >= interval
 
     def _ask(self, lanes: list[int]) -> None:

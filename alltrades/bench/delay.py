@@ -130,9 +130,9 @@ class WithheldLanes:
     def __init__(self, policies: Sequence[Callable[[], Any]], seconds: float, every: int | None = None,
                  overlap: int | None = None) -> None:
         self.lanes = len(policies)
-        self._pool = ThreadPoolExecutor(self.lanes)
         self._policies = [make() for make in policies]
-        self._time = [SimulatedExecutor(self._pool, seconds) for _ in policies]
+        self._pools = [ThreadPoolExecutor(1) for _ in policies]  # a policy answers one call at a time, a dropped one too
+        self._time = [SimulatedExecutor(pool, seconds) for pool in self._pools]
         self._robots = [RealTimeController(policy, executor=time, clock=time.clock, delay=seconds, every=every, overlap=overlap)
                         for policy, time in zip(self._policies, self._time)]
 
@@ -156,7 +156,8 @@ class WithheldLanes:
         return {name: sum(s[name] for s in each) for name in each[0] if name != "delay_ms"}
 
     def close(self) -> None:
-        self._pool.shutdown()
+        for pool in self._pools:
+            pool.shutdown()
         for policy in self._policies:
             policy.close()
 

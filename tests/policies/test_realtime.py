@@ -73,7 +73,9 @@ def drive(controller: Any, steps: int, clock: Clock, executor: Later | None = No
 def make(policy: Counting, delay: int = 0, **options: Any) -> tuple[RealTimeController, Clock, Later]:
     clock = Clock()
     executor = Later(clock)
-    controller = RealTimeController(policy, clock=clock, executor=executor, **({"delay": delay / HZ} | options))
+    # every `execute` steps, with a pull over all that is left of the last chunk, unless a test wants it otherwise
+    usual: dict[str, Any] = {"delay": delay / HZ, "every": policy.execute, "overlap": None}
+    controller = RealTimeController(policy, clock=clock, executor=executor, **(usual | options))
     controller.reset(seed=0)
     return controller, clock, executor
 
@@ -101,6 +103,18 @@ def test_every_action_is_the_one_meant_for_its_step_whatever_the_delay(delay: in
     # asked for every `execute` steps, or as early as a delay beyond the half of the chunk demands
     steps = [int(w[0, -1, 0]) for w in policy.windows]
     assert steps == list(range(0, 60, 6))
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_by_default_no_action_is_older_than_a_synchronous_robots_and_the_last_chunk_does_not_pull(delay: int) -> None:
+    policy = Counting()
+    controller, clock, executor = make(policy, delay, every=None, overlap=0)
+    np.testing.assert_array_equal(drive(controller, 60, clock, executor, delay)[:, 0], np.arange(60))
+    asked = [int(w[0, -1, 0]) for w in policy.windows]
+    assert set(np.diff(asked[1:])) == {max(policy.execute - delay, delay, 1)}
+    ages = [step - max(a for a in asked if a == 0 or a + delay <= step) for step in range(20, 60)]
+    assert max(ages) == policy.execute - 1
+    assert all(told is None or np.count_nonzero(told[1]) == delay for told in policy.told)
 
 
 def test_a_delay_that_was_guessed_wrong_does_not_shift_actions() -> None:
