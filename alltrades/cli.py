@@ -206,7 +206,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--messages", type=int, default=100_000, help="number of messages (malformed)")
     parser.add_argument("--delay-ms", type=float, default=60.0, help="time that a reply is withheld, in simulated time (delay)")
     parser.add_argument("--episodes", type=int, default=20, help="episodes per environment (delay)")
-    parser.add_argument("--every", type=int, default=None, help="steps between requests (delay); default the policy's execute less the delay")
+    parser.add_argument("--every", type=int, default=None,
+                        help="steps between requests (delay); default the policy's execute less the delay")
     parser.add_argument("--overlap", type=int, default=0, help="steps over which the last chunk pulls (delay); default none")
     parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed, delay, start)")
     parser.add_argument("--repeat", type=int, default=10, help="processes that are started, one after another (start)")
