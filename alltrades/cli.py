@@ -216,6 +216,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["info"], help="what to do")
     parser.add_argument("store", help="Zarr store")
+    parser.add_argument("--weights", default=None, metavar="FOLDER", help="weights to show as a column: of `weigh`, or of a run")
 
 
 def _none(parser: argparse.ArgumentParser) -> None:

@@ -380,10 +380,11 @@ def bench(args: argparse.Namespace) -> int:
 def data(args: argparse.Namespace) -> int:
     """Stores."""
     from alltrades.data.store import EpisodeStore
+    from alltrades.weight_column import describe_weights
 
     store = EpisodeStore.open(Path(args.store))
-    for line in store.describe():
-        print(line)
+    shown = () if args.weights is None else describe_weights(store, Path(args.weights))
+    print("\n".join([*store.describe(), *shown]))
     return 0
 
 
