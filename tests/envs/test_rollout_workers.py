@@ -184,14 +184,15 @@ def test_more_workers_than_lanes_start_no_idle_process():
 
 
 SCRIPT = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
-import torch  # here: an interrupt that comes during its import may be lost in it
 from alltrades.envs.rollout import Job, rollout
 from tests.envs import rollout_toys as toys
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     slow = toys.spec(partial(toys.Slow, Path(sys.argv[1])), "toy/slow", max_steps=5000)
     jobs = [Job(slow.id, s, "p") for s in range(4)]
     try:
@@ -223,7 +224,7 @@ def test_workers_do_not_outlive_their_parent(how: signal.Signals, tmp_path: Path
         os.killpg(parent.pid, how)  # as a terminal does: to all of them
     else:
         parent.kill()
-    out = parent.communicate(timeout=120)[0]
+    out = parent.communicate(timeout=60)[0]
     for _ in range(500):
         if not any(map(alive, started)):
             break
