@@ -115,7 +115,7 @@ class Batcher(threading.Thread):
         """Answer a lone client's job in the caller's thread; False, and nothing done, where it is to be submitted.
 
         Going to the policy's thread and back takes longer than all else about such a request. It is spared while policy calls
-        have proven short, as the caller, who attends to the network, hears of nothing else meanwhile.
+        have proven short, as the caller, who attends to the network and to signals, hears of nothing else meanwhile.
         """
         if self._quick < PROVEN or self._sessions.active(job.received) > 1 or not self._working.acquire(blocking=False):
             return False
