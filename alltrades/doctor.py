@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from alltrades.machine import processors
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -121,7 +123,7 @@ def _torch() -> Check:
     except Exception as error:  # a broken install raises whatever its libraries raise
         return Check("processor", False, f"torch does not import ({_short(error)})",
                      "pip install --force-reinstall torch")
-    found = f"{len(os.sched_getaffinity(0))} CPUs, {torch.get_num_threads()} torch threads"
+    found = f"{processors()} CPUs, {torch.get_num_threads()} torch threads"
     if torch.cuda.is_available():
         return Check("processor", True, f"{found}, CUDA: {torch.cuda.get_device_name(0)}")
     return Check("processor", True, f"{found}, no CUDA (not needed)")

@@ -25,6 +25,7 @@ from typing import Any
 
 from alltrades.data.errors import UserError
 from alltrades.files import copy, file_digest, jsonable, list_files, remove, to_json, tree_digest, write_json, write_text
+from alltrades.machine import processors
 
 __all__ = ["Manifest", "RunDir", "file_digest", "jsonable", "to_json", "tree_digest", "write_json", "write_text"]
 
@@ -44,7 +45,7 @@ def facts() -> tuple[dict[str, str], dict[str, Any]]:
         except PackageNotFoundError:
             continue
     torch = sys.modules.get("torch")  # not worth an import: where torch is not loaded its threads played no part
-    machine = {"cpus": len(os.sched_getaffinity(0)), "platform": f"{platform.system()} {platform.machine()}",
+    machine = {"cpus": processors(), "platform": f"{platform.system()} {platform.machine()}",
                "python": platform.python_version(),
                "torch_threads": torch.get_num_threads() if torch is not None else None}
     return packages, machine

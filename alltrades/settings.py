@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.errors import nearest
 from alltrades.data.weights import WeightSettings
+from alltrades.machine import processors
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 
@@ -75,14 +75,15 @@ class RolloutSettings(Frozen):
     batch: int = Field(8, ge=1, description="rows of every policy call, at most the lanes of a policy; many pay off for images")
     engine: Literal["torch", "onnx"] = Field(
         "torch", description="what computes chunks: PyTorch on its device, or onnxruntime, which is faster on a processor")
-    workers: int | None = Field(None, ge=0, description="processes that step environments; 0: this one; default: all cores")
+    workers: int | None = Field(
+        None, ge=0, description="processes that step environments; 0: this one; default: every processor")
 
     def acting(self) -> dict[str, Any]:
         """What the actions of an episode depend on, besides its policy."""
         return self.model_dump(mode="json", exclude={"workers"})
 
     def worker_count(self) -> int:
-        return self.workers if self.workers is not None else max(1, os.cpu_count() or 1)
+        return self.workers if self.workers is not None else processors()
 
 
 class RoundSettings(Frozen):
@@ -234,7 +235,7 @@ class RunSettings(Frozen):
         """Networks that are trained beside one another."""
         if self.trainings is not None:
             return self.trainings
-        return min(8, os.cpu_count() or 1) if self.device == "cpu" else 1
+        return min(8, processors()) if self.device == "cpu" else 1
 
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""

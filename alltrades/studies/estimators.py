@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from pydantic import Field
 from alltrades.data.density_ratio import Scores, cross_fit, relative_ratio, scored
 from alltrades.data.weights import WeightSettings, flattening
 from alltrades.files import write_json
+from alltrades.machine import processors
 from alltrades.policies.settings import Frozen
 from alltrades.progress import Progress
 from alltrades.rundir import RunDir
@@ -56,7 +56,7 @@ class Settings(Frozen):
     drift: tuple[float, ...] = Field((0.4, 0.0), min_length=1, description="shares of rollouts that drift away; 0: no shift")
     rollouts: int = Field(150, ge=2, description="rollouts")
     alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states in the mixture")
-    workers: int | None = Field(None, ge=1, description="processes; default: all cores")
+    workers: int | None = Field(None, ge=1, description="processes; default: one per processor")
 
     def cells(self) -> list[tuple[int, int, float]]:
         """(demonstrations, dimensions, drift)."""
@@ -153,7 +153,7 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
         paths = {job: folder / "repetitions" / ("-".join(f"{v:g}" for v in job) + ".json") for job in jobs}
         keys = {job: {"settings": sizes, "cell": list(job)} for job in jobs}
         waiting = [job for job in jobs if not rundir.manifest.done(paths[job].stem, keys[job])]
-        pool = ProcessPoolExecutor(settings.workers or os.cpu_count(), multiprocessing.get_context("spawn"), _single_thread)
+        pool = ProcessPoolExecutor(settings.workers or processors(), multiprocessing.get_context("spawn"), _single_thread)
         with Progress("estimators", len(jobs), "repetition") as progress, pool:
             progress.update(len(jobs) - len(waiting))
             futures = {pool.submit(repetition, settings, *job): job for job in waiting}
