@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.policies.batches import Symmetries
 from alltrades.policies.environment import EnvironmentInfo
@@ -51,13 +52,17 @@ class Choice:
     looks: tuple[int, ...]
 
     def to_json(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
-        """Table of losses by candidate and environment."""
+        """Table of losses by candidate and environment; None for those of trainings that diverged."""
         best = self.relative.argmin(1).tolist()
         return {"chosen": candidates[self.candidate].name, "steps": self.steps, "looks": list(self.looks),
-                "relative_loss": {c.name: float(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
-                "relative_curves": {c.name: self.relative[i].tolist() for i, c in enumerate(candidates)},
-                "losses": {name: {c.name: float(losses[i, best[i]]) for i, c in enumerate(candidates)}
+                "relative_loss": {c.name: _known(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
+                "relative_curves": {c.name: [_known(x) for x in self.relative[i]] for i, c in enumerate(candidates)},
+                "losses": {name: {c.name: _known(losses[i, best[i]]) for i, c in enumerate(candidates)}
                            for name, losses in self.losses.items()}}
+
+
+def _known(loss: float) -> float | None:
+    return float(loss) if np.isfinite(loss) else None
 
 
 def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
@@ -75,10 +80,19 @@ def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
 
 
 def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
-    """The candidate and number of steps with the lowest mean relative loss; `losses` per environment (C, S)."""
-    relative = np.mean([x / max(float(x.min()), 1e-12) for x in losses.values()], axis=0)  # (C, S)
+    """The candidate and number of steps with the lowest mean relative loss; `losses` per environment (C, S).
+
+    A loss that is not finite, of a training that diverged, is above every other. Raises UserError where nothing else is left.
+    """
+    found = {name: np.where(np.isfinite(x), x, np.inf) for name, x in losses.items()}
+    lowest = {name: float(x.min()) for name, x in found.items()}
+    relative = np.mean([x / max(lowest[name], 1e-12) if np.isfinite(lowest[name]) else x for name, x in found.items()],
+                       axis=0)  # (C, S)
+    if not np.isfinite(relative).any():
+        raise UserError("no candidate's held-out loss is finite in every environment at any number of steps: all trainings "
+                        "diverged; expected one that learns; lower specialist.train.lr or the candidates' lr")
     candidate, look = np.unravel_index(int(relative.argmin()), relative.shape)
-    return Choice(int(candidate), looks[int(look)], relative, dict(losses), tuple(looks))
+    return Choice(int(candidate), looks[int(look)], relative, found, tuple(looks))
 
 
 def specialist_normalizers(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings,
@@ -148,6 +162,7 @@ class Specialists:
         """One policy per environment from all its demonstrations, after `stops` steps or all."""
         learners = [self._learner(k, candidate, n, self._of(info), stop=None if stops is None else stops[k])
                     for k, (info, n) in enumerate(zip(self.infos, self._normalizers(self.demos, candidate)))]
+        self.total = 0  # nothing follows: `_fit` knows the number of steps, which may be less than was expected
         policies = {k: policy for k, policy, _ in self._fit(learners, "training", self.log)}
         return [policies[k] for k in range(len(learners))]
 

@@ -65,8 +65,8 @@ def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | No
 
 def selection(table: Mapping[str, Any]) -> str:
     """What cross-validation of specialists chose."""
-    ordered = sorted(table["relative_loss"].items(), key=lambda item: item[1])
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in ordered)
+    ordered = sorted(table["relative_loss"].items(), key=lambda item: (item[1] is None, item[1]))
+    losses = ", ".join(f"{name} diverged" if loss is None else f"{name} {loss:.3f}" for name, loss in ordered)
     return (f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, {table['steps']:,} of "
             f"{table['looks'][-1]:,} steps (held-out loss in shares of the lowest: {losses})")
 

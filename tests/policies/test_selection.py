@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.selection import Candidate, Specialists, choose, fold_of_episode, specialist_normalizers
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import make_normalizer
+from alltrades.report.text import selection
 
 from .toys import SMALL, info, make_steps
 
@@ -58,6 +60,27 @@ def test_choice_is_the_lowest_mean_over_environments_in_shares_of_each_lowest():
     assert table["relative_loss"] == pytest.approx({"learns": (200 / 190 + 2) / 3, "frozen": (240 / 190 + 4) / 3})
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_candidate_whose_training_diverged_in_one_environment_is_not_chosen(bad):
+    losses = {"x": np.array([[bad, bad], [3.0, 2.0], [4.0, 1.0]]), "y": np.array([[1.0, 1.0], [3.0, 2.0], [3.0, bad]])}
+    choice = choose(losses, (10, 20))
+    assert (choice.candidate, choice.steps) == (1, 20)
+    assert choice.relative[1] == pytest.approx([3.0, 2.0]) and choice.relative[2] == pytest.approx([3.5, np.inf])
+    table = choice.to_json([LEARNS, FROZEN, replace(FROZEN, name="other")])
+    assert table["relative_loss"] == pytest.approx({"learns": None, "frozen": 2.0, "other": 3.5})
+    assert table["losses"]["x"]["learns"] is None and "learns diverged)" in selection(table)
+    with pytest.raises(UserError, match="diverged"):
+        choose({"x": np.array([[1.0], [bad]]), "y": np.array([[bad], [bad]])}, (10,))
+
+
+def test_candidate_that_diverges_leaves_the_choice_to_the_others():
+    demos, infos = several((2, 2, 1))
+    short = TRAIN.model_copy(update={"steps": 10})
+    wild = Candidate("wild", ONE, short.model_copy(update={"lr": 1e30}))
+    choice = specialists(demos, infos).cross_validate([wild, replace(LEARNS, train=short)], 3, 10)
+    assert choice.candidate == 1 and np.isinf(choice.relative[0]).any() and np.isfinite(choice.relative[1]).all()
+
+
 def test_hidden_observations_are_chosen_where_actions_are_noise_and_nowhere_else():
     """Noise on observations keeps a network from memorising; where actions follow from observations it only harms."""
     train = TRAIN.model_copy(update={"steps": 300})
@@ -103,8 +126,11 @@ def test_holdout_finds_the_steps_of_each_environment():
     noise, _ = several((5, 5, 2), noise=True, length=8)
     action = np.where((learnable.episode_of_step < 5)[:, None], learnable.action, noise.action)
     candidate = Candidate("wide", ONE.model_copy(update={"width": 96, "depth": 2}), TRAIN.model_copy(update={"steps": 200}))
-    fits, _ = specialists(replace(learnable, action=action), infos).fit([candidate], "holdout", 3, 10)
+    done = []
+    demos = replace(learnable, action=action)
+    fits, _ = specialists(demos, infos, each=lambda *counts: done.append(counts)).fit([candidate], "holdout", 3, 10)
     assert fits[0].steps > fits[1].steps
+    assert done[-1][0] == done[-1][1] == 400 + sum(f.steps for f in fits)  # the count ends where the work does
     assert fits[2].steps == 200 and fits[2].held_out is None  # fewer than three episodes
 
 
