@@ -119,7 +119,7 @@ def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetr
 
     Args:
         folder: where checkpoints are kept, one folder for each stack; an interrupted training is continued.
-        each: called with the number of steps done, counted over all learners.
+        each: called with the number of steps done, counted over all learners, each up to its stop.
 
     Yields the index, policy and held-out losses by step (empty where nothing is held out) of each, stack by stack.
     """
@@ -140,16 +140,16 @@ def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetr
                 if log is not None and step <= learners[i].steps:
                     log(i, step, {"loss": loss, "lr": values["lr"]})
 
-        def counted(step: int, before: int = done, count: int = len(part)) -> None:
+        def counted(step: int, before: int = done, stops: tuple[int, ...] = tuple(x.steps for x in mine)) -> None:
             if each is not None:
-                each(before + step * count)
+                each(before + sum(min(step, stop) for stop in stops))
 
         stack = trainer.fit(None if folder is None else folder / f"stack-{number}", logged, counted)
         assert isinstance(stack, StackedPolicy)
         for member, (i, policy) in enumerate(zip(part, policies)):
             stack.copy_member(member, policy)
             yield i, policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()}
-        done += trainer.total * len(part)
+        done += sum(x.steps for x in mine)
 
 
 def _parts(learners: Sequence[Learner], device: str) -> list[list[int]]:
