@@ -44,6 +44,23 @@ def test_estimated_ratio_follows_the_known_ratio_of_two_gaussians(kind):
     assert np.abs(found - truth).mean() < 0.15 * truth.mean()
 
 
+def test_success_times_ratio_follows_the_known_ratio_to_the_successes_alone():
+    """Rollouts N(0, I) succeed where x_1 > 0 and there only demonstrations N(e_0, I) are: the ratio is that of x_0."""
+    demos, rollouts, log_ratio = gaussian_pair(n=1200, m=1200, seed=2)
+    demos = demos.select(demos.observation[:, 1] > 0)
+    kept = rollouts.observation[:, 1] > 0
+    rollouts = replace(rollouts, episode_success=kept)
+    result = estimate(demos, rollouts, kind="success*ratio", ess_min=0.0)
+    truth = np.maximum(relative_ratio(log_ratio[kept], 0.2), 0.1)
+    found = result.rollout_weight[kept] * truth.mean() / result.rollout_weight[kept].mean()
+    assert result.active and np.corrcoef(found, truth)[0, 1] > 0.95
+    assert np.abs(found - truth).mean() < 0.15 * truth.mean()
+    _, q = result.row_probability()
+    _, plain = estimate(demos, rollouts, kind="success").row_probability()
+    assert q[~kept].sum() == plain[~kept].sum() == 0
+    assert plain @ rollouts.observation == pytest.approx([0.0, np.sqrt(2 / np.pi)], abs=0.1)  # E[x | x_1 > 0]
+
+
 def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     """E_nu[w x] = E_d*[x] needs samples from nu and w on every row, demonstration rows included."""
     demos, rollouts, _ = gaussian_pair(seed=3)
