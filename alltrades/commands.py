@@ -180,6 +180,7 @@ def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades import stages, storage
     from alltrades.progress import Progress
+    from alltrades.report import text
     from alltrades.rundir import policy_digests, tree_digest
     from alltrades.stage2_inputs import load_weights, read_teachers
 
@@ -196,6 +197,8 @@ def distill(args: argparse.Namespace) -> int:
         weights = load_weights(Path(args.weights), demos, rollouts, settings.distill.weights)
     else:
         weights = stages.weigh(demos, rollouts, settings.distill, seed)
+    for line in text.weight_warnings({name: result.warnings for name, result in weights.items()}):
+        print(f"weights: {line}", file=sys.stderr)
     if settings.distill.rounds.count:
         print("this is the generalist before rounds (distill.rounds), which are a part of `alltrades run`", file=sys.stderr)
     out = Path(args.out)

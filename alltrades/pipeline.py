@@ -30,6 +30,7 @@ from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.policies.specialists import constant_dimensions
 from alltrades.progress import Progress
+from alltrades.report import text
 from alltrades.rounds import Visit, run_rounds
 from alltrades.rundir import RunDir, key_digest, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings, teacher_kind
@@ -199,6 +200,9 @@ class Pipeline:
         key = self.stage2_key(stores) | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts}
         del key["policy"]  # states only
         self.stage(f"weigh/{row}", key, [weights_path], weigh, len(self.specs), "env")
+        warnings = {i: WeightResult.load(weights_path / slug(i)).warnings for i in self.ids}
+        for line in text.weight_warnings(warnings):
+            print(f"weights of {row}: {line}", file=sys.stderr)
         self.train_generalist(row, settings, row if settings.rounds.count == 0 else f"{row}_round0")
         if settings.rounds.count:
             run_rounds(self, row, settings)

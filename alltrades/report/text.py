@@ -71,6 +71,17 @@ def selection(table: Mapping[str, Any]) -> str:
             f"{table['looks'][-1]:,} steps (held-out loss in shares of the lowest: {losses})")
 
 
+def weight_warnings(warnings: Mapping[str, Sequence[str]], most: int = 3) -> list[str]:
+    """What went wrong in weighing rollouts, from the warnings of every environment: equal ones together, `most` of them."""
+    groups: dict[str, list[str]] = {}
+    for name, messages in warnings.items():
+        for message in messages:
+            groups.setdefault(message, []).append(name)
+    lines = [f"{', '.join(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}: {message}"
+             for message, names in groups.items()]
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more warnings"]
+
+
 def _and(parts: Sequence[str], last: str = " and ") -> str:
     return last.join(x for x in (", ".join(parts[:-1]), parts[-1]) if x)
 

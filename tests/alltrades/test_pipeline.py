@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_run_leaves_every_artifact_and_row(finished):
     for name in ("settings.yaml", "manifest.json", "policies/generalist/model.safetensors", "stores/demos.zarr/commit.json",
                  "stores/rollouts_scratch.zarr/commit.json", "weights/generalist.json", "metrics/labeled_only.jsonl"):
         assert (folder / name).exists(), name
+
+
+def test_run_says_where_weights_are_off_also_when_they_were_estimated_before(finished, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    monkeypatch.setattr(Pipeline, "train_generalist", lambda *args, **more: None)
+    s = settings("--distill.weights.auc_min", "0.99")
+    for _ in range(2):
+        with RunDir(folder, s.seed) as rundir:
+            Pipeline(s, rundir, None).distill("generalist", s.distill)
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("weights of generalist: planar/")]
+        assert len(said) == 2 and all(line.endswith("weights off") for line in said)
 
 
 def test_same_command_again_does_nothing_twice(finished):

@@ -135,3 +135,11 @@ def test_metrics_beside_success_have_tables_and_differences_of_their_own():
     said = text.sentence(pairs)
     assert said == ("The generalist is not told apart from labeled_only by this many episodes. "
                     "In psnr the generalist is better than labeled_only.")
+
+
+def test_warnings_about_weights_are_few_lines_however_many_environments_there_are():
+    off = "3 demonstrations: weights off"
+    assert text.weight_warnings({"a": [off], "b": [], "c": [off]}) == [f"a, c: {off}"]
+    assert text.weight_warnings({name: [off] for name in "abcde"}) == [f"a, b, c and 2 more: {off}"]
+    assert text.weight_warnings({name: [f"AUC of {name}"] for name in "abcde"}) == [
+        "a: AUC of a", "b: AUC of b", "c: AUC of c", "and 2 more warnings"]

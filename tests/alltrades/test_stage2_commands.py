@@ -59,6 +59,12 @@ def test_a_missing_policy_to_start_from_is_answered_in_one_line(made, tmp_path, 
     assert error.count("\n") == 1 and "nowhere: no policy here" in error
 
 
+def test_distill_says_where_weights_that_it_estimates_are_off(made, tmp_path, capsys):
+    assert distill(made, tmp_path / "g", "--demos.episodes", "3") == 0
+    assert ("weights: planar/reach, planar/push: 3 demonstrations; expected at least 4 to estimate a ratio: weights off\n"
+            in capsys.readouterr().err)
+
+
 def test_distill_says_that_it_makes_no_rounds(made, tmp_path, capsys):
     assert distill(made, tmp_path / "g", "--distill.rounds.count", "2") == 0
     assert capsys.readouterr().err.count("before rounds") == 1

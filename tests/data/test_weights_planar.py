@@ -48,7 +48,7 @@ def record(path: Path, name: str, episodes: int, purpose: str, expert: object = 
 
 @pytest.fixture(scope="module", params=["planar/reach", "planar/push"])
 def sampled(request, tmp_path_factory) -> tuple[Steps, Steps, np.ndarray, np.ndarray]:
-    """Demonstrations, rollouts, and of each step of both its |x - mean|^2 over that of the expert's occupancy, whose mean is 1."""
+    """Demonstrations, rollouts, and of the steps of both |x - mean|^2, in units of its mean over the expert's occupancy."""
     path, name = tmp_path_factory.mktemp("planar"), request.param
     demos, rollouts = record(path, name, 30, "demos"), record(path, name, 80, "rollout", FailsHalfTheTime(name))
     many = record(path, name, 300, "evaluation")
