@@ -20,7 +20,7 @@ import numpy as np
 
 from alltrades import stages
 from alltrades.acting import Policies, load_policies, slug
-from alltrades.data.weights import WeightResult
+from alltrades.data.weights import SEPARABLE, WeightResult, WeightSettings, estimate_weights
 from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.statistics import wilson
 from alltrades.policies.diagnosis import demonstration_error, distillation_gap, neighbour_error
@@ -32,7 +32,7 @@ SOLVED = 0.95  # success from which an environment needs nothing
 TRAILS = 0.05  # a generalist this far below its best teacher, and by more than chance, lost something in stage 2
 GAP = 0.05  # distillation gap, as a share of the chunks' variance, that is worth more steps or width
 MISSES = 0.7  # of the error of nearest neighbours of other episodes: from which a teacher has not learned its demonstrations
-ESS_LOW = 0.3  # effective share of rollouts below which they hardly overlap with the demonstrations
+ESS_LOW = 0.3  # effective share of rollouts, before any guard, below which few of them are where demonstrations are
 ROW_OF_TEACHER = {"scratch": "specialists", "joint_init": "specialists_joint"}
 
 
@@ -63,7 +63,8 @@ class Diagnosis:
         demonstration_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on its own demonstrations.
         neighbour_error: the same of the nearest neighbours of other episodes, who have learned nothing.
         distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
-        auc, ess: held-out AUC of demonstrations against rollouts, and effective share of the rollouts.
+        auc, ess: held-out AUC of demonstrations against rollouts of all outcomes, and effective share of the rollouts under
+            their relative density ratio, before any guard; whatever kind of weights stage 2 used.
     """
 
     line: str
@@ -84,11 +85,11 @@ def above(a: Rate, b: Rate) -> float:
 
 
 def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, missed: float | None,
-                neighbours: float | None, ess: float | None, demos: int) -> str:
+                neighbours: float | None, auc_low: float | None, ess: float | None, demos: int) -> str:
     """One line.
 
     Args:
-        teacher: the best teacher. gap, missed, neighbours, ess: see `Diagnosis`.
+        teacher: the best teacher. gap, missed, neighbours, ess: see `Diagnosis`. auc_low: lower end of the AUC's interval.
         demos: labelled demonstrations of the environment.
     """
     own = generalist.mean
@@ -101,14 +102,18 @@ def advice_line(generalist: Rate, teacher: Rate | None, gap: float | None, misse
         if gap is not None and gap > GAP:
             return (f"generalist {own:.2f} trails its teachers' {best:.2f} and does not copy them (gap {gap:.2f}): "
                     "more distillation steps or width")
-        return f"generalist {own:.2f} trails its teachers' {best:.2f} although it copies them: more rollouts"
+        seen = "without having seen rollouts of theirs" if gap is None else "although it copies them"
+        return f"generalist {own:.2f} trails its teachers' {best:.2f} {seen}: more rollouts"
     if best >= SOLVED:
         return f"as good as its teachers ({own:.2f} and {best:.2f}, no more than chance apart)"
     if missed is not None and neighbours is not None and missed > MISSES * neighbours:
         return (f"limited by its teachers ({best:.2f}), which reproduce their own demonstrations hardly better than neighbours "
                 f"would (error {missed:.2f} and {neighbours:.2f}): more steps or width of the teachers")
-    if ess is not None and ess < ESS_LOW:
-        return (f"limited by its teachers ({best:.2f}), which visit other states than the demonstrations (ESS {ess:.2f}): "
+    apart = f"AUC above {auc_low:.2f}" if auc_low is not None and auc_low > SEPARABLE else None
+    if apart is None and ess is not None and ess < ESS_LOW:
+        apart = f"ESS {ess:.2f}"
+    if apart is not None:
+        return (f"limited by its teachers ({best:.2f}), which visit other states than the demonstrations ({apart}): "
                 f"more demonstrations (now {demos})")
     return f"limited by its teachers ({best:.2f}): more demonstrations (now {demos})"
 
@@ -144,10 +149,14 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
         held_out = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
         teacher = None if best is None else rates[best]
         labelled = int(((demos.environment == name) & demos.has_actions).sum())
-        line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, neighbours, weights[name].ess,
-                           labelled)
+        shift = weights[name]
+        if shift.auc is None or settings.weights.filtered:  # not estimated, or of successes only
+            visits = rollouts.select((rollouts.environment == name) & (rollouts.source == str(best)))
+            shift = estimate_weights(own, visits, WeightSettings(kind="ratio"), np.random.default_rng([s.seed, i, 1]))
+        line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, neighbours,
+                           None if shift.auc_interval is None else shift.auc_interval[0], shift.raw_ess, labelled)
         out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, held_out, missed,
-                                     neighbours, gap, weights[name].auc, weights[name].ess))
+                                     neighbours, gap, shift.auc, shift.raw_ess))
     return out
 
 

@@ -63,8 +63,9 @@ class WeightResult:
 
     demo_weight (N,), rollout_weight (M,): weights after floor and guard, mean 1 under nu. demo_base, rollout_base: base
     measure of the rows (each sums to 1; 0 for steps after the first success and for filtered episodes). demo_mass: share of
-    demonstration rows under sampling. moment_balance: distance of the rollouts' feature means from those of held-out
-    demonstrations, before and after weighing, in deviations.
+    demonstration rows under sampling. ess: effective share of the rollout episodes under the weights that are used; raw_ess:
+    under those that were estimated, before the guard. moment_balance: distance of the rollouts' feature means from those of
+    held-out demonstrations, before and after weighing, in deviations.
     """
 
     demo_weight: np.ndarray
@@ -78,6 +79,7 @@ class WeightResult:
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
     ess: float | None = None
+    raw_ess: float | None = None
     max_weight: float = 1.0
     moment_balance: tuple[float, float] | None = None
     nuisance: int | None = None
@@ -174,6 +176,7 @@ def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rn
     if result.nuisance is not None:
         result.warnings.append(f"observation[{result.nuisance}] alone tells demonstrations from rollouts (a nuisance column?)")
     raw = [np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)]
+    result.raw_ess = effective_share(raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows])
     result.tau, result.ess, reason = flattening(scores, raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows], settings)
     if reason is not None:
         result.warnings.append(f"{reason}: weights off")
@@ -203,14 +206,18 @@ def flattening(scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndar
         return 0.0, 1.0, f"demonstrations and rollouts hardly overlap (AUC {scores.auc:.2f})"
     if low < settings.auc_min:
         return 0.0, 1.0, f"no shift that held-out episodes confirm (AUC {scores.auc:.2f} [{low:.2f}, {high:.2f}])"
-    ids, inverse = np.unique(episode, return_inverse=True)
-    total = np.bincount(inverse, mass)
     for tau in TAUS[:-1]:
-        means = np.bincount(inverse, mass * w**tau) / total  # mean weight of each episode
-        ess = float(means.sum() ** 2 / (means @ means) / len(ids))
+        ess = effective_share(w**tau, mass, episode)
         if ess >= settings.ess_min:
             return tau, ess, None
     return 0.0, 1.0, f"fewer than {settings.ess_min:.0%} of the rollouts would count"
+
+
+def effective_share(w: np.ndarray, mass: np.ndarray, episode: np.ndarray) -> float:
+    """ESS / n of episodes, each counted by the mean of its rows' weights w (M,) under their masses (M,)."""
+    _, inverse = np.unique(episode, return_inverse=True)
+    means = np.bincount(inverse, mass * w) / np.bincount(inverse, mass)  # of each episode
+    return float(means.sum() ** 2 / (means @ means) / len(means))
 
 
 def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,11 @@ def test_nothing_is_asked_for_where_nothing_is_scarce(fed):
     assert fed[1]["line"].startswith(("solved", "as good as its teachers"))
 
 
+def test_shift_is_measured_also_where_stage_2_used_no_ratio(fed):
+    """Weights are `none` here; teachers that succeed visit states like those of their 30 demonstrations."""
+    assert 0.3 < fed[1]["auc"] < 0.75 and fed[1]["ess"] > 0.4
+
+
 @pytest.mark.parametrize("cause", STARVED)
 def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     overrides, words = STARVED[cause]
@@ -43,19 +48,21 @@ def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     assert found["line"].endswith(words), found
 
 
-@pytest.mark.parametrize(("generalist", "teacher", "gap", "missed", "neighbours", "ess", "words"), [
-    (Rate(96, 100), Rate(100, 100), 0.5, 0.5, 0.5, 0.1, "solved"),
-    (Rate(50, 100), None, None, None, None, None, "roll one out"),
-    (Rate(50, 100), Rate(80, 100), 0.2, 0.0, 0.2, 0.9, "more distillation steps or width"),
-    (Rate(50, 100), Rate(80, 100), 0.01, 0.0, 0.2, 0.9, "more rollouts"),
-    (Rate(10, 20), Rate(13, 20), 0.2, 0.0, 0.2, 0.9, "more demonstrations (now 5)"),  # no more than chance apart
-    (Rate(18, 20), Rate(20, 20), 0.2, 0.0, 0.2, 0.9, "as good as its teachers"),
-    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.25, 0.9, "of the teachers"),
-    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.5, 0.9, "more demonstrations (now 5)"),  # an expert who is hard to predict
-    (Rate(50, 100), Rate(50, 100), 0.01, 0.2, None, 0.1, "ESS 0.10"),
+@pytest.mark.parametrize(("generalist", "teacher", "gap", "missed", "neighbours", "auc_low", "ess", "words"), [
+    (Rate(96, 100), Rate(100, 100), 0.5, 0.5, 0.5, 0.99, 0.1, "solved"),
+    (Rate(50, 100), None, None, None, None, None, None, "roll one out"),
+    (Rate(50, 100), Rate(80, 100), 0.2, 0.0, 0.2, 0.5, 0.9, "more distillation steps or width"),
+    (Rate(50, 100), Rate(80, 100), 0.01, 0.0, 0.2, 0.5, 0.9, "copies them: more rollouts"),
+    (Rate(50, 100), Rate(80, 100), None, 0.0, 0.2, 0.5, 0.9, "without having seen rollouts of theirs: more rollouts"),
+    (Rate(10, 20), Rate(13, 20), 0.2, 0.0, 0.2, 0.5, 0.9, "more demonstrations (now 5)"),  # no more than chance apart
+    (Rate(18, 20), Rate(20, 20), 0.2, 0.0, 0.2, 0.5, 0.9, "as good as its teachers"),
+    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.25, 0.5, 0.9, "of the teachers"),
+    (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.5, 0.5, 0.9, "(0.50): more demonstrations (now 5)"),  # hard to predict
+    (Rate(50, 100), Rate(50, 100), 0.01, 0.2, None, 0.6, 0.1, "other states than the demonstrations (ESS 0.10)"),
+    (Rate(50, 100), Rate(50, 100), 0.01, 0.2, None, 0.97, 1.0, "other states than the demonstrations (AUC above 0.97)"),
 ])
-def test_line_follows_from_the_numbers(generalist, teacher, gap, missed, neighbours, ess, words):
-    assert words in advice_line(generalist, teacher, gap, missed, neighbours, ess, 5)
+def test_line_follows_from_the_numbers(generalist, teacher, gap, missed, neighbours, auc_low, ess, words):
+    assert words in advice_line(generalist, teacher, gap, missed, neighbours, auc_low, ess, 5)
 
 
 def test_difference_of_rates_has_newcombes_interval():

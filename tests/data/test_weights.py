@@ -207,6 +207,7 @@ def test_guard_flattens_weights_until_enough_episodes_count():
     free, guarded = estimate(demos, rollouts, ess_min=0.0), estimate(demos, rollouts, ess_min=0.6)
     assert free.tau == 1.0 and free.ess < 0.6 and guarded.tau < 1.0 and guarded.ess >= 0.6
     assert guarded.max_weight < free.max_weight
+    assert guarded.raw_ess == free.raw_ess == free.ess  # what the guard saw
 
 
 def test_few_demonstrations_turn_the_ratio_off_and_say_so():
@@ -222,6 +223,7 @@ def test_separable_sources_turn_the_ratio_off_and_name_the_nuisance_column():
     demo[:, 1] += 30.0
     result = estimate(steps(demo, 10, "expert"), steps(rollout, 10, "scratch"))
     assert not result.active and result.tau == 0 and result.nuisance == 1
+    assert result.ess == 1.0 and result.raw_ess is not None
     assert any("observation[1]" in w for w in result.warnings) and any("hardly overlap" in w for w in result.warnings)
 
 
