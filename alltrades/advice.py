@@ -20,6 +20,8 @@ import numpy as np
 
 from alltrades import stages
 from alltrades.acting import Policies, load_policies, slug
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import SEPARABLE, WeightResult, WeightSettings, estimate_weights
 from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.statistics import wilson
@@ -33,6 +35,7 @@ TRAILS = 0.05  # a generalist this far below its best teacher, and by more than 
 GAP = 0.05  # distillation gap, as a share of the chunks' variance, that is worth more steps or width
 MISSES = 0.7  # of the error of nearest neighbours of other episodes: from which a teacher has not learned its demonstrations
 ESS_LOW = 0.3  # effective share of rollouts, before any guard, below which few of them are where demonstrations are
+HELD_OUT = 5  # demonstrations per environment, beside those that are learned from, on which teachers are measured
 ROW_OF_TEACHER = {"scratch": "specialists", "joint_init": "specialists_joint"}
 
 
@@ -59,8 +62,10 @@ class Diagnosis:
     Attributes:
         teacher: the teacher with the highest lower end of its interval, over rollouts and evaluation.
         specialist_error: share of its episodes that fail.
+        held_out_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on demonstrations that nothing was
+            trained on; None where the given store has no more than were used.
         held_out_loss: denoising loss of the specialist on held-out demonstrations, where selection measured it.
-        demonstration_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on its own demonstrations.
+        demonstration_error: the same as held_out_error on the demonstrations that it learned from.
         neighbour_error: the same of the nearest neighbours of other episodes, who have learned nothing.
         distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
         auc, ess: held-out AUC of demonstrations against rollouts of all outcomes, and effective share of the rollouts under
@@ -70,6 +75,7 @@ class Diagnosis:
     line: str
     teacher: str | None = None
     specialist_error: float | None = None
+    held_out_error: float | None = None
     held_out_loss: float | None = None
     demonstration_error: float | None = None
     neighbour_error: float | None = None
@@ -123,12 +129,23 @@ def best_teacher(rates: Mapping[str, Rate]) -> str | None:
     return max(rates, key=lambda kind: rates[kind].interval[0]) if rates else None
 
 
+def held_out(pipeline: Pipeline) -> Steps:
+    """Demonstrations that nothing was trained on: further ones of the experts, or those of a given store behind the first."""
+    if pipeline.s.demos.path is None:
+        return EpisodeStore.open(pipeline.held_out_path).steps(pipeline.ids)
+    steps, used = EpisodeStore.open(pipeline.demos_path).steps(pipeline.ids), pipeline.s.demos.episodes
+    keep = np.zeros(len(steps.environment), bool)
+    for name in pipeline.ids:
+        keep[np.flatnonzero((steps.environment == name) & steps.has_actions)[used: used + HELD_OUT]] = True
+    return steps.select(keep)
+
+
 def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     """Diagnosis of the row "generalist" in every environment, as plain data."""
     s = pipeline.s
     settings = s.distill
     stores: dict[str, Path] = {kind: pipeline.rollouts_path(kind) for kind in settings.teachers}
-    demos = pipeline.demos()
+    demos, unseen = pipeline.demos(), held_out(pipeline)
     rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
     weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / slug(i)) for i in pipeline.ids}
     teachers: dict[str, Policies] = {
@@ -142,11 +159,13 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
         best, rng = best_teacher(rates), np.random.default_rng([s.seed, i])
         gap = distillation_gap(generalist, teachers, rows, name, rng)
         own = demos.select(demos.environment == name)
+        outside = None if best is None else demonstration_error(teachers[best][name], unseen, name,
+                                                                np.random.default_rng([s.seed, i, 2]))
         missed, neighbours = (None, None) if best is None else (
             measure(teachers[best][name], own, name, rng) for measure in (demonstration_error, neighbour_error))
         result = next(r for r in evaluations["generalist"].rows if r.environment == name)
         facts = pipeline.teacher_path("scratch") / slug(name) / "policy.json"
-        held_out = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
+        held_out_loss = json.loads(facts.read_text())["training"].get("held_out_loss") if facts.exists() else None
         teacher = None if best is None else rates[best]
         labelled = int(((demos.environment == name) & demos.has_actions).sum())
         shift = weights[name]
@@ -155,7 +174,7 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
             shift = estimate_weights(own, visits, WeightSettings(kind="ratio"), np.random.default_rng([s.seed, i, 1]))
         line = advice_line(Rate(result.successes, result.n), teacher, gap, missed, neighbours,
                            None if shift.auc_interval is None else shift.auc_interval[0], shift.raw_ess, labelled)
-        out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, held_out, missed,
+        out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, outside, held_out_loss, missed,
                                      neighbours, gap, shift.auc, shift.raw_ess))
     return out
 

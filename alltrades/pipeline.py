@@ -17,7 +17,7 @@ from typing import Any
 
 from alltrades import stages, storage
 from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
-from alltrades.advice import advise
+from alltrades.advice import HELD_OUT, advise
 from alltrades.beside import Beside
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
@@ -70,6 +70,10 @@ class Pipeline:
     @property
     def demos_path(self) -> Path:
         return self.dir.path / "stores" / "demos.zarr"
+
+    @property
+    def held_out_path(self) -> Path:
+        return self.dir.path / "stores" / "held_out.zarr"
 
     def rollouts_path(self, kind: str) -> Path:
         return self.dir.path / "stores" / f"rollouts_{kind}.zarr"
@@ -126,6 +130,16 @@ class Pipeline:
 
         outputs = [self.demos_path] if s.demos.path is not None else [self.demos_path, self.dir.path / "experts.json"]
         self.stage("demos", key, outputs, body, len(self.specs), "env")
+
+    def collect_held_out(self) -> None:
+        """Further episodes of the scripted experts."""
+        s = self.s
+
+        def body(progress: Progress) -> None:
+            storage.collect(self.specs, HELD_OUT, s.seed, self.held_out_path, s.rollout, 4 * s.demos.attempts,
+                            lambda done, total: progress.update(done), "held_out")
+
+        self.stage("held_out", {"episodes": HELD_OUT}, [self.held_out_path], body, len(self.specs), "env")
 
     def train_labeled_only(self, name: str = "labeled_only", preference: Mapping[str, float] | None = None,
                            objective: ObjectiveSettings | None = None, other: Event | None = None) -> None:
@@ -317,7 +331,11 @@ class Pipeline:
             self.train_specialists(name)
         for kind in teachers:
             self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
-        self.check_starts({"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}})
+        used = {"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}}
+        if "generalist" in rows and self.s.demos.path is None:  # for advice
+            self.collect_held_out()
+            used["held out"] = self.held_out_path
+        self.check_starts(used)
         self.dir.write_json("rollouts.json", {k: stages.rollout_statistics(self.rollouts_path(k)) for k in teachers})
         self.beside.run([partial(self.distill, row, settings) for row, settings in distillations.items()])
         evaluations = {row: self.evaluate(row) for row in rows}

@@ -22,12 +22,12 @@ Each = Callable[[int, int], None]  # (done, total)
 
 
 def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, rollouts: RolloutSettings, attempts: int = 5,
-            each: Each | None = None) -> dict[str, dict[str, int]]:
+            each: Each | None = None, purpose: str = "demos") -> dict[str, dict[str, int]]:
     """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}} of the experts.
 
     Environment by environment the first `episodes` successes in the order of their seeds are kept; attempts are counted
-    up to the last one kept. A store of the same seed is continued: by environments that it lacks, and by the episodes that
-    follow those which it has.
+    up to the last one kept. `purpose` names the stream of starts. A store of the same seed is continued: by
+    environments that it lacks, and by the episodes that follow those which it has.
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
@@ -45,7 +45,7 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
             if tried >= attempts * episodes:
                 raise UserError(f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; expected {episodes} "
                                 "successes; raise --demos.attempts or mend the expert")
-            jobs = [Job(spec.id, episode_seed(seed, "demos", spec.id, i), "expert") for i in range(tried, tried + step)]
+            jobs = [Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert") for i in range(tried, tried + step)]
             for episode in rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"):
                 tried += 1
                 if episode.success:

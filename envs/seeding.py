@@ -10,7 +10,8 @@ import numpy as np
 from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
 
-PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy", "plot")  # append only
+PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy", "plot",
+            "held_out")  # append only
 
 
 def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:

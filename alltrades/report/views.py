@@ -122,7 +122,7 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
 
 def advice(run: RunFiles) -> list[dict[str, str]]:
     """One line per environment with the sources of error."""
-    sources = ("specialist_error", "demonstration_error", "distillation_gap", "auc", "ess")
+    sources = ("specialist_error", "demonstration_error", "held_out_error", "distillation_gap", "auc", "ess")
     return [{"name": name, "line": facts["line"], "solved": "yes" if facts["line"].startswith("solved") else "",
              **{k: text.rate(facts.get(k)) for k in sources}}
             for name, facts in run.ordered(run.advice)]

@@ -98,7 +98,8 @@ def _advice(result: EnvironmentResult, rng: np.random.Generator) -> dict[str, ob
     rate = result.successes / result.n
     line = f"solved ({rate:.2f})" if rate >= 0.95 else f"limited by its teachers ({rate:.2f}): more demonstrations (now 10)"
     return {"line": line, "specialist_error": float(rng.uniform(0.02, 0.4)), "held_out_loss": None,
-            "demonstration_error": 0.03, "distillation_gap": float(rng.uniform(0.01, 0.1)), "auc": 0.7, "ess": 0.6}
+            "demonstration_error": 0.03, "held_out_error": 0.11,
+            "distillation_gap": float(rng.uniform(0.01, 0.1)), "auc": 0.7, "ess": 0.6}
 
 
 def _weights(i: int, rng: np.random.Generator) -> dict[str, object]:

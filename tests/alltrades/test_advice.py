@@ -6,6 +6,7 @@ import pytest
 
 from alltrades.advice import Rate, above, advice_line, best_teacher
 from alltrades.config import load_settings
+from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import run
 from alltrades.settings import RunSettings
 
@@ -40,12 +41,21 @@ def test_shift_is_measured_also_where_stage_2_used_no_ratio(fed):
     assert 0.3 < fed[1]["auc"] < 0.75 and fed[1]["ess"] > 0.4
 
 
+def test_error_of_teachers_is_measured_on_demonstrations_that_nothing_was_trained_on(fed):
+    assert fed[1]["demonstration_error"] < fed[1]["held_out_error"] < fed[1]["neighbour_error"]
+    stores = [set(EpisodeStore.open(fed[0] / "stores" / f"{name}.zarr").columns()["seed"].tolist())
+              for name in ("held_out", "demos", "rollouts_scratch")]
+    assert len(stores[0]) == 5 and not stores[0] & (stores[1] | stores[2])
+
+
 @pytest.mark.parametrize("cause", STARVED)
 def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     overrides, words = STARVED[cause]
     settings, origins = load_settings(RunSettings, defaults_file="quickstart", overrides=[*FED, *overrides])
     found = run(settings, tmp_path, origins, relatives=[fed[0]]).advice["planar/obstacle"]
     assert found["line"].endswith(words), found
+    generalises = found["held_out_error"] < 1.5 * fed[1]["held_out_error"]
+    assert generalises is (cause not in ("demonstrations", "steps of the specialists")), found
 
 
 @pytest.mark.parametrize(("generalist", "teacher", "gap", "missed", "neighbours", "auc_low", "ess", "words"), [

@@ -67,7 +67,8 @@ def test_run_leaves_every_artifact_and_row(finished):
     assert {p["b"] for p in result.comparison["pairs"]} == {"specialists", "labeled_only", "unweighted"}
     assert set(result.advice) == {"planar/reach", "planar/push"}
     for name in ("settings.yaml", "manifest.json", "policies/generalist/model.safetensors", "stores/demos.zarr/commit.json",
-                 "stores/rollouts_scratch.zarr/commit.json", "weights/generalist.json", "metrics/labeled_only.jsonl"):
+                 "stores/rollouts_scratch.zarr/commit.json", "weights/generalist.json", "metrics/labeled_only.jsonl",
+                 "stores/held_out.zarr/commit.json"):
         assert (folder / name).exists(), name
 
 
@@ -247,6 +248,7 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
     assert set(result.evaluations) == {"labeled_only", "generalist"}
     steps = first_demos(tmp_path / "run" / "stores" / "demos.zarr", ["planar/reach", "planar/push"], 3)
     assert steps.has_actions.tolist() == [True, True, True, False] * 2
+    assert all(facts["held_out_error"] is None for facts in result.advice.values())  # the store has no fourth demonstration
     weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
     assert len(weights.demo_weight) == steps.lengths[steps.environment == "planar/reach"].sum()
 
