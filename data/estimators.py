@@ -26,7 +26,7 @@ WIDTHS = (0.5, 1.0)  # of kernels times the median distance between rows, of the
 RIDGES = (1e-3, 1e-2, 1e-1)
 HIDDEN = (32, 32)  # layers of the neural classifier
 DECAYS = (1e-2, 1.0, 10.0)  # its L2 penalties
-MLP_ROWS = 3000  # that it sees, resampled by their mass
+MLP_ROWS = 3000  # that it sees at most, resampled by their mass; a multiple of BATCH
 BATCH, EPOCHS, LEARNING_RATE = 500, 60, 3e-3
 
 
@@ -55,9 +55,10 @@ def classifier_mlp(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random
 
     def train(masks: Pair, decay: float) -> Model:
         features, label, weight = _balanced(x, mass, masks)
-        size = min(len(label), MLP_ROWS)  # systematic resampling: the network takes no weights
-        drawn = np.searchsorted(np.cumsum(weight) / weight.sum(), (np.arange(size) + 0.5) / size)
-        network = MLPClassifier(HIDDEN, alpha=decay, batch_size=min(BATCH, size), learning_rate_init=LEARNING_RATE,
+        size = min(-(-len(label) // BATCH) * BATCH, MLP_ROWS)  # whole batches: scikit-learn divides the penalty by their rows
+        share = np.cumsum(weight) / weight.sum()  # systematic resampling: the network takes no weights
+        drawn = np.minimum(np.searchsorted(share, (np.arange(size) + 0.5) / size), len(label) - 1)
+        network = MLPClassifier(HIDDEN, alpha=decay, batch_size=BATCH, learning_rate_init=LEARNING_RATE,
                                 max_iter=EPOCHS, random_state=state)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the penalty, not convergence, is what is chosen
