@@ -6,7 +6,7 @@ The result of an episode is its success and, where the environment names further
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,12 @@ class Evaluation:
     def mean(self, at: int | None = None, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
         """Mean of a metric over environments, and its 95 % bootstrap interval over starts."""
         return bootstrap_mean([r.values(metric, at) for r in self.rows], bounds=(0.0, 1.0) if metric == SUCCESS else None)
+
+    def only(self, environments: Sequence[str] | None) -> Evaluation:
+        """The results of some environments; of all with None."""
+        if environments is None:
+            return self
+        return replace(self, rows=tuple(r for r in self.rows if r.environment in environments))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import SUCCESS, Evaluation, common_metrics, paired_over_seeds
 from alltrades.envs.statistics import bootstrap_mean
 from alltrades.schema import show
@@ -30,15 +30,15 @@ class Cell:
 
     values: dict[str, Any]
     seeds: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
-    active: dict[str, list[int]] = field(default_factory=dict)  # per row and seed, environments whose weights were active
+    weights: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)  # per row and seed, facts of every environment
 
     def add(self, seed: int, evaluations: dict[str, Evaluation], folder: Path) -> None:
         """A finished run in `folder`."""
         self.seeds[seed] = evaluations
         for row in evaluations:
-            found = [WeightResult.load(p.parent) for p in sorted((folder / "weights" / row).glob("*/weights.json"))]
+            found = [json.loads(p.read_text()) for p in sorted((folder / "weights" / row).glob("*/weights.json"))]
             if found:
-                self.active.setdefault(row, []).append(sum(w.active for w in found))
+                self.weights.setdefault(row, []).append(found)
 
     @property
     def rows(self) -> list[str]:
@@ -61,7 +61,8 @@ class Cell:
         for evaluations in self.seeds.values():
             found = {r.environment: r.values(metric) for r in evaluations[row].rows}
             each.append([found[name] for name in environments])
-        mean, interval = bootstrap_mean([np.mean(same, axis=0) for same in zip(*each)], BOOT)
+        mean, interval = bootstrap_mean([np.mean(same, axis=0) for same in zip(*each)], BOOT,
+                                        bounds=(0.0, 1.0) if metric == SUCCESS else None)
         return mean, interval, [float(np.mean([v.mean() for v in own])) for own in each]
 
 
@@ -74,12 +75,14 @@ def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
     for metric in metrics:
         tables.append(_mean_table(s, cells, keys, metric, metric, "mean over environments and seeds"))
         if common and any(len(c.environments) > len(common) for c in cells):
-            tables.append(_mean_table(s, cells, keys, metric, f"{metric}_common",
-                                      f"in the environments that every run has: {', '.join(common)}", common))
+            where = f"in the environments that every run has: {', '.join(common)}"
+            tables.append(_mean_table(s, cells, keys, metric, f"{metric}_common", where, common))
+            tables.append(_difference_table(s, cells, keys, metric, "_common", where, common))
         tables.append(_difference_table(s, cells, keys, metric))
     return StudyResult(s.title or s.name, f"{len(cells)} settings, training seeds {', '.join(map(str, s.seeds))}, "
                        f"{s.evaluation.episodes} episodes per environment and row; 95 % bootstrap intervals over starts (each "
-                       "start averaged over seeds).", _findings(cells, keys, metrics), [*tables, _environment_table(cells, keys)],
+                       "start averaged over seeds).", _findings(cells, keys, metrics), [*tables, *_weight_tables(cells, keys),
+                                                                                _environment_table(cells, keys)],
                        _figures(cells, keys, common, metrics), {"sweep": s.sweep, "seeds": list(s.seeds)})
 
 
@@ -91,24 +94,25 @@ def _mean_table(s: Settings, cells: list[Cell], keys: list[str], metric: str, na
         chosen = environments or cell.environments
         for row in cell.rows:
             mean, (low, high), each = cell.mean(row, chosen, metric)
-            active = cell.active.get(row)
-            lines.append([*(cell.label(k) for k in keys), row, mean, low, high, *each, len(chosen),
-                          None if active is None else " ".join(map(str, active))])
+            active = [str(sum(w["active"] for w in of_seed)) for of_seed in cell.weights.get(row, [])]
+            lines.append([*(cell.label(k) for k in keys), row, mean, low, high, *each, len(chosen), " ".join(active) or None])
     return Table(name, columns, lines, f"{metric}, {caption}")
 
 
-def _difference_table(s: Settings, cells: list[Cell], keys: list[str], metric: str) -> Table:
+def _difference_table(s: Settings, cells: list[Cell], keys: list[str], metric: str, suffix: str = "", where: str = "",
+                      environments: list[str] | None = None) -> Table:
     """Paired differences that the recipe asks for, within every cell."""
     lines = []
     for cell in cells:
         for a, b in s.evaluation.compare or [("generalist", row) for row in cell.rows if row != "generalist"]:
             if a not in cell.rows or b not in cell.rows:
                 continue
-            found = paired_over_seeds([(e[a], e[b]) for e in cell.seeds.values()], n_boot=BOOT, metric=metric)
+            found = paired_over_seeds([(e[a].only(environments), e[b].only(environments)) for e in cell.seeds.values()],
+                                      n_boot=BOOT, metric=metric)
             lines.append([*(cell.label(k) for k in keys), f"{a} - {b}", found.mean, *found.interval, found.verdict, *found.seeds])
-    return Table("differences" if metric == SUCCESS else f"differences_{metric}",
+    return Table(("differences" if metric == SUCCESS else f"differences_{metric}") + suffix,
                  (*keys, "a - b", "difference", "low", "high", "verdict", *(f"seed {x}" for x in s.seeds)), lines,
-                 f"Paired differences in {metric} on common starts")
+                 f"Paired differences in {metric} on common starts" + (f", {where}" if where else ""))
 
 
 def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
@@ -119,6 +123,28 @@ def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
                       for row, evaluation in evaluations.items() for r in evaluation.rows]
     columns = (*keys, "row", "seed", "environment", "episodes", "successes", "low", "high")
     return Table("environments", columns, lines, shown=False)
+
+
+def _weight_tables(cells: list[Cell], keys: list[str]) -> list[Table]:
+    """What is known of estimated weights, mean over the environments and seeds in which they were estimated or active."""
+    lines = []
+    for cell in cells:
+        for row, seeds in cell.weights.items():
+            every = [w for of_seed in seeds for w in of_seed]
+            estimated, active = ([w for w in every if w[k]] for k in ("auc_interval", "active"))
+            if not estimated:
+                continue
+            confirmed = sum(w["auc_interval"][0] > 0.5 for w in estimated)
+            means = [float(np.mean([w[k] for w in estimated])) for k in ("auc", "tau")]
+            kept = [float(np.mean([w["ess"] for w in active])), *np.mean([w["moment_balance"] for w in active], axis=0).tolist(),
+                    ] if active else [None] * 3
+            lines.append([*(cell.label(k) for k in keys), row, len(every), len(estimated), confirmed, len(active), *means, *kept])
+    columns = (*keys, "row", "of", "estimated", "AUC confirmed", "active", "AUC", "tau", "ESS", "distance before",
+               "distance after")
+    return [Table("weights", columns, lines,
+                  "Weights of environments x seeds: where a ratio was estimated, where the interval of its held-out AUC lies "
+                  "above 0.5, where it was active; means over those: AUC and tau, ESS, distance of rollout states from held-out "
+                  "demonstrations' before and after weighing, in deviations")] if lines else []
 
 
 def _findings(cells: list[Cell], keys: list[str], metrics: tuple[str, ...]) -> list[str]:

@@ -120,11 +120,41 @@ def test_every_metric_has_its_table_and_lists_of_environments_a_table_of_those_i
     result = summarise(settings, cells)
     tables = {t.name: t for t in result.tables}
     assert {"success", "success_common", "differences", "psnr", "psnr_common", "differences_psnr"} <= set(tables)
+    assert "weights" not in tables
     means = {(r[0], r[1]): r[2] for r in tables["psnr"].rows}
     assert means == {(1, "labeled_only"): 21.0, (1, "generalist"): 21.5, (2, "labeled_only"): 23.5, (2, "generalist"): 24.0}
     assert {r[2] for r in tables["psnr_common"].rows if r[1] == "generalist"} == {21.5}
     assert [r[2] for r in tables["differences_psnr"].rows] == [0.5, 0.5]
+    assert [r[2] for r in tables["differences_psnr_common"].rows] == [0.5, 0.5]
+    assert {tuple(r[1:]) for r in tables["differences_common"].rows} == {tuple(tables["differences"].rows[0][1:])}
     assert len(result.figures) == 4
+
+
+def test_equal_outcomes_at_every_start_leave_an_interval_with_a_width():
+    result = Evaluation("generalist", (EnvironmentResult("a", tuple(range(50)), (5,) * 50, (0.0,) * 50, (0.0,) * 50, 10, ""),))
+    cell = Cell({"demos.episodes": 5}, {0: {"generalist": result}, 1: {"generalist": result}})
+    mean, (low, high), _ = cell.mean("generalist", ["a"])
+    assert (mean, high) == (1.0, 1.0) and 0.9 < low < 0.96  # 50 of 50: Wilson 0.93
+
+
+def test_a_table_says_where_weights_were_estimated_and_what_they_balanced(tmp_path):
+    settings, _ = load_settings(Settings, defaults_file=written(tmp_path, "{demos.episodes: [2, 10]}"))
+    result = Evaluation("generalist", tuple(EnvironmentResult(e, (1, 2), (5, -1), (0.0, 0.0), (0.0, 0.0), 10, "") for e in "ab"))
+    off = {"active": False, "auc": None, "auc_interval": None, "tau": 0.0, "ess": None, "moment_balance": None}
+    on = {"active": True, "auc": 0.7, "auc_interval": [0.6, 0.8], "tau": 1.0, "ess": 0.5, "moment_balance": [0.4, 0.1]}
+    guarded = on | {"active": False, "auc": 0.5, "auc_interval": [0.4, 0.6], "tau": 0.0, "moment_balance": None}
+    cells = []
+    for n, found in ((2, (off, off)), (10, (on, guarded))):
+        folder = tmp_path / f"run-{n}"
+        for name, facts in zip("ab", found):
+            (folder / "weights" / "generalist" / name).mkdir(parents=True)
+            (folder / "weights" / "generalist" / name / "weights.json").write_text(json.dumps(facts))
+        cells.append(Cell({"demos.episodes": n}))
+        cells[-1].add(0, {"generalist": result}, folder)
+    tables = {t.name: t for t in summarise(settings, cells).tables}
+    (row,) = tables["weights"].rows
+    assert row == [10, "generalist", 2, 2, 1, 1, pytest.approx(0.6), 0.5, 0.5, 0.4, 0.1]
+    assert [r[-1] for r in tables["success"].rows] == ["0", "1"] and tables["success"].columns[-1] == "weights active in"
 
 
 def test_cells_have_distinct_folders_however_long_their_values():
