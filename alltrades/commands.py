@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from alltrades.data.errors import UserError
 from alltrades.files import write_json
 
 if TYPE_CHECKING:
+    from alltrades.data.steps import Steps
+    from alltrades.envs.spec import EnvSpec
     from alltrades.settings import RunSettings
 
 DEFAULT_RECIPE = "quickstart"
@@ -93,16 +96,23 @@ def collect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvSpec]) -> Steps:
+    """The demonstrations that a command is to use."""
+    from alltrades import storage
+
+    return storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes, settings.demos.observations)
+
+
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
-    from alltrades import stages, storage
+    from alltrades import stages
     from alltrades.progress import Progress
     from alltrades.rundir import policy_digests
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
     out = Path(args.out)
-    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    demos = _demos(args, settings, specs)
     joint = Path(args.labeled_only) if args.labeled_only else None
     work = _work(out, {"what": args.what, "settings": settings.model_dump(mode="json"), "demos": demos.digest(),
                        "joint": policy_digests(joint) if joint else None})
@@ -159,12 +169,12 @@ def rollout(args: argparse.Namespace) -> int:
 
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
-    from alltrades import stages, storage
+    from alltrades import stages
     from alltrades.stage2_inputs import save_weights
 
     settings, _ = _settings(args)
     specs, _ = stages.resolve(settings)
-    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    demos = _demos(args, settings, specs)
     rollouts = stages.union_of_rollouts({x: Path(x) for x in args.rollouts}, specs, settings.distill.rollouts)
     results = stages.weigh(demos, rollouts, settings.distill, stages.stage_seed(settings.seed, "distill/generalist"))
     save_weights(Path(args.out), results, demos, rollouts, settings.distill.weights)
@@ -178,7 +188,7 @@ def weigh(args: argparse.Namespace) -> int:
 
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
-    from alltrades import stages, storage
+    from alltrades import stages
     from alltrades.progress import Progress
     from alltrades.report import text
     from alltrades.rundir import policy_digests, tree_digest
@@ -190,7 +200,7 @@ def distill(args: argparse.Namespace) -> int:
     initial = Path(args.labeled_only) if settings.distill.init == "labeled_only" and args.labeled_only else None
     if settings.distill.init == "labeled_only" and initial is None:
         raise UserError("distill.init is labeled_only and no policy was given; add --labeled-only FOLDER")
-    demos = storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes)
+    demos = _demos(args, settings, specs)
     rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
     seed = stages.stage_seed(settings.seed, "distill/generalist")
     if args.weights is not None:

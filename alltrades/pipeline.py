@@ -107,11 +107,14 @@ class Pipeline:
         return lambda step, values: self.tracker.log(stage, step, values)
 
     def demos(self) -> Any:
-        return storage.first_demos(self.demos_path, self.ids, self.s.demos.episodes)
+        return storage.first_demos(self.demos_path, self.ids, self.s.demos.episodes, self.s.demos.observations)
 
     def demos_key(self) -> dict[str, Any]:
-        return {"demos": EpisodeStore.open(self.demos_path).digest(), "settings": self.s.demos.model_dump(mode="json"),
-                "policy": self.s.policy.model_dump(mode="json")}
+        key = {"demos": EpisodeStore.open(self.demos_path).digest(), "policy": self.s.policy.model_dump(mode="json"),
+               "settings": self.s.demos.model_dump(mode="json", exclude={"observations"})}
+        if self.s.demos.observations is not None:
+            key["observations"] = EpisodeStore.open(Path(self.s.demos.observations)).digest()
+        return key
 
     # ---- stages --------------------------------------------------------------------------------------------------
     def collect(self) -> None:
@@ -332,6 +335,8 @@ class Pipeline:
         for kind in teachers:
             self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
         used = {"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}}
+        if self.s.demos.observations is not None:
+            used["observations"] = Path(self.s.demos.observations)
         if "generalist" in rows and self.s.demos.path is None:  # for advice
             self.collect_held_out()
             used["held out"] = self.held_out_path

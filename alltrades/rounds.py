@@ -87,7 +87,9 @@ def visit(policy: DiffusionPolicy, specs: Sequence[EnvSpec], settings: RoundSett
 def best_teachers(statistics: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, str]:
     """Per environment the policy whose success has the highest lower end of its 95 % interval; the first named wins ties.
 
-    `statistics`: {policy: {environment: {"n", "successes"}}} on starts that none of them was trained on.
+    `statistics`: {policy: {environment: {"n", "successes"}}}, each on starts that are new to that policy: for a teacher those of
+    its rollouts, for the generalist ("self") the first tries of its visit. They are draws of one law, though not the same
+    starts, and leave the selection starts to the judgement of rounds. Fewer episodes mean a lower end further down.
     """
     names = dict.fromkeys(name for of_policy in statistics.values() for name in of_policy)
     return {name: max((kind for kind in statistics if name in statistics[kind]),

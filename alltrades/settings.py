@@ -21,6 +21,7 @@ class DemoSettings(Frozen):
 
     path: str | None = Field(None, description="an existing store; without it scripted experts are recorded")
     episodes: int = Field(5, ge=1, description="demonstrations per environment (the first ones of a store)")
+    observations: str | None = Field(None, description="a store of episodes whose states alone are used: stage 2 labels them")
     attempts: int = Field(5, ge=1, description="tries of the expert per demonstration wanted, before giving up")
     hold_end: bool = Field(False, description="train on holding the last action after an episode's end")
 
@@ -91,8 +92,8 @@ class RoundSettings(Frozen):
 
     count: int = Field(0, ge=0, description="rounds at most; the first that does not help ends them")
     teacher: Literal["self", "best"] = Field(
-        "self", description="self: its own successes with their executed actions; best: per environment chunks of the best "
-                            "teacher at every state visited, its own successes where no teacher is better")
+        "self", description="self: its own successes with their executed actions; best: per environment the labels of the "
+                            "teacher with the best success at every state visited, its own successes where none is better")
     episodes: int = Field(60, ge=1, description="starts per environment and round")
     tries: int = Field(5, ge=1, description="tries of a start until it succeeds; those after the first explore")
     explore: tuple[float, float] = Field((0.05, 0.2), description="scale of the offset of a try's actions, in half action boxes")

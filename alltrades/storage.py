@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,33 @@ def _differing(what: str, there: Any, here: Any) -> str:
     return f"its {what} differ{f' for {names[0]}' if names else ' in their order'}"
 
 
-def first_demos(path: Path, environments: Sequence[str], episodes: int | None) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None), and all its episodes without actions."""
-    steps = EpisodeStore.open(path).steps(environments)
+def first_demos(path: Path, environments: Sequence[str], episodes: int | None, observations: str | None = None) -> Steps:
+    """The first `episodes` demonstrations of each environment (all with None), and all its episodes without actions.
+
+    `observations`: a store whose episodes join those without actions; what actions it has are not looked at. UserError where
+    it has none of these environments, or observations of another size.
+    """
+    store = EpisodeStore.open(path)
+    steps = store.steps(environments)
     keep = np.ones(len(steps.environment), bool)
     for name in environments:
         mine = np.flatnonzero((steps.environment == name) & steps.has_actions)
         if episodes is not None:
             keep[mine[episodes:]] = False
-    return steps.select(keep)
+    steps = steps.select(keep)
+    if observations is None:
+        return steps
+    others = EpisodeStore.open(Path(observations))
+    found, sizes = others.steps(environments), [_sizes(s) for s in (store, others)]
+    if not len(found.ends):
+        raise UserError(f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` lists what it has")
+    for name in sizes[1]:
+        if sizes[0].get(name, sizes[1][name]) != sizes[1][name]:
+            raise UserError(f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those of demonstrations "
+                            f"{sizes[0][name]}; expected the same; record them in the same environment")
+    return Steps.concatenate([steps, replace(found, has_actions=np.zeros(len(found.ends), bool))])
+
+
+def _sizes(store: EpisodeStore) -> dict[str, int]:
+    columns = store.columns()
+    return {str(name): int(size) for name, size in zip(columns["environment"], columns["observation_dim"])}

@@ -60,7 +60,8 @@ def stage2_rows(
         teacher_of_source: index into `teachers` for each value of the rollouts' source column.
         filtered: whether the weights keep successful episodes only (their executed actions are then the targets).
         reuse_labels: whether demonstration rows keep their recorded actions.
-        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their episodes and steps.
+        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their episodes and steps; also that
+            of episodes without actions, where the weights would leave all demonstrations out.
         apply: "sample" puts the weights into the probabilities, "loss" into the factors of the loss: never both. The expected
             gradient is the same.
 
@@ -80,8 +81,12 @@ def stage2_rows(
         rows = np.concatenate([demo_rows, roll_rows])
         weighted = result.row_probability()
         plain = weighted if apply == "sample" else result.base_probability()
-        if reuse_labels or not weighted[1].any():
-            recorded = _base_measure(demos, demo_rows)
+        added = np.full(len(demo_rows), reuse_labels or not weighted[1].any())
+        if not weighted[0].any():  # kinds that estimate no ratio leave demonstrations out, but not observations alone
+            added |= ~demos.has_actions[demos.episode_of_step[demo_rows]]
+        if added.any():
+            recorded = np.zeros(len(demo_rows))
+            recorded[added] = _base_measure(demos, demo_rows[added])
             weighted, plain = (_with_recorded(recorded, p[1], demo_share) for p in (weighted, plain))
         full, p = np.concatenate(weighted), np.concatenate(plain)
         probability[rows] = p

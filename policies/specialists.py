@@ -48,6 +48,9 @@ def _fitted(demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySett
     for info in infos:
         rows = (of_step == info.id) & demos.has_actions[demos.episode_of_step]
         if not rows.any():
+            if info.id in demos.environment:
+                raise UserError(f"the episodes of '{info.id}' have no actions, and some of them must; give others with "
+                                "--demos, and these with --demos.observations")
             raise UserError(f"no demonstrations of '{info.id}' in the store; it has {', '.join(sorted(set(demos.environment)))}; "
                             "collect some, or leave the environment out")
         found = demos.observation[rows, : info.obs_dim], demos.action[rows, : info.action_dim]

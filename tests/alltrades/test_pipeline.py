@@ -28,6 +28,7 @@ from alltrades.policies.training import Trainer
 from alltrades.rundir import RunDir
 from alltrades.settings import RunSettings
 from alltrades.storage import first_demos
+from alltrades.tracking import Tracker
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8"]
 
@@ -251,6 +252,30 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
     assert all(facts["held_out_error"] is None for facts in result.advice.values())  # the store has no fourth demonstration
     weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
     assert len(weights.demo_weight) == steps.lengths[steps.environment == "planar/reach"].sum()
+
+
+def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learned_from_it(finished, tmp_path):
+    folder = finished[0]
+    episodes = [replace(e, actions=None) for e in EpisodeStore.open(folder / "stores" / "rollouts_scratch.zarr").episodes()]
+    store = EpisodeStore.create(tmp_path / "seen.zarr", max(e.observation.shape[1] for e in episodes), 2)
+    store.append(episodes)
+    run(settings("--demos.observations", str(store.path), "--evaluation.rows", "[generalist]", "--evaluation.episodes", "2"),
+        tmp_path / "run")
+    steps = first_demos(tmp_path / "run" / "stores" / "demos.zarr", ["planar/reach"], None, str(store.path))
+    assert steps.has_actions.sum() == 4 and (~steps.has_actions).sum() == sum(e.environment == "planar/reach" for e in episodes)
+    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
+    assert len(weights.demo_weight) == steps.lengths.sum()
+    first, second = (f / "policies/specialists/scratch/planar-reach/model.safetensors" for f in (folder, tmp_path / "run"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_observations_do_not_change_what_runs_without_them_are_known_by(finished):
+    def key(*more):
+        with RunDir(finished[0], 0) as rundir:
+            return Pipeline(settings(*more), rundir, Tracker(finished[0], "disabled")).demos_key()
+
+    assert set(key()) == {"demos", "policy", "settings"} and "observations" not in key()["settings"]
+    assert key("--demos.observations", str(finished[0] / "stores" / "demos.zarr"))["observations"] == key()["demos"]
 
 
 def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):

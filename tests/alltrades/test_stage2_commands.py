@@ -1,6 +1,7 @@
 """`weigh` and `distill`: what one hands to the other, and what an interrupted distillation goes on from."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, c
     assert error.count("\n") == 1 and f"the weights were estimated with {said}" in error
     assert distill(made, tmp_path, "--weights", f"{made}/demos.zarr") == 2
     assert "expected a folder that `alltrades weigh` wrote" in capsys.readouterr().err
+
+
+def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_their_place(made, tmp_path, capsys):
+    seen = EpisodeStore.create(tmp_path / "seen.zarr", 16, 2)
+    seen.append([replace(e, actions=None) for e in EpisodeStore.open(made / "rollouts.zarr").episodes()])
+    assert distill(made, tmp_path / "without") == 0
+    assert distill(made, tmp_path / "with", "--demos.observations", str(seen.path)) == 0
+    assert load_policy(tmp_path / "with").digest() != load_policy(tmp_path / "without").digest()
+    capsys.readouterr()
+    assert distill(made, tmp_path / "no", "--demos", str(seen.path)) == 2
+    assert "have no actions, and some of them must; give others with --demos" in capsys.readouterr().err
+    empty = EpisodeStore.create(tmp_path / "empty.zarr", 16, 2)
+    assert distill(made, tmp_path / "no", "--demos.observations", str(empty.path)) == 2
+    assert "no episodes of planar/reach" in capsys.readouterr().err
+    narrow = EpisodeStore.create(tmp_path / "narrow.zarr", 3, 2)
+    narrow.append([replace(e, actions=None, observations={"observation": e.observation[:, :3]}) for e in seen.episodes()])
+    capsys.readouterr()
+    assert distill(made, tmp_path / "no", "--demos.observations", str(narrow.path)) == 2
+    assert "have 3 numbers" in capsys.readouterr().err
 
 
 def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):

@@ -61,6 +61,19 @@ def test_episodes_without_actions_are_labelled_by_the_teacher_whatever_happens_t
     assert (batch.action[:, 0] - right).square().mean() < 0.1 * right.square().mean()
 
 
+@pytest.mark.parametrize("apply", ["sample", "loss"])
+@pytest.mark.parametrize("kind", ["none", "success"])
+def test_episodes_without_actions_enter_where_weights_leave_all_demonstrations_out(scene, kind, apply):
+    demos, rollouts, teacher = scene
+    rows = _rows(scene, kind, apply=apply)
+    assert not rows.probability[rows.demonstration].any()
+    seen = np.arange(len(demos.ends)) % 4 > 0
+    rows = _rows((replace(demos, has_actions=seen), rollouts, teacher), kind, apply=apply)
+    unseen = np.flatnonzero(~seen[demos.episode_of_step])
+    assert set(np.flatnonzero(rows.probability[rows.demonstration])) == set(unseen) and (rows.teacher[unseen] == 0).all()
+    assert rows.probability[unseen].sum() == pytest.approx(0.25) and rows.probability.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("targets", ["noise", "score"])
 def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     """Same class, much data: E|g - h|^2 is at most 2 % of that of a predictor that does not see the state."""
