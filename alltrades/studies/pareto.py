@@ -10,6 +10,7 @@ from pydantic import Field
 from alltrades.config import load_settings
 from alltrades.data.errors import UserError
 from alltrades.pareto import Measured, ParetoSettings, measure_fronts
+from alltrades.rundir import RunDir
 from alltrades.settings import RunSettings
 from alltrades.studies.front import summarise
 from alltrades.studies.result import StudyResult
@@ -25,17 +26,20 @@ class Settings(RunSettings):
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """Runs in folder/seed-N, then their fronts; whatever is finished there is kept."""
+    from alltrades.config import dump_yaml
     from alltrades.pipeline import run as run_pipeline
 
     plain = {k: getattr(settings, k) for k in RunSettings.model_fields}
     measured: list[Measured] = []
     environments: list[str] = []
-    for seed in settings.seeds:
-        own = RunSettings.model_validate(plain | {"seed": seed})
-        place = folder / f"seed-{seed}"
-        run_pipeline(own, place, origins)
-        environments, found = measure_fronts(own, place, settings.pareto)
-        measured.append(found)
+    with RunDir(folder, seed=settings.seeds[0]) as rundir:
+        rundir.write_text("settings.yaml", dump_yaml(settings, origins))
+        for seed in settings.seeds:
+            own = RunSettings.model_validate(plain | {"seed": seed})
+            place = folder / f"seed-{seed}"
+            run_pipeline(own, place, origins)
+            environments, found = measure_fronts(own, place, settings.pareto)
+            measured.append(found)
     return summarise(environments, settings.pareto.vectors(environments), measured, settings.seeds,
                      {"pareto": settings.pareto.model_dump(mode="json")})
 

@@ -41,3 +41,7 @@ def test_method_notebook_shows_and_judges_the_studies_that_are_there(execute):
     for claim in ("generalist does not get worse with width", "demonstrations that two stages need do not grow"):
         assert sum(claim in text for text in said) == 1
     assert any(text.startswith("| policy.width | row | success |") for text in said)
+    assert any("generalist and labeled-only 32 / 64 (varied) wide" in text and "training seeds 0." in text for text in said)
+    assert any("Cut: six planar environments, training steps equal at every width." in text for text in said)
+    assert sum(text.startswith("**Outcome.** Of 2 claims:") for text in said) == 1
+    assert "- generalist_width: Of 2 claims" in said[-2] and "- exact: Of 4 claims" in said[-2] and "did not hold" in said[-1]
