@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from alltrades import stages
 from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
@@ -102,14 +103,30 @@ def test_the_teacher_has_the_highest_lower_end_not_the_highest_rate():
     assert best_teachers(statistics) == {"a": "self", "b": "scratch"}
 
 
-def test_better_teachers_label_the_generalists_visits(tmp_path):
+@pytest.mark.parametrize("targets", ["noise", "score"])
+def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, targets):
+    counted, trained, own = [], [], stages.distill
+
+    def best(statistics):
+        counted.append(statistics)
+        return {"planar/reach": "scratch", "planar/push": "self"}
+
+    monkeypatch.setattr("alltrades.rounds.best_teachers", best)
+    monkeypatch.setattr(stages, "distill", lambda *args, **more: trained.append(own(*args, **more)) or trained[-1])
     rounds = ["--distill.rounds.count", "1", "--distill.rounds.episodes", "3", "--distill.rounds.teacher", "best",
               "--distill.rounds.selection", "2", "--distill.rounds.train.steps", "10", "--distill.train.steps", "2"]
-    run(settings(*rounds, "--evaluation.rows", "[specialists, generalist]"), tmp_path)
+    run(settings(*rounds, "--distill.targets", targets, "--evaluation.rows", "[specialists, generalist]"), tmp_path)
+    assert {kind: of_env["planar/reach"]["n"] for kind, of_env in counted[0].items()} == {"self": 3, "scratch": 4}
     (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
-    assert set(report["teachers"]) == {"planar/reach", "planar/push"}
+    assert report["teachers"] == {"planar/reach": "scratch", "planar/push": "self"}
+    rows = trained[-1]
+    visited = rows.steps.source[rows.steps.episode_of_step] == "generalist round 1"
+    reach = rows.steps.environment[rows.steps.episode_of_step] == "planar/reach"
+    assert (visited & reach).any() and (rows.teacher[visited & reach] == 0).all()
+    assert (rows.teacher[visited & ~reach] == RECORDED).all()
+    assert rows.probability[visited & reach].sum() == pytest.approx(0.5) and (rows.label_of_row[visited & reach] >= 0).all()
     facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())["training"]
-    assert facts["rounds"] == 1 and facts["used_success_signal"] == ("self" in report["teachers"].values())
+    assert facts["rounds"] == 1 and facts["used_success_signal"]
 
 
 def test_rows_of_rounds_exist_only_where_there_are_rounds():
