@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.statistics import verdict, wilson
+from alltrades.envs.statistics import bootstrap_mean, verdict, wilson
 from alltrades.fronts import MOST_COORDINATES, dominated, hypervolume
 from alltrades.pareto import GENERALIST, Measured
 from alltrades.report.figures import Figure
@@ -67,9 +67,9 @@ def summarise(environments: Sequence[str], preferences: np.ndarray, seeds: Seque
     draws = np.random.default_rng(0).integers(n, size=(BOOT, count, n))
     references = {"success": np.zeros(count),
                   "return": np.min([f.points("return").min(axis=0) for f in fronts], axis=0)}
-    gaps = _gaps(fronts, preferences, draws)
+    gaps = _gaps(fronts, preferences)
     volumes, differences = _volumes(fronts, references, draws)
-    tables = [_points(fronts, environments, preferences, len(seeds), draws), gaps, volumes]
+    tables = [_points(fronts, environments, preferences, len(seeds)), gaps, volumes]
     lead = (f"{len(preferences)} preferences over {' and '.join(environments) if count == 2 else f'{count} environments'}, "
             f"{n} evaluation episodes per environment and point on common starts, training seeds "
             f"{', '.join(map(str, training_seeds))}. Reference points of the hypervolumes: success 0; return "
@@ -82,8 +82,7 @@ def summarise(environments: Sequence[str], preferences: np.ndarray, seeds: Seque
     return result
 
 
-def _points(fronts: Sequence[Front], environments: Sequence[str], preferences: np.ndarray, seeds: int,
-            draws: np.ndarray) -> Table:
+def _points(fronts: Sequence[Front], environments: Sequence[str], preferences: np.ndarray, seeds: int) -> Table:
     """One line per front, method and preference; "dominated" compares with the points of the same front and method."""
     columns = ["front", "method", *(f"lambda {e}" for e in environments)]
     for e in environments:
@@ -91,16 +90,13 @@ def _points(fronts: Sequence[Front], environments: Sequence[str], preferences: n
     rows = []
     for front in fronts:
         success, returns, below = front.points("success"), front.points("return"), dominated(front.points("success"))
-        drawn = front.resampled("success", draws) if seeds > 1 else None
         for p, vector in enumerate(preferences):
             line: list[Any] = [front.kind, front.method, *(round(float(v), 4) for v in vector)]
             for k in range(len(environments)):
-                if drawn is None:
-                    values = front.starts["success"][p, k]
-                    low, high = wilson(int(values.sum()), len(values))
-                else:
-                    low, high = np.percentile(drawn[:, p, k], [2.5, 97.5])
-                line += [float(success[p, k]), float(low), float(high), float(returns[p, k])]
+                values = front.starts["success"][p, k]
+                low, high = (wilson(int(values.sum()), len(values)) if seeds == 1 else
+                             bootstrap_mean([values], BOOT, bounds=(0.0, 1.0))[1])
+                line += [float(success[p, k]), low, high, float(returns[p, k])]
             rows.append([*line, "yes" if below[p] else ""])
     return Table("front", (*columns, "dominated"), rows,
                  "Points with 95 % intervals; dominated: by another point of the same front and method")
@@ -112,17 +108,16 @@ def _pairs(fronts: Sequence[Front]) -> list[tuple[Front, Front]]:
     return [(own[f.kind], f) for f in fronts if f.method != GENERALIST and f.kind in own]
 
 
-def _gaps(fronts: Sequence[Front], preferences: np.ndarray, draws: np.ndarray) -> Table:
+def _gaps(fronts: Sequence[Front], preferences: np.ndarray) -> Table:
     """Generalist minus labeled-only at the same preference: in every environment, and weighed by lambda."""
     rows = []
     for a, b in _pairs(fronts):
         for measure in MEASURES:
-            difference = a.points(measure) - b.points(measure)  # (P, K)
-            drawn = a.resampled(measure, draws) - b.resampled(measure, draws)
+            starts = a.starts[measure] - b.starts[measure]  # (P, K, n)
+            difference, bounds = starts.mean(axis=2), (-1.0, 1.0) if measure == "success" else None
             seeds = np.einsum("spk,pk->sp", a.seeds[measure] - b.seeds[measure], preferences)  # (S, P)
             for p, vector in enumerate(preferences):
-                low, high = (float(x) for x in np.percentile(drawn[:, p] @ vector, [2.5, 97.5]))
-                value = float(difference[p] @ vector)
+                value, (low, high) = bootstrap_mean(list(starts[p] * (len(vector) * vector)[:, None]), BOOT, bounds=bounds)
                 word = verdict((low, high), bool((np.sign(seeds[:, p]) == np.sign(value)).all()))
                 rows.append([a.kind, b.method, measure, " ".join(f"{v:g}" for v in vector), value, low, high, word,
                              "yes" if (difference[p] >= 0).all() and (difference[p] > 0).any() else "",

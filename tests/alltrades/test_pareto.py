@@ -177,6 +177,16 @@ def test_training_seeds_that_disagree_are_not_called_better():
     assert line[4] == pytest.approx(0.175) and line[5] > 0 and line[7] == "UNDERPOWERED"
 
 
+def test_equal_outcomes_at_every_start_leave_intervals_with_a_width():
+    point = [evaluation((1.0, 0.0), n=50)]
+    seeds = [{("linear", "generalist"): point, ("linear", "labeled_only"): point}] * 2
+    points, gaps = summarise(["a", "b"], np.array([[0.5, 0.5]]), seeds, [0, 1], {}).tables[:2]
+    found = dict(zip(points.columns, points.rows[0]))
+    assert 0.9 < found["low a"] < 0.96 and found["high a"] == 1.0 and found["low b"] == 0.0 and 0.04 < found["high b"] < 0.1
+    gap = next(r for r in gaps.rows if r[2] == "success")
+    assert gap[4] == 0 and -0.1 < gap[5] < -0.02 and 0.02 < gap[6] < 0.1  # 50 equal pairs do not show that all are
+
+
 def test_preferences_are_normalised():
     assert ParetoSettings(preferences=((1, 3),)).vectors(["a", "b"]).tolist() == [[0.25, 0.75]]
     with pytest.raises(UserError, match="at least two"):
