@@ -88,7 +88,9 @@ def _generalist_width(results: Results) -> list[Claim]:
 
 
 def _specialist_width(results: Results) -> list[Claim]:
-    key, out, centred, sensitive = "specialist.width", [], [], False
+    key, sensitive = "specialist.width", False
+    out: list[Claim] = []
+    centred: list[np.ndarray] = []
     for n in sorted({r["demos.episodes"] for r in table(results, "success")}):
         text = f"{n} demonstrations: success is an inverted U in the specialists' width"
         rows, follow = (rows_of(results, who, key, **{"demos.episodes": n}) for who in ("specialists", "generalist"))
@@ -115,7 +117,8 @@ def _specialist_width(results: Results) -> list[Claim]:
 
 
 def _rollouts(results: Results) -> list[Claim]:
-    key, out = "distill.rollouts", []
+    key = "distill.rollouts"
+    out: list[Claim] = []
     for width in sorted({r["policy.width"] for r in table(results, "success")}):
         rows = rows_of(results, "generalist", key, **{"policy.width": width})
         texts = [f"generalist of width {width}: success {what} with rollouts" for what in ("rises", "levels off")]
