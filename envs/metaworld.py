@@ -64,6 +64,7 @@ class MetaWorldEnv(gymnasium.Env):
         env.seeded_rand_vec = True
         env._set_task_called = True
         env.max_path_length = 10**9  # the adapter owns the time limit
+        env.touching_object = partial(touching_object, env)
         self.env = env
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -95,6 +96,22 @@ class MetaWorldEnv(gymnasium.Env):
         if self.hidden:
             out[-3:] = 0.0
         return out
+
+
+def touching_object(env: Any, geom: int) -> bool:
+    """Whether both pads of the gripper press on a geom: what Meta-World asks in most of its rewards.
+
+    The same forces in the same order as its own method, which makes an object of every contact, twice: a sixth of the
+    time of a rollout.
+    """
+    data = env.data
+    pairs = data.contact.geom  # (contacts, 2)
+    touched = (pairs == geom).any(1)
+    for pad in ("leftpad_geom", "rightpad_geom") if touched.any() else ():
+        pressed = touched & (pairs == data.geom(pad).id).any(1)
+        if not 0 < sum(data.efc_force[data.contact.efc_address[pressed]]):
+            return False
+    return bool(touched.any())
 
 
 class MetaWorldExpert:

@@ -109,6 +109,20 @@ def test_scripted_expert_succeeds_and_success_is_a_bool_that_ends_the_episode(ad
     assert not any(r.success for r in results[:-1])
 
 
+@pytest.mark.parametrize("task", ["pick-place-v3", "door-open-v3", "stick-pull-v3"])
+def test_the_gripper_touches_what_the_package_says_it_touches(adapters, task):
+    adapter = adapters(f"metaworld/{task}")
+    adapter.reset(3)
+    own, expert, touched = adapter._env.env, registry.expert(f"metaworld/{task}"), 0
+    for step in range(150):
+        adapter.step(expert(adapter.expert_observation))
+        for geom in range(own.model.ngeom) if step % 10 == 0 else ():
+            ours = own.touching_object(geom)
+            assert ours == type(own).touching_object(own, geom)
+            touched += ours
+    assert touched > 0
+
+
 def test_environment_does_not_raise_beyond_its_own_limit_of_500_steps(adapters):
     from dataclasses import replace
 
