@@ -85,7 +85,13 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default=None, help="JSON file of the result")
     parser.add_argument("--ensemble", type=float, default=None, metavar="M", help="plan at every step and execute the mean of "
                         "overlapping chunks, weighted by exp(-M i) from the oldest on")
+    _execute(parser)
     _preference(parser)
+
+
+def _execute(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--execute", type=int, default=None, metavar="N", help="actions of a chunk that are executed before the "
+                        "next one; default as in training")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +125,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
     parser.add_argument("--observations", default=None, metavar="STORE",
                         help="check the graph on 1,000 observations of this store, too, not on random ones alone")
+    _execute(parser)
     _preference(parser)
 
 

@@ -238,6 +238,8 @@ def evaluate(args: argparse.Namespace) -> int:
     preference = parse_preference(args.preference)
     policies = load_policies(folder, specs, settings.device, preference)
     prefer(policies, preference or settings.evaluation.preference)
+    for policy in policies.values():
+        policy.set_execute(args.execute)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
         facts = folder / "policy.json"
@@ -311,7 +313,7 @@ def export(args: argparse.Namespace) -> int:
     from alltrades.policies.preference import parse_preference
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
-    policy = load_policy(args.policy).set_preference(parse_preference(args.preference))
+    policy = load_policy(args.policy).set_preference(parse_preference(args.preference)).set_execute(args.execute)
     given = None if args.observations is None else observed_windows(policy, EpisodeStore.open(args.observations))
     found = export_onnx(policy, out, args.batch, given)
     print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch over "

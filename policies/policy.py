@@ -191,6 +191,18 @@ class DiffusionPolicy(nn.Module):
         self.preference.copy_(preference_vector([e.id for e in self.environments], preference))
         return self
 
+    def set_execute(self, actions: int | None) -> DiffusionPolicy:
+        """Choose how many actions of each chunk are executed before the next one (as trained with None); returns the policy.
+
+        Fewer look more often, at the cost of more calls. Raises UserError for a number that is not in a chunk.
+        """
+        if actions is not None:
+            if not 1 <= actions <= self.horizon:
+                raise UserError(f"execute = {actions}; expected 1 to {self.horizon}, the length of this policy's chunks")
+            self.execute = actions
+            self.settings = self.settings.model_copy(update={"execute": actions})
+        return self
+
     def chosen_preference(self) -> dict[str, float] | None:
         """Lambda that the policy acts by, per environment; None where it takes none."""
         if not self.takes_preference:

@@ -1,5 +1,6 @@
 """`weigh` and `distill`: what one hands to the other, and what an interrupted distillation goes on from."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -110,3 +111,19 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
         assert distill(folder, tmp_path / f"{name}-whole", *more, "--distill.train.checkpoint_every", "5") == 0
         assert load_policy(tmp_path / name).digest() == load_policy(tmp_path / f"{name}-whole").digest(), name
         assert not (tmp_path / name / "work").exists()
+
+
+def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_told(made, tmp_path, capsys):
+    def evaluated(name, *more):
+        out = tmp_path / f"{name}.json"
+        assert cli.main(["evaluate", f"{made}/specialists", *SMALL, *ROLL, "--out", str(out), *more]) == 0
+        return json.loads(out.read_text())["rows"][0]
+
+    trained, same, often = evaluated("trained"), evaluated("same", "--execute", "8"), evaluated("often", "--execute", "1")
+    assert same == trained and often["policy"] != trained["policy"] and often["returns"] != trained["returns"]
+    assert cli.main(["evaluate", f"{made}/specialists", *SMALL, "--execute", "17"]) == 2
+    assert "execute = 17; expected 1 to 16" in capsys.readouterr().err
+
+    graph = tmp_path / "policy.onnx"
+    assert cli.main(["export", f"{made}/specialists/planar-reach", "--out", str(graph), "--execute", "3"]) == 0
+    assert json.loads(graph.with_suffix(".json").read_text())["execute"] == 3
