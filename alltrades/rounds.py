@@ -5,8 +5,8 @@ succeeds, so that hard starts are covered as well as easy ones: without it the s
 do already. With `teacher: best` the states that it visits are labelled by the best teacher of each environment, at no cost
 in demonstrations (on-policy distillation); where no teacher is better, its own successes enter.
 
-A round is kept where success on selection starts, which nothing trains on, is higher with it than without; the first that
-does not help ends the rounds.
+A round helps where success on selection starts, which nothing trains on, is higher with it than with the best before it. The best
+is kept; so many in a row that do not help (`rounds.patience`) end the rounds.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
     """Rounds of one generalist, from its artifact ROW_round0 to the one that is kept, ROW."""
     rounds = settings.rounds
     best, measured = 0, _select(p, row, 0, settings)
+    idle = 0  # rounds since the last one that helped
     report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0], "kept": True}]
     visits: tuple[Visit, ...] = ()
     for r in range(1, rounds.count + 1):
@@ -113,9 +114,12 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
         report.append({"round": r, "selection": found.mean()[0], "gain": gain.mean, "interval": list(gain.interval),
                        "kept": gain.mean > 0, "teachers": visits[-1].teachers,
                        "tries": EpisodeStore.open(visits[-1].path).provenance["tries"]})
-        if gain.mean <= 0:
+        if gain.mean > 0:
+            best, measured, idle = r, found, 0
+        else:
+            idle += 1
+        if idle == rounds.patience:
             break
-        best, measured = r, found
     p.dir.write_json(f"rounds/{row}.json", {"rounds": report})
     chosen, out = p.policy_path(f"{row}_round{best}"), p.policy_path(row)
 

@@ -90,7 +90,8 @@ class RolloutSettings(Frozen):
 class RoundSettings(Frozen):
     """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
 
-    count: int = Field(0, ge=0, description="rounds at most; the first that does not help ends them")
+    count: int = Field(0, ge=0, description="rounds at most")
+    patience: int = Field(1, ge=1, description="rounds in a row without help that end them; the best one is kept")
     teacher: Literal["self", "best"] = Field(
         "self", description="self: its own successes with their executed actions; best: per environment the labels of the "
                             "teacher with the best success at every state visited, its own successes where none is better")

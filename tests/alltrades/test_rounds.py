@@ -1,6 +1,7 @@
 """Rounds: who is tried again, who teaches, what is kept, and that a cut round ends with the same bits."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from alltrades import stages
 from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.envs.evaluation import EnvironmentResult, Evaluation
 from alltrades.pipeline import run
 from alltrades.policies.distillation import RECORDED
 from alltrades.policies.policy import load_policy
-from alltrades.rounds import best_teachers, visit
-from alltrades.settings import RolloutSettings, RoundSettings, RunSettings
+from alltrades.rounds import best_teachers, run_rounds, visit
+from alltrades.settings import DistillSettings, RolloutSettings, RoundSettings, RunSettings
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
          "--evaluation.rows", "[labeled_only, generalist_round0, generalist]"]
@@ -136,3 +138,27 @@ def test_rows_of_rounds_exist_only_where_there_are_rounds():
         settings("--evaluation.rows", "[generalist_round1]")
     assert settings("--distill.rounds.count", "1", "--evaluation.rows", "[generalist_round1]").distillations()
     assert RECORDED < 0
+
+
+@pytest.mark.parametrize(("patience", "done", "chosen"), [(1, 1, 0), (2, 4, 3)])
+def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(tmp_path, monkeypatch, patience, done, chosen):
+    successes = [5, 4, 7, 8, 8, 9]  # of ten selection starts, after so many rounds
+
+    def select(p, row, r, settings):
+        first = tuple(5 if i < successes[r] else -1 for i in range(10))
+        return Evaluation(row, (EnvironmentResult("a", tuple(range(10)), first, (0.0,) * 10, (0.0,) * 10, 10, ""),))
+
+    trained, written = [], {}
+    visited = SimpleNamespace(path=tmp_path, teachers={})
+    monkeypatch.setattr("alltrades.rounds._select", select)
+    monkeypatch.setattr("alltrades.rounds._visit", lambda *_: visited)
+    monkeypatch.setattr("alltrades.rounds.policy_digest", lambda path: path.name)
+    monkeypatch.setattr(EpisodeStore, "open", lambda path: SimpleNamespace(provenance={"tries": []}))
+    pipeline = SimpleNamespace(
+        policy_path=lambda name: tmp_path / name, check_starts=lambda stores: None,
+        train_generalist=lambda row, settings, name, visits, initial: trained.append((len(visits), initial.name)),
+        dir=SimpleNamespace(write_json=written.__setitem__), stage=lambda name, key, *_: written.update(kept=key["policy"]))
+    run_rounds(pipeline, "g", DistillSettings(rounds=RoundSettings(count=4, patience=patience)))
+    assert trained == [(r + 1, f"g_round{r}") for r in range(done)]  # each goes on from the one before, with all visits
+    assert written["kept"] == f"g_round{chosen}"
+    assert [r["kept"] for r in written["rounds/g.json"]["rounds"]] == [True, False, True, True, False][: done + 1]
