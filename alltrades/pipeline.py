@@ -192,15 +192,19 @@ class Pipeline:
 
     def roll_out(self, kind: str, episodes: int) -> None:
         s = self.s
-        path = self.rollouts_path(kind)
+        path, name = self.rollouts_path(kind), f"rollouts/{kind}"
         key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, **s.rollout.acting()}
+        if name in self.dir.manifest.stages:
+            stored = len(EpisodeStore.open(path)) // len(self.specs) if path.exists() else 0
+            if stored > episodes and self.dir.manifest.done(name, self.base | key | {"episodes": stored}):
+                return  # a generalist that has gone since needed more
 
         def body(progress: Progress) -> None:
             policies = load_policies(self.teacher_path(kind), self.specs, s.device)
             stages.rollout_store(policies, self.specs, episodes, stages.stage_seed(s.seed, f"rollouts/{kind}"), kind, path,
                                  s.rollout, crew=self.crew, each=lambda done, total: progress.update(done))
 
-        self.stage(f"rollouts/{kind}", key, [path], body, episodes * len(self.specs), "episode")
+        self.stage(name, key, [path], body, episodes * len(self.specs), "episode")
 
     def distill(self, row: str, settings: DistillSettings) -> None:
         """One generalist: weights, stage 2, rounds."""
@@ -214,7 +218,8 @@ class Pipeline:
                 result.save(weights_path / slug(name))
             self.dir.write_json(f"weights/{row}.json", {name: r.summary() for name, r in results.items()})
 
-        key = self.stage2_key(stores) | {"weights": settings.weights.model_dump(mode="json"), "n": settings.rollouts}
+        key = self.stage2_key(stores, settings.rollouts) | {"n": settings.rollouts,
+                                                            "weights": settings.weights.model_dump(mode="json")}
         del key["policy"]  # states only
         self.stage(f"weigh/{row}", key, [weights_path], weigh, len(self.specs), "env")
         warnings = {i: WeightResult.load(weights_path / slug(i)).warnings for i in self.ids}
@@ -227,8 +232,10 @@ class Pipeline:
     def teacher_stores(self, settings: DistillSettings) -> dict[str, Path]:
         return {kind: self.rollouts_path(kind) for kind in settings.teachers}
 
-    def stage2_key(self, stores: dict[str, Path]) -> dict[str, Any]:
-        return self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest() for k, p in stores.items()}}
+    def stage2_key(self, stores: dict[str, Path], episodes: int) -> dict[str, Any]:
+        """Demonstrations and the rollouts that are used of each store, whose episodes go round all environments."""
+        first = episodes * len(self.specs)
+        return self.demos_key() | {"rollouts": {k: EpisodeStore.open(p).digest(first) for k, p in stores.items()}}
 
     def train_generalist(self, row: str, settings: DistillSettings, name: str, visits: tuple[Visit, ...] = (),
                          initial: Path | None = None, seed_of: str | None = None) -> None:
@@ -253,7 +260,7 @@ class Pipeline:
                            self.work(stage), stages.stage_seed(s.seed, f"distill/{seed_of or name}"), found, train_settings,
                            self.log(stage), progress.update)
 
-        key = self.stage2_key(stores) | {
+        key = self.stage2_key(stores, settings.rollouts) | {
             "distill": settings.model_dump(mode="json", exclude={"rounds"}), "train": train_settings.model_dump(mode="json"),
             "teachers": {k: policy_digests(self.teacher_path(k)) for k in settings.teachers},
             "initial": policy_digest(initial) if initial else None}

@@ -253,15 +253,16 @@ class EpisodeStore:
             str(c["environment"]), str(c["source"]), int(c["seed"]), bool(c["success"]), int(c["first_success"]),
             float(c["return"]))
 
-    def digest(self) -> str:
-        """Hash of the content: equal for equal episodes, however they were chunked or appended."""
+    def digest(self, first: int | None = None) -> str:
+        """Hash of the content, or of the first episodes: equal for equal episodes, however they were chunked or appended."""
         h = hashlib.sha256()
         names = sorted(f"data/{k}" for k in self._group["data"].array_keys())
-        for name in (*names, "meta/episode_ends"):
-            value = np.ascontiguousarray(self.read_array(name))
+        steps = self.n_steps if first is None or first >= len(self) else int(self.episode_ends[first - 1]) if first else 0
+        for name, rows in (*((name, steps) for name in names), ("meta/episode_ends", first)):
+            value = np.ascontiguousarray(self.read_array(name)[:rows])
             h.update(f"{name}{value.dtype}{value.shape}".encode())
             h.update(value.tobytes())
-        for name, value in sorted(self.columns().items()):
+        for name, value in sorted((name, values[:first]) for name, values in self.columns().items()):
             h.update(name.encode())
             h.update("\0".join(value).encode() if value.dtype.kind == "U" else value.tobytes())
         return h.hexdigest()[:16]

@@ -104,6 +104,22 @@ def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
     assert (folder / "policies" / "generalist" / "model.safetensors").stat().st_mtime_ns != changed
 
 
+def test_a_row_that_needs_more_rollouts_leaves_the_generalist_as_it_is_and_so_does_its_end(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    network, rollouts = (folder / "policies" / "generalist" / "model.safetensors", folder / "stores" / "rollouts_scratch.zarr")
+    before, count = network.stat().st_mtime_ns, len(EpisodeStore.open(rollouts))
+    run(settings("--generalists.unweighted.rollouts", "6"), folder)
+    assert len(EpisodeStore.open(rollouts)) == 1.5 * count and network.stat().st_mtime_ns == before
+    written = (folder / "manifest.json").read_text()
+    run(settings("--evaluation.rows", "[specialists, labeled_only, generalist]"), folder)
+    assert network.stat().st_mtime_ns == before
+    assert json.loads((folder / "manifest.json").read_text())["stages"]["rollouts/scratch"] == json.loads(written)["stages"][
+        "rollouts/scratch"]
+
+
 def test_a_newly_declared_symmetry_trains_again(finished, tmp_path, monkeypatch):
     import shutil
 
