@@ -57,7 +57,7 @@ class MetaWorldEnv(gymnasium.Env):
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
         self.task, self.hidden = task, hidden
-        env = ALL_V3_ENVIRONMENTS[task]()
+        env: Any = ALL_V3_ENVIRONMENTS[task]()
         env._partially_observable = False  # the goal is hidden below, so that the expert can see it
         env.__dict__.pop("sawyer_observation_space", None)
         env._freeze_rand_vec = False
