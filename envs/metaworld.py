@@ -101,8 +101,7 @@ class MetaWorldEnv(gymnasium.Env):
 def touching_object(env: Any, geom: int) -> bool:
     """Whether both pads of the gripper press on a geom: what Meta-World asks in most of its rewards.
 
-    The same forces in the same order as its own method, which makes an object of every contact, twice: a sixth of the
-    time of a rollout.
+    The same forces in the same order as its own method, which makes an object of every contact, twice.
     """
     data = env.data
     pairs = data.contact.geom  # (contacts, 2)

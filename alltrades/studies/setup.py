@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,11 @@ def _parameters(folder: Path) -> str:
         for path in folder.glob(f"**/{pattern}/model.safetensors"):
             with safe_open(path, "np") as file:
                 shapes = [file.get_slice(k).get_shape() for k in file.keys()]
-            counts.add(sum(_product(shape) for shape in shapes))
+            counts.add(sum(map(prod, shapes)))
         if counts:
             sizes = sorted({min(counts), max(counts)})
             said.append(f"a {what} holds {' to '.join(f'{n:,}' for n in sizes)} numbers")
     return f" ({', '.join(said)})" if said else ""
-
-
-def _product(shape: Sequence[int]) -> int:
-    out = 1
-    for n in shape:
-        out *= n
-    return out
 
 
 def outcome(name: str, results: Results) -> list[str]:
