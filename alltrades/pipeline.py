@@ -194,10 +194,8 @@ class Pipeline:
         s = self.s
         path, name = self.rollouts_path(kind), f"rollouts/{kind}"
         key = {"policies": policy_digests(self.teacher_path(kind)), "episodes": episodes, **s.rollout.acting()}
-        if name in self.dir.manifest.stages:
-            stored = len(EpisodeStore.open(path)) // len(self.specs) if path.exists() else 0
-            if stored > episodes and self.dir.manifest.done(name, self.base | key | {"episodes": stored}):
-                return  # a generalist that has gone since needed more
+        if (stored := self._rolled_out(path)) > episodes and self.dir.manifest.done(name, self.base | key | {"episodes": stored}):
+            return  # a generalist that has gone since needed more
 
         def body(progress: Progress) -> None:
             policies = load_policies(self.teacher_path(kind), self.specs, s.device)
@@ -205,6 +203,13 @@ class Pipeline:
                                  s.rollout, crew=self.crew, each=lambda done, total: progress.update(done))
 
         self.stage(name, key, [path], body, episodes * len(self.specs), "episode")
+
+    def _rolled_out(self, path: Path) -> int:
+        """Episodes per environment in a store; 0 for one that is missing or damaged, which its stage then makes again."""
+        try:
+            return len(EpisodeStore.open(path)) // len(self.specs)
+        except UserError:
+            return 0
 
     def distill(self, row: str, settings: DistillSettings) -> None:
         """One generalist: weights, stage 2, rounds."""

@@ -120,6 +120,19 @@ def test_a_row_that_needs_more_rollouts_leaves_the_generalist_as_it_is_and_so_do
         "rollouts/scratch"]
 
 
+def test_rollouts_that_were_damaged_are_made_again(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    store = folder / "stores" / "rollouts_scratch.zarr"
+    before = EpisodeStore.open(store).digest()
+    shutil.rmtree(store)
+    store.mkdir()
+    run(settings(), folder)
+    assert EpisodeStore.open(store).digest() == before
+
+
 def test_a_newly_declared_symmetry_trains_again(finished, tmp_path, monkeypatch):
     import shutil
 
@@ -162,7 +175,7 @@ def test_a_held_out_form_takes_an_average_of_labeled_only_with_the_bits_of_its_o
     for alone, row in (("0", "labeled_only"), ("1", "labeled_only_holdout")):
         name = f"policies/{row}/model.safetensors"
         assert (tmp_path / alone / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    assert not (tmp_path / "2/work/labeled_only_averages").exists()
+    assert not (tmp_path / "2" / "work" / "labeled_only_averages").exists()
 
 
 def test_trainings_beside_one_another_change_nothing_where_each_has_one_thread(finished, tmp_path):
