@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load_policy", "rollout", "run"]
 
-_HOMES = {"run": "alltrades.pipeline", "load_policy": "alltrades.policies.policy", "rollout": "alltrades.envs.rollout",
+_HOMES = {"run": "alltrades.runner", "load_policy": "alltrades.policies.policy", "rollout": "alltrades.envs.rollout",
           "evaluate": "alltrades.envs.evaluation"}
 
 

@@ -1,4 +1,4 @@
-"""The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement, report.
+"""The stages of a run: demonstrations, stage 1, rollouts, weights, stage 2, measurement. `runner.py` has their order.
 
 Every stage is recorded in the run folder's manifest under a key made of its settings and of the digests of its inputs: a
 stage whose key did not change is not run again, and a killed run goes on where it was.
@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from alltrades import stages, storage
 from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
-from alltrades.advice import HELD_OUT, advise
+from alltrades.advice import HELD_OUT
 from alltrades.beside import Beside
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
-from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
+from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds, plot_seeds, selection_seeds
-from alltrades.files import remove
-from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.objectives import ObjectiveSettings
-from alltrades.policies.specialists import constant_dimensions
 from alltrades.progress import Progress
 from alltrades.report import text
 from alltrades.rounds import Visit, run_rounds
@@ -42,20 +37,8 @@ AVERAGES = "labeled_only_averages"  # of labeled-only networks, for their held-o
 KIND_OF_ROW = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
-@dataclass
-class RunResult:
-    """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice."""
-
-    folder: Path
-    evaluations: dict[str, Evaluation]
-    comparison: dict[str, Any]
-    advice: dict[str, Any]
-    report: Path | None = None
-    left_out: list[str] = field(default_factory=list)
-
-
 class Pipeline:
-    """One run in one folder. Use `run(settings)`."""
+    """The stages of one run in one folder; `run(settings)` of runner.py calls them."""
 
     def __init__(self, settings: RunSettings, rundir: RunDir, tracker: Tracker) -> None:
         check_engine(settings.rollout)
@@ -314,99 +297,6 @@ class Pipeline:
         uses["evaluation"] = [(spec.id, seed) for spec in self.specs
                               for seed in evaluation_seeds(spec, self.s.evaluation.seed, self.s.evaluation.episodes)]
         check_disjoint(uses)
-
-    # ---- the order -----------------------------------------------------------------------------------------------
-    def run(self) -> RunResult:
-        rows = self.s.evaluation.rows
-        distillations = self.s.distillations()
-        teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
-        policies = list(dict.fromkeys([*teachers, *(KIND_OF_ROW.get(r, r) for r in rows)]))
-        specialists = sorted(p for p in policies if teacher_kind(p)[0] in KIND_OF_ROW.values())[::-1]  # scratch ones first
-        labeled_only = {p for p in policies if teacher_kind(p)[0] in ("labeled_only", HOLDOUT)}
-        labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
-        labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
-        self.collect()
-        still = constant_dimensions(self.demos(), [EnvironmentInfo.of(spec) for spec in self.specs], self.s.policy)
-        if still:
-            more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
-            print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
-        finished = {name: Event() for name in labeled_only}
-
-        def labeled(name: str) -> None:
-            try:
-                self.train_labeled_only(name, other=finished.get(name.replace(HOLDOUT, "labeled_only")))
-            finally:
-                finished[name].set()
-
-        joint = [name for name in specialists if teacher_kind(name)[0] == "joint_init"]
-        self.beside.run([*(partial(labeled, name) for name in sorted(labeled_only)),
-                         *(partial(self.train_specialists, name) for name in specialists if name not in joint)])
-        remove(self.work(AVERAGES))
-        for name in joint:
-            self.train_specialists(name)
-        for kind in teachers:
-            self.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
-        used = {"demos": self.demos_path, **{f"rollouts/{k}": self.rollouts_path(k) for k in teachers}}
-        if self.s.demos.observations is not None:
-            used["observations"] = Path(self.s.demos.observations)
-        if "generalist" in rows and self.s.demos.path is None:  # for advice
-            self.collect_held_out()
-            used["held out"] = self.held_out_path
-        self.check_starts(used)
-        self.dir.write_json("rollouts.json", {k: stages.rollout_statistics(self.rollouts_path(k)) for k in teachers})
-        self.beside.run([partial(self.distill, row, settings) for row, settings in distillations.items()])
-        evaluations = {row: self.evaluate(row) for row in rows}
-        self.draw(rows[0], rows[-1])
-        comparison = self.compare(evaluations)
-        advice = self.advise(evaluations)
-        return RunResult(self.dir.path, evaluations, comparison, advice, left_out=self.left_out)
-
-    def compare(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-        """Paired differences of the rows on their common starts."""
-        pairs = self.s.evaluation.compare or tuple(("generalist", r) for r in evaluations
-                                                   if r != "generalist" and "generalist" in evaluations)
-        found = [{"a": a, "b": b, "metric": m, **paired_difference(evaluations[a], evaluations[b], metric=m).to_json()}
-                 for m in common_metrics(evaluations.values()) for a, b in pairs]
-        comparison = {"pairs": found}
-        self.dir.write_json("comparison.json", comparison)
-        return comparison
-
-    def advise(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-        """One line per environment: where the error comes from."""
-        advice = advise(self, evaluations) if "generalist" in evaluations else {}
-        self.dir.write_json("advice.json", advice)
-        return advice
-
-
-def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None,
-        relatives: Sequence[Path] = ()) -> RunResult:
-    """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
-
-    Stages whose settings or inputs changed run again, and replace what they had written; those that another run in
-    `relatives` finished with the same inputs are copied from there. Raises UserError when the folder holds a run of another
-    seed, or is in use.
-    """
-    from alltrades.config import dump_yaml
-
-    path = Path(folder) if folder is not None else Path("runs") / settings.name
-    with RunDir(path, settings.seed, relatives) as rundir:
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
-        tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
-                          project=settings.tracking.project)
-        try:
-            pipeline = Pipeline(settings, rundir, tracker)
-            with pipeline.crew:
-                result = pipeline.run()
-        finally:
-            tracker.finish()
-        if settings.report:
-            from alltrades.report import write_report
-
-            try:
-                result.report = write_report(path)
-            except UserError as error:
-                result.left_out.append(f"report ({error})")
-        return result
 
 
 def _training(folder: Path) -> dict[str, Any]:

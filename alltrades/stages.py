@@ -1,4 +1,4 @@
-"""The stages of the method as functions of paths and settings; `pipeline.py` orders them, `cli.py` offers each alone."""
+"""The stages of the method as functions of paths and settings; `pipeline.py` keys them, `commands/stage.py` offers each alone."""
 
 from __future__ import annotations
 

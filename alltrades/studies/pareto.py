@@ -27,7 +27,7 @@ class Settings(RunSettings):
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """Runs in folder/seed-N, then their fronts; whatever is finished there is kept."""
     from alltrades.config import dump_yaml
-    from alltrades.pipeline import run as run_pipeline
+    from alltrades.runner import run as run_pipeline
 
     plain = {k: getattr(settings, k) for k in RunSettings.model_fields}
     measured: list[Measured] = []

@@ -95,7 +95,7 @@ def cell_name(values: dict[str, Any]) -> str:
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All runs of the grid, seed by seed, in folder/CELL/seed-N, and what they say together."""
     from alltrades.config import dump_yaml
-    from alltrades.pipeline import run as run_pipeline
+    from alltrades.runner import run as run_pipeline
 
     empty = [key for key, values in settings.sweep.items() if not values]
     if empty or not settings.sweep:

@@ -7,7 +7,7 @@ import pytest
 from alltrades.advice import Rate, above, advice_line, best_teacher
 from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
-from alltrades.pipeline import run
+from alltrades.runner import run
 from alltrades.settings import RunSettings
 
 FED = ["--environments", "[planar/obstacle]", "--optional_environments", "[]", "--generalists", "{}",

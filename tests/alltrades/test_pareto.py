@@ -11,8 +11,8 @@ from alltrades.config import load_settings
 from alltrades.data.errors import UserError
 from alltrades.envs.evaluation import EnvironmentResult, Evaluation
 from alltrades.pareto import ParetoSettings
-from alltrades.pipeline import run
 from alltrades.policies.policy import load_policy
+from alltrades.runner import run
 from alltrades.settings import RunSettings
 from alltrades.studies.front import summarise
 

@@ -23,9 +23,10 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights import WeightResult
 from alltrades.envs import registry
 from alltrades.envs.seeding import evaluation_seeds, plot_seeds, selection_seeds
-from alltrades.pipeline import Pipeline, run
+from alltrades.pipeline import Pipeline
 from alltrades.policies.training import Trainer
 from alltrades.rundir import RunDir
+from alltrades.runner import run
 from alltrades.settings import RunSettings
 from alltrades.storage import first_demos
 from alltrades.tracking import Tracker
@@ -262,7 +263,7 @@ def test_a_run_says_what_is_left_out_where_an_extra_is_missing(tmp_path, monkeyp
 
 def test_a_run_says_in_one_line_which_dimensions_hardly_move(tmp_path, monkeypatch, capsys):
     still = ["observation[3] hardly moves", "observation[4] hardly moves", "action[0] hardly moves", "action[1] hardly moves"]
-    monkeypatch.setattr("alltrades.pipeline.constant_dimensions", lambda *args: still)
+    monkeypatch.setattr("alltrades.runner.constant_dimensions", lambda *args: still)
     run(settings("--evaluation.rows", "[labeled_only]", "--labeled_only.steps", "2", "--evaluation.episodes", "1"), tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if "hardly moves" in line]
     assert lines == ["normaliser: observation[3] hardly moves; observation[4] hardly moves; and 2 more"]

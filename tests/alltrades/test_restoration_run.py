@@ -12,9 +12,9 @@ from alltrades.config import load_settings
 from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.restoration import split_seed
-from alltrades.pipeline import RunResult, run
 from alltrades.policies.export import export_onnx
 from alltrades.policies.policy import load_policy
+from alltrades.runner import RunResult, run
 from alltrades.settings import RunSettings, teacher_kind
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--environments", "[restoration/denoise, restoration/inpaint]",

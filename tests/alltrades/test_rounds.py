@@ -11,10 +11,10 @@ from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.evaluation import EnvironmentResult, Evaluation
-from alltrades.pipeline import run
 from alltrades.policies.distillation import RECORDED
 from alltrades.policies.policy import load_policy
 from alltrades.rounds import best_teachers, run_rounds, visit
+from alltrades.runner import run
 from alltrades.settings import DistillSettings, RolloutSettings, RoundSettings, RunSettings
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",

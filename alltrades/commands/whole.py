@@ -1,0 +1,151 @@
+"""Whole runs, and what is read from their folders: run, compare, report, pareto."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from alltrades.commands.command import Command, recipe_settings
+from alltrades.data.errors import UserError
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", default=None, help="recipe: a YAML file or a packaged name; default quickstart")
+    parser.add_argument("--small", action="store_true", help="the recipe's small form, for a first look")
+    parser.add_argument("--out", default=None, help="run folder; default runs/NAME")
+    parser.add_argument("--data", default=None, help="store of demonstrations (the same as --demos.path)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The whole pipeline, or the study that the recipe names."""
+    from alltrades.studies import study_of
+
+    study = study_of(args.config)
+    if study is not None:
+        return _run_study(study, args)
+    from alltrades.report.tables import show_result
+    from alltrades.runner import run as run_pipeline
+
+    if args.data is not None:
+        args.overrides = [*args.overrides, "--demos.path", args.data]
+    settings, origins = recipe_settings(args)
+    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    result = run_pipeline(settings, folder, origins)
+    show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
+    for name in result.left_out:
+        hint = "" if "(" in name else f'; to add it: pip install "alltrades[{name.split("/")[0].lower()}]"'
+        print(f"left out: {name}{hint}")
+    print(f"run folder: {result.folder}")
+    if result.report is not None:
+        print(f"report: {result.report}")
+    return 0
+
+
+def _run_study(study: Any, args: argparse.Namespace) -> int:
+    """A recipe with `study:` at its top."""
+    from alltrades.config import load_settings
+    from alltrades.studies.claims import judge
+
+    if args.data is not None:
+        raise UserError("--data is for runs and the recipe names a study; leave it out")
+    settings, origins = load_settings(study.Settings, defaults_file=args.config, small=args.small, overrides=args.overrides)
+    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    result = study.run(settings, folder, origins)
+    if not args.small:  # too few episodes to judge by
+        result.findings += map(str, judge(settings.name, result.to_json()))
+    written = result.write(folder)
+    result.show()
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", nargs="+", help="two evaluation JSON files, or run folders (paired over training seeds)")
+    parser.add_argument("--rows", nargs=2, default=None, metavar=("A", "B"), help="rows to compare when run folders are given")
+    parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
+    parser.add_argument("--metric", default="success", help="what to compare: success, or a metric of the environments")
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Paired difference of two evaluations or two rows over runs."""
+    from alltrades.envs.evaluation import Evaluation, paired_difference, paired_over_seeds
+    from alltrades.report.tables import show_result
+
+    def read(path: Path) -> Evaluation:
+        try:
+            return Evaluation.from_json(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` wrote") from error
+
+    if args.rows is not None:
+        pairs = [tuple(read(Path(folder) / "evaluation" / f"{row}.json") for row in args.rows) for folder in args.a]
+        result = paired_over_seeds([(a, b) for a, b in pairs], at=args.at, metric=args.metric)
+        names = tuple(args.rows)
+    else:
+        if len(args.a) != 2:
+            raise UserError(f"got {len(args.a)} evaluations; expected two JSON files, or run folders with --rows A B")
+        a, b = (read(Path(x)) for x in args.a)
+        result = paired_difference(a, b, at=args.at, metric=args.metric)
+        names = (a.name, b.name)
+    show_result({}, {"pairs": [{"a": names[0], "b": names[1], "metric": args.metric, **result.to_json()}]}, {}, ())
+    return 0
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--out", default=None, help="HTML file; default RUN/report.html")
+
+
+def report(args: argparse.Namespace) -> int:
+    """The HTML page."""
+    from alltrades.report import write_report
+
+    print(f"wrote {write_report(Path(args.run), Path(args.out) if args.out else None)}")
+    return 0
+
+
+def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="finished run folder")
+    parser.add_argument("--fronts", nargs="+", default=["linear"], metavar="KIND",
+                        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that takes them")
+    parser.add_argument("--divisions", type=int, default=8, help="preferences are the multiples of 1/DIVISIONS that sum to 1")
+    parser.add_argument("--preferences", nargs="+", default=[], metavar="A,B,..",
+                        help="preferences in place of those, one number per environment of the run")
+    parser.add_argument("--row", default="generalist", help="generalist of the run whose settings and weights are used")
+    parser.add_argument("--labeled-only", nargs="*", default=["last"], metavar="KIND",
+                        help="labeled-only fronts: last, holdout, or none")
+    parser.add_argument("--episodes", type=int, default=None, help="evaluation episodes; default those of the run")
+
+
+def pareto(args: argparse.Namespace) -> int:
+    """Pareto fronts of a finished run."""
+    from alltrades.config import load_settings
+    from alltrades.pareto import ParetoSettings
+    from alltrades.studies.pareto import of_run
+
+    words = [f"--{name}=[{','.join(values)}]" for name, values in (("fronts", args.fronts), ("labeled_only", args.labeled_only))]
+    words += [f"--divisions={args.divisions}", f"--row={args.row}"]
+    words.append(f"--preferences=[{','.join(f'[{p}]' for p in args.preferences)}]")
+    settings, _ = load_settings(ParetoSettings, overrides=words)
+    folder = Path(args.run)
+    result = of_run(folder, settings, args.episodes)
+    written = result.write(folder / "pareto", "front")
+    result.show()
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+COMMANDS = (
+    Command("run", "the whole pipeline, or a study, resumable; without a recipe the quickstart",
+            "run metaworld_mt10 --seed 1", _run_arguments, run),
+    Command("compare", "paired difference of two evaluations, or of two rows over several runs",
+            "compare generalist.json specialists.json", _compare_arguments, compare, settings=False),
+    Command("report", "one self-contained HTML page for a run", "report runs/quickstart", _report_arguments, report,
+            settings=False),
+    Command("pareto", "the Pareto front between the environments of a run", "pareto runs/quickstart --divisions 2",
+            _pareto_arguments, pareto, settings=False),
+)
