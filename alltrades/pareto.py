@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import comb
 from pathlib import Path
 from typing import Any, Literal
@@ -79,16 +80,15 @@ class _Front(Pipeline):
         other.s = self.s.model_copy(update=update)
         return other
 
-    def trained(self, front: FrontKind, method: str, pareto: ParetoSettings, place: str,
-                preference: Mapping[str, float] | None) -> Path:
-        """Make the network of one place of a front, unless it is there; returns its folder."""
+    def train(self, front: FrontKind, method: str, pareto: ParetoSettings, place: str,
+              preference: Mapping[str, float] | None) -> None:
+        """Make the network of one place of a front, unless it is there."""
         base = self.s.distillations()[pareto.row]
         if method == GENERALIST:
             settings = base.model_copy(update={"objective": pareto.objective(front), "preference": dict(preference or {})})
             self.train_generalist(pareto.row, settings, place, seed_of=pareto.row)
         else:
             self.train_labeled_only(place, preference, pareto.objective(front))
-        return self.policy_path(place)
 
     def measure(self, pareto: ParetoSettings, front: FrontKind, method: str) -> list[Evaluation]:
         """Success at every preference, in the order of `pareto.vectors`."""
@@ -99,12 +99,14 @@ class _Front(Pipeline):
         preferences = [dict(zip(self.ids, map(float, vector))) for vector in pareto.vectors(self.ids)]
         places = [f"pareto/{front}/{'_'.join(f'{v:.4g}' for v in p.values())}/{method}" for p in preferences]
         if not takes:
-            for place, preference in zip(places, preferences):
-                pipeline.trained(front, method, pareto, place, preference)
+            self.beside.run([partial(pipeline.train, front, method, pareto, place, preference)
+                             for place, preference in dict(zip(places, preferences)).items()])
             return [pipeline.evaluate(place) for place in places]
         own = self.policy_path(pareto.row if method == GENERALIST else method)
         if not (policy.preference_input and own.exists()):  # else the run's own network takes preferences
-            own = pipeline.trained(front, method, pareto, f"pareto/{front}/{method}", None)
+            place = f"pareto/{front}/{method}"
+            self.beside.run([partial(pipeline.train, front, method, pareto, place, None)])
+            own = self.policy_path(place)
         return [pipeline.evaluate(place, own, preference) for place, preference in zip(places, preferences)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alltrades import cli
+from alltrades import cli, stages
 from alltrades.config import load_settings
 from alltrades.data.errors import UserError
 from alltrades.envs.evaluation import EnvironmentResult, Evaluation
@@ -191,3 +191,16 @@ def test_preferences_are_normalised():
     assert ParetoSettings(preferences=((1, 3),)).vectors(["a", "b"]).tolist() == [[0.25, 0.75]]
     with pytest.raises(UserError, match="at least two"):
         ParetoSettings().vectors(["a"])
+
+
+def test_preference_given_twice_is_trained_once(finished, monkeypatch):
+    trained: list[Path] = []
+    distill = stages.distill
+
+    def counted(*args):
+        trained.append(args[8])
+        distill(*args)
+
+    monkeypatch.setattr(stages, "distill", counted)
+    assert cli.main(["pareto", str(finished), "--preferences", "1,9", "2,18", "--labeled-only"]) == 0
+    assert trained == [finished / "policies" / "pareto" / "linear" / "0.1_0.9" / "generalist"]
