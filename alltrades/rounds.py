@@ -102,7 +102,7 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
     rounds = settings.rounds
     best, measured = 0, _select(p, row, 0, settings)
     idle = 0  # rounds since the last one that helped
-    report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0], "kept": True}]
+    report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0]}]
     visits: tuple[Visit, ...] = ()
     for r in range(1, rounds.count + 1):
         last = p.policy_path(f"{row}_round{r - 1}")
@@ -112,7 +112,7 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
         found = _select(p, row, r, settings)
         gain = paired_difference(found, measured)
         report.append({"round": r, "selection": found.mean()[0], "gain": gain.mean, "interval": list(gain.interval),
-                       "kept": gain.mean > 0, "teachers": visits[-1].teachers,
+                       "teachers": visits[-1].teachers,
                        "tries": EpisodeStore.open(visits[-1].path).provenance["tries"]})
         if gain.mean > 0:
             best, measured, idle = r, found, 0
@@ -120,7 +120,7 @@ def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
             idle += 1
         if idle == rounds.patience:
             break
-    p.dir.write_json(f"rounds/{row}.json", {"rounds": report})
+    p.dir.write_json(f"rounds/{row}.json", {"rounds": [{**r, "kept": r["round"] == best} for r in report]})
     chosen, out = p.policy_path(f"{row}_round{best}"), p.policy_path(row)
 
     def keep(_: Progress) -> None:

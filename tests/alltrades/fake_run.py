@@ -48,7 +48,7 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
                                                  for e in environments}})
     tries = [{e: {"n": 20, "successes": 12} for e in environments}, {e: {"n": 8, "successes": 3} for e in environments}]
     write(folder / "rounds" / "generalist.json", {"rounds": [
-        {"round": 0, "selection": 0.7, "kept": True},
+        {"round": 0, "selection": 0.7, "kept": False},
         {"round": 1, "selection": 0.712, "gain": 0.012, "interval": [-0.01, 0.03], "kept": True, "tries": tries}]})
     write(folder / "weights" / "generalist.json", {e: _weights(i, rng) for i, e in enumerate(environments)})
     stages = {"demos": 6.2, "labeled_only": 61.0, "rollouts/scratch": 35.5, "weigh/generalist": 4.0, "distill/generalist": 80.3,
