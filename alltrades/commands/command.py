@@ -27,22 +27,25 @@ class Command:
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which recipe a command reads its settings from."""
     parser.add_argument("--config", default=None, help="recipe: a YAML file or a packaged name")
     parser.add_argument("--small", action="store_true", help="the recipe's small form")
 
 
 def preference_argument(parser: argparse.ArgumentParser) -> None:
+    """--preference, of policies that take one."""
     parser.add_argument("--preference", nargs="+", default=[], metavar="ENV=NUMBER",
                         help="what a policy that takes a preference acts by; default uniform")
 
 
 def execute_argument(parser: argparse.ArgumentParser) -> None:
+    """--execute, in place of what a policy was trained with."""
     parser.add_argument("--execute", type=int, default=None, metavar="N", help="actions of a chunk that are executed before the "
                         "next one; default as in training")
 
 
 def no_arguments(parser: argparse.ArgumentParser) -> None:
-    return None
+    """Of a command that takes none."""
 
 
 def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
