@@ -57,6 +57,12 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
     return found
 
 
+def used_success_signal(path: Path) -> bool:
+    """Whether the artifact has seen the simulator's success signal; no for a folder of specialists."""
+    facts = path / "policy.json"
+    return facts.exists() and bool(json.loads(facts.read_text())["training"].get("used_success_signal", False))
+
+
 def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
     """The policies, those that take a preference acting by this one."""
     for policy in policies.values():

@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 from alltrades import stages, storage
-from alltrades.acting import Policies, check_engine, load_policies, prefer, slug
+from alltrades.acting import Policies, check_engine, load_policies, prefer, slug, used_success_signal
 from alltrades.advice import HELD_OUT
 from alltrades.beside import Beside
 from alltrades.data.errors import UserError
@@ -267,7 +267,7 @@ class Pipeline:
 
         def body(progress: Progress) -> None:
             policies = prefer(load_policies(path, self.specs, s.device), preference)
-            used = _training(path).get("used_success_signal", False)
+            used = used_success_signal(path)
             result = stages.evaluate_row(row, policies, self.specs, s, used, self.crew, lambda done, total: progress.update(done))
             self.dir.write_json(f"evaluation/{row}.json", result.to_json())
 
@@ -297,8 +297,3 @@ class Pipeline:
         uses["evaluation"] = [(spec.id, seed) for spec in self.specs
                               for seed in evaluation_seeds(spec, self.s.evaluation.seed, self.s.evaluation.episodes)]
         check_disjoint(uses)
-
-
-def _training(folder: Path) -> dict[str, Any]:
-    facts = folder / "policy.json"
-    return json.loads(facts.read_text())["training"] if facts.exists() else {}

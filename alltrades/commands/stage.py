@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -217,7 +216,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
     from alltrades import stages
-    from alltrades.acting import load_policies, prefer
+    from alltrades.acting import load_policies, prefer, used_success_signal
     from alltrades.policies.preference import parse_preference
     from alltrades.progress import Progress
     from alltrades.report.tables import show_result
@@ -232,10 +231,8 @@ def evaluate(args: argparse.Namespace) -> int:
         policy.set_execute(args.execute)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
-        facts = folder / "policy.json"
-        used = json.loads(facts.read_text())["training"].get("used_success_signal", False) if facts.exists() else False
-        result = stages.evaluate_row(name, policies, specs, settings, used, each=lambda done, total: progress.update(done),
-                                     ensemble=args.ensemble)
+        result = stages.evaluate_row(name, policies, specs, settings, used_success_signal(folder),
+                                     each=lambda done, total: progress.update(done), ensemble=args.ensemble)
     show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
     if args.out:
         write_json(Path(args.out), result.to_json())
