@@ -202,6 +202,30 @@ def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: 
     return paired(_differences(a, b, at, metric), n_boot, seed, bounds=_bounds(metric))
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """One row of several training seeds: mean, its 95 % interval over starts, each seed's mean, and means by environment."""
+
+    mean: float
+    interval: tuple[float, float]
+    seeds: tuple[float, ...]
+    environments: dict[str, float]
+
+
+def over_seeds(evaluations: Sequence[Evaluation], at: int | None = None, metric: str = SUCCESS) -> Repeated:
+    """Several training seeds of one row on common starts; a start's values are averaged over them.
+
+    The interval speaks of new starts for these training seeds, as `paired_over_seeds`. O(seeds x episodes).
+    """
+    for other in evaluations[1:]:
+        _check_common(evaluations[0], other)
+    results = [{r.environment: r.values(metric, at) for r in e.rows} for e in evaluations]
+    values = {name: np.mean([found[name] for found in results], axis=0) for name in results[0]}
+    mean, interval = bootstrap_mean(list(values.values()), bounds=(0.0, 1.0) if metric == SUCCESS else None)
+    return Repeated(mean, interval, tuple(float(np.mean([v.mean() for v in found.values()])) for found in results),
+                    {name: float(v.mean()) for name, v in values.items()})
+
+
 def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: int = 10_000, seed: int = 0,
                       at: int | None = None, metric: str = SUCCESS) -> Paired:
     """The same for several training seeds: each start's difference is averaged over them.

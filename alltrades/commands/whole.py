@@ -64,15 +64,16 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", nargs="+", help="two evaluation JSON files, or run folders (paired over training seeds)")
-    parser.add_argument("--rows", nargs=2, default=None, metavar=("A", "B"), help="rows to compare when run folders are given")
+    parser.add_argument("--rows", nargs="+", default=None, metavar="ROW",
+                        help="rows to compare when run folders are given: the first with each of the others")
     parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
     parser.add_argument("--metric", default="success", help="what to compare: success, or a metric of the environments")
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Paired difference of two evaluations or two rows over runs."""
-    from alltrades.envs.evaluation import Evaluation, paired_difference, paired_over_seeds
-    from alltrades.report.tables import show_result
+    """Two evaluations, or rows over runs: their means and paired differences."""
+    from alltrades.envs.evaluation import Evaluation, paired_over_seeds
+    from alltrades.report.tables import over_seeds_text, show_result
 
     def read(path: Path) -> Evaluation:
         try:
@@ -80,17 +81,23 @@ def compare(args: argparse.Namespace) -> int:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` wrote") from error
 
+    rows: dict[str, list[Evaluation]]
     if args.rows is not None:
-        pairs = [tuple(read(Path(folder) / "evaluation" / f"{row}.json") for row in args.rows) for folder in args.a]
-        result = paired_over_seeds([(a, b) for a, b in pairs], at=args.at, metric=args.metric)
-        names = tuple(args.rows)
+        if len(set(args.rows)) < 2:
+            raise UserError(f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
+                            "--rows generalist labeled_only")
+        rows = {row: [read(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a] for row in args.rows}
     else:
         if len(args.a) != 2:
             raise UserError(f"got {len(args.a)} evaluations; expected two JSON files, or run folders with --rows A B")
         a, b = (read(Path(x)) for x in args.a)
-        result = paired_difference(a, b, at=args.at, metric=args.metric)
-        names = (a.name, b.name)
-    show_result({}, {"pairs": [{"a": names[0], "b": names[1], "metric": args.metric, **result.to_json()}]}, {}, ())
+        rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
+    first, *others = rows
+    pairs = [{"a": first, "b": other, "metric": args.metric,
+              **paired_over_seeds(list(zip(rows[first], rows[other])), at=args.at, metric=args.metric).to_json()}
+             for other in others]
+    print(over_seeds_text(rows, args.at, args.metric) + "\n")
+    show_result({}, {"pairs": pairs})
     return 0
 
 
@@ -142,7 +149,7 @@ def pareto(args: argparse.Namespace) -> int:
 COMMANDS = (
     Command("run", "the whole pipeline, or a study, resumable; without a recipe the quickstart",
             "run metaworld_mt10 --seed 1", _run_arguments, run),
-    Command("compare", "paired difference of two evaluations, or of two rows over several runs",
+    Command("compare", "two evaluations, or rows over several runs: means and paired differences",
             "compare generalist.json specialists.json", _compare_arguments, compare, settings=False),
     Command("report", "one self-contained HTML page for a run", "report runs/quickstart", _report_arguments, report,
             settings=False),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from alltrades.envs.evaluation import common_metrics
+from alltrades.envs.evaluation import common_metrics, over_seeds
 from alltrades.report import text
 
 if TYPE_CHECKING:
@@ -88,6 +88,23 @@ def plain_text(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, A
     if advice:
         blocks.append(["advice", *_columns([[name, facts["line"]] for name, facts in advice.items()])])
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def over_seeds_text(rows: Mapping[str, Sequence[Evaluation]], at: int | None = None, metric: str = "success") -> str:
+    """Rows of several runs in aligned columns: means by environment, over all with its interval, and of each run."""
+    found = {name: over_seeds(each, at, metric) for name, each in rows.items()}
+    evaluations = next(iter(rows.values()))
+    runs, n = len(evaluations), sum(r.n for r in evaluations[0].rows)
+    title = f"{metric}{f' within {at} steps' if at is not None else ''}, {f'{runs} runs of ' if runs > 1 else ''}{n} episodes"
+    stars = ["*" if any(e.used_success_signal for e in each) else "" for each in rows.values()]
+    environments = next(iter(found.values())).environments
+    block = _columns([
+        [title, *(name + star for name, star in zip(found, stars))],
+        *([e, *(text.rate(r.environments[e]) for r in found.values())] for e in environments),
+        [f"mean of {len(environments)}", *(f"{text.rate(r.mean, 3)} {text.interval(r.interval, 3)}" for r in found.values())],
+        *([["of each run", *(" / ".join(text.rate(x, 3) for x in r.seeds) for r in found.values())]] if runs > 1 else [])])
+    block.insert(1 + len(environments), "-" * max(len(x) for x in block))
+    return "\n".join(block + ([SIGNAL] if any(stars) else []))
 
 
 def terminal_table(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from alltrades import cli
 from alltrades.envs.evaluation import EnvironmentResult, Evaluation, paired_difference
 from alltrades.envs.statistics import wilson
 from alltrades.report import text
@@ -143,3 +144,22 @@ def test_warnings_about_weights_are_few_lines_however_many_environments_there_ar
     assert text.weight_warnings({name: [off] for name in "abcde"}) == [f"a, b, c and 2 more: {off}"]
     assert text.weight_warnings({name: [f"AUC of {name}"] for name in "abcde"}) == [
         "a: AUC of a", "b: AUC of b", "c: AUC of c", "and 2 more warnings"]
+
+
+def test_rows_of_several_runs_stand_above_their_differences(tmp_path, capsys):
+    folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
+    assert cli.main(["compare", *folders, "--rows", "generalist", "specialists", "labeled_only"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    evaluations = read_run(tmp_path / "one").evaluations
+    assert lines[0].split("  ")[0] == "success, 2 runs of 500 episodes" and "generalist*" in lines[0]
+    for name, line in zip(ENVIRONMENTS, lines[1:]):
+        rates = [next(r for r in evaluations[row].rows if r.environment == name).estimate()[0]
+                 for row in ("generalist", "specialists", "labeled_only")]
+        assert line.split() == [name, *map(text.rate, rates)]
+    mean = text.rate(evaluations["specialists"].mean()[0], 3)
+    assert next(x for x in lines if x.startswith("mean of 10")).split(" [")[1].endswith(mean)
+    assert f"{mean} / {mean}" in next(x for x in lines if x.startswith("of each run"))
+    assert [x.split("  ")[0] for x in lines if x.startswith("generalist - ")] == [
+        "generalist - specialists", "generalist - labeled_only"]
+    assert cli.main(["compare", *folders, "--rows", "generalist", "generalist"]) == 2
+    assert "at least two different rows" in capsys.readouterr().err

@@ -14,12 +14,13 @@ from alltrades.envs.evaluation import (
     Evaluation,
     common_metrics,
     evaluate,
+    over_seeds,
     paired_difference,
     paired_over_seeds,
 )
 from alltrades.envs.rollout import Job, rollout
 from alltrades.envs.seeding import episode_seed
-from alltrades.envs.statistics import wilson
+from alltrades.envs.statistics import bootstrap_mean, wilson
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import LONG, WALK, NoisyController
 
@@ -170,6 +171,17 @@ def test_training_seeds_are_averaged_per_start():
     result = paired_over_seeds(pairs)
     assert result.seeds == (0.25, 0.5) and result.mean == 0.375
     assert result.n == 4  # starts, not starts times seeds: seeds do not make a start twice
+
+
+def test_a_row_of_several_training_seeds_has_its_starts_once():
+    runs = [Evaluation("a", (row([1, 1, -1, -1], "x"), row([1, 400], "y"))),
+            Evaluation("a", (row([1, 1], "y"), row([1, -1, 1, -1], "x")))]  # the environments in another order
+    result = over_seeds(runs)
+    assert result.seeds == (0.75, 0.75) and result.mean == 0.75 and result.environments == {"x": 0.5, "y": 1.0}
+    assert result.interval == bootstrap_mean([np.array([1, 0.5, 0.5, 0]), np.ones(2)], bounds=(0.0, 1.0))[1]
+    assert over_seeds(runs, at=300).seeds == (0.5, 0.75) and over_seeds(runs[:1]).interval == runs[0].mean()[1]
+    with pytest.raises(UserError, match="same starts of 'y'"):
+        over_seeds([runs[0], Evaluation("a", (row([1, 1, -1, -1], "x"),))])
 
 
 def test_averaging_over_training_seeds_needs_the_same_starts_in_all():
