@@ -23,11 +23,12 @@ from alltrades.data.weights import WeightResult
 from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.rollout import Crew
 from alltrades.envs.seeding import check_disjoint, evaluation_seeds, plot_seeds, selection_seeds
+from alltrades.manifest import key_digest
 from alltrades.policies.objectives import ObjectiveSettings
 from alltrades.progress import Progress
 from alltrades.report import text
 from alltrades.rounds import Visit, run_rounds
-from alltrades.rundir import RunDir, key_digest, policy_digest, policy_digests
+from alltrades.rundir import RunDir, policy_digest, policy_digests
 from alltrades.settings import DistillSettings, RunSettings, teacher_kind
 from alltrades.tracking import Tracker
 

@@ -28,7 +28,7 @@ def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvS
 
 def _work(out: Path, key: dict[str, Any]) -> Path:
     """Folder of checkpoints: those of an interrupted training with the same inputs, else empty."""
-    from alltrades.rundir import key_digest
+    from alltrades.manifest import key_digest
 
     work, digest = out / "work", key_digest(key)
     marker = work / "key.txt"
@@ -167,9 +167,10 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades import stages
+    from alltrades.files import tree_digest
     from alltrades.progress import Progress
     from alltrades.report import text
-    from alltrades.rundir import policy_digests, tree_digest
+    from alltrades.rundir import policy_digests
     from alltrades.stage2_inputs import load_weights, read_teachers
 
     settings, _ = recipe_settings(args)

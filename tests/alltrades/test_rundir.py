@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from alltrades.data.errors import UserError
-from alltrades.rundir import RunDir, file_digest, slug, to_json, tree_digest, write_json, write_text
+from alltrades.files import file_digest, to_json, tree_digest, write_json, write_text
+from alltrades.manifest import slug
+from alltrades.rundir import RunDir
 
 
 class Counted:
@@ -144,7 +146,7 @@ def test_removal_that_was_killed_half_way_is_begun_again(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, RunDir(tmp_path, seed=0) as run:
-        patch.setattr("alltrades.rundir.remove", half)
+        patch.setattr("alltrades.manifest.remove", half)
         with pytest.raises(KeyboardInterrupt):
             run.manifest.stage("s", {"k": 2}, [store], body)
     with RunDir(tmp_path, seed=0) as run:
