@@ -26,7 +26,12 @@ def dominates(a: np.ndarray, b: np.ndarray) -> bool:
 
 def dominated(points: np.ndarray) -> np.ndarray:
     """(P,) whether another point dominates it. O(P^2 K)."""
-    return np.array([any(dominates(other, point) for other in points) for point in points], dtype=bool)
+    return covered(points, points)
+
+
+def covered(points: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """(P,) whether a point of `front` (Q, K) dominates it; the mean is the coverage of Zitzler & Thiele 1999. O(P Q K)."""
+    return np.array([any(dominates(other, point) for other in front) for point in points], dtype=bool)
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:

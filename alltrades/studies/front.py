@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.envs.statistics import bootstrap_mean, verdict, wilson
-from alltrades.fronts import MOST_COORDINATES, dominated, hypervolume
+from alltrades.fronts import MOST_COORDINATES, covered, dominated, hypervolume
 from alltrades.pareto import GENERALIST, Measured
 from alltrades.report.figures import Figure
 from alltrades.studies.result import StudyResult, Table
@@ -75,7 +75,7 @@ def summarise(environments: Sequence[str], preferences: np.ndarray, seeds: Seque
             f"{', '.join(map(str, training_seeds))}. Reference points of the hypervolumes: success 0; return "
             f"{', '.join(f'{v:.3g}' for v in references['return'])}, the lowest of all points.")
     figures = [(f"{measure.capitalize()}", _plot(fronts, environments, preferences, measure)) for measure in MEASURES]
-    result = StudyResult("Pareto front", lead, _findings(gaps, differences), tables, figures,
+    result = StudyResult("Pareto front", lead, _findings(fronts, gaps, differences), tables, figures,
                          {"environments": list(environments), "preferences": preferences, "reference": references,
                           "differences": differences, "training_seeds": list(training_seeds),
                           "per_seed": {f.name: {m: f.seeds[m] for m in MEASURES} for f in fronts}, **facts})
@@ -150,8 +150,8 @@ def _volumes(fronts: Sequence[Front], references: dict[str, np.ndarray], draws: 
     return Table("hypervolume", columns, rows, "Hypervolume with 95 % bootstrap intervals"), differences
 
 
-def _findings(gaps: Table, differences: Sequence[dict[str, Any]]) -> list[str]:
-    lines = []
+def _findings(fronts: Sequence[Front], gaps: Table, differences: Sequence[dict[str, Any]]) -> list[str]:
+    lines, points = [], {(f.kind, f.method, m): f.points(m) for f in fronts for m in MEASURES}
     for front, against, measure in dict.fromkeys((r[0], r[1], r[2]) for r in gaps.rows):
         mine = [r for r in gaps.rows if (r[0], r[1], r[2]) == (front, against, measure)]
         above, better = sum(r[4] > 0 for r in mine), sum(r[7] == "BETTER" for r in mine)
@@ -159,6 +159,9 @@ def _findings(gaps: Table, differences: Sequence[dict[str, Any]]) -> list[str]:
         line = (f"{front}, {measure}: weighed by lambda the generalist is above {against} at {above} of {len(mine)} preferences "
                 f"({better} with an interval that excludes 0, {worse} below with one), and at least as good in every environment "
                 f"at {every}.")
+        own, other = points[front, GENERALIST, measure], points[front, against, measure]
+        line += (f" A point of its front dominates {covered(other, own).sum()} of the {len(other)} points of {against}, whose "
+                 f"points dominate {covered(own, other).sum()} of its own.")
         for d in differences:
             if (d["front"], d["against"], d["measure"]) == (front, against, measure):
                 line += (f" Hypervolume difference {d['difference']:+.3g} [{d['interval'][0]:+.3g}, {d['interval'][1]:+.3g}].")

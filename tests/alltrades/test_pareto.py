@@ -166,6 +166,8 @@ def test_known_fronts_are_compared_rightly():
     # staircases above (0, 0): .1 * .9 + .4 * .6 + .3 * .1 and .1 * .7 + .5 * .4 + .1 * .1
     assert volume["difference"] == pytest.approx(0.36 - 0.28) and volume["interval"][0] < 0.08 < volume["interval"][1]
     assert "above labeled_only at 3 of 3" in result.findings[0] and "in every environment at 2" in result.findings[0]
+    # .1 .7 and .7 .1 lie below the generalist's points at the same preference, .6 .4 below none
+    assert "dominates 2 of the 3 points of labeled_only, whose points dominate 0 of its own" in result.findings[0]
 
 
 def test_training_seeds_that_disagree_are_not_called_better():
