@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -135,11 +137,24 @@ def _in_sample(z: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray
     return [np.log(v) - np.log1p(-v) for v in p]
 
 
-def _single_thread() -> None:
-    """Of a worker: one process per core is all the parallelism there is."""
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes of one thread each, which end when their parent does, however it ends."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+
+
+def _begin_worker() -> None:
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
+    threadpool_limits(1)  # one process per core is all the parallelism there is
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's worker waits for work for ever where its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
@@ -153,8 +168,7 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
         paths = {job: folder / "repetitions" / ("-".join(f"{v:g}" for v in job) + ".json") for job in jobs}
         keys = {job: {"settings": sizes, "cell": list(job)} for job in jobs}
         waiting = [job for job in jobs if not rundir.manifest.done(paths[job].stem, keys[job])]
-        pool = ProcessPoolExecutor(settings.workers or processors(), multiprocessing.get_context("spawn"), _single_thread)
-        with Progress("estimators", len(jobs), "repetition") as progress, pool:
+        with Progress("estimators", len(jobs), "repetition") as progress, worker_pool(settings.workers or processors()) as pool:
             progress.update(len(jobs) - len(waiting))
             futures = {pool.submit(repetition, settings, *job): job for job in waiting}
             try:

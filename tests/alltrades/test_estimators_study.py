@@ -1,6 +1,10 @@
 """The study of density-ratio estimators, and the process whose ratio it knows."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from alltrades import cli
 from alltrades.studies.estimators import Settings, repetition
 from alltrades.studies.linear_gaussian import LinearGaussian
+from tests.processes import alive
 
 
 @pytest.mark.parametrize("dim, drift", [(6, 0.4), (20, 0.4), (10, 0.0)])
@@ -55,3 +60,20 @@ def test_the_study_is_one_command_and_continues(tmp_path):
     assert cli.main(command) == 0
     assert json.loads((tmp_path / "results.json").read_text()) == results and done[0].exists()
     assert [p.stat().st_mtime_ns for p in done[1:]] == stamps
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_do_not_outlive_their_parent(how: signal.Signals) -> None:
+    code = ("import os, time\nfrom alltrades.studies.estimators import worker_pool\n"
+            "if __name__ == '__main__':\n    with worker_pool(2) as pool:\n"
+            "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n        time.sleep(60)\n")
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert workers and all(alive(pid) for pid in workers)
+    parent.send_signal(how)
+    parent.wait(20)
+    end = time.monotonic() + 20
+    while any(alive(pid) for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)

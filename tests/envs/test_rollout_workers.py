@@ -25,6 +25,7 @@ from alltrades.policies.controller import Controller
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
 from tests.policies.toys import info, make_policy
+from tests.processes import alive
 
 SPECS = {s.id: s for s in (COUNTER, LONG, WALK)}
 
@@ -200,13 +201,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("interrupted")
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
