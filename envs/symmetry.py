@@ -37,10 +37,12 @@ class Reflection:
         """Images of actions (..., action_dim)."""
         return np.asarray(self.action_sign) * x[..., list(self.action_index)] + np.asarray(self.action_offset)
 
-    def augment(self, window: np.ndarray, action: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Windows (B, history, D) and chunks (B, H, A), half of them as their image."""
-        chosen = (rng.random(len(window)) < 0.5)[:, None, None]
-        return np.where(chosen, self.observation(window), window), np.where(chosen, self.action(action), action)
+    def augment(self, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Replace half of these rows of windows (B, history, D) and chunks (B, H, A) by their image; padding stays."""
+        chosen = rows[rng.random(len(rows)) < 0.5]
+        for x, image, size in ((window, self.observation, len(self.observation_index)),
+                               (action, self.action, len(self.action_index))):
+            x[chosen, :, :size] = image(x[chosen])
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,12 @@ class Translation:
             raise ValueError(f"a translation of {len(self.span)} coordinates with positions {self.positions}; expected as many "
                              "indices for each thing")
 
-    def augment(self, window: np.ndarray, action: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Windows (B, history, D), each shifted by its own uniform amount; chunks (B, H, A) as they are."""
-        shift = rng.uniform(-1, 1, (len(window), 1, len(self.span))) * np.asarray(self.span)
-        moved = window.copy()
-        for position in self.positions:
-            here = window[:, :, list(position)]
-            moved[:, :, list(position)] += shift * here.any(axis=2, keepdims=True)
-        return moved, action
+    def augment(self, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
+        """Shift these rows of windows (B, history, D), each by its own uniform amount; chunks stay as they are."""
+        shift = rng.uniform(-1, 1, (len(rows), 1, 1, len(self.span))) * np.asarray(self.span)
+        at = rows[:, None, None], np.arange(window.shape[1])[:, None], np.ravel(self.positions)
+        found = window[at].reshape(len(rows), window.shape[1], len(self.positions), -1)  # (n, history, things, coordinates)
+        window[at] = (found + shift * found.any(axis=3, keepdims=True)).reshape(len(rows), window.shape[1], -1)
 
 
 Symmetry = Reflection | Translation

@@ -11,7 +11,7 @@ from torch import Tensor
 from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
-from alltrades.envs.symmetry import Reflection, Symmetry
+from alltrades.envs.symmetry import Symmetry
 from alltrades.policies.policy import Batch
 from alltrades.policies.preference import draw_preferences
 
@@ -97,7 +97,7 @@ class TrainingData:
         observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, history, D)
         if rng is not None:
             for symmetry, members in self.symmetries.items():
-                _augment(symmetry, observation.numpy(), action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng)
+                symmetry.augment(observation.numpy(), action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng)
         weight = torch.ones(len(rows)) if self.weight is None else torch.from_numpy(self.weight[rows])
         batch = (observation, action, mask,
                  torch.from_numpy(self.environment[rows]), weight)
@@ -112,14 +112,6 @@ class TrainingData:
             drawn = draw_preferences(self.environment[rows], self.count, self.concentration, rng)
             batch.preference = torch.from_numpy(drawn).to(self.device, non_blocking=True)
         return batch, rows
-
-
-def _augment(symmetry: Symmetry, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
-    """Replace these rows of windows (B, history, D) and chunks (B, H, A) by equivalent ones; padding stays 0."""
-    wide, tall = window.shape[2], action.shape[2]
-    if isinstance(symmetry, Reflection):
-        wide, tall = len(symmetry.observation_index), len(symmetry.action_index)
-    window[rows, :, :wide], action[rows, :, :tall] = symmetry.augment(window[rows, :, :wide], action[rows, :, :tall], rng)
 
 
 def _fit(x: np.ndarray, width: int) -> np.ndarray:

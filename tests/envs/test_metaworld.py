@@ -140,7 +140,8 @@ def test_experts_act_alike_in_a_shifted_world(adapters, task):
     observation, _ = episode(adapter, 3, 60)
     translation = adapter.spec.symmetries[-1]
     rng = np.random.default_rng(0)
-    shifted, _ = translation.augment(observation[:, None].astype(float), np.zeros((len(observation), 1, 4)), rng)
+    shifted = observation[:, None].astype(float)
+    translation.augment(shifted, np.zeros((len(observation), 1, 4)), np.arange(len(observation)), rng)
     assert (np.abs(shifted[:, 0, :2] - observation[:, :2]).max(axis=0) > 0.05).all()
     for before, after in zip(observation, shifted[:, 0]):
         assert np.allclose(expert(before), expert(after), atol=1e-3)
