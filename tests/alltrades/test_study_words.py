@@ -53,7 +53,7 @@ def test_setup_says_what_varies_how_rows_differ_and_how_large_networks_are(folde
     assert "2 / 5 / 10 / 25 / 50 (varied) demonstrations per environment" in said[2]
     assert "(a generalist holds 3,003 numbers, a specialist holds 2,002 numbers)" in said[1]
     (plus,) = [line for line in said if line.startswith("Row labeled_only_plus")]
-    assert "teachers [labeled_only]" in plus and "rollouts 80" in plus and "weights.kind success" in plus and "lr" not in plus
+    assert "teachers [labeled_only]" in plus and "rollouts 240" in plus and "weights.kind success" in plus and "lr" not in plus
     assert "training seeds 4." in said[-1]
 
 
