@@ -55,6 +55,8 @@ class SpecialistSettings(Frozen):
     candidates: tuple[SpecialistCandidate, ...] = Field(
         (), max_length=8, description="settings that `cv` compares, such as [{width: 64}, {}, {observation_noise: 0.05}]")
     folds: int = Field(3, ge=2, description="groups of episodes that `cv` holds out in turn (fewer where demonstrations are)")
+    patience: int = Field(2, ge=1, le=10, description="looks at the held-out loss, one every tenth of the steps, without a new "
+                                                      "lowest after which `cv` trains a candidate no further")
     selection_environments: int = Field(10, ge=1, description="environments that take part in `cv`, evenly spread")
     train: TrainSettings = TrainSettings(steps=2500)
     finetune: TrainSettings = TrainSettings(steps=1000, lr=3e-4)

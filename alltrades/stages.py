@@ -106,7 +106,7 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
         out: folder of one artifact per environment, and of selection.json where cross-validation chose.
         log: called with (metrics name, step, values).
         each: called with (steps done, steps in all), counted over all networks.
-        beside: runs fine-tunings; default one after the other.
+        beside: runs fine-tunings and stacks of specialists; default one after the other.
 
     Returns what cross-validation chose, in one line.
     """
@@ -116,6 +116,7 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
     table, line = None, None
+    beside = Beside(1) if beside is None else beside
     if kind == "joint_init":
         assert labeled_only is not None
         joint = load_policy(labeled_only, device)
@@ -136,13 +137,14 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
                 folder=work / slug(specs[k].id), log=None if log is None else partial(log, names[k]), each=counted,
                 device=device)
 
-        (beside or Beside(1)).run([partial(fine_tune, k) for k in range(len(specs))])
+        beside.run([partial(fine_tune, k) for k in range(len(specs))])
         fits = [fitted[k] for k in range(len(specs))]
     else:
         candidates = [Candidate(*c) for c in settings.specialist_candidates()]
         fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, hold_end, symmetries, work,
-                             None if log is None else (lambda k, step, values: log(names[k], step, values)), each, device)
-        fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments)
+                             None if log is None else (lambda k, step, values: log(names[k], step, values)), each,
+                             beside.run, device)
+        fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments, s.patience)
         table = None if choice is None else choice.to_json(candidates)
         if s.selection == "cv":
             line = (text.selection(table) if table is not None else "no environment has two demonstrations to cross-validate "

@@ -7,7 +7,7 @@ setting with the lowest mean over environments is taken, at the number of steps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from alltrades.policies.normalizer import Normalizer
 from alltrades.policies.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.policies.specialists import Fit, hold_out, make_normalizer
-from alltrades.policies.stacked_training import Learner, LearnerLog, fit_learners
+from alltrades.policies.stacked_training import Learned, Learner, LearnerLog, Run, fit_learners, in_order
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Choice:
     looks: tuple[int, ...]
 
     def to_json(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
-        """Table of losses by candidate and environment; None for those of trainings that diverged."""
+        """Table of losses by candidate and environment; None for those of trainings that diverged or had ended."""
         best = self.relative.argmin(1).tolist()
         return {"chosen": candidates[self.candidate].name, "steps": self.steps, "looks": list(self.looks),
                 "relative_loss": {c.name: _known(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
@@ -82,7 +82,8 @@ def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
 def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
     """The candidate and number of steps with the lowest mean relative loss; `losses` per environment (C, S).
 
-    A loss that is not finite, of a training that diverged, is above every other. Raises UserError where nothing else is left.
+    A loss that is not finite, of a training that diverged or had ended before, is above every other. Raises UserError where
+    nothing else is left.
     """
     found = {name: np.where(np.isfinite(x), x, np.inf) for name, x in losses.items()}
     lowest = {name: float(x.min()) for name, x in found.items()}
@@ -120,6 +121,7 @@ class Specialists:
         folder: where checkpoints are kept; an interrupted fit is continued.
         log: called with (environment's position, step, values) while the specialists that are kept are trained.
         each: called with (steps done, steps in all), counted over all networks.
+        run: trains stacks of specialists, such as beside one another; default in their order.
     """
 
     demos: Steps
@@ -130,25 +132,27 @@ class Specialists:
     folder: Path | None = None
     log: LearnerLog | None = None
     each: Callable[[int, int], None] | None = None
+    run: Run = in_order
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         self.done, self.total = 0, 0
 
-    def fit(self, candidates: Sequence[Candidate], selection: str, folds: int, most: int) -> tuple[list[Fit], Choice | None]:
+    def fit(self, candidates: Sequence[Candidate], selection: str, folds: int, most: int,
+            patience: int | None = None) -> tuple[list[Fit], Choice | None]:
         """One specialist per environment.
 
         Args:
             selection: "last" trains the first candidate for all its steps, "holdout" for as many as each environment's
                 held-out episodes prefer; "cv" trains the candidate and number of steps that `cross_validate` chooses, the
                 first one for all its steps where there is nothing to choose by.
-            folds, most: see `cross_validate`.
+            folds, most, patience: see `cross_validate`.
         """
         candidate, choice = candidates[0], None
         stops = [candidate.train.steps] * len(self.infos)
         losses: list[float | None] = [None] * len(self.infos)
         if selection == "cv":
-            choice = self.cross_validate(candidates, folds, most)
+            choice = self.cross_validate(candidates, folds, most, patience)
             if choice is not None:
                 candidate, stops = candidates[choice.candidate], [choice.steps] * len(self.infos)
                 at = choice.candidate, choice.looks.index(choice.steps)
@@ -163,8 +167,7 @@ class Specialists:
         learners = [self._learner(k, candidate, n, self._of(info), stop=None if stops is None else stops[k])
                     for k, (info, n) in enumerate(zip(self.infos, self._normalizers(self.demos, candidate)))]
         self.total = 0  # nothing follows: `_fit` knows the number of steps, which may be less than was expected
-        policies = {k: policy for k, policy, _ in self._fit(learners, "training", self.log)}
-        return [policies[k] for k in range(len(learners))]
+        return [x.policy for x in self._fit(learners, "training", log=self.log)]
 
     def holdout(self, candidate: Candidate) -> tuple[list[int], list[float | None]]:
         """For each environment the number of steps with the lowest loss on held-out episodes, and that loss.
@@ -176,17 +179,19 @@ class Specialists:
         normalizers = self._normalizers(self.demos, candidate)
         self.total = candidate.train.steps * (len(able) + len(self.infos))
         learners = [self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held[k]) for k in able]
-        curves = {able[i]: curve for i, _, curve in self._fit(learners, "holdout")}
+        curves = {k: x.curve for k, x in zip(able, self._fit(learners, "holdout"))}
         best = [min((v, s) for s, v in curves[k].items()) if k in curves else (None, candidate.train.steps)
                 for k in range(len(self.infos))]
         return [s for _, s in best], [v for v, _ in best]
 
-    def cross_validate(self, candidates: Sequence[Candidate], folds: int, most: int) -> Choice | None:
+    def cross_validate(self, candidates: Sequence[Candidate], folds: int, most: int,
+                       patience: int | None = None) -> Choice | None:
         """The choice shared by all environments; None where every environment has one demonstration.
 
         Args:
             folds: groups of episodes, each held out once.
             most: environments that take part, evenly spread over those with two demonstrations or more.
+            patience: looks at its held-out loss without a new lowest after which a candidate is trained no further.
         """
         fold = fold_of_episode(self.demos, folds, self.seeds[0])
         able = [k for k, info in enumerate(self.infos) if (fold[self.demos.environment == info.id] >= 0).any()]
@@ -199,16 +204,16 @@ class Specialists:
                 for k in able:
                     held = fold[self.demos.environment == self.infos[k].id] == f
                     if held.any():
-                        learners.append(self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held))
+                        learners.append(self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held, group=c))
                         owner.append((c, k))
         if not learners:
             return None
         self.total = sum(x.steps for x in learners) + max(c.train.steps for c in candidates) * len(self.infos)
         curves: dict[tuple[int, int], list[dict[int, float]]] = {}
-        for i, _, curve in self._fit(learners, "folds"):
-            curves.setdefault(owner[i], []).append(curve)
-        looks = sorted(curve)
-        losses = {self.infos[k].id: np.array([np.mean([[x[look] for look in looks] for x in curves[c, k]], axis=0)
+        for key, learned in zip(owner, self._fit(learners, "folds", patience)):
+            curves.setdefault(key, []).append(learned.curve)
+        looks = sorted({look for parts in curves.values() for x in parts for look in x})
+        losses = {self.infos[k].id: np.array([np.mean([[x.get(look, np.inf) for look in looks] for x in curves[c, k]], axis=0)
                                               for c in range(len(candidates))]) for k in able}
         return choose(losses, looks)
 
@@ -221,16 +226,17 @@ class Specialists:
                                       make_normalizer(self.demos, self.infos, candidate.policy))
 
     def _learner(self, k: int, candidate: Candidate, normalizer: Normalizer, own: Steps, held: np.ndarray | None = None,
-                 stop: int | None = None) -> Learner:
+                 stop: int | None = None, group: int = 0) -> Learner:
         return Learner(self.infos[k], own if held is None else own.select(~held), normalizer, candidate.policy,
-                       candidate.train, self.seeds[k], None if held is None else own.select(held), stop)
+                       candidate.train, self.seeds[k], None if held is None else own.select(held), stop, group)
 
-    def _fit(self, learners: Sequence[Learner], name: str,
-             log: LearnerLog | None = None) -> Iterator[tuple[int, DiffusionPolicy, dict[int, float]]]:
+    def _fit(self, learners: Sequence[Learner], name: str, patience: int | None = None,
+             log: LearnerLog | None = None) -> list[Learned]:
         before, here = self.done, sum(x.steps for x in learners)
         self.total = max(self.total, before + here)
         each = self.each
-        yield from fit_learners(learners, hold_end=self.hold_end, symmetries=self.symmetries, log=log, device=self.device,
-                                folder=None if self.folder is None else self.folder / name,
-                                each=None if each is None else (lambda step: each(before + step, self.total)))
+        out = fit_learners(learners, hold_end=self.hold_end, symmetries=self.symmetries, patience=patience, log=log,
+                           folder=None if self.folder is None else self.folder / name, run=self.run, device=self.device,
+                           each=None if each is None else (lambda step: each(before + step, self.total)))
         self.done = before + here
+        return out

@@ -243,9 +243,13 @@ class Trainer:
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
 
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.step >= self.total
+
     def _loop(self, folder: Path | None, log: Log | None, each: Callable[[int], None] | None) -> None:
         since: list[Tensor] = []
-        while self.step < self.total:
+        while not self.finished():
             since.append(self.update())
             if log is not None and (self.step % self.settings.log_every == 0 or self.step == self.total):
                 log(self.step, {"loss": torch.stack(since).mean(0).tolist(),

@@ -71,6 +71,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
     from alltrades import stages
+    from alltrades.beside import Beside
     from alltrades.progress import Progress
     from alltrades.rundir import policy_digests
 
@@ -92,7 +93,8 @@ def train(args: argparse.Namespace) -> int:
     if kind == "joint_init" and args.labeled_only is None:
         raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
     with Progress(args.what, 1, "step") as progress:
-        line = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update)
+        line = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update,
+                                        beside=Beside(settings.training_count()))
     shutil.rmtree(work)
     if line is not None:
         print(line)

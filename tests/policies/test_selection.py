@@ -73,6 +73,26 @@ def test_candidate_whose_training_diverged_in_one_environment_is_not_chosen(bad)
         choose({"x": np.array([[1.0], [bad]]), "y": np.array([[bad], [bad]])}, (10,))
 
 
+def test_candidate_is_trained_no_further_than_its_patience():
+    """Looks that one candidate never reached cannot be chosen for it; those of the others can."""
+    wide = ONE.model_copy(update={"width": 96, "depth": 2})
+    train = TRAIN.model_copy(update={"steps": 300})
+    demos, infos = several((4, 4), noise=True, obs_dims=(3, 3), length=8)
+    candidates = [Candidate("sees", wide, train), Candidate("blind", wide, train.model_copy(update={"observation_noise": 5.0}))]
+    whole = specialists(demos, infos).cross_validate(candidates, 2, 10)
+    done = []
+    choice = specialists(demos, infos, each=lambda *counts: done.append(counts)).cross_validate(candidates, 2, 10, patience=2)
+    known = np.isfinite(choice.relative)
+    lowest = int(whole.relative[0].argmin())
+    assert known[0].sum() < 10 and not np.diff(known.astype(int)).max(initial=0) > 0  # from the first look to the last one
+    assert abs(int(choice.relative[0].argmin()) - lowest) <= 1
+    for name, losses in choice.losses.items():
+        assert np.array_equal(losses[known], whole.losses[name][known])
+    table = choice.to_json(candidates)
+    assert table["relative_curves"]["sees"][-1] is None and table["relative_loss"]["sees"] is not None
+    assert done[-1][0] == 2 * 2 * 2 * 300  # what was not trained counts as done
+
+
 def test_candidate_that_diverges_leaves_the_choice_to_the_others():
     demos, infos = several((2, 2, 1))
     short = TRAIN.model_copy(update={"steps": 10})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.beside import Beside
 from alltrades.policies.policy import load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.policies.specialists import build_policy, demonstration_data
@@ -47,8 +48,8 @@ def distance(a, b):
 def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
     """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors that differ greatly."""
     many = learners(TRAIN.model_copy(update={"grad_clip": clip}), backbone=backbone)
-    for i, policy, _ in fit_learners(many):
-        learner = many[i]
+    for learner, learned in zip(many, fit_learners(many), strict=True):
+        policy = learned.policy
         single = alone(learner)
         start = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
         assert distance(policy, single) < 1e-4 < 1e-2 < distance(single, start)
@@ -59,14 +60,47 @@ def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
     wide = Learner(info("w", obs_dim=5, action_dim=2), make_steps("w", obs_dim=5), make_policy([info("w", obs_dim=5)]).normalizer,
                    SMALL, TRAIN, seed=3)
     many = [learners()[0], wide, *learners()[1:]]
-    found = {i: policy for i, policy, _ in fit_learners(many)}
-    assert len(found) == 4 and all(distance(found[i], alone(learner)) < 1e-4 for i, learner in enumerate(many))
+    found = fit_learners(many)
+    assert all(distance(a.policy, alone(learner)) < 1e-4 for a, learner in zip(found, many, strict=True))
+
+
+def test_stacks_may_be_trained_beside_one_another():
+    many = [*learners(), *learners(backbone="transformer"), *learners(width=24)]
+    counts = []
+    beside = fit_learners(many, run=Beside(2).run, each=counts.append)
+    assert counts[-1] == max(counts) == 3 * 100  # steps of all stacks
+    for a, b in zip(fit_learners(many), beside, strict=True):
+        assert distance(a.policy, b.policy) == 0
+
+
+def test_patience_ends_a_stack_when_no_group_has_had_a_new_lowest_loss(tmp_path):
+    """Random actions: whatever is learned harms on held-out episodes, and beside them one group goes on learning."""
+    train = TRAIN.model_copy(update={"steps": 100, "observation_noise": 0.0, "lr": 1e-2, "ema": 0.5})
+    learner = replace(learners(train)[1], stop=None)
+    rng = np.random.default_rng(0)
+    noise = make_steps("b", episodes=3, seed=5)
+    noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
+    lost = replace(learner, demos=noise, held=make_steps("b", episodes=50, seed=6, gain=0.0), group=1)
+    (whole,) = fit_learners([lost])
+    lowest = min(whole.curve, key=whole.curve.get)
+    assert lowest < 60  # else there is nothing to end
+    (ended,) = fit_learners([lost], patience=2, folder=tmp_path)
+    assert sorted(ended.curve) == list(range(10, lowest + 21, 10))
+    assert ended.curve == {step: whole.curve[step] for step in ended.curve}
+    (again,) = fit_learners([lost], patience=2, folder=tmp_path)
+    assert again.curve == ended.curve and distance(again.policy, ended.policy) == 0  # a finished one is not continued
+    assert distance(ended.policy, whole.policy) > 0
+    (capped,) = fit_learners([replace(lost, held=None, stop=lowest + 20)])
+    assert distance(ended.policy, capped.policy) < 1e-6  # kept as it was when it ended
+    learning = replace(learner, held=make_steps("b", episodes=20, seed=7, gain=0.5), group=2)
+    both = fit_learners([lost, learning], patience=2)
+    assert len(both[0].curve) == len(both[1].curve) > len(ended.curve)
 
 
 def test_killed_stack_resumes_to_the_same_bits(tmp_path):
     train = TRAIN.model_copy(update={"checkpoint_every": 10})
     many = [replace(x, held=x.demos) for x in learners(train)]
-    whole = list(fit_learners(many))
+    whole = fit_learners(many)
 
     class Killed(Exception):
         pass
@@ -82,13 +116,16 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
 
     for at in (13, 27):
         with pytest.raises(Killed):
-            list(fit_learners(many, folder=tmp_path, each=kill(at)))
+            fit_learners(many, folder=tmp_path, each=kill(at))
     resumed_at = []
-    resumed = list(fit_learners(many, folder=tmp_path, each=resumed_at.append))
+    resumed = fit_learners(many, folder=tmp_path, each=resumed_at.append)
     assert min(resumed_at) == steps_of_all(21) and max(resumed_at) == steps_of_all(40) == 100
-    again = list(fit_learners(many, folder=tmp_path, each=lambda step: pytest.fail("trained again")))
-    for (_, a, curve), (_, b, same), (_, c, _) in zip(whole, resumed, again, strict=True):
-        assert distance(a, b) == distance(a, c) == 0 and curve == same and sorted(curve) == list(range(4, 41, 4))
+    again_at = []
+    again = fit_learners(many, folder=tmp_path, each=again_at.append)
+    assert again_at == [100]  # nothing was trained again
+    for a, b, c in zip(whole, resumed, again, strict=True):
+        assert distance(a.policy, b.policy) == distance(a.policy, c.policy) == 0
+        assert a.curve == b.curve and sorted(a.curve) == list(range(4, 41, 4))
 
 
 def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
@@ -97,7 +134,7 @@ def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
     rng = np.random.default_rng(0)
     noise = make_steps("b", episodes=50, seed=5)
     noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
-    ((_, _, curve),) = fit_learners([replace(learner, held=noise, stop=None)])
+    curve = fit_learners([replace(learner, held=noise, stop=None)])[0].curve
     scale = learner.normalizer.action_scale.square().mean() ** 0.5
     assert curve[4] == pytest.approx(float(1 / scale**2), rel=0.25)  # hardly trained: predicts about 0
     assert list(curve) == sorted(curve) and len(set(curve.values())) == 10
