@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from alltrades.data.weights import SEPARABLE, WeightResult, WeightSettings, esti
 from alltrades.envs.evaluation import Evaluation
 from alltrades.envs.statistics import wilson
 from alltrades.policies.diagnosis import demonstration_error, distillation_gap, neighbour_error
+from alltrades.rundir import policy_digests
 
 if TYPE_CHECKING:
     from alltrades.pipeline import Pipeline
@@ -140,11 +140,25 @@ def held_out(pipeline: Pipeline) -> Steps:
     return steps.select(keep)
 
 
-def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-    """Diagnosis of the row "generalist" in every environment, as plain data."""
+def advice_key(pipeline: Pipeline, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What advice depends on: stores, policies, settings of stage 2, and the evaluations of generalist and teachers."""
     s = pipeline.s
     settings = s.distill
-    stores: dict[str, Path] = {kind: pipeline.rollouts_path(kind) for kind in settings.teachers}
+    seen = pipeline.held_out_path if s.demos.path is None else pipeline.demos_path
+    rows = {"generalist", *(ROW_OF_TEACHER.get(k, k) for k in settings.teachers)}
+    return pipeline.demos_key() | {
+        "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
+        "rollouts": {k: EpisodeStore.open(path).digest() for k, path in pipeline.teacher_stores(settings).items()},
+        "held out": EpisodeStore.open(seen).digest(), "generalist": policy_digests(pipeline.policy_path("generalist")),
+        "teachers": {k: policy_digests(pipeline.teacher_path(k)) for k in settings.teachers},
+        "evaluations": {name: e.to_json() for name, e in evaluations.items() if name in rows}}
+
+
+def advise(pipeline: Pipeline, evaluations: Mapping[str, Evaluation], each: Callable[[int], None]) -> dict[str, Any]:
+    """Diagnosis of the row "generalist" in every environment, as plain data; `each`: called with environments done."""
+    s = pipeline.s
+    settings = s.distill
+    stores = pipeline.teacher_stores(settings)
     demos, unseen = pipeline.demos(), held_out(pipeline)
     rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
     weights = {i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / slug(i)) for i in pipeline.ids}
@@ -176,6 +190,7 @@ def advise(pipeline: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, 
                            None if shift.auc_interval is None else shift.auc_interval[0], shift.raw_ess, labelled)
         out[name] = asdict(Diagnosis(line, best, None if teacher is None else 1 - teacher.mean, outside, held_out_loss, missed,
                                      neighbours, gap, shift.auc, shift.raw_ess))
+        each(i + 1)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from alltrades import stages
-from alltrades.advice import advise
+from alltrades.advice import advice_key, advise
 from alltrades.data.errors import UserError
 from alltrades.envs.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.files import remove
@@ -126,6 +127,10 @@ def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
 
 def _advise(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     """One line per environment: where the error comes from."""
-    advice = advise(p, evaluations) if "generalist" in evaluations else {}
-    p.dir.write_json("advice.json", advice)
-    return advice
+    if "generalist" not in evaluations:
+        p.dir.write_json("advice.json", {})
+        return {}
+    out = p.dir.path / "advice.json"
+    p.stage("advice", advice_key(p, evaluations), [out],
+            lambda progress: p.dir.write_json("advice.json", advise(p, evaluations, progress.update)), len(p.ids), "env")
+    return json.loads(out.read_text())

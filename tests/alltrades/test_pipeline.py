@@ -88,9 +88,11 @@ def test_run_says_where_weights_are_off_also_when_they_were_estimated_before(fin
 
 def test_same_command_again_does_nothing_twice(finished):
     folder, _ = finished
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
-    run(settings(), folder)
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
+    kept = [*folder.rglob("*.safetensors"), folder / "advice.json"]
+    before = {p: p.stat().st_mtime_ns for p in kept}
+    _, result = finished
+    assert run(settings(), folder).advice == result.advice
+    assert {p: p.stat().st_mtime_ns for p in kept} == before
 
 
 def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
@@ -112,7 +114,9 @@ def test_a_row_that_needs_more_rollouts_leaves_the_generalist_as_it_is_and_so_do
     shutil.copytree(finished[0], folder)
     network, rollouts = (folder / "policies" / "generalist" / "model.safetensors", folder / "stores" / "rollouts_scratch.zarr")
     before, count = network.stat().st_mtime_ns, len(EpisodeStore.open(rollouts))
+    advised = (folder / "advice.json").stat().st_mtime_ns
     run(settings("--generalists.unweighted.rollouts", "6"), folder)
+    assert (folder / "advice.json").stat().st_mtime_ns != advised  # it counts every rollout of a teacher
     assert len(EpisodeStore.open(rollouts)) == 1.5 * count and network.stat().st_mtime_ns == before
     written = (folder / "manifest.json").read_text()
     run(settings("--evaluation.rows", "[specialists, labeled_only, generalist]"), folder)
