@@ -102,9 +102,10 @@ def specialist_width(results: Results) -> list[Claim]:
 def rollouts(results: Results) -> list[Claim]:
     key = "distill.rollouts"
     out: list[Claim] = []
-    for width in sorted({r["policy.width"] for r in table(results, "success")}):
-        rows = rows_of(results, "generalist", key, **{"policy.width": width})
-        texts = [f"generalist of width {width}: success {what} with rollouts" for what in ("rises", "levels off")]
+    widths = sorted({r["policy.width"] for r in table(results, "success")})
+    for row, width in ((row, width) for row in ("generalist", "filtered") for width in widths):
+        rows = rows_of(results, row, key, **{"policy.width": width})
+        texts = [f"{row} of width {width}: success {what} with rollouts" for what in ("rises", "levels off")]
         if len(rows) < 3:
             out += map(missing, texts)
             continue

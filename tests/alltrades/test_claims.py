@@ -146,10 +146,11 @@ def test_following_is_asked_at_equal_demonstrations():
 @pytest.mark.parametrize(("curve", "rises", "levels"), [
     ((0.5, 0.7, 0.7), "held", "held"), ((0.5, 0.5, 0.7), "held", "refuted"), ((0.7, 0.7, 0.7), "refuted", "held"),
     ((0.5, 0.6, 0.66), "held", "undecided"), ((0.705, 0.85, 0.73), "undecided", "refuted")])
-def test_rollouts_are_to_help_and_then_no_more(curve, rises, levels):
-    table = success("distill.rollouts", generalist=dict(zip((0, 100, 400), curve)))
+@pytest.mark.parametrize("row", ["generalist", "filtered"])
+def test_rollouts_are_to_help_and_then_no_more(row, curve, rises, levels):
+    table = success("distill.rollouts", **{row: dict(zip((0, 100, 400), curve))})
     found = verdicts("rollouts", beside(table, policy__width=64))
-    assert list(found.values()) == [rises, levels]
+    assert [v for text, v in found.items() if text.startswith(row)] == [rises, levels]
 
 
 # ---- 6, 7 ------------------------------------------------------------------------------------------------------------
