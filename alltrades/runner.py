@@ -19,6 +19,7 @@ from alltrades.files import remove
 from alltrades.pipeline import AVERAGES, HOLDOUT, KIND_OF_ROW, Pipeline
 from alltrades.policies.environment import EnvironmentInfo
 from alltrades.policies.specialists import constant_dimensions
+from alltrades.progress import Progress
 from alltrades.rundir import RunDir
 from alltrades.settings import RunSettings, teacher_kind
 from alltrades.tracking import Tracker
@@ -126,11 +127,11 @@ def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
 
 
 def _advise(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-    """One line per environment: where the error comes from."""
-    if "generalist" not in evaluations:
-        p.dir.write_json("advice.json", {})
-        return {}
-    out = p.dir.path / "advice.json"
-    p.stage("advice", advice_key(p, evaluations), [out],
-            lambda progress: p.dir.write_json("advice.json", advise(p, evaluations, progress.update)), len(p.ids), "env")
+    """One line per environment: where the error comes from; nothing where no generalist was measured."""
+    out, measured = p.dir.path / "advice.json", "generalist" in evaluations
+
+    def body(progress: Progress) -> None:
+        p.dir.write_json("advice.json", advise(p, evaluations, progress.update) if measured else {})
+
+    p.stage("advice", advice_key(p, evaluations) if measured else {"rows": "no generalist"}, [out], body, len(p.ids), "env")
     return json.loads(out.read_text())

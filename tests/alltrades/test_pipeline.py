@@ -95,6 +95,19 @@ def test_same_command_again_does_nothing_twice(finished):
     assert {p: p.stat().st_mtime_ns for p in kept} == before
 
 
+def test_advice_comes_and_goes_with_the_generalist_among_the_rows(finished, tmp_path):
+    advised = finished[1].advice
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    for rows, expected in (("[specialists]", {}), ("[specialists, labeled_only, unweighted, generalist]", advised),
+                           ("[specialists]", {})):
+        assert run(settings("--evaluation.rows", rows), folder).advice == expected
+        assert json.loads((folder / "advice.json").read_text()) == expected
+    fresh = tmp_path / "fresh"
+    assert run(settings("--evaluation.rows", "[specialists]"), fresh).advice == {}
+    assert run(settings(), fresh).advice == advised
+
+
 def test_changed_setting_reruns_only_what_depends_on_it(finished, tmp_path):
     import shutil
 
