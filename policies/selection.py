@@ -54,7 +54,8 @@ class Choice:
     def to_json(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """Table of losses by candidate and environment; None for those of trainings that diverged or had ended."""
         best = self.relative.argmin(1).tolist()
-        return {"chosen": candidates[self.candidate].name, "steps": self.steps, "looks": list(self.looks),
+        chosen = candidates[self.candidate]
+        return {"chosen": chosen.name, "steps": self.steps, "of": chosen.train.steps, "looks": list(self.looks),
                 "relative_loss": {c.name: _known(self.relative[i, best[i]]) for i, c in enumerate(candidates)},
                 "relative_curves": {c.name: [_known(x) for x in self.relative[i]] for i, c in enumerate(candidates)},
                 "losses": {name: {c.name: _known(losses[i, best[i]]) for i, c in enumerate(candidates)}

@@ -68,7 +68,7 @@ def selection(table: Mapping[str, Any]) -> str:
     ordered = sorted(table["relative_loss"].items(), key=lambda item: (item[1] is None, item[1]))
     losses = ", ".join(f"{name} diverged" if loss is None else f"{name} {loss:.3f}" for name, loss in ordered)
     return (f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, {table['steps']:,} of "
-            f"{table['looks'][-1]:,} steps (held-out loss in shares of the lowest: {losses})")
+            f"{table['of']:,} steps (held-out loss in shares of the lowest: {losses})")
 
 
 def weight_warnings(warnings: Mapping[str, Sequence[str]], most: int = 3) -> list[str]:

@@ -67,7 +67,7 @@ def fake_run(folder: Path, environments: tuple[str, ...] = ENVIRONMENTS, rows: d
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
     write(folder / "policies" / "specialists" / "scratch" / "selection.json", {
-        "chosen": "width 64", "steps": 1500, "looks": [500, 1000, 1500, 2000], "losses": {e: {} for e in environments},
+        "chosen": "width 64", "steps": 1500, "of": 2000, "looks": [500, 1000, 1500], "losses": {e: {} for e in environments},
         "relative_loss": {"width 64": 1.02, "as set": 1.1}})
     write(folder / "trajectories.json", {e: {row: [_path(rng) for _ in range(5)] for row in rows} for e in environments})
     (folder / "settings.yaml").write_text(SETTINGS.format(n=n, rows=", ".join(rows)))

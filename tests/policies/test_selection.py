@@ -91,6 +91,8 @@ def test_candidate_is_trained_no_further_than_its_patience():
     table = choice.to_json(candidates)
     assert table["relative_curves"]["sees"][-1] is None and table["relative_loss"]["sees"] is not None
     assert done[-1][0] == 2 * 2 * 2 * 300  # what was not trained counts as done
+    alone = specialists(demos, infos).cross_validate(candidates[:1], 2, 10, patience=2).to_json(candidates[:1])
+    assert alone["steps"] < alone["looks"][-1] < alone["of"] == 300  # no candidate came to the end of its schedule
 
 
 def test_candidate_that_diverges_leaves_the_choice_to_the_others():
