@@ -8,8 +8,12 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load_policy", "rollout", "run"]
 
-_HOMES = {"run": "alltrades.runner", "load_policy": "alltrades.policies.policy", "rollout": "alltrades.envs.rollout",
-          "evaluate": "alltrades.envs.evaluation"}
+_HOMES = {
+    "evaluate": "alltrades.envs.rollouts.evaluation",
+    "load_policy": "alltrades.policies.model.policy",
+    "rollout": "alltrades.envs.rollouts.rollout",
+    "run": "alltrades.pipeline.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

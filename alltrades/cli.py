@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from alltrades import __version__
 from alltrades.commands import serving, stage, tools, whole
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 COMMANDS = [*whole.COMMANDS[:1], *stage.COMMANDS, *whole.COMMANDS[1:], *serving.COMMANDS, *tools.COMMANDS]
 
@@ -24,8 +24,8 @@ class _SettingsHelp(argparse.Action):
     """--help-settings: list every setting with its default."""
 
     def __call__(self, *args: object, **kwargs: object) -> None:
-        from alltrades.config import describe
-        from alltrades.settings import RunSettings
+        from alltrades.settings.load import describe
+        from alltrades.settings.run import RunSettings
 
         for key, kind, default, text in describe(RunSettings):
             print(f"--{key}  ({kind}, default {default})  {text}")

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
+from alltrades.errors import UserError
 
 FORMAT_VERSION = 1
 CHUNK = 4096  # rows

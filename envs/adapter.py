@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.random import mtrand
 
-from alltrades.data.errors import UserError
 from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
 
 GLOBAL_STREAM = 0x6E70  # keeps the global NumPy stream of an episode apart from its other streams
 

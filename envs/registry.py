@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.errors import UserError, nearest
 from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError, nearest
 
 Expert = Callable[[np.ndarray], np.ndarray]
 ENTRY_POINTS = "alltrades.environments"
+BUILT_IN = ("alltrades.envs.planar.registration", "alltrades.envs.suites.metaworld", "alltrades.envs.suites.pusht",
+            "alltrades.envs.suites.restoration")  # modules that have specs() and suites()
+GYMNASIUM = "alltrades.envs.suites.gymnasium_env"  # has gymnasium_spec("gym:ID")
 
 
 @dataclass
@@ -57,15 +60,12 @@ def _load() -> None:
     if _REGISTRY.loaded:
         return
     _REGISTRY.loaded = True  # set first: what is loaded here calls `register`
-    from alltrades.envs import metaworld, pusht, restoration
-    from alltrades.envs.planar import registration
-
-    builtin: list[tuple[EnvSpec, Expert | None]] = [*registration.specs(), *metaworld.specs(), *pusht.specs(),
-                                                     *restoration.specs()]
-    for spec, expert in builtin:
-        register(spec, expert)
-    for name, ids in {**registration.suites(), **metaworld.suites(), **restoration.suites()}.items():
-        register_suite(name, ids)
+    for name in BUILT_IN:
+        module = importlib.import_module(name)
+        for spec, expert in module.specs():
+            register(spec, expert)
+        for suite, ids in module.suites().items():
+            register_suite(suite, ids)
     for point in entry_points(group=ENTRY_POINTS):
         try:
             hook = point.load()  # a function that registers, or a module whose import did
@@ -120,9 +120,7 @@ def get(env_id: str) -> EnvSpec:
     _load()
     if env_id.startswith("gym:"):
         if env_id not in _REGISTRY.specs:
-            from alltrades.envs.gymnasium_env import gymnasium_spec
-
-            _REGISTRY.specs[env_id] = gymnasium_spec(env_id)
+            _REGISTRY.specs[env_id] = importlib.import_module(GYMNASIUM).gymnasium_spec(env_id)
         return _REGISTRY.specs[env_id]
     if env_id not in _REGISTRY.specs:
         known = [*_REGISTRY.specs, *_REGISTRY.suites]

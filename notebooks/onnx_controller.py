@@ -81,9 +81,9 @@ def run_bare(path: Path, environment: str | None, steps: int) -> None:
 # ---- with the project's controller and guard ---------------------------------------------------------------------
 def run_controller(path: Path, environment: str | None, steps: int) -> None:
     """The same loop: history, noise, queue and guard are the controller's."""
-    from alltrades.policies.controller import Controller
-    from alltrades.policies.guard import ActionGuard
-    from alltrades.policies.onnx_policy import OnnxPolicy
+    from alltrades.policies.control.controller import Controller
+    from alltrades.policies.control.guard import ActionGuard
+    from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
     policy = OnnxPolicy(path)
     info: Any = policy.environments[0 if environment is None else policy.environment_index(environment)]

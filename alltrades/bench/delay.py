@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.lanes import ActingPolicy
-from alltrades.policies.realtime import ROUNDING, RealTimeController
-from alltrades.policies.remote import RemotePolicy
+from alltrades.errors import UserError
+from alltrades.policies.client.remote import RemotePolicy
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.lanes import ActingPolicy
+from alltrades.policies.control.realtime import ROUNDING, RealTimeController
 
 LANES = 32
 SEED = 0  # root of the starts, which no other purpose shares
@@ -40,18 +40,18 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
-    from alltrades.envs.evaluation import Evaluation, evaluate, paired_difference
-    from alltrades.envs.rollout import Crew, LaneController
-    from alltrades.envs.seeding import episode_seed
-    from alltrades.policies.training import threads
-    from alltrades.settings import RolloutSettings
+    from alltrades.envs.rollouts.evaluation import Evaluation, evaluate, paired_difference
+    from alltrades.envs.rollouts.rollout import Crew, LaneController
+    from alltrades.envs.rollouts.seeding import episode_seed
+    from alltrades.policies.learning.training import threads
+    from alltrades.settings.run import RolloutSettings
 
     if not (math.isfinite(delay_ms) and delay_ms >= 0) or episodes < 1 or (every is not None and every < 1) or (overlap or 0) < 0:
         raise UserError(f"delay {delay_ms:g} ms, {episodes} episodes, every {every}, overlap {overlap}; "
                         "expected at least 0, 1, 1 and 0")
     seconds = delay_ms / 1e3
     with threads(1), artifact(folder, names or ["planar"], steps) as path:
-        from alltrades.policies.policy import load_policy
+        from alltrades.policies.model.policy import load_policy
 
         policy = load_policy(path)
         specs = {s.id: s for s in registry.resolve(list(names) if names else [e.id for e in policy.environments])}

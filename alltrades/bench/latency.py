@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 PATHS = ("torch", "onnx", "server")  # in-process with each engine, and over the server
 WARM_UP = 20  # calls before the first that counts
@@ -33,13 +33,13 @@ def latency(folder: str | None, names: Sequence[str], clients: Sequence[int], ra
         engine: what computes the server's actions, "torch" or "onnx"; it is compared with the same engine in-process.
         paths: which of `PATHS` to measure.
     """
-    from alltrades.policies.training import threads
+    from alltrades.policies.learning.training import threads
 
     if min(clients, default=0) < 1 or rate <= 0 or seconds <= 0:
         raise UserError(f"clients {list(clients)}, rate {rate:g}, seconds {seconds:g}; expected positive numbers")
     with threads(1), artifact(folder, names, steps) as path:
-        from alltrades.policies.export import compiled
-        from alltrades.policies.policy import load_policy
+        from alltrades.policies.model.policy import load_policy
+        from alltrades.policies.onnx.export import compiled
 
         policy = load_policy(path)
         yield (f"{policy.parameter_count() / 1e6:.2f} M parameters, {policy.settings.sampling_steps} steps "
@@ -113,7 +113,7 @@ def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list
 def in_process(policy: Any, clients: int, rate: float, seconds: float, batch: int,
                name: str = "torch") -> dict[str, Any]:
     """A `Controller` in the robots' own process, all robots at the same tick; the time until all have their actions."""
-    from alltrades.policies.controller import Controller
+    from alltrades.policies.control.controller import Controller
 
     controller = Controller(policy, lanes=clients, batch=batch)
     rng = np.random.default_rng(0)

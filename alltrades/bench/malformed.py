@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
-from alltrades.policies.client import MAX_MESSAGE, pack, require, unpack
+from alltrades.policies.client.client import MAX_MESSAGE, pack, require, unpack
 from alltrades.policies.server.metrics import resident_bytes
 
 Rng = np.random.Generator

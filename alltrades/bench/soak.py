@@ -10,7 +10,7 @@ import numpy as np
 
 from alltrades.bench.latency import summary
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 from alltrades.policies.server.metrics import resident_bytes
 
 SETTLE = 300.0  # seconds after which memory should not grow any more

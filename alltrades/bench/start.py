@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 
 def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | None,
@@ -36,8 +36,8 @@ def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | No
         yield _line(_measure("onnx", Path(folder), repeat, results))
         return
     from alltrades.bench.subject import artifact
-    from alltrades.policies.export import export_onnx
-    from alltrades.policies.policy import load_policy
+    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.onnx.export import export_onnx
 
     with artifact(folder, names, steps) as path, tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary:
         try:

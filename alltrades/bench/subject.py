@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 
 @contextmanager
@@ -26,11 +26,11 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
     import torch
 
     from alltrades.envs import registry
-    from alltrades.policies.environment import EnvironmentInfo
-    from alltrades.policies.normalizer import Normalizer
-    from alltrades.policies.policy import load_policy
+    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.model.environment import EnvironmentInfo
+    from alltrades.policies.model.normalizer import Normalizer
+    from alltrades.policies.model.policy import load_policy
     from alltrades.policies.settings import PolicySettings
-    from alltrades.policies.specialists import build_policy
 
     if folder is not None and steps is None:
         yield Path(folder)

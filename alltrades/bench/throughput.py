@@ -32,10 +32,10 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.envs import registry
-    from alltrades.policies.environment import EnvironmentInfo
-    from alltrades.policies.normalizer import Normalizer
+    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.model.environment import EnvironmentInfo
+    from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.settings import PolicySettings
-    from alltrades.policies.specialists import build_policy
 
     specs = registry.resolve(list(names))
     infos = [EnvironmentInfo.of(s) for s in specs]
@@ -57,9 +57,9 @@ def _steps(policy, names: Sequence[str], count: int, episodes: int):  # type: ig
 
 def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Gradient steps per second at batch 256, window sampling included: the default generalist, then specialists."""
-    from alltrades.policies.batches import TrainingData
+    from alltrades.policies.learning.batches import TrainingData
+    from alltrades.policies.learning.training import Trainer
     from alltrades.policies.settings import TrainSettings
-    from alltrades.policies.training import Trainer
 
     specs, policy = _policy(names)
     data = TrainingData(_steps(policy, [s.id for s in specs], 20000, 200), [s.id for s in specs], policy.history, policy.horizon,
@@ -75,11 +75,11 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
     """A training step of one specialist per environment: one after another, and in stacks of equal shape."""
+    from alltrades.policies.learning.demonstrations import demonstration_data
+    from alltrades.policies.learning.stacked_training import LARGEST, StackedTrainer
+    from alltrades.policies.learning.training import Trainer, threads_for
+    from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
     from alltrades.policies.settings import TrainSettings
-    from alltrades.policies.specialists import demonstration_data
-    from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
-    from alltrades.policies.stacked_training import LARGEST, StackedTrainer
-    from alltrades.policies.training import Trainer, threads_for
 
     for precision in ("fp32", "bf16"):
         settings = TrainSettings(precision=precision, steps=1 << 30)
@@ -103,10 +103,10 @@ def _update_all(trainers) -> None:  # type: ignore[no-untyped-def]
 
 def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.envs import registry
-    from alltrades.policies.normalizer import Normalizer
-    from alltrades.policies.policy import EnvironmentInfo
+    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.model.normalizer import Normalizer
+    from alltrades.policies.model.policy import EnvironmentInfo
     from alltrades.policies.settings import PolicySettings
-    from alltrades.policies.specialists import build_policy
 
     specs = registry.resolve(list(names))
     settings = PolicySettings(width=96, depth=2)
@@ -117,7 +117,7 @@ def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Milliseconds per chunk of the default generalist, one thread."""
 
-    from alltrades.policies.training import threads
+    from alltrades.policies.learning.training import threads
 
     specs, policy = _policy(names)
     policy.eval()
@@ -131,10 +131,10 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Environment steps per second of rollouts: the default generalist by number of workers, then untrained specialists."""
-    from alltrades.acting import controllers_of
-    from alltrades.envs.rollout import Job, rollout
-    from alltrades.policies.controller import Controller
-    from alltrades.settings import RolloutSettings
+    from alltrades.envs.rollouts.rollout import Job, rollout
+    from alltrades.pipeline.acting import controllers_of
+    from alltrades.policies.control.controller import Controller
+    from alltrades.settings.run import RolloutSettings
 
     lanes = 32
     specs, policy = _policy(names)

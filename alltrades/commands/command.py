@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alltrades.settings import RunSettings
+    from alltrades.settings.run import RunSettings
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -53,8 +53,8 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
 
     Environments named on the command line replace the recipe's, its optional ones too.
     """
-    from alltrades.config import load_settings
-    from alltrades.settings import RunSettings
+    from alltrades.settings.load import load_settings
+    from alltrades.settings.run import RunSettings
 
     overrides = list(args.overrides)
     given = {token.split("=")[0] for token in overrides}

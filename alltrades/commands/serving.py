@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from alltrades.commands.command import Command, execute_argument, preference_argument
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def export(args: argparse.Namespace) -> int:
     """ONNX."""
     from alltrades.data.store import EpisodeStore
-    from alltrades.policies.export import export_onnx, observed_windows
-    from alltrades.policies.policy import load_policy
-    from alltrades.policies.preference import parse_preference
+    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.preference import parse_preference
+    from alltrades.policies.onnx.export import export_onnx, observed_windows
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
     policy = load_policy(args.policy).set_preference(parse_preference(args.preference)).set_execute(args.execute)
@@ -65,10 +65,10 @@ def serve(args: argparse.Namespace) -> int:
     import torch
     from pydantic import ValidationError
 
-    from alltrades.policies.deployment import check_device
-    from alltrades.policies.policy import load_policy
-    from alltrades.policies.preference import parse_preference
+    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.preference import parse_preference
     from alltrades.policies.server import ServerSettings, serve_forever
+    from alltrades.robots.fit import check_device
 
     given = {name: value for name, value in vars(args).items() if name in ServerSettings.model_fields}
     try:
@@ -129,7 +129,7 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def deploy(args: argparse.Namespace) -> int:
     """A policy on a robot."""
-    from alltrades.deploy import deploy as run_deploy
+    from alltrades.robots.deploy import deploy as run_deploy
 
     return run_deploy(args)
 

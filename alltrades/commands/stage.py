@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import Command, execute_argument, preference_argument, recipe_arguments, recipe_settings
-from alltrades.data.errors import UserError
-from alltrades.files import write_json
+from alltrades.errors import UserError
+from alltrades.system.files import write_json
 
 if TYPE_CHECKING:
     from alltrades.data.steps import Steps
     from alltrades.envs.spec import EnvSpec
-    from alltrades.settings import RunSettings
+    from alltrades.settings.run import RunSettings
 
 
 def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvSpec]) -> Steps:
     """The demonstrations that a command is to use."""
-    from alltrades import storage
+    from alltrades.pipeline import collection
 
-    return storage.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes, settings.demos.observations)
+    return collection.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes, settings.demos.observations)
 
 
 def _work(out: Path, key: dict[str, Any]) -> Path:
     """Folder of checkpoints: those of an interrupted training with the same inputs, else empty."""
-    from alltrades.manifest import key_digest
+    from alltrades.pipeline.manifest import key_digest
 
     work, digest = out / "work", key_digest(key)
     marker = work / "key.txt"
@@ -46,13 +46,13 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def collect(args: argparse.Namespace) -> int:
     """Demonstrations from scripted experts."""
-    from alltrades import stages, storage
-    from alltrades.progress import Progress
+    from alltrades.pipeline import collection, stages
+    from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
     with Progress("collect", len(specs), "env") as progress:
-        rates = storage.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
+        rates = collection.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
                                 settings.demos.attempts, lambda done, total: progress.update(done))
     for name, rate in rates.items():
         print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
@@ -70,10 +70,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
-    from alltrades import stages
-    from alltrades.beside import Beside
-    from alltrades.progress import Progress
-    from alltrades.rundir import policy_digests
+    from alltrades.pipeline import stages
+    from alltrades.pipeline.beside import Beside
+    from alltrades.pipeline.rundir import policy_digests
+    from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
@@ -113,10 +113,10 @@ def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 def rollout(args: argparse.Namespace) -> int:
     """Pseudo-trajectories."""
-    from alltrades import stages
-    from alltrades.acting import load_policies
-    from alltrades.policies.preference import parse_preference
-    from alltrades.progress import Progress
+    from alltrades.pipeline import stages
+    from alltrades.pipeline.acting import load_policies
+    from alltrades.policies.model.preference import parse_preference
+    from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
@@ -139,8 +139,8 @@ def _weigh_arguments(parser: argparse.ArgumentParser) -> None:
 
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
-    from alltrades import stages
-    from alltrades.stage2_inputs import save_weights
+    from alltrades.pipeline import stages
+    from alltrades.pipeline.stage2_inputs import save_weights
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
@@ -168,12 +168,12 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
 
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
-    from alltrades import stages
-    from alltrades.files import tree_digest
-    from alltrades.progress import Progress
+    from alltrades.pipeline import stages
+    from alltrades.pipeline.rundir import policy_digests
+    from alltrades.pipeline.stage2_inputs import load_weights, read_teachers
     from alltrades.report import text
-    from alltrades.rundir import policy_digests
-    from alltrades.stage2_inputs import load_weights, read_teachers
+    from alltrades.system.files import tree_digest
+    from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
@@ -218,11 +218,11 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
-    from alltrades import stages
-    from alltrades.acting import load_policies, prefer, used_success_signal
-    from alltrades.policies.preference import parse_preference
-    from alltrades.progress import Progress
+    from alltrades.pipeline import stages
+    from alltrades.pipeline.acting import load_policies, prefer, used_success_signal
+    from alltrades.policies.model.preference import parse_preference
     from alltrades.report.tables import show_result
+    from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands.command import Command, no_arguments
-from alltrades.files import write_json
+from alltrades.system.files import write_json
 
 
 def _envs_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 def data(args: argparse.Namespace) -> int:
     """Stores."""
     from alltrades.data.store import EpisodeStore
-    from alltrades.weight_column import describe_weights
+    from alltrades.pipeline.weight_column import describe_weights
 
     store = EpisodeStore.open(Path(args.store))
     shown = () if args.weights is None else describe_weights(store, Path(args.weights))
@@ -92,7 +92,7 @@ def data(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """What is installed."""
-    from alltrades.doctor import check, render
+    from alltrades.commands.doctor import check, render
 
     checks = check()
     render(checks)

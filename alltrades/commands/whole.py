@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands.command import Command, recipe_settings
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
     study = study_of(args.config)
     if study is not None:
         return _run_study(study, args)
+    from alltrades.pipeline.runner import run as run_pipeline
     from alltrades.report.tables import show_result
-    from alltrades.runner import run as run_pipeline
 
     if args.data is not None:
         args.overrides = [*args.overrides, "--demos.path", args.data]
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_study(study: Any, args: argparse.Namespace) -> int:
     """A recipe with `study:` at its top."""
-    from alltrades.config import load_settings
+    from alltrades.settings.load import load_settings
     from alltrades.studies.claims import judge
 
     if args.data is not None:
@@ -72,7 +72,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
-    from alltrades.envs.evaluation import Evaluation, paired_over_seeds
+    from alltrades.envs.rollouts.evaluation import Evaluation, paired_over_seeds
     from alltrades.report.tables import over_seeds_text, show_result
 
     def read(path: Path) -> Evaluation:
@@ -129,8 +129,8 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
 
 def pareto(args: argparse.Namespace) -> int:
     """Pareto fronts of a finished run."""
-    from alltrades.config import load_settings
-    from alltrades.pareto import ParetoSettings
+    from alltrades.settings.load import load_settings
+    from alltrades.studies.fronts import ParetoSettings
     from alltrades.studies.pareto import of_run
 
     words = [f"--{name}=[{','.join(values)}]" for name, values in (("fronts", args.fronts), ("labeled_only", args.labeled_only))]

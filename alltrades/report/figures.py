@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.evaluation import Evaluation
-from alltrades.envs.statistics import EQUAL, verdict
+from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.statistics import EQUAL, verdict
 from alltrades.report import text
 
 ROW_COLORS = 8  # --row0 ... --row7 in page.css

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
 def render(template: str, content: dict[str, Any], path: Path) -> Path:
     """Write a template of this folder with its style, its plots (`content["figures"]`, by place) and nothing from outside."""
     jinja2, get_plotlyjs = _require()
-    from alltrades.files import write_text
+    from alltrades.system.files import write_text
 
     content = dict(content)
     figures = {name: figure.to_json() for name, figure in content.pop("figures").items()}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import Evaluation
-from alltrades.tracking import read_metrics
+from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.errors import UserError
+from alltrades.system.tracking import read_metrics
 
 KNOWN = ("manifest.json", "settings.yaml", "evaluation")
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from alltrades.envs.evaluation import common_metrics, over_seeds
+from alltrades.envs.rollouts.evaluation import common_metrics, over_seeds
 from alltrades.report import text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-    from alltrades.envs.evaluation import Evaluation
+    from alltrades.envs.rollouts.evaluation import Evaluation
 
 COLOR = {"BETTER": "green", "WORSE": "red", "SAME": "default", "UNDERPOWERED": "yellow"}
 SIGNAL = "* trained with the simulator's success signal"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alltrades.envs.evaluation import SUCCESS, EnvironmentResult, Evaluation, common_metrics
+from alltrades.envs.rollouts.evaluation import SUCCESS, EnvironmentResult, Evaluation, common_metrics
 from alltrades.report import text
 from alltrades.report.figures import ROW_COLORS
 from alltrades.report.run_files import VIDEO_TYPES, RunFiles

@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from alltrades.data.errors import UserError, nearest
-from alltrades.recipes import read_recipe
+from alltrades.errors import UserError, nearest
+from alltrades.settings.recipes import read_recipe
 
 STUDIES = {
     "estimators": "alltrades.studies.estimators",

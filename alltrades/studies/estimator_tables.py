@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alltrades.envs.statistics import bootstrap_mean
+from alltrades.envs.rollouts.statistics import bootstrap_mean
 from alltrades.studies.plots import intervals_plot
 from alltrades.studies.result import StudyResult, Table
 

@@ -30,16 +30,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from alltrades.data.density_ratio import Scores, cross_fit, relative_ratio, scored
-from alltrades.data.weights import WeightSettings, flattening
-from alltrades.files import write_json
-from alltrades.machine import processors
+from alltrades.data.weights.density_ratio import Scores, cross_fit, relative_ratio, scored
+from alltrades.data.weights.estimate import WeightSettings, flattening
+from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.settings import Frozen
-from alltrades.progress import Progress
-from alltrades.rundir import RunDir
 from alltrades.studies.estimator_tables import summarise
 from alltrades.studies.linear_gaussian import LENGTH, LinearGaussian
 from alltrades.studies.result import StudyResult
+from alltrades.system.files import write_json
+from alltrades.system.machine import processors
+from alltrades.system.progress import Progress
 
 CROSS_FITTED = {"quadratic": "ratio", "rulsif": "rulsif", "classifier-mlp": "classifier-mlp"}  # to weights.kind
 GUARDS: dict[str, dict[str, float]] = {"off": {"ess_min": 0.0}, "ess": {}, "ess+auc": {"auc_min": 0.5}}
@@ -159,7 +159,7 @@ def _end_with_parent() -> None:
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All repetitions in a pool of processes, of which finished ones are kept, and what follows from them."""
-    from alltrades.config import dump_yaml
+    from alltrades.settings.load import dump_yaml
 
     sizes = settings.model_dump(mode="json", include={"rollouts", "alpha"})
     with RunDir(folder, seed=settings.seed) as rundir:

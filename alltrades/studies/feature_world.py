@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alltrades.policies.processes import FlowMatching
-from alltrades.policies.samplers import heun
+from alltrades.policies.model.processes import FlowMatching
+from alltrades.policies.model.samplers import heun
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from alltrades.config import load_settings
-from alltrades.data.errors import UserError
-from alltrades.pareto import Measured, ParetoSettings, measure_fronts
-from alltrades.rundir import RunDir
-from alltrades.settings import RunSettings
-from alltrades.studies.front import summarise
+from alltrades.errors import UserError
+from alltrades.pipeline.rundir import RunDir
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
+from alltrades.studies.front_tables import summarise
+from alltrades.studies.fronts import Measured, ParetoSettings, measure_fronts
 from alltrades.studies.result import StudyResult
 
 
@@ -26,8 +26,8 @@ class Settings(RunSettings):
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """Runs in folder/seed-N, then their fronts; whatever is finished there is kept."""
-    from alltrades.config import dump_yaml
-    from alltrades.runner import run as run_pipeline
+    from alltrades.pipeline.runner import run as run_pipeline
+    from alltrades.settings.load import dump_yaml
 
     plain = {k: getattr(settings, k) for k in RunSettings.model_fields}
     measured: list[Measured] = []

@@ -35,13 +35,13 @@ import numpy as np
 from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
-from alltrades.files import write_json
+from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.settings import Frozen
-from alltrades.progress import Progress
-from alltrades.rundir import RunDir
 from alltrades.studies.feature_world import Denoisers, Sizes, Stage2, World, draw_pairs, fit_labeled, fit_specialists
 from alltrades.studies.requirements import Curve, curves_plot, elasticity, slope
 from alltrades.studies.result import StudyResult, Table
+from alltrades.system.files import write_json
+from alltrades.system.progress import Progress
 
 METHODS = ("specialists", "labeled", "noise", "score")
 
@@ -116,7 +116,7 @@ def repetition(s: Settings, d_h: int, d_g: int, r: int) -> list[dict[str, Any]]:
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All repetitions, of which finished ones are kept, and what follows from them."""
-    from alltrades.config import dump_yaml
+    from alltrades.settings.load import dump_yaml
 
     # small matrices: more threads would cost more than they bring, and could change the last bits
     with RunDir(folder, seed=settings.seed) as rundir, threadpool_limits(1):

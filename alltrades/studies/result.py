@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
-from alltrades.files import write_json, write_text
+from alltrades.errors import UserError
 from alltrades.report.figures import Figure
+from alltrades.system.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class StudyResult:
 
     def write(self, folder: Path, stem: str = "results") -> list[Path]:
         """Write STEM.json, NAME.csv for every table, and STEM.html where the extra `report` is installed."""
-        from alltrades.report.study import write_study_page
+        from alltrades.studies.page import write_study_page
 
         paths = [folder / f"{stem}.json"]
         write_json(paths[0], self.to_json())

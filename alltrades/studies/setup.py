@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from alltrades.recipes import find_recipe
-from alltrades.schema import show
+from alltrades.settings.recipes import find_recipe
+from alltrades.settings.schema import show
 from alltrades.studies.claims import judge
 from alltrades.studies.evidence import Results, Row
 

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from alltrades.config import invalid
-from alltrades.data.errors import UserError
-from alltrades.rundir import RunDir
-from alltrades.schema import check_value, lookup, plain, show
-from alltrades.settings import RunSettings
+from alltrades.errors import UserError
+from alltrades.pipeline.rundir import RunDir
+from alltrades.settings.load import invalid
+from alltrades.settings.run import RunSettings
+from alltrades.settings.schema import check_value, lookup, plain, show
 from alltrades.studies.result import StudyResult
 from alltrades.studies.sweep_tables import Cell, summarise
 
@@ -94,8 +94,8 @@ def cell_name(values: dict[str, Any]) -> str:
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All runs of the grid, seed by seed, in folder/CELL/seed-N, and what they say together."""
-    from alltrades.config import dump_yaml
-    from alltrades.runner import run as run_pipeline
+    from alltrades.pipeline.runner import run as run_pipeline
+    from alltrades.settings.load import dump_yaml
 
     empty = [key for key, values in settings.sweep.items() if not values]
     if empty or not settings.sweep:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alltrades.envs.evaluation import SUCCESS, Evaluation, common_metrics, paired_over_seeds
-from alltrades.envs.statistics import bootstrap_mean
-from alltrades.schema import show
+from alltrades.envs.rollouts.evaluation import SUCCESS, Evaluation, common_metrics, paired_over_seeds
+from alltrades.envs.rollouts.statistics import bootstrap_mean
+from alltrades.settings.schema import show
 from alltrades.studies.plots import Point, intervals_plot
 from alltrades.studies.result import StudyResult, Table
 

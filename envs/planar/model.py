@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 TASKS = ("reach", "push", "obstacle", "drawer")
 OBS_DIM = 16

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from alltrades.data.errors import UserError, nearest
 from alltrades.envs.planar.experts import PlanarExpert
 from alltrades.envs.planar.model import OBS_DIM, TASKS, PlanarParams
 from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError, nearest
 
 MAX_STEPS = {"reach": 80, "push": 200, "obstacle": 100, "drawer": 120}
 DEFAULT = ("reach", "reach-long", "push", "push-heavy", "obstacle", "drawer")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.robots.robot import Robot, RobotLimits
+from alltrades.errors import UserError
 
 FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alltrades.data.errors import UserError
 from alltrades.envs.robots.robot import Outcome, RobotLimits
 from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
 
 
 class Plant(Protocol):

@@ -10,7 +10,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:

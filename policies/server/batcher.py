@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.limits import Limits
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.limits import Limits
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.robots import ServedController
 from alltrades.policies.server.session import Session, Sessions

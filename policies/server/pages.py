@@ -16,7 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from alltrades.policies.client import require
+from alltrades.policies.client.client import require
 from alltrades.policies.server import access
 from alltrades.policies.server.metrics import CONTENT_TYPE
 

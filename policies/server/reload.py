@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
-from alltrades.policies.client import FACTS
-from alltrades.policies.policy import load_policy
+from alltrades.errors import UserError
+from alltrades.policies.client.client import FACTS
+from alltrades.policies.model.policy import load_policy
 
 
 def load_successor(folder: Path, current: Any, device: str) -> Any:

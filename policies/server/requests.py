@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.errors import UserError, nearest
-from alltrades.policies.client import unpack
-from alltrades.policies.lanes import Overlap
+from alltrades.errors import UserError, nearest
+from alltrades.policies.client.client import unpack
+from alltrades.policies.control.lanes import Overlap
 
 KEYS = ("observation", "observation/state", "environment", "seed", "reset", "request_id", "known", "keep", "noise")
 MAX_FRAMES = 1024  # observations in one request

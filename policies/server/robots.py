@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.guard import SLACK, ActionGuard
-from alltrades.policies.lanes import BATCH, ActingPolicy, Overlap
-from alltrades.policies.limits import Limits
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.guard import SLACK, ActionGuard
+from alltrades.policies.control.lanes import BATCH, ActingPolicy, Overlap
+from alltrades.policies.control.limits import Limits
 
 
 class ServedController(Controller):

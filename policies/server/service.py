@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.errors import UserError
-from alltrades.policies.client import FACTS, pack, read_token, require
-from alltrades.policies.limits import Limits, read_limits
+from alltrades.errors import UserError
+from alltrades.policies.client.client import FACTS, pack, read_token, require
+from alltrades.policies.control.limits import Limits, read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.events import Events
@@ -212,7 +212,7 @@ class PolicyServer:
         """What computes the policy's actions."""
         if self.settings.engine == "torch":
             return policy
-        from alltrades.policies.export import compiled
+        from alltrades.policies.onnx.export import compiled
 
         return compiled(policy)
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alltrades.policies.client import MAX_MESSAGE
-from alltrades.policies.lanes import BATCH
+from alltrades.policies.client.client import MAX_MESSAGE
+from alltrades.policies.control.lanes import BATCH
 from alltrades.policies.settings import Frozen
 
 

@@ -12,8 +12,8 @@ pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
 from alltrades.envs import registry
-from alltrades.policies.export import export_onnx
-from alltrades.policies.policy import EnvironmentInfo
+from alltrades.policies.model.policy import EnvironmentInfo
+from alltrades.policies.onnx.export import export_onnx
 from alltrades.policies.settings import PolicySettings
 from tests.policies.toys import info, make_policy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
 
 ENVIRONMENTS = ("planar/reach", "planar/reach-long", "planar/push", "planar/push-heavy", "planar/obstacle", "planar/drawer",
                 "metaworld/button-press-topdown-v3", "metaworld/door-open-v3", "metaworld/drawer-close-v3",

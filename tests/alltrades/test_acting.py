@@ -3,8 +3,8 @@
 import threading
 import time
 
-from alltrades.acting import acting
-from alltrades.settings import RolloutSettings
+from alltrades.pipeline.acting import acting
+from alltrades.settings.run import RolloutSettings
 from tests.policies.toys import SMALL, info, make_policy
 
 
@@ -20,8 +20,8 @@ def test_threads_export_one_graph_at_a_time_and_each_graph_once(monkeypatch):
         exported.append(policy.digest())
         return object()
 
-    monkeypatch.setattr("alltrades.policies.export.compiled", compiled)
-    monkeypatch.setattr("alltrades.acting._graphs", {})
+    monkeypatch.setattr("alltrades.policies.onnx.export.compiled", compiled)
+    monkeypatch.setattr("alltrades.pipeline.acting._graphs", {})
     policies = [make_policy([info("a")], SMALL, seed=seed) for seed in (0, 1)]
     found = [[], []]
     settings = RolloutSettings(engine="onnx")

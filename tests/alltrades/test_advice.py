@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from alltrades.advice import Rate, above, advice_line, best_teacher
-from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
-from alltrades.runner import run
-from alltrades.settings import RunSettings
+from alltrades.pipeline.advice import Rate, above, advice_line, best_teacher
+from alltrades.pipeline.runner import run
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
 
 FED = ["--environments", "[planar/obstacle]", "--optional_environments", "[]", "--generalists", "{}",
        "--demos.episodes", "30", "--policy.width", "96", "--policy.depth", "2", "--distill.weights.kind", "none",

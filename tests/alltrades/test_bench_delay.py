@@ -14,7 +14,7 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 
 from alltrades import cli
 from alltrades.bench.delay import SimulatedExecutor, WaitingController, WithheldLanes, control_steps
-from alltrades.policies.controller import Controller
+from alltrades.policies.control.controller import Controller
 from tests.policies.test_realtime import Counting
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from alltrades.beside import Beside, Stopped
+from alltrades.pipeline.beside import Beside, Stopped
 
 
 def wait_until_stopped(beside, seen):

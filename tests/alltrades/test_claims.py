@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from alltrades.config import load_settings, packaged_recipes
+from alltrades.settings.load import load_settings, packaged_recipes
 from alltrades.studies import study_of
 from alltrades.studies.claims import CLAIMS, judge
 from alltrades.studies.evidence import change, level, no_lower, positive, said, signed
@@ -59,7 +59,7 @@ def test_what_was_not_measured_leaves_a_claim_undecided_and_other_studies_have_n
 
 def test_change_between_cells_is_the_square_and_add_interval_of_newcombe():
     """Newcombe (1998), Statistics in Medicine 17:873, table II, method 10: 56/70 - 48/80 is 0.2 [0.0524, 0.3339]."""
-    from alltrades.envs.statistics import wilson
+    from alltrades.envs.rollouts.statistics import wilson
 
     a, b = ({"success": k / n, "low": wilson(k, n)[0], "high": wilson(k, n)[1]} for k, n in ((56, 70), (48, 80)))
     assert change(a, b) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from alltrades import cli
-from alltrades.envs.seeding import episode_seed
+from alltrades.envs.rollouts.seeding import episode_seed
 
 
 def run(*argv: str) -> int:

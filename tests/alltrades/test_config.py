@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from alltrades.config import describe, dump_yaml, find_recipe, load_settings, packaged_recipes
-from alltrades.data.errors import UserError
+from alltrades.errors import UserError
+from alltrades.settings.load import describe, dump_yaml, find_recipe, load_settings, packaged_recipes
 
 
 class Frozen(BaseModel):
@@ -261,7 +261,7 @@ def test_describe_lists_every_setting_with_type_default_and_help():
 
 
 def test_importing_settings_and_run_folder_stays_light():
-    code = ("import sys, alltrades.config, alltrades.rundir\n"
+    code = ("import sys, alltrades.settings.load, alltrades.pipeline.rundir\n"
             "print(*{'torch', 'wandb', 'rich', 'numpy'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -15,13 +15,13 @@ pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]"
 
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
-from alltrades.envs.seeding import episode_seed
-from alltrades.policies import worker
-from alltrades.policies.controller import Controller
-from alltrades.policies.onnx_policy import OnnxPolicy
-from alltrades.policies.policy import load_policy
-from alltrades.policies.realtime import RealTimeController
-from alltrades.progress import StatusLine
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.policies.control import worker
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.realtime import RealTimeController
+from alltrades.policies.model.policy import load_policy
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.system.progress import StatusLine
 
 from .deploying import bad_robot, good_robot, log_of, make_artifacts
 

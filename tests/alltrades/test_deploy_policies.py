@@ -19,13 +19,13 @@ pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]"
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.envs.rollout import Job, rollout
-from alltrades.envs.seeding import episode_seed
-from alltrades.policies.control_loop import ControlLoop
-from alltrades.policies.controller import Controller
-from alltrades.policies.onnx_policy import OnnxPolicy
-from alltrades.policies.policy import load_policy
-from alltrades.progress import StatusLine
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.model.policy import load_policy
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.robots.loop import ControlLoop
+from alltrades.system.progress import StatusLine
 
 from .deploying import good_robot, log_of, make_artifacts
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from alltrades import doctor
-from alltrades.doctor import Check, check, render
+from alltrades.commands import doctor
+from alltrades.commands.doctor import Check, check, render
 
 
 def found(checks: list[Check]) -> dict[str, Check]:

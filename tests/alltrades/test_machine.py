@@ -2,8 +2,8 @@
 
 import os
 
-from alltrades.machine import processors
-from alltrades.settings import RolloutSettings, RunSettings
+from alltrades.settings.run import RolloutSettings, RunSettings
+from alltrades.system.machine import processors
 
 
 def test_a_process_confined_to_one_processor_starts_one_worker_and_one_training():

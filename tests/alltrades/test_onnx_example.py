@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
-from alltrades.policies.controller import Controller
-from alltrades.policies.export import export_onnx
-from alltrades.policies.onnx_policy import OnnxPolicy
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.onnx.export import export_onnx
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from tests.policies.test_export import make_policy
 
 EXAMPLE = Path(__file__).parents[2] / "notebooks" / "onnx_controller.py"
@@ -74,7 +74,7 @@ def test_controller_and_guard_need_no_package_beside_those_two(graphs: list[Path
 
 @pytest.mark.parametrize("environment", ["toy/small", "toy/large"])
 def test_both_ways_give_the_same_actions_for_the_same_noise(graphs: list[Path], example: ModuleType, environment: str) -> None:
-    from alltrades.envs.seeding import policy_generator
+    from alltrades.envs.rollouts.seeding import policy_generator
 
     for graph in graphs:
         bare = example.BarePolicy(graph, environment, policy_generator(4))

@@ -53,15 +53,3 @@ def test_rooms_do_not_import_under_their_folder_name(room):
             continue
         text = path.read_text()
         assert f"\nfrom {room}." not in text and f"\nimport {room}\n" not in text, path
-
-
-def test_imports_go_one_way():
-    """data <- envs, policies <- alltrades."""
-    banned = {"data": ("alltrades.envs", "alltrades.policies", "alltrades.stages", "alltrades.pipeline"),
-              "envs": ("alltrades.policies", "alltrades.stages", "alltrades.pipeline", "alltrades.settings"),
-              "policies": ("alltrades.stages", "alltrades.pipeline", "alltrades.settings", "alltrades.envs.rollout")}
-    for room, names in banned.items():
-        for path in (ROOT / room).rglob("*.py"):
-            top_level = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
-            for name in names:
-                assert not any(f"{line.split()[1]}.".startswith(f"{name}.") for line in top_level), (path, name)

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alltrades import cli, stages
-from alltrades.config import load_settings
-from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation
-from alltrades.pareto import ParetoSettings
-from alltrades.policies.policy import load_policy
-from alltrades.runner import run
-from alltrades.settings import RunSettings
-from alltrades.studies.front import summarise
+from alltrades import cli
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
+from alltrades.errors import UserError
+from alltrades.pipeline import stages
+from alltrades.pipeline.runner import run
+from alltrades.policies.model.policy import load_policy
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
+from alltrades.studies.front_tables import summarise
+from alltrades.studies.fronts import ParetoSettings
 
 QUICK = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
          "--environments", "[planar-conflict]", "--policy.embedding", "0", "--generalists", "{}",

@@ -17,19 +17,19 @@ import torch
 from safetensors.torch import load_file
 
 from alltrades import cli
-from alltrades.config import load_settings
-from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights import WeightResult
+from alltrades.data.weights.estimate import WeightResult
 from alltrades.envs import registry
-from alltrades.envs.seeding import evaluation_seeds, plot_seeds, selection_seeds
-from alltrades.pipeline import Pipeline
-from alltrades.policies.training import Trainer
-from alltrades.rundir import RunDir
-from alltrades.runner import run
-from alltrades.settings import RunSettings
-from alltrades.storage import first_demos
-from alltrades.tracking import Tracker
+from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds, selection_seeds
+from alltrades.errors import UserError
+from alltrades.pipeline.collection import first_demos
+from alltrades.pipeline.pipeline import Pipeline
+from alltrades.pipeline.rundir import RunDir
+from alltrades.pipeline.runner import run
+from alltrades.policies.learning.training import Trainer
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
+from alltrades.system.tracking import Tracker
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8"]
 
@@ -263,7 +263,7 @@ def test_plots_are_of_starts_that_neither_selection_nor_evaluation_uses(finished
 
 @pytest.mark.parametrize(("use", "said"), [("plot", "plots"), ("selection", "selection")])
 def test_a_run_whose_evaluation_starts_are_used_otherwise_is_refused(tmp_path, monkeypatch, use, said):
-    monkeypatch.setattr("alltrades.pipeline.evaluation_seeds", {"plot": plot_seeds, "selection": selection_seeds}[use])
+    monkeypatch.setattr("alltrades.pipeline.pipeline.evaluation_seeds", {"plot": plot_seeds, "selection": selection_seeds}[use])
     pipeline = Pipeline(settings("--distill.rounds.count", "1"), RunDir(tmp_path, 0), None)
     with pytest.raises(UserError, match=f"evaluation starts were used for {said} too"):
         pipeline.check_starts({})
@@ -280,7 +280,7 @@ def test_a_run_says_what_is_left_out_where_an_extra_is_missing(tmp_path, monkeyp
 
 def test_a_run_says_in_one_line_which_dimensions_hardly_move(tmp_path, monkeypatch, capsys):
     still = ["observation[3] hardly moves", "observation[4] hardly moves", "action[0] hardly moves", "action[1] hardly moves"]
-    monkeypatch.setattr("alltrades.runner.constant_dimensions", lambda *args: still)
+    monkeypatch.setattr("alltrades.pipeline.runner.constant_dimensions", lambda *args: still)
     run(settings("--evaluation.rows", "[labeled_only]", "--labeled_only.steps", "2", "--evaluation.episodes", "1"), tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if "hardly moves" in line]
     assert lines == ["normaliser: observation[3] hardly moves; observation[4] hardly moves; and 2 more"]

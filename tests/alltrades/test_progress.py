@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from alltrades.progress import Progress, StatusLine, clock
+from alltrades.system.progress import Progress, StatusLine, clock
 
 
 class Terminal(io.StringIO):
@@ -39,7 +39,7 @@ def test_a_stage_that_fails_leaves_no_line():
 
 def test_on_a_terminal_the_live_line_shows_count_rate_and_time_left(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     out = Terminal()
@@ -56,7 +56,7 @@ def test_on_a_terminal_the_live_line_shows_count_rate_and_time_left(monkeypatch)
 
 def test_work_of_an_earlier_process_does_not_count_into_the_rate(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
     with Progress("a", 1000, "step", stream=io.StringIO()) as progress:
         assert progress.pace(now[0]) == ""
         now[0] = 1.0
@@ -69,7 +69,7 @@ def test_work_of_an_earlier_process_does_not_count_into_the_rate(monkeypatch):
 
 def test_slow_work_is_shown_as_seconds_per_unit(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
     with Progress("a", 3, "env", stream=io.StringIO()) as progress:
         now[0] = 20.0
         progress.update(1)
@@ -82,7 +82,7 @@ def test_clock():
 
 def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(monkeypatch):
     now = [10.0]
-    monkeypatch.setattr("alltrades.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
     monkeypatch.setenv("COLUMNS", "12")
     for out, expected in ((Terminal(), ["", "1 aaaaaaaaa", "3 aaaaaaaaa", ""]), (io.StringIO(), [""])):
         with StatusLine(out) as line:

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from alltrades import cli
-from alltrades.config import load_settings
+from alltrades.settings.load import load_settings
 from alltrades.studies import random_features
 from alltrades.studies.feature_world import Denoisers, Features, Normal, Sizes, Stage2, World, draw_pairs, fit_specialists
 from alltrades.studies.requirements import crossing, elasticity

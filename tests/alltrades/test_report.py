@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import Evaluation
-from alltrades.envs.statistics import wilson
+from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.statistics import wilson
+from alltrades.errors import UserError
 from alltrades.report import write_report
 from tests.alltrades.fake_run import ENVIRONMENTS, ROWS, fake_run, write
 

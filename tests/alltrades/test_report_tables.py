@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from alltrades import cli
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation, paired_difference
-from alltrades.envs.statistics import wilson
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.statistics import wilson
 from alltrades.report import text
 from alltrades.report.run_files import RunFiles, read_run
 from alltrades.report.tables import plain_text, show_result, terminal_table

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from alltrades import cli
-from alltrades.config import load_settings
-from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
-from alltrades.envs.restoration import split_seed
-from alltrades.policies.export import export_onnx
-from alltrades.policies.policy import load_policy
-from alltrades.runner import RunResult, run
-from alltrades.settings import RunSettings, teacher_kind
+from alltrades.envs.suites.restoration import split_seed
+from alltrades.errors import UserError
+from alltrades.pipeline.runner import RunResult, run
+from alltrades.policies.model.policy import load_policy
+from alltrades.policies.onnx.export import export_onnx
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings, teacher_kind
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--environments", "[restoration/denoise, restoration/inpaint]",
          "--labeled_only.steps", "10", "--distill.train.steps", "8", "--specialist.finetune.steps", "4", "--demos.episodes", "3"]

@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alltrades import stages
-from alltrades.config import load_settings
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation
-from alltrades.policies.distillation import RECORDED
-from alltrades.policies.policy import load_policy
-from alltrades.rounds import best_teachers, run_rounds, visit
-from alltrades.runner import run
-from alltrades.settings import DistillSettings, RolloutSettings, RoundSettings, RunSettings
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
+from alltrades.pipeline import stages
+from alltrades.pipeline.rounds import best_teachers, run_rounds, visit
+from alltrades.pipeline.runner import run
+from alltrades.policies.learning.distillation import RECORDED
+from alltrades.policies.model.policy import load_policy
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import DistillSettings, RolloutSettings, RoundSettings, RunSettings
 
 SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
          "--evaluation.rows", "[labeled_only, generalist_round0, generalist]"]
@@ -113,7 +113,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
         counted.append(statistics)
         return {"planar/reach": "scratch", "planar/push": "self"}
 
-    monkeypatch.setattr("alltrades.rounds.best_teachers", best)
+    monkeypatch.setattr("alltrades.pipeline.rounds.best_teachers", best)
     monkeypatch.setattr(stages, "distill", lambda *args, **more: trained.append(own(*args, **more)) or trained[-1])
     rounds = ["--distill.rounds.count", "1", "--distill.rounds.episodes", "3", "--distill.rounds.teacher", "best",
               "--distill.rounds.selection", "2", "--distill.rounds.train.steps", "10", "--distill.train.steps", "2"]
@@ -132,7 +132,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
 
 
 def test_rows_of_rounds_exist_only_where_there_are_rounds():
-    from alltrades.data.errors import UserError
+    from alltrades.errors import UserError
 
     with pytest.raises(UserError, match="generalist_round1"):
         settings("--evaluation.rows", "[generalist_round1]")
@@ -150,9 +150,9 @@ def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(tmp_path, monkeyp
 
     trained, written = [], {}
     visited = SimpleNamespace(path=tmp_path, teachers={})
-    monkeypatch.setattr("alltrades.rounds._select", select)
-    monkeypatch.setattr("alltrades.rounds._visit", lambda *_: visited)
-    monkeypatch.setattr("alltrades.rounds.policy_digest", lambda path: path.name)
+    monkeypatch.setattr("alltrades.pipeline.rounds._select", select)
+    monkeypatch.setattr("alltrades.pipeline.rounds._visit", lambda *_: visited)
+    monkeypatch.setattr("alltrades.pipeline.rounds.policy_digest", lambda path: path.name)
     monkeypatch.setattr(EpisodeStore, "open", lambda path: SimpleNamespace(provenance={"tries": []}))
     pipeline = SimpleNamespace(
         policy_path=lambda name: tmp_path / name, check_starts=lambda stores: None,

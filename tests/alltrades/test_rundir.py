@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.files import file_digest, to_json, tree_digest, write_json, write_text
-from alltrades.manifest import slug
-from alltrades.rundir import RunDir
+from alltrades.errors import UserError
+from alltrades.pipeline.manifest import slug
+from alltrades.pipeline.rundir import RunDir
+from alltrades.system.files import file_digest, to_json, tree_digest, write_json, write_text
 
 
 class Counted:
@@ -146,7 +146,7 @@ def test_removal_that_was_killed_half_way_is_begun_again(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, RunDir(tmp_path, seed=0) as run:
-        patch.setattr("alltrades.manifest.remove", half)
+        patch.setattr("alltrades.pipeline.manifest.remove", half)
         with pytest.raises(KeyboardInterrupt):
             run.manifest.stage("s", {"k": 2}, [store], body)
     with RunDir(tmp_path, seed=0) as run:
@@ -184,7 +184,7 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     code = f"""
         import time
-        from alltrades.rundir import RunDir
+        from alltrades.pipeline.rundir import RunDir
         with RunDir({str(tmp_path)!r}, seed=0):
             print("locked", flush=True)
             time.sleep(60)
@@ -226,7 +226,7 @@ def test_another_seed_or_format_in_the_folder_is_refused(tmp_path):
 KILLED = """
     import json, sys
     from pathlib import Path
-    from alltrades.rundir import RunDir
+    from alltrades.pipeline.rundir import RunDir
 
     folder = Path(sys.argv[1])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from alltrades.signals import NAMES, StopSignals
+from alltrades.robots.signals import NAMES, StopSignals
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
-from alltrades.policies.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 
 SMALL = ["--environments", "[planar/reach, planar/push]", "--small"]
 ROLL = ["--rollout.workers", "0", "--rollout.lanes", "8"]
@@ -33,7 +33,7 @@ def distill(made, out, *more, teacher="scratch"):
 
 def test_distill_takes_the_weights_that_weigh_wrote_and_estimates_the_same_ones_itself(made, tmp_path, monkeypatch):
     assert distill(made, tmp_path / "own") == 0
-    monkeypatch.setattr("alltrades.stages.weigh", None)
+    monkeypatch.setattr("alltrades.pipeline.stages.weigh", None)
     assert distill(made, tmp_path / "given", "--weights", f"{made}/weights") == 0
     assert load_policy(tmp_path / "own").digest() == load_policy(tmp_path / "given").digest()
 

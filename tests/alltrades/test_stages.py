@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades import cli, stages, storage
-from alltrades.acting import controllers_of, slug
+from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.policies.ensembling import EnsemblingController
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import load_policy
+from alltrades.pipeline import collection, stages
+from alltrades.pipeline.acting import controllers_of, slug
+from alltrades.policies.control.ensembling import EnsemblingController
+from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings
-from alltrades.policies.specialists import build_policy
-from alltrades.policies.stacked import StackedPolicy
-from alltrades.settings import RolloutSettings
+from alltrades.settings.run import RolloutSettings
 from tests.policies.toys import SMALL, info, make_policy
 
 NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
@@ -24,7 +25,7 @@ NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory):
     path = tmp_path_factory.mktemp("demos") / "demos.zarr"
-    storage.collect(registry.resolve(NAMES[:2]), 3, 0, path, RolloutSettings())
+    collection.collect(registry.resolve(NAMES[:2]), 3, 0, path, RolloutSettings())
     return path
 
 
@@ -35,10 +36,10 @@ def train(demos, out, *more):
 
 def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
     specs = registry.resolve(["planar/reach", "planar/push"])
-    first = storage.collect(specs[:1], 3, 0, tmp_path / "s", RolloutSettings())
-    both = storage.collect(specs, 3, 0, tmp_path / "s", RolloutSettings())
+    first = collection.collect(specs[:1], 3, 0, tmp_path / "s", RolloutSettings())
+    both = collection.collect(specs, 3, 0, tmp_path / "s", RolloutSettings())
     assert both["planar/reach"] == first["planar/reach"] and both["planar/push"]["successes"] == 3
-    assert storage.collect(specs, 3, 0, tmp_path / "s", RolloutSettings()) == both
+    assert collection.collect(specs, 3, 0, tmp_path / "s", RolloutSettings()) == both
     assert len(EpisodeStore.open(tmp_path / "s")) == 6
 
 
@@ -90,7 +91,7 @@ def test_candidates_are_checked(demos, tmp_path, capsys):
 
 
 def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not(demos, tmp_path, monkeypatch):
-    from alltrades.policies.policy import DiffusionPolicy
+    from alltrades.policies.model.policy import DiffusionPolicy
 
     assert train(demos, tmp_path / "whole", "--specialist.selection", "holdout") == 0
     save, saved = DiffusionPolicy.save, []

@@ -3,15 +3,16 @@
 import pytest
 import zarr
 
-from alltrades import cli, stages, storage
-from alltrades.data.errors import UserError
+from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.normalizer import Normalizer
+from alltrades.errors import UserError
+from alltrades.pipeline import collection, stages
+from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
-from alltrades.policies.specialists import build_policy
-from alltrades.settings import RolloutSettings
+from alltrades.settings.run import RolloutSettings
 
 NAMES = ["planar/reach", "planar/push"]
 SPECS = [registry.get(name) for name in NAMES]
@@ -55,14 +56,14 @@ def test_rollouts_of_the_same_are_continued(rollouts, tmp_path):
 
 
 def test_demonstrations_are_continued_by_environments_and_by_episodes_that_follow(tmp_path):
-    storage.collect(SPECS[:1], 2, 0, tmp_path / "parts.zarr", HERE)
-    storage.collect(SPECS[:1], 3, 0, tmp_path / "parts.zarr", HERE)
-    rates = storage.collect(SPECS, 3, 0, tmp_path / "parts.zarr", HERE)
-    assert rates == storage.collect(SPECS, 3, 0, tmp_path / "whole.zarr", HERE)
+    collection.collect(SPECS[:1], 2, 0, tmp_path / "parts.zarr", HERE)
+    collection.collect(SPECS[:1], 3, 0, tmp_path / "parts.zarr", HERE)
+    rates = collection.collect(SPECS, 3, 0, tmp_path / "parts.zarr", HERE)
+    assert rates == collection.collect(SPECS, 3, 0, tmp_path / "whole.zarr", HERE)
     parts, whole = (EpisodeStore.open(tmp_path / f"{name}.zarr") for name in ("parts", "whole"))
     assert parts.digest() == whole.digest() and parts.provenance == whole.provenance
     with pytest.raises(UserError, match="its seed is 0, not 5"):
-        storage.collect(SPECS, 4, 5, tmp_path / "parts.zarr", HERE)
+        collection.collect(SPECS, 4, 5, tmp_path / "parts.zarr", HERE)
     with pytest.raises(UserError, match="its kind is demonstrations, not rollouts"):
         roll_out(tmp_path / "parts.zarr")
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from alltrades import cli
-from alltrades.config import load_settings, packaged_recipes
-from alltrades.settings import RunSettings
+from alltrades.settings.load import load_settings, packaged_recipes
+from alltrades.settings.run import RunSettings
 from alltrades.studies import STUDIES, study_of
 from alltrades.studies.result import StudyResult, Table
 

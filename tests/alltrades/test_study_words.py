@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alltrades.config import dump_yaml, load_settings
+from alltrades.settings.load import dump_yaml, load_settings
 from alltrades.studies import study_of
 from alltrades.studies.claims import CLAIMS
 from alltrades.studies.setup import markdown_table, outcome, setup, statement

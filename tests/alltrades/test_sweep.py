@@ -5,9 +5,9 @@ import json
 import pytest
 
 from alltrades import cli
-from alltrades.config import load_settings
-from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import EnvironmentResult, Evaluation
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
+from alltrades.errors import UserError
+from alltrades.settings.load import load_settings
 from alltrades.studies.sweep import Settings, cell_name, cell_settings
 from alltrades.studies.sweep_tables import Cell, summarise
 

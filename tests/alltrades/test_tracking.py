@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from alltrades.tracking import Tracker, read_metrics
+from alltrades.system.tracking import Tracker, read_metrics
 
 
 def steps(tracker: Tracker, stage: str) -> list[int]:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from alltrades import cli
-from alltrades.acting import slug
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights import WeightSettings, estimate_weights
-from alltrades.weight_column import weight_column
+from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.errors import UserError
+from alltrades.pipeline.acting import slug
+from alltrades.pipeline.weight_column import weight_column
 
 NAMES = ("toy/a", "toy/b")
 

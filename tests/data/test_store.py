@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
+from alltrades.errors import UserError
 
 
 def episode(seed=0, length=5, obs=3, act=2, environment="a", source="expert", actions=True) -> Episode:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from alltrades.data.density_ratio import cross_fit, relative_ratio, weighted_auc
-from alltrades.data.estimators import rulsif
 from alltrades.data.steps import Steps
-from alltrades.data.weights import WeightResult, WeightSettings, base_measure, estimate_weights
+from alltrades.data.weights.density_ratio import cross_fit, relative_ratio, weighted_auc
+from alltrades.data.weights.estimate import WeightResult, WeightSettings, base_measure, estimate_weights
+from alltrades.data.weights.estimators import rulsif
 
 
 def steps(observation: np.ndarray, length: int, source: str, success: np.ndarray | None = None,

@@ -11,10 +11,10 @@ import pytest
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights import WeightSettings, base_measure, estimate_weights
+from alltrades.data.weights.estimate import WeightSettings, base_measure, estimate_weights
 from alltrades.envs import registry
-from alltrades.envs.rollout import Job, rollout
-from alltrades.envs.seeding import episode_seed
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed
 
 
 class FailsHalfTheTime:

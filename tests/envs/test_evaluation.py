@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.envs.evaluation import (
+from alltrades.envs.rollouts.evaluation import (
     EnvironmentResult,
     Evaluation,
     common_metrics,
@@ -18,9 +17,10 @@ from alltrades.envs.evaluation import (
     paired_difference,
     paired_over_seeds,
 )
-from alltrades.envs.rollout import Job, rollout
-from alltrades.envs.seeding import episode_seed
-from alltrades.envs.statistics import bootstrap_mean, wilson
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
+from alltrades.errors import UserError
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import LONG, WALK, NoisyController
 

@@ -8,10 +8,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.gymnasium_env import gymnasium_spec
+from alltrades.envs.suites.gymnasium_env import gymnasium_spec
+from alltrades.errors import UserError
 from tests.envs.toys import Countdown, Keyed, Unbounded
 
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from alltrades.envs import images
+from alltrades.envs.suites import images
 
 SOURCES = ["digits", pytest.param("photographs", marks=pytest.mark.skipif(
     __import__("importlib").util.find_spec("skimage") is None, reason="needs: pip install alltrades[restoration]"))]

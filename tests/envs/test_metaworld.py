@@ -7,8 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from alltrades.envs import metaworld, registry
+from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
+from alltrades.envs.suites import metaworld
 
 pytest.importorskip("metaworld", reason="needs: pip install alltrades[metaworld]")
 

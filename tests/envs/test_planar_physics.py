@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from alltrades.data.errors import UserError
 from alltrades.envs.planar.env import PlanarEnv
 from alltrades.envs.planar.model import SUBSTEPS, TASKS, TIMESTEP, PlanarParams
 from alltrades.envs.planar.registration import planar_spec, specs
 from alltrades.envs.speed import measure_speed
+from alltrades.errors import UserError
 
 CONTROL_STEP = SUBSTEPS * TIMESTEP  # s
 

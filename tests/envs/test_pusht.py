@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.data.store import EpisodeStore
-from alltrades.envs import pusht, registry
+from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
+from alltrades.envs.suites import pusht
+from alltrades.errors import UserError
 
 
 @pytest.fixture(scope="module")

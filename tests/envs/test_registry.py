@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
+from alltrades.errors import UserError
 from tests.envs.toys import toy_spec
 
 

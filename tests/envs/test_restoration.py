@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from alltrades.envs import images, registry
+from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.evaluation import evaluate
-from alltrades.envs.restoration import FIRST_SEED, TASKS, RestorationEnv, split_seed
-from alltrades.envs.rollout import Job, rollout
-from alltrades.envs.seeding import PURPOSES, episode_seed, evaluation_seeds
+from alltrades.envs.rollouts.evaluation import evaluate
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import PURPOSES, episode_seed, evaluation_seeds
+from alltrades.envs.suites import images
+from alltrades.envs.suites.restoration import FIRST_SEED, TASKS, RestorationEnv, split_seed
 
 SUITES = ["restoration"] + (["restoration:photographs"] if importlib.util.find_spec("skimage") else [])
 SPECS = {s.id: s for s in registry.resolve(SUITES)}

@@ -9,7 +9,6 @@ import mujoco
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
 from alltrades.envs.robots import RobotLimits
@@ -17,6 +16,7 @@ from alltrades.envs.robots.environment import EnvironmentRobot
 from alltrades.envs.robots.load import load_robot
 from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
 from alltrades.envs.robots.realtime import RealTimeRobot
+from alltrades.errors import UserError
 
 PENDULUM = """<mujoco><option timestep="0.004"/><worldbody><body><joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
 <geom type="capsule" fromto="0 0 0 0 0 -0.5" size="0.02" mass="1"/></body></worldbody>

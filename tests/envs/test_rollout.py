@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvironmentFailure
-from alltrades.envs.rollout import AHEAD, Job, rollout
+from alltrades.envs.rollouts.rollout import AHEAD, Job, rollout
+from alltrades.errors import UserError
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, FAR, LONG, WALK, NoisyController
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from alltrades.data.episode import Episode
-from alltrades.data.errors import UserError
 from alltrades.envs.adapter import EnvironmentFailure
-from alltrades.envs.rollout import DEATHS, Crew, Job, rollout
-from alltrades.envs.workers import START_TRIES
-from alltrades.policies.controller import Controller
+from alltrades.envs.rollouts.rollout import DEATHS, Crew, Job, rollout
+from alltrades.envs.rollouts.workers import START_TRIES
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
 from tests.policies.toys import info, make_policy
@@ -189,7 +189,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from alltrades.envs.rollout import Job, rollout
+from alltrades.envs.rollouts.rollout import Job, rollout
 from tests.envs import rollout_toys as toys
 
 if __name__ == "__main__":

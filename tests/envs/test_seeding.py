@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.envs import seeding
+from alltrades.envs.rollouts import seeding
+from alltrades.errors import UserError
 from tests.envs.toys import toy_spec
 
 

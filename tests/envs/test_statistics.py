@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from alltrades.envs.statistics import bootstrap_mean, paired, verdict, wilson
+from alltrades.envs.rollouts.statistics import bootstrap_mean, paired, verdict, wilson
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 100, 400])

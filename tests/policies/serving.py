@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from alltrades.policies.controller import Controller
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.settings import PolicySettings
 

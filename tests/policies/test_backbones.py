@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
-from alltrades.policies.backbones import BACKBONES, Backbone, Image, make_backbone
-from alltrades.policies.backbones.base import TimeEmbedding
+from alltrades.errors import UserError
+from alltrades.policies.model.backbones import BACKBONES, Backbone, Image, make_backbone
+from alltrades.policies.model.backbones.base import TimeEmbedding
 
 NAMES = sorted(BACKBONES)
 ACTION, CONDITION = 6, 39

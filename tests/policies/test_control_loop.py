@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.envs.robots import Outcome, Reading, RobotLimits
-from alltrades.policies.control_loop import ControlLoop
-from alltrades.policies.feed import Feed
-from alltrades.policies.guard import ActionGuard
+from alltrades.errors import UserError
+from alltrades.policies.control.guard import ActionGuard
+from alltrades.robots.feed import Feed
+from alltrades.robots.loop import ControlLoop
 from tests.policies.background import Immediate, Working
 from tests.policies.test_ticker import Clock
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.policies.control_loop import ATTEMPTS
+from alltrades.errors import UserError
+from alltrades.robots.loop import ATTEMPTS
 
 from .test_control_loop import frame, make
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
-from alltrades.envs.seeding import policy_generator
-from alltrades.policies.controller import Controller
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.guard import ActionGuard
-from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.envs.rollouts.seeding import policy_generator
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.guard import ActionGuard
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 
 SMALL, LARGE = "toy/small", "toy/large"

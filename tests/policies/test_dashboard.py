@@ -23,7 +23,7 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from alltrades.policies.client import PolicyClient
+from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.server import PolicyServer
 from tests.policies.serving import LARGE, make_policy, observation, running
 

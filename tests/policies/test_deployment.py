@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
 from alltrades.envs import registry
 from alltrades.envs.robots import RobotLimits
 from alltrades.envs.robots.environment import EnvironmentRobot
-from alltrades.policies.deployment import (
+from alltrades.errors import UserError
+from alltrades.policies.model.policy import EnvironmentInfo
+from alltrades.robots.fit import (
     environment_of,
     guard_of,
     limits_of,
@@ -22,7 +23,6 @@ from alltrades.policies.deployment import (
     rate_of,
     stop_action_of,
 )
-from alltrades.policies.policy import EnvironmentInfo
 from tests.policies.toys import SMALL, info, make_policy
 
 

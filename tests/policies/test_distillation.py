@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.data.weights import WeightSettings, estimate_weights
-from alltrades.policies.diagnosis import demonstration_error, distillation_gap, neighbour_error
-from alltrades.policies.distillation import (
+from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.errors import UserError
+from alltrades.policies.learning.demonstrations import build_policy, fit_demonstrations, make_normalizer
+from alltrades.policies.learning.diagnosis import demonstration_error, distillation_gap, neighbour_error
+from alltrades.policies.learning.distillation import (
     RECORDED,
     ScoreLoss,
     add_visits,
@@ -16,9 +17,8 @@ from alltrades.policies.distillation import (
     stage2_data,
     stage2_rows,
 )
+from alltrades.policies.learning.training import Trainer
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import build_policy, fit_demonstrations, make_normalizer
-from alltrades.policies.training import Trainer
 
 from .toys import SMALL, info, make_policy, make_steps
 

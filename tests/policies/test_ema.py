@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alltrades.policies.ema import EMA
+from alltrades.policies.learning.ema import EMA
 
 
 def walk(steps: int, seed: int = 0) -> list[list[torch.Tensor]]:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.ensembling import EnsemblingController
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.ensembling import EnsemblingController
 from tests.policies.background import Clock
 from tests.policies.test_realtime import Counting, drive
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alltrades.envs import registry
-from alltrades.policies.environment import EnvironmentInfo
+from alltrades.policies.model.environment import EnvironmentInfo
 from tests.policies.toys import info, make_policy
 
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.policies.excess import ExcessLoss, affine_denoiser
-from alltrades.policies.objectives import Tchebycheff
+from alltrades.errors import UserError
+from alltrades.policies.learning.demonstrations import demonstration_data, fit_demonstrations, make_normalizer
+from alltrades.policies.learning.excess import ExcessLoss, affine_denoiser
+from alltrades.policies.learning.objectives import Tchebycheff
+from alltrades.policies.learning.teachers import TeacherPredictions
+from alltrades.policies.learning.training import Trainer
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import demonstration_data, fit_demonstrations, make_normalizer
-from alltrades.policies.teachers import TeacherPredictions
-from alltrades.policies.training import Trainer
 
 from .toys import SMALL, info, make_policy, make_steps
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from alltrades.policies.controller import Controller
-from alltrades.policies.exploration import ExploringController
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.exploration import ExploringController
 
 from .test_controller import LARGE, SMALL, Recorder, real_policy
 

@@ -17,13 +17,13 @@ runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrade
 
 from alltrades import cli  # noqa: E402
 from alltrades.data.episode import Episode  # noqa: E402
-from alltrades.data.errors import UserError  # noqa: E402
 from alltrades.data.store import EpisodeStore  # noqa: E402
-from alltrades.policies import export  # noqa: E402
-from alltrades.policies.export import check_windows, export_onnx, max_relative_error, observed_windows  # noqa: E402
-from alltrades.policies.normalizer import Normalizer  # noqa: E402
-from alltrades.policies.onnx_policy import OnnxPolicy  # noqa: E402
-from alltrades.policies.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.errors import UserError  # noqa: E402
+from alltrades.policies.model.normalizer import Normalizer  # noqa: E402
+from alltrades.policies.model.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.policies.onnx import export  # noqa: E402
+from alltrades.policies.onnx.export import check_windows, export_onnx, max_relative_error, observed_windows  # noqa: E402
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy  # noqa: E402
 from alltrades.policies.settings import PolicySettings  # noqa: E402
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alltrades.policies.guard import ActionGuard, Watchdog, _braking
+from alltrades.policies.control.guard import ActionGuard, Watchdog, _braking
 
 
 def vector(values: list) -> np.ndarray:

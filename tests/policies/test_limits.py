@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.limits import Limits, read_limits
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.limits import Limits, read_limits
 from tests.policies.toys import info, make_policy
 
 INFOS = [info("a"), info("b")]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize_scalar
 
-from alltrades.data.errors import UserError
-from alltrades.policies.objectives import Linear, ObjectiveSettings, Tchebycheff, make_objective
-from alltrades.policies.preference import draw_preferences, parse_preference, preference_vector
+from alltrades.errors import UserError
+from alltrades.policies.learning.objectives import Linear, ObjectiveSettings, Tchebycheff, make_objective
+from alltrades.policies.model.preference import draw_preferences, parse_preference, preference_vector
 
 NAMES = ["a", "b", "c"]
 PREFERENCE = {"a": 0.5, "b": 0.3, "c": 0.2}

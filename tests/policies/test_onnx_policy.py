@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.export import export_onnx
-from alltrades.policies.onnx_policy import OnnxPolicy
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.onnx.export import export_onnx
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
 from .test_export import make_policy
 
@@ -27,10 +27,10 @@ for name in ("torch", "pydantic", "zarr", "sklearn", "mujoco", "gymnasium"):
     sys.modules[name] = None  # an import of it raises
 import numpy as np
 from concurrent.futures import Executor, Future
-from alltrades.policies.controller import Controller
-from alltrades.policies.onnx_policy import OnnxPolicy
-from alltrades.policies.realtime import RealTimeController
-from alltrades.policies.remote import RemotePolicy  # only that it can be imported
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.policies.control.realtime import RealTimeController
+from alltrades.policies.client.remote import RemotePolicy  # only that it can be imported
 class Now(Executor):
     def submit(self, function, *args):
         future = Future()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
-from alltrades.policies.normalizer import Normalizer, fit_normalizer
-from alltrades.policies.policy import Batch, DiffusionPolicy, load_policy
+from alltrades.errors import UserError
+from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
+from alltrades.policies.model.policy import Batch, DiffusionPolicy, load_policy
 from alltrades.policies.settings import PolicySettings
-from alltrades.policies.specialists import build_policy
 
 from .toys import SMALL, info, make_policy
 
@@ -85,7 +85,7 @@ def test_unknown_environment_names_the_nearest():
 
 def test_changed_environment_is_refused():
     from alltrades.envs.spec import EnvSpec
-    from alltrades.policies.policy import EnvironmentInfo
+    from alltrades.policies.model.policy import EnvironmentInfo
 
     old = EnvSpec("e", dict, 3, 2, (-1, -1), (1, 1), 50)
     new = EnvSpec("e", dict, 4, 2, (-1, -1), (1, 1), 50)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.policies.policy import load_policy
+from alltrades.errors import UserError
+from alltrades.policies.learning.demonstrations import demonstration_data, fit_demonstrations, make_normalizer
+from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import demonstration_data, fit_demonstrations, make_normalizer
-from alltrades.policies.training import Trainer
 
 from .toys import SMALL, info, make_policy, make_steps
 
@@ -98,8 +98,8 @@ def test_drawing_preferences_leaves_windows_and_labels_as_they_are():
 def test_exported_graph_acts_by_the_preference_it_was_exported_with(policy, tmp_path):
     pytest.importorskip("onnxruntime", reason='needs: pip install "alltrades[export]"')
     pytest.importorskip("onnx", reason='needs: pip install "alltrades[export]"')
-    from alltrades.policies.export import export_onnx
-    from alltrades.policies.onnx_policy import OnnxPolicy
+    from alltrades.policies.onnx.export import export_onnx
+    from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
     rng = np.random.default_rng(0)
     window, environment = np.full((64, 1, 3), 0.7, np.float32), np.zeros(64, np.int64)

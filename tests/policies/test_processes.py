@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
-from alltrades.policies.processes import PREDICTIONS, PROCESSES, VPDiffusion, make_process
+from alltrades.errors import UserError
+from alltrades.policies.model.processes import PREDICTIONS, PROCESSES, VPDiffusion, make_process
 
 diffusers = pytest.importorskip("diffusers", reason="needs: pip install alltrades[test]")
 

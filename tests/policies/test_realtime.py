@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.policies.controller import Controller
-from alltrades.policies.realtime import RealTimeController, overlap_weights
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.realtime import RealTimeController, overlap_weights
 from tests.policies.background import Clock, Immediate, Later
 
 HZ = 10.0

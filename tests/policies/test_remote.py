@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
-from alltrades.data.errors import UserError
-from alltrades.policies.client import PolicyClient, pack
-from alltrades.policies.controller import Controller
-from alltrades.policies.policy import DiffusionPolicy
-from alltrades.policies.realtime import RealTimeController
-from alltrades.policies.remote import RemotePolicy
+from alltrades.errors import UserError
+from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.client.remote import RemotePolicy
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.realtime import RealTimeController
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server.requests import read_request
 from tests.policies.background import Clock, Immediate, Later
 from tests.policies.serving import LARGE, SETTINGS, SMALL, make_policy, observation, running

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from alltrades.data.errors import UserError
-from alltrades.policies.processes import PREDICTIONS, PROCESSES, FlowMatching, Process, VPDiffusion, make_process
-from alltrades.policies.samplers import SAMPLERS, STOCHASTIC, sample
+from alltrades.errors import UserError
+from alltrades.policies.model.processes import PREDICTIONS, PROCESSES, FlowMatching, Process, VPDiffusion, make_process
+from alltrades.policies.model.samplers import SAMPLERS, STOCHASTIC, sample
 
 diffusers = pytest.importorskip("diffusers", reason="needs: pip install alltrades[test]")
 

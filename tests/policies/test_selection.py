@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
-from alltrades.policies.normalizer import Normalizer
-from alltrades.policies.selection import Candidate, Specialists, choose, fold_of_episode, specialist_normalizers
+from alltrades.errors import UserError
+from alltrades.policies.learning.demonstrations import make_normalizer
+from alltrades.policies.learning.selection import Candidate, Specialists, choose, fold_of_episode, specialist_normalizers
+from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import make_normalizer
 from alltrades.report.text import selection
 
 from .toys import SMALL, info, make_steps

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alltrades.data.errors import UserError
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.lanes import Overlap
-from alltrades.policies.limits import Limits
+from alltrades.errors import UserError
+from alltrades.policies.control.lanes import Overlap
+from alltrades.policies.control.limits import Limits
+from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.server.robots import ServedController
 
 HORIZON, EXECUTE, RATE = 6, 3, 0.25

@@ -18,9 +18,9 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
-from alltrades.data.errors import UserError  # noqa: E402
-from alltrades.policies.client import PolicyClient, _encode, pack, unpack  # noqa: E402
-from alltrades.policies.policy import DiffusionPolicy  # noqa: E402
+from alltrades.errors import UserError  # noqa: E402
+from alltrades.policies.client.client import PolicyClient, _encode, pack, unpack  # noqa: E402
+from alltrades.policies.model.policy import DiffusionPolicy  # noqa: E402
 from alltrades.policies.server import PolicyServer, ServerSettings, requests  # noqa: E402
 from alltrades.policies.server.requests import KEYS, read_request  # noqa: E402
 from tests.policies.serving import LARGE, SMALL, expected, make_policy, observation, running  # noqa: E402
@@ -275,7 +275,7 @@ def test_no_server_and_a_taken_port_are_user_errors(policy: DiffusionPolicy, ser
 def test_a_signal_ends_the_service_cleanly_with_a_client_connected(policy: DiffusionPolicy, tmp_path: os.PathLike,
                                                                    number: int) -> None:
     folder = policy.save(os.path.join(tmp_path, "policy"))
-    code = ("import sys; from alltrades.policies.policy import load_policy; "
+    code = ("import sys; from alltrades.policies.model.policy import load_policy; "
             "from alltrades.policies.server import ServerSettings, serve_forever; "
             "serve_forever(load_policy(sys.argv[1]), ServerSettings(port=0), announce=lambda a: print(a, flush=True)); "
             "print('end')")

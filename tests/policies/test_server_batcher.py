@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
-from alltrades.policies.client import PolicyClient
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import batcher
 
 from .serving import SMALL, expected, make_policy, observation, running

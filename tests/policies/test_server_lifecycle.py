@@ -20,9 +20,9 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from alltrades.data.errors import UserError
-from alltrades.policies.client import PolicyClient, pack, unpack
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.errors import UserError
+from alltrades.policies.client.client import PolicyClient, pack, unpack
+from alltrades.policies.model.policy import DiffusionPolicy
 from tests.policies.serving import LARGE, SETTINGS, expected, get, make_policy, metric, observation, running
 
 
@@ -64,11 +64,11 @@ class Hanging:
 def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(engine: str, policy: DiffusionPolicy,
                                                                         tmp_path: Path) -> None:
     """The truth is a controller of which the policy is exchanged between two plans."""
-    from alltrades.policies.controller import Controller
+    from alltrades.policies.control.controller import Controller
 
     if engine == "onnx":
         pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
-    from alltrades.policies.export import compiled
+    from alltrades.policies.onnx.export import compiled
 
     acting = compiled if engine == "onnx" else (lambda p: p)
     folder, successor = policy.save(tmp_path / "policy"), other_policy()

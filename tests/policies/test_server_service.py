@@ -19,9 +19,9 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 from websockets.exceptions import ConnectionClosed
 
 from alltrades import cli
-from alltrades.data.errors import UserError
-from alltrades.policies.client import PolicyClient, pack
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.errors import UserError
+from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.events import Events

@@ -13,9 +13,9 @@ pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
 
-from alltrades.data.errors import UserError
-from alltrades.policies.client import PolicyClient, pack
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.errors import UserError
+from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.server.batcher import Batcher, Job
 from alltrades.policies.server.requests import read_request

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.beside import Beside
-from alltrades.policies.policy import load_policy
+from alltrades.pipeline.beside import Beside
+from alltrades.policies.learning.demonstrations import build_policy, demonstration_data
+from alltrades.policies.learning.stacked_training import Learner, fit_learners
+from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import build_policy, demonstration_data
-from alltrades.policies.stacked import StackedPolicy, stack_key, stacks
-from alltrades.policies.stacked_training import Learner, fit_learners
-from alltrades.policies.training import Trainer
 
 from .toys import SMALL, info, make_policy, make_steps
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alltrades.policies.guard import ActionGuard
-from alltrades.policies.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
+from alltrades.policies.control.guard import ActionGuard
+from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
 
 NAN = math.nan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alltrades.policies.ticker import Ticker
+from alltrades.robots.ticker import Ticker
 
 
 class Clock:

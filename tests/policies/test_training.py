@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.errors import UserError
 from alltrades.data.steps import Steps
 from alltrades.envs.symmetry import Reflection, Translation
-from alltrades.policies.batches import TrainingData
-from alltrades.policies.objectives import Linear
+from alltrades.errors import UserError
+from alltrades.policies.learning.batches import TrainingData
+from alltrades.policies.learning.demonstrations import (
+    constant_dimensions,
+    demonstration_data,
+    fit_demonstrations,
+    held_out,
+    make_normalizer,
+)
+from alltrades.policies.learning.objectives import Linear
+from alltrades.policies.learning.training import HeldOut, Trainer, learning_rate
 from alltrades.policies.settings import TrainSettings
-from alltrades.policies.specialists import constant_dimensions, demonstration_data, fit_demonstrations, held_out, make_normalizer
-from alltrades.policies.training import HeldOut, Trainer, learning_rate
 
 from .toys import SMALL, info, make_policy, make_steps
 

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from alltrades.policies import worker
-from alltrades.policies.worker import Worker
+from alltrades.policies.control import worker
+from alltrades.policies.control.worker import Worker
 
 
 def test_calls_run_one_after_another_in_one_thread_and_what_they_raise_is_kept() -> None:
@@ -35,6 +35,6 @@ def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(monke
 
 
 def test_a_process_ends_though_a_call_never_does() -> None:
-    code = ("import threading; from alltrades.policies.worker import Worker; "
+    code = ("import threading; from alltrades.policies.control.worker import Worker; "
             "call = Worker('w').submit(threading.Event().wait)\nwhile not call.running(): pass")
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from alltrades.data.steps import Steps
-from alltrades.policies.environment import EnvironmentInfo
-from alltrades.policies.normalizer import fit_normalizer
-from alltrades.policies.policy import DiffusionPolicy
+from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import fit_normalizer
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
-from alltrades.policies.specialists import build_policy
 
 SMALL = PolicySettings(horizon=4, execute=2, width=32, depth=1, embedding=4, sampling_steps=4)
 

@@ -1,0 +1,170 @@
+"""What is installed, what is missing, and the line that gets it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from alltrades.system.machine import processors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXTRAS = {"metaworld": "Meta-World environments", "pusht": "the PushT environment",
+          "restoration": "restoration of photographs", "serve": "alltrades serve",
+          "export": "alltrades export", "report": "HTML reports", "notebook": "the notebooks"}
+# A picture says more than a context: drivers hand out contexts that cannot draw.
+_DRAW = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer = mujoco.Renderer(model, 32, 32)
+renderer.update_scene(data)
+assert renderer.render().any(), "the picture is empty"
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. What is optional and missing is `ok`, with the remedy that would add it."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def check(draw: bool = True) -> list[Check]:
+    """Look at Python, the core packages, the processor, each extra, drawing and wandb.
+
+    Args:
+        draw: try to draw one picture per GL backend (a second each, in a process of its own).
+    """
+    try:
+        declared = metadata.requires("alltrades") or []
+        supported = metadata.metadata("alltrades")["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        return [Check("alltrades", False, "imported from a folder that is not installed", 'pip install -e "."')]
+    checks = [_python(supported)]
+    checks += [_package(text) for text, extra in _split(declared) if extra is None]
+    checks.append(_torch())
+    for name, purpose in EXTRAS.items():
+        checks.append(_extra(name, purpose, [text for text, extra in _split(declared) if extra == name]))
+    if draw:
+        checks.append(_drawing())
+    checks.append(_wandb())
+    return checks
+
+
+def render(checks: Sequence[Check], console: Console | None = None) -> None:
+    """Print the findings as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "what", "found", "to do", box=None, pad_edge=False)
+    for c in checks:
+        mark = Text("missing", "red") if not c.ok else Text("optional", "yellow") if c.remedy else Text("ok", "green")
+        table.add_row(mark, Text(c.name), Text(c.found), Text(c.remedy))
+    (console or Console()).print(table)
+
+
+def _split(declared: Iterable[str]) -> list[tuple[str, str | None]]:
+    """(requirement, extra or None) from the package's metadata, so that nothing is declared twice."""
+    found = []
+    for line in declared:
+        text, _, marker = line.partition(";")
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
+        found.append((text.strip(), extra[1] if extra else None))
+    return found
+
+
+def _meets(requirement: str) -> tuple[str, str, bool]:
+    """(distribution, version or "not installed", whether the requirement is met)."""
+    name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return name, "not installed", False
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # not ours to require: without it a package that is there counts
+        return name, version, True
+    return name, version, Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def _python(supported: str | None) -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    try:
+        from packaging.specifiers import SpecifierSet
+
+        ok = SpecifierSet(supported or "").contains(version, prereleases=True)
+    except ImportError:
+        ok = True
+    return Check("python", ok, version, "" if ok else f"use Python {supported}")
+
+
+def _package(requirement: str) -> Check:
+    name, version, ok = _meets(requirement)
+    return Check(name, ok, version, "" if ok else f'pip install "{requirement}"')
+
+
+def _torch() -> Check:
+    try:
+        import torch
+    except Exception as error:  # a broken install raises whatever its libraries raise
+        return Check("processor", False, f"torch does not import ({_short(error)})",
+                     "pip install --force-reinstall torch")
+    found = f"{processors()} CPUs, {torch.get_num_threads()} torch threads"
+    if torch.cuda.is_available():
+        return Check("processor", True, f"{found}, CUDA: {torch.cuda.get_device_name(0)}")
+    return Check("processor", True, f"{found}, no CUDA (not needed)")
+
+
+def _extra(name: str, purpose: str, requirements: Sequence[str]) -> Check:
+    found = [_meets(requirement) for requirement in requirements]
+    text = ", ".join(f"{n} {v}" for n, v, _ in found)
+    if found and all(ok for *_, ok in found):
+        return Check(f"extra {name}", True, text)
+    wrong = [requirement for requirement, (_, v, ok) in zip(requirements, found) if not ok and v != "not installed"]
+    if wrong:
+        text += f" (wanted {', '.join(wrong)})"
+    return Check(f"extra {name}", True, text or "not declared", f'for {purpose}: pip install "alltrades[{name}]"')
+
+
+def _drawing() -> Check:
+    wanted = os.environ.get("MUJOCO_GL")
+    backends = [wanted] if wanted else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+    failures = []
+    for backend in backends:
+        try:
+            done = subprocess.run([sys.executable, "-c", _DRAW], env={**os.environ, "MUJOCO_GL": backend}, text=True,
+                                  capture_output=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failures.append(f"{backend}: {_short(error)}")
+            continue
+        if done.returncode == 0:
+            hint = "" if wanted else f" (videos want MUJOCO_GL={backend})"
+            return Check("drawing", True, f"{backend} works{hint}")
+        failures.append(f"{backend}: {_short((done.stderr.strip().splitlines() or ['no message'])[-1])}")
+    return Check("drawing", True, "; ".join(failures),
+                 "for videos: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa)")
+
+
+def _wandb() -> Check:
+    name, version, ok = _meets("wandb")
+    if not ok:
+        return Check("wandb mode", True, "not installed", "--tracking.wandb disabled, or pip install wandb")
+    return Check("wandb mode", True, "offline unless --tracking.wandb online is given")
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:80]

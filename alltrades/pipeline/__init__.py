@@ -1,0 +1,1 @@
+"""A run, stage by stage: order, keys, paths, and what each stage does."""

@@ -1,0 +1,119 @@
+"""Policies of a run as controllers: which artifact acts in which environment, and what computes its actions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.ensembling import EnsemblingController
+from alltrades.policies.control.lanes import ActingPolicy
+from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.settings.run import RolloutSettings
+
+GRAPHS = 128  # kept in memory; the oldest goes first
+Policies = dict[str, DiffusionPolicy]  # environment id -> policy
+
+_graphs: dict[tuple[str, str, int], OnnxPolicy] = {}  # by digest, preference and rows
+_exporting = threading.Lock()  # of `_graphs`, and of PyTorch's exporter, which keeps its state in globals
+
+
+def slug(env_id: str) -> str:
+    """Environment id as a folder name."""
+    return env_id.replace("/", "-").replace(":", "-")
+
+
+def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
+                  preference: Mapping[str, float] | None = None) -> Policies:
+    """Policy per environment from an artifact, or from a folder with one artifact per environment.
+
+    A `preference` is what a policy that takes one acts by; UserError where the artifact takes none.
+    """
+    if (path / "policy.json").exists():
+        policy = load_policy(path, device).set_preference(preference)
+        found = {s.id: policy for s in specs}
+    else:
+        if preference:
+            raise UserError(f"{path} has one policy per environment, which take no preference; give none")
+        found = {}
+        for folder in sorted(p.parent for p in path.glob("*/policy.json")):
+            facts = json.loads((folder / "policy.json").read_text())
+            names = [e["id"] for e in facts["environments"]]
+            mine = [s for s in specs if slug(s.id) == folder.name and s.id in names]
+            if mine:
+                found[mine[0].id] = load_policy(folder, device)
+        missing = [s.id for s in specs if s.id not in found]
+        if missing:
+            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder per environment")
+    for spec in specs:
+        found[spec.id].check(spec)
+    return found
+
+
+def used_success_signal(path: Path) -> bool:
+    """Whether the artifact has seen the simulator's success signal; no for a folder of specialists."""
+    facts = path / "policy.json"
+    return facts.exists() and bool(json.loads(facts.read_text())["training"].get("used_success_signal", False))
+
+
+def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
+    """The policies, those that take a preference acting by this one."""
+    for policy in policies.values():
+        if policy.takes_preference:
+            policy.set_preference(preference)
+    return policies
+
+
+def check_engine(rollouts: RolloutSettings) -> None:
+    """Raises UserError where packages of the engine are missing."""
+    if rollouts.engine == "onnx":
+        from alltrades.policies.onnx.export import require_packages
+
+        require_packages()
+
+
+def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> ActingPolicy:
+    """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls of `batch` rows.
+
+    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages, some of them in threads
+    beside one another.
+    """
+    if rollouts.engine == "torch":
+        return policy
+    key = (policy.digest(), json.dumps(policy.chosen_preference()), batch)
+    with _exporting:
+        if key not in _graphs:
+            from alltrades.policies.onnx.export import compiled
+
+            while len(_graphs) >= GRAPHS:
+                _graphs.pop(next(iter(_graphs)))
+            _graphs[key] = compiled(policy, batch)
+        return _graphs[key]
+
+
+def controllers_of(policies: Policies, rollouts: RolloutSettings,
+                   ensemble: float | None = None) -> tuple[dict[str, Controller], dict[str, str]]:
+    """One controller for policies of equal shape, and the controller's key for each environment.
+
+    With `ensemble` they plan at every step and average overlapping chunks (see `EnsemblingController`).
+
+    Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
+    shapes differ, few lanes ask one policy at a time, and its calls have fewer rows. So it is for graphs, whose small calls
+    cost little.
+    """
+    distinct = list({id(p): p for p in policies.values()}.values())
+    groups = stacks([stack_key(p) for p in distinct], largest=len(distinct) if rollouts.engine == "torch" else 1)
+    group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
+    batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
+    members = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
+    make = Controller if ensemble is None else partial(EnsemblingController, m=ensemble)
+    return ({f"{number}": make(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
+             for number, policy in enumerate(members)},
+            {name: group_of[id(policy)] for name, policy in policies.items()})

@@ -1,0 +1,242 @@
+"""manifest.json of a run folder: which stages are done, from which inputs, with which outputs.
+
+A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs still have the
+recorded digests. The manifest is the one commit point, replaced by rename. Before that, `work/<stage>/key.json` says
+whose partial files lie around: those of the same key are continued by the stage itself, those of another key are
+removed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alltrades.errors import UserError
+from alltrades.system.files import copy, list_files, remove, to_json, tree_digest, write_json
+from alltrades.system.machine import processors
+
+if TYPE_CHECKING:
+    from alltrades.pipeline.rundir import RunDir
+
+VERSION = 1
+PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "gymnasium", "mujoco", "zarr", "safetensors",
+            "pydantic", "metaworld", "gym-pusht")
+
+
+def facts() -> tuple[dict[str, str], dict[str, Any]]:
+    """Versions of packages, and the machine without names of hosts, users or paths."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    torch = sys.modules.get("torch")  # not worth an import: where torch is not loaded its threads played no part
+    machine = {"cpus": processors(), "platform": f"{platform.system()} {platform.machine()}",
+               "python": platform.python_version(),
+               "torch_threads": torch.get_num_threads() if torch is not None else None}
+    return packages, machine
+
+
+def slug(stage: str) -> str:
+    """A stage's name as one folder name, different for different stages."""
+    return re.sub(r"[^A-Za-z0-9._+-]", lambda m: "__" if m[0] == "/" else f"%{ord(m[0]):02x}", stage)
+
+
+class Manifest:
+    """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
+
+    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key" the digest of the
+    stage's inputs, paths relative to the folder, "seconds" those of the process that finished the stage, "finished" in
+    UTC.
+    """
+
+    def __init__(self, rundir: RunDir, seed: int | None) -> None:
+        self._dir, self._seed = rundir, seed
+        self._lock = threading.RLock()  # stages may run beside one another
+        self._data: dict[str, Any] | None = None
+
+    @property
+    def path(self) -> Path:
+        return self._dir.path / "manifest.json"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The manifest's content; UserError when the folder has none."""
+        if self._data is None:
+            self._data = self._read()
+            if self._data is None:
+                raise UserError(f"{self._dir.path} holds no manifest.json; expected a run folder")
+        return self._data
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        return self.data["stages"]
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` wrote; "
+                            "choose another folder") from error
+        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("stages"), dict):
+            raise UserError(f"{self.path} is of another format; expected version {VERSION}; choose another folder")
+        return data
+
+    def open(self) -> None:
+        """Read or begin the manifest and bring its facts up to date."""
+        found = self._read()
+        stages = found["stages"] if found is not None else {}
+        seed = self._seed if self._seed is not None or found is None else found["seed"]
+        if found is not None and stages and found["seed"] != seed:
+            raise UserError(f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; "
+                            "expected one seed per folder; choose another folder, or delete this one")
+        packages, machine = facts()
+        self._data = {"version": VERSION, "seed": seed, "packages": packages, "machine": machine, "stages": stages}
+        if self._data != found:
+            write_json(self.path, self._data)
+
+    def done(self, name: str, key: Mapping[str, Any]) -> bool:
+        """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes of the outputs)."""
+        record = self.stages.get(name)
+        return record is not None and record["key"] == key_digest(key) and self._intact(name, record)
+
+    def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
+        listing = _read_json(self._dir.work(name) / "outputs.json")
+        for path, digest in record["outputs"].items():
+            try:  # the listing, not the folder: a file that somebody put beside an artifact does not change it
+                if tree_digest(self._dir.path / path, listing.get(path)) != digest:
+                    return False
+            except OSError:
+                return False
+        return True
+
+    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]) -> bool:
+        """Run a stage unless it is done; returns whether it ran.
+
+        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run` finds its own
+        partial files of the same key as they were.
+
+        Args:
+            name: the stage, unique in the run; may hold slashes.
+            key: everything the outputs depend on, as JSON-able data.
+            outputs: files and folders inside the run folder that `run` writes, no two stages the same.
+            run: does the work; must itself continue from partial outputs and from the files in `RunDir.work(name)`.
+
+        Raises:
+            UserError: an output is there already that no run wrote.
+        """
+        if not self._dir.locked:
+            raise RuntimeError("stages are written inside `with RunDir(...)` only")
+        paths = [_relative(self._dir.path, p) for p in outputs]
+        work, digest = self._dir.work(name), key_digest(key)
+        with self._lock:
+            if self.done(name, key):
+                self._clean(work)
+                return False
+            marker = _read_json(work / "key.json")
+            if name in self.stages or marker.get("digest") != digest:
+                self._discard(name, paths, marker)
+                write_json(work / "key.json", {"digest": digest, "key": key})
+                if self.stages.pop(name, None) is not None:
+                    write_json(self.path, self.data)
+        start = time.monotonic()
+        if not self._take_over(name, digest, paths, work):
+            run()
+        missing = [p for p in paths if not (self._dir.path / p).exists()]
+        if missing:
+            raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
+        listing = {p: list_files(self._dir.path / p) for p in paths}
+        write_json(work / "outputs.json", listing)
+        record = {"state": "done", "key": digest, "seconds": round(time.monotonic() - start, 3),
+                  "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
+                  "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        with self._lock:
+            self.stages[name] = record
+            write_json(self.path, self.data)
+        self._clean(work)
+        return True
+
+    def _take_over(self, name: str, digest: str, paths: Sequence[str], work: Path) -> bool:
+        """Copy the outputs of a relative's stage of this name and key, where they are as it left them.
+
+        They are copied aside and renamed, so that a kill leaves no output in part.
+        """
+        for relative in self._dir.relatives:
+            record = _read_json(relative / "manifest.json").get("stages", {}).get(name, {})
+            if record.get("key") != digest or set(record["outputs"]) != set(paths):
+                continue
+            listing = _read_json(relative / "work" / slug(name) / "outputs.json")
+            try:
+                for i, path in enumerate(paths):
+                    copied = work / f"copy-{i}"
+                    remove(copied)
+                    copy(relative / path, copied, listing.get(path))
+                    if tree_digest(copied, listing.get(path)) != record["outputs"][path]:
+                        raise OSError(f"{relative / path} was changed")
+            except OSError:
+                continue
+            for i, path in enumerate(paths):
+                target = self._dir.path / path
+                remove(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (work / f"copy-{i}").rename(target)
+            return True
+        return False
+
+    def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
+        """Remove what a stage with another key left. Killed in the middle, it is begun again by the next call."""
+        record = self.stages.get(name)
+        for path in paths if record is None and not marker else ():
+            if (self._dir.path / path).exists():
+                raise UserError(f"{self._dir.path / path} is there already and no run wrote it; expected nothing "
+                                "there; move it away or choose another run folder")
+        work = self._dir.work(name)
+        # Fits no key, so that what is half removed is never continued.
+        write_json(work / "key.json", {"digest": "", "key": "being removed"})
+        for path in {*paths, *(record["outputs"] if record is not None else ())}:
+            remove(self._dir.path / path)
+        for path_in_work in work.iterdir():
+            if path_in_work.name != "key.json":
+                remove(path_in_work)
+
+    @staticmethod
+    def _clean(work: Path) -> None:
+        """Remove the partial files of a finished stage; its key and the listing of its outputs stay."""
+        for path in work.iterdir() if work.exists() else ():
+            if path.name not in ("key.json", "outputs.json"):
+                remove(path)
+
+
+def key_digest(key: Mapping[str, Any]) -> str:
+    """sha256 of a stage's inputs; the order of keys does not matter."""
+    return hashlib.sha256(to_json(key).encode()).hexdigest()
+
+
+def _relative(folder: Path, path: Path) -> str:
+    inside = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))
+    if inside == "." or inside.startswith(".."):
+        raise ValueError(f"output {path} lies outside the run folder {folder}")
+    return Path(inside).as_posix()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,137 @@
+"""The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from alltrades.envs.rollouts.evaluation import Evaluation, common_metrics, paired_difference
+from alltrades.errors import UserError
+from alltrades.pipeline import stages
+from alltrades.pipeline.advice import advice_key, advise
+from alltrades.pipeline.pipeline import AVERAGES, HOLDOUT, KIND_OF_ROW, Pipeline
+from alltrades.pipeline.rundir import RunDir
+from alltrades.policies.learning.demonstrations import constant_dimensions
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.settings.run import RunSettings, teacher_kind
+from alltrades.system.files import remove
+from alltrades.system.progress import Progress
+from alltrades.system.tracking import Tracker
+
+
+@dataclass
+class RunResult:
+    """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice."""
+
+    folder: Path
+    evaluations: dict[str, Evaluation]
+    comparison: dict[str, Any]
+    advice: dict[str, Any]
+    report: Path | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None,
+        relatives: Sequence[Path] = ()) -> RunResult:
+    """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
+
+    Stages whose settings or inputs changed run again, and replace what they had written; those that another run in
+    `relatives` finished with the same inputs are copied from there. Raises UserError when the folder holds a run of another
+    seed, or is in use.
+    """
+    from alltrades.settings.load import dump_yaml
+
+    path = Path(folder) if folder is not None else Path("runs") / settings.name
+    with RunDir(path, settings.seed, relatives) as rundir:
+        rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
+        tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
+                          project=settings.tracking.project)
+        try:
+            pipeline = Pipeline(settings, rundir, tracker)
+            with pipeline.crew:
+                result = _stages(pipeline)
+        finally:
+            tracker.finish()
+        if settings.report:
+            from alltrades.report import write_report
+
+            try:
+                result.report = write_report(path)
+            except UserError as error:
+                result.left_out.append(f"report ({error})")
+        return result
+
+
+def _stages(p: Pipeline) -> RunResult:
+    """Every stage that the rows of the evaluation need, teachers before those that learn from them."""
+    rows = p.s.evaluation.rows
+    distillations = p.s.distillations()
+    teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
+    policies = list(dict.fromkeys([*teachers, *(KIND_OF_ROW.get(r, r) for r in rows)]))
+    specialists = sorted(x for x in policies if teacher_kind(x)[0] in KIND_OF_ROW.values())[::-1]  # scratch ones first
+    labeled_only = {x for x in policies if teacher_kind(x)[0] in ("labeled_only", HOLDOUT)}
+    labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
+    labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
+    p.collect()
+    still = constant_dimensions(p.demos(), [EnvironmentInfo.of(spec) for spec in p.specs], p.s.policy)
+    if still:
+        more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
+        print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
+    finished = {name: Event() for name in labeled_only}
+
+    def labeled(name: str) -> None:
+        try:
+            p.train_labeled_only(name, other=finished.get(name.replace(HOLDOUT, "labeled_only")))
+        finally:
+            finished[name].set()
+
+    joint = [name for name in specialists if teacher_kind(name)[0] == "joint_init"]
+    p.beside.run([*(partial(labeled, name) for name in sorted(labeled_only)),
+                *(partial(p.train_specialists, name) for name in specialists if name not in joint)])
+    remove(p.work(AVERAGES))
+    for name in joint:
+        p.train_specialists(name)
+    for kind in teachers:
+        p.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
+    used = {"demos": p.demos_path, **{f"rollouts/{k}": p.rollouts_path(k) for k in teachers}}
+    if p.s.demos.observations is not None:
+        used["observations"] = Path(p.s.demos.observations)
+    if "generalist" in rows and p.s.demos.path is None:  # for advice
+        p.collect_held_out()
+        used["held out"] = p.held_out_path
+    p.check_starts(used)
+    p.dir.write_json("rollouts.json", {k: stages.rollout_statistics(p.rollouts_path(k)) for k in teachers})
+    p.beside.run([partial(p.distill, row, settings) for row, settings in distillations.items()])
+    evaluations = {row: p.evaluate(row) for row in rows}
+    p.draw(rows[0], rows[-1])
+    comparison = _compare(p, evaluations)
+    advice = _advise(p, evaluations)
+    return RunResult(p.dir.path, evaluations, comparison, advice, left_out=p.left_out)
+
+
+def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+    """Paired differences of the rows on their common starts."""
+    pairs = p.s.evaluation.compare or tuple(("generalist", r) for r in evaluations
+                                            if r != "generalist" and "generalist" in evaluations)
+    found = [{"a": a, "b": b, "metric": m, **paired_difference(evaluations[a], evaluations[b], metric=m).to_json()}
+             for m in common_metrics(evaluations.values()) for a, b in pairs]
+    comparison = {"pairs": found}
+    p.dir.write_json("comparison.json", comparison)
+    return comparison
+
+
+def _advise(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+    """One line per environment: where the error comes from; nothing where no generalist was measured."""
+    out, measured = p.dir.path / "advice.json", "generalist" in evaluations
+
+    def body(progress: Progress) -> None:
+        p.dir.write_json("advice.json", advise(p, evaluations, progress.update) if measured else {})
+
+    p.stage("advice", advice_key(p, evaluations) if measured else {"rows": "no generalist"}, [out], body, len(p.ids), "env")
+    return json.loads(out.read_text())

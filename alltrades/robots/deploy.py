@@ -1,0 +1,269 @@
+"""`alltrades deploy`: a policy on a robot. With an exported policy torch is never imported."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alltrades.envs import registry
+from alltrades.envs.robots.load import load_robot
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.errors import UserError
+from alltrades.policies.control.realtime import RealTimeController
+from alltrades.robots import fit as deployment
+from alltrades.robots.loop import ControlLoop
+from alltrades.robots.signals import StopSignals
+from alltrades.system.files import jsonable, write_json
+from alltrades.system.progress import REDRAW, StatusLine
+
+if TYPE_CHECKING:
+    from alltrades.data.store import EpisodeStore
+
+KINDS = ("repeated", "late", "unreadable", "missing")  # of observations that were not answered
+
+
+@dataclass
+class _Session:
+    """What there is to report, however the command ends."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    loop: ControlLoop | None = None
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+
+
+def deploy(args: argparse.Namespace) -> int:
+    """Run the command; 0 too when a signal ended it."""
+    _check(args)
+    registry.load_plugins(args.plugins)
+    session = _Session()
+    try:
+        with logging_aside(), StopSignals() as signals, ExitStack() as stack:
+            _drive(args, session, signals, stack)
+        _complain(args, session.episodes)
+    except BaseException as error:
+        session.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if session.loop is not None:
+            _report(args, session)
+    return 0
+
+
+def _drive(args: argparse.Namespace, session: _Session, signals: StopSignals, stack: ExitStack) -> None:
+    """Set everything up and run the episodes; `stack` takes it down again."""
+    policy = _policy(args)
+    if hasattr(policy, "close"):
+        stack.callback(policy.close)
+    robot = load_robot(args.robot)
+    stack.callback(robot.close)
+    if args.fast and not getattr(robot, "waits", False):
+        raise UserError(f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time")
+    info = deployment.environment_of(policy.environments, robot, args.environment)
+    rate = None if args.fast else deployment.rate_of(info, robot, args.rate)
+    limits = deployment.limits_of(info, robot, args.limits, rate)
+    controller = deployment.make_controller(args.mode, policy, {info.id: limits}, args.timeout, rate)
+    stack.callback(controller.close)
+    session.facts = {"artifact": args.artifact, "policy": policy.digest(), "robot": args.robot, "environment": info.id,
+                     "mode": args.mode, "rate": rate, "seed": args.seed, "low": list(limits.low), "high": list(limits.high),
+                     "max_rate": limits.rate, "max_acceleration": limits.acceleration}
+    loop = ControlLoop(robot, controller, deployment.guard_of(limits), rate, args.timeout, deployment.stop_action_of(info, robot))
+    stack.callback(loop.close)
+    store = None if args.record is None else _store(Path(args.record), info, session.facts)
+    session.loop = loop
+    signals.halting = lambda: loop.halting
+    stack.callback(signals.ignore)  # called first: a robot is closed to the end
+    _episodes(args, loop, info.id, args.steps or info.max_steps, store, signals, session.episodes)
+
+
+def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:
+    ended = episodes[-1]["ended"] if episodes else ""
+    if ended == "timeout":
+        raise UserError(f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; expected one at "
+                        "every control step; check its sensors, or raise --timeout")
+    if ended == "starved":
+        raise UserError(f"the policy gave no fresh action for {args.timeout:g} s and the robot was stopped; expected one in "
+                        "time; use a faster policy, or raise --timeout")
+
+
+def _report(args: argparse.Namespace, session: _Session) -> None:
+    assert session.loop is not None
+    result = session.facts | summary(session.loop) | {"episodes": session.episodes, "error": session.error}
+    written = [args.record] if args.record is not None else []
+    if args.json is not None:
+        write_json(Path(args.json), result)
+        written.append(args.json)
+    for line in [*lines(result), *(f"wrote {path}" for path in written)]:
+        _say(line)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a terminal that was closed must not end what goes on without it
+        print(line, flush=True)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("episodes", "steps", "rate", "timeout", "threads"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name} {value}; expected a positive number")
+    local = not (deployment.is_remote(args.artifact) or args.artifact.endswith(".onnx"))
+    if args.preference and not local:
+        raise UserError(f"--preference with {args.artifact}; expected a policy's folder; choose the preference in `export` or "
+                        "`serve`")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}; expected 0 or more")
+
+
+def _policy(args: argparse.Namespace) -> Any:
+    token = None
+    if args.token_file is not None:
+        from alltrades.policies.client.client import read_token
+
+        token = read_token(Path(args.token_file))
+    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)
+    if args.preference:
+        from alltrades.policies.model.preference import parse_preference
+
+        policy.set_preference(parse_preference(args.preference))
+    return policy
+
+
+def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
+    """The store to record into, new or continued, with one entry per deployment in its provenance."""
+    from alltrades.data.store import EpisodeStore
+
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        store = EpisodeStore.open(path, "a")
+    else:
+        store = EpisodeStore.create(path, info.obs_dim, info.action_dim)
+    width, action_width = store.widths
+    if info.obs_dim > width or info.action_dim > action_width:
+        raise UserError(f"{path}: holds observations and actions of up to {width} and {action_width} values; '{info.id}' has "
+                        f"{info.obs_dim} and {info.action_dim}; record into another store")
+    earlier = store.provenance.get("deployments", [])
+    store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
+    return store
+
+
+def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, steps: int, store: EpisodeStore | None,
+              signals: StopSignals, done: list[dict[str, Any]]) -> None:
+    """Run them, and note each in `done`; each is recorded when it ends, however it ends."""
+    name = "server" if deployment.is_remote(args.artifact) else Path(args.artifact).name
+    first = 0 if store is None else len(store)  # a continued store gets new starts
+    while len(done) < args.episodes and not signals.asked:
+        seed, ended = episode_seed(args.seed, "deploy", environment, first + len(done)), "failed"
+        try:
+            with shown(lambda: live(loop, len(done) + 1, args.episodes, steps), signals):
+                ended = loop.run(environment, seed, steps, lambda: signals.asked)
+        finally:
+            episode = loop.recorded(f"deploy/{name}")
+            done.append({"seed": seed, "ended": ended, "steps": loop.steps, "success": bool(episode and episode.success),
+                         "first_success": episode.first_success if episode else -1,
+                         "return": episode.return_ if episode else 0.0})
+            if store is not None and episode is not None:
+                store.append([episode])
+        _say(f"episode {len(done)}: {ended} after {loop.steps} steps")
+        if ended in ("stopped", "timeout", "starved"):
+            break
+
+
+@contextmanager
+def shown(text: Callable[[], str], signals: StopSignals) -> Iterator[None]:
+    """Show what `text` returns on a live line, from a thread: a terminal that stops reading must not stop the robot's loop."""
+    over = threading.Event()
+
+    def draw() -> None:
+        told = False
+        with suppress(OSError), StatusLine() as status:  # OSError: the terminal was closed
+            ended = False
+            while not ended:
+                ended = over.wait(REDRAW)
+                if signals.ignored and not told:
+                    told = True
+                    status.clear()
+                    print("alltrades: a signal was ignored, as the robot was being stopped already", file=sys.stderr, flush=True)
+                if not ended:
+                    status.show(text)
+
+    thread = threading.Thread(target=draw, name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1.0)
+
+
+@contextmanager
+def logging_aside() -> Iterator[None]:
+    """Write this package's warnings from a thread, as a stderr that nobody reads must not stop the robot's loop either."""
+    records: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler, listener = QueueHandler(records), QueueListener(records, logging.StreamHandler())
+    logger = logging.getLogger("alltrades")
+    logger.addHandler(handler)
+    listener.start()
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        listener.stop()
+
+
+def live(loop: ControlLoop, episode: int, episodes: int, steps: int) -> str:
+    """The line that is shown while it runs."""
+    recent = 1e3 * np.asarray(loop.latencies[-100:] or [0.0])
+    parts = [f"episode {episode}/{episodes}", f"step {loop.steps}/{steps}", f"{loop.ticker.rate:.1f} Hz",
+             f"latency {np.median(recent):.1f} ms, max {recent.max():.1f}", f"missed {loop.ticker.missed}", f"held {loop.held}",
+             f"guard {_counts(loop.refusals)}"]
+    if loop.operator_holds:
+        parts.append("HELD BY THE OPERATOR")
+    return "  ".join(parts)
+
+
+def summary(loop: ControlLoop) -> dict[str, Any]:
+    """What all episodes came to, in plain values; latencies in ms."""
+    spent = 1e3 * np.asarray(loop.latencies if len(loop.latencies) else [0.0])
+    observed = {kind: loop.feed.counts[kind] for kind in KINDS}
+    return {"steps": len(loop.latencies), "held": loop.held, "paused": loop.paused, "missed": loop.ticker.missed,
+            "seconds": loop.seconds,
+            "measured_rate": (len(loop.latencies) + loop.held + loop.paused) / loop.seconds if loop.seconds else 0.0,
+            "latency_ms": {"p50": float(np.percentile(spent, 50)), "p95": float(np.percentile(spent, 95)),
+                           "p99": float(np.percentile(spent, 99)), "max": float(spent.max())},
+            "chunks": loop.controller.statistics() if isinstance(loop.controller, RealTimeController) else None,
+            "observations": observed, "refusals": loop.refusals, "first_action_at": loop.first_action_at,
+            "torch_imported": "torch" in sys.modules}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The summary as it is printed."""
+    ms = result["latency_ms"]
+    successes = sum(e["success"] for e in result["episodes"])
+    found = result["chunks"]
+    paused = [f"held by the operator for {result['paused']} control steps"] if result["paused"] else []
+    chunks = [] if found is None else [
+        f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} failed calls, no action at "
+        f"{found['held'] + found['stopped']} steps; delay p50 {found['delay_ms']['p50'] or 0:.2f} ms, max "
+        f"{found['delay_ms']['max'] or 0:.2f}"]
+    return [f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} episodes succeeded, "
+            f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
+            f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, max {ms['max']:.2f}; "
+            f"{result['missed']} deadlines missed",
+            f"observations not used: {_counts(result['observations'])}; last action held {result['held']} times; "
+            f"guard refused: {_counts(result['refusals'])}", *paused, *chunks]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    """Those that are not zero."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"

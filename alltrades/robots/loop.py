@@ -1,0 +1,305 @@
+"""The loop of a robot: observe, ask the controller, guard, act, at a fixed rate; whatever sensors and policy do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol
+
+import numpy as np
+
+from alltrades.data.episode import Episode
+from alltrades.envs.robots.robot import Outcome, Robot
+from alltrades.errors import UserError
+from alltrades.policies.control.guard import ActionGuard
+from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
+from alltrades.policies.control.worker import Worker
+from alltrades.robots.feed import Feed
+from alltrades.robots.ticker import Ticker
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 10  # control steps for which a robot may refuse its stop action, before it is given up
+POLL = 0.1  # seconds between two questions whether to stop, where no rate says when
+
+
+class Acting(Protocol):
+    """What decides: `Controller` with one lane, or anything with its `reset` and `act`.
+
+    `act` is called in a thread of its own, one call at a time, and never while `reset` is. Optional: `stopped`, whether it
+    has given up for want of actions; `policy.held`, whether the operator of its server holds the robots.
+    """
+
+    def reset(self, *, environment: str | None = None, seed: int | None = None) -> None: ...
+
+    def act(self, observation: np.ndarray) -> np.ndarray: ...
+
+
+class ControlLoop:
+    """Runs episodes of one robot.
+
+    A tick observes, asks the controller, and sends the action through the guard. Where no new observation is there, or the
+    controller is not done, the last action is sent again; `timeout` seconds after the last fresh action the episode ends, and an
+    action that comes later is not executed. While the operator of a server holds the robots, this one goes to rest and stays
+    there; that time is not recorded. Every end, an exception too, brings the robot to its stop action along the guard's limits.
+
+    The robot is talked to by the thread of `run` alone, and the controller acts in another one: a policy that is slow, or
+    hangs, does not keep the robot from being stopped. A driver that hangs does, and so does the end of the process.
+
+    Args:
+        robot, controller: see `Robot` and `Acting`.
+        guard: the last word on every action, whatever the controller let pass. At an episode's start its limits count from the
+            stop action on.
+        rate: control steps per second, or None for as fast as possible.
+        timeout: seconds without a fresh action after which the episode is ended. A robot that `waits` waits for every action.
+        stop_action: (A,) what brings the robot to rest, None for a dimension that keeps its last value; None for nothing: the
+            robot is left with its last action.
+        executor: runs `controller.act`; default one thread of its own.
+        clock, sleep: seconds, monotonic.
+
+    Raises UserError for a timeout below two control steps, as any delay would end an episode.
+    """
+
+    def __init__(self, robot: Robot, controller: Acting, guard: ActionGuard, rate: float | None, timeout: float = 1.0,
+                 stop_action: Sequence[float | None] | None = None, executor: Executor | None = None,
+                 clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._waits = bool(getattr(robot, "waits", False))
+        if rate is not None and not self._waits and timeout < 2 / rate:
+            raise UserError(f"timeout of {timeout:g} s at {rate:g} Hz; expected two control steps ({2 / rate:g} s) or more")
+        self.robot, self.controller, self.guard, self.timeout = robot, controller, guard, timeout
+        self.ticker, self.feed = Ticker(rate, clock, sleep), Feed()
+        self.latencies = array("d")  # seconds from an observation to its action, of all episodes
+        self.held = 0  # ticks at which the last action was sent again
+        self.paused = 0  # ticks at which the operator held the robot
+        self.seconds = 0.0  # of all episodes
+        self.first_action_at: float | None = None  # time.time()
+        self.halting = False  # on the way to the stop action
+        self._clock = clock
+        self._executor = Worker("controller") if executor is None else executor
+        self._call: Future[np.ndarray] | None = None
+        self._stop = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        self._late = 0  # actions that came too late
+        self._refused = self._refusals()
+        self._begin("", 0)
+
+    # ---- what it does --------------------------------------------------------------------------------------------
+    def run(self, environment: str, seed: int, steps: int | None = None, stop: Callable[[], bool] = lambda: False) -> str:
+        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped", "timeout" (no new
+        observation in time) or "starved" (no action of the controller in time).
+
+        Args:
+            environment, seed: of the controller's episode; the robot's starts from the seed too.
+            steps: most actions, without held ones.
+            stop: asked at every tick.
+
+        What the robot or the controller raises is passed on, after the robot was stopped. Raises UserError while the
+        controller still works on an action of the last episode.
+        """
+        if self._call is not None and not self._call.done():
+            raise UserError("the policy still works on an action of the last episode; expected it to be done; try again later, "
+                            "or use a faster policy")
+        self._begin(environment, seed)
+        try:
+            reset = getattr(self.robot, "reset", None)
+            if reset is not None:
+                reset(seed)
+            self.controller.reset(environment=environment, seed=seed)
+            begun = self._clock()
+            try:
+                end = self._ticks(steps, stop)
+            finally:
+                self.seconds += self._clock() - begun
+            self._halt()
+        except BaseException:
+            self._halt(failed=True)
+            raise
+        return end
+
+    def close(self) -> None:
+        """End the thread of the controller; a call that hangs is left behind."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _begin(self, environment: str, seed: int) -> None:
+        self.environment, self.seed = environment, seed
+        self.feed.reset()
+        self._observations: list[np.ndarray] = []
+        self._actions: list[np.ndarray] = []
+        self._outcomes: list[Outcome] = []
+        self._sent: np.ndarray | None = None  # last two actions, (1 or 2, A)
+        self._unfinite = self._refusals().get("finite", 0)
+
+    def _ticks(self, steps: int | None, stop: Callable[[], bool]) -> str:
+        self.ticker.start()
+        self._fresh = self._clock()  # when the last fresh action was sent
+        while not stop():
+            observation = self.feed.take(self.robot.observe())
+            arrived = self._clock()
+            done = self._look()
+            if done is not None:
+                return done
+            if steps is not None and self.steps >= steps:
+                return "steps"
+            if (observation is None or not self._waits) and arrived - self._fresh > self.timeout:
+                return "timeout"
+            if observation is None:
+                self._hold()
+            else:
+                end = self._answer(observation, arrived, stop)
+                if end is not None:
+                    return end
+            self.ticker.wait()
+        return "stopped"
+
+    def _look(self) -> str | None:
+        """Note what the last action led to, where the robot can tell; why the episode is over, or None."""
+        ask = getattr(self.robot, "outcome", None)
+        if ask is None or not self._outcomes:
+            return None
+        found = Outcome(*ask())
+        if not np.isfinite(found.reward):
+            raise UserError(f"the robot's outcome has the reward {found.reward}; expected a finite number")
+        self._outcomes[-1] = found._replace(success=found.success or self._outcomes[-1].success)
+        if not found.done:
+            return None
+        return "success" if any(o.success for o in self._outcomes) else "over"
+
+    def _answer(self, observation: np.ndarray, arrived: float, stop: Callable[[], bool]) -> str | None:
+        """Ask the controller, hold until it is done, and send its action; why the episode is over, or None."""
+        call = self._call = self._executor.submit(self.controller.act, observation)
+        while not _done(call, self.ticker.left() if self.ticker.period else POLL):
+            if stop():
+                return "stopped"
+            if self._is_late():
+                return "starved"
+            if not self._waits:
+                self._hold()
+        action = np.asarray(call.result(), dtype=np.float32).reshape(-1)[: self.guard.action_dim]
+        if np.any(getattr(self.controller, "stopped", False)) or self._is_late():
+            return "starved"
+        if self.operator_holds and self._stop is not None:
+            self._pause()
+        else:
+            self._execute(observation, action)
+            self.latencies.append(self._clock() - arrived)
+        self._fresh = self._clock()
+        return None
+
+    def _is_late(self) -> bool:
+        late = not self._waits and self._clock() - self._fresh > self.timeout
+        self._late += late
+        return late
+
+    def _execute(self, observation: np.ndarray, wanted: np.ndarray) -> None:
+        action = self._send(wanted)
+        if self.first_action_at is None:
+            self.first_action_at = time.time()
+        self._observations.append(observation)
+        self._actions.append(action)
+        self._outcomes.append(Outcome())
+
+    def _hold(self) -> None:
+        if self._sent is not None:
+            self._send(self._sent[-1])
+            self.held += 1
+
+    def _pause(self) -> None:
+        self.paused += 1
+        if self._sent is not None and self._stop is not None:
+            self._send(step_to_rest(self.guard, self._sent, self._stop))
+
+    def _send(self, wanted: np.ndarray) -> np.ndarray:
+        last = self._sent
+        if last is None and self._stop is not None:
+            last = start_at_rest(self.guard, wanted, self._stop)
+        action = self.guard(wanted[None], last)[0]
+        if self._sent is None and not self._waits and self._refusals().get("finite", 0) > self._unfinite:
+            raise UserError("the policy's first action is not finite, and there is none before it to hold; expected numbers; the "
+                            "robot was told nothing; check the policy and the observation")
+        self._sent = last  # from here on the robot may be moving, whatever its driver says
+        self.robot.act(action.copy())
+        self._sent = action[None] if last is None else np.stack([last[-1], action])
+        return action
+
+    # ---- how it ends ---------------------------------------------------------------------------------------------
+    def _halt(self, failed: bool = False) -> None:
+        """Bring the robot to rest; an interrupt or error of that is raised afterwards, unless the caller has `failed` already."""
+        if self._stop is None or self._sent is None:
+            return
+        refused, self.halting = dict(self.guard.refusals), True
+        try:
+            error = self._go_to_rest(self._stop)
+        finally:  # the way to rest is no fault of the policy
+            self.halting = False
+            for reason, count in self.guard.refusals.items():
+                self._refused[reason] += count - refused[reason]
+        if error is not None and not failed:
+            raise error
+
+    def _go_to_rest(self, stop: np.ndarray) -> BaseException | None:
+        """The first interrupt, or the error of a robot that refuses every attempt; neither ends the way before it must."""
+        assert self._sent is not None
+        interrupt: BaseException | None = None
+        failures, first, left = 0, True, steps_to_rest(self.guard, self._sent, stop)
+        self.ticker.start()
+        while left > 0:
+            try:
+                if not first:
+                    self.ticker.wait()
+                first = False
+                self._send(step_to_rest(self.guard, self._sent, stop))
+                left, failures = left - 1, 0
+                if at_rest(self.guard, self._sent, stop):
+                    return interrupt
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except Exception as error:
+                failures += 1
+                if failures == ATTEMPTS:
+                    log.error("the robot cannot be stopped, it refused %d actions: %s: %s", ATTEMPTS, type(error).__name__, error)
+                    return error
+        log.error("the robot is not at rest: its last action is %s", self._sent[-1].tolist())
+        return interrupt
+
+    # ---- what came of it -----------------------------------------------------------------------------------------
+    @property
+    def steps(self) -> int:
+        """Actions of this episode, without held ones."""
+        return len(self._actions)
+
+    @property
+    def operator_holds(self) -> bool:
+        """Whether the last reply of the policy's server said that the robots are to stop."""
+        return bool(getattr(getattr(self.controller, "policy", None), "held", False))
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Actions replaced by the controller's guard or by this loop's, by reason, since the loop was made; "late": actions that
+        came after the timeout, or never, and were not executed."""
+        counts = {reason: count - self._refused.get(reason, 0) for reason, count in self._refusals().items()}
+        return counts | {"late": self._late}
+
+    def _refusals(self) -> dict[str, int]:
+        own, inner = self.guard.refusals, getattr(self.controller, "refusals", {})
+        return {reason: own.get(reason, 0) + inner.get(reason, 0) for reason in own | inner}
+
+    def recorded(self, source: str) -> Episode | None:
+        """The episode so far, or None before the first action: observations that were answered and what was executed."""
+        if not self._actions:
+            return None
+        successes = np.array([o.success for o in self._outcomes])
+        first = int(np.argmax(successes)) + 1 if successes.any() else -1
+        rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
+        return Episode({"observation": np.stack(self._observations)}, np.stack(self._actions), rewards, successes,
+                       self.environment, source, self.seed, first > 0, first, float(rewards.sum(dtype=np.float64)))
+
+
+def _done(call: Future[Any], seconds: float) -> bool:
+    """Whether a call has ended after at most so many seconds. Not by `result`: the call itself may raise TimeoutError."""
+    try:
+        call.exception(seconds)
+    except TimeoutError:
+        return False
+    return True

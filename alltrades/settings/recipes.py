@@ -1,0 +1,133 @@
+"""Recipes: YAML files and packaged names, with what they extend and their `small:` blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alltrades.errors import UserError, nearest
+from alltrades.settings.schema import show
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of settings: nested plain data, and the label that names it in messages and saved settings."""
+
+    label: str
+    values: dict[str, Any]
+
+
+@dataclass
+class Recipe:
+    """A recipe with what it extends, base first: layers of the recipe proper and of the `small:` blocks."""
+
+    layers: list[Layer] = field(default_factory=list)
+    small: list[Layer] = field(default_factory=list)
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with the package, such as "quickstart" and "experiments/estimators"."""
+    from importlib.resources import files
+
+    root = files("alltrades.configs")
+    top = [p.name.removesuffix(".yaml") for p in root.iterdir() if p.name.endswith(".yaml")]
+    experiments = root / "experiments"
+    nested = [f"experiments/{p.name.removesuffix('.yaml')}" for p in experiments.iterdir()
+              if p.name.endswith(".yaml")] if experiments.is_dir() else []
+    return sorted(top) + sorted(nested)
+
+
+def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]:
+    """(label, text) of a recipe: a file, a file in the folder `beside`, or a packaged name.
+
+    A packaged name may have "configs/" before it and ".yaml" behind it, as in a checkout. The label is the packaged
+    name or the file's name, never a path of this machine.
+
+    Raises:
+        UserError: neither a readable file nor a packaged name.
+    """
+    from importlib.resources import files
+
+    path = Path(name)
+    candidates = [path] if beside is None else [beside / path, beside / f"{path}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            try:
+                return candidate.name.removesuffix(".yaml"), candidate.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{name}: not readable ({error}); expected a YAML file") from error
+    packaged = path.as_posix().removeprefix("./").removeprefix("configs/").removesuffix(".yaml").removesuffix(".yml")
+    known = packaged_recipes()
+    if packaged in known:
+        return packaged, files("alltrades.configs").joinpath(*f"{packaged}.yaml".split("/")).read_text(encoding="utf-8")
+    raise UserError(f"recipe '{name}' not found; expected a YAML file or one of {', '.join(known)}"
+                    f"{nearest(packaged, known)}")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice: the first value would be dropped silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_recipe(name: Path | str, beside: Path | None = None, chain: tuple[str, ...] = ()) -> Recipe:
+    """A recipe and what it extends. `beside`: folder in which names are looked for first; `chain`: who extends it.
+
+    Raises:
+        UserError: not found, not YAML, not a mapping, or it extends itself.
+    """
+    label, text = find_recipe(name, beside)
+    if label in chain:
+        raise UserError(f"recipe '{label}' extends itself ({' -> '.join((*chain, label))}); remove one `extends:`")
+    try:
+        values = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"recipe '{label}': not YAML{where} ({problem}); mend the file") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(f"recipe '{label}' holds {show(values, 40)}; expected a mapping of settings")
+    extends, small = values.pop("extends", None), values.pop("small", None)
+    if extends is not None and not isinstance(extends, str):
+        raise UserError(f"recipe '{label}': extends = {show(extends, 40)}; expected the name of one recipe")
+    if small is not None and not isinstance(small, dict):
+        raise UserError(f"recipe '{label}': small = {show(small, 40)}; expected a mapping of settings")
+    folder = Path(name).parent if beside is None else beside
+    recipe = read_recipe(extends, folder, (*chain, label)) if extends is not None else Recipe()
+    cleared = [key for key, value in flatten(values) if value == {}]
+    recipe.small = [Layer(x.label, _without(x.values, cleared)) for x in recipe.small]  # gone there as well
+    recipe.layers.append(Layer(label, values))
+    if small is not None:
+        recipe.small.append(Layer(f"{label} (small)", small))
+    return recipe
+
+
+def flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, (*path, str(name)))
+        else:
+            yield ".".join((*path, str(name))), value
+
+
+def _without(values: dict[str, Any], keys: Sequence[str], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    kept = {}
+    for name, value in values.items():
+        if ".".join((*path, str(name))) not in keys:
+            kept[name] = _without(value, keys, (*path, str(name))) if isinstance(value, dict) else value
+    return kept

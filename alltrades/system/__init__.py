@@ -1,0 +1,1 @@
+"""The machine below: files, processors, progress, tracking."""

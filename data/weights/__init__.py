@@ -1,0 +1,1 @@
+"""Importance weights: density-ratio estimators, and the weights of rollouts against demonstrations."""

@@ -1,0 +1,58 @@
+"""Seeds: one stream for every (root, purpose, environment, episode), so that purposes never share a start."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
+
+PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy", "plot",
+            "held_out")  # append only
+
+
+def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
+    """63-bit seed of episode `index` of an environment; raises ValueError for an unknown purpose."""
+    entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+
+
+def policy_generator(seed: int) -> np.random.Generator:
+    """Generator of the policy's noise in the episode with this seed, independent of the environment's own stream.
+
+    NumPy's, so that the noise is the same on every device and where PyTorch is not installed.
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, 0x9011C7]))
+
+
+def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Evaluation starts of an environment: the published ones where a protocol fixes them."""
+    if spec.evaluation_seed is not None:
+        return [spec.evaluation_seed(i) for i in range(episodes)]
+    return [episode_seed(root, "evaluation", spec.id, i) for i in range(episodes)]
+
+
+def selection_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Starts of an environment on which policies are chosen."""
+    if spec.selection_seed is not None:
+        return [spec.selection_seed(i) for i in range(episodes)]
+    return [episode_seed(root, "selection", spec.id, i) for i in range(episodes)]
+
+
+def plot_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
+    """Starts of an environment whose trajectories are drawn."""
+    return [episode_seed(root, "plot", spec.id, i) for i in range(episodes)]
+
+
+def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
+    """Raise UserError when a start of the use "evaluation" occurs in another use. O(starts)."""
+    evaluation = set(uses.get("evaluation", ()))
+    for name, starts in uses.items():
+        shared = evaluation.intersection(starts) if name != "evaluation" else set()
+        if shared:
+            env_id, seed = min(shared)
+            raise UserError(f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of "
+                            f"'{env_id}'; expected none; choose another --evaluation.seed")

@@ -1,0 +1,1 @@
+"""Suites of environments: Meta-World, PushT, image restoration, any Gymnasium id."""

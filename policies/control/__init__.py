@@ -1,0 +1,1 @@
+"""Acting: windows and chunks of many robots, controllers, action guard."""

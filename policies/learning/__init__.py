@@ -1,0 +1,1 @@
+"""Training: batches, objectives, stage 1, stage 2, diagnosis."""

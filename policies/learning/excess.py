@@ -1,0 +1,88 @@
+"""Normalised excess losses: what the objectives for the worst environment compare.
+
+E_k = (L_k(g) - L_k(h_k)) / C_k with teacher h_k at the same chunk, noise and time, and C_k the excess over h_k of a predictor
+that sees the noised chunk and t but not the state: 0 is the teacher's loss, 1 that of ignoring the state. For the blind
+predictor the best affine one is taken (that of a Gaussian law of chunks), which is known in closed form. The choice is this
+project's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alltrades.policies.learning.batches import TrainingData
+from alltrades.policies.learning.teachers import TeacherPredictions
+from alltrades.policies.model.policy import Batch, DiffusionPolicy
+
+DRAWS = 2048  # rows of an environment from which C_k is estimated
+LEAST = 1e-4  # smallest C_k: where the state says nothing about the chunk no excess is worth more
+
+
+class ExcessLoss:
+    """Normalised excess loss of every sample.
+
+    Args:
+        predictions: of the teacher of every row; rows without one keep their plain loss.
+        data: the training data; C_k is estimated on rows drawn from it.
+        policy: the generalist.
+        seed: of the estimate of C_k.
+        score: (S,) bool, rows whose target is the teacher's prediction rather than their chunk; default none.
+    """
+
+    def __init__(self, predictions: TeacherPredictions, data: TrainingData, policy: DiffusionPolicy, seed: int,
+                 score: np.ndarray | None = None) -> None:
+        self.predictions, self.score = predictions, score
+        self.scale = self._scales(data, policy, seed)  # (K,)
+
+    def __call__(self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray) -> Tensor:
+        noise, uniform = policy.draw(batch, generator)
+        x_t, t, target = policy.noised(batch, noise, uniform)
+        target, reference = self._reference(policy, batch, x_t, t, target, rows)
+        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference))
+        return (policy.errors(prediction, target, batch) - reference) / self.scale[batch.environment]
+
+    def _reference(self, policy: DiffusionPolicy, batch: Batch, x_t: Tensor, t: Tensor, target: Tensor,
+                   rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Target (B, H, A) and the teacher's own error (B,) at it."""
+        predicted, known = self.predictions(policy, batch, x_t, t, rows)
+        if self.score is not None:
+            score = torch.from_numpy(self.score[rows]).to(x_t.device) & known
+            target = torch.where(score[:, None, None], predicted, target)
+        return target, torch.where(known, policy.errors(predicted, target, batch), 0.0)
+
+    @torch.no_grad()
+    def _scales(self, data: TrainingData, policy: DiffusionPolicy, seed: int) -> Tensor:
+        every = data.rows(DRAWS * len(data.present), np.random.default_rng([seed, 5]))
+        out = torch.ones(data.count, device=data.device)
+        for k in data.present:
+            rows = every[data.environment[every] == k]
+            batch = data.gather(rows)
+            generator = torch.Generator(data.device).manual_seed(seed % (1 << 63))
+            noise, uniform = policy.draw(batch, generator)
+            x_t, t, target = policy.noised(batch, noise, uniform)
+            target, reference = self._reference(policy, batch, x_t, t, target, rows)
+            clean = policy.normalizer.action(batch.action) * policy.dims(batch.environment)
+            blind = policy.process.convert(affine_denoiser(clean, x_t, *policy.process.coefficients(t)), "sample",
+                                           policy.settings.prediction, x_t, t)
+            out[k] = (policy.errors(blind, target, batch) - reference).mean().clamp(min=LEAST)
+        return out
+
+
+def affine_denoiser(clean: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Best affine estimate of x_0 from x_t = alpha x_0 + sigma eps: m + alpha S (alpha^2 S + sigma^2 I)^-1 (x_t - alpha m).
+
+    Args:
+        clean: (N, ...) samples of x_0, from which its mean m and covariance S are taken.
+        x_t: (B, ...) noised samples at coefficients alpha, sigma (B,).
+
+    Returns (B, ...) in the dtype of x_t. O(N d^2 + d^3) for d entries of a sample.
+    """
+    flat, x = clean.flatten(1).double(), x_t.flatten(1).double()  # (N, d), (B, d)
+    mean = flat.mean(0)
+    variance, axes = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # (d,), (d, d)
+    variance = variance.clamp(min=0.0)
+    a, s = alpha.double()[:, None], sigma.double()[:, None]  # (B, 1)
+    gain = a * variance / (a**2 * variance + s**2).clamp(min=1e-12)  # (B, d)
+    return (mean + (gain * ((x - a * mean) @ axes)) @ axes.T).to(x_t.dtype).view_as(x_t)

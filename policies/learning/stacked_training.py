@@ -1,0 +1,207 @@
+"""Many small trainings at once: networks of equal shape learn as one stack, each from its own rows, as if alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alltrades.data.steps import Steps
+from alltrades.policies.learning.batches import Symmetries, TrainingData, stack_batches
+from alltrades.policies.learning.demonstrations import build_policy, demonstration_data, held_out
+from alltrades.policies.learning.training import HeldOut, Log, Trainer, autocast, noise_seed
+from alltrades.policies.model.environment import EnvironmentInfo
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.stacked import StackedPolicy, stacks
+from alltrades.policies.settings import PolicySettings, TrainSettings
+
+LARGEST = 32  # members of one stack: more save no time
+MOST_PARAMETERS = 4_000_000  # of one stack: nor do large ones, and their optimiser states fill the memory
+LearnerLog = Callable[[int, int, dict[str, float]], None]  # (index of the learner, step, values)
+Run = Callable[[Sequence[Callable[[], None]]], None]  # runs jobs and returns when all are done
+
+
+class StackedTrainer(Trainer):
+    """The members of a stack, each with its own rows, noise, gradient clipping and optimiser state.
+
+    Each member ends as `Trainer` with its seed would have left it, up to rounding: AdamW and the average are elementwise,
+    gradients of a sum of the members' losses do not mix.
+
+    Args:
+        data, seeds: of each member.
+        stops: step after which each member's average is kept, none beyond `settings.steps`.
+        groups: number of each member's group, see `patience`.
+        patience: the training ends where no group's held-out loss, the geometric mean over its members, has reached a new lowest
+            for so many looks; members that have not stopped by then are kept as they are. Default: it goes on.
+    """
+
+    stacked = 1
+
+    def __init__(self, policy: StackedPolicy, data: Sequence[TrainingData], settings: TrainSettings, seeds: Sequence[int],
+                 stops: Sequence[int], held_out: HeldOut | None = None, groups: Sequence[int] = (),
+                 patience: int | None = None) -> None:
+        super().__init__(policy, data[0], settings, seeds[0], total=max(stops), held_out=held_out)
+        self.groups, self.patience = np.array(groups), patience
+        self.members, self.seeds, self.stops = list(data), list(seeds), list(stops)
+        self.generators = [torch.Generator(self.device) for _ in seeds]
+        self.kept = [s.clone() for s in self.ema.shadow]
+
+    def forward(self) -> Tensor:
+        """(K,) mean loss of every member."""
+        s = self.settings
+        batch = stack_batches([d.batch(s.batch, seed, self.step)[0] for d, seed in zip(self.members, self.seeds)])
+        for generator, seed in zip(self.generators, self.seeds):
+            generator.manual_seed(noise_seed(seed, self.step))
+        with autocast(s, self.device):
+            losses = self.policy.loss(batch, self.generators, s.observation_noise)  # (K * B,)
+        return (losses * batch.weight).unflatten(0, (len(self.members), -1)).mean(1)
+
+    def clip(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (K,)
+        factors = (self.settings.grad_clip / (norms + 1e-6)).clamp(max=1.0)
+        for g in gradients:
+            g.mul_(factors.view(-1, *(1,) * (g.ndim - 1)))
+
+    def update(self) -> Tensor:
+        value = super().update()
+        over = self.stale()
+        for member in (k for k, stop in enumerate(self.stops) if stop == self.step or (over and stop > self.step)):
+            for kept, average in zip(self.kept, self.ema.shadow):
+                kept[member] = average[member]
+        return value
+
+    def stale(self) -> bool:
+        """Whether `patience` ends the training at this look."""
+        if self.patience is None or self.step not in self.curve or len(self.curve) <= self.patience:
+            return False
+        with np.errstate(divide="ignore"):
+            losses = np.log(np.array([self.curve[step] for step in sorted(self.curve)]))  # (looks, K)
+        losses = np.where(np.isnan(losses), np.inf, losses)
+        means = [losses[:, self.groups == group].mean(1) for group in np.unique(self.groups)]
+        return all(x[: -self.patience].min() <= x[-self.patience:].min() for x in means)
+
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return super().finished() or self.stale()
+
+    def fit(self, folder: Path | None = None, log: Log | None = None,
+            each: Callable[[int], None] | None = None) -> DiffusionPolicy:
+        """Train every member to its stop; the stack then has their kept averages. Done once, a folder gives them again."""
+        policy = super().fit(folder, log, each)
+        if folder is not None:
+            self.save(folder)
+        torch._foreach_copy_([p.data for p in self.parameters], self.kept)
+        return policy
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One network of one environment to be trained.
+
+    Attributes:
+        demos: episodes it learns from; all of its environment.
+        held: episodes on which its loss is followed.
+        stop: steps after which it is kept; default `train.steps`.
+        group: learners of one group are judged together by `patience`.
+    """
+
+    info: EnvironmentInfo
+    demos: Steps
+    normalizer: Normalizer
+    settings: PolicySettings
+    train: TrainSettings
+    seed: int
+    held: Steps | None = None
+    stop: int | None = None
+    group: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.stop or self.train.steps
+
+    def untrained(self, device: str) -> DiffusionPolicy:
+        """The policy before its training."""
+        return build_policy(self.settings, [self.info], copy.deepcopy(self.normalizer), self.seed, device)
+
+    def key(self) -> tuple[str, ...]:
+        """Equal keys can be one stack: equal shapes, process, optimisation and length of history."""
+        shape = self.settings.model_dump_json(exclude={"observation_normalizer", "embedding"})
+        return shape, str((self.info.obs_dim, self.info.action_dim, self.held is None)), self.train.model_dump_json()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a learner has become: its policy, and its held-out losses by step, empty where nothing is held out."""
+
+    policy: DiffusionPolicy
+    curve: dict[int, float]
+
+
+def in_order(jobs: Sequence[Callable[[], None]]) -> None:
+    """Jobs one after the other."""
+    for job in jobs:
+        job()
+
+
+def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetries: Symmetries | None = None,
+                 patience: int | None = None, folder: Path | None = None, log: LearnerLog | None = None,
+                 each: Callable[[int], None] | None = None, run: Run = in_order, device: str = "cpu") -> list[Learned]:
+    """Train learners that share one action scale, those of equal shape together.
+
+    Args:
+        patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.
+        folder: where checkpoints are kept, one folder for each stack; an interrupted training is continued.
+        each: called with the number of steps done, counted over all learners, each up to its stop.
+        run: trains the stacks, such as beside one another; default in their order.
+    """
+    found: dict[int, Learned] = {}
+    parts = _parts(learners, device)
+    done = [0] * len(parts)
+
+    def train_part(number: int, part: list[int]) -> None:
+        mine = [learners[i] for i in part]
+        train, seeds = mine[0].train, [x.seed for x in mine]
+        policies = [x.untrained(device) for x in mine]
+        data = [demonstration_data(x.demos, p, hold_end, symmetries if train.symmetry else None)
+                for x, p in zip(mine, policies)]
+        looks = [held_out(demonstration_data(x.held, p, hold_end), x.seed)
+                 for x, p in zip(mine, policies) if x.held is not None]
+        trainer = StackedTrainer(StackedPolicy(policies), data, train, seeds, [x.steps for x in mine],
+                                 HeldOut(looks, seeds, train.steps) if looks else None, [x.group for x in mine], patience)
+
+        def logged(step: int, values: dict) -> None:
+            for i, loss in zip(part, values["loss"]):
+                if log is not None and step <= learners[i].steps:
+                    log(i, step, {"loss": loss, "lr": values["lr"]})
+
+        def counted(step: int) -> None:
+            done[number] = sum(min(step, x.steps) for x in mine)
+            if each is not None:
+                each(sum(done))
+
+        stack = trainer.fit(None if folder is None else folder / f"stack-{number}", logged, counted)
+        counted(train.steps)
+        assert isinstance(stack, StackedPolicy)
+        for member, (i, policy) in enumerate(zip(part, policies)):
+            stack.copy_member(member, policy)
+            found[i] = Learned(policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()})
+
+    run([partial(train_part, number, part) for number, part in enumerate(parts)])
+    return [found[i] for i in range(len(learners))]
+
+
+def _parts(learners: Sequence[Learner], device: str) -> list[list[int]]:
+    """Learners of equal key together, in stacks that stay small."""
+    out: list[list[int]] = []
+    for group in stacks([x.key() for x in learners], len(learners)):
+        largest = max(1, min(LARGEST, MOST_PARAMETERS // learners[group[0]].untrained(device).parameter_count()))
+        out += [[group[i] for i in part] for part in stacks([0] * len(group), largest)]
+    return out

@@ -1,0 +1,1 @@
+"""The policy: normaliser, conditioning, network, diffusion process, sampler."""

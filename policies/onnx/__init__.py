@@ -1,0 +1,1 @@
+"""Policies without PyTorch: ONNX export, and the policy that runs it."""
