@@ -1,4 +1,6 @@
-"""The command line: one table of commands (`commands/`). Heavy imports stay inside their functions."""
+"""The command line: one table of commands (`commands/`). Heavy imports stay inside their
+functions.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from alltrades import __version__
 from alltrades.commands import serving, stage, tools, whole
 from alltrades.errors import UserError
 
-COMMANDS = [*whole.COMMANDS[:1], *stage.COMMANDS, *whole.COMMANDS[1:], *serving.COMMANDS, *tools.COMMANDS]
+COMMANDS = [
+    *whole.COMMANDS[:1],
+    *stage.COMMANDS,
+    *whole.COMMANDS[1:],
+    *serving.COMMANDS,
+    *tools.COMMANDS,
+]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,32 +42,54 @@ class _SettingsHelp(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    top = _Parser(prog="alltrades", description="One diffusion policy for many environments, from a handful of demonstrations.",
-                  epilog="example: alltrades run", allow_abbrev=False)
+    top = _Parser(
+        prog="alltrades",
+        description="One diffusion policy for many environments, from a handful of demonstrations.",
+        epilog="example: alltrades run",
+        allow_abbrev=False,
+    )
     top.add_argument("--version", action="version", version=f"alltrades {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         epilog = f"example: alltrades {command.example}"
         if command.settings:
-            epilog += ("\n\nevery setting of a recipe is an option too, such as --distill.train.steps 20000; "
-                       "--help-settings lists them")
-        sub = subparsers.add_parser(command.name, help=command.summary, description=command.summary, epilog=epilog,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+            epilog += (
+                "\n\nevery setting of a recipe is an option too, such as --distill.train.steps "
+                "20000; "
+                "--help-settings lists them"
+            )
+        sub = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         command.arguments(sub)
         if command.settings:
-            sub.add_argument("--help-settings", action=_SettingsHelp, nargs=0, help="list every setting with its default")
+            sub.add_argument(
+                "--help-settings",
+                action=_SettingsHelp,
+                nargs=0,
+                help="list every setting with its default",
+            )
         sub.set_defaults(entry=command)
     return top
 
 
 def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
-    """Separate a command's own arguments from settings (`--a.b value`, `--a.b=value`, `--no-a.b`)."""
+    """Separate a command's own arguments from settings (`--a.b value`, `--a.b=value`,
+    `--no-a.b`).
+    """
     entry = next((c for c in COMMANDS if argv and c.name == argv[0]), None)
     if entry is None or not entry.settings:
         return argv, []
     sub = argparse.ArgumentParser(add_help=True)
     entry.arguments(sub)
-    known = {option for action in sub._actions for option in action.option_strings} | {"--help-settings"}
+    known = {option for action in sub._actions for option in action.option_strings} | {
+        "--help-settings"
+    }
     own, overrides, i = argv[:1], [], 1
     while i < len(argv):
         token = argv[i]
@@ -68,7 +98,12 @@ def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list
             own.append(token)
             continue
         overrides.append(token)
-        if "=" not in token and not token.startswith("--no-") and i < len(argv) and not argv[i].startswith("--"):
+        if (
+            "=" not in token
+            and not token.startswith("--no-")
+            and i < len(argv)
+            and not argv[i].startswith("--")
+        ):
             overrides.append(argv[i])
             i += 1
     return own, overrides
@@ -77,7 +112,8 @@ def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr; any other bug is raised.
+    0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr;
+    any other bug is raised.
     """
     top = parser()
     try:
@@ -97,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        from alltrades.envs.adapter import EnvironmentFailure  # not worth its import time before something went wrong
+        from alltrades.envs.adapter import (
+            EnvironmentFailure,
+        )  # not worth its import time before something went wrong
 
         if not isinstance(error, EnvironmentFailure):
             raise

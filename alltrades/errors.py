@@ -4,8 +4,8 @@
 class UserError(Exception):
     """A mistake the user can mend.
 
-    The message is one line: what was found, what was expected, what to do. The command line prints it without a
-    traceback and exits with code 2.
+    The message is one line: what was found, what was expected, what to do. The command line prints
+    it without a traceback and exits with code 2.
     """
 
 

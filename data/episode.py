@@ -9,7 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Episode:
-    """T steps of one environment; observation t is what action t answered, the observation after the last action is dropped.
+    """T steps of one environment; observation t is what action t answered, the observation after
+    the last action is dropped.
 
     Attributes:
         observations: fields of shape (T, ...), of which "observation" (T, D) f32 is the policy's.
@@ -18,7 +19,8 @@ class Episode:
         environment, source: names. seed: what started the episode.
         success: flag at any step. first_success: steps until then (1-based), -1 for never.
         return_: sum of rewards.
-        metrics: further numbers of the whole episode by name; evaluations report them, stores do not keep them.
+        metrics: further numbers of the whole episode by name; evaluations report them, stores do
+            not keep them.
 
     Raises ValueError for lengths that disagree and for values that are not finite.
     """
@@ -38,7 +40,9 @@ class Episode:
     def __post_init__(self) -> None:
         where = f"episode of '{self.environment}' (seed {self.seed})"
         if "observation" not in self.observations:
-            raise ValueError(f"{where}: fields {sorted(self.observations)}; expected one called 'observation'")
+            raise ValueError(
+                f"{where}: fields {sorted(self.observations)}; expected one called 'observation'"
+            )
         arrays = {**self.observations, "rewards": self.rewards, "successes": self.successes}
         if self.actions is not None:
             arrays["actions"] = self.actions
@@ -49,7 +53,10 @@ class Episode:
             if len(value) != length:
                 raise ValueError(f"{where}: {name} has {len(value)} steps; expected {length}")
             if not np.isfinite(value).all():
-                raise ValueError(f"{where}: {name} is not finite at step {int(np.argwhere(~np.isfinite(value))[0][0])}")
+                raise ValueError(
+                    f"{where}: {name} is not finite at step "
+                    f"{int(np.argwhere(~np.isfinite(value))[0][0])}"
+                )
         for name, number in self.metrics.items():
             if not np.isfinite(number):
                 raise ValueError(f"{where}: metric {name} is {number}; expected a finite number")

@@ -14,9 +14,10 @@ import numpy as np
 class Steps:
     """S steps of E episodes, one after another.
 
-    observation (S, D) f32 and action (S, A) f32, zero-padded to the largest environment; success (S,) bool; ends (E,)
-    one past each episode's last step. Per episode: environment, source (str), seed (uint64), episode_success (bool),
-    first_success (steps until success, -1 for none), has_actions (bool).
+    observation (S, D) f32 and action (S, A) f32, zero-padded to the largest environment; success
+    (S,) bool; ends (E,) one past each episode's last step. Per episode: environment, source (str),
+    seed (uint64), episode_success (bool), first_success (steps until success, -1 for none),
+    has_actions (bool).
     """
 
     observation: np.ndarray
@@ -50,7 +51,13 @@ class Steps:
         episodes = np.asarray(episodes, dtype=bool)
         rows = episodes[self.episode_of_step]
         columns = {f.name: getattr(self, f.name)[episodes] for f in fields(self)[4:]}
-        return Steps(self.observation[rows], self.action[rows], self.success[rows], np.cumsum(self.lengths[episodes]), **columns)
+        return Steps(
+            self.observation[rows],
+            self.action[rows],
+            self.success[rows],
+            np.cumsum(self.lengths[episodes]),
+            **columns,
+        )
 
     def digest(self) -> str:
         """Hash of everything: equal for equal episodes in equal order."""
@@ -64,12 +71,20 @@ class Steps:
     @staticmethod
     def concatenate(parts: Sequence[Steps]) -> Steps:
         """All episodes of `parts`, in order; widths are zero-padded to the largest."""
-        widths = [max(getattr(p, name).shape[1] for p in parts) for name in ("observation", "action")]
+        widths = [
+            max(getattr(p, name).shape[1] for p in parts) for name in ("observation", "action")
+        ]
         offsets = np.cumsum([0, *(len(p.observation) for p in parts)])
-        flat = {"observation": np.concatenate([_pad(p.observation, widths[0]) for p in parts]),
-                "action": np.concatenate([_pad(p.action, widths[1]) for p in parts]),
-                "ends": np.concatenate([p.ends + o for p, o in zip(parts, offsets)])}
-        rest = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Steps) if f.name not in flat}
+        flat = {
+            "observation": np.concatenate([_pad(p.observation, widths[0]) for p in parts]),
+            "action": np.concatenate([_pad(p.action, widths[1]) for p in parts]),
+            "ends": np.concatenate([p.ends + o for p, o in zip(parts, offsets)]),
+        }
+        rest = {
+            f.name: np.concatenate([getattr(p, f.name) for p in parts])
+            for f in fields(Steps)
+            if f.name not in flat
+        }
         return Steps(**flat, **rest)
 
 

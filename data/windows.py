@@ -1,4 +1,6 @@
-"""Which steps a training window holds: history before a step, action chunk from it on, masks at both ends."""
+"""Which steps a training window holds: history before a step, action chunk from it on, masks at
+both ends.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """Indices into steps: obs_index (B, history), action_index (B, horizon); masks are False where an index was clamped."""
+    """Indices into steps: obs_index (B, history), action_index (B, horizon); masks are False where
+    an index was clamped.
+    """
 
     obs_index: np.ndarray
     obs_mask: np.ndarray
@@ -25,8 +29,8 @@ class WindowIndex:
         history: observation frames, the step's own being the last.
         horizon: actions, the step's own being the first.
 
-    No window crosses an episode's end: history clamps to the first frame, the chunk to the last step. Memory O(steps),
-    a call O(B).
+    No window crosses an episode's end: history clamps to the first frame, the chunk to the last
+    step. Memory O(steps), a call O(B).
     """
 
     def __init__(self, ends: np.ndarray, history: int, horizon: int) -> None:
@@ -45,4 +49,6 @@ class WindowIndex:
         obs = rows[:, None] + self.before  # (B, history)
         action = rows[:, None] + self.after  # (B, horizon)
         first, last = self.first[rows, None], self.last[rows, None]
-        return Window(np.maximum(obs, first), obs >= first, np.minimum(action, last), action <= last)
+        return Window(
+            np.maximum(obs, first), obs >= first, np.minimum(action, last), action <= last
+        )

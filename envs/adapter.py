@@ -16,20 +16,26 @@ GLOBAL_STREAM = 0x6E70  # keeps the global NumPy stream of an episode apart from
 
 
 class EnvironmentFailure(Exception):
-    """An environment raised. Carries its name, the episode's seed, the step and the cause; survives pickling."""
+    """An environment raised. Carries its name, the episode's seed, the step and the cause; survives
+    pickling.
+    """
 
     def __init__(self, environment: str, seed: int, step: int, cause: str) -> None:
         super().__init__(environment, seed, step, cause)
         self.environment, self.seed, self.step, self.cause = environment, seed, step, cause
 
     def __str__(self) -> str:
-        return (f"environment '{self.environment}' failed at step {self.step} of the episode with seed {self.seed}: "
-                f"{self.cause}")
+        return (
+            f"environment '{self.environment}' failed at step {self.step} of the episode with "
+            f"seed {self.seed}: "
+            f"{self.cause}"
+        )
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one control step returns. `done`: the episode is over; `truncated`: by the time limit alone.
+    """What one control step returns. `done`: the episode is over; `truncated`: by the time limit
+    alone.
 
     metrics: the info values that the specification names.
     """
@@ -43,10 +49,12 @@ class StepResult:
 
 
 class EnvAdapter:
-    """Steps the environment of a specification. Built at the first reset; reused from episode to episode.
+    """Steps the environment of a specification. Built at the first reset; reused from episode to
+    episode.
 
-    `reset(seed)` is all that an episode depends on besides its actions. Some simulators seed the global NumPy generator
-    or draw from it: inside every call it is one of the episode's own, outside it is as it was.
+    `reset(seed)` is all that an episode depends on besides its actions. Some simulators seed the
+    global NumPy generator or draw from it: inside every call it is one of the episode's own,
+    outside it is as it was.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
@@ -54,7 +62,9 @@ class EnvAdapter:
         self.low = np.asarray(spec.action_low, dtype=np.float32)
         self.high = np.asarray(spec.action_high, dtype=np.float32)
         self.expert_observation: np.ndarray = np.zeros(spec.obs_dim, np.float32)
-        self.action = np.zeros(spec.action_dim, np.float32)  # the last one executed, clipped to the box
+        self.action = np.zeros(
+            spec.action_dim, np.float32
+        )  # the last one executed, clipped to the box
         self._env: Any = None
         self._seed, self._step = 0, 0
         self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
@@ -67,17 +77,29 @@ class EnvAdapter:
         return self._observe(observation, info)
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Execute an action (action_dim,), clipped to the box. Raises EnvironmentFailure when it is not finite."""
+        """Execute an action (action_dim,), clipped to the box. Raises EnvironmentFailure when it is
+        not finite.
+        """
         self.action = np.clip(np.asarray(action, dtype=np.float32), self.low, self.high)
         if not np.isfinite(self.action).all():
-            raise self._failure(f"it was given the action {self.action.tolist()}; expected finite numbers")
-        observation, reward, terminated, truncated, info = self._guarded(lambda: self._env.step(self.action))
+            raise self._failure(
+                f"it was given the action {self.action.tolist()}; expected finite numbers"
+            )
+        observation, reward, terminated, truncated, info = self._guarded(
+            lambda: self._env.step(self.action)
+        )
         self._step += 1
         success = _success(info, bool(terminated), float(reward))
         late = self._step >= self.spec.max_steps or bool(truncated)
         over = bool(terminated) or (success and self.spec.stop_at_success)
-        return StepResult(self._observe(observation, info), float(reward), success, over or late, late and not over,
-                          self._metrics(info))
+        return StepResult(
+            self._observe(observation, info),
+            float(reward),
+            success,
+            over or late,
+            late and not over,
+            self._metrics(info),
+        )
 
     def trajectory_point(self) -> np.ndarray | None:
         """(k, 2) positions for plots, where the environment offers them."""
@@ -112,15 +134,22 @@ class EnvAdapter:
     def _metrics(self, info: dict[str, Any]) -> dict[str, float]:
         missing = [name for name in self.spec.metrics if name not in info]
         if missing:
-            raise self._failure(f"its info has no '{missing[0]}'; the specification names it as a metric")
+            raise self._failure(
+                f"its info has no '{missing[0]}'; the specification names it as a metric"
+            )
         return {name: float(info[name]) for name in self.spec.metrics}
 
     def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
         out = np.asarray(observation, dtype=np.float32).ravel()
         if out.shape != (self.spec.obs_dim,):
-            raise self._failure(f"its observation has {out.size} entries; the specification says {self.spec.obs_dim}")
+            raise self._failure(
+                f"its observation has {out.size} entries; the specification says "
+                f"{self.spec.obs_dim}"
+            )
         if not np.isfinite(out).all():
-            raise self._failure(f"its observation is not finite at entry {int(np.argmin(np.isfinite(out)))}")
+            raise self._failure(
+                f"its observation is not finite at entry {int(np.argmin(np.isfinite(out)))}"
+            )
         self.expert_observation = np.asarray(info.get("expert_observation", observation))
         return out
 

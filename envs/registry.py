@@ -19,8 +19,12 @@ from alltrades.errors import UserError, nearest
 
 Expert = Callable[[np.ndarray], np.ndarray]
 ENTRY_POINTS = "alltrades.environments"
-BUILT_IN = ("alltrades.envs.planar.registration", "alltrades.envs.suites.metaworld", "alltrades.envs.suites.pusht",
-            "alltrades.envs.suites.restoration")  # modules that have specs() and suites()
+BUILT_IN = (
+    "alltrades.envs.planar.registration",
+    "alltrades.envs.suites.metaworld",
+    "alltrades.envs.suites.pusht",
+    "alltrades.envs.suites.restoration",
+)  # modules that have specs() and suites()
 GYMNASIUM = "alltrades.envs.suites.gymnasium_env"  # has gymnasium_spec("gym:ID")
 
 
@@ -36,14 +40,19 @@ _REGISTRY = _Registry()
 
 
 def register(spec: EnvSpec, expert: Expert | None = None, replace: bool = False) -> None:
-    """Add an environment, and the expert that demonstrates it (any callable observation -> action, picklable).
+    """Add an environment, and the expert that demonstrates it (any callable observation -> action,
+    picklable).
 
-    An expert may have `reset(seed)`, called when an episode starts. Raises UserError for a name that is taken.
+    An expert may have `reset(seed)`, called when an episode starts. Raises UserError for a name
+    that is taken.
     """
     _load()
     if spec.id in _REGISTRY.specs and not replace:
-        raise UserError(f"environment '{spec.id}' is registered already; expected a new id; pass replace=True to "
-                        "replace it")
+        raise UserError(
+            f"environment '{spec.id}' is registered already; expected a new id; pass replace=True "
+            "to "
+            "replace it"
+        )
     _REGISTRY.specs[spec.id] = spec
     _REGISTRY.experts.pop(spec.id, None)
     if expert is not None:
@@ -70,20 +79,28 @@ def _load() -> None:
         try:
             hook = point.load()  # a function that registers, or a module whose import did
         except (ImportError, AttributeError) as error:
-            raise UserError(f"entry point '{point.name} = {point.value}' of group {ENTRY_POINTS} cannot be loaded "
-                            f"({error}); repair or remove the package that declares it") from error
+            raise UserError(
+                f"entry point '{point.name} = {point.value}' of group {ENTRY_POINTS} cannot be "
+                "loaded "
+                f"({error}); repair or remove the package that declares it"
+            ) from error
         if callable(hook):
             hook()
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import modules, or files by path, that register environments; their folder joins the import path for workers."""
+    """Import modules, or files by path, that register environments; their folder joins the import
+    path for workers.
+    """
     for name in names:
         path, shown = Path(name), name
         if name.endswith(".py"):
             if not path.exists():
-                raise UserError(f"plugin {name} does not exist; expected a Python file or an importable module; "
-                                "check the path")
+                raise UserError(
+                    f"plugin {name} does not exist; expected a Python file or an importable "
+                    "module; "
+                    "check the path"
+                )
             folder = str(path.resolve().parent)
             if folder not in sys.path:
                 sys.path.insert(0, folder)
@@ -93,11 +110,17 @@ def load_plugins(names: Sequence[str]) -> None:
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
                 raise
-            raise UserError(f"plugin '{name}' cannot be imported; expected a Python file or an importable module; check "
-                            "the name") from error
+            raise UserError(
+                f"plugin '{name}' cannot be imported; expected a Python file or an importable "
+                "module; check "
+                "the name"
+            ) from error
         if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
-            raise UserError(f"plugin {shown}: the name '{name}' belongs to another module; expected a name of its "
-                            "own; rename the file")
+            raise UserError(
+                f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "
+                "its "
+                "own; rename the file"
+            )
 
 
 def list_environments() -> list[str]:
@@ -124,7 +147,10 @@ def get(env_id: str) -> EnvSpec:
         return _REGISTRY.specs[env_id]
     if env_id not in _REGISTRY.specs:
         known = [*_REGISTRY.specs, *_REGISTRY.suites]
-        raise UserError(f"no environment or suite '{env_id}'{nearest(env_id, known)}; `alltrades envs` lists them")
+        raise UserError(
+            f"no environment or suite '{env_id}'{nearest(env_id, known)}; `alltrades envs` lists "
+            "them"
+        )
     spec = _REGISTRY.specs[env_id]
     require_extra(spec)
     return spec
@@ -135,8 +161,10 @@ def require_extra(spec: EnvSpec) -> None:
     modules = {"metaworld": "metaworld", "pusht": "gym_pusht", "restoration": "skimage"}
     module = modules.get(spec.extra or "")
     if module is not None and importlib.util.find_spec(module) is None:
-        raise UserError(f"environment '{spec.id}' needs the package {module}, which is not installed; "
-                        f'pip install "alltrades[{spec.extra}]"')
+        raise UserError(
+            f"environment '{spec.id}' needs the package {module}, which is not installed; "
+            f'pip install "alltrades[{spec.extra}]"'
+        )
 
 
 def expert(env_id: str) -> Expert | None:

@@ -10,10 +10,11 @@ from alltrades.envs.spec import EnvSpec
 
 
 def measure_speed(spec: EnvSpec, seconds: float = 1.0) -> float:
-    """Rate of `env.step` (observation, reward and info included) over whole episodes on one core, in control steps/s.
+    """Rate of `env.step` (observation, reward and info included) over whole episodes on one core,
+    in control steps/s.
 
-    Actions are random but held for 8 steps, so that effectors travel and meet objects: contacts are part of the cost. Resets
-    are not timed.
+    Actions are random but held for 8 steps, so that effectors travel and meet objects: contacts are
+    part of the cost. Resets are not timed.
 
     Args:
         spec: any environment.
@@ -26,7 +27,7 @@ def measure_speed(spec: EnvSpec, seconds: float = 1.0) -> float:
     while spent < seconds:
         built.reset(seed=episode)
         held = rng.uniform(low, high, (-(-spec.max_steps // 8), spec.action_dim)).astype(np.float32)
-        actions = np.repeat(held, 8, axis=0)[:spec.max_steps]  # (max_steps, action_dim)
+        actions = np.repeat(held, 8, axis=0)[: spec.max_steps]  # (max_steps, action_dim)
         start = time.perf_counter()
         for action in actions:
             steps += 1

@@ -1,10 +1,12 @@
-"""An exported policy without PyTorch: with numpy and onnxruntime alone, then with this project's controller and action guard.
+"""An exported policy without PyTorch: with numpy and onnxruntime alone, then with this project's
+controller and action guard.
 
     alltrades export generalist
     python notebooks/onnx_controller.py generalist/export.onnx
     python notebooks/onnx_controller.py generalist/export.onnx --bare
 
-The second part needs this package, installed without its dependencies: `pip install --no-deps .`, numpy and onnxruntime.
+The second part needs this package, installed without its dependencies: `pip install --no-deps .`,
+numpy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -31,15 +33,21 @@ def robot(obs_dim: int, steps: int) -> Iterator[np.ndarray]:
         yield observation
 
 
-# ---- numpy and onnxruntime alone ---------------------------------------------------------------------------------
+# ---- numpy and onnxruntime alone -----------------------------------------------------------------
 class BarePolicy:
-    """What the contract beside the graph says, put to use: history, environment, noise, chunk, box."""
+    """What the contract beside the graph says, put to use: history, environment, noise,
+    chunk, box.
+    """
 
     def __init__(self, path: Path, environment: str | None, rng: np.random.Generator) -> None:
         self.contract = json.loads(path.with_suffix(".json").read_text())
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # small networks wait longer for a second thread than it saves
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        options.intra_op_num_threads = (
+            1  # small networks wait longer for a second thread than it saves
+        )
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
         ids = [e["id"] for e in self.contract["environments"]]
         self.index = 0 if environment is None else ids.index(environment)
         self.info, self.rng = self.contract["environments"][self.index], rng
@@ -51,17 +59,30 @@ class BarePolicy:
         self.frames = [*(self.frames or [observation] * history), observation][-history:]
 
     def chunk(self) -> np.ndarray:
-        """The next actions to execute (execute, action_dim), in the environment's units and inside its box."""
-        shapes = {name: [n if isinstance(n, int) else 1 for n in facts["shape"]]  # any batch size: here 1
-                  for name, facts in self.contract["inputs"].items()}
-        feed = {name: np.zeros(shape, self.contract["inputs"][name]["dtype"]) for name, shape in shapes.items()}
-        feed["window"][0, :, : self.info["obs_dim"]] = self.frames  # zeros where the environment has no dimension
+        """The next actions to execute (execute, action_dim), in the environment's units and inside
+        its box.
+        """
+        shapes = {
+            name: [n if isinstance(n, int) else 1 for n in facts["shape"]]  # any batch size: here 1
+            for name, facts in self.contract["inputs"].items()
+        }
+        feed = {
+            name: np.zeros(shape, self.contract["inputs"][name]["dtype"])
+            for name, shape in shapes.items()
+        }
+        feed["window"][0, :, : self.info["obs_dim"]] = (
+            self.frames
+        )  # zeros where the environment has no dimension
         feed["environment"][:] = self.index
         feed["noise"][0] = self.rng.standard_normal(shapes["noise"][1:], dtype=np.float32)
         # known and keep stay zero: nothing about the chunk is decided yet
-        (actions,) = self.session.run(["actions"], feed)  # (B, horizon, action_dim of the largest environment)
-        low, high = (np.array([empty if v is None else v for v in self.info[name]], np.float32)
-                     for name, empty in (("action_low", -np.inf), ("action_high", np.inf)))
+        (actions,) = self.session.run(
+            ["actions"], feed
+        )  # (B, horizon, action_dim of the largest environment)
+        low, high = (
+            np.array([empty if v is None else v for v in self.info[name]], np.float32)
+            for name, empty in (("action_low", -np.inf), ("action_high", np.inf))
+        )
         return np.clip(actions[0, : self.contract["execute"], : self.info["action_dim"]], low, high)
 
 
@@ -78,7 +99,7 @@ def run_bare(path: Path, environment: str | None, steps: int) -> None:
     print(f"bare: {steps} actions for {policy.info['id']}, the last {action}")
 
 
-# ---- with the project's controller and guard ---------------------------------------------------------------------
+# ---- with the project's controller and guard -----------------------------------------------------
 def run_controller(path: Path, environment: str | None, steps: int) -> None:
     """The same loop: history, noise, queue and guard are the controller's."""
     from alltrades.policies.control.controller import Controller
@@ -86,22 +107,35 @@ def run_controller(path: Path, environment: str | None, steps: int) -> None:
     from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
     policy = OnnxPolicy(path)
-    info: Any = policy.environments[0 if environment is None else policy.environment_index(environment)]
+    info: Any = policy.environments[
+        0 if environment is None else policy.environment_index(environment)
+    ]
     guard = ActionGuard(info.action_low, info.action_high, rate=[RATE] * info.action_dim)
-    controller = Controller(policy, guard=guard)  # by default a guard of the environment's own limits
+    controller = Controller(
+        policy, guard=guard
+    )  # by default a guard of the environment's own limits
     controller.reset(environment=info.id, seed=0)
     action = None
     for observation in robot(info.obs_dim, steps):
         action = controller.act(observation)[0, : info.action_dim]
-    print(f"controller: {steps} actions for {info.id}, the last {action}; guard: {controller.refusals}")
+    print(
+        f"controller: {steps} actions for {info.id}, the last {action}; guard: "
+        f"{controller.refusals}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("graph", type=Path, help="what `alltrades export` wrote; its contract lies beside it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "graph", type=Path, help="what `alltrades export` wrote; its contract lies beside it"
+    )
     parser.add_argument("--environment", default=None, help="id; default the policy's first")
     parser.add_argument("--steps", type=int, default=50, help="control steps")
-    parser.add_argument("--bare", action="store_true", help="only the part with numpy and onnxruntime alone")
+    parser.add_argument(
+        "--bare", action="store_true", help="only the part with numpy and onnxruntime alone"
+    )
     args = parser.parse_args()
     run_bare(args.graph, args.environment, args.steps)
     if not args.bare:

@@ -18,37 +18,70 @@ class PolicySettings(Frozen):
 
     history: int = Field(1, ge=1, description="observation frames the policy sees")
     horizon: int = Field(16, ge=1, description="actions per predicted chunk")
-    execute: int = Field(8, ge=1, description="actions of a chunk that are executed before the next one")
-    process: Literal["flow", "vp"] = Field("flow", description="flow matching or variance-preserving diffusion")
-    prediction: Literal["sample", "noise", "velocity"] = Field("sample", description="what the network predicts")
+    execute: int = Field(
+        8, ge=1, description="actions of a chunk that are executed before the next one"
+    )
+    process: Literal["flow", "vp"] = Field(
+        "flow", description="flow matching or variance-preserving diffusion"
+    )
+    prediction: Literal["sample", "noise", "velocity"] = Field(
+        "sample", description="what the network predicts"
+    )
     diffusion_steps: int = Field(100, ge=2, description="training discretisation of the vp process")
-    schedule: Literal["cosine", "linear"] = Field("cosine", description="noise schedule of the vp process")
-    sampler: Literal["ddpm", "ddim", "dpmpp2m", "euler", "heun"] = Field("euler", description="sampler at run time")
-    sampling_steps: int = Field(6, ge=1, description="network calls (heun: twice as many) per chunk")
-    clip: float | None = Field(1.0, gt=0, description="bound on the predicted clean chunk, in normalised units")
+    schedule: Literal["cosine", "linear"] = Field(
+        "cosine", description="noise schedule of the vp process"
+    )
+    sampler: Literal["ddpm", "ddim", "dpmpp2m", "euler", "heun"] = Field(
+        "euler", description="sampler at run time"
+    )
+    sampling_steps: int = Field(
+        6, ge=1, description="network calls (heun: twice as many) per chunk"
+    )
+    clip: float | None = Field(
+        1.0, gt=0, description="bound on the predicted clean chunk, in normalised units"
+    )
     backbone: Literal["mlp", "unet1d", "unet2d", "transformer"] = Field(
-        "mlp", description="denoising network; unet2d for environments that are images")
+        "mlp", description="denoising network; unet2d for environments that are images"
+    )
     width: int = Field(512, ge=8, description="hidden width")
     depth: int = Field(3, ge=1, description="residual blocks")
-    embedding: int = Field(32, ge=0, description="size of the environment embedding; 0 hides the environment")
-    preference_input: bool = Field(False, description="the preference over environments is an input, drawn anew for every "
-                                                      "sample in training and chosen when the policy is used")
-    preference_concentration: float = Field(1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from")
+    embedding: int = Field(
+        32, ge=0, description="size of the environment embedding; 0 hides the environment"
+    )
+    preference_input: bool = Field(
+        False,
+        description="the preference over environments is an input, drawn anew for every "
+        "sample in training and chosen when the policy is used",
+    )
+    preference_concentration: float = Field(
+        1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from"
+    )
     observation_normalizer: Literal["pooled", "per_environment"] = Field(
-        "pooled", description="observation statistics over all environments, or one set for each")
+        "pooled", description="observation statistics over all environments, or one set for each"
+    )
     action_normalizer: Literal["range", "standard"] = Field(
-        "range", description="actions scaled to [-1, 1], or to zero mean and unit deviation; shared by all environments")
+        "range",
+        description="actions scaled to [-1, 1], or to zero mean and unit deviation; shared by all "
+        "environments",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySettings:
         if self.execute > self.horizon:
-            raise ValueError(f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute")
+            raise ValueError(
+                f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute"
+            )
         if self.process == "vp" and self.sampling_steps > self.diffusion_steps:
-            raise ValueError(f"sampling_steps = {self.sampling_steps} exceeds diffusion_steps = {self.diffusion_steps}; "
-                             "a vp process cannot take more sampling steps than it was trained with")
+            raise ValueError(
+                f"sampling_steps = {self.sampling_steps} exceeds diffusion_steps = "
+                f"{self.diffusion_steps}; "
+                "a vp process cannot take more sampling steps than it was trained with"
+            )
         if self.clip is not None and self.action_normalizer == "standard" and self.clip < 3:
-            raise ValueError(f"clip = {self.clip} would cut actions scaled to unit deviation; use clip >= 3, "
-                             "clip: null, or action_normalizer: range")
+            raise ValueError(
+                f"clip = {self.clip} would cut actions scaled to unit deviation; use clip >= 3, "
+                "clip: null, or action_normalizer: range"
+            )
         return self
 
 
@@ -58,12 +91,22 @@ class TrainSettings(Frozen):
     steps: int = Field(6000, ge=1, description="gradient steps")
     batch: int = Field(256, ge=1, description="windows per step, balanced over environments")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of the one-cycle schedule")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the rate rises")
+    warmup: float = Field(
+        0.05, ge=0, le=1, description="share of the steps in which the rate rises"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is saved")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where the processor has it")
-    observation_noise: float = Field(0.0, ge=0, description="noise on normalised observations while training")
-    symmetry: bool = Field(True, description="augment windows by the symmetries that their environments declare")
+    ema: float = Field(
+        0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is saved"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="bf16 autocast where the processor has it"
+    )
+    observation_noise: float = Field(
+        0.0, ge=0, description="noise on normalised observations while training"
+    )
+    symmetry: bool = Field(
+        True, description="augment windows by the symmetries that their environments declare"
+    )
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")

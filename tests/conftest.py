@@ -1,4 +1,6 @@
-"""Tests run in as many processes as there are cores: a second thread in each would make them wait for one another."""
+"""Tests run in as many processes as there are cores: a second thread in each would make them wait
+for one another.
+"""
 
 import os
 

@@ -8,22 +8,52 @@ from typing import Any
 
 
 def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of one bench as they come; what can be told in plain values is appended to `results`."""
+    """Yield the lines of one bench as they come; what can be told in plain values is appended to
+    `results`.
+    """
     names = args.names or ["planar"]
     if args.what == "delay":
         from alltrades.bench.delay import delay
 
-        return delay(args.policy, args.names, args.delay_ms, args.episodes, args.every, args.overlap, args.steps, results)
+        return delay(
+            args.policy,
+            args.names,
+            args.delay_ms,
+            args.episodes,
+            args.every,
+            args.overlap,
+            args.steps,
+            results,
+        )
     if args.what == "latency":
         from alltrades.bench.latency import latency
 
-        return latency(args.policy, names, args.clients or (1, 4, 16, 64), args.rate or 10.0, args.seconds, args.steps,
-                       args.batch, args.engine, args.paths, results)
+        return latency(
+            args.policy,
+            names,
+            args.clients or (1, 4, 16, 64),
+            args.rate or 10.0,
+            args.seconds,
+            args.steps,
+            args.batch,
+            args.engine,
+            args.paths,
+            results,
+        )
     if args.what == "soak":
         from alltrades.bench.soak import soak
 
-        return soak(args.policy, names, sum(args.clients or (8,)), args.rate or 50.0, args.minutes, args.kill_every,
-                    args.steps, args.engine, results)
+        return soak(
+            args.policy,
+            names,
+            sum(args.clients or (8,)),
+            args.rate or 50.0,
+            args.minutes,
+            args.kill_every,
+            args.steps,
+            args.engine,
+            results,
+        )
     if args.what == "malformed":
         from alltrades.bench.malformed import malformed
 
@@ -34,5 +64,9 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         return start(args.policy, names, args.repeat, args.steps, results)
     from alltrades.bench import throughput
 
-    return {"envs": throughput.envs, "train": throughput.train, "sample": throughput.sample,
-            "rollout": throughput.rollouts}[args.what](names, args.seconds)
+    return {
+        "envs": throughput.envs,
+        "train": throughput.train,
+        "sample": throughput.sample,
+        "rollout": throughput.rollouts,
+    }[args.what](names, args.seconds)

@@ -1,8 +1,9 @@
-"""`alltrades bench delay`: what late replies cost in success, and what acting asynchronously saves of it.
+"""`alltrades bench delay`: what late replies cost in success, and what acting asynchronously saves
+of it.
 
-Time is simulated, in lockstep with the environments, so that figures depend on no machine: a reply of the real server is
-withheld for as many control steps as the delay covers. An episode's time begins with its first action: the robot stands
-still until its first chunk is there.
+Time is simulated, in lockstep with the environments, so that figures depend on no machine: a reply
+of the real server is withheld for as many control steps as the delay covers. An episode's time
+begins with its first action: the robot stands still until its first chunk is there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,18 @@ LANES = 32
 SEED = 0  # root of the starts, which no other purpose shares
 
 
-def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, episodes: int, every: int | None,
-          overlap: int | None, steps: int | None, results: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each way of acting and for its paired difference; append both as plain values to `results`.
+def delay(
+    folder: str | None,
+    names: Sequence[str] | None,
+    delay_ms: float,
+    episodes: int,
+    every: int | None,
+    overlap: int | None,
+    steps: int | None,
+    results: list[dict[str, Any]],
+) -> Iterator[str]:
+    """Yield a line for each way of acting and for its paired difference; append both as plain
+    values to `results`.
 
     Acting asynchronously is ok when no call of the policy failed.
 
@@ -46,49 +56,93 @@ def delay(folder: str | None, names: Sequence[str] | None, delay_ms: float, epis
     from alltrades.policies.learning.training import threads
     from alltrades.settings.run import RolloutSettings
 
-    if not (math.isfinite(delay_ms) and delay_ms >= 0) or episodes < 1 or (every is not None and every < 1) or (overlap or 0) < 0:
-        raise UserError(f"delay {delay_ms:g} ms, {episodes} episodes, every {every}, overlap {overlap}; "
-                        "expected at least 0, 1, 1 and 0")
+    if (
+        not (math.isfinite(delay_ms) and delay_ms >= 0)
+        or episodes < 1
+        or (every is not None and every < 1)
+        or (overlap or 0) < 0
+    ):
+        raise UserError(
+            f"delay {delay_ms:g} ms, {episodes} episodes, every {every}, overlap {overlap}; "
+            "expected at least 0, 1, 1 and 0"
+        )
     seconds = delay_ms / 1e3
     with threads(1), artifact(folder, names or ["planar"], steps) as path:
         from alltrades.policies.model.policy import load_policy
 
         policy = load_policy(path)
-        specs = {s.id: s for s in registry.resolve(list(names) if names else [e.id for e in policy.environments])}
+        specs = {
+            s.id: s
+            for s in registry.resolve(list(names) if names else [e.id for e in policy.environments])
+        }
         for spec in specs.values():
             policy.check(spec)
         seeds = {s: [episode_seed(SEED, "bench", s, i) for i in range(episodes)] for s in specs}
         lanes = min(LANES, episodes * len(specs))
         found: dict[str, Evaluation] = {}
-        yield (f"{delay_ms:g} ms are " + ", ".join(sorted({f"{control_steps(seconds, s.control_hz)} steps at {s.control_hz:g} Hz"
-                                                            for s in specs.values()}))
-               + f"; chunks of {policy.horizon}, of which {policy.execute} are executed; {len(specs)} environments")
-        with Crew(RolloutSettings().worker_count()) as crew, \
-                ServerProcess(path, "--rate-limit", "0", "--max-clients", str(lanes)) as server:
+        yield (
+            f"{delay_ms:g} ms are "
+            + ", ".join(
+                sorted(
+                    {
+                        f"{control_steps(seconds, s.control_hz)} steps at {s.control_hz:g} Hz"
+                        for s in specs.values()
+                    }
+                )
+            )
+            + f"; chunks of {policy.horizon}, of which {policy.execute} are executed; "
+            f"{len(specs)} environments"
+        )
+        with (
+            Crew(RolloutSettings().worker_count()) as crew,
+            ServerProcess(path, "--rate-limit", "0", "--max-clients", str(lanes)) as server,
+        ):
             ways: dict[str, Callable[[], LaneController]] = {
                 "synchronous": lambda: Controller(policy, lanes),
                 "waiting": lambda: WaitingController(policy, lanes, seconds),
-                "asynchronous": lambda: WithheldLanes([lambda: RemotePolicy(port=server.port)] * lanes, seconds, every, overlap)}
+                "asynchronous": lambda: WithheldLanes(
+                    [lambda: RemotePolicy(port=server.port)] * lanes, seconds, every, overlap
+                ),
+            }
             for name, make in ways.items():
                 controller = make()
-                found[name] = evaluate(name, {"policy": controller}, specs, dict.fromkeys(specs, "policy"), episodes, SEED,
-                                       lanes=lanes, crew=crew, seeds=seeds, digests=dict.fromkeys(specs, policy.digest()))
+                found[name] = evaluate(
+                    name,
+                    {"policy": controller},
+                    specs,
+                    dict.fromkeys(specs, "policy"),
+                    episodes,
+                    SEED,
+                    lanes=lanes,
+                    crew=crew,
+                    seeds=seeds,
+                    digests=dict.fromkeys(specs, policy.digest()),
+                )
                 mean, (low, high) = found[name].mean()
                 result: dict[str, Any] = {
-                    "path": name, "delay_ms": delay_ms if name != "synchronous" else 0.0, "every": every, "overlap": overlap,
-                    "success": mean, "interval": [low, high], "n": episodes * len(specs), "evaluation": found[name].to_json()}
+                    "path": name,
+                    "delay_ms": delay_ms if name != "synchronous" else 0.0,
+                    "every": every,
+                    "overlap": overlap,
+                    "success": mean,
+                    "interval": [low, high],
+                    "n": episodes * len(specs),
+                    "evaluation": found[name].to_json(),
+                }
                 line = f"{name:<13} success {mean:.3f} [{low:.3f}, {high:.3f}], n = {result['n']}"
                 if isinstance(controller, WithheldLanes):
                     counts = result["statistics"] = controller.statistics()
                     result["ok"] = not counts["failures"]
                     controller.close()
-                    line += f"; {counts['chunks']} chunks, {counts['late']} late, {counts['held']} steps without an action"
+                    line += f"; {counts['chunks']} chunks, {counts['late']} late"
+                    line += f", {counts['held']} steps without an action"
                     if counts["failures"]:
                         line += f", {counts['failures']} CALLS FAILED"
                 if name != "synchronous":
                     pair = paired_difference(found[name], found["synchronous"])
                     result["minus_synchronous"] = pair.to_json()
-                    line += f"; minus synchronous {pair.mean:+.3f} [{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}]"
+                    low, high = pair.interval
+                    line += f"; minus synchronous {pair.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
                 results.append(result)
                 yield line
 
@@ -99,7 +153,9 @@ def control_steps(seconds: float, control_hz: float) -> int:
 
 
 class WaitingController(Controller):
-    """What a synchronous controller does under delay: it holds the last action until the next chunk is there."""
+    """What a synchronous controller does under delay: it holds the last action until the next chunk
+    is there.
+    """
 
     def __init__(self, policy: ActingPolicy, lanes: int, seconds: float) -> None:
         super().__init__(policy, lanes)
@@ -110,7 +166,11 @@ class WaitingController(Controller):
         out = {}
         for lane, actions in super().plan(frames).items():
             last, hz = before[lane], self.environment(lane).control_hz
-            held = actions[:0] if last is None else np.repeat(last[-1:], control_steps(self._seconds, hz), axis=0)
+            held = (
+                actions[:0]
+                if last is None
+                else np.repeat(last[-1:], control_steps(self._seconds, hz), axis=0)
+            )
             out[lane] = np.concatenate([held, actions])
         return out
 
@@ -118,8 +178,9 @@ class WaitingController(Controller):
 class WithheldLanes:
     """Robots that act asynchronously in simulated time; plans one action at a time for `rollout`.
 
-    Every lane is a robot of its own, with its clock, its `RealTimeController` and its policy, whose calls run in threads
-    while the environments go on and whose replies are withheld until `seconds` of the lane's time have passed.
+    Every lane is a robot of its own, with its clock, its `RealTimeController` and its policy, whose
+    calls run in threads while the environments go on and whose replies are withheld until `seconds`
+    of the lane's time have passed.
 
     Args:
         policies: makes each robot's policy, such as a connection to the server.
@@ -127,14 +188,25 @@ class WithheldLanes:
         every, overlap: of `RealTimeController`.
     """
 
-    def __init__(self, policies: Sequence[Callable[[], Any]], seconds: float, every: int | None = None,
-                 overlap: int | None = None) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Callable[[], Any]],
+        seconds: float,
+        every: int | None = None,
+        overlap: int | None = None,
+    ) -> None:
         self.lanes = len(policies)
         self._policies = [make() for make in policies]
-        self._pools = [ThreadPoolExecutor(1) for _ in policies]  # a policy answers one call at a time, a dropped one too
+        self._pools = [
+            ThreadPoolExecutor(1) for _ in policies
+        ]  # a policy answers one call at a time, a dropped one too
         self._time = [SimulatedExecutor(pool, seconds) for pool in self._pools]
-        self._robots = [RealTimeController(policy, executor=time, clock=time.clock, delay=seconds, every=every, overlap=overlap)
-                        for policy, time in zip(self._policies, self._time)]
+        self._robots = [
+            RealTimeController(
+                policy, executor=time, clock=time.clock, delay=seconds, every=every, overlap=overlap
+            )
+            for policy, time in zip(self._policies, self._time)
+        ]
 
     def begin(self, lane: int, environment: str, seed: int) -> None:
         self._robots[lane].begin(0, environment, seed)
@@ -163,7 +235,9 @@ class WithheldLanes:
 
 
 class SimulatedExecutor(Executor):
-    """Runs calls in a pool; their results are there `seconds` of simulated time after they were submitted, never before."""
+    """Runs calls in a pool; their results are there `seconds` of simulated time after they were
+    submitted, never before.
+    """
 
     def __init__(self, pool: Executor, seconds: float) -> None:
         self.now = 0.0
@@ -176,7 +250,9 @@ class SimulatedExecutor(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         outer = _Withheld(self)
-        self._pending.append((self.now + self._seconds, outer, self._pool.submit(function, *args, **kwargs)))
+        self._pending.append(
+            (self.now + self._seconds, outer, self._pool.submit(function, *args, **kwargs))
+        )
         self.advance(0.0)
         return outer
 

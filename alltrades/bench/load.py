@@ -1,6 +1,7 @@
 """Robots for the benches: several connections in one process, each asking at its control rate.
 
-Run as `python -m alltrades.bench.load '{"port": 8000, "clients": 4, "rate": 10, "seconds": 5}'`; writes one line of JSON.
+Run as `python -m alltrades.bench.load '{"port": 8000, "clients": 4, "rate": 10, "seconds": 5}'`;
+writes one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from alltrades.policies.client.client import pack, require, unpack
 
 @dataclass
 class Load:
-    """What to do: `clients` connections that ask `rate` times a second for `seconds`, after `warmup` seconds."""
+    """What to do: `clients` connections that ask `rate` times a second for `seconds`, after
+    `warmup` seconds.
+    """
 
     port: int
     clients: int
@@ -35,7 +38,9 @@ class Load:
 
 @dataclass
 class Measured:
-    """Milliseconds of each request (sending to reply) and of the policy call in it, ticks without an answer in time."""
+    """Milliseconds of each request (sending to reply) and of the policy call in it, ticks without
+    an answer in time.
+    """
 
     latency: array = field(default_factory=lambda: array("f"))
     infer: array = field(default_factory=lambda: array("f"))
@@ -45,16 +50,23 @@ class Measured:
 
 
 async def robot(load: Load, number: int, start: float, out: Measured) -> None:
-    """One connection. A tick is missed when its answer comes after the next tick is due; ticks gone by are skipped."""
+    """One connection. A tick is missed when its answer comes after the next tick is due; ticks gone
+    by are skipped.
+    """
     connect = require("websockets.asyncio.client").connect
     rng = np.random.default_rng((load.seed, number))
     period = 1.0 / load.rate
     try:
-        async with connect(f"ws://127.0.0.1:{load.port}", compression=None, proxy=None, open_timeout=60) as socket:
+        async with connect(
+            f"ws://127.0.0.1:{load.port}", compression=None, proxy=None, open_timeout=60
+        ) as socket:
             environments = unpack(await socket.recv())["environments"]
             mine = environments[number % len(environments)]
-            message = {"observation": rng.standard_normal(mine["obs_dim"]).astype(np.float32), "environment": mine["id"],
-                       "seed": number}
+            message = {
+                "observation": rng.standard_normal(mine["obs_dim"]).astype(np.float32),
+                "environment": mine["id"],
+                "seed": number,
+            }
             data = pack(message)
             tick = start + period * (number + 1) / (load.total or load.clients)
             if tick < time.perf_counter():  # connecting took longer than planned
@@ -93,8 +105,16 @@ async def run(load: Load) -> Measured:
 def main(argument: str) -> None:
     options: dict[str, Any] = json.loads(argument)
     out = asyncio.run(run(Load(**options)))
-    json.dump({"latency": [round(x, 4) for x in out.latency], "infer": [round(x, 4) for x in out.infer], "ticks": out.ticks,
-               "missed": out.missed, "errors": out.errors}, sys.stdout)
+    json.dump(
+        {
+            "latency": [round(x, 4) for x in out.latency],
+            "infer": [round(x, 4) for x in out.infer],
+            "ticks": out.ticks,
+            "missed": out.missed,
+            "errors": out.errors,
+        },
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

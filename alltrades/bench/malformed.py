@@ -1,4 +1,6 @@
-"""`alltrades bench malformed`: messages that make no sense, each of which the server must refuse with a reason."""
+"""`alltrades bench malformed`: messages that make no sense, each of which the server must refuse
+with a reason.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ TOO_BIG = 1009  # websocket close code
 
 def _array(dim: int, **change: Any) -> dict[bytes, Any]:
     return {b"__ndarray__": True, b"data": bytes(4 * dim), b"dtype": "<f4", b"shape": [dim]} | {
-        key.encode(): value for key, value in change.items()}
+        key.encode(): value for key, value in change.items()
+    }
 
 
 def _truncated(rng: Rng, good: dict, dim: int) -> bytes:
@@ -38,7 +41,9 @@ def _trailing(rng: Rng, good: dict, dim: int) -> bytes:
 
 
 def _oversized(rng: Rng, good: dict, dim: int) -> bytes:
-    return pack(good | {"observation": np.zeros(MAX_MESSAGE // 4 + int(rng.integers(1, 1000)), np.float32)})
+    return pack(
+        good | {"observation": np.zeros(MAX_MESSAGE // 4 + int(rng.integers(1, 1000)), np.float32)}
+    )
 
 
 def _text(rng: Rng, good: dict, dim: int) -> str:
@@ -46,7 +51,22 @@ def _text(rng: Rng, good: dict, dim: int) -> str:
 
 
 def _dtype(rng: Rng, good: dict, dim: int) -> bytes:
-    names = ("|O", "<c8", "<M8[s]", "f4,i4", "|V4", "<U1", "|S4", "<f16", "", "float", "<f4" * 50, 7, None, b"<f4")
+    names = (
+        "|O",
+        "<c8",
+        "<M8[s]",
+        "f4,i4",
+        "|V4",
+        "<U1",
+        "|S4",
+        "<f16",
+        "",
+        "float",
+        "<f4" * 50,
+        7,
+        None,
+        b"<f4",
+    )
     return pack(good | {"observation": _array(dim, dtype=names[rng.integers(len(names))])})
 
 
@@ -63,17 +83,51 @@ def _shape(rng: Rng, good: dict, dim: int) -> bytes:
 def _type(rng: Rng, good: dict, dim: int) -> bytes:
     whole: tuple[Any, ...] = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
     parts: tuple[dict[str, Any], ...] = (
-             {"observation": "text"}, {"observation": None}, {"observation": {"x": 1}}, {"observation": [[1.0], [1.0, 2.0]]},
-             {"observation": ["1"] * dim}, {"observation": 1.0}, {"observation": b"x" * 4 * dim}, {"environment": 5},
-             {"environment": "no/such"}, {"environment": b"x"}, {"environment": "x" * 5000}, {"environment": None},
-             {"seed": "1"}, {"seed": -1}, {"seed": 2**63}, {"seed": 0.5}, {"seed": True}, {"reset": "yes"}, {"reset": 1},
-             {"request_id": [1]}, {"request_id": "x" * 5000}, {"unknown": 1}, {"observation/state": [0.0] * dim},
-             {"known": "x"}, {"known": None}, {"known": 1.0}, {"known": [[1.0], [1.0, 2.0]]}, {"known": np.zeros((1, 999))},
-             {"known": np.zeros((9999, 1))}, {"known": np.zeros((1, 1, 1))}, {"keep": [1.0, 1.0]}, {"keep": [1.5]},
-             {"keep": [-0.1]}, {"keep": []}, {"keep": "1"}, {"keep": None}, {"keep": [np.nan]}, {"noise": [1.0]}, {"noise": None})
+        {"observation": "text"},
+        {"observation": None},
+        {"observation": {"x": 1}},
+        {"observation": [[1.0], [1.0, 2.0]]},
+        {"observation": ["1"] * dim},
+        {"observation": 1.0},
+        {"observation": b"x" * 4 * dim},
+        {"environment": 5},
+        {"environment": "no/such"},
+        {"environment": b"x"},
+        {"environment": "x" * 5000},
+        {"environment": None},
+        {"seed": "1"},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"seed": 0.5},
+        {"seed": True},
+        {"reset": "yes"},
+        {"reset": 1},
+        {"request_id": [1]},
+        {"request_id": "x" * 5000},
+        {"unknown": 1},
+        {"observation/state": [0.0] * dim},
+        {"known": "x"},
+        {"known": None},
+        {"known": 1.0},
+        {"known": [[1.0], [1.0, 2.0]]},
+        {"known": np.zeros((1, 999))},
+        {"known": np.zeros((9999, 1))},
+        {"known": np.zeros((1, 1, 1))},
+        {"keep": [1.0, 1.0]},
+        {"keep": [1.5]},
+        {"keep": [-0.1]},
+        {"keep": []},
+        {"keep": "1"},
+        {"keep": None},
+        {"keep": [np.nan]},
+        {"noise": [1.0]},
+        {"noise": None},
+    )
     kind = int(rng.integers(len(whole) + len(parts)))
     if kind < len(whole):
-        return require("msgpack").packb(whole[kind]) if kind == len(whole) - 1 else pack(whole[kind])
+        return (
+            require("msgpack").packb(whole[kind]) if kind == len(whole) - 1 else pack(whole[kind])
+        )
     return pack(good | parts[kind - len(whole)])
 
 
@@ -88,17 +142,31 @@ def _not_finite(rng: Rng, good: dict, dim: int) -> bytes:
 def _nested(rng: Rng, good: dict, dim: int) -> bytes:
     depth = int(2 ** rng.uniform(1, 17))
     body = (b"\x91" * depth + b"\x01", b"\x81\xa1x" * depth + b"\x01")[rng.integers(2)]
-    return body if rng.integers(2) else b"\x82" + pack("environment") + pack(good["environment"]) + pack("observation") + body
+    return (
+        body
+        if rng.integers(2)
+        else b"\x82" + pack("environment") + pack(good["environment"]) + pack("observation") + body
+    )
 
 
 KINDS: dict[str, tuple[Make, float]] = {  # with how often they come
-    "truncated": (_truncated, 1), "junk": (_junk, 1), "trailing bytes": (_trailing, 1), "oversized": (_oversized, .05),
-    "text frame": (_text, 1), "wrong dtype": (_dtype, 1), "wrong shape": (_shape, 1), "wrong type": (_type, 2),
-    "not finite": (_not_finite, 1), "deep nesting": (_nested, 1)}
+    "truncated": (_truncated, 1),
+    "junk": (_junk, 1),
+    "trailing bytes": (_trailing, 1),
+    "oversized": (_oversized, 0.05),
+    "text frame": (_text, 1),
+    "wrong dtype": (_dtype, 1),
+    "wrong shape": (_shape, 1),
+    "wrong type": (_type, 2),
+    "not finite": (_not_finite, 1),
+    "deep nesting": (_nested, 1),
+}
 
 
 def messages(count: int, good: dict, dim: int, seed: int = 0) -> Iterator[tuple[str, bytes | str]]:
-    """`count` pairs of kind and message, none a valid request; `good` is one with `dim` observations and one known action."""
+    """`count` pairs of kind and message, none a valid request; `good` is one with `dim`
+    observations and one known action.
+    """
     rng = np.random.default_rng(seed)
     share = np.array([often for _, often in KINDS.values()])
     for index in rng.choice(len(KINDS), size=count, p=share / share.sum()):
@@ -107,18 +175,22 @@ def messages(count: int, good: dict, dim: int, seed: int = 0) -> Iterator[tuple[
 
 
 def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Send messages to a server, as a state after every 500: {"sent", "refused", "wrong", "kinds", "good"}.
+    """Send messages to a server, as a state after every 500: {"sent", "refused", "wrong", "kinds",
+    "good"}.
 
-    A message is refused when a text frame gives the reason, or, where it is too large to be read, when the connection is
-    closed with code 1009. "wrong" lists what was answered otherwise. "good" counts valid requests between, on a connection
-    of their own and on that of the malformed ones, that got the actions they would get alone. A server that does not answer
-    at all any more, for a minute, is the last thing that is "wrong".
+    A message is refused when a text frame gives the reason, or, where it is too large to be read,
+    when the connection is closed with code 1009. "wrong" lists what was answered otherwise. "good"
+    counts valid requests between, on a connection of their own and on that of the malformed ones,
+    that got the actions they would get alone. A server that does not answer at all any more, for a
+    minute, is the last thing that is "wrong".
     """
     state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
     try:
         yield from _attack(port, count, seed, state)
     except (OSError, require("websockets.exceptions").WebSocketException) as error:
-        state["wrong"].append(f"no answer after {state['sent']} messages: {type(error).__name__}: {error}")
+        state["wrong"].append(
+            f"no answer after {state['sent']} messages: {type(error).__name__}: {error}"
+        )
         yield state
 
 
@@ -127,7 +199,9 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
     closed = require("websockets.exceptions").ConnectionClosed
 
     def open_one() -> Any:
-        socket = connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None, max_size=None, open_timeout=60)
+        socket = connect(
+            f"ws://127.0.0.1:{port}", compression=None, proxy=None, max_size=None, open_timeout=60
+        )
         return socket, unpack(socket.recv(timeout=60))
 
     def ask(socket: Any, request: dict) -> Any:
@@ -137,7 +211,10 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
 
     (bad, metadata), (fine, _) = open_one(), open_one()
     info = metadata["environments"][0]
-    request = {"observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32), "environment": info["id"]}
+    request = {
+        "observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32),
+        "environment": info["id"],
+    }
     first = request | {"reset": True, "seed": 1}
     want = ask(fine, first)
     decided = request | {"known": np.zeros((1, info["action_dim"]), np.float32)}
@@ -146,7 +223,9 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
         try:
             bad.send(message)
             reply = bad.recv(timeout=60)
-            refused = isinstance(reply, str) and reply.startswith("refused: ") and kind != "oversized"
+            refused = (
+                isinstance(reply, str) and reply.startswith("refused: ") and kind != "oversized"
+            )
         except closed as error:
             refused = kind == "oversized" and getattr(error.rcvd, "code", None) in (TOO_BIG, None)
             reply = f"closed: {error}"
@@ -165,25 +244,49 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
     fine.close()
 
 
-def malformed(folder: str | None, names: Sequence[str], count: int, results: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line now and then and the outcome; append the outcome as plain values to `results`."""
+def malformed(
+    folder: str | None, names: Sequence[str], count: int, results: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Yield a line now and then and the outcome; append the outcome as plain values to
+    `results`.
+    """
     with artifact(folder, names, None) as path, ServerProcess(path, "--rate-limit", "0") as server:
         start = told = time.monotonic()
         checks = 0
-        state: dict[str, Any] = {"sent": 0, "refused": 0, "wrong": [], "kinds": Counter(), "good": 0}
+        state: dict[str, Any] = {
+            "sent": 0,
+            "refused": 0,
+            "wrong": [],
+            "kinds": Counter(),
+            "good": 0,
+        }
         before = resident_bytes(server.pid)
         for state in attack(server.port, count):
             checks += 2
             if time.monotonic() - told > 30:
                 told = time.monotonic()
-                yield f"{state['sent']} sent, {state['refused']} refused, {resident_bytes(server.pid) / 2**20:.1f} MiB"
+                memory = resident_bytes(server.pid) / 2**20
+                yield f"{state['sent']} sent, {state['refused']} refused, {memory:.1f} MiB"
         alive, growth = server.alive, (resident_bytes(server.pid) - before) / 2**20
     spent = time.monotonic() - start
     ok = alive and state["refused"] == count and state["good"] == checks
-    results.append({"path": "malformed", "ok": ok, "checks": checks, "server_alive": alive, "growth_mib": growth,
-                    "seconds": spent} | {**state, "kinds": dict(state["kinds"])})
+    results.append(
+        {
+            "path": "malformed",
+            "ok": ok,
+            "checks": checks,
+            "server_alive": alive,
+            "growth_mib": growth,
+            "seconds": spent,
+        }
+        | {**state, "kinds": dict(state["kinds"])}
+    )
     yield ", ".join(f"{kind} {n}" for kind, n in sorted(state["kinds"].items()))
-    yield (f"{state['sent']} malformed messages in {spent:.0f} s: {state['refused']} refused with a reason, server "
-           f"{'alive' if alive else 'DEAD'}, memory {growth:+.1f} MiB; {state['good']} of {checks} good requests between them "
-           "answered as alone")
+    yield (
+        f"{state['sent']} malformed messages in {spent:.0f} s: {state['refused']} refused with a "
+        "reason, server "
+        f"{'alive' if alive else 'DEAD'}, memory {growth:+.1f} MiB; {state['good']} of {checks} "
+        "good requests between them "
+        "answered as alone"
+    )
     yield from state["wrong"]

@@ -17,16 +17,21 @@ import numpy as np
 from alltrades.errors import UserError
 
 
-def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | None,
-          results: list[dict[str, Any]]) -> Iterator[str]:
+def start(
+    folder: str | None,
+    names: Sequence[str],
+    repeat: int,
+    steps: int | None,
+    results: list[dict[str, Any]],
+) -> Iterator[str]:
     """Yield a line per artifact; append the same as plain values to `results`. Seconds.
 
-    Each measurement is a fresh process of `alltrades deploy ARTIFACT --robot env:ID --steps 1`, one after another.
-    An exported policy is ok when no process imported torch.
+    Each measurement is a fresh process of `alltrades deploy ARTIFACT --robot env:ID --steps 1`, one
+    after another. An exported policy is ok when no process imported torch.
 
     Args:
-        folder: policy folder or .onnx file; None for a fresh default generalist of the environments `names`, as a folder
-            and exported.
+        folder: policy folder or .onnx file; None for a fresh default generalist of the environments
+            `names`, as a folder and exported.
         repeat: processes per artifact.
         steps: sampling steps instead of the policy's own, where a folder is measured.
     """
@@ -39,7 +44,10 @@ def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | No
     from alltrades.policies.model.policy import load_policy
     from alltrades.policies.onnx.export import export_onnx
 
-    with artifact(folder, names, steps) as path, tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary:
+    with (
+        artifact(folder, names, steps) as path,
+        tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary,
+    ):
         try:
             graph = export_onnx(load_policy(path), Path(temporary) / "policy.onnx").path
             yield _line(_measure("onnx", graph, repeat, results))
@@ -48,7 +56,9 @@ def start(folder: str | None, names: Sequence[str], repeat: int, steps: int | No
         yield _line(_measure("torch", Path(path), repeat, results))
 
 
-def _measure(kind: str, artifact: Path, repeat: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _measure(
+    kind: str, artifact: Path, repeat: int, results: list[dict[str, Any]]
+) -> dict[str, Any]:
     robot = f"env:{_environment(artifact)}".replace("env:gym:", "gym:")
     spent, torch = [], 0
     for _ in range(repeat):
@@ -57,32 +67,65 @@ def _measure(kind: str, artifact: Path, repeat: int, results: list[dict[str, Any
         spent.append(found["first_action_at"] - begun)
         torch += found["torch_imported"]
     values = np.array(spent)
-    results.append({"artifact": kind, "robot": robot, "processes": repeat, "p50": float(np.median(values)),
-                    "max": float(values.max()), "torch_imported": torch, "ok": kind != "onnx" or not torch})
+    results.append(
+        {
+            "artifact": kind,
+            "robot": robot,
+            "processes": repeat,
+            "p50": float(np.median(values)),
+            "max": float(values.max()),
+            "torch_imported": torch,
+            "ok": kind != "onnx" or not torch,
+        }
+    )
     return results[-1]
 
 
 def _environment(artifact: Path) -> str:
     """The first environment of an artifact, from the JSON beside the weights."""
-    facts = artifact.with_suffix(".json") if artifact.suffix == ".onnx" else artifact / "policy.json"
+    facts = (
+        artifact.with_suffix(".json") if artifact.suffix == ".onnx" else artifact / "policy.json"
+    )
     try:
         return str(json.loads(facts.read_text())["environments"][0]["id"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{facts}: cannot be read ({error!r}); expected a policy folder, or an exported .onnx file with its "
-                        "contract beside it") from error
+        raise UserError(
+            f"{facts}: cannot be read ({error!r}); expected a policy folder, or an exported .onnx "
+            "file with its "
+            "contract beside it"
+        ) from error
 
 
 def _first_action(artifact: Path, robot: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as folder:
         out = Path(folder) / "deploy.json"
-        words = [sys.executable, "-m", "alltrades.cli", "deploy", str(artifact), "--robot", robot, "--steps", "1", "--json",
-                 str(out)]
-        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        words = [
+            sys.executable,
+            "-m",
+            "alltrades.cli",
+            "deploy",
+            str(artifact),
+            "--robot",
+            robot,
+            "--steps",
+            "1",
+            "--json",
+            str(out),
+        ]
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         if done.returncode != 0:
-            raise UserError(f"{artifact} cannot be deployed on {robot}: {done.stderr.strip()[-300:]}")
+            raise UserError(
+                f"{artifact} cannot be deployed on {robot}: {done.stderr.strip()[-300:]}"
+            )
         return json.loads(out.read_text())
 
 
 def _line(result: dict[str, Any]) -> str:
-    return (f"start to first action, {result['artifact']} on {result['robot']}, {result['processes']} processes: p50 "
-            f"{result['p50']:.2f} s, max {result['max']:.2f} s; torch imported in {result['torch_imported']} of them")
+    return (
+        f"start to first action, {result['artifact']} on {result['robot']}, {result['processes']} "
+        "processes: p50 "
+        f"{result['p50']:.2f} s, max {result['max']:.2f} s; torch imported in "
+        f"{result['torch_imported']} of them"
+    )

@@ -1,4 +1,6 @@
-"""What the service benches run on: an artifact, served by `alltrades serve` in a process of its own."""
+"""What the service benches run on: an artifact, served by `alltrades serve` in a process of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from alltrades.errors import UserError
 
 @contextmanager
 def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Iterator[Path]:
-    """The artifact to measure: the given folder, or a fresh default generalist for the named environments.
+    """The artifact to measure: the given folder, or a fresh default generalist for the named
+    environments.
 
     `steps` replaces the sampling steps. Temporary folders are removed.
     """
@@ -40,12 +43,15 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
         policy.settings = policy.settings.model_copy(update={"sampling_steps": steps})
     else:
         infos = [EnvironmentInfo.of(s) for s in registry.resolve(list(names))]
-        normalizer = Normalizer(len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos))
+        normalizer = Normalizer(
+            len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
+        )
         normalizer.fitted.fill_(1)
         settings = PolicySettings() if steps is None else PolicySettings(sampling_steps=steps)
         policy = build_policy(settings, infos, normalizer, 0)
         generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():  # layers that start at zero make equal rows of all batch sizes, which trained ones do not
+        # layers that start at zero make equal rows of all batch sizes, which trained ones do not
+        with torch.no_grad():
             for parameter in policy.parameters():
                 if not parameter.any():
                     parameter.copy_(0.01 * torch.randn(parameter.shape, generator=generator))
@@ -57,7 +63,16 @@ class ServerProcess:
     """`alltrades serve FOLDER` for the length of a block; `port` and `pid` once it answers."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        words = [sys.executable, "-m", "alltrades.cli", "serve", str(folder), "--port", "0", *options]
+        words = [
+            sys.executable,
+            "-m",
+            "alltrades.cli",
+            "serve",
+            str(folder),
+            "--port",
+            "0",
+            *options,
+        ]
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self._log, text=True)
         assert self._process.stdout is not None
@@ -75,8 +90,12 @@ class ServerProcess:
     def __enter__(self) -> ServerProcess:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -90,21 +109,36 @@ class LoadProcess:
     """Robots in a process of their own: `alltrades.bench.load` with these options."""
 
     def __init__(self, port: int, **options: Any) -> None:
-        words = [sys.executable, "-m", "alltrades.bench.load", json.dumps({"port": port, **options})]
+        words = [
+            sys.executable,
+            "-m",
+            "alltrades.bench.load",
+            json.dumps({"port": port, **options}),
+        ]
         self._log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self._log, text=True,
-                                        env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self.process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
     def result(self) -> dict[str, Any]:
-        """What the robots measured, when they are done; raises UserError when they ended without."""
+        """What the robots measured, when they are done; raises UserError when they ended
+        without.
+        """
         out, _ = self.process.communicate()
         self._log.seek(0)
         said = self._log.read().strip().splitlines()
         self._log.close()
         if self.process.returncode != 0 or not out:
             cause = said[-1][:300] if said else "without a message"
-            raise UserError(f"the robots' process ended with code {self.process.returncode} ({cause}); expected their "
-                            "measurements; mend the cause, and measure again")
+            raise UserError(
+                f"the robots' process ended with code {self.process.returncode} ({cause}); "
+                "expected their "
+                "measurements; mend the cause, and measure again"
+            )
         return json.loads(out)
 
     def kill(self) -> None:

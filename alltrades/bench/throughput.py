@@ -22,7 +22,9 @@ def rate(call: Callable[[], object], seconds: float) -> float:
 
 
 def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Control steps per second of `env.step` under random actions, without a policy, on one core."""
+    """Control steps per second of `env.step` under random actions, without a policy, on one
+    core.
+    """
     from alltrades.envs import registry
     from alltrades.envs.speed import measure_speed
 
@@ -39,7 +41,9 @@ def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
 
     specs = registry.resolve(list(names))
     infos = [EnvironmentInfo.of(s) for s in specs]
-    normalizer = Normalizer(len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos))
+    normalizer = Normalizer(
+        len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
+    )
     return specs, build_policy(PolicySettings(), infos, normalizer, 0)
 
 
@@ -48,33 +52,52 @@ def _steps(policy, names: Sequence[str], count: int, episodes: int):  # type: ig
     from alltrades.data.steps import Steps
 
     rng = np.random.default_rng(0)
-    return Steps(rng.standard_normal((count, policy.obs_dim), dtype=np.float32),
-                 rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32), np.zeros(count, bool),
-                 np.arange(1, episodes + 1) * (count // episodes),
-                 np.array([names[i % len(names)] for i in range(episodes)]), np.array(["expert"] * episodes),
-                 np.zeros(episodes, np.uint64), np.ones(episodes, bool), np.full(episodes, -1), np.ones(episodes, bool))
+    return Steps(
+        rng.standard_normal((count, policy.obs_dim), dtype=np.float32),
+        rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32),
+        np.zeros(count, bool),
+        np.arange(1, episodes + 1) * (count // episodes),
+        np.array([names[i % len(names)] for i in range(episodes)]),
+        np.array(["expert"] * episodes),
+        np.zeros(episodes, np.uint64),
+        np.ones(episodes, bool),
+        np.full(episodes, -1),
+        np.ones(episodes, bool),
+    )
 
 
 def train(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Gradient steps per second at batch 256, window sampling included: the default generalist, then specialists."""
+    """Gradient steps per second at batch 256, window sampling included: the default generalist,
+    then specialists.
+    """
     from alltrades.policies.learning.batches import TrainingData
     from alltrades.policies.learning.training import Trainer
     from alltrades.policies.settings import TrainSettings
 
     specs, policy = _policy(names)
-    data = TrainingData(_steps(policy, [s.id for s in specs], 20000, 200), [s.id for s in specs], policy.history, policy.horizon,
-                        policy.obs_dim, policy.action_dim)
+    data = TrainingData(
+        _steps(policy, [s.id for s in specs], 20000, 200),
+        [s.id for s in specs],
+        policy.history,
+        policy.horizon,
+        policy.obs_dim,
+        policy.action_dim,
+    )
     counter = iter(range(1 << 40))
-    yield f"window sampling: {rate(lambda: data.batch(256, 0, next(counter)), seconds):,.0f} batches of 256/s"
+    batches = rate(lambda: data.batch(256, 0, next(counter)), seconds)
+    yield f"window sampling: {batches:,.0f} batches of 256/s"
     for precision in ("fp32", "bf16"):
         trainer = Trainer(policy, data, TrainSettings(precision=precision, steps=1 << 30), 0)
         millions = policy.parameter_count() / 1e6
-        yield f"training, {precision}, {millions:.2f} M parameters: {rate(trainer.update, seconds):,.0f} steps/s"
+        steps = rate(trainer.update, seconds)
+        yield f"training, {precision}, {millions:.2f} M parameters: {steps:,.0f} steps/s"
     yield from _specialists(names, seconds)
 
 
 def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """A training step of one specialist per environment: one after another, and in stacks of equal shape."""
+    """A training step of one specialist per environment: one after another, and in stacks of equal
+    shape.
+    """
     from alltrades.policies.learning.demonstrations import demonstration_data
     from alltrades.policies.learning.stacked_training import LARGEST, StackedTrainer
     from alltrades.policies.learning.training import Trainer, threads_for
@@ -84,16 +107,31 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
     for precision in ("fp32", "bf16"):
         settings = TrainSettings(precision=precision, steps=1 << 30)
         specs, policies = _specialist_policies(names)
-        data = [demonstration_data(_steps(p, [s.id], 500, 5), p, False, {s.id: s.symmetries}) for s, p in zip(specs, policies)]
+        data = [
+            demonstration_data(_steps(p, [s.id], 500, 5), p, False, {s.id: s.symmetries})
+            for s, p in zip(specs, policies)
+        ]
         single = [Trainer(p, d, settings, 0) for p, d in zip(policies, data)]
         with threads_for(policies[0]):
             alone = rate(partial(_update_all, single), seconds)
         parts = stacks([stack_key(p) for p in policies], LARGEST)
-        stacked = [StackedTrainer(StackedPolicy([policies[i] for i in part]), [data[i] for i in part], settings,
-                                  part, [settings.steps] * len(part)) for part in parts]
+        stacked = [
+            StackedTrainer(
+                StackedPolicy([policies[i] for i in part]),
+                [data[i] for i in part],
+                settings,
+                part,
+                [settings.steps] * len(part),
+            )
+            for part in parts
+        ]
         together = rate(partial(_update_all, stacked), seconds)
-        yield (f"{len(specs)} specialists of about {policies[0].parameter_count() / 1e6:.2f} M parameters, {precision}: "
-               f"{1e3 / alone:.1f} ms per step of all one by one, {1e3 / together:.1f} ms in {len(parts)} stacks")
+        yield (
+            f"{len(specs)} specialists of about {policies[0].parameter_count() / 1e6:.2f} M "
+            f"parameters, {precision}: "
+            f"{1e3 / alone:.1f} ms per step of all one by one, {1e3 / together:.1f} ms in "
+            f"{len(parts)} stacks"
+        )
 
 
 def _update_all(trainers) -> None:  # type: ignore[no-untyped-def]
@@ -110,8 +148,10 @@ def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
 
     specs = registry.resolve(list(names))
     settings = PolicySettings(width=96, depth=2)
-    return specs, [build_policy(settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), i)
-                   for i, s in enumerate(specs)]
+    return specs, [
+        build_policy(settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), i)
+        for i, s in enumerate(specs)
+    ]
 
 
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
@@ -125,12 +165,17 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
         window = np.zeros((batch, policy.history, policy.obs_dim), dtype=np.float32)
         noise = np.zeros((batch, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32)
         with threads(1):
-            calls = rate(partial(policy.act, window, np.zeros(batch, dtype=np.int64), noise), seconds)
-        yield f"sampling, {policy.settings.sampling_steps} steps, batch {batch}: {1e3 / calls:.2f} ms per call"
+            calls = rate(
+                partial(policy.act, window, np.zeros(batch, dtype=np.int64), noise), seconds
+            )
+        steps, time = policy.settings.sampling_steps, 1e3 / calls
+        yield f"sampling, {steps} steps, batch {batch}: {time:.2f} ms per call"
 
 
 def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
-    """Environment steps per second of rollouts: the default generalist by number of workers, then untrained specialists."""
+    """Environment steps per second of rollouts: the default generalist by number of workers, then
+    untrained specialists.
+    """
     from alltrades.envs.rollouts.rollout import Job, rollout
     from alltrades.pipeline.acting import controllers_of
     from alltrades.policies.control.controller import Controller
@@ -140,21 +185,43 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     specs, policy = _policy(names)
 
     def measured(controllers, keys, workers: int) -> str:  # type: ignore[no-untyped-def]
-        jobs = [Job(s.id, 1000 + i, keys[s.id]) for i in range(max(4, 64 // len(specs))) for s in specs]
+        jobs = [
+            Job(s.id, 1000 + i, keys[s.id]) for i in range(max(4, 64 // len(specs))) for s in specs
+        ]
         start = time.perf_counter()
-        episodes = list(rollout(jobs, {s.id: s for s in specs}, controllers, workers=workers, lanes=lanes, source="bench"))
+        episodes = list(
+            rollout(
+                jobs,
+                {s.id: s for s in specs},
+                controllers,
+                workers=workers,
+                lanes=lanes,
+                source="bench",
+            )
+        )
         spent = time.perf_counter() - start
-        return (f"{sum(len(e) for e in episodes) / spent:,.0f} steps/s, {len(episodes) / spent:.1f} episodes/s "
-                "(start-up included)")
+        return (
+            f"{sum(len(e) for e in episodes) / spent:,.0f} steps/s, {len(episodes) / spent:.1f} "
+            "episodes/s "
+            "(start-up included)"
+        )
 
     keys = {s.id: "policy" for s in specs}
     for workers in (0, 1, 2):
-        yield f"rollout, {workers} workers: {measured({'policy': Controller(policy, lanes)}, keys, workers)}"
+        line = measured({"policy": Controller(policy, lanes)}, keys, workers)
+        yield f"rollout, {workers} workers: {line}"
     if find_spec("onnx") is not None and find_spec("onnxruntime") is not None:
-        graph = controllers_of({s.id: policy for s in specs}, RolloutSettings(lanes=lanes, engine="onnx"))
+        graph = controllers_of(
+            {s.id: policy for s in specs}, RolloutSettings(lanes=lanes, engine="onnx")
+        )
         yield f"rollout, 2 workers, onnxruntime: {measured(*graph, 2)}"
     _, specialists = _specialist_policies(names)
-    alone = {s.id: Controller(p, lanes, batch=max(1, lanes // len(specs))) for s, p in zip(specs, specialists)}
-    yield f"specialists, each called alone, 0 workers: {measured(alone, {s.id: s.id for s in specs}, 0)}"
-    yield (f"specialists, equal shapes called together, 0 workers: "
-           f"{measured(*controllers_of({s.id: p for s, p in zip(specs, specialists)}, RolloutSettings(lanes=lanes)), 0)}")
+    alone = {
+        s.id: Controller(p, lanes, batch=max(1, lanes // len(specs)))
+        for s, p in zip(specs, specialists)
+    }
+    line = measured(alone, {s.id: s.id for s in specs}, 0)
+    yield f"specialists, each called alone, 0 workers: {line}"
+    of_environment = {s.id: p for s, p in zip(specs, specialists)}
+    line = measured(*controllers_of(of_environment, RolloutSettings(lanes=lanes)), 0)
+    yield f"specialists, equal shapes called together, 0 workers: {line}"

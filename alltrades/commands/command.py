@@ -15,8 +15,9 @@ DEFAULT_RECIPE = "quickstart"
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does, an example, how its arguments are declared, and the function that gets them, parsed, and
-    returns the exit code."""
+    """One command: what it does, an example, how its arguments are declared, and the function that
+    gets them, parsed, and returns the exit code.
+    """
 
     name: str
     summary: str
@@ -34,14 +35,24 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def preference_argument(parser: argparse.ArgumentParser) -> None:
     """--preference, of policies that take one."""
-    parser.add_argument("--preference", nargs="+", default=[], metavar="ENV=NUMBER",
-                        help="what a policy that takes a preference acts by; default uniform")
+    parser.add_argument(
+        "--preference",
+        nargs="+",
+        default=[],
+        metavar="ENV=NUMBER",
+        help="what a policy that takes a preference acts by; default uniform",
+    )
 
 
 def execute_argument(parser: argparse.ArgumentParser) -> None:
     """--execute, in place of what a policy was trained with."""
-    parser.add_argument("--execute", type=int, default=None, metavar="N", help="actions of a chunk that are executed before the "
-                        "next one; default as in training")
+    parser.add_argument(
+        "--execute",
+        type=int,
+        default=None,
+        metavar="N",
+        help="actions of a chunk that are executed before the next one; default as in training",
+    )
 
 
 def no_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +71,9 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
     given = {token.split("=")[0] for token in overrides}
     if "--environments" in given and "--optional_environments" not in given:
         overrides += ["--optional_environments", "[]"]
-    return load_settings(RunSettings, defaults_file=args.config or DEFAULT_RECIPE, small=args.small, overrides=overrides)
+    return load_settings(
+        RunSettings,
+        defaults_file=args.config or DEFAULT_RECIPE,
+        small=args.small,
+        overrides=overrides,
+    )

@@ -16,9 +16,15 @@ from alltrades.system.machine import processors
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXTRAS = {"metaworld": "Meta-World environments", "pusht": "the PushT environment",
-          "restoration": "restoration of photographs", "serve": "alltrades serve",
-          "export": "alltrades export", "report": "HTML reports", "notebook": "the notebooks"}
+EXTRAS = {
+    "metaworld": "Meta-World environments",
+    "pusht": "the PushT environment",
+    "restoration": "restoration of photographs",
+    "serve": "alltrades serve",
+    "export": "alltrades export",
+    "report": "HTML reports",
+    "notebook": "the notebooks",
+}
 # A picture says more than a context: drivers hand out contexts that cannot draw.
 _DRAW = """
 import mujoco
@@ -52,12 +58,21 @@ def check(draw: bool = True) -> list[Check]:
         declared = metadata.requires("alltrades") or []
         supported = metadata.metadata("alltrades")["Requires-Python"]
     except metadata.PackageNotFoundError:
-        return [Check("alltrades", False, "imported from a folder that is not installed", 'pip install -e "."')]
+        return [
+            Check(
+                "alltrades",
+                False,
+                "imported from a folder that is not installed",
+                'pip install -e "."',
+            )
+        ]
     checks = [_python(supported)]
     checks += [_package(text) for text, extra in _split(declared) if extra is None]
     checks.append(_torch())
     for name, purpose in EXTRAS.items():
-        checks.append(_extra(name, purpose, [text for text, extra in _split(declared) if extra == name]))
+        checks.append(
+            _extra(name, purpose, [text for text, extra in _split(declared) if extra == name])
+        )
     if draw:
         checks.append(_drawing())
     checks.append(_wandb())
@@ -72,13 +87,21 @@ def render(checks: Sequence[Check], console: Console | None = None) -> None:
 
     table = Table("", "what", "found", "to do", box=None, pad_edge=False)
     for c in checks:
-        mark = Text("missing", "red") if not c.ok else Text("optional", "yellow") if c.remedy else Text("ok", "green")
+        mark = (
+            Text("missing", "red")
+            if not c.ok
+            else Text("optional", "yellow")
+            if c.remedy
+            else Text("ok", "green")
+        )
         table.add_row(mark, Text(c.name), Text(c.found), Text(c.remedy))
     (console or Console()).print(table)
 
 
 def _split(declared: Iterable[str]) -> list[tuple[str, str | None]]:
-    """(requirement, extra or None) from the package's metadata, so that nothing is declared twice."""
+    """(requirement, extra or None) from the package's metadata, so that nothing is declared
+    twice.
+    """
     found = []
     for line in declared:
         text, _, marker = line.partition(";")
@@ -121,8 +144,12 @@ def _torch() -> Check:
     try:
         import torch
     except Exception as error:  # a broken install raises whatever its libraries raise
-        return Check("processor", False, f"torch does not import ({_short(error)})",
-                     "pip install --force-reinstall torch")
+        return Check(
+            "processor",
+            False,
+            f"torch does not import ({_short(error)})",
+            "pip install --force-reinstall torch",
+        )
     found = f"{processors()} CPUs, {torch.get_num_threads()} torch threads"
     if torch.cuda.is_available():
         return Check("processor", True, f"{found}, CUDA: {torch.cuda.get_device_name(0)}")
@@ -134,35 +161,59 @@ def _extra(name: str, purpose: str, requirements: Sequence[str]) -> Check:
     text = ", ".join(f"{n} {v}" for n, v, _ in found)
     if found and all(ok for *_, ok in found):
         return Check(f"extra {name}", True, text)
-    wrong = [requirement for requirement, (_, v, ok) in zip(requirements, found) if not ok and v != "not installed"]
+    wrong = [
+        requirement
+        for requirement, (_, v, ok) in zip(requirements, found)
+        if not ok and v != "not installed"
+    ]
     if wrong:
         text += f" (wanted {', '.join(wrong)})"
-    return Check(f"extra {name}", True, text or "not declared", f'for {purpose}: pip install "alltrades[{name}]"')
+    return Check(
+        f"extra {name}",
+        True,
+        text or "not declared",
+        f'for {purpose}: pip install "alltrades[{name}]"',
+    )
 
 
 def _drawing() -> Check:
     wanted = os.environ.get("MUJOCO_GL")
-    backends = [wanted] if wanted else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+    backends = (
+        [wanted] if wanted else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+    )
     failures = []
     for backend in backends:
         try:
-            done = subprocess.run([sys.executable, "-c", _DRAW], env={**os.environ, "MUJOCO_GL": backend}, text=True,
-                                  capture_output=True, timeout=30)
+            done = subprocess.run(
+                [sys.executable, "-c", _DRAW],
+                env={**os.environ, "MUJOCO_GL": backend},
+                text=True,
+                capture_output=True,
+                timeout=30,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             failures.append(f"{backend}: {_short(error)}")
             continue
         if done.returncode == 0:
             hint = "" if wanted else f" (videos want MUJOCO_GL={backend})"
             return Check("drawing", True, f"{backend} works{hint}")
-        failures.append(f"{backend}: {_short((done.stderr.strip().splitlines() or ['no message'])[-1])}")
-    return Check("drawing", True, "; ".join(failures),
-                 "for videos: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa)")
+        failures.append(
+            f"{backend}: {_short((done.stderr.strip().splitlines() or ['no message'])[-1])}"
+        )
+    return Check(
+        "drawing",
+        True,
+        "; ".join(failures),
+        "for videos: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa)",
+    )
 
 
 def _wandb() -> Check:
     name, version, ok = _meets("wandb")
     if not ok:
-        return Check("wandb mode", True, "not installed", "--tracking.wandb disabled, or pip install wandb")
+        return Check(
+            "wandb mode", True, "not installed", "--tracking.wandb disabled, or pip install wandb"
+        )
     return Check("wandb mode", True, "offline unless --tracking.wandb online is given")
 
 

@@ -13,8 +13,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
     parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
-    parser.add_argument("--observations", default=None, metavar="STORE",
-                        help="check the graph on 1,000 observations of this store, too, not on random ones alone")
+    parser.add_argument(
+        "--observations",
+        default=None,
+        metavar="STORE",
+        help="check the graph on 1,000 observations of this store, too, not on random ones alone",
+    )
     execute_argument(parser)
     preference_argument(parser)
 
@@ -27,36 +31,86 @@ def export(args: argparse.Namespace) -> int:
     from alltrades.policies.onnx.export import export_onnx, observed_windows
 
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
-    policy = load_policy(args.policy).set_preference(parse_preference(args.preference)).set_execute(args.execute)
-    given = None if args.observations is None else observed_windows(policy, EpisodeStore.open(args.observations))
+    policy = (
+        load_policy(args.policy)
+        .set_preference(parse_preference(args.preference))
+        .set_execute(args.execute)
+    )
+    given = (
+        None
+        if args.observations is None
+        else observed_windows(policy, EpisodeStore.open(args.observations))
+    )
     found = export_onnx(policy, out, args.batch, given)
-    print(f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action range from PyTorch over "
-          f"{found.rows - found.observed} random and {found.observed} recorded observations")
+    print(
+        f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action "
+        "range from PyTorch over "
+        f"{found.rows - found.observed} random and {found.observed} recorded observations"
+    )
     return 0
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; loopback by default")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; loopback by default"
+    )
     parser.add_argument("--port", type=int, default=8000, help="TCP port; 0 picks a free one")
-    parser.add_argument("--dashboard", action="store_true", help="operator's page at /dashboard, with a stop button")
-    parser.add_argument("--watch", action="store_true", help="load the artifact again when it changes (SIGHUP does, too)")
-    parser.add_argument("--limits", default=None, metavar="FILE",
-                        help="YAML file of action limits by environment: low, high, rate, acceleration")
-    parser.add_argument("--token-file", default=None, help="file with the secret that clients must send")
+    parser.add_argument(
+        "--dashboard", action="store_true", help="operator's page at /dashboard, with a stop button"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="load the artifact again when it changes (SIGHUP does, too)",
+    )
+    parser.add_argument(
+        "--limits",
+        default=None,
+        metavar="FILE",
+        help="YAML file of action limits by environment: low, high, rate, acceleration",
+    )
+    parser.add_argument(
+        "--token-file", default=None, help="file with the secret that clients must send"
+    )
     parser.add_argument("--certificate", default=None, help="PEM certificate: serve over TLS")
     parser.add_argument("--key", default=None, help="PEM key of the certificate")
-    parser.add_argument("--max-message", type=int, default=1 << 20, help="bytes of the largest message")
+    parser.add_argument(
+        "--max-message", type=int, default=1 << 20, help="bytes of the largest message"
+    )
     parser.add_argument("--max-clients", type=int, default=128, help="connected clients, together")
-    parser.add_argument("--max-per-address", type=int, default=None, help="connected clients of one network address")
-    parser.add_argument("--rate-limit", type=float, default=1000.0, help="requests per second of one client; 0 for no limit")
-    parser.add_argument("--batch", type=int, default=8, help="rows of a policy call; 1 for a single robot")
-    parser.add_argument("--budget-ms", type=float, default=1.0, help="longest wait for other clients, to answer them together")
+    parser.add_argument(
+        "--max-per-address", type=int, default=None, help="connected clients of one network address"
+    )
+    parser.add_argument(
+        "--rate-limit",
+        type=float,
+        default=1000.0,
+        help="requests per second of one client; 0 for no limit",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=8, help="rows of a policy call; 1 for a single robot"
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        default=1.0,
+        help="longest wait for other clients, to answer them together",
+    )
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
-    parser.add_argument("--engine", choices=["torch", "onnx"], default="torch",
-                        help="what computes actions; onnxruntime is several times faster on a processor")
-    parser.add_argument("--drain-seconds", type=float, default=10.0, help="longest wait for requests in flight at the end")
+    parser.add_argument(
+        "--engine",
+        choices=["torch", "onnx"],
+        default="torch",
+        help="what computes actions; onnxruntime is several times faster on a processor",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=10.0,
+        help="longest wait for requests in flight at the end",
+    )
     preference_argument(parser)
 
 
@@ -70,18 +124,25 @@ def serve(args: argparse.Namespace) -> int:
     from alltrades.policies.server import ServerSettings, serve_forever
     from alltrades.robots.fit import check_device
 
-    given = {name: value for name, value in vars(args).items() if name in ServerSettings.model_fields}
+    given = {
+        name: value for name, value in vars(args).items() if name in ServerSettings.model_fields
+    }
     try:
         settings = ServerSettings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = "".join(f"--{part}: " for part in first["loc"]).replace("_", "-")
-        raise UserError(f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}") from error
+        raise UserError(
+            f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}"
+        ) from error
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}; expected at least 1")
     check_device(args.device)
     if settings.engine == "onnx" and torch.device(args.device).type != "cpu":
-        raise UserError(f"--engine onnx with --device {args.device}; it computes on the processor; leave one of them out")
+        raise UserError(
+            f"--engine onnx with --device {args.device}; it computes on the processor; leave one "
+            "of them out"
+        )
     torch.set_num_threads(args.threads)
 
     def announce(address: str) -> None:
@@ -95,33 +156,84 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", help="policy folder, exported .onnx file, or ws://HOST:PORT of a server")
-    parser.add_argument("--robot", required=True, metavar="ROBOT",
-                        help="gym:ID or env:ID, an environment that waits; mujoco:ID or mujoco:FILE.xml, in real time; "
-                             "MODULE:CLASS, your own")
-    parser.add_argument("--environment", default=None, metavar="ID",
-                        help="which of the policy's environments the robot is; default what the robot says, or the only one")
+    parser.add_argument(
+        "artifact", help="policy folder, exported .onnx file, or ws://HOST:PORT of a server"
+    )
+    parser.add_argument(
+        "--robot",
+        required=True,
+        metavar="ROBOT",
+        help="gym:ID or env:ID, an environment that waits; mujoco:ID or mujoco:FILE.xml, in real "
+        "time; "
+        "MODULE:CLASS, your own",
+    )
+    parser.add_argument(
+        "--environment",
+        default=None,
+        metavar="ID",
+        help="which of the policy's environments the robot is; default what the robot says, or "
+        "the only one",
+    )
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
-    parser.add_argument("--steps", type=int, default=None, help="most actions of an episode; default the environment's limit")
-    parser.add_argument("--mode", choices=["sync", "async", "ensemble"], default="sync",
-                        help="sync: the robot waits for every chunk; async: the next one is drawn while it moves (real-time "
-                             "chunking); ensemble: one is drawn at every step, and overlapping chunks are averaged")
-    parser.add_argument("--rate", type=float, default=None, metavar="HZ",
-                        help="control rate; default the robot's. Limits per control step are scaled by (the rate they were "
-                             "declared for) / HZ, those of acceleration by its square, so that limits per second stay")
-    parser.add_argument("--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)")
-    parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS",
-                        help="without a fresh action (no new observation of the robot, or no answer of the policy) after which "
-                             "the robot is stopped")
-    parser.add_argument("--limits", default=None, metavar="FILE",
-                        help="YAML file of action limits by environment: low, high, rate, acceleration, the last two per control "
-                             "step of the environment")
-    parser.add_argument("--record", default=None, metavar="STORE", help="store of episodes to write or continue")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes' starts and of the policy's noise")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=None,
+        help="most actions of an episode; default the environment's limit",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=["sync", "async", "ensemble"],
+        default="sync",
+        help="sync: the robot waits for every chunk; async: the next one is drawn while it moves "
+        "(real-time "
+        "chunking); ensemble: one is drawn at every step, and overlapping chunks are averaged",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=None,
+        metavar="HZ",
+        help="control rate; default the robot's. Limits per control step are scaled by (the rate "
+        "they were "
+        "declared for) / HZ, those of acceleration by its square, so that limits per second stay",
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="without a fresh action (no new observation of the robot, or no answer of the "
+        "policy) after which "
+        "the robot is stopped",
+    )
+    parser.add_argument(
+        "--limits",
+        default=None,
+        metavar="FILE",
+        help="YAML file of action limits by environment: low, high, rate, acceleration, the last "
+        "two per control "
+        "step of the environment",
+    )
+    parser.add_argument(
+        "--record", default=None, metavar="STORE", help="store of episodes to write or continue"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the episodes' starts and of the policy's noise"
+    )
     parser.add_argument("--json", default=None, metavar="FILE", help="file for the figures")
-    parser.add_argument("--plugins", nargs="*", default=[], help="modules or files that register environments")
-    parser.add_argument("--token-file", default=None, help="file with the secret that the server wants")
-    parser.add_argument("--certificate", default=None, help="PEM certificate of a wss:// server to trust")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], help="modules or files that register environments"
+    )
+    parser.add_argument(
+        "--token-file", default=None, help="file with the secret that the server wants"
+    )
+    parser.add_argument(
+        "--certificate", default=None, help="PEM certificate of a wss:// server to trust"
+    )
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where a policy folder runs, such as cuda")
     preference_argument(parser)
@@ -135,11 +247,29 @@ def deploy(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("export", "one ONNX graph with normaliser and sampling loop", "export runs/quickstart/policies/generalist",
-            _export_arguments, export, settings=False),
-    Command("serve", "policy server (websocket)", "serve runs/quickstart/policies/generalist --port 8000",
-            _serve_arguments, serve, settings=False),
-    Command("deploy", "run a policy on a robot, and record it",
-            "deploy runs/quickstart/policies/generalist --robot mujoco:planar/reach --record robot.zarr",
-            _deploy_arguments, deploy, settings=False),
+    Command(
+        "export",
+        "one ONNX graph with normaliser and sampling loop",
+        "export runs/quickstart/policies/generalist",
+        _export_arguments,
+        export,
+        settings=False,
+    ),
+    Command(
+        "serve",
+        "policy server (websocket)",
+        "serve runs/quickstart/policies/generalist --port 8000",
+        _serve_arguments,
+        serve,
+        settings=False,
+    ),
+    Command(
+        "deploy",
+        "run a policy on a robot, and record it",
+        "deploy runs/quickstart/policies/generalist --robot mujoco:planar/reach --record "
+        "robot.zarr",
+        _deploy_arguments,
+        deploy,
+        settings=False,
+    ),
 )

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alltrades.commands.command import Command, execute_argument, preference_argument, recipe_arguments, recipe_settings
+from alltrades.commands.command import (
+    Command,
+    execute_argument,
+    preference_argument,
+    recipe_arguments,
+    recipe_settings,
+)
 from alltrades.errors import UserError
 from alltrades.system.files import write_json
 
@@ -23,7 +29,12 @@ def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvS
     """The demonstrations that a command is to use."""
     from alltrades.pipeline import collection
 
-    return collection.first_demos(Path(args.demos), [s.id for s in specs], settings.demos.episodes, settings.demos.observations)
+    return collection.first_demos(
+        Path(args.demos),
+        [s.id for s in specs],
+        settings.demos.episodes,
+        settings.demos.observations,
+    )
 
 
 def _work(out: Path, key: dict[str, Any]) -> Path:
@@ -52,8 +63,15 @@ def collect(args: argparse.Namespace) -> int:
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
     with Progress("collect", len(specs), "env") as progress:
-        rates = collection.collect(specs, settings.demos.episodes, settings.seed, Path(args.out), settings.rollout,
-                                settings.demos.attempts, lambda done, total: progress.update(done))
+        rates = collection.collect(
+            specs,
+            settings.demos.episodes,
+            settings.seed,
+            Path(args.out),
+            settings.rollout,
+            settings.demos.attempts,
+            lambda done, total: progress.update(done),
+        )
     for name, rate in rates.items():
         print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
     print(f"wrote {args.out}")
@@ -61,10 +79,14 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["specialists", "specialists_joint", "labeled_only"], help="which policies")
+    parser.add_argument(
+        "what", choices=["specialists", "specialists_joint", "labeled_only"], help="which policies"
+    )
     recipe_arguments(parser)
     parser.add_argument("--demos", required=True, help="store of demonstrations")
-    parser.add_argument("--labeled-only", default=None, help="labeled-only policy that specialists_joint start from")
+    parser.add_argument(
+        "--labeled-only", default=None, help="labeled-only policy that specialists_joint start from"
+    )
     parser.add_argument("--out", required=True, help="folder of the artifact(s)")
 
 
@@ -80,21 +102,47 @@ def train(args: argparse.Namespace) -> int:
     out = Path(args.out)
     demos = _demos(args, settings, specs)
     joint = Path(args.labeled_only) if args.labeled_only else None
-    work = _work(out, {"what": args.what, "settings": settings.model_dump(mode="json"), "demos": demos.digest(),
-                       "joint": policy_digests(joint) if joint else None})
+    work = _work(
+        out,
+        {
+            "what": args.what,
+            "settings": settings.model_dump(mode="json"),
+            "demos": demos.digest(),
+            "joint": policy_digests(joint) if joint else None,
+        },
+    )
     if args.what == "labeled_only":
         with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
-            stages.train_labeled_only(settings, specs, demos, out, work, stages.stage_seed(settings.seed, "labeled_only"),
-                                      each=progress.update)
+            stages.train_labeled_only(
+                settings,
+                specs,
+                demos,
+                out,
+                work,
+                stages.stage_seed(settings.seed, "labeled_only"),
+                each=progress.update,
+            )
         shutil.rmtree(work)
         print(f"wrote {out}")
         return 0
     kind = "scratch" if args.what == "specialists" else "joint_init"
     if kind == "joint_init" and args.labeled_only is None:
-        raise UserError("specialists_joint start from the labeled-only policy; none was given; add --labeled-only FOLDER")
+        raise UserError(
+            "specialists_joint start from the labeled-only policy; none was given; add "
+            "--labeled-only FOLDER"
+        )
     with Progress(args.what, 1, "step") as progress:
-        line = stages.train_specialists(settings, kind, specs, demos, joint, out, work, each=progress.update,
-                                        beside=Beside(settings.training_count()))
+        line = stages.train_specialists(
+            settings,
+            kind,
+            specs,
+            demos,
+            joint,
+            out,
+            work,
+            each=progress.update,
+            beside=Beside(settings.training_count()),
+        )
     shutil.rmtree(work)
     if line is not None:
         print(line)
@@ -105,7 +153,11 @@ def train(args: argparse.Namespace) -> int:
 def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact, or folder with one artifact per environment")
     recipe_arguments(parser)
-    parser.add_argument("--teacher", default="scratch", help="name of the source: scratch, joint_init or labeled_only")
+    parser.add_argument(
+        "--teacher",
+        default="scratch",
+        help="name of the source: scratch, joint_init or labeled_only",
+    )
     parser.add_argument("--episodes", type=int, default=60, help="episodes per environment")
     preference_argument(parser)
     parser.add_argument("--out", required=True, help="store to write or continue")
@@ -120,18 +172,35 @@ def rollout(args: argparse.Namespace) -> int:
 
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
-    policies = load_policies(Path(args.policy), specs, settings.device, parse_preference(args.preference))
+    policies = load_policies(
+        Path(args.policy), specs, settings.device, parse_preference(args.preference)
+    )
     with Progress("rollout", args.episodes * len(specs), "episode") as progress:
-        stages.rollout_store(policies, specs, args.episodes, stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
-                             args.teacher, Path(args.out), settings.rollout, each=lambda done, total: progress.update(done))
+        stages.rollout_store(
+            policies,
+            specs,
+            args.episodes,
+            stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
+            args.teacher,
+            Path(args.out),
+            settings.rollout,
+            each=lambda done, total: progress.update(done),
+        )
     for name, facts in stages.rollout_statistics(Path(args.out)).items():
-        print(f"{name}: {facts['successes']} of {facts['n']} episodes succeeded, {facts['steps']} steps")
+        print(
+            f"{name}: {facts['successes']} of {facts['n']} episodes succeeded, {facts['steps']} "
+            "steps"
+        )
     print(f"wrote {args.out}")
     return 0
 
 
 def _weigh_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rollouts", nargs="+", help="store of rollouts; of several teachers in the order that distill gets them")
+    parser.add_argument(
+        "rollouts",
+        nargs="+",
+        help="store of rollouts; of several teachers in the order that distill gets them",
+    )
     recipe_arguments(parser)
     parser.add_argument("--demos", required=True, help="store of demonstrations")
     parser.add_argument("--out", required=True, help="folder of the weights")
@@ -145,13 +214,24 @@ def weigh(args: argparse.Namespace) -> int:
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
     demos = _demos(args, settings, specs)
-    rollouts = stages.union_of_rollouts({x: Path(x) for x in args.rollouts}, specs, settings.distill.rollouts)
-    results = stages.weigh(demos, rollouts, settings.distill, stages.stage_seed(settings.seed, "distill/generalist"))
+    rollouts = stages.union_of_rollouts(
+        {x: Path(x) for x in args.rollouts}, specs, settings.distill.rollouts
+    )
+    results = stages.weigh(
+        demos, rollouts, settings.distill, stages.stage_seed(settings.seed, "distill/generalist")
+    )
     save_weights(Path(args.out), results, demos, rollouts, settings.distill.weights)
     for name, result in results.items():
         summary = result.summary()
-        shown = " ".join(f"{k} {summary[k]:.2f}" for k in ("auc", "ess", "tau", "max_weight") if summary[k] is not None)
-        print(f"{name}: {'active' if result.active else 'inactive'} {shown}" + "".join(f"; {w}" for w in result.warnings))
+        shown = " ".join(
+            f"{k} {summary[k]:.2f}"
+            for k in ("auc", "ess", "tau", "max_weight")
+            if summary[k] is not None
+        )
+        print(
+            f"{name}: {'active' if result.active else 'inactive'} {shown}"
+            + "".join(f"; {w}" for w in result.warnings)
+        )
     print(f"wrote {args.out}")
     return 0
 
@@ -159,10 +239,21 @@ def weigh(args: argparse.Namespace) -> int:
 def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument("--demos", required=True, help="store of demonstrations")
-    parser.add_argument("--teacher", action="append", required=True, metavar="NAME=POLICIES:ROLLOUTS",
-                        help="a teacher's artifact folder and its store of rollouts; repeatable")
-    parser.add_argument("--weights", default=None, help="folder that weigh wrote; default: the same weights are estimated here")
-    parser.add_argument("--labeled-only", default=None, help="policy to start from with --distill.init labeled_only")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        required=True,
+        metavar="NAME=POLICIES:ROLLOUTS",
+        help="a teacher's artifact folder and its store of rollouts; repeatable",
+    )
+    parser.add_argument(
+        "--weights",
+        default=None,
+        help="folder that weigh wrote; default: the same weights are estimated here",
+    )
+    parser.add_argument(
+        "--labeled-only", default=None, help="policy to start from with --distill.init labeled_only"
+    )
     parser.add_argument("--out", required=True, help="folder of the artifact")
 
 
@@ -178,9 +269,15 @@ def distill(args: argparse.Namespace) -> int:
     settings, _ = recipe_settings(args)
     specs, _ = stages.resolve(settings)
     teachers, stores = read_teachers(args.teacher, specs, settings.device)
-    initial = Path(args.labeled_only) if settings.distill.init == "labeled_only" and args.labeled_only else None
+    initial = (
+        Path(args.labeled_only)
+        if settings.distill.init == "labeled_only" and args.labeled_only
+        else None
+    )
     if settings.distill.init == "labeled_only" and initial is None:
-        raise UserError("distill.init is labeled_only and no policy was given; add --labeled-only FOLDER")
+        raise UserError(
+            "distill.init is labeled_only and no policy was given; add --labeled-only FOLDER"
+        )
     demos = _demos(args, settings, specs)
     rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
     seed = stages.stage_seed(settings.seed, "distill/generalist")
@@ -191,15 +288,41 @@ def distill(args: argparse.Namespace) -> int:
     for line in text.weight_warnings({name: result.warnings for name, result in weights.items()}):
         print(f"weights: {line}", file=sys.stderr)
     if settings.distill.rounds.count:
-        print("this is the generalist before rounds (distill.rounds), which are a part of `alltrades run`", file=sys.stderr)
+        print(
+            "this is the generalist before rounds (distill.rounds), which are a part of "
+            "`alltrades run`",
+            file=sys.stderr,
+        )
     out = Path(args.out)
-    work = _work(out, {"settings": settings.model_dump(mode="json"), "demos": demos.digest(), "rollouts": rollouts.digest(),
-                       "teachers": {kind: {i: p.digest() for i, p in of_env.items()} for kind, of_env in teachers.items()},
-                       "initial": policy_digests(initial) if initial else None,
-                       "weights": tree_digest(Path(args.weights)) if args.weights else None})
+    work = _work(
+        out,
+        {
+            "settings": settings.model_dump(mode="json"),
+            "demos": demos.digest(),
+            "rollouts": rollouts.digest(),
+            "teachers": {
+                kind: {i: p.digest() for i, p in of_env.items()}
+                for kind, of_env in teachers.items()
+            },
+            "initial": policy_digests(initial) if initial else None,
+            "weights": tree_digest(Path(args.weights)) if args.weights else None,
+        },
+    )
     with Progress("distill", settings.distill.train.steps, "step") as progress:
-        stages.distill(settings, settings.distill, specs, demos, rollouts, weights, teachers, initial, out, work, seed,
-                       each=progress.update)
+        stages.distill(
+            settings,
+            settings.distill,
+            specs,
+            demos,
+            rollouts,
+            weights,
+            teachers,
+            initial,
+            out,
+            work,
+            seed,
+            each=progress.update,
+        )
     shutil.rmtree(work)
     print(f"wrote {out}")
     return 0
@@ -210,8 +333,14 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
     parser.add_argument("--out", default=None, help="JSON file of the result")
-    parser.add_argument("--ensemble", type=float, default=None, metavar="M", help="plan at every step and execute the mean of "
-                        "overlapping chunks, weighted by exp(-M i) from the oldest on")
+    parser.add_argument(
+        "--ensemble",
+        type=float,
+        default=None,
+        metavar="M",
+        help="plan at every step and execute the mean of "
+        "overlapping chunks, weighted by exp(-M i) from the oldest on",
+    )
     execute_argument(parser)
     preference_argument(parser)
 
@@ -234,8 +363,15 @@ def evaluate(args: argparse.Namespace) -> int:
         policy.set_execute(args.execute)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
-        result = stages.evaluate_row(name, policies, specs, settings, used_success_signal(folder),
-                                     each=lambda done, total: progress.update(done), ensemble=args.ensemble)
+        result = stages.evaluate_row(
+            name,
+            policies,
+            specs,
+            settings,
+            used_success_signal(folder),
+            each=lambda done, total: progress.update(done),
+            ensemble=args.ensemble,
+        )
     show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
     if args.out:
         write_json(Path(args.out), result.to_json())
@@ -244,17 +380,47 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("collect", "record demonstrations of scripted experts into a store",
-            "collect --environments planar --demos.episodes 10 --out demos.zarr", _collect_arguments, collect),
-    Command("train", "specialists, or the labeled-only multi-task policy",
-            "train specialists --environments planar --demos demos.zarr --out specialists", _train_arguments, train),
-    Command("rollout", "pseudo-trajectories of any policy into a store",
-            "rollout specialists --environments planar --episodes 60 --out rollouts.zarr", _rollout_arguments, rollout),
-    Command("weigh", "importance weights of rollouts against demonstrations",
-            "weigh rollouts.zarr --environments planar --demos demos.zarr --out weights", _weigh_arguments, weigh),
-    Command("distill", "one generalist from the rollouts of its teachers",
-            "distill --environments planar --demos demos.zarr --teacher scratch=specialists:rollouts.zarr --out generalist",
-            _distill_arguments, distill),
-    Command("evaluate", "success with intervals on the common evaluation starts",
-            "evaluate generalist --environments planar --out generalist.json", _evaluate_arguments, evaluate),
+    Command(
+        "collect",
+        "record demonstrations of scripted experts into a store",
+        "collect --environments planar --demos.episodes 10 --out demos.zarr",
+        _collect_arguments,
+        collect,
+    ),
+    Command(
+        "train",
+        "specialists, or the labeled-only multi-task policy",
+        "train specialists --environments planar --demos demos.zarr --out specialists",
+        _train_arguments,
+        train,
+    ),
+    Command(
+        "rollout",
+        "pseudo-trajectories of any policy into a store",
+        "rollout specialists --environments planar --episodes 60 --out rollouts.zarr",
+        _rollout_arguments,
+        rollout,
+    ),
+    Command(
+        "weigh",
+        "importance weights of rollouts against demonstrations",
+        "weigh rollouts.zarr --environments planar --demos demos.zarr --out weights",
+        _weigh_arguments,
+        weigh,
+    ),
+    Command(
+        "distill",
+        "one generalist from the rollouts of its teachers",
+        "distill --environments planar --demos demos.zarr --teacher "
+        "scratch=specialists:rollouts.zarr --out generalist",
+        _distill_arguments,
+        distill,
+    ),
+    Command(
+        "evaluate",
+        "success with intervals on the common evaluation starts",
+        "evaluate generalist --environments planar --out generalist.json",
+        _evaluate_arguments,
+        evaluate,
+    ),
 )

@@ -11,8 +11,12 @@ from alltrades.system.files import write_json
 
 
 def _envs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", help="suites, ids or globs; default everything registered")
-    parser.add_argument("--plugins", nargs="*", default=[], help="modules or files that register environments")
+    parser.add_argument(
+        "names", nargs="*", help="suites, ids or globs; default everything registered"
+    )
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], help="modules or files that register environments"
+    )
 
 
 def envs(args: argparse.Namespace) -> int:
@@ -23,7 +27,10 @@ def envs(args: argparse.Namespace) -> int:
     if args.names:
         for spec in registry.resolve(args.names):
             expert = "expert" if registry.expert(spec.id) is not None else "no expert"
-            print(f"{spec.id}  observation {spec.obs_dim}  action {spec.action_dim}  {spec.max_steps} steps  {expert}")
+            print(
+                f"{spec.id}  observation {spec.obs_dim}  action {spec.action_dim}  "
+                f"{spec.max_steps} steps  {expert}"
+            )
         return 0
     for name, ids in sorted(registry.list_suites().items()):
         print(f"suite {name}: {len(ids)} environments")
@@ -33,35 +40,101 @@ def envs(args: argparse.Namespace) -> int:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["envs", "train", "sample", "rollout", "latency", "soak", "malformed", "delay", "start"],
-                        help="hot path to time; the last five concern deployment")
+    parser.add_argument(
+        "what",
+        choices=[
+            "envs",
+            "train",
+            "sample",
+            "rollout",
+            "latency",
+            "soak",
+            "malformed",
+            "delay",
+            "start",
+        ],
+        help="hot path to time; the last five concern deployment",
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
-    parser.add_argument("--names", nargs="*", default=None, help="environments, where they matter; default planar, for "
-                        "delay those of the policy")
-    parser.add_argument("--policy", default=None, help="artifact folder (start: or an .onnx file); default a fresh "
-                        "default generalist")
-    parser.add_argument("--steps", type=int, default=None, help="sampling steps instead of the policy's own")
-    parser.add_argument("--clients", type=int, nargs="+", default=None, help="latency: numbers of robots, default 1 4 16 64; "
-                        "soak: robots, default 8")
-    parser.add_argument("--rate", type=float, default=None, help="requests per second of each robot; latency 10, soak 50")
+    parser.add_argument(
+        "--names",
+        nargs="*",
+        default=None,
+        help="environments, where they matter; default planar, for delay those of the policy",
+    )
+    parser.add_argument(
+        "--policy",
+        default=None,
+        help="artifact folder (start: or an .onnx file); default a fresh default generalist",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=None, help="sampling steps instead of the policy's own"
+    )
+    parser.add_argument(
+        "--clients",
+        type=int,
+        nargs="+",
+        default=None,
+        help="latency: numbers of robots, default 1 4 16 64; soak: robots, default 8",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=None,
+        help="requests per second of each robot; latency 10, soak 50",
+    )
     parser.add_argument("--batch", type=int, default=8, help="rows of a policy call (latency)")
-    parser.add_argument("--engine", choices=["torch", "onnx"], default="torch", help="of the server (latency, soak)")
-    parser.add_argument("--paths", nargs="+", choices=["torch", "onnx", "server"], default=["torch", "onnx", "server"],
-                        help="in-process by engine, and over the server (latency)")
+    parser.add_argument(
+        "--engine", choices=["torch", "onnx"], default="torch", help="of the server (latency, soak)"
+    )
+    parser.add_argument(
+        "--paths",
+        nargs="+",
+        choices=["torch", "onnx", "server"],
+        default=["torch", "onnx", "server"],
+        help="in-process by engine, and over the server (latency)",
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
-    parser.add_argument("--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)")
-    parser.add_argument("--messages", type=int, default=100_000, help="number of messages (malformed)")
-    parser.add_argument("--delay-ms", type=float, default=60.0, help="time that a reply is withheld, in simulated time (delay)")
+    parser.add_argument(
+        "--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)"
+    )
+    parser.add_argument(
+        "--messages", type=int, default=100_000, help="number of messages (malformed)"
+    )
+    parser.add_argument(
+        "--delay-ms",
+        type=float,
+        default=60.0,
+        help="time that a reply is withheld, in simulated time (delay)",
+    )
     parser.add_argument("--episodes", type=int, default=20, help="episodes per environment (delay)")
-    parser.add_argument("--every", type=int, default=None,
-                        help="steps between requests (delay); default the policy's execute less the delay")
-    parser.add_argument("--overlap", type=int, default=0, help="steps over which the last chunk pulls (delay); default none")
-    parser.add_argument("--json", default=None, help="file for the results (latency, soak, malformed, delay, start)")
-    parser.add_argument("--repeat", type=int, default=10, help="processes that are started, one after another (start)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=None,
+        help="steps between requests (delay); default the policy's execute less the delay",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=0,
+        help="steps over which the last chunk pulls (delay); default none",
+    )
+    parser.add_argument(
+        "--json", default=None, help="file for the results (latency, soak, malformed, delay, start)"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=10,
+        help="processes that are started, one after another (start)",
+    )
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Time the hot paths; exit code 1 when something is wrong that is no figure, such as a robot that got an error."""
+    """Time the hot paths; exit code 1 when something is wrong that is no figure, such as a robot
+    that got an error.
+    """
     from alltrades import bench as module
 
     results: list[dict[str, Any]] = []
@@ -76,7 +149,12 @@ def bench(args: argparse.Namespace) -> int:
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["info"], help="what to do")
     parser.add_argument("store", help="Zarr store")
-    parser.add_argument("--weights", default=None, metavar="FOLDER", help="weights to show as a column: of `weigh`, or of a run")
+    parser.add_argument(
+        "--weights",
+        default=None,
+        metavar="FOLDER",
+        help="weights to show as a column: of `weigh`, or of a run",
+    )
 
 
 def data(args: argparse.Namespace) -> int:
@@ -100,8 +178,31 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("envs", "the registry of environments and suites", "envs 'planar/*'", _envs_arguments, envs, settings=False),
-    Command("bench", "time the hot paths", "bench envs --names planar", _bench_arguments, bench, settings=False),
-    Command("data", "look at stores", "data info demos.zarr", _data_arguments, data, settings=False),
-    Command("doctor", "what is installed and what is missing", "doctor", no_arguments, doctor, settings=False),
+    Command(
+        "envs",
+        "the registry of environments and suites",
+        "envs 'planar/*'",
+        _envs_arguments,
+        envs,
+        settings=False,
+    ),
+    Command(
+        "bench",
+        "time the hot paths",
+        "bench envs --names planar",
+        _bench_arguments,
+        bench,
+        settings=False,
+    ),
+    Command(
+        "data", "look at stores", "data info demos.zarr", _data_arguments, data, settings=False
+    ),
+    Command(
+        "doctor",
+        "what is installed and what is missing",
+        "doctor",
+        no_arguments,
+        doctor,
+        settings=False,
+    ),
 )

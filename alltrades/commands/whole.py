@@ -12,10 +12,19 @@ from alltrades.errors import UserError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", default=None, help="recipe: a YAML file or a packaged name; default quickstart")
-    parser.add_argument("--small", action="store_true", help="the recipe's small form, for a first look")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        default=None,
+        help="recipe: a YAML file or a packaged name; default quickstart",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="the recipe's small form, for a first look"
+    )
     parser.add_argument("--out", default=None, help="run folder; default runs/NAME")
-    parser.add_argument("--data", default=None, help="store of demonstrations (the same as --demos.path)")
+    parser.add_argument(
+        "--data", default=None, help="store of demonstrations (the same as --demos.path)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,11 +40,19 @@ def run(args: argparse.Namespace) -> int:
     if args.data is not None:
         args.overrides = [*args.overrides, "--demos.path", args.data]
     settings, origins = recipe_settings(args)
-    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    folder = (
+        Path(args.out)
+        if args.out
+        else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    )
     result = run_pipeline(settings, folder, origins)
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
     for name in result.left_out:
-        hint = "" if "(" in name else f'; to add it: pip install "alltrades[{name.split("/")[0].lower()}]"'
+        hint = (
+            ""
+            if "(" in name
+            else f'; to add it: pip install "alltrades[{name.split("/")[0].lower()}]"'
+        )
         print(f"left out: {name}{hint}")
     print(f"run folder: {result.folder}")
     if result.report is not None:
@@ -50,8 +67,14 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
 
     if args.data is not None:
         raise UserError("--data is for runs and the recipe names a study; leave it out")
-    settings, origins = load_settings(study.Settings, defaults_file=args.config, small=args.small, overrides=args.overrides)
-    folder = Path(args.out) if args.out else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    settings, origins = load_settings(
+        study.Settings, defaults_file=args.config, small=args.small, overrides=args.overrides
+    )
+    folder = (
+        Path(args.out)
+        if args.out
+        else Path("runs") / (settings.name + ("-small" if args.small else ""))
+    )
     result = study.run(settings, folder, origins)
     if not args.small:  # too few episodes to judge by
         result.findings += map(str, judge(settings.name, result.to_json()))
@@ -63,11 +86,24 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
 
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", nargs="+", help="two evaluation JSON files, or run folders (paired over training seeds)")
-    parser.add_argument("--rows", nargs="+", default=None, metavar="ROW",
-                        help="rows to compare when run folders are given: the first with each of the others")
+    parser.add_argument(
+        "a",
+        nargs="+",
+        help="two evaluation JSON files, or run folders (paired over training seeds)",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=None,
+        metavar="ROW",
+        help="rows to compare when run folders are given: the first with each of the others",
+    )
     parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
-    parser.add_argument("--metric", default="success", help="what to compare: success, or a metric of the environments")
+    parser.add_argument(
+        "--metric",
+        default="success",
+        help="what to compare: success, or a metric of the environments",
+    )
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -79,23 +115,42 @@ def compare(args: argparse.Namespace) -> int:
         try:
             return Evaluation.from_json(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` wrote") from error
+            raise UserError(
+                f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` "
+                "wrote"
+            ) from error
 
     rows: dict[str, list[Evaluation]]
     if args.rows is not None:
         if len(set(args.rows)) < 2:
-            raise UserError(f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
-                            "--rows generalist labeled_only")
-        rows = {row: [read(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a] for row in args.rows}
+            raise UserError(
+                f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
+                "--rows generalist labeled_only"
+            )
+        rows = {
+            row: [read(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a]
+            for row in args.rows
+        }
     else:
         if len(args.a) != 2:
-            raise UserError(f"got {len(args.a)} evaluations; expected two JSON files, or run folders with --rows A B")
+            raise UserError(
+                f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
+                "--rows A B"
+            )
         a, b = (read(Path(x)) for x in args.a)
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
     first, *others = rows
-    pairs = [{"a": first, "b": other, "metric": args.metric,
-              **paired_over_seeds(list(zip(rows[first], rows[other])), at=args.at, metric=args.metric).to_json()}
-             for other in others]
+    pairs = [
+        {
+            "a": first,
+            "b": other,
+            "metric": args.metric,
+            **paired_over_seeds(
+                list(zip(rows[first], rows[other])), at=args.at, metric=args.metric
+            ).to_json(),
+        }
+        for other in others
+    ]
     print(over_seeds_text(rows, args.at, args.metric) + "\n")
     show_result({}, {"pairs": pairs})
     return 0
@@ -116,15 +171,42 @@ def report(args: argparse.Namespace) -> int:
 
 def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="finished run folder")
-    parser.add_argument("--fronts", nargs="+", default=["linear"], metavar="KIND",
-                        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that takes them")
-    parser.add_argument("--divisions", type=int, default=8, help="preferences are the multiples of 1/DIVISIONS that sum to 1")
-    parser.add_argument("--preferences", nargs="+", default=[], metavar="A,B,..",
-                        help="preferences in place of those, one number per environment of the run")
-    parser.add_argument("--row", default="generalist", help="generalist of the run whose settings and weights are used")
-    parser.add_argument("--labeled-only", nargs="*", default=["last"], metavar="KIND",
-                        help="labeled-only fronts: last, holdout, or none")
-    parser.add_argument("--episodes", type=int, default=None, help="evaluation episodes; default those of the run")
+    parser.add_argument(
+        "--fronts",
+        nargs="+",
+        default=["linear"],
+        metavar="KIND",
+        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that "
+        "takes them",
+    )
+    parser.add_argument(
+        "--divisions",
+        type=int,
+        default=8,
+        help="preferences are the multiples of 1/DIVISIONS that sum to 1",
+    )
+    parser.add_argument(
+        "--preferences",
+        nargs="+",
+        default=[],
+        metavar="A,B,..",
+        help="preferences in place of those, one number per environment of the run",
+    )
+    parser.add_argument(
+        "--row",
+        default="generalist",
+        help="generalist of the run whose settings and weights are used",
+    )
+    parser.add_argument(
+        "--labeled-only",
+        nargs="*",
+        default=["last"],
+        metavar="KIND",
+        help="labeled-only fronts: last, holdout, or none",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=None, help="evaluation episodes; default those of the run"
+    )
 
 
 def pareto(args: argparse.Namespace) -> int:
@@ -133,7 +215,10 @@ def pareto(args: argparse.Namespace) -> int:
     from alltrades.studies.fronts import ParetoSettings
     from alltrades.studies.pareto import of_run
 
-    words = [f"--{name}=[{','.join(values)}]" for name, values in (("fronts", args.fronts), ("labeled_only", args.labeled_only))]
+    words = [
+        f"--{name}=[{','.join(values)}]"
+        for name, values in (("fronts", args.fronts), ("labeled_only", args.labeled_only))
+    ]
     words += [f"--divisions={args.divisions}", f"--row={args.row}"]
     words.append(f"--preferences=[{','.join(f'[{p}]' for p in args.preferences)}]")
     settings, _ = load_settings(ParetoSettings, overrides=words)
@@ -147,12 +232,35 @@ def pareto(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("run", "the whole pipeline, or a study, resumable; without a recipe the quickstart",
-            "run metaworld_mt10 --seed 1", _run_arguments, run),
-    Command("compare", "two evaluations, or rows over several runs: means and paired differences",
-            "compare generalist.json specialists.json", _compare_arguments, compare, settings=False),
-    Command("report", "one self-contained HTML page for a run", "report runs/quickstart", _report_arguments, report,
-            settings=False),
-    Command("pareto", "the Pareto front between the environments of a run", "pareto runs/quickstart --divisions 2",
-            _pareto_arguments, pareto, settings=False),
+    Command(
+        "run",
+        "the whole pipeline, or a study, resumable; without a recipe the quickstart",
+        "run metaworld_mt10 --seed 1",
+        _run_arguments,
+        run,
+    ),
+    Command(
+        "compare",
+        "two evaluations, or rows over several runs: means and paired differences",
+        "compare generalist.json specialists.json",
+        _compare_arguments,
+        compare,
+        settings=False,
+    ),
+    Command(
+        "report",
+        "one self-contained HTML page for a run",
+        "report runs/quickstart",
+        _report_arguments,
+        report,
+        settings=False,
+    ),
+    Command(
+        "pareto",
+        "the Pareto front between the environments of a run",
+        "pareto runs/quickstart --divisions 2",
+        _pareto_arguments,
+        pareto,
+        settings=False,
+    ),
 )

@@ -1,4 +1,6 @@
-"""Policies of a run as controllers: which artifact acts in which environment, and what computes its actions."""
+"""Policies of a run as controllers: which artifact acts in which environment, and what computes its
+actions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ GRAPHS = 128  # kept in memory; the oldest goes first
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
 
 _graphs: dict[tuple[str, str, int], OnnxPolicy] = {}  # by digest, preference and rows
-_exporting = threading.Lock()  # of `_graphs`, and of PyTorch's exporter, which keeps its state in globals
+_exporting = (
+    threading.Lock()
+)  # of `_graphs`, and of PyTorch's exporter, which keeps its state in globals
 
 
 def slug(env_id: str) -> str:
@@ -30,8 +34,12 @@ def slug(env_id: str) -> str:
     return env_id.replace("/", "-").replace(":", "-")
 
 
-def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
-                  preference: Mapping[str, float] | None = None) -> Policies:
+def load_policies(
+    path: Path,
+    specs: Sequence[EnvSpec],
+    device: str = "cpu",
+    preference: Mapping[str, float] | None = None,
+) -> Policies:
     """Policy per environment from an artifact, or from a folder with one artifact per environment.
 
     A `preference` is what a policy that takes one acts by; UserError where the artifact takes none.
@@ -41,7 +49,9 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
         found = {s.id: policy for s in specs}
     else:
         if preference:
-            raise UserError(f"{path} has one policy per environment, which take no preference; give none")
+            raise UserError(
+                f"{path} has one policy per environment, which take no preference; give none"
+            )
         found = {}
         for folder in sorted(p.parent for p in path.glob("*/policy.json")):
             facts = json.loads((folder / "policy.json").read_text())
@@ -51,16 +61,23 @@ def load_policies(path: Path, specs: Sequence[EnvSpec], device: str = "cpu",
                 found[mine[0].id] = load_policy(folder, device)
         missing = [s.id for s in specs if s.id not in found]
         if missing:
-            raise UserError(f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder per environment")
+            raise UserError(
+                f"{path}: no policy for {', '.join(missing)}; expected policy.json, or a folder "
+                "per environment"
+            )
     for spec in specs:
         found[spec.id].check(spec)
     return found
 
 
 def used_success_signal(path: Path) -> bool:
-    """Whether the artifact has seen the simulator's success signal; no for a folder of specialists."""
+    """Whether the artifact has seen the simulator's success signal; no for a folder of
+    specialists.
+    """
     facts = path / "policy.json"
-    return facts.exists() and bool(json.loads(facts.read_text())["training"].get("used_success_signal", False))
+    return facts.exists() and bool(
+        json.loads(facts.read_text())["training"].get("used_success_signal", False)
+    )
 
 
 def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
@@ -80,10 +97,11 @@ def check_engine(rollouts: RolloutSettings) -> None:
 
 
 def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> ActingPolicy:
-    """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls of `batch` rows.
+    """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls
+    of `batch` rows.
 
-    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages, some of them in threads
-    beside one another.
+    Graphs are kept in memory: one policy is rolled out, selected and evaluated in several stages,
+    some of them in threads beside one another.
     """
     if rollouts.engine == "torch":
         return policy
@@ -98,22 +116,33 @@ def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> Ac
         return _graphs[key]
 
 
-def controllers_of(policies: Policies, rollouts: RolloutSettings,
-                   ensemble: float | None = None) -> tuple[dict[str, Controller], dict[str, str]]:
+def controllers_of(
+    policies: Policies, rollouts: RolloutSettings, ensemble: float | None = None
+) -> tuple[dict[str, Controller], dict[str, str]]:
     """One controller for policies of equal shape, and the controller's key for each environment.
 
-    With `ensemble` they plan at every step and average overlapping chunks (see `EnsemblingController`).
+    With `ensemble` they plan at every step and average overlapping chunks (see
+    `EnsemblingController`).
 
-    Lanes are spread over environments: one call for the specialists of many serves more of them than a call of each. Where
-    shapes differ, few lanes ask one policy at a time, and its calls have fewer rows. So it is for graphs, whose small calls
-    cost little.
+    Lanes are spread over environments: one call for the specialists of many serves more of them
+    than a call of each. Where shapes differ, few lanes ask one policy at a time, and its calls have
+    fewer rows. So it is for graphs, whose small calls cost little.
     """
     distinct = list({id(p): p for p in policies.values()}.values())
-    groups = stacks([stack_key(p) for p in distinct], largest=len(distinct) if rollouts.engine == "torch" else 1)
+    groups = stacks(
+        [stack_key(p) for p in distinct], largest=len(distinct) if rollouts.engine == "torch" else 1
+    )
     group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
     batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
-    members = [StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]] for group in groups]
+    members = [
+        StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]]
+        for group in groups
+    ]
     make = Controller if ensemble is None else partial(EnsemblingController, m=ensemble)
-    return ({f"{number}": make(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
-             for number, policy in enumerate(members)},
-            {name: group_of[id(policy)] for name, policy in policies.items()})
+    return (
+        {
+            f"{number}": make(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
+            for number, policy in enumerate(members)
+        },
+        {name: group_of[id(policy)] for name, policy in policies.items()},
+    )

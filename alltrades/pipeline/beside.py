@@ -1,7 +1,9 @@
-"""Work of a run beside other work of it: jobs in threads, in each of which PyTorch uses one processor thread.
+"""Work of a run beside other work of it: jobs in threads, in each of which PyTorch uses one
+processor thread.
 
-A training step of a network of a few million parameters keeps one core busy and a second one waiting: two trainings beside
-one another end well before one after the other on two cores each, and other programs disturb them less.
+A training step of a network of a few million parameters keeps one core busy and a second one
+waiting: two trainings beside one another end well before one after the other on two cores each, and
+other programs disturb them less.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ class Stopped(BaseException):
 
 
 class Beside:
-    """Runs jobs, at most `count` of them at a time; with 1 in the caller's thread and with all of PyTorch's threads.
+    """Runs jobs, at most `count` of them at a time; with 1 in the caller's thread and with all of
+    PyTorch's threads.
 
-    What a job computes may depend on whether `count` is 1 (results of a matrix product depend on the number of threads), but
-    neither on how many jobs there are nor on which of them run at the same time. A job may run jobs of its own: these come on
-    top of the `count`, and end with the others.
+    What a job computes may depend on whether `count` is 1 (results of a matrix product depend on
+    the number of threads), but neither on how many jobs there are nor on which of them run at the
+    same time. A job may run jobs of its own: these come on top of the `count`, and end with the
+    others.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,16 +37,24 @@ class Beside:
         self._lock, self._runs = threading.Lock(), 0
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
-        """Run all jobs, started in their order. The first exception ends the others at their next `check`, and is raised."""
+        """Run all jobs, started in their order. The first exception ends the others at their next
+        `check`, and is raised.
+        """
         if self.count == 1:
             for job in jobs:
                 job()
             return
         with self._lock:
             self._runs += 1
-        pool = ThreadPoolExecutor(self.count, "beside", initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(
+            self.count, "beside", initializer=torch.set_num_threads, initargs=(1,)
+        )
         try:
-            with threads(1):  # also when there is one job: it must not matter how many are left of an interrupted run
+            with threads(
+                1
+                # also when there is one job: it must not matter how many are left of an interrupted
+                # run
+            ):
                 futures = [pool.submit(job) for job in jobs]
                 wait(futures, return_when=FIRST_EXCEPTION)
                 if any(f.done() and f.exception() is not None for f in futures):

@@ -22,17 +22,29 @@ from alltrades.settings.run import RolloutSettings
 Each = Callable[[int, int], None]  # (done, total)
 
 
-def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, rollouts: RolloutSettings, attempts: int = 5,
-            each: Each | None = None, purpose: str = "demos") -> dict[str, dict[str, int]]:
-    """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}} of the experts.
+def collect(
+    specs: Sequence[EnvSpec],
+    episodes: int,
+    seed: int,
+    path: Path,
+    rollouts: RolloutSettings,
+    attempts: int = 5,
+    each: Each | None = None,
+    purpose: str = "demos",
+) -> dict[str, dict[str, int]]:
+    """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}}
+    of the experts.
 
-    Environment by environment the first `episodes` successes in the order of their seeds are kept; attempts are counted
-    up to the last one kept. `purpose` names the stream of starts. A store of the same seed is continued: by
-    environments that it lacks, and by the episodes that follow those which it has.
+    Environment by environment the first `episodes` successes in the order of their seeds are kept;
+    attempts are counted up to the last one kept. `purpose` names the stream of starts. A store of
+    the same seed is continued: by environments that it lacks, and by the episodes that follow those
+    which it has.
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
-        raise UserError(f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one")
+        raise UserError(
+            f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one"
+        )
     store = open_or_create(path, specs, {"kind": "demonstrations", "seed": seed}, grows=True)
     rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
     have = store.columns()["environment"] if len(store) else np.array([])
@@ -44,9 +56,15 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
         tried, step = 0, max(4, episodes)
         while len(kept) < episodes:
             if tried >= attempts * episodes:
-                raise UserError(f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; expected {episodes} "
-                                "successes; raise --demos.attempts or mend the expert")
-            jobs = [Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert") for i in range(tried, tried + step)]
+                raise UserError(
+                    f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; "
+                    f"expected {episodes} "
+                    "successes; raise --demos.attempts or mend the expert"
+                )
+            jobs = [
+                Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
+                for i in range(tried, tried + step)
+            ]
             for episode in rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"):
                 tried += 1
                 if episode.success:
@@ -62,44 +80,67 @@ def collect(specs: Sequence[EnvSpec], episodes: int, seed: int, path: Path, roll
 
 
 def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
-    """Copy demonstrations of these environments out of a store of ours, or a foreign one that the environment can read."""
+    """Copy demonstrations of these environments out of a store of ours, or a foreign one that the
+    environment can read.
+    """
     found, wanted = EpisodeStore.open(source), [s.id for s in specs]
     if found.foreign:
         converter = next((s.import_demos for s in specs if s.import_demos is not None), None)
         if converter is None:
-            raise UserError(f"{source}: a foreign store, which names no environments, and none of {', '.join(wanted)} can read "
-                            "it; expected a store that alltrades wrote, or --environments of one that can")
+            raise UserError(
+                f"{source}: a foreign store, which names no environments, and none of "
+                f"{', '.join(wanted)} can read "
+                "it; expected a store that alltrades wrote, or --environments of one that can"
+            )
         episodes = converter(found)
     else:
-        episodes = [found.episode(int(i)) for i in np.flatnonzero(np.isin(found.columns()["environment"], wanted))]
+        episodes = [
+            found.episode(int(i))
+            for i in np.flatnonzero(np.isin(found.columns()["environment"], wanted))
+        ]
     if not episodes:
-        raise UserError(f"{source}: no episodes of {', '.join(wanted)}; `alltrades data info` lists what it has")
+        raise UserError(
+            f"{source}: no episodes of {', '.join(wanted)}; `alltrades data info` lists what it has"
+        )
     store = open_or_create(path, specs, {"kind": "demonstrations", "imported": found.digest()})
-    store.append(episodes[len(store):])
+    store.append(episodes[len(store) :])
 
 
-def open_or_create(path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any], grows: bool = False) -> EpisodeStore:
+def open_or_create(
+    path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any], grows: bool = False
+) -> EpisodeStore:
     """A store for these environments, to append to.
 
-    One that is there is continued where it was made from the same: UserError where the provenance that it recorded differs in
-    one of the given facts, or in its environments, to which `grows` allows others to be added.
+    One that is there is continued where it was made from the same: UserError where the provenance
+    that it recorded differs in one of the given facts, or in its environments, to which `grows`
+    allows others to be added.
     """
     environments = [[s.id, s.digest()] for s in specs]
     if not (path / "commit.json").exists():
-        return EpisodeStore.create(path, max(s.obs_dim for s in specs), max(s.action_dim for s in specs),
-                                   provenance | {"environments": environments})
+        return EpisodeStore.create(
+            path,
+            max(s.obs_dim for s in specs),
+            max(s.action_dim for s in specs),
+            provenance | {"environments": environments},
+        )
     store = EpisodeStore.open(path, mode="a")
     recorded = list(store.provenance.get("environments", []))
     if grows:
         ids = [name for name, _ in recorded]
-        environments = [next(([s.id, s.digest()] for s in specs if s.id == name), [name, digest]) for name, digest in recorded]
+        environments = [
+            next(([s.id, s.digest()] for s in specs if s.id == name), [name, digest])
+            for name, digest in recorded
+        ]
         environments += [[s.id, s.digest()] for s in specs if s.id not in ids]
-        recorded += environments[len(recorded):]
+        recorded += environments[len(recorded) :]
     for what, value in {**provenance, "environments": environments}.items():
         there = recorded if what == "environments" else store.provenance.get(what)
         if there != value:
-            raise UserError(f"{path}: a store is there already and {_differing(what, there, value)}; expected one made from the "
-                            "same, to go on with; choose another path, or delete the store")
+            raise UserError(
+                f"{path}: a store is there already and {_differing(what, there, value)}; expected "
+                "one made from the "
+                "same, to go on with; choose another path, or delete the store"
+            )
     if store.provenance.get("environments") != environments:
         store.set_provenance(environments=environments)
     return store
@@ -114,11 +155,14 @@ def _differing(what: str, there: Any, here: Any) -> str:
     return f"its {what} differ{f' for {names[0]}' if names else ' in their order'}"
 
 
-def first_demos(path: Path, environments: Sequence[str], episodes: int | None, observations: str | None = None) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None), and all its episodes without actions.
+def first_demos(
+    path: Path, environments: Sequence[str], episodes: int | None, observations: str | None = None
+) -> Steps:
+    """The first `episodes` demonstrations of each environment (all with None), and all its episodes
+    without actions.
 
-    `observations`: a store whose episodes join those without actions; what actions it has are not looked at. UserError where
-    it has none of these environments, or observations of another size.
+    `observations`: a store whose episodes join those without actions; what actions it has are not
+    looked at. UserError where it has none of these environments, or observations of another size.
     """
     store = EpisodeStore.open(path)
     steps = store.steps(environments)
@@ -133,14 +177,23 @@ def first_demos(path: Path, environments: Sequence[str], episodes: int | None, o
     others = EpisodeStore.open(Path(observations))
     found, sizes = others.steps(environments), [_sizes(s) for s in (store, others)]
     if not len(found.ends):
-        raise UserError(f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` lists what it has")
+        raise UserError(
+            f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` "
+            "lists what it has"
+        )
     for name in sizes[1]:
         if sizes[0].get(name, sizes[1][name]) != sizes[1][name]:
-            raise UserError(f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those of demonstrations "
-                            f"{sizes[0][name]}; expected the same; record them in the same environment")
+            raise UserError(
+                f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those "
+                "of demonstrations "
+                f"{sizes[0][name]}; expected the same; record them in the same environment"
+            )
     return Steps.concatenate([steps, replace(found, has_actions=np.zeros(len(found.ends), bool))])
 
 
 def _sizes(store: EpisodeStore) -> dict[str, int]:
     columns = store.columns()
-    return {str(name): int(size) for name, size in zip(columns["environment"], columns["observation_dim"])}
+    return {
+        str(name): int(size)
+        for name, size in zip(columns["environment"], columns["observation_dim"])
+    }

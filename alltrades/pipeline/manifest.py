@@ -1,9 +1,9 @@
 """manifest.json of a run folder: which stages are done, from which inputs, with which outputs.
 
-A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs still have the
-recorded digests. The manifest is the one commit point, replaced by rename. Before that, `work/<stage>/key.json` says
-whose partial files lie around: those of the same key are continued by the stage itself, those of another key are
-removed first.
+A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs
+still have the recorded digests. The manifest is the one commit point, replaced by rename. Before
+that, `work/<stage>/key.json` says whose partial files lie around: those of the same key are
+continued by the stage itself, those of another key are removed first.
 """
 
 from __future__ import annotations
@@ -29,8 +29,20 @@ if TYPE_CHECKING:
     from alltrades.pipeline.rundir import RunDir
 
 VERSION = 1
-PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "gymnasium", "mujoco", "zarr", "safetensors",
-            "pydantic", "metaworld", "gym-pusht")
+PACKAGES = (
+    "alltrades",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "gymnasium",
+    "mujoco",
+    "zarr",
+    "safetensors",
+    "pydantic",
+    "metaworld",
+    "gym-pusht",
+)
 
 
 def facts() -> tuple[dict[str, str], dict[str, Any]]:
@@ -43,24 +55,31 @@ def facts() -> tuple[dict[str, str], dict[str, Any]]:
             packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    torch = sys.modules.get("torch")  # not worth an import: where torch is not loaded its threads played no part
-    machine = {"cpus": processors(), "platform": f"{platform.system()} {platform.machine()}",
-               "python": platform.python_version(),
-               "torch_threads": torch.get_num_threads() if torch is not None else None}
+    torch = sys.modules.get(
+        "torch"
+    )  # not worth an import: where torch is not loaded its threads played no part
+    machine = {
+        "cpus": processors(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch_threads": torch.get_num_threads() if torch is not None else None,
+    }
     return packages, machine
 
 
 def slug(stage: str) -> str:
     """A stage's name as one folder name, different for different stages."""
-    return re.sub(r"[^A-Za-z0-9._+-]", lambda m: "__" if m[0] == "/" else f"%{ord(m[0]):02x}", stage)
+    return re.sub(
+        r"[^A-Za-z0-9._+-]", lambda m: "__" if m[0] == "/" else f"%{ord(m[0]):02x}", stage
+    )
 
 
 class Manifest:
     """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
 
-    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key" the digest of the
-    stage's inputs, paths relative to the folder, "seconds" those of the process that finished the stage, "finished" in
-    UTC.
+    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key"
+    the digest of the stage's inputs, paths relative to the folder, "seconds" those of the process
+    that finished the stage, "finished" in UTC.
     """
 
     def __init__(self, rundir: RunDir, seed: int | None) -> None:
@@ -91,10 +110,20 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` wrote; "
-                            "choose another folder") from error
-        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("stages"), dict):
-            raise UserError(f"{self.path} is of another format; expected version {VERSION}; choose another folder")
+            raise UserError(
+                f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` "
+                "wrote; "
+                "choose another folder"
+            ) from error
+        if (
+            not isinstance(data, dict)
+            or data.get("version") != VERSION
+            or not isinstance(data.get("stages"), dict)
+        ):
+            raise UserError(
+                f"{self.path} is of another format; expected version {VERSION}; choose another "
+                "folder"
+            )
         return data
 
     def open(self) -> None:
@@ -103,39 +132,57 @@ class Manifest:
         stages = found["stages"] if found is not None else {}
         seed = self._seed if self._seed is not None or found is None else found["seed"]
         if found is not None and stages and found["seed"] != seed:
-            raise UserError(f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; "
-                            "expected one seed per folder; choose another folder, or delete this one")
+            raise UserError(
+                f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; "
+                "expected one seed per folder; choose another folder, or delete this one"
+            )
         packages, machine = facts()
-        self._data = {"version": VERSION, "seed": seed, "packages": packages, "machine": machine, "stages": stages}
+        self._data = {
+            "version": VERSION,
+            "seed": seed,
+            "packages": packages,
+            "machine": machine,
+            "stages": stages,
+        }
         if self._data != found:
             write_json(self.path, self._data)
 
     def done(self, name: str, key: Mapping[str, Any]) -> bool:
-        """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes of the outputs)."""
+        """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes
+        of the outputs).
+        """
         record = self.stages.get(name)
-        return record is not None and record["key"] == key_digest(key) and self._intact(name, record)
+        return (
+            record is not None and record["key"] == key_digest(key) and self._intact(name, record)
+        )
 
     def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
         listing = _read_json(self._dir.work(name) / "outputs.json")
         for path, digest in record["outputs"].items():
-            try:  # the listing, not the folder: a file that somebody put beside an artifact does not change it
+            # the listing, not the folder: a file that somebody put beside an artifact does not
+            # change it
+            try:
                 if tree_digest(self._dir.path / path, listing.get(path)) != digest:
                     return False
             except OSError:
                 return False
         return True
 
-    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]) -> bool:
+    def stage(
+        self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]
+    ) -> bool:
         """Run a stage unless it is done; returns whether it ran.
 
-        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run` finds its own
-        partial files of the same key as they were.
+        Time: O(bytes of the outputs) to check them, plus `run`. After a kill, call it again: `run`
+        finds its own partial files of the same key as they were.
 
         Args:
             name: the stage, unique in the run; may hold slashes.
             key: everything the outputs depend on, as JSON-able data.
-            outputs: files and folders inside the run folder that `run` writes, no two stages the same.
-            run: does the work; must itself continue from partial outputs and from the files in `RunDir.work(name)`.
+            outputs: files and folders inside the run folder that `run` writes, no two stages the
+                same.
+            run: does the work; must itself continue from partial outputs and from the files in
+                `RunDir.work(name)`.
 
         Raises:
             UserError: an output is there already that no run wrote.
@@ -162,9 +209,13 @@ class Manifest:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
         listing = {p: list_files(self._dir.path / p) for p in paths}
         write_json(work / "outputs.json", listing)
-        record = {"state": "done", "key": digest, "seconds": round(time.monotonic() - start, 3),
-                  "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
-                  "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        record = {
+            "state": "done",
+            "key": digest,
+            "seconds": round(time.monotonic() - start, 3),
+            "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         with self._lock:
             self.stages[name] = record
             write_json(self.path, self.data)
@@ -172,7 +223,8 @@ class Manifest:
         return True
 
     def _take_over(self, name: str, digest: str, paths: Sequence[str], work: Path) -> bool:
-        """Copy the outputs of a relative's stage of this name and key, where they are as it left them.
+        """Copy the outputs of a relative's stage of this name and key, where they are as it left
+        them.
 
         They are copied aside and renamed, so that a kill leaves no output in part.
         """
@@ -199,12 +251,17 @@ class Manifest:
         return False
 
     def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
-        """Remove what a stage with another key left. Killed in the middle, it is begun again by the next call."""
+        """Remove what a stage with another key left. Killed in the middle, it is begun again by the
+        next call.
+        """
         record = self.stages.get(name)
         for path in paths if record is None and not marker else ():
             if (self._dir.path / path).exists():
-                raise UserError(f"{self._dir.path / path} is there already and no run wrote it; expected nothing "
-                                "there; move it away or choose another run folder")
+                raise UserError(
+                    f"{self._dir.path / path} is there already and no run wrote it; expected "
+                    "nothing "
+                    "there; move it away or choose another run folder"
+                )
         work = self._dir.work(name)
         # Fits no key, so that what is half removed is never continued.
         write_json(work / "key.json", {"digest": "", "key": "being removed"})
@@ -216,7 +273,9 @@ class Manifest:
 
     @staticmethod
     def _clean(work: Path) -> None:
-        """Remove the partial files of a finished stage; its key and the listing of its outputs stay."""
+        """Remove the partial files of a finished stage; its key and the listing of its outputs
+        stay.
+        """
         for path in work.iterdir() if work.exists() else ():
             if path.name not in ("key.json", "outputs.json"):
                 remove(path)

@@ -1,4 +1,6 @@
-"""The run folder: atomic files, one run at a time, and stages under which it resumes after a kill at any moment."""
+"""The run folder: atomic files, one run at a time, and stages under which it resumes after a kill
+at any moment.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,17 @@ class RunDir:
     Args:
         path: the folder, made when it is not there.
         seed: the run's seed; None reads whatever run is there.
-        relatives: folders of other runs; a stage that one of them finished with the same inputs is copied from there.
+        relatives: folders of other runs; a stage that one of them finished with the same inputs is
+            copied from there.
 
     Raises:
-        UserError: on entering, when another process holds the folder, when it cannot be written, or when it holds
-            finished stages of another seed or of another format.
+        UserError: on entering, when another process holds the folder, when it cannot be written, or
+            when it holds finished stages of another seed or of another format.
     """
 
-    def __init__(self, path: Path | str, seed: int | None = None, relatives: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, path: Path | str, seed: int | None = None, relatives: Sequence[Path] = ()
+    ) -> None:
         self.path, self.relatives = Path(path), tuple(Path(p) for p in relatives)
         self.manifest = Manifest(self, seed)
         self._lock: int | None = None
@@ -42,15 +47,20 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"run folder {self.path}: {error.strerror}; expected a folder that can be written; "
-                            "choose another") from error
+            raise UserError(
+                f"run folder {self.path}: {error.strerror}; expected a folder that can be written; "
+                "choose another"
+            ) from error
         try:  # the kernel frees the lock when its process dies, however it dies
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
-            raise UserError(f"run folder {self.path} is in use by process {owner}; expected one run per folder; "
-                            "wait for it or choose another folder") from error
+            raise UserError(
+                f"run folder {self.path} is in use by process {owner}; expected one run per "
+                "folder; "
+                "wait for it or choose another folder"
+            ) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
@@ -61,18 +71,26 @@ class RunDir:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._release()
 
     def _release(self) -> None:
         if self._lock is not None:
             os.ftruncate(self._lock, 0)
-            os.close(self._lock)  # the file stays: removing it would let two processes lock two files of one name
+            os.close(
+                self._lock
+            )  # the file stays: removing it would let two processes lock two files of one name
             self._lock = None
 
     def work(self, stage: str) -> Path:
-        """Folder for the stage's own partial files (checkpoints); emptied when the stage is done."""
+        """Folder for the stage's own partial files (checkpoints); emptied when the stage is
+        done.
+        """
         return self.path / "work" / slug(stage)
 
     def write_text(self, name: str, text: str) -> None:
@@ -91,5 +109,9 @@ def policy_digest(folder: Path) -> str:
 
 def policy_digests(folder: Path) -> dict[str, str]:
     """Digest of an artifact, or of every artifact below a folder."""
-    files = [folder / "policy.json"] if (folder / "policy.json").exists() else sorted(folder.glob("*/policy.json"))
+    files = (
+        [folder / "policy.json"]
+        if (folder / "policy.json").exists()
+        else sorted(folder.glob("*/policy.json"))
+    )
     return {f.parent.name: json.loads(f.read_text())["digest"] for f in files}

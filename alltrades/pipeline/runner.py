@@ -1,4 +1,6 @@
-"""The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement, report."""
+"""The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement,
+report.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +39,31 @@ class RunResult:
     left_out: list[str] = field(default_factory=list)
 
 
-def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[str, str] | None = None,
-        relatives: Sequence[Path] = ()) -> RunResult:
-    """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with the same settings.
+def run(
+    settings: RunSettings,
+    folder: Path | str | None = None,
+    origins: dict[str, str] | None = None,
+    relatives: Sequence[Path] = (),
+) -> RunResult:
+    """Run the whole pipeline in `folder` (default runs/NAME); continues a run that is there with
+    the same settings.
 
-    Stages whose settings or inputs changed run again, and replace what they had written; those that another run in
-    `relatives` finished with the same inputs are copied from there. Raises UserError when the folder holds a run of another
-    seed, or is in use.
+    Stages whose settings or inputs changed run again, and replace what they had written; those that
+    another run in `relatives` finished with the same inputs are copied from there. Raises UserError
+    when the folder holds a run of another seed, or is in use.
     """
     from alltrades.settings.load import dump_yaml
 
     path = Path(folder) if folder is not None else Path("runs") / settings.name
     with RunDir(path, settings.seed, relatives) as rundir:
         rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
-        tracker = Tracker(path, settings.tracking.wandb, settings.model_dump(mode="json"), settings.name,
-                          project=settings.tracking.project)
+        tracker = Tracker(
+            path,
+            settings.tracking.wandb,
+            settings.model_dump(mode="json"),
+            settings.name,
+            project=settings.tracking.project,
+        )
         try:
             pipeline = Pipeline(settings, rundir, tracker)
             with pipeline.crew:
@@ -69,17 +81,27 @@ def run(settings: RunSettings, folder: Path | str | None = None, origins: dict[s
 
 
 def _stages(p: Pipeline) -> RunResult:
-    """Every stage that the rows of the evaluation need, teachers before those that learn from them."""
+    """Every stage that the rows of the evaluation need, teachers before those that learn
+    from them.
+    """
     rows = p.s.evaluation.rows
     distillations = p.s.distillations()
     teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
     policies = list(dict.fromkeys([*teachers, *(KIND_OF_ROW.get(r, r) for r in rows)]))
-    specialists = sorted(x for x in policies if teacher_kind(x)[0] in KIND_OF_ROW.values())[::-1]  # scratch ones first
+    specialists = sorted(x for x in policies if teacher_kind(x)[0] in KIND_OF_ROW.values())[
+        ::-1
+    ]  # scratch ones first
     labeled_only = {x for x in policies if teacher_kind(x)[0] in ("labeled_only", HOLDOUT)}
-    labeled_only |= {f"labeled_only{number}" for kind, number in map(teacher_kind, specialists) if kind == "joint_init"}
+    labeled_only |= {
+        f"labeled_only{number}"
+        for kind, number in map(teacher_kind, specialists)
+        if kind == "joint_init"
+    }
     labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
     p.collect()
-    still = constant_dimensions(p.demos(), [EnvironmentInfo.of(spec) for spec in p.specs], p.s.policy)
+    still = constant_dimensions(
+        p.demos(), [EnvironmentInfo.of(spec) for spec in p.specs], p.s.policy
+    )
     if still:
         more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
         print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
@@ -92,8 +114,12 @@ def _stages(p: Pipeline) -> RunResult:
             finished[name].set()
 
     joint = [name for name in specialists if teacher_kind(name)[0] == "joint_init"]
-    p.beside.run([*(partial(labeled, name) for name in sorted(labeled_only)),
-                *(partial(p.train_specialists, name) for name in specialists if name not in joint)])
+    p.beside.run(
+        [
+            *(partial(labeled, name) for name in sorted(labeled_only)),
+            *(partial(p.train_specialists, name) for name in specialists if name not in joint),
+        ]
+    )
     remove(p.work(AVERAGES))
     for name in joint:
         p.train_specialists(name)
@@ -106,7 +132,9 @@ def _stages(p: Pipeline) -> RunResult:
         p.collect_held_out()
         used["held out"] = p.held_out_path
     p.check_starts(used)
-    p.dir.write_json("rollouts.json", {k: stages.rollout_statistics(p.rollouts_path(k)) for k in teachers})
+    p.dir.write_json(
+        "rollouts.json", {k: stages.rollout_statistics(p.rollouts_path(k)) for k in teachers}
+    )
     p.beside.run([partial(p.distill, row, settings) for row, settings in distillations.items()])
     evaluations = {row: p.evaluate(row) for row in rows}
     p.draw(rows[0], rows[-1])
@@ -117,21 +145,39 @@ def _stages(p: Pipeline) -> RunResult:
 
 def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     """Paired differences of the rows on their common starts."""
-    pairs = p.s.evaluation.compare or tuple(("generalist", r) for r in evaluations
-                                            if r != "generalist" and "generalist" in evaluations)
-    found = [{"a": a, "b": b, "metric": m, **paired_difference(evaluations[a], evaluations[b], metric=m).to_json()}
-             for m in common_metrics(evaluations.values()) for a, b in pairs]
+    pairs = p.s.evaluation.compare or tuple(
+        ("generalist", r) for r in evaluations if r != "generalist" and "generalist" in evaluations
+    )
+    found = [
+        {
+            "a": a,
+            "b": b,
+            "metric": m,
+            **paired_difference(evaluations[a], evaluations[b], metric=m).to_json(),
+        }
+        for m in common_metrics(evaluations.values())
+        for a, b in pairs
+    ]
     comparison = {"pairs": found}
     p.dir.write_json("comparison.json", comparison)
     return comparison
 
 
 def _advise(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-    """One line per environment: where the error comes from; nothing where no generalist was measured."""
+    """One line per environment: where the error comes from; nothing where no generalist was
+    measured.
+    """
     out, measured = p.dir.path / "advice.json", "generalist" in evaluations
 
     def body(progress: Progress) -> None:
         p.dir.write_json("advice.json", advise(p, evaluations, progress.update) if measured else {})
 
-    p.stage("advice", advice_key(p, evaluations) if measured else {"rows": "no generalist"}, [out], body, len(p.ids), "env")
+    p.stage(
+        "advice",
+        advice_key(p, evaluations) if measured else {"rows": "no generalist"},
+        [out],
+        body,
+        len(p.ids),
+        "env",
+    )
     return json.loads(out.read_text())

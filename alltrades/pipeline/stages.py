@@ -1,4 +1,6 @@
-"""The stages of the method as functions of paths and settings; `pipeline.py` keys them, `commands/stage.py` offers each alone."""
+"""The stages of the method as functions of paths and settings; `pipeline.py` keys them,
+`commands/stage.py` offers each alone.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,21 @@ from alltrades.pipeline.acting import Policies, controllers_of, slug
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.collection import Each, first_demos, open_or_create
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.demonstrations import Fit, build_policy, fit_demonstrations, make_normalizer
-from alltrades.policies.learning.distillation import RECORDED, ScoreLoss, Stage2, add_visits, label_rows, stage2_data, stage2_rows
+from alltrades.policies.learning.demonstrations import (
+    Fit,
+    build_policy,
+    fit_demonstrations,
+    make_normalizer,
+)
+from alltrades.policies.learning.distillation import (
+    RECORDED,
+    ScoreLoss,
+    Stage2,
+    add_visits,
+    label_rows,
+    stage2_data,
+    stage2_rows,
+)
 from alltrades.policies.learning.excess import ExcessLoss
 from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
 from alltrades.policies.learning.selection import Candidate, Specialists
@@ -41,11 +56,15 @@ from alltrades.system.files import write_json
 
 def stage_seed(seed: int, name: str) -> int:
     """Seed of one stage: independent streams for stages of one run."""
-    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint32)[0])
+    return int(
+        np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint32)[0]
+    )
 
 
 def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
-    """Specifications of a run's environments, and the optional ones left out because their extra is missing."""
+    """Specifications of a run's environments, and the optional ones left out because their extra is
+    missing.
+    """
     registry.load_plugins(settings.plugins)
     specs = registry.resolve(settings.environments)
     left_out: list[str] = []
@@ -59,19 +78,32 @@ def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
     return specs, left_out
 
 
-# ---- stage 1 -----------------------------------------------------------------------------------------------------
-def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: Steps, out: Path, work: Path, seed: int,
-                       selection: str = "last", log: Any = None, each: Callable[[int], None] | None = None, *,
-                       averages: Path | None = None, selected: Callable[[], object] | None = None,
-                       preference: Mapping[str, float] | None = None, objective: ObjectiveSettings | None = None,
-                       reference: Policies | None = None) -> None:
+# ---- stage 1 -------------------------------------------------------------------------------------
+def train_labeled_only(
+    settings: RunSettings,
+    specs: Sequence[EnvSpec],
+    demos: Steps,
+    out: Path,
+    work: Path,
+    seed: int,
+    selection: str = "last",
+    log: Any = None,
+    each: Callable[[int], None] | None = None,
+    *,
+    averages: Path | None = None,
+    selected: Callable[[], object] | None = None,
+    preference: Mapping[str, float] | None = None,
+    objective: ObjectiveSettings | None = None,
+    reference: Policies | None = None,
+) -> None:
     """The labeled-only multi-task baseline: the generalist's network on demonstrations alone.
 
     Args:
-        selection: with "holdout" it is stopped after as many steps as held-out demonstrations prefer (see
-            `fit_demonstrations`, also for `averages` and `selected`).
+        selection: with "holdout" it is stopped after as many steps as held-out demonstrations
+            prefer (see `fit_demonstrations`, also for `averages` and `selected`).
         preference, objective: default linear and uniform.
-        reference: specialists over whose loss an objective of excess losses is taken; nothing else is learned from them.
+        reference: specialists over whose loss an objective of excess losses is taken; nothing else
+            is learned from them.
     """
     make_loss = None
     if objective is not None and objective.excess:
@@ -80,30 +112,66 @@ def train_labeled_only(settings: RunSettings, specs: Sequence[EnvSpec], demos: S
 
         def make_loss(data: TrainingData, policy: DiffusionPolicy) -> ExcessLoss:
             kind = np.zeros(len(data.environment), dtype=np.int64)
-            predictions = TeacherPredictions(kind, teachers, policy, "excess losses", "objective: linear")
+            predictions = TeacherPredictions(
+                kind, teachers, policy, "excess losses", "objective: linear"
+            )
             return ExcessLoss(predictions, data, policy, seed)
 
     infos = [EnvironmentInfo.of(s) for s in specs]
     normalizer = make_normalizer(demos, infos, settings.policy)
-    fit = fit_demonstrations(demos, infos, normalizer, settings.policy, settings.labeled_only, seed,
-                             hold_end=settings.demos.hold_end, selection=selection,
-                             symmetries={s.id: s.symmetries for s in specs},
-                             objective=make_objective(objective or ObjectiveSettings(), [s.id for s in specs], preference),
-                             loss=make_loss, folder=work, averages=averages, selected=selected, log=log, each=each,
-                             device=settings.device)
-    fit.policy.save(out, {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False})
+    fit = fit_demonstrations(
+        demos,
+        infos,
+        normalizer,
+        settings.policy,
+        settings.labeled_only,
+        seed,
+        hold_end=settings.demos.hold_end,
+        selection=selection,
+        symmetries={s.id: s.symmetries for s in specs},
+        objective=make_objective(
+            objective or ObjectiveSettings(), [s.id for s in specs], preference
+        ),
+        loss=make_loss,
+        folder=work,
+        averages=averages,
+        selected=selected,
+        log=log,
+        each=each,
+        device=settings.device,
+    )
+    fit.policy.save(
+        out,
+        {
+            "steps": fit.steps,
+            "seed": seed,
+            "held_out_loss": fit.held_out,
+            "used_success_signal": False,
+        },
+    )
 
 
-def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSpec], demos: Steps, labeled_only: Path | None,
-                      out: Path, work: Path, log: Callable[[str, int, dict[str, Any]], None] | None = None,
-                      each: Each | None = None, beside: Beside | None = None) -> str | None:
-    """Specialists of all environments: "scratch" on their own demonstrations, "joint_init" fine-tuned from labeled-only.
+def train_specialists(
+    settings: RunSettings,
+    teacher: str,
+    specs: Sequence[EnvSpec],
+    demos: Steps,
+    labeled_only: Path | None,
+    out: Path,
+    work: Path,
+    log: Callable[[str, int, dict[str, Any]], None] | None = None,
+    each: Each | None = None,
+    beside: Beside | None = None,
+) -> str | None:
+    """Specialists of all environments: "scratch" on their own demonstrations, "joint_init"
+    fine-tuned from labeled-only.
 
-    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all demonstrations, so that
-    every policy of a run predicts in the same units.
+    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all
+    demonstrations, so that every policy of a run predicts in the same units.
 
     Args:
-        out: folder of one artifact per environment, and of selection.json where cross-validation chose.
+        out: folder of one artifact per environment, and of selection.json where cross-validation
+            chose.
         log: called with (metrics name, step, values).
         each: called with (steps done, steps in all), counted over all networks.
         beside: runs fine-tunings and stacks of specialists; default one after the other.
@@ -132,52 +200,111 @@ def train_specialists(settings: RunSettings, teacher: str, specs: Sequence[EnvSp
                     each(sum(steps), len(specs) * total)
 
             fitted[k] = fit_demonstrations(
-                demos.select(demos.environment == specs[k].id), joint.environments, joint.normalizer, joint.settings, s.finetune,
-                seeds[k], hold_end=hold_end, selection=selection, initial=joint, symmetries=symmetries,
-                folder=work / slug(specs[k].id), log=None if log is None else partial(log, names[k]), each=counted,
-                device=device)
+                demos.select(demos.environment == specs[k].id),
+                joint.environments,
+                joint.normalizer,
+                joint.settings,
+                s.finetune,
+                seeds[k],
+                hold_end=hold_end,
+                selection=selection,
+                initial=joint,
+                symmetries=symmetries,
+                folder=work / slug(specs[k].id),
+                log=None if log is None else partial(log, names[k]),
+                each=counted,
+                device=device,
+            )
 
         beside.run([partial(fine_tune, k) for k in range(len(specs))])
         fits = [fitted[k] for k in range(len(specs))]
     else:
         candidates = [Candidate(*c) for c in settings.specialist_candidates()]
-        fitter = Specialists(demos, [EnvironmentInfo.of(x) for x in specs], seeds, hold_end, symmetries, work,
-                             None if log is None else (lambda k, step, values: log(names[k], step, values)), each,
-                             beside.run, device)
-        fits, choice = fitter.fit(candidates, s.selection, s.folds, s.selection_environments, s.patience)
+        fitter = Specialists(
+            demos,
+            [EnvironmentInfo.of(x) for x in specs],
+            seeds,
+            hold_end,
+            symmetries,
+            work,
+            None if log is None else (lambda k, step, values: log(names[k], step, values)),
+            each,
+            beside.run,
+            device,
+        )
+        fits, choice = fitter.fit(
+            candidates, s.selection, s.folds, s.selection_environments, s.patience
+        )
         table = None if choice is None else choice.to_json(candidates)
         if s.selection == "cv":
-            line = (text.selection(table) if table is not None else "no environment has two demonstrations to cross-validate "
-                    f"with; kept: {candidates[0].name}, all {candidates[0].train.steps:,} steps")
+            line = (
+                text.selection(table)
+                if table is not None
+                else "no environment has two demonstrations to cross-validate "
+                f"with; kept: {candidates[0].name}, all {candidates[0].train.steps:,} steps"
+            )
     for spec, seed, fit in zip(specs, seeds, fits):
-        facts: dict[str, Any] = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out, "used_success_signal": False}
+        facts: dict[str, Any] = {
+            "steps": fit.steps,
+            "seed": seed,
+            "held_out_loss": fit.held_out,
+            "used_success_signal": False,
+        }
         if table is not None:
-            facts["selection"] = {"chosen": table["chosen"], "relative_loss": table["relative_loss"],
-                                  "losses": table["losses"].get(spec.id)}
+            facts["selection"] = {
+                "chosen": table["chosen"],
+                "relative_loss": table["relative_loss"],
+                "losses": table["losses"].get(spec.id),
+            }
         fit.policy.save(out / slug(spec.id), facts)
     if table is not None:
         write_json(out / "selection.json", table)
     return line
 
 
-# ---- rollouts ----------------------------------------------------------------------------------------------------
-def rollout_store(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, teacher: str, path: Path,
-                  rollouts: RolloutSettings, purpose: str = "rollout", crew: Crew | None = None,
-                  each: Each | None = None) -> None:
-    """Roll every environment's policy out; episodes are ordered by index, then environment, and appended in that order.
+# ---- rollouts ------------------------------------------------------------------------------------
+def rollout_store(
+    policies: Policies,
+    specs: Sequence[EnvSpec],
+    episodes: int,
+    seed: int,
+    teacher: str,
+    path: Path,
+    rollouts: RolloutSettings,
+    purpose: str = "rollout",
+    crew: Crew | None = None,
+    each: Each | None = None,
+) -> None:
+    """Roll every environment's policy out; episodes are ordered by index, then environment, and
+    appended in that order.
 
-    A store that exists is continued: episode i depends on its index only. UserError for one of other policies, environments,
-    teacher or seed.
+    A store that exists is continued: episode i depends on its index only. UserError for one of
+    other policies, environments, teacher or seed.
     """
     digests = {name: p.digest() for name, p in policies.items()}
-    store = open_or_create(path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests})
+    store = open_or_create(
+        path, specs, {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
+    )
     controllers, keys = controllers_of(policies, rollouts)
-    jobs = [Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id]) for i in range(episodes) for s in specs]
+    jobs = [
+        Job(s.id, episode_seed(seed, purpose, s.id, i), keys[s.id])
+        for i in range(episodes)
+        for s in specs
+    ]
     buffer: list[Episode] = []
-    for episode in rollout(jobs[len(store):], {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(),
-                           lanes=rollouts.lanes, source=teacher, crew=crew):
+    for episode in rollout(
+        jobs[len(store) :],
+        {s.id: s for s in specs},
+        controllers,
+        workers=rollouts.worker_count(),
+        lanes=rollouts.lanes,
+        source=teacher,
+        crew=crew,
+    ):
         buffer.append(episode)
-        if len(buffer) >= 32 and sum(map(len, buffer)) >= 1024:  # an append costs the same for few steps as for many
+        if (
+            len(buffer) >= 32 and sum(map(len, buffer)) >= 1024
+        ):  # an append costs the same for few steps as for many
             store.append(buffer)
             buffer = []
         if each is not None:
@@ -189,35 +316,60 @@ def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
     """{environment: {"n", "successes", "steps"}} of a store."""
     steps = EpisodeStore.open(path).steps()
     lengths = np.diff(np.concatenate([[0], steps.ends]))
-    return {str(name): {"n": int((mine := steps.environment == name).sum()),
-                        "successes": int(steps.episode_success[mine].sum()), "steps": int(lengths[mine].sum())}
-            for name in np.unique(steps.environment)}
+    return {
+        str(name): {
+            "n": int((mine := steps.environment == name).sum()),
+            "successes": int(steps.episode_success[mine].sum()),
+            "steps": int(lengths[mine].sum()),
+        }
+        for name in np.unique(steps.environment)
+    }
 
 
-# ---- stage 2 -----------------------------------------------------------------------------------------------------
+# ---- stage 2 -------------------------------------------------------------------------------------
 def union_of_rollouts(stores: Mapping[str, Path], specs: Sequence[EnvSpec], episodes: int) -> Steps:
     """The first `episodes` rollouts per environment of every teacher."""
-    return Steps.concatenate([first_demos(path, [s.id for s in specs], episodes) for path in stores.values()])
+    return Steps.concatenate(
+        [first_demos(path, [s.id for s in specs], episodes) for path in stores.values()]
+    )
 
 
-def weigh(demos: Steps, rollouts: Steps, settings: DistillSettings, seed: int,
-          each: Each | None = None) -> dict[str, WeightResult]:
+def weigh(
+    demos: Steps, rollouts: Steps, settings: DistillSettings, seed: int, each: Each | None = None
+) -> dict[str, WeightResult]:
     """Importance weights of every environment's rollouts against its demonstrations."""
     results = {}
     names = [str(x) for x in dict.fromkeys(demos.environment)]
     for k, name in enumerate(names):
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        results[name] = estimate_weights(demos.select(demos.environment == name),
-                                         rollouts.select(rollouts.environment == name), settings.weights, rng)
+        results[name] = estimate_weights(
+            demos.select(demos.environment == name),
+            rollouts.select(rollouts.environment == name),
+            settings.weights,
+            rng,
+        )
         if each is not None:
             each(k + 1, len(names))
     return results
 
 
-def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequence[EnvSpec], demos: Steps, rollouts: Steps,
-            weights: Mapping[str, WeightResult], teachers: Mapping[str, Policies], initial: Path | None, out: Path,
-            work: Path, seed: int, visits: Sequence[tuple[Steps, Mapping[str, int]]] = (), train: TrainSettings | None = None,
-            log: Any = None, each: Callable[[int], None] | None = None) -> Stage2:
+def distill(
+    settings: RunSettings,
+    distillation: DistillSettings,
+    specs: Sequence[EnvSpec],
+    demos: Steps,
+    rollouts: Steps,
+    weights: Mapping[str, WeightResult],
+    teachers: Mapping[str, Policies],
+    initial: Path | None,
+    out: Path,
+    work: Path,
+    seed: int,
+    visits: Sequence[tuple[Steps, Mapping[str, int]]] = (),
+    train: TrainSettings | None = None,
+    log: Any = None,
+    each: Callable[[int], None] | None = None,
+) -> Stage2:
     """Train one generalist and save it; returns the rows it was trained on.
 
     Args:
@@ -231,36 +383,73 @@ def distill(settings: RunSettings, distillation: DistillSettings, specs: Sequenc
     if initial is not None:
         policy = load_policy(initial, settings.device).train()
     else:
-        policy = build_policy(settings.policy, infos, make_normalizer(demos, infos, settings.policy), seed, settings.device)
-    data = stage2_data(rows, policy, settings.demos.hold_end,
-                       {s.id: s.symmetries for s in specs} if train.symmetry else None)
+        policy = build_policy(
+            settings.policy,
+            infos,
+            make_normalizer(demos, infos, settings.policy),
+            seed,
+            settings.device,
+        )
+    data = stage2_data(
+        rows,
+        policy,
+        settings.demos.hold_end,
+        {s.id: s.symmetries for s in specs} if train.symmetry else None,
+    )
     loss: Any = None
     if distillation.objective.excess:
         loss = excess_loss(rows, teachers, data, policy, seed, distillation.targets == "score")
     elif distillation.targets == "score":
         loss = ScoreLoss(rows, list(teachers.values()), policy)
-    objective = make_objective(distillation.objective, [s.id for s in specs], distillation.preference)
+    objective = make_objective(
+        distillation.objective, [s.id for s in specs], distillation.preference
+    )
     trainer = Trainer(policy, data, train, seed, objective, loss)
     trainer.fit(work, log, each)
-    policy.save(out, {"steps": trainer.total, "seed": seed, "teachers": list(teachers), "weights": distillation.weights.kind,
-                      "rounds": len(visits),
-                      "used_success_signal": uses_success(distillation) or any(RECORDED in v.values() for _, v in visits)})
+    policy.save(
+        out,
+        {
+            "steps": trainer.total,
+            "seed": seed,
+            "teachers": list(teachers),
+            "weights": distillation.weights.kind,
+            "rounds": len(visits),
+            "used_success_signal": uses_success(distillation)
+            or any(RECORDED in v.values() for _, v in visits),
+        },
+    )
     return rows
 
 
-def excess_loss(rows: Stage2, teachers: Mapping[str, Policies], data: TrainingData, policy: DiffusionPolicy, seed: int,
-                score: bool) -> ExcessLoss:
-    """Excess over the teacher that labels the row; for rows with recorded actions over the one that acted, else the first."""
+def excess_loss(
+    rows: Stage2,
+    teachers: Mapping[str, Policies],
+    data: TrainingData,
+    policy: DiffusionPolicy,
+    seed: int,
+    score: bool,
+) -> ExcessLoss:
+    """Excess over the teacher that labels the row; for rows with recorded actions over the one that
+    acted, else the first.
+    """
     source = rows.steps.source[rows.steps.episode_of_step]
     acted = np.array([list(teachers).index(s) if s in teachers else 0 for s in source])
     kind = np.where(rows.teacher >= 0, rows.teacher, acted)
-    predictions = TeacherPredictions(kind, list(teachers.values()), policy, "excess losses", "objective: linear")
+    predictions = TeacherPredictions(
+        kind, list(teachers.values()), policy, "excess losses", "objective: linear"
+    )
     return ExcessLoss(predictions, data, policy, seed, rows.teacher >= 0 if score else None)
 
 
-def labelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],
-                  teachers: Mapping[str, Policies], seed: int,
-                  visits: Sequence[tuple[Steps, Mapping[str, int]]] = ()) -> Stage2:
+def labelled_rows(
+    distillation: DistillSettings,
+    demos: Steps,
+    rollouts: Steps,
+    weights: Mapping[str, WeightResult],
+    teachers: Mapping[str, Policies],
+    seed: int,
+    visits: Sequence[tuple[Steps, Mapping[str, int]]] = (),
+) -> Stage2:
     """Rows of stage 2 with the chunks that their teachers draw there."""
     rows = unlabelled_rows(distillation, demos, rollouts, weights, teachers)
     if visits:
@@ -268,12 +457,25 @@ def labelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, 
     return label_rows(rows, list(teachers.values()), steps=distillation.label_steps, seed=seed)
 
 
-def unlabelled_rows(distillation: DistillSettings, demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult],
-                    teachers: Mapping[str, Policies]) -> Stage2:
+def unlabelled_rows(
+    distillation: DistillSettings,
+    demos: Steps,
+    rollouts: Steps,
+    weights: Mapping[str, WeightResult],
+    teachers: Mapping[str, Policies],
+) -> Stage2:
     """Rows of stage 2 before their teachers draw chunks."""
-    return stage2_rows(demos, rollouts, weights, list(teachers.values()), {k: i for i, k in enumerate(teachers)},
-                       filtered=uses_success(distillation), reuse_labels=distillation.reuse_labels,
-                       demo_share=distillation.demo_share, apply=distillation.apply)
+    return stage2_rows(
+        demos,
+        rollouts,
+        weights,
+        list(teachers.values()),
+        {k: i for i, k in enumerate(teachers)},
+        filtered=uses_success(distillation),
+        reuse_labels=distillation.reuse_labels,
+        demo_share=distillation.demo_share,
+        apply=distillation.apply,
+    )
 
 
 def uses_success(distillation: DistillSettings) -> bool:
@@ -281,27 +483,66 @@ def uses_success(distillation: DistillSettings) -> bool:
     return distillation.weights.filtered
 
 
-def trajectories(policies: Policies, specs: Sequence[EnvSpec], episodes: int, seed: int, rollouts: RolloutSettings,
-                 crew: Crew | None = None) -> dict[str, list[list[list[float]]]]:
-    """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing else uses."""
+def trajectories(
+    policies: Policies,
+    specs: Sequence[EnvSpec],
+    episodes: int,
+    seed: int,
+    rollouts: RolloutSettings,
+    crew: Crew | None = None,
+) -> dict[str, list[list[list[float]]]]:
+    """{environment: [[[x, y], ...] per episode]} of the effector, for plots, on starts that nothing
+    else uses.
+    """
     controllers, keys = controllers_of(policies, rollouts)
     starts = {s.id: plot_seeds(s, seed, episodes) for s in specs}
-    jobs = [Job(s.id, starts[s.id][i], keys[s.id], points=True) for i in range(episodes) for s in specs]
+    jobs = [
+        Job(s.id, starts[s.id][i], keys[s.id], points=True) for i in range(episodes) for s in specs
+    ]
     found: dict[str, list[list[list[float]]]] = {s.id: [] for s in specs}
-    for episode in rollout(jobs, {s.id: s for s in specs}, controllers, workers=rollouts.worker_count(), lanes=rollouts.lanes,
-                           crew=crew):
+    for episode in rollout(
+        jobs,
+        {s.id: s for s in specs},
+        controllers,
+        workers=rollouts.worker_count(),
+        lanes=rollouts.lanes,
+        crew=crew,
+    ):
         if "point" in episode.observations:
-            found[episode.environment].append(episode.observations["point"][:, 0].astype(float).round(4).tolist())
+            found[episode.environment].append(
+                episode.observations["point"][:, 0].astype(float).round(4).tolist()
+            )
     return found
 
 
-# ---- measurement -------------------------------------------------------------------------------------------------
-def evaluate_row(name: str, policies: Policies, specs: Sequence[EnvSpec], settings: RunSettings, used_success_signal: bool,
-                 crew: Crew | None = None, each: Each | None = None,
-                 seeds: Mapping[str, Sequence[int]] | None = None, ensemble: float | None = None) -> Evaluation:
-    """Success of a row on the common evaluation starts, or on the starts given for each environment."""
+# ---- measurement ---------------------------------------------------------------------------------
+def evaluate_row(
+    name: str,
+    policies: Policies,
+    specs: Sequence[EnvSpec],
+    settings: RunSettings,
+    used_success_signal: bool,
+    crew: Crew | None = None,
+    each: Each | None = None,
+    seeds: Mapping[str, Sequence[int]] | None = None,
+    ensemble: float | None = None,
+) -> Evaluation:
+    """Success of a row on the common evaluation starts, or on the starts given for each
+    environment.
+    """
     controllers, keys = controllers_of(policies, settings.rollout, ensemble)
-    return evaluate(name, controllers, {s.id: s for s in specs}, keys, settings.evaluation.episodes, settings.evaluation.seed,
-                    workers=settings.rollout.worker_count(), lanes=settings.rollout.lanes,
-                    used_success_signal=used_success_signal, digests={x.id: policies[x.id].digest() for x in specs},
-                    crew=crew, progress=each, seeds=seeds)
+    return evaluate(
+        name,
+        controllers,
+        {s.id: s for s in specs},
+        keys,
+        settings.evaluation.episodes,
+        settings.evaluation.seed,
+        workers=settings.rollout.worker_count(),
+        lanes=settings.rollout.lanes,
+        used_success_signal=used_success_signal,
+        digests={x.id: policies[x.id].digest() for x in specs},
+        crew=crew,
+        progress=each,
+        seeds=seeds,
+    )

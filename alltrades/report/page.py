@@ -17,31 +17,48 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     Parts of the run that are not there are named on the page. Equal run folders give equal pages.
 
     Raises:
-        UserError: no run in the folder, an unreadable file in it, or the extra `report` is not installed.
+        UserError: no run in the folder, an unreadable file in it, or the extra `report` is not
+            installed.
     """
     _require()
     from alltrades.report.run_files import read_run
 
     content = page_content(read_run(Path(run_folder)))
-    return render("page.html", content, Path(out) if out is not None else Path(run_folder) / "report.html")
+    return render(
+        "page.html", content, Path(out) if out is not None else Path(run_folder) / "report.html"
+    )
 
 
 def render(template: str, content: dict[str, Any], path: Path) -> Path:
-    """Write a template of this folder with its style, its plots (`content["figures"]`, by place) and nothing from outside."""
+    """Write a template of this folder with its style, its plots (`content["figures"]`, by place)
+    and nothing from outside.
+    """
     jinja2, get_plotlyjs = _require()
     from alltrades.system.files import write_text
 
     content = dict(content)
     figures = {name: figure.to_json() for name, figure in content.pop("figures").items()}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     html = environment.get_template(template).render(
-        **content, css=(HERE / "page.css").read_text(encoding="utf-8"), js=(HERE / "page.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs() if figures else "", figure_json=_script_json(figures))
+        **content,
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        js=(HERE / "page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs() if figures else "",
+        figure_json=_script_json(figures),
+    )
     try:
         write_text(path, html)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected a file that can be written; choose another with --out") from error
+        raise UserError(
+            f"{path}: {error.strerror}; expected a file that can be written; choose another with "
+            "--out"
+        ) from error
     return path
 
 
@@ -51,12 +68,17 @@ def _require() -> tuple[Any, Any]:
         import jinja2
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise UserError(f'the report needs plotly and jinja2, found no {error.name}; pip install "alltrades[report]"') from error
+        raise UserError(
+            f"the report needs plotly and jinja2, found no {error.name}; pip install "
+            '"alltrades[report]"'
+        ) from error
     return jinja2, get_plotlyjs
 
 
 def page_content(run: Any) -> dict[str, Any]:
-    """Everything `page.html` shows of a `RunFiles`; "figures" holds its plots by the id of their place."""
+    """Everything `page.html` shows of a `RunFiles`; "figures" holds its plots by the id of their
+    place.
+    """
     from alltrades.report import figures as plots
     from alltrades.report import text, views
 
@@ -74,19 +96,43 @@ def page_content(run: Any) -> dict[str, Any]:
     for part in weights:
         color = plots.row_color(run.rows, part["row"]) if part["row"] in run.rows else "@row0"
         for line in part["lines"]:
-            line["figure"] = place(plots.weight_histogram(line["facts"], color)) if line["plot"] else None
-    shown = [{"name": name, "figure": place(plots.trajectories(run.trajectories[name], run.rows))}
-             for name in run.environments if any(run.trajectories.get(name, {}).values())]
+            line["figure"] = (
+                place(plots.weight_histogram(line["facts"], color)) if line["plot"] else None
+            )
+    shown = [
+        {"name": name, "figure": place(plots.trajectories(run.trajectories[name], run.rows))}
+        for name in run.environments
+        if any(run.trajectories.get(name, {}).values())
+    ]
     drawn = [row for row in run.rows if any(row in paths for paths in run.trajectories.values())]
     return {
-        "run": run, "header": views.header(run), "success": views.success(run), "pairs": pairs, "advice": views.advice(run),
+        "run": run,
+        "header": views.header(run),
+        "success": views.success(run),
+        "pairs": pairs,
+        "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,
-        "losses": [(title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)],
+        "losses": [
+            (title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)
+        ],
         "selection": text.selection(run.selection) if run.selection else "",
-        "weights": weights, "rollouts": views.rollouts(run), "rounds": views.rounds(run),
-        "trajectories": shown, "videos": views.videos(run),
-        "keys": [{"name": row, "index": run.rows.index(row), "color": run.rows.index(row) % plots.ROW_COLORS} for row in drawn],
-        "provenance": views.provenance(run), "settings": views.settings_lines(run), "figures": figures}
+        "weights": weights,
+        "rollouts": views.rollouts(run),
+        "rounds": views.rounds(run),
+        "trajectories": shown,
+        "videos": views.videos(run),
+        "keys": [
+            {
+                "name": row,
+                "index": run.rows.index(row),
+                "color": run.rows.index(row) % plots.ROW_COLORS,
+            }
+            for row in drawn
+        ],
+        "provenance": views.provenance(run),
+        "settings": views.settings_lines(run),
+        "figures": figures,
+    }
 
 
 def _script_json(value: Any) -> str:

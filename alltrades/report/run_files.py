@@ -1,4 +1,6 @@
-"""What lies in a run folder, read for the report. Parts that are not there stay empty; unreadable ones are an error."""
+"""What lies in a run folder, read for the report. Parts that are not there stay empty; unreadable
+ones are an error.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 class RunFiles:
     """A run as plain data.
 
-    rows: names of the evaluated rows, in the order of the settings. environments: in the order of the evaluation.
-    metrics: by stage. selection: cross-validation of specialists. weights: by generalist, then environment. rounds: by
-    generalist. videos: file by environment.
+    rows: names of the evaluated rows, in the order of the settings. environments: in the order of
+    the evaluation. metrics: by stage. selection: cross-validation of specialists. weights: by
+    generalist, then environment. rounds: by generalist. videos: file by environment.
     """
 
     name: str
@@ -48,7 +50,12 @@ class RunFiles:
     @property
     def environments(self) -> list[str]:
         evaluated = [r.environment for e in self.evaluations.values() for r in e.rows]
-        parts: Iterable[dict[str, Any]] = (self.advice, self.trajectories, *self.weights.values(), *self.rollouts.values())
+        parts: Iterable[dict[str, Any]] = (
+            self.advice,
+            self.trajectories,
+            *self.weights.values(),
+            *self.rollouts.values(),
+        )
         return list(dict.fromkeys([*evaluated, *(name for part in parts for name in part)]))
 
     def ordered(self, part: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -71,34 +78,60 @@ def read_run(folder: Path) -> RunFiles:
     import yaml
 
     if not any((folder / name).exists() for name in KNOWN):
-        raise UserError(f"{folder} holds no run; expected a folder with {', '.join(KNOWN)}; name one that `alltrades run` wrote")
-    text = (folder / "settings.yaml").read_text(encoding="utf-8") if (folder / "settings.yaml").exists() else ""
+        raise UserError(
+            f"{folder} holds no run; expected a folder with {', '.join(KNOWN)}; name one that "
+            "`alltrades run` wrote"
+        )
+    text = (
+        (folder / "settings.yaml").read_text(encoding="utf-8")
+        if (folder / "settings.yaml").exists()
+        else ""
+    )
     try:
         settings = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise _unreadable(folder / "settings.yaml", error) from error
     wanted = (settings.get("evaluation") or {}).get("rows") or []
-    evaluations = {path.stem: _evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))}
-    order = sorted(evaluations, key=lambda row: (wanted.index(row) if row in wanted else len(wanted), row))
+    evaluations = {
+        path.stem: _evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))
+    }
+    order = sorted(
+        evaluations, key=lambda row: (wanted.index(row) if row in wanted else len(wanted), row)
+    )
     metrics = folder / "metrics"
-    stages = sorted(path.relative_to(metrics).with_suffix("").as_posix() for path in metrics.rglob("*.jsonl"))
+    stages = sorted(
+        path.relative_to(metrics).with_suffix("").as_posix() for path in metrics.rglob("*.jsonl")
+    )
     run = RunFiles(
-        name=str(settings.get("name") or folder.resolve().name), settings_text=text, settings=settings,
-        manifest=_json(folder / "manifest.json"), evaluations={row: evaluations[row] for row in order},
-        comparison=_json(folder / "comparison.json"), advice=_json(folder / "advice.json"),
+        name=str(settings.get("name") or folder.resolve().name),
+        settings_text=text,
+        settings=settings,
+        manifest=_json(folder / "manifest.json"),
+        evaluations={row: evaluations[row] for row in order},
+        comparison=_json(folder / "comparison.json"),
+        advice=_json(folder / "advice.json"),
         metrics={stage: read_metrics(folder, stage) for stage in stages},
         selection=_json(folder / "policies" / "specialists" / "scratch" / "selection.json"),
         weights={path.stem: _json(path) for path in sorted((folder / "weights").glob("*.json"))},
         rollouts=_json(folder / "rollouts.json"),
-        rounds={path.stem: _json(path).get("rounds", []) for path in sorted((folder / "rounds").glob("*.json"))},
-        trajectories=_json(folder / "trajectories.json"), videos={})
+        rounds={
+            path.stem: _json(path).get("rounds", [])
+            for path in sorted((folder / "rounds").glob("*.json"))
+        },
+        trajectories=_json(folder / "trajectories.json"),
+        videos={},
+    )
     run.videos.update(_videos(folder / "videos", run.environments))
     return run
 
 
 def _videos(folder: Path, environments: list[str]) -> dict[str, Path]:
     """Files are named after environments with whatever a file system dislikes replaced."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_TYPES) if folder.exists() else []
+    files = (
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_TYPES)
+        if folder.exists()
+        else []
+    )
     known = {_plain(name): name for name in environments}
     out: dict[str, Path] = {}
     for path in files:
@@ -133,4 +166,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _unreadable(path: Path, cause: object) -> UserError:
     reason = " ".join(str(cause).split())[:120]
-    return UserError(f"{path} is not readable ({reason}); expected what `alltrades run` writes; run it again in this folder")
+    return UserError(
+        f"{path} is not readable ({reason}); expected what `alltrades run` writes; run it again "
+        "in this folder"
+    )

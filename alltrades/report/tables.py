@@ -1,4 +1,6 @@
-"""The result in a terminal: success and other metrics by environment and row, paired differences, advice."""
+"""The result in a terminal: success and other metrics by environment and row, paired differences,
+advice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SIGNAL = "* trained with the simulator's success signal"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: cells are (mean, 95 % interval) of each row, None where it was not measured."""
+    """One line of a table: cells are (mean, 95 % interval) of each row, None where it was not
+    measured.
+    """
 
     label: str
     n: str
@@ -29,8 +33,11 @@ class Line:
     total: bool = False
 
 
-def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (), metric: str = "success") -> list[Line]:
-    """Environments in the order of the first row that has them, the mean last, then the mean within shorter limits.
+def table_lines(
+    evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (), metric: str = "success"
+) -> list[Line]:
+    """Environments in the order of the first row that has them, the mean last, then the mean within
+    shorter limits.
 
     n is said once where it is the same in every row, else in the cells.
     """
@@ -41,15 +48,24 @@ def table_lines(evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (
     for name in names:
         counts = {r[name].n for r in found if name in r}
         estimates = [(r[name].n, *r[name].estimate(metric)) if name in r else None for r in found]
-        cells = tuple((text.rate(x[1]) + (f" n={x[0]}" if len(counts) > 1 else ""), text.interval(x[2]))
-                      if x is not None else None for x in estimates)
+        cells = tuple(
+            (text.rate(x[1]) + (f" n={x[0]}" if len(counts) > 1 else ""), text.interval(x[2]))
+            if x is not None
+            else None
+            for x in estimates
+        )
         lines.append(Line(name, str(counts.pop()) if len(counts) == 1 else "", cells))
     total = {sum(r.n for r in e.rows) for e in rows}
     for at in (None, *(limits if metric == "success" else ())):
         means = [e.mean(at, metric) for e in rows]
-        lines.append(Line(f"mean of {len(names)}" if at is None else f"mean within {at} steps",
-                          str(max(total)) if at is None and len(total) == 1 else "",
-                          tuple((text.rate(m, 3), text.interval(i, 3)) for m, i in means), total=True))
+        lines.append(
+            Line(
+                f"mean of {len(names)}" if at is None else f"mean within {at} steps",
+                str(max(total)) if at is None and len(total) == 1 else "",
+                tuple((text.rate(m, 3), text.interval(i, 3)) for m, i in means),
+                total=True,
+            )
+        )
     return lines
 
 
@@ -60,9 +76,17 @@ def difference_lines(comparison: Mapping[str, Any]) -> list[tuple[str, str, str,
         better, worse, n = text.tally(pair)
         where = f"better in {better}, worse in {worse} of {n} environments" if n > 1 else ""
         if len(pair.get("seeds", ())) > 1:
-            where += ("; " if where else "") + "seeds " + " ".join(text.signed(x) for x in pair["seeds"])
-        out.append((f"{pair['a']} - {pair['b']}{text.metric(pair)}",
-                    f"{text.signed(pair['mean'])} {text.signed_interval(pair['interval'])}", pair["verdict"], where))
+            where += (
+                ("; " if where else "") + "seeds " + " ".join(text.signed(x) for x in pair["seeds"])
+            )
+        out.append(
+            (
+                f"{pair['a']} - {pair['b']}{text.metric(pair)}",
+                f"{text.signed(pair['mean'])} {text.signed_interval(pair['interval'])}",
+                pair["verdict"],
+                where,
+            )
+        )
     return out
 
 
@@ -71,51 +95,101 @@ def row_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return [name + ("*" if e.used_success_signal else "") for name, e in evaluations.items()]
 
 
-def plain_text(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
-               advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = ()) -> str:
+def plain_text(
+    evaluations: Mapping[str, Evaluation],
+    comparison: Mapping[str, Any],
+    advice: Mapping[str, Mapping[str, Any]] | None = None,
+    limits: Sequence[int] = (),
+) -> str:
     """The result in aligned columns of plain ASCII; three rows stay below 110 columns."""
     blocks = []
     for metric in common_metrics(evaluations.values()):
         lines = table_lines(evaluations, limits, metric)
         cells = [[f"{c[0]} {c[1]}" if c else "-" for c in line.cells] for line in lines]
-        block = _columns([[f"{metric}, 95 % interval", "n", *row_names(evaluations)],
-                          *([line.label, line.n, *own] for line, own in zip(lines, cells))], right=(1,))
+        block = _columns(
+            [
+                [f"{metric}, 95 % interval", "n", *row_names(evaluations)],
+                *([line.label, line.n, *own] for line, own in zip(lines, cells)),
+            ],
+            right=(1,),
+        )
         first = 1 + next(i for i, line in enumerate(lines) if line.total)
         block.insert(first, "-" * max(len(x) for x in block))
-        blocks.append(block + ([SIGNAL] if any(e.used_success_signal for e in evaluations.values()) else []))
+        blocks.append(
+            block + ([SIGNAL] if any(e.used_success_signal for e in evaluations.values()) else [])
+        )
     if differences := difference_lines(comparison):
-        blocks.append(["paired differences on common starts, 95 % interval", *_columns([list(x) for x in differences])])
+        blocks.append(
+            [
+                "paired differences on common starts, 95 % interval",
+                *_columns([list(x) for x in differences]),
+            ]
+        )
     if advice:
-        blocks.append(["advice", *_columns([[name, facts["line"]] for name, facts in advice.items()])])
+        blocks.append(
+            ["advice", *_columns([[name, facts["line"]] for name, facts in advice.items()])]
+        )
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def over_seeds_text(rows: Mapping[str, Sequence[Evaluation]], at: int | None = None, metric: str = "success") -> str:
-    """Rows of several runs in aligned columns: means by environment, over all with its interval, and of each run."""
+def over_seeds_text(
+    rows: Mapping[str, Sequence[Evaluation]], at: int | None = None, metric: str = "success"
+) -> str:
+    """Rows of several runs in aligned columns: means by environment, over all with its interval,
+    and of each run.
+    """
     found = {name: over_seeds(each, at, metric) for name, each in rows.items()}
     evaluations = next(iter(rows.values()))
     runs, n = len(evaluations), sum(r.n for r in evaluations[0].rows)
-    title = f"{metric}{f' within {at} steps' if at is not None else ''}, {f'{runs} runs of ' if runs > 1 else ''}{n} episodes"
+    title = (
+        f"{metric}{f' within {at} steps' if at is not None else ''}, "
+        f"{f'{runs} runs of ' if runs > 1 else ''}{n} episodes"
+    )
     stars = ["*" if any(e.used_success_signal for e in each) else "" for each in rows.values()]
     environments = next(iter(found.values())).environments
-    block = _columns([
-        [title, *(name + star for name, star in zip(found, stars))],
-        *([e, *(text.rate(r.environments[e]) for r in found.values())] for e in environments),
-        [f"mean of {len(environments)}", *(f"{text.rate(r.mean, 3)} {text.interval(r.interval, 3)}" for r in found.values())],
-        *([["of each run", *(" / ".join(text.rate(x, 3) for x in r.seeds) for r in found.values())]] if runs > 1 else [])])
+    block = _columns(
+        [
+            [title, *(name + star for name, star in zip(found, stars))],
+            *([e, *(text.rate(r.environments[e]) for r in found.values())] for e in environments),
+            [
+                f"mean of {len(environments)}",
+                *(f"{text.rate(r.mean, 3)} {text.interval(r.interval, 3)}" for r in found.values()),
+            ],
+            *(
+                [
+                    [
+                        "of each run",
+                        *(" / ".join(text.rate(x, 3) for x in r.seeds) for r in found.values()),
+                    ]
+                ]
+                if runs > 1
+                else []
+            ),
+        ]
+    )
     block.insert(1 + len(environments), "-" * max(len(x) for x in block))
     return "\n".join(block + ([SIGNAL] if any(stars) else []))
 
 
-def terminal_table(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
-                   advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = ()) -> RenderableType:
-    """The same for a terminal, by rich; intervals go below the rates where the terminal is narrow."""
+def terminal_table(
+    evaluations: Mapping[str, Evaluation],
+    comparison: Mapping[str, Any],
+    advice: Mapping[str, Mapping[str, Any]] | None = None,
+    limits: Sequence[int] = (),
+) -> RenderableType:
+    """The same for a terminal, by rich; intervals go below the rates where the terminal is
+    narrow.
+    """
     return _View(evaluations, comparison, advice or {}, limits)
 
 
-def show_result(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
-                advice: Mapping[str, Mapping[str, Any]] | None = None, limits: Sequence[int] = (),
-                file: TextIO | None = None) -> None:
+def show_result(
+    evaluations: Mapping[str, Evaluation],
+    comparison: Mapping[str, Any],
+    advice: Mapping[str, Mapping[str, Any]] | None = None,
+    limits: Sequence[int] = (),
+    file: TextIO | None = None,
+) -> None:
     """Print the result: colours and rules on a terminal, aligned plain text elsewhere."""
     stream = file or sys.stdout
     if not stream.isatty():
@@ -123,15 +197,29 @@ def show_result(evaluations: Mapping[str, Evaluation], comparison: Mapping[str, 
         return
     from rich.console import Console
 
-    Console(file=stream, highlight=False).print(terminal_table(evaluations, comparison, advice, limits))
+    Console(file=stream, highlight=False).print(
+        terminal_table(evaluations, comparison, advice, limits)
+    )
 
 
 class _View:
-    def __init__(self, evaluations: Mapping[str, Evaluation], comparison: Mapping[str, Any],
-                 advice: Mapping[str, Mapping[str, Any]], limits: Sequence[int]) -> None:
-        self.evaluations, self.comparison, self.advice, self.limits = evaluations, comparison, advice, limits
+    def __init__(
+        self,
+        evaluations: Mapping[str, Evaluation],
+        comparison: Mapping[str, Any],
+        advice: Mapping[str, Mapping[str, Any]],
+        limits: Sequence[int],
+    ) -> None:
+        self.evaluations, self.comparison, self.advice, self.limits = (
+            evaluations,
+            comparison,
+            advice,
+            limits,
+        )
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
         from rich.text import Text
 
         for metric in common_metrics(self.evaluations.values()):
@@ -141,8 +229,12 @@ class _View:
         if differences := difference_lines(self.comparison):
             table = _table("paired differences on common starts, 95 % interval")
             for pair, difference, word, where in differences:
-                table.add_row(Text(pair), Text(difference), Text(word, style=f"bold {COLOR.get(word, 'default')}"),
-                              Text(where, style="dim"))
+                table.add_row(
+                    Text(pair),
+                    Text(difference),
+                    Text(word, style=f"bold {COLOR.get(word, 'default')}"),
+                    Text(where, style="dim"),
+                )
             yield table
         if self.advice:
             table = _table("advice")
@@ -155,34 +247,75 @@ class _View:
         from rich.table import Table
         from rich.text import Text
 
-        lines, names = table_lines(self.evaluations, self.limits, metric), row_names(self.evaluations)
-        wide = max(len(x.label) for x in lines) + 2 + max(len(x.n) for x in lines) + sum(
-            2 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i]))) for i, name in enumerate(names))
-        table = Table(box=box.SIMPLE_HEAD, title=f"{metric}, 95 % interval", title_justify="left", title_style="bold",
-                      padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        lines, names = (
+            table_lines(self.evaluations, self.limits, metric),
+            row_names(self.evaluations),
+        )
+        wide = (
+            max(len(x.label) for x in lines)
+            + 2
+            + max(len(x.n) for x in lines)
+            + sum(
+                2 + max(len(name), *(len(" ".join(c)) for x in lines if (c := x.cells[i])))
+                for i, name in enumerate(names)
+            )
+        )
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=f"{metric}, 95 % interval",
+            title_justify="left",
+            title_style="bold",
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
         table.add_column("environment", overflow="fold")
         table.add_column("n", justify="right", style="dim", no_wrap=True)
-        least = [max(len(part) for x in lines for part in x.cells[i] or ("",)) for i in range(len(names))]
-        fits = sum(least) + 2 * len(least) + 20 <= width  # else numbers fold too: better than cut off
+        least = [
+            max(len(part) for x in lines for part in x.cells[i] or ("",)) for i in range(len(names))
+        ]
+        fits = (
+            sum(least) + 2 * len(least) + 20 <= width
+        )  # else numbers fold too: better than cut off
         for name, own in zip(names, least):
             table.add_column(name, overflow="fold", min_width=own if fits else None)
         for i, line in enumerate(lines):
-            cells = [Text.assemble((c[0], "bold"), " " if wide <= width else "\n", (c[1], "dim")) if c else Text("-", "dim")
-                     for c in line.cells]
-            table.add_row(Text(line.label, "bold" if line.total else ""), line.n, *cells,
-                          end_section=not line.total and i + 1 < len(lines) and lines[i + 1].total)
+            cells = [
+                Text.assemble((c[0], "bold"), " " if wide <= width else "\n", (c[1], "dim"))
+                if c
+                else Text("-", "dim")
+                for c in line.cells
+            ]
+            table.add_row(
+                Text(line.label, "bold" if line.total else ""),
+                line.n,
+                *cells,
+                end_section=not line.total and i + 1 < len(lines) and lines[i + 1].total,
+            )
         return table
 
 
 def _table(title: str) -> Any:
     from rich.table import Table
 
-    return Table(box=None, show_header=False, title=f"\n{title}", title_justify="left", title_style="bold", pad_edge=False,
-                 padding=(0, 2, 0, 0))
+    return Table(
+        box=None,
+        show_header=False,
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
 
 
 def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines with every column as wide as its widest cell."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]
+    return [
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

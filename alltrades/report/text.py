@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WORDS = {"BETTER": "better than {}", "WORSE": "worse than {}", "SAME": "the same as {} within 0.05",
-         "UNDERPOWERED": "not told apart from {} by this many episodes"}
+WORDS = {
+    "BETTER": "better than {}",
+    "WORSE": "worse than {}",
+    "SAME": "the same as {} within 0.05",
+    "UNDERPOWERED": "not told apart from {} by this many episodes",
+}
 
 
 def rate(value: float | None, digits: int = 2) -> str:
@@ -15,7 +19,7 @@ def rate(value: float | None, digits: int = 2) -> str:
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
-    """"[0.71, 0.92]"."""
+    """ "[0.71, 0.92]"."""
     return "" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
 
 
@@ -25,12 +29,12 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def signed_interval(bounds: Sequence[float], digits: int = 3) -> str:
-    """"[+0.020, +0.110]"."""
+    """ "[+0.020, +0.110]"."""
     return f"[{signed(bounds[0], digits)}, {signed(bounds[1], digits)}]"
 
 
 def duration(seconds: float) -> str:
-    """"0.4 s", "42 s", "3 min 20 s", "2 h 05 min"."""
+    """ "0.4 s", "42 s", "3 min 20 s", "2 h 05 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -42,14 +46,19 @@ def duration(seconds: float) -> str:
 
 
 def metric(pair: Mapping[str, Any]) -> str:
-    """", psnr" for a pair that compares another metric than success."""
+    """ ", psnr" for a pair that compares another metric than success."""
     return "" if pair.get("metric", "success") == "success" else f", {pair['metric']}"
 
 
 def sentence(pairs: Sequence[Mapping[str, Any]], a: str = "generalist") -> str | None:
-    """A sentence for every metric on row `a` against the rows it was compared with; None when it was compared with none."""
+    """A sentence for every metric on row `a` against the rows it was compared with; None when it
+    was compared with none.
+    """
     names = dict.fromkeys(pair.get("metric", "success") for pair in pairs)
-    found = [_sentence([p for p in pairs if p.get("metric", "success") == name], a, name) for name in names]
+    found = [
+        _sentence([p for p in pairs if p.get("metric", "success") == name], a, name)
+        for name in names
+    ]
     return " ".join(s for s in found if s) or None
 
 
@@ -66,20 +75,31 @@ def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | No
 def selection(table: Mapping[str, Any]) -> str:
     """What cross-validation of specialists chose."""
     ordered = sorted(table["relative_loss"].items(), key=lambda item: (item[1] is None, item[1]))
-    losses = ", ".join(f"{name} diverged" if loss is None else f"{name} {loss:.3f}" for name, loss in ordered)
-    return (f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, {table['steps']:,} of "
-            f"{table['of']:,} steps (held-out loss in shares of the lowest: {losses})")
+    losses = ", ".join(
+        f"{name} diverged" if loss is None else f"{name} {loss:.3f}" for name, loss in ordered
+    )
+    return (
+        f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, "
+        f"{table['steps']:,} of "
+        f"{table['of']:,} steps (held-out loss in shares of the lowest: {losses})"
+    )
 
 
 def weight_warnings(warnings: Mapping[str, Sequence[str]], most: int = 3) -> list[str]:
-    """What went wrong in weighing rollouts, from the warnings of every environment: equal ones together, `most` of them."""
+    """What went wrong in weighing rollouts, from the warnings of every environment: equal ones
+    together, `most` of them.
+    """
     groups: dict[str, list[str]] = {}
     for name, messages in warnings.items():
         for message in messages:
             groups.setdefault(message, []).append(name)
-    lines = [f"{', '.join(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}: {message}"
-             for message, names in groups.items()]
-    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more warnings"]
+    lines = []
+    for message, names in groups.items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        lines.append(f"{', '.join(names[:most])}{more}: {message}")
+    return (
+        lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more warnings"]
+    )
 
 
 def _and(parts: Sequence[str], last: str = " and ") -> str:

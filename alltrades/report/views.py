@@ -1,4 +1,6 @@
-"""What `page.html` shows, section by section, as plain data: numbers are text here, so that the template only places them."""
+"""What `page.html` shows, section by section, as plain data: numbers are text here, so that the
+template only places them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alltrades.envs.rollouts.evaluation import SUCCESS, EnvironmentResult, Evaluation, common_metrics
+from alltrades.envs.rollouts.evaluation import (
+    SUCCESS,
+    EnvironmentResult,
+    Evaluation,
+    common_metrics,
+)
 from alltrades.report import text
 from alltrades.report.figures import ROW_COLORS
 from alltrades.report.run_files import VIDEO_TYPES, RunFiles
@@ -15,7 +22,9 @@ from alltrades.report.run_files import VIDEO_TYPES, RunFiles
 LARGEST_VIDEO = 16 * 2**20  # bytes; a page of many must still open on a telephone
 
 
-def bar(mean: float, bounds: tuple[float, float], track: tuple[float, float] = (0.0, 1.0)) -> dict[str, str]:
+def bar(
+    mean: float, bounds: tuple[float, float], track: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, str]:
     """Positions of an interval bar in percent of its track, which spans the values `track`."""
     at, low, high = (100 * (v - track[0]) / (track[1] - track[0]) for v in (mean, *bounds))
     return {"at": f"{at:.2f}", "low": f"{low:.2f}", "width": f"{high - low:.2f}"}
@@ -26,71 +35,144 @@ def header(run: RunFiles) -> dict[str, Any]:
     tiles: list[dict[str, Any]] = []
     for i, (name, evaluation) in enumerate(run.evaluations.items()):
         mean, bounds = evaluation.mean()
-        tiles.append({"name": name, "color": i % ROW_COLORS, "mean": text.rate(mean, 3), "interval": text.interval(bounds, 3),
-                      "bar": bar(mean, bounds), "episodes": sum(r.n for r in evaluation.rows),
-                      "environments": len(evaluation.rows), "signal": evaluation.used_success_signal})
+        tiles.append(
+            {
+                "name": name,
+                "color": i % ROW_COLORS,
+                "mean": text.rate(mean, 3),
+                "interval": text.interval(bounds, 3),
+                "bar": bar(mean, bounds),
+                "episodes": sum(r.n for r in evaluation.rows),
+                "environments": len(evaluation.rows),
+                "signal": evaluation.used_success_signal,
+            }
+        )
     main = next((t for t in tiles if t["name"] == "generalist"), tiles[-1] if tiles else None)
     if main is None:
-        return {"headline": "Not measured yet", "tiles": [], "interval": "", "scope": "",
-                "sentence": "The run folder holds no evaluation: the run has not come this far."}
+        return {
+            "headline": "Not measured yet",
+            "tiles": [],
+            "interval": "",
+            "scope": "",
+            "sentence": "The run folder holds no evaluation: the run has not come this far.",
+        }
     line = text.sentence(run.comparison.get("pairs", ()), main["name"])
-    return {"headline": f"{main['name']} {main['mean']}", "interval": main["interval"], "tiles": tiles,
-            "scope": f"mean success over {_count(main['environments'], 'environment')}, {_count(main['episodes'], 'episode')}",
-            "sentence": line or f"No paired comparison of {main['name']} with another row is in the run folder."}
+    return {
+        "headline": f"{main['name']} {main['mean']}",
+        "interval": main["interval"],
+        "tiles": tiles,
+        "scope": f"mean success over {_count(main['environments'], 'environment')}, "
+        f"{_count(main['episodes'], 'episode')}",
+        "sentence": line
+        or f"No paired comparison of {main['name']} with another row is in the run folder.",
+    }
 
 
 def success(run: RunFiles) -> dict[str, Any] | None:
-    """Environment x row, with the mean, the mean within shorter limits, and what the starts were."""
+    """Environment x row, with the mean, the mean within shorter limits, and what the starts
+    were.
+    """
     if not run.evaluations:
         return None
     found = [{r.environment: r for r in e.rows} for e in run.evaluations.values()]
     names = list(dict.fromkeys(name for rows in found for name in rows))
-    body = [{"name": name, "note": "", "cells": [_cell(rows.get(name)) for rows in found]} for name in names]
+    body = [
+        {"name": name, "note": "", "cells": [_cell(rows.get(name)) for rows in found]}
+        for name in names
+    ]
     means, totals = [], {sum(r.n for r in e.rows) for e in run.evaluations.values()}
     for at in (None, *run.limits):
         cells = []
         for evaluation in run.evaluations.values():
             mean, bounds = evaluation.mean(at)
-            cells.append({"rate": text.rate(mean, 3), "interval": text.interval(bounds, 3), "bar": bar(mean, bounds),
-                          "count": "" if len(totals) == 1 else f"n = {sum(r.n for r in evaluation.rows)}"})
-        means.append({"name": f"mean of {len(names)}" if at is None else f"mean within {at} steps", "cells": cells,
-                      "note": f"{max(totals)} episodes each" if len(totals) == 1 and at is None else ""})
-    head = [{"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
-            for i, (name, e) in enumerate(run.evaluations.items())]
-    return {"head": head, "body": body, "means": means, "starts": _starts(found, names), "details": _details(run.evaluations),
-            "metrics": [_metric(run, name) for name in common_metrics(run.evaluations.values()) if name != SUCCESS]}
+            cells.append(
+                {
+                    "rate": text.rate(mean, 3),
+                    "interval": text.interval(bounds, 3),
+                    "bar": bar(mean, bounds),
+                    "count": "" if len(totals) == 1 else f"n = {sum(r.n for r in evaluation.rows)}",
+                }
+            )
+        means.append(
+            {
+                "name": f"mean of {len(names)}" if at is None else f"mean within {at} steps",
+                "cells": cells,
+                "note": f"{max(totals)} episodes each" if len(totals) == 1 and at is None else "",
+            }
+        )
+    head = [
+        {"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
+        for i, (name, e) in enumerate(run.evaluations.items())
+    ]
+    return {
+        "head": head,
+        "body": body,
+        "means": means,
+        "starts": _starts(found, names),
+        "details": _details(run.evaluations),
+        "metrics": [
+            _metric(run, name)
+            for name in common_metrics(run.evaluations.values())
+            if name != SUCCESS
+        ],
+    }
 
 
 def _metric(run: RunFiles, metric: str) -> dict[str, Any]:
-    """Environment x row of another metric than success, with the mean; bars span all of its intervals."""
+    """Environment x row of another metric than success, with the mean; bars span all of its
+    intervals.
+    """
     names = list(dict.fromkeys(r.environment for e in run.evaluations.values() for r in e.rows))
     found = [{r.environment: r.estimate(metric) for r in e.rows} for e in run.evaluations.values()]
     means = [e.mean(metric=metric) for e in run.evaluations.values()]
-    bounds = [x for estimates in (means, *(f.values() for f in found)) for _, interval in estimates for x in interval]
+    bounds = [
+        x
+        for estimates in (means, *(f.values() for f in found))
+        for _, interval in estimates
+        for x in interval
+    ]
     track = (min(bounds), max(max(bounds), min(bounds) + 1e-9))
 
-    def cell(estimate: tuple[float, tuple[float, float]] | None, digits: int) -> dict[str, Any] | None:
+    def cell(
+        estimate: tuple[float, tuple[float, float]] | None, digits: int
+    ) -> dict[str, Any] | None:
         if estimate is None:
             return None
-        return {"rate": text.rate(estimate[0], digits), "interval": text.interval(estimate[1], digits), "count": "",
-                "bar": bar(*estimate, track)}
+        return {
+            "rate": text.rate(estimate[0], digits),
+            "interval": text.interval(estimate[1], digits),
+            "count": "",
+            "bar": bar(*estimate, track),
+        }
 
-    return {"name": metric, "body": [{"name": n, "cells": [cell(f.get(n), 2) for f in found]} for n in names],
-            "means": [{"name": f"mean of {len(names)}", "cells": [cell(m, 3) for m in means]}]}
+    return {
+        "name": metric,
+        "body": [{"name": n, "cells": [cell(f.get(n), 2) for f in found]} for n in names],
+        "means": [{"name": f"mean of {len(names)}", "cells": [cell(m, 3) for m in means]}],
+    }
 
 
 def _cell(result: EnvironmentResult | None) -> dict[str, Any] | None:
     if result is None:
         return None
     rate = result.successes / result.n
-    return {"rate": text.rate(rate), "interval": text.interval(result.interval), "bar": bar(rate, result.interval),
-            "count": f"{result.successes} / {result.n}"}
+    return {
+        "rate": text.rate(rate),
+        "interval": text.interval(result.interval),
+        "bar": bar(rate, result.interval),
+        "count": f"{result.successes} / {result.n}",
+    }
 
 
 def _starts(found: list[dict[str, EnvironmentResult]], names: list[str]) -> str:
-    differ = [name for name in names if len({rows[name].seeds for rows in found if name in rows}) > 1]
+    differ = [
+        name for name in names if len({rows[name].seeds for rows in found if name in rows}) > 1
+    ]
     if differ:
-        return f"Rows were not measured on the same starts in {', '.join(differ)}: their differences are not paired."
+        return (
+            f"Rows were not measured on the same starts in {', '.join(differ)}: their "
+            "differences are not paired."
+        )
     return "Every row was measured on the same starts." if len(found) > 1 else ""
 
 
@@ -99,9 +181,18 @@ def _details(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     for row, evaluation in evaluations.items():
         for r in evaluation.rows:
             steps = sorted(s for s in r.first_success if s > 0)
-            out.append({"row": row, "environment": r.environment, "n": r.n, "limit": r.max_steps,
-                        "steps": str(steps[len(steps) // 2]) if steps else "-", "policy": r.policy[:12],
-                        "return": f"{sum(r.returns) / r.n:.4g}", "reward": f"{sum(r.max_rewards) / r.n:.3f}"})
+            out.append(
+                {
+                    "row": row,
+                    "environment": r.environment,
+                    "n": r.n,
+                    "limit": r.max_steps,
+                    "steps": str(steps[len(steps) // 2]) if steps else "-",
+                    "policy": r.policy[:12],
+                    "return": f"{sum(r.returns) / r.n:.4g}",
+                    "reward": f"{sum(r.max_rewards) / r.n:.3f}",
+                }
+            )
     return out
 
 
@@ -111,39 +202,89 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
     for found in run.comparison.get("pairs", ()):
         pair = {**found, "per_environment": dict(run.ordered(found.get("per_environment", {})))}
         better, worse, n = text.tally(pair)
-        out.append({"a": pair["a"], "b": pair["b"], "metric": text.metric(pair), "verdict": pair["verdict"],
-                    "mean": text.signed(pair["mean"]), "interval": text.signed_interval(pair["interval"]), "pair": pair,
-                    "lines": [(name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
-                              for name, v in pair["per_environment"].items()],
-                    "tally": f"interval above 0 in {better}, below 0 in {worse} of {_count(n, 'environment')}" if n else "",
-                    "seeds": ", ".join(text.signed(x) for x in pair.get("seeds", ())) if len(pair.get("seeds", ())) > 1 else ""})
+        out.append(
+            {
+                "a": pair["a"],
+                "b": pair["b"],
+                "metric": text.metric(pair),
+                "verdict": pair["verdict"],
+                "mean": text.signed(pair["mean"]),
+                "interval": text.signed_interval(pair["interval"]),
+                "pair": pair,
+                "lines": [
+                    (name, text.signed(v["mean"]), text.signed_interval(v["interval"]))
+                    for name, v in pair["per_environment"].items()
+                ],
+                "tally": f"interval above 0 in {better}, below 0 in {worse} of "
+                f"{_count(n, 'environment')}"
+                if n
+                else "",
+                "seeds": ", ".join(text.signed(x) for x in pair.get("seeds", ()))
+                if len(pair.get("seeds", ())) > 1
+                else "",
+            }
+        )
     return out
 
 
 def advice(run: RunFiles) -> list[dict[str, str]]:
     """One line per environment with the sources of error."""
-    sources = ("specialist_error", "demonstration_error", "held_out_error", "distillation_gap", "auc", "ess")
-    return [{"name": name, "line": facts["line"], "solved": "yes" if facts["line"].startswith("solved") else "",
-             **{k: text.rate(facts.get(k)) for k in sources}}
-            for name, facts in run.ordered(run.advice)]
+    sources = (
+        "specialist_error",
+        "demonstration_error",
+        "held_out_error",
+        "distillation_gap",
+        "auc",
+        "ess",
+    )
+    return [
+        {
+            "name": name,
+            "line": facts["line"],
+            "solved": "yes" if facts["line"].startswith("solved") else "",
+            **{k: text.rate(facts.get(k)) for k in sources},
+        }
+        for name, facts in run.ordered(run.advice)
+    ]
 
 
 def weights(run: RunFiles) -> list[dict[str, Any]]:
-    """Per generalist: quality of the weights in every environment; `plot` where there is a distribution to show."""
+    """Per generalist: quality of the weights in every environment; `plot` where there is a
+    distribution to show.
+    """
     out = []
     for row, environments in run.weights.items():
         lines = []
         for name, facts in run.ordered(environments):
             balance = facts.get("moment_balance")
-            lines.append({
-                "name": name, "active": bool(facts.get("active")), "auc": text.rate(facts.get("auc")), "facts": facts,
-                "auc_interval": text.interval(facts.get("auc_interval")), "ess": text.rate(facts.get("ess")),
-                "tau": text.rate(facts.get("tau")), "max": text.rate(facts.get("max_weight")),
-                "demos": text.rate(facts.get("demo_mass")),
-                "balance": f"{balance[0]:.2f} to {balance[1]:.2f}" if balance else "-", "warnings": facts.get("warnings") or [],
-                "plot": bool(facts.get("active") and facts.get("histogram") and sum(facts["histogram"]["counts"]) > 0)})
-        out.append({"row": row, "lines": lines, "active": sum(x["active"] for x in lines),
-                    "weighed": any(x["auc"] != "-" for x in lines)})
+            lines.append(
+                {
+                    "name": name,
+                    "active": bool(facts.get("active")),
+                    "auc": text.rate(facts.get("auc")),
+                    "facts": facts,
+                    "auc_interval": text.interval(facts.get("auc_interval")),
+                    "ess": text.rate(facts.get("ess")),
+                    "tau": text.rate(facts.get("tau")),
+                    "max": text.rate(facts.get("max_weight")),
+                    "demos": text.rate(facts.get("demo_mass")),
+                    "balance": f"{balance[0]:.2f} to {balance[1]:.2f}" if balance else "-",
+                    "warnings": facts.get("warnings") or [],
+                    "plot": bool(
+                        facts.get("active")
+                        and facts.get("histogram")
+                        and sum(facts["histogram"]["counts"]) > 0
+                    ),
+                }
+            )
+        out.append(
+            {
+                "row": row,
+                "lines": lines,
+                "active": sum(x["active"] for x in lines),
+                "weighed": any(x["auc"] != "-" for x in lines),
+            }
+        )
     return out
 
 
@@ -151,30 +292,53 @@ def rollouts(run: RunFiles) -> dict[str, Any] | None:
     """Pseudo-data: environment x teacher, with totals."""
     if not run.rollouts:
         return None
-    names = [name for name in run.environments if any(name in part for part in run.rollouts.values())]
-    body = [{"name": name, "cells": [_pseudo(part.get(name)) for part in run.rollouts.values()]} for name in names]
-    total = [_pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")})
-             for part in run.rollouts.values()]
+    names = [
+        name for name in run.environments if any(name in part for part in run.rollouts.values())
+    ]
+    body = [
+        {"name": name, "cells": [_pseudo(part.get(name)) for part in run.rollouts.values()]}
+        for name in names
+    ]
+    total = [
+        _pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")})
+        for part in run.rollouts.values()
+    ]
     return {"head": list(run.rollouts), "body": body, "total": total}
 
 
 def _pseudo(facts: Mapping[str, int] | None) -> dict[str, str] | None:
     if facts is None or not facts["n"]:
         return None
-    return {"rate": text.rate(facts["successes"] / facts["n"]), "count": f"{facts['successes']} / {facts['n']}",
-            "steps": f"{facts['steps']:,}"}
+    return {
+        "rate": text.rate(facts["successes"] / facts["n"]),
+        "count": f"{facts['successes']} / {facts['n']}",
+        "steps": f"{facts['steps']:,}",
+    }
 
 
 def rounds(run: RunFiles) -> list[dict[str, Any]]:
-    """Per generalist: success on selection starts before and after every round, and what was visited."""
+    """Per generalist: success on selection starts before and after every round, and what was
+    visited.
+    """
     out = []
     for row, found in run.rounds.items():
         lines = []
         for r in found:
-            tries = [{k: sum(c[k] for c in t.values()) for k in ("n", "successes")} for t in r.get("tries", ())]
-            lines.append({"name": f"round {r['round']}" if r["round"] else "before", "mean": text.rate(r["selection"], 3),
-                          "gain": f"{text.signed(r['gain'])} {text.signed_interval(r['interval'])}" if "gain" in r else "",
-                          "kept": r["kept"], "tries": ", ".join(f"{t['successes']} / {t['n']}" for t in tries)})
+            tries = [
+                {k: sum(c[k] for c in t.values()) for k in ("n", "successes")}
+                for t in r.get("tries", ())
+            ]
+            lines.append(
+                {
+                    "name": f"round {r['round']}" if r["round"] else "before",
+                    "mean": text.rate(r["selection"], 3),
+                    "gain": f"{text.signed(r['gain'])} {text.signed_interval(r['interval'])}"
+                    if "gain" in r
+                    else "",
+                    "kept": r["kept"],
+                    "tries": ", ".join(f"{t['successes']} / {t['n']}" for t in tries),
+                }
+            )
         out.append({"row": row, "lines": lines})
     return out
 
@@ -182,19 +346,43 @@ def rounds(run: RunFiles) -> list[dict[str, Any]]:
 def provenance(run: RunFiles) -> dict[str, Any]:
     """Seeds, versions, machine and times."""
     found = run.manifest.get("stages") or {}
-    stages = dict(sorted(found.items(), key=lambda item: item[1].get("finished", "")))  # the order they ran in
+    stages = dict(
+        sorted(found.items(), key=lambda item: item[1].get("finished", ""))
+    )  # the order they ran in
     seconds = {name: float(record.get("seconds") or 0) for name, record in stages.items()}
     longest = max(seconds.values(), default=0) or 1
-    lines = [{"name": name, "time": text.duration(seconds[name]), "share": f"{100 * seconds[name] / longest:.1f}",
-              "state": str(record.get("state", "?"))} for name, record in stages.items()]
+    lines = [
+        {
+            "name": name,
+            "time": text.duration(seconds[name]),
+            "share": f"{100 * seconds[name] / longest:.1f}",
+            "state": str(record.get("state", "?")),
+        }
+        for name, record in stages.items()
+    ]
     seeds = {r.environment: r.seeds for e in run.evaluations.values() for r in e.rows}
-    machine = {k.replace("_", " "): v for k, v in (run.manifest.get("machine") or {}).items() if v is not None}
-    return {"stages": lines, "total": text.duration(sum(seconds.values())) if stages else "", "machine": machine,
-            "packages": run.manifest.get("packages") or {}, "seed": run.manifest.get("seed", run.settings.get("seed")),
-            "evaluation_seed": (run.settings.get("evaluation") or {}).get("seed"),
-            "version": (run.manifest.get("packages") or {}).get("alltrades", ""),
-            "seeds": [{"name": name, "n": len(own), "first": ", ".join(map(str, own[:3])) + (", ..." if len(own) > 3 else "")}
-                      for name, own in seeds.items()]}
+    machine = {
+        k.replace("_", " "): v
+        for k, v in (run.manifest.get("machine") or {}).items()
+        if v is not None
+    }
+    return {
+        "stages": lines,
+        "total": text.duration(sum(seconds.values())) if stages else "",
+        "machine": machine,
+        "packages": run.manifest.get("packages") or {},
+        "seed": run.manifest.get("seed", run.settings.get("seed")),
+        "evaluation_seed": (run.settings.get("evaluation") or {}).get("seed"),
+        "version": (run.manifest.get("packages") or {}).get("alltrades", ""),
+        "seeds": [
+            {
+                "name": name,
+                "n": len(own),
+                "first": ", ".join(map(str, own[:3])) + (", ..." if len(own) > 3 else ""),
+            }
+            for name, own in seeds.items()
+        ],
+    }
 
 
 def settings_lines(run: RunFiles) -> list[tuple[str, str]]:
@@ -212,9 +400,20 @@ def videos(run: RunFiles) -> list[dict[str, str]]:
     for name, path in run.ordered(run.videos):
         size, kind = path.stat().st_size, VIDEO_TYPES[path.suffix.lower()]
         fits = size <= LARGEST_VIDEO
-        note = "" if fits else f"left out: {path.name} has {size / 2**20:.0f} MiB, more than {LARGEST_VIDEO // 2**20}"
-        out.append({"name": name, "tag": "img" if kind.startswith("image") else "video", "note": note,
-                    "url": _data_url(path, kind) if fits else ""})
+        note = (
+            ""
+            if fits
+            else f"left out: {path.name} has {size / 2**20:.0f} MiB, more than "
+            f"{LARGEST_VIDEO // 2**20}"
+        )
+        out.append(
+            {
+                "name": name,
+                "tag": "img" if kind.startswith("image") else "video",
+                "note": note,
+                "url": _data_url(path, kind) if fits else "",
+            }
+        )
     return out
 
 
@@ -224,5 +423,3 @@ def _data_url(path: Path, kind: str) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" + ("" if n == 1 else "s")
-
-

@@ -53,7 +53,9 @@ def deploy(args: argparse.Namespace) -> int:
             _drive(args, session, signals, stack)
         _complain(args, session.episodes)
     except BaseException as error:
-        session.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        session.error = (
+            str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        )
         raise
     finally:
         if session.loop is not None:
@@ -61,7 +63,9 @@ def deploy(args: argparse.Namespace) -> int:
     return 0
 
 
-def _drive(args: argparse.Namespace, session: _Session, signals: StopSignals, stack: ExitStack) -> None:
+def _drive(
+    args: argparse.Namespace, session: _Session, signals: StopSignals, stack: ExitStack
+) -> None:
     """Set everything up and run the episodes; `stack` takes it down again."""
     policy = _policy(args)
     if hasattr(policy, "close"):
@@ -69,16 +73,37 @@ def _drive(args: argparse.Namespace, session: _Session, signals: StopSignals, st
     robot = load_robot(args.robot)
     stack.callback(robot.close)
     if args.fast and not getattr(robot, "waits", False):
-        raise UserError(f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time")
+        raise UserError(
+            f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time"
+        )
     info = deployment.environment_of(policy.environments, robot, args.environment)
     rate = None if args.fast else deployment.rate_of(info, robot, args.rate)
     limits = deployment.limits_of(info, robot, args.limits, rate)
-    controller = deployment.make_controller(args.mode, policy, {info.id: limits}, args.timeout, rate)
+    controller = deployment.make_controller(
+        args.mode, policy, {info.id: limits}, args.timeout, rate
+    )
     stack.callback(controller.close)
-    session.facts = {"artifact": args.artifact, "policy": policy.digest(), "robot": args.robot, "environment": info.id,
-                     "mode": args.mode, "rate": rate, "seed": args.seed, "low": list(limits.low), "high": list(limits.high),
-                     "max_rate": limits.rate, "max_acceleration": limits.acceleration}
-    loop = ControlLoop(robot, controller, deployment.guard_of(limits), rate, args.timeout, deployment.stop_action_of(info, robot))
+    session.facts = {
+        "artifact": args.artifact,
+        "policy": policy.digest(),
+        "robot": args.robot,
+        "environment": info.id,
+        "mode": args.mode,
+        "rate": rate,
+        "seed": args.seed,
+        "low": list(limits.low),
+        "high": list(limits.high),
+        "max_rate": limits.rate,
+        "max_acceleration": limits.acceleration,
+    }
+    loop = ControlLoop(
+        robot,
+        controller,
+        deployment.guard_of(limits),
+        rate,
+        args.timeout,
+        deployment.stop_action_of(info, robot),
+    )
     stack.callback(loop.close)
     store = None if args.record is None else _store(Path(args.record), info, session.facts)
     session.loop = loop
@@ -90,16 +115,26 @@ def _drive(args: argparse.Namespace, session: _Session, signals: StopSignals, st
 def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:
     ended = episodes[-1]["ended"] if episodes else ""
     if ended == "timeout":
-        raise UserError(f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; expected one at "
-                        "every control step; check its sensors, or raise --timeout")
+        raise UserError(
+            f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; "
+            "expected one at "
+            "every control step; check its sensors, or raise --timeout"
+        )
     if ended == "starved":
-        raise UserError(f"the policy gave no fresh action for {args.timeout:g} s and the robot was stopped; expected one in "
-                        "time; use a faster policy, or raise --timeout")
+        raise UserError(
+            f"the policy gave no fresh action for {args.timeout:g} s and the robot was stopped; "
+            "expected one in "
+            "time; use a faster policy, or raise --timeout"
+        )
 
 
 def _report(args: argparse.Namespace, session: _Session) -> None:
     assert session.loop is not None
-    result = session.facts | summary(session.loop) | {"episodes": session.episodes, "error": session.error}
+    result = (
+        session.facts
+        | summary(session.loop)
+        | {"episodes": session.episodes, "error": session.error}
+    )
     written = [args.record] if args.record is not None else []
     if args.json is not None:
         write_json(Path(args.json), result)
@@ -120,8 +155,11 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value}; expected a positive number")
     local = not (deployment.is_remote(args.artifact) or args.artifact.endswith(".onnx"))
     if args.preference and not local:
-        raise UserError(f"--preference with {args.artifact}; expected a policy's folder; choose the preference in `export` or "
-                        "`serve`")
+        raise UserError(
+            f"--preference with {args.artifact}; expected a policy's folder; choose the "
+            "preference in `export` or "
+            "`serve`"
+        )
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}; expected 0 or more")
 
@@ -132,7 +170,9 @@ def _policy(args: argparse.Namespace) -> Any:
         from alltrades.policies.client.client import read_token
 
         token = read_token(Path(args.token_file))
-    policy = deployment.open_policy(args.artifact, args.device, args.threads, args.timeout, token, args.certificate)
+    policy = deployment.open_policy(
+        args.artifact, args.device, args.threads, args.timeout, token, args.certificate
+    )
     if args.preference:
         from alltrades.policies.model.preference import parse_preference
 
@@ -141,7 +181,9 @@ def _policy(args: argparse.Namespace) -> Any:
 
 
 def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
-    """The store to record into, new or continued, with one entry per deployment in its provenance."""
+    """The store to record into, new or continued, with one entry per deployment in its
+    provenance.
+    """
     from alltrades.data.store import EpisodeStore
 
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -150,15 +192,25 @@ def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
         store = EpisodeStore.create(path, info.obs_dim, info.action_dim)
     width, action_width = store.widths
     if info.obs_dim > width or info.action_dim > action_width:
-        raise UserError(f"{path}: holds observations and actions of up to {width} and {action_width} values; '{info.id}' has "
-                        f"{info.obs_dim} and {info.action_dim}; record into another store")
+        raise UserError(
+            f"{path}: holds observations and actions of up to {width} and {action_width} values; "
+            f"'{info.id}' has "
+            f"{info.obs_dim} and {info.action_dim}; record into another store"
+        )
     earlier = store.provenance.get("deployments", [])
     store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
     return store
 
 
-def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, steps: int, store: EpisodeStore | None,
-              signals: StopSignals, done: list[dict[str, Any]]) -> None:
+def _episodes(
+    args: argparse.Namespace,
+    loop: ControlLoop,
+    environment: str,
+    steps: int,
+    store: EpisodeStore | None,
+    signals: StopSignals,
+    done: list[dict[str, Any]],
+) -> None:
     """Run them, and note each in `done`; each is recorded when it ends, however it ends."""
     name = "server" if deployment.is_remote(args.artifact) else Path(args.artifact).name
     first = 0 if store is None else len(store)  # a continued store gets new starts
@@ -169,9 +221,16 @@ def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, ste
                 ended = loop.run(environment, seed, steps, lambda: signals.asked)
         finally:
             episode = loop.recorded(f"deploy/{name}")
-            done.append({"seed": seed, "ended": ended, "steps": loop.steps, "success": bool(episode and episode.success),
-                         "first_success": episode.first_success if episode else -1,
-                         "return": episode.return_ if episode else 0.0})
+            done.append(
+                {
+                    "seed": seed,
+                    "ended": ended,
+                    "steps": loop.steps,
+                    "success": bool(episode and episode.success),
+                    "first_success": episode.first_success if episode else -1,
+                    "return": episode.return_ if episode else 0.0,
+                }
+            )
             if store is not None and episode is not None:
                 store.append([episode])
         _say(f"episode {len(done)}: {ended} after {loop.steps} steps")
@@ -181,7 +240,9 @@ def _episodes(args: argparse.Namespace, loop: ControlLoop, environment: str, ste
 
 @contextmanager
 def shown(text: Callable[[], str], signals: StopSignals) -> Iterator[None]:
-    """Show what `text` returns on a live line, from a thread: a terminal that stops reading must not stop the robot's loop."""
+    """Show what `text` returns on a live line, from a thread: a terminal that stops reading must
+    not stop the robot's loop.
+    """
     over = threading.Event()
 
     def draw() -> None:
@@ -193,7 +254,11 @@ def shown(text: Callable[[], str], signals: StopSignals) -> Iterator[None]:
                 if signals.ignored and not told:
                     told = True
                     status.clear()
-                    print("alltrades: a signal was ignored, as the robot was being stopped already", file=sys.stderr, flush=True)
+                    print(
+                        "alltrades: a signal was ignored, as the robot was being stopped already",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 if not ended:
                     status.show(text)
 
@@ -208,7 +273,9 @@ def shown(text: Callable[[], str], signals: StopSignals) -> Iterator[None]:
 
 @contextmanager
 def logging_aside() -> Iterator[None]:
-    """Write this package's warnings from a thread, as a stderr that nobody reads must not stop the robot's loop either."""
+    """Write this package's warnings from a thread, as a stderr that nobody reads must not stop the
+    robot's loop either.
+    """
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler, listener = QueueHandler(records), QueueListener(records, logging.StreamHandler())
     logger = logging.getLogger("alltrades")
@@ -224,9 +291,15 @@ def logging_aside() -> Iterator[None]:
 def live(loop: ControlLoop, episode: int, episodes: int, steps: int) -> str:
     """The line that is shown while it runs."""
     recent = 1e3 * np.asarray(loop.latencies[-100:] or [0.0])
-    parts = [f"episode {episode}/{episodes}", f"step {loop.steps}/{steps}", f"{loop.ticker.rate:.1f} Hz",
-             f"latency {np.median(recent):.1f} ms, max {recent.max():.1f}", f"missed {loop.ticker.missed}", f"held {loop.held}",
-             f"guard {_counts(loop.refusals)}"]
+    parts = [
+        f"episode {episode}/{episodes}",
+        f"step {loop.steps}/{steps}",
+        f"{loop.ticker.rate:.1f} Hz",
+        f"latency {np.median(recent):.1f} ms, max {recent.max():.1f}",
+        f"missed {loop.ticker.missed}",
+        f"held {loop.held}",
+        f"guard {_counts(loop.refusals)}",
+    ]
     if loop.operator_holds:
         parts.append("HELD BY THE OPERATOR")
     return "  ".join(parts)
@@ -236,14 +309,29 @@ def summary(loop: ControlLoop) -> dict[str, Any]:
     """What all episodes came to, in plain values; latencies in ms."""
     spent = 1e3 * np.asarray(loop.latencies if len(loop.latencies) else [0.0])
     observed = {kind: loop.feed.counts[kind] for kind in KINDS}
-    return {"steps": len(loop.latencies), "held": loop.held, "paused": loop.paused, "missed": loop.ticker.missed,
-            "seconds": loop.seconds,
-            "measured_rate": (len(loop.latencies) + loop.held + loop.paused) / loop.seconds if loop.seconds else 0.0,
-            "latency_ms": {"p50": float(np.percentile(spent, 50)), "p95": float(np.percentile(spent, 95)),
-                           "p99": float(np.percentile(spent, 99)), "max": float(spent.max())},
-            "chunks": loop.controller.statistics() if isinstance(loop.controller, RealTimeController) else None,
-            "observations": observed, "refusals": loop.refusals, "first_action_at": loop.first_action_at,
-            "torch_imported": "torch" in sys.modules}
+    return {
+        "steps": len(loop.latencies),
+        "held": loop.held,
+        "paused": loop.paused,
+        "missed": loop.ticker.missed,
+        "seconds": loop.seconds,
+        "measured_rate": (len(loop.latencies) + loop.held + loop.paused) / loop.seconds
+        if loop.seconds
+        else 0.0,
+        "latency_ms": {
+            "p50": float(np.percentile(spent, 50)),
+            "p95": float(np.percentile(spent, 95)),
+            "p99": float(np.percentile(spent, 99)),
+            "max": float(spent.max()),
+        },
+        "chunks": loop.controller.statistics()
+        if isinstance(loop.controller, RealTimeController)
+        else None,
+        "observations": observed,
+        "refusals": loop.refusals,
+        "first_action_at": loop.first_action_at,
+        "torch_imported": "torch" in sys.modules,
+    }
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -251,17 +339,33 @@ def lines(result: dict[str, Any]) -> list[str]:
     ms = result["latency_ms"]
     successes = sum(e["success"] for e in result["episodes"])
     found = result["chunks"]
-    paused = [f"held by the operator for {result['paused']} control steps"] if result["paused"] else []
-    chunks = [] if found is None else [
-        f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} failed calls, no action at "
-        f"{found['held'] + found['stopped']} steps; delay p50 {found['delay_ms']['p50'] or 0:.2f} ms, max "
-        f"{found['delay_ms']['max'] or 0:.2f}"]
-    return [f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} episodes succeeded, "
-            f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
-            f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, max {ms['max']:.2f}; "
-            f"{result['missed']} deadlines missed",
-            f"observations not used: {_counts(result['observations'])}; last action held {result['held']} times; "
-            f"guard refused: {_counts(result['refusals'])}", *paused, *chunks]
+    paused = (
+        [f"held by the operator for {result['paused']} control steps"] if result["paused"] else []
+    )
+    chunks = (
+        []
+        if found is None
+        else [
+            f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} "
+            "failed calls, no action at "
+            f"{found['held'] + found['stopped']} steps; delay p50 "
+            f"{found['delay_ms']['p50'] or 0:.2f} ms, max "
+            f"{found['delay_ms']['max'] or 0:.2f}"
+        ]
+    )
+    return [
+        f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} "
+        "episodes succeeded, "
+        f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
+        f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 "
+        f"{ms['p99']:.2f}, max {ms['max']:.2f}; "
+        f"{result['missed']} deadlines missed",
+        f"observations not used: {_counts(result['observations'])}; last action held "
+        f"{result['held']} times; "
+        f"guard refused: {_counts(result['refusals'])}",
+        *paused,
+        *chunks,
+    ]
 
 
 def _counts(counts: dict[str, int]) -> str:

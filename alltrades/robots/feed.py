@@ -12,10 +12,12 @@ from alltrades.errors import UserError
 
 
 class Feed:
-    """Tells new observations from missing, repeated, late and unreadable ones, and counts each kind.
+    """Tells new observations from missing, repeated, late and unreadable ones, and counts each
+    kind.
 
-    An observation with a stamp is new when its stamp is above the last one's, late when it is below. Without one it is
-    new unless it is the same array object with the same values: a robot at rest may send equal values for long.
+    An observation with a stamp is new when its stamp is above the last one's, late when it is
+    below. Without one it is new unless it is the same array object with the same values: a robot at
+    rest may send equal values for long.
     """
 
     def __init__(self) -> None:
@@ -42,12 +44,19 @@ class Feed:
         try:
             values = np.array(source, dtype=np.float32)  # a copy: the robot may reuse its buffer
         except (TypeError, ValueError) as error:
-            raise UserError(f"the robot's observation is a {type(source).__name__} that is no array ({error}); expected numbers "
-                            "of shape (obs_dim,)") from error
+            raise UserError(
+                f"the robot's observation is a {type(source).__name__} that is no array "
+                f"({error}); expected numbers "
+                "of shape (obs_dim,)"
+            ) from error
         if not np.isfinite(values).all() or (stamp is not None and stamp != stamp):
             return "unreadable", None
         if stamp is not None and self._stamp is not None and stamp <= self._stamp:
             return ("repeated" if stamp == self._stamp else "late"), None
-        same = self._values is not None and source is self._last and np.array_equal(values, self._values)
+        same = (
+            self._values is not None
+            and source is self._last
+            and np.array_equal(values, self._values)
+        )
         self._stamp, self._last, self._values = stamp, source, values
         return ("repeated", None) if stamp is None and same else ("new", values)

@@ -1,4 +1,6 @@
-"""What stands between an artifact and a robot: which environment, which limits, which rate, which controller."""
+"""What stands between an artifact and a robot: which environment, which limits, which rate, which
+controller.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,16 @@ def is_remote(artifact: str) -> bool:
     return artifact.partition("://")[0] in SCHEMES
 
 
-def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: float = 1.0, token: str | None = None,
-                certificate: str | None = None) -> Any:
-    """A policy from its folder, an exported .onnx file (without torch), or a `RemotePolicy` of ws://HOST:PORT.
+def open_policy(
+    artifact: str,
+    device: str = "cpu",
+    threads: int = 1,
+    timeout: float = 1.0,
+    token: str | None = None,
+    certificate: str | None = None,
+) -> Any:
+    """A policy from its folder, an exported .onnx file (without torch), or a `RemotePolicy` of
+    ws://HOST:PORT.
 
     A local policy has been called once: its first call takes longer than all others.
 
@@ -49,12 +58,17 @@ def open_policy(artifact: str, device: str = "cpu", threads: int = 1, timeout: f
         check_device(device)
         torch.set_num_threads(threads)
         policy = load_policy(Path(artifact), device)
-    policy.act(np.zeros((1, policy.history, policy.obs_dim), np.float32), np.zeros(1, np.int64),
-               np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32))
+    policy.act(
+        np.zeros((1, policy.history, policy.obs_dim), np.float32),
+        np.zeros(1, np.int64),
+        np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32),
+    )
     return policy
 
 
-def _connect(address: str, timeout: float, token: str | None, certificate: str | None) -> RemotePolicy:
+def _connect(
+    address: str, timeout: float, token: str | None, certificate: str | None
+) -> RemotePolicy:
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -62,7 +76,14 @@ def _connect(address: str, timeout: float, token: str | None, certificate: str |
         parts, port = urlsplit(""), None
     if not parts.hostname or port is None or parts.path not in ("", "/"):
         raise UserError(f"server address '{address}'; expected ws://HOST:PORT, or wss://HOST:PORT")
-    return RemotePolicy(parts.hostname, port, timeout, token=token, tls=parts.scheme == "wss", certificate=certificate)
+    return RemotePolicy(
+        parts.hostname,
+        port,
+        timeout,
+        token=token,
+        tls=parts.scheme == "wss",
+        certificate=certificate,
+    )
 
 
 def check_device(device: str) -> None:
@@ -72,11 +93,14 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device} cannot be used ({error}); expected cpu, or a device that torch has") from error
+        raise UserError(
+            f"--device {device} cannot be used ({error}); expected cpu, or a device that torch has"
+        ) from error
 
 
 def environment_of(environments: Sequence[Any], robot: Robot, given: str | None = None) -> Any:
-    """The environment that a robot is: the one named, else what the robot says of itself, else the policy's only one.
+    """The environment that a robot is: the one named, else what the robot says of itself, else the
+    policy's only one.
 
     Raises UserError where that is none of the policy's, or where the robot does not fit it.
     """
@@ -84,38 +108,68 @@ def environment_of(environments: Sequence[Any], robot: Robot, given: str | None 
     name = given or getattr(robot, "environment", None)
     if name is None:
         if len(ids) > 1:
-            raise UserError(f"the policy knows {len(ids)} environments; expected --environment and one of {', '.join(ids[:12])}")
+            raise UserError(
+                f"the policy knows {len(ids)} environments; expected --environment and one of "
+                f"{', '.join(ids[:12])}"
+            )
         name = ids[0]
     if name not in ids:
-        raise UserError(f"the policy does not know environment '{name}'; expected --environment and one of "
-                        f"{', '.join(ids[:12])}{nearest(name, ids)}")
+        raise UserError(
+            f"the policy does not know environment '{name}'; expected --environment and one of "
+            f"{', '.join(ids[:12])}{nearest(name, ids)}"
+        )
     info = environments[ids.index(name)]
     if robot.limits.action_dim != info.action_dim:
-        raise UserError(f"the robot takes {robot.limits.action_dim} action values and '{name}' has {info.action_dim}; expected "
-                        "the same; choose another --environment")
+        raise UserError(
+            f"the robot takes {robot.limits.action_dim} action values and '{name}' has "
+            f"{info.action_dim}; expected "
+            "the same; choose another --environment"
+        )
     spec = getattr(robot, "spec", None)
-    if spec is not None and spec.id == name and getattr(info, "digest", spec.digest()) != spec.digest():
-        raise UserError(f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or version); train "
-                        "again or use the environment it was trained on")
+    if (
+        spec is not None
+        and spec.id == name
+        and getattr(info, "digest", spec.digest()) != spec.digest()
+    ):
+        raise UserError(
+            f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or "
+            "version); train "
+            "again or use the environment it was trained on"
+        )
     return info
 
 
-def limits_of(info: Any, robot: Robot, file: Path | str | None = None, rate: float | None = None) -> Limits:
+def limits_of(
+    info: Any, robot: Robot, file: Path | str | None = None, rate: float | None = None
+) -> Limits:
     """The narrowest of what the environment, the robot and a file of limits allow.
 
     Args:
         file: limits per control step of the environment, as those of the environment itself.
-        rate: control steps per second of the loop; limits per step are converted, so that those per second stay. None, or a
-            robot that waits for every action: the environment's own.
+        rate: control steps per second of the loop; limits per step are converted, so that those per
+            second stay. None, or a robot that waits for every action: the environment's own.
 
     Raises UserError where the boxes do not meet, and for what is wrong with the file.
     """
     trained, r = float(info.control_hz), robot.limits
     rate = trained if rate is None or getattr(robot, "waits", False) else rate
-    limits = at_rate(Limits.of(info) if file is None else read_limits(file, [info])[info.id], trained, rate)
-    own = at_rate(Limits(tuple(r.low), tuple(r.high), None if r.rate is None else tuple(r.rate),
-                         None if r.acceleration is None else tuple(r.acceleration)), r.control_hz or trained, rate)
-    entry: dict[str, Any] = {"low": np.maximum(limits.low, own.low).tolist(), "high": np.minimum(limits.high, own.high).tolist()}
+    limits = at_rate(
+        Limits.of(info) if file is None else read_limits(file, [info])[info.id], trained, rate
+    )
+    own = at_rate(
+        Limits(
+            tuple(r.low),
+            tuple(r.high),
+            None if r.rate is None else tuple(r.rate),
+            None if r.acceleration is None else tuple(r.acceleration),
+        ),
+        r.control_hz or trained,
+        rate,
+    )
+    entry: dict[str, Any] = {
+        "low": np.maximum(limits.low, own.low).tolist(),
+        "high": np.minimum(limits.high, own.high).tolist(),
+    }
     for key, value in (("rate", own.rate), ("acceleration", own.acceleration)):
         if value is not None:
             entry[key] = [float(v) for v in value]
@@ -125,23 +179,36 @@ def limits_of(info: Any, robot: Robot, file: Path | str | None = None, rate: flo
 
 
 def at_rate(limits: Limits, declared: float, rate: float) -> Limits:
-    """Limits per control step at `declared` Hz as limits per control step at `rate` Hz: the same per second, and per second^2."""
+    """Limits per control step at `declared` Hz as limits per control step at `rate` Hz: the same
+    per second, and per second^2.
+    """
     scale = declared / rate
-    return replace(limits, rate=None if limits.rate is None else tuple(scale * v for v in limits.rate),
-                   acceleration=None if limits.acceleration is None else tuple(scale**2 * v for v in limits.acceleration))
+    return replace(
+        limits,
+        rate=None if limits.rate is None else tuple(scale * v for v in limits.rate),
+        acceleration=None
+        if limits.acceleration is None
+        else tuple(scale**2 * v for v in limits.acceleration),
+    )
 
 
 def stop_action_of(info: Any, robot: Robot) -> Sequence[float | None] | None:
-    """What brings a robot to rest: its own stop action, else its environment's; None for a robot that waits anyway.
+    """What brings a robot to rest: its own stop action, else its environment's; None for a robot
+    that waits anyway.
 
-    Raises UserError where neither declares one: such a robot would be left with its last action, which may be a velocity.
+    Raises UserError where neither declares one: such a robot would be left with its last action,
+    which may be a velocity.
     """
     if getattr(robot, "waits", False):
         return None
     stop = info.stop_action if robot.limits.stop_action is None else robot.limits.stop_action
     if stop is None:
-        raise UserError(f"neither the robot nor '{info.id}' says what brings it to rest; expected a stop_action in the robot's "
-                        "RobotLimits: 0 for a velocity or a torque, None for a value that it keeps, such as a position")
+        raise UserError(
+            f"neither the robot nor '{info.id}' says what brings it to rest; expected a "
+            "stop_action in the robot's "
+            "RobotLimits: 0 for a velocity or a torque, None for a value that it keeps, such as a "
+            "position"
+        )
     return stop
 
 
@@ -151,7 +218,8 @@ def guard_of(limits: Limits) -> ActionGuard:
 
 
 def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
-    """Control rate in Hz: the one given, else the robot's, which must be that of the policy's environment.
+    """Control rate in Hz: the one given, else the robot's, which must be that of the policy's
+    environment.
 
     Raises UserError where the two differ.
     """
@@ -160,19 +228,28 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
     trained = float(info.control_hz)
     rate = robot.limits.control_hz or trained
     if abs(rate - trained) > 0.01 * trained:
-        raise UserError(f"the robot runs at {rate:g} Hz and '{info.id}' was trained at {trained:g} Hz; expected the same; give "
-                        "--rate HZ to choose one")
+        raise UserError(
+            f"the robot runs at {rate:g} Hz and '{info.id}' was trained at {trained:g} Hz; "
+            "expected the same; give "
+            "--rate HZ to choose one"
+        )
     return rate
 
 
-def make_controller(mode: str, policy: Any, limits: Mapping[str, Limits], stop_after: float,
-                    rate: float | None = None) -> Controller | RealTimeController:
-    """The controller of one robot: "sync" waits for every chunk, "async" draws the next one while the robot moves, "ensemble"
-    draws one at every step and averages those that overlap.
+def make_controller(
+    mode: str,
+    policy: Any,
+    limits: Mapping[str, Limits],
+    stop_after: float,
+    rate: float | None = None,
+) -> Controller | RealTimeController:
+    """The controller of one robot: "sync" waits for every chunk, "async" draws the next one while
+    the robot moves, "ensemble" draws one at every step and averages those that overlap.
 
     Args:
         stop_after: seconds without a fresh action after which an asynchronous robot stops.
-        rate: control steps per second, which tell an asynchronous robot how many of them a chunk takes; None: the environment's.
+        rate: control steps per second, which tell an asynchronous robot how many of them a chunk
+            takes; None: the environment's.
     """
     if mode == "async":
         return RealTimeController(policy, guard=limits, stop_after=stop_after, rate=rate)

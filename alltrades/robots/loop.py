@@ -1,4 +1,6 @@
-"""The loop of a robot: observe, ask the controller, guard, act, at a fixed rate; whatever sensors and policy do."""
+"""The loop of a robot: observe, ask the controller, guard, act, at a fixed rate; whatever sensors
+and policy do.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ POLL = 0.1  # seconds between two questions whether to stop, where no rate says 
 class Acting(Protocol):
     """What decides: `Controller` with one lane, or anything with its `reset` and `act`.
 
-    `act` is called in a thread of its own, one call at a time, and never while `reset` is. Optional: `stopped`, whether it
-    has given up for want of actions; `policy.held`, whether the operator of its server holds the robots.
+    `act` is called in a thread of its own, one call at a time, and never while `reset` is.
+    Optional: `stopped`, whether it has given up for want of actions; `policy.held`, whether the
+    operator of its server holds the robots.
     """
 
     def reset(self, *, environment: str | None = None, seed: int | None = None) -> None: ...
@@ -41,34 +44,50 @@ class Acting(Protocol):
 class ControlLoop:
     """Runs episodes of one robot.
 
-    A tick observes, asks the controller, and sends the action through the guard. Where no new observation is there, or the
-    controller is not done, the last action is sent again; `timeout` seconds after the last fresh action the episode ends, and an
-    action that comes later is not executed. While the operator of a server holds the robots, this one goes to rest and stays
-    there; that time is not recorded. Every end, an exception too, brings the robot to its stop action along the guard's limits.
+    A tick observes, asks the controller, and sends the action through the guard. Where no new
+    observation is there, or the controller is not done, the last action is sent again; `timeout`
+    seconds after the last fresh action the episode ends, and an action that comes later is not
+    executed. While the operator of a server holds the robots, this one goes to rest and stays
+    there; that time is not recorded. Every end, an exception too, brings the robot to its stop
+    action along the guard's limits.
 
-    The robot is talked to by the thread of `run` alone, and the controller acts in another one: a policy that is slow, or
-    hangs, does not keep the robot from being stopped. A driver that hangs does, and so does the end of the process.
+    The robot is talked to by the thread of `run` alone, and the controller acts in another one: a
+    policy that is slow, or hangs, does not keep the robot from being stopped. A driver that hangs
+    does, and so does the end of the process.
 
     Args:
         robot, controller: see `Robot` and `Acting`.
-        guard: the last word on every action, whatever the controller let pass. At an episode's start its limits count from the
-            stop action on.
+        guard: the last word on every action, whatever the controller let pass. At an episode's
+            start its limits count from the stop action on.
         rate: control steps per second, or None for as fast as possible.
-        timeout: seconds without a fresh action after which the episode is ended. A robot that `waits` waits for every action.
-        stop_action: (A,) what brings the robot to rest, None for a dimension that keeps its last value; None for nothing: the
-            robot is left with its last action.
+        timeout: seconds without a fresh action after which the episode is ended. A robot that
+            `waits` waits for every action.
+        stop_action: (A,) what brings the robot to rest, None for a dimension that keeps its last
+            value; None for nothing: the robot is left with its last action.
         executor: runs `controller.act`; default one thread of its own.
         clock, sleep: seconds, monotonic.
 
     Raises UserError for a timeout below two control steps, as any delay would end an episode.
     """
 
-    def __init__(self, robot: Robot, controller: Acting, guard: ActionGuard, rate: float | None, timeout: float = 1.0,
-                 stop_action: Sequence[float | None] | None = None, executor: Executor | None = None,
-                 clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        controller: Acting,
+        guard: ActionGuard,
+        rate: float | None,
+        timeout: float = 1.0,
+        stop_action: Sequence[float | None] | None = None,
+        executor: Executor | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._waits = bool(getattr(robot, "waits", False))
         if rate is not None and not self._waits and timeout < 2 / rate:
-            raise UserError(f"timeout of {timeout:g} s at {rate:g} Hz; expected two control steps ({2 / rate:g} s) or more")
+            raise UserError(
+                f"timeout of {timeout:g} s at {rate:g} Hz; expected two control steps "
+                f"({2 / rate:g} s) or more"
+            )
         self.robot, self.controller, self.guard, self.timeout = robot, controller, guard, timeout
         self.ticker, self.feed = Ticker(rate, clock, sleep), Feed()
         self.latencies = array("d")  # seconds from an observation to its action, of all episodes
@@ -80,27 +99,40 @@ class ControlLoop:
         self._clock = clock
         self._executor = Worker("controller") if executor is None else executor
         self._call: Future[np.ndarray] | None = None
-        self._stop = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        self._stop = (
+            None
+            if stop_action is None
+            else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        )
         self._late = 0  # actions that came too late
         self._refused = self._refusals()
         self._begin("", 0)
 
-    # ---- what it does --------------------------------------------------------------------------------------------
-    def run(self, environment: str, seed: int, steps: int | None = None, stop: Callable[[], bool] = lambda: False) -> str:
-        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped", "timeout" (no new
-        observation in time) or "starved" (no action of the controller in time).
+    # ---- what it does ----------------------------------------------------------------------------
+    def run(
+        self,
+        environment: str,
+        seed: int,
+        steps: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """One episode; why it ended: "success", "over" (the robot says so), "steps", "stopped",
+        "timeout" (no new observation in time) or "starved" (no action of the controller in time).
 
         Args:
             environment, seed: of the controller's episode; the robot's starts from the seed too.
             steps: most actions, without held ones.
             stop: asked at every tick.
 
-        What the robot or the controller raises is passed on, after the robot was stopped. Raises UserError while the
-        controller still works on an action of the last episode.
+        What the robot or the controller raises is passed on, after the robot was stopped. Raises
+        UserError while the controller still works on an action of the last episode.
         """
         if self._call is not None and not self._call.done():
-            raise UserError("the policy still works on an action of the last episode; expected it to be done; try again later, "
-                            "or use a faster policy")
+            raise UserError(
+                "the policy still works on an action of the last episode; expected it to be done; "
+                "try again later, "
+                "or use a faster policy"
+            )
         self._begin(environment, seed)
         try:
             reset = getattr(self.robot, "reset", None)
@@ -154,20 +186,28 @@ class ControlLoop:
         return "stopped"
 
     def _look(self) -> str | None:
-        """Note what the last action led to, where the robot can tell; why the episode is over, or None."""
+        """Note what the last action led to, where the robot can tell; why the episode is over, or
+        None.
+        """
         ask = getattr(self.robot, "outcome", None)
         if ask is None or not self._outcomes:
             return None
         found = Outcome(*ask())
         if not np.isfinite(found.reward):
-            raise UserError(f"the robot's outcome has the reward {found.reward}; expected a finite number")
+            raise UserError(
+                f"the robot's outcome has the reward {found.reward}; expected a finite number"
+            )
         self._outcomes[-1] = found._replace(success=found.success or self._outcomes[-1].success)
         if not found.done:
             return None
         return "success" if any(o.success for o in self._outcomes) else "over"
 
-    def _answer(self, observation: np.ndarray, arrived: float, stop: Callable[[], bool]) -> str | None:
-        """Ask the controller, hold until it is done, and send its action; why the episode is over, or None."""
+    def _answer(
+        self, observation: np.ndarray, arrived: float, stop: Callable[[], bool]
+    ) -> str | None:
+        """Ask the controller, hold until it is done, and send its action; why the episode is over,
+        or None.
+        """
         call = self._call = self._executor.submit(self.controller.act, observation)
         while not _done(call, self.ticker.left() if self.ticker.period else POLL):
             if stop():
@@ -215,17 +255,26 @@ class ControlLoop:
         if last is None and self._stop is not None:
             last = start_at_rest(self.guard, wanted, self._stop)
         action = self.guard(wanted[None], last)[0]
-        if self._sent is None and not self._waits and self._refusals().get("finite", 0) > self._unfinite:
-            raise UserError("the policy's first action is not finite, and there is none before it to hold; expected numbers; the "
-                            "robot was told nothing; check the policy and the observation")
+        if (
+            self._sent is None
+            and not self._waits
+            and self._refusals().get("finite", 0) > self._unfinite
+        ):
+            raise UserError(
+                "the policy's first action is not finite, and there is none before it to hold; "
+                "expected numbers; the "
+                "robot was told nothing; check the policy and the observation"
+            )
         self._sent = last  # from here on the robot may be moving, whatever its driver says
         self.robot.act(action.copy())
         self._sent = action[None] if last is None else np.stack([last[-1], action])
         return action
 
-    # ---- how it ends ---------------------------------------------------------------------------------------------
+    # ---- how it ends -----------------------------------------------------------------------------
     def _halt(self, failed: bool = False) -> None:
-        """Bring the robot to rest; an interrupt or error of that is raised afterwards, unless the caller has `failed` already."""
+        """Bring the robot to rest; an interrupt or error of that is raised afterwards, unless the
+        caller has `failed` already.
+        """
         if self._stop is None or self._sent is None:
             return
         refused, self.halting = dict(self.guard.refusals), True
@@ -239,7 +288,9 @@ class ControlLoop:
             raise error
 
     def _go_to_rest(self, stop: np.ndarray) -> BaseException | None:
-        """The first interrupt, or the error of a robot that refuses every attempt; neither ends the way before it must."""
+        """The first interrupt, or the error of a robot that refuses every attempt; neither ends the
+        way before it must.
+        """
         assert self._sent is not None
         interrupt: BaseException | None = None
         failures, first, left = 0, True, steps_to_rest(self.guard, self._sent, stop)
@@ -258,12 +309,17 @@ class ControlLoop:
             except Exception as error:
                 failures += 1
                 if failures == ATTEMPTS:
-                    log.error("the robot cannot be stopped, it refused %d actions: %s: %s", ATTEMPTS, type(error).__name__, error)
+                    log.error(
+                        "the robot cannot be stopped, it refused %d actions: %s: %s",
+                        ATTEMPTS,
+                        type(error).__name__,
+                        error,
+                    )
                     return error
         log.error("the robot is not at rest: its last action is %s", self._sent[-1].tolist())
         return interrupt
 
-    # ---- what came of it -----------------------------------------------------------------------------------------
+    # ---- what came of it -------------------------------------------------------------------------
     @property
     def steps(self) -> int:
         """Actions of this episode, without held ones."""
@@ -276,9 +332,13 @@ class ControlLoop:
 
     @property
     def refusals(self) -> dict[str, int]:
-        """Actions replaced by the controller's guard or by this loop's, by reason, since the loop was made; "late": actions that
-        came after the timeout, or never, and were not executed."""
-        counts = {reason: count - self._refused.get(reason, 0) for reason, count in self._refusals().items()}
+        """Actions replaced by the controller's guard or by this loop's, by reason, since the loop
+        was made; "late": actions that came after the timeout, or never, and were not executed.
+        """
+        counts = {
+            reason: count - self._refused.get(reason, 0)
+            for reason, count in self._refusals().items()
+        }
         return counts | {"late": self._late}
 
     def _refusals(self) -> dict[str, int]:
@@ -286,18 +346,32 @@ class ControlLoop:
         return {reason: own.get(reason, 0) + inner.get(reason, 0) for reason in own | inner}
 
     def recorded(self, source: str) -> Episode | None:
-        """The episode so far, or None before the first action: observations that were answered and what was executed."""
+        """The episode so far, or None before the first action: observations that were answered and
+        what was executed.
+        """
         if not self._actions:
             return None
         successes = np.array([o.success for o in self._outcomes])
         first = int(np.argmax(successes)) + 1 if successes.any() else -1
         rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
-        return Episode({"observation": np.stack(self._observations)}, np.stack(self._actions), rewards, successes,
-                       self.environment, source, self.seed, first > 0, first, float(rewards.sum(dtype=np.float64)))
+        return Episode(
+            {"observation": np.stack(self._observations)},
+            np.stack(self._actions),
+            rewards,
+            successes,
+            self.environment,
+            source,
+            self.seed,
+            first > 0,
+            first,
+            float(rewards.sum(dtype=np.float64)),
+        )
 
 
 def _done(call: Future[Any], seconds: float) -> bool:
-    """Whether a call has ended after at most so many seconds. Not by `result`: the call itself may raise TimeoutError."""
+    """Whether a call has ended after at most so many seconds. Not by `result`: the call itself may
+    raise TimeoutError.
+    """
     try:
         call.exception(seconds)
     except TimeoutError:

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-# Ctrl-C, kill, a closed terminal, and Ctrl-Z, which would leave a robot moving while nobody steers it
+# Ctrl-C, kill, a closed terminal, and Ctrl-Z, which would leave a robot moving while nobody steers
+# it
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGTSTP")
 
 
 class StopSignals:
-    """Inside the block the first signal asks to stop; the second interrupts whatever does not listen, once.
+    """Inside the block the first signal asks to stop; the second interrupts whatever does not
+    listen, once.
 
-    While the robot is brought to rest further signals change nothing. SIGHUP stays ignored where it was (`nohup`). Elsewhere
-    than in the main thread nothing is handled.
+    While the robot is brought to rest further signals change nothing. SIGHUP stays ignored where it
+    was (`nohup`). Elsewhere than in the main thread nothing is handled.
 
     Attributes:
         halting: tells whether the robot is being brought to rest; set by who drives it.
@@ -42,11 +44,20 @@ class StopSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-            kept = [n for n in numbers if n != getattr(signal, "SIGHUP", None) or signal.getsignal(n) is not signal.SIG_IGN]
+            kept = [
+                n
+                for n in numbers
+                if n != getattr(signal, "SIGHUP", None) or signal.getsignal(n) is not signal.SIG_IGN
+            ]
             self._before = {number: signal.signal(number, self._handle) for number in kept}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -54,7 +65,9 @@ class StopSignals:
         if self._asked and (self._interrupted or self.halting()):
             self.ignored = True
         elif self._asked:
-            self._interrupted = True  # a third one could interrupt the stop that the second one leads to
+            self._interrupted = (
+                True  # a third one could interrupt the stop that the second one leads to
+            )
             raise KeyboardInterrupt
         else:
             self._asked = True

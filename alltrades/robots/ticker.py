@@ -14,16 +14,20 @@ RECENT = 50  # ticks of which the live rate is taken
 class Ticker:
     """Tick k begins at start + k / rate, whatever the ticks before it took.
 
-    Work that lasts into the next tick has missed its deadline: that tick begins late, at once; ticks that have gone by
-    entirely are left out. Both count in `missed`.
+    Work that lasts into the next tick has missed its deadline: that tick begins late, at once;
+    ticks that have gone by entirely are left out. Both count in `missed`.
 
     Args:
         rate: ticks per second; None for as fast as possible, where nothing can be missed.
         clock, sleep: seconds, monotonic; those of a test.
     """
 
-    def __init__(self, rate: float | None, clock: Callable[[], float] = time.perf_counter,
-                 sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(
+        self,
+        rate: float | None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         self.period = 0.0 if rate is None else 1.0 / rate
         self.missed = 0
         self._clock, self._sleep = clock, sleep
@@ -37,7 +41,9 @@ class Ticker:
         self._begun.append(self._start)
 
     def wait(self) -> int:
-        """End this tick and return when the next one begins; the number of deadlines missed meanwhile."""
+        """End this tick and return when the next one begins; the number of deadlines missed
+        meanwhile.
+        """
         now = self._clock()
         if self.period == 0.0:
             self._begun.append(now)
@@ -54,7 +60,9 @@ class Ticker:
         return missed
 
     def left(self) -> float:
-        """Seconds, more than 0, until the time at which a tick begins next, whether or not this one has missed others before."""
+        """Seconds, more than 0, until the time at which a tick begins next, whether or not this one
+        has missed others before.
+        """
         left = self.period - (self._clock() - self._start) % self.period
         return left if left > ROUNDING * self.period else left + self.period
 

@@ -15,7 +15,9 @@ from alltrades.settings.schema import show
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: nested plain data, and the label that names it in messages and saved settings."""
+    """One source of settings: nested plain data, and the label that names it in messages and saved
+    settings.
+    """
 
     label: str
     values: dict[str, Any]
@@ -23,29 +25,40 @@ class Layer:
 
 @dataclass
 class Recipe:
-    """A recipe with what it extends, base first: layers of the recipe proper and of the `small:` blocks."""
+    """A recipe with what it extends, base first: layers of the recipe proper and of the `small:`
+    blocks.
+    """
 
     layers: list[Layer] = field(default_factory=list)
     small: list[Layer] = field(default_factory=list)
 
 
 def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with the package, such as "quickstart" and "experiments/estimators"."""
+    """Names of the recipes that come with the package, such as "quickstart" and
+    "experiments/estimators".
+    """
     from importlib.resources import files
 
     root = files("alltrades.configs")
     top = [p.name.removesuffix(".yaml") for p in root.iterdir() if p.name.endswith(".yaml")]
     experiments = root / "experiments"
-    nested = [f"experiments/{p.name.removesuffix('.yaml')}" for p in experiments.iterdir()
-              if p.name.endswith(".yaml")] if experiments.is_dir() else []
+    nested = (
+        [
+            f"experiments/{p.name.removesuffix('.yaml')}"
+            for p in experiments.iterdir()
+            if p.name.endswith(".yaml")
+        ]
+        if experiments.is_dir()
+        else []
+    )
     return sorted(top) + sorted(nested)
 
 
 def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]:
     """(label, text) of a recipe: a file, a file in the folder `beside`, or a packaged name.
 
-    A packaged name may have "configs/" before it and ".yaml" behind it, as in a checkout. The label is the packaged
-    name or the file's name, never a path of this machine.
+    A packaged name may have "configs/" before it and ".yaml" behind it, as in a checkout. The label
+    is the packaged name or the file's name, never a path of this machine.
 
     Raises:
         UserError: neither a readable file nor a packaged name.
@@ -60,12 +73,22 @@ def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]
                 return candidate.name.removesuffix(".yaml"), candidate.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{name}: not readable ({error}); expected a YAML file") from error
-    packaged = path.as_posix().removeprefix("./").removeprefix("configs/").removesuffix(".yaml").removesuffix(".yml")
+    packaged = (
+        path.as_posix()
+        .removeprefix("./")
+        .removeprefix("configs/")
+        .removesuffix(".yaml")
+        .removesuffix(".yml")
+    )
     known = packaged_recipes()
     if packaged in known:
-        return packaged, files("alltrades.configs").joinpath(*f"{packaged}.yaml".split("/")).read_text(encoding="utf-8")
-    raise UserError(f"recipe '{name}' not found; expected a YAML file or one of {', '.join(known)}"
-                    f"{nearest(packaged, known)}")
+        return packaged, files("alltrades.configs").joinpath(
+            *f"{packaged}.yaml".split("/")
+        ).read_text(encoding="utf-8")
+    raise UserError(
+        f"recipe '{name}' not found; expected a YAML file or one of {', '.join(known)}"
+        f"{nearest(packaged, known)}"
+    )
 
 
 class Loader(yaml.SafeLoader):
@@ -77,20 +100,28 @@ class Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' is given twice", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def read_recipe(name: Path | str, beside: Path | None = None, chain: tuple[str, ...] = ()) -> Recipe:
-    """A recipe and what it extends. `beside`: folder in which names are looked for first; `chain`: who extends it.
+def read_recipe(
+    name: Path | str, beside: Path | None = None, chain: tuple[str, ...] = ()
+) -> Recipe:
+    """A recipe and what it extends. `beside`: folder in which names are looked for first; `chain`:
+    who extends it.
 
     Raises:
         UserError: not found, not YAML, not a mapping, or it extends itself.
     """
     label, text = find_recipe(name, beside)
     if label in chain:
-        raise UserError(f"recipe '{label}' extends itself ({' -> '.join((*chain, label))}); remove one `extends:`")
+        raise UserError(
+            f"recipe '{label}' extends itself ({' -> '.join((*chain, label))}); remove one "
+            "`extends:`"
+        )
     try:
         values = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
@@ -101,16 +132,24 @@ def read_recipe(name: Path | str, beside: Path | None = None, chain: tuple[str, 
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UserError(f"recipe '{label}' holds {show(values, 40)}; expected a mapping of settings")
+        raise UserError(
+            f"recipe '{label}' holds {show(values, 40)}; expected a mapping of settings"
+        )
     extends, small = values.pop("extends", None), values.pop("small", None)
     if extends is not None and not isinstance(extends, str):
-        raise UserError(f"recipe '{label}': extends = {show(extends, 40)}; expected the name of one recipe")
+        raise UserError(
+            f"recipe '{label}': extends = {show(extends, 40)}; expected the name of one recipe"
+        )
     if small is not None and not isinstance(small, dict):
-        raise UserError(f"recipe '{label}': small = {show(small, 40)}; expected a mapping of settings")
+        raise UserError(
+            f"recipe '{label}': small = {show(small, 40)}; expected a mapping of settings"
+        )
     folder = Path(name).parent if beside is None else beside
     recipe = read_recipe(extends, folder, (*chain, label)) if extends is not None else Recipe()
     cleared = [key for key, value in flatten(values) if value == {}]
-    recipe.small = [Layer(x.label, _without(x.values, cleared)) for x in recipe.small]  # gone there as well
+    recipe.small = [
+        Layer(x.label, _without(x.values, cleared)) for x in recipe.small
+    ]  # gone there as well
     recipe.layers.append(Layer(label, values))
     if small is not None:
         recipe.small.append(Layer(f"{label} (small)", small))
@@ -125,9 +164,13 @@ def flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield ".".join((*path, str(name))), value
 
 
-def _without(values: dict[str, Any], keys: Sequence[str], path: tuple[str, ...] = ()) -> dict[str, Any]:
+def _without(
+    values: dict[str, Any], keys: Sequence[str], path: tuple[str, ...] = ()
+) -> dict[str, Any]:
     kept = {}
     for name, value in values.items():
         if ".".join((*path, str(name))) not in keys:
-            kept[name] = _without(value, keys, (*path, str(name))) if isinstance(value, dict) else value
+            kept[name] = (
+                _without(value, keys, (*path, str(name))) if isinstance(value, dict) else value
+            )
     return kept

@@ -1,4 +1,6 @@
-"""The settings of a run: one frozen tree of models, the same for recipes, the command line and Python."""
+"""The settings of a run: one frozen tree of models, the same for recipes, the command line and
+Python.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,34 @@ from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 from alltrades.system.machine import processors
 
-OWN_ROWS = {"specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "generalist"}
+OWN_ROWS = {
+    "specialists",
+    "specialists_joint",
+    "labeled_only",
+    "labeled_only_holdout",
+    "generalist",
+}
 TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout")
 
 
 class DemoSettings(Frozen):
     """Where demonstrations come from."""
 
-    path: str | None = Field(None, description="an existing store; without it scripted experts are recorded")
-    episodes: int = Field(5, ge=1, description="demonstrations per environment (the first ones of a store)")
-    observations: str | None = Field(None, description="a store of episodes whose states alone are used: stage 2 labels them")
-    attempts: int = Field(5, ge=1, description="tries of the expert per demonstration wanted, before giving up")
-    hold_end: bool = Field(False, description="train on holding the last action after an episode's end")
+    path: str | None = Field(
+        None, description="an existing store; without it scripted experts are recorded"
+    )
+    episodes: int = Field(
+        5, ge=1, description="demonstrations per environment (the first ones of a store)"
+    )
+    observations: str | None = Field(
+        None, description="a store of episodes whose states alone are used: stage 2 labels them"
+    )
+    attempts: int = Field(
+        5, ge=1, description="tries of the expert per demonstration wanted, before giving up"
+    )
+    hold_end: bool = Field(
+        False, description="train on holding the last action after an episode's end"
+    )
 
 
 class SpecialistCandidate(Frozen):
@@ -39,7 +57,9 @@ class SpecialistCandidate(Frozen):
 
     def name(self) -> str:
         """Its changes in words."""
-        return ", ".join(f"{k} {v}" for k, v in self.model_dump(exclude_none=True).items()) or "as set"
+        return (
+            ", ".join(f"{k} {v}" for k, v in self.model_dump(exclude_none=True).items()) or "as set"
+        )
 
 
 class SpecialistSettings(Frozen):
@@ -48,23 +68,47 @@ class SpecialistSettings(Frozen):
     width: int = Field(96, ge=8, description="hidden width of a specialist trained from scratch")
     depth: int = Field(2, ge=1, description="residual blocks of a specialist trained from scratch")
     observation_normalizer: Literal["pooled", "per_environment"] = Field(
-        "pooled", description="statistics over all environments, or the specialist's own")
+        "pooled", description="statistics over all environments, or the specialist's own"
+    )
     selection: Literal["last", "holdout", "cv"] = Field(
-        "last", description="last weights; as many steps as held-out episodes prefer (3 demonstrations and more); or candidate "
-        "and steps by cross-validation over episodes, one choice for all environments (not for fine-tuned specialists)")
+        "last",
+        description="last weights; as many steps as held-out episodes prefer (3 demonstrations "
+        "and more); or candidate "
+        "and steps by cross-validation over episodes, one choice for all environments (not for "
+        "fine-tuned specialists)",
+    )
     candidates: tuple[SpecialistCandidate, ...] = Field(
-        (), max_length=8, description="settings that `cv` compares, such as [{width: 64}, {}, {observation_noise: 0.05}]")
-    folds: int = Field(3, ge=2, description="groups of episodes that `cv` holds out in turn (fewer where demonstrations are)")
-    patience: int = Field(2, ge=1, le=10, description="looks at the held-out loss, one every tenth of the steps, without a new "
-                                                      "lowest after which `cv` trains a candidate no further")
-    selection_environments: int = Field(10, ge=1, description="environments that take part in `cv`, evenly spread")
+        (),
+        max_length=8,
+        description="settings that `cv` compares, such as [{width: 64}, {}, {observation_noise: "
+        "0.05}]",
+    )
+    folds: int = Field(
+        3,
+        ge=2,
+        description="groups of episodes that `cv` holds out in turn (fewer where demonstrations "
+        "are)",
+    )
+    patience: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="looks at the held-out loss, one every tenth of the steps, without a new "
+        "lowest after which `cv` trains a candidate no further",
+    )
+    selection_environments: int = Field(
+        10, ge=1, description="environments that take part in `cv`, evenly spread"
+    )
     train: TrainSettings = TrainSettings(steps=2500)
     finetune: TrainSettings = TrainSettings(steps=1000, lr=3e-4)
 
     @model_validator(mode="after")
     def _candidates_are_compared(self) -> SpecialistSettings:
         if self.candidates and self.selection != "cv":
-            raise ValueError(f"candidates are given but selection = {self.selection}; set selection: cv or remove them")
+            raise ValueError(
+                f"candidates are given but selection = {self.selection}; set selection: cv or "
+                "remove them"
+            )
         names = [c.name() for c in self.candidates]
         if len(set(names)) < len(names):
             raise ValueError(f"candidates repeat ({'; '.join(names)}); expected different ones")
@@ -75,11 +119,22 @@ class RolloutSettings(Frozen):
     """Pseudo-trajectories."""
 
     lanes: int = Field(32, ge=1, description="episodes in flight")
-    batch: int = Field(8, ge=1, description="rows of every policy call, at most the lanes of a policy; many pay off for images")
+    batch: int = Field(
+        8,
+        ge=1,
+        description="rows of every policy call, at most the lanes of a policy; many pay off for "
+        "images",
+    )
     engine: Literal["torch", "onnx"] = Field(
-        "torch", description="what computes chunks: PyTorch on its device, or onnxruntime, which is faster on a processor")
+        "torch",
+        description="what computes chunks: PyTorch on its device, or onnxruntime, which is faster "
+        "on a processor",
+    )
     workers: int | None = Field(
-        None, ge=0, description="processes that step environments; 0: this one; default: every processor")
+        None,
+        ge=0,
+        description="processes that step environments; 0: this one; default: every processor",
+    )
 
     def acting(self) -> dict[str, Any]:
         """What the actions of an episode depend on, besides its policy."""
@@ -93,24 +148,48 @@ class RoundSettings(Frozen):
     """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
 
     count: int = Field(0, ge=0, description="rounds at most")
-    patience: int = Field(1, ge=1, description="rounds in a row without help that end them; the best one is kept")
+    patience: int = Field(
+        1, ge=1, description="rounds in a row without help that end them; the best one is kept"
+    )
     teacher: Literal["self", "best"] = Field(
-        "self", description="self: its own successes with their executed actions; best: per environment the labels of the "
-                            "teacher with the best success at every state visited, its own successes where none is better")
+        "self",
+        description="self: its own successes with their executed actions; best: per environment "
+        "the labels of the "
+        "teacher with the best success at every state visited, its own successes where none is "
+        "better",
+    )
     episodes: int = Field(60, ge=1, description="starts per environment and round")
-    tries: int = Field(5, ge=1, description="tries of a start until it succeeds; those after the first explore")
-    explore: tuple[float, float] = Field((0.05, 0.2), description="scale of the offset of a try's actions, in half action boxes")
-    renew: float = Field(0.0, ge=0, le=1, description="chance of a new offset per chunk; 0 keeps one for the whole try")
-    share: float = Field(0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows")
-    init: Literal["previous", "fresh"] = Field("previous", description="go on from the last generalist, or start anew")
-    selection: int = Field(30, ge=1, description="episodes per environment, on starts of their own, that judge a round")
+    tries: int = Field(
+        5, ge=1, description="tries of a start until it succeeds; those after the first explore"
+    )
+    explore: tuple[float, float] = Field(
+        (0.05, 0.2), description="scale of the offset of a try's actions, in half action boxes"
+    )
+    renew: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance of a new offset per chunk; 0 keeps one for the whole try",
+    )
+    share: float = Field(
+        0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows"
+    )
+    init: Literal["previous", "fresh"] = Field(
+        "previous", description="go on from the last generalist, or start anew"
+    )
+    selection: int = Field(
+        30, ge=1, description="episodes per environment, on starts of their own, that judge a round"
+    )
     train: TrainSettings = TrainSettings(steps=3000, lr=5e-4)
 
     @field_validator("explore")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:
-            raise ValueError(f"explore = {list(value)}; expected [smallest, largest] with 0 < smallest <= largest")
+            raise ValueError(
+                f"explore = {list(value)}; expected [smallest, largest] with 0 < smallest <= "
+                "largest"
+            )
         return value
 
 
@@ -118,17 +197,34 @@ class DistillSettings(Frozen):
     """Stage 2: a generalist."""
 
     teachers: tuple[str, ...] = Field(
-        ("scratch",), min_length=1, description=f"whose rollouts enter: {', '.join(TEACHERS)}; with _2, _3, ... behind a name "
-                                                "the same from another seed: an ensemble, whose mean is learned")
-    rollouts: int = Field(60, ge=0, description="rollouts per environment and teacher; 0: the demonstrations' states alone")
+        ("scratch",),
+        min_length=1,
+        description=f"whose rollouts enter: {', '.join(TEACHERS)}; with _2, _3, ... behind a name "
+        "the same from another seed: an ensemble, whose mean is learned",
+    )
+    rollouts: int = Field(
+        60,
+        ge=0,
+        description="rollouts per environment and teacher; 0: the demonstrations' states alone",
+    )
     weights: WeightSettings = WeightSettings()
-    apply: Literal["sample", "loss"] = Field("sample", description="weights as sampling probabilities or loss factors")
-    targets: Literal["noise", "score"] = Field("noise", description="regress drawn chunks, or the teacher's prediction")
+    apply: Literal["sample", "loss"] = Field(
+        "sample", description="weights as sampling probabilities or loss factors"
+    )
+    targets: Literal["noise", "score"] = Field(
+        "noise", description="regress drawn chunks, or the teacher's prediction"
+    )
     label_steps: int = Field(20, ge=1, description="sampling steps while labelling")
     reuse_labels: bool = Field(False, description="demonstration rows keep their recorded actions")
-    demo_share: float = Field(0.25, ge=0, le=1, description="share of demonstration rows when labels are reused")
-    init: Literal["fresh", "labeled_only"] = Field("fresh", description="fresh weights, or those of the labeled-only policy")
-    preference: dict[str, float] = Field(default_factory=dict, description="lambda per environment; empty: uniform")
+    demo_share: float = Field(
+        0.25, ge=0, le=1, description="share of demonstration rows when labels are reused"
+    )
+    init: Literal["fresh", "labeled_only"] = Field(
+        "fresh", description="fresh weights, or those of the labeled-only policy"
+    )
+    preference: dict[str, float] = Field(
+        default_factory=dict, description="lambda per environment; empty: uniform"
+    )
     objective: ObjectiveSettings = ObjectiveSettings()
     train: TrainSettings = TrainSettings()
     rounds: RoundSettings = RoundSettings()
@@ -136,8 +232,11 @@ class DistillSettings(Frozen):
     @model_validator(mode="after")
     def _excess_has_no_noise(self) -> DistillSettings:
         if self.objective.excess and self.train.observation_noise > 0:
-            raise ValueError(f"objective {self.objective.kind} compares with teachers at the observation itself and train has "
-                             f"observation_noise = {self.train.observation_noise}; set one of them back")
+            raise ValueError(
+                f"objective {self.objective.kind} compares with teachers at the observation "
+                "itself and train has "
+                f"observation_noise = {self.train.observation_noise}; set one of them back"
+            )
         return self
 
     @field_validator("teachers")
@@ -145,8 +244,11 @@ class DistillSettings(Frozen):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if teacher_kind(name)[0] not in TEACHERS:
-                raise ValueError(f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these with _2, _3, ... "
-                                 f"behind it{nearest(name, list(TEACHERS))}")
+                raise ValueError(
+                    f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these "
+                    "with _2, _3, ... "
+                    f"behind it{nearest(name, list(TEACHERS))}"
+                )
         return value
 
 
@@ -154,12 +256,24 @@ class EvaluationSettings(Frozen):
     """Measurement: common starts for every row and every training seed."""
 
     episodes: int = Field(100, ge=1, description="episodes per environment and row")
-    seed: int = Field(0, ge=0, description="root of the evaluation starts; not the run's seed, so that runs compare")
-    rows: tuple[str, ...] = Field(("specialists", "labeled_only", "generalist"), min_length=1, description="what to measure")
-    compare: tuple[tuple[str, str], ...] = Field((), description="pairs (a, b): a - b; empty: generalist with each row")
-    limits: tuple[int, ...] = Field((), description="shorter time limits at which success is reported too")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="root of the evaluation starts; not the run's seed, so that runs compare",
+    )
+    rows: tuple[str, ...] = Field(
+        ("specialists", "labeled_only", "generalist"), min_length=1, description="what to measure"
+    )
+    compare: tuple[tuple[str, str], ...] = Field(
+        (), description="pairs (a, b): a - b; empty: generalist with each row"
+    )
+    limits: tuple[int, ...] = Field(
+        (), description="shorter time limits at which success is reported too"
+    )
     preference: dict[str, float] = Field(
-        default_factory=dict, description="lambda that policies with policy.preference_input act by; empty: uniform")
+        default_factory=dict,
+        description="lambda that policies with policy.preference_input act by; empty: uniform",
+    )
 
 
 class TrackingSettings(Frozen):
@@ -174,12 +288,20 @@ class RunSettings(Frozen):
 
     name: str = Field("quickstart", min_length=1, description="names the run folder runs/NAME")
     seed: int = Field(0, ge=0, description="training seed: demonstrations, weights, noise")
-    environments: tuple[str, ...] = Field(("planar",), min_length=1, description="suites, environment ids or globs")
-    optional_environments: tuple[str, ...] = Field((), description="added where their extra is installed")
+    environments: tuple[str, ...] = Field(
+        ("planar",), min_length=1, description="suites, environment ids or globs"
+    )
+    optional_environments: tuple[str, ...] = Field(
+        (), description="added where their extra is installed"
+    )
     plugins: tuple[str, ...] = Field((), description="modules or files that register environments")
     device: str = Field("cpu", description="torch device of training and sampling")
-    trainings: int | None = Field(None, ge=1, description="networks trained beside one another, each on one processor thread; "
-                                  "1: one after the other on all; default: as many as cores, at most 8; 1 on a GPU")
+    trainings: int | None = Field(
+        None,
+        ge=1,
+        description="networks trained beside one another, each on one processor thread; "
+        "1: one after the other on all; default: as many as cores, at most 8; 1 on a GPU",
+    )
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()
     labeled_only: TrainSettings = TrainSettings()
@@ -187,7 +309,10 @@ class RunSettings(Frozen):
     rollout: RolloutSettings = RolloutSettings()
     distill: DistillSettings = DistillSettings()
     generalists: dict[str, DistillSettings] = Field(
-        default_factory=dict, description="further generalists, made where a row names them; keys left out are as in distill")
+        default_factory=dict,
+        description="further generalists, made where a row names them; keys left out are as in "
+        "distill",
+    )
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: bool = Field(True, description="write the HTML report")
@@ -201,8 +326,10 @@ class RunSettings(Frozen):
             if isinstance(base, Frozen):
                 base = base.model_dump()
             values = dict(values)
-            values["generalists"] = {k: _merge(base, v) if isinstance(v, dict) else v
-                                     for k, v in values["generalists"].items()}
+            values["generalists"] = {
+                k: _merge(base, v) if isinstance(v, dict) else v
+                for k, v in values["generalists"].items()
+            }
         return values
 
     @model_validator(mode="after")
@@ -211,28 +338,54 @@ class RunSettings(Frozen):
         if policy.preference_input:
             for d in (self.distill, *self.generalists.values()):
                 if d.preference or d.objective.excess:
-                    found = f"objective {d.objective.kind}" if d.objective.excess else "a fixed preference"
-                    raise ValueError(f"policy.preference_input draws the preference in training and a generalist has {found}; "
-                                     "expected the linear objective without preference; choose it at evaluation.preference")
+                    found = (
+                        f"objective {d.objective.kind}"
+                        if d.objective.excess
+                        else "a fixed preference"
+                    )
+                    raise ValueError(
+                        "policy.preference_input draws the preference in training and a "
+                        f"generalist has {found}; "
+                        "expected the linear objective without preference; choose it at "
+                        "evaluation.preference"
+                    )
         elif self.evaluation.preference:
-            raise ValueError("evaluation.preference is given and policies take none; expected policy.preference_input: true, or "
-                             "distill.preference for a generalist of one preference")
+            raise ValueError(
+                "evaluation.preference is given and policies take none; expected "
+                "policy.preference_input: true, or "
+                "distill.preference for a generalist of one preference"
+            )
         if policy.embedding == 0 and policy.observation_normalizer == "per_environment":
-            raise ValueError("policy.embedding = 0 hides the environment and observation_normalizer: per_environment would give "
-                             "it away; expected observation_normalizer: pooled")
+            raise ValueError(
+                "policy.embedding = 0 hides the environment and observation_normalizer: "
+                "per_environment would give "
+                "it away; expected observation_normalizer: pooled"
+            )
         return self
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
         every = {"generalist": self.distill, **self.generalists}
-        known = {*OWN_ROWS, *self.generalists, *(f"{name}_round{r}" for name, d in every.items() if d.rounds.count
-                                                 for r in range(d.rounds.count + 1))}
+        known = {
+            *OWN_ROWS,
+            *self.generalists,
+            *(
+                f"{name}_round{r}"
+                for name, d in every.items()
+                if d.rounds.count
+                for r in range(d.rounds.count + 1)
+            ),
+        }
         for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
             if row not in known:
-                raise ValueError(f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}"
+                )
         for name in self.generalists:
             if teacher_kind(name)[0] in OWN_ROWS:
-                raise ValueError(f"generalists may not be called '{name}': that row or teacher exists already")
+                raise ValueError(
+                    f"generalists may not be called '{name}': that row or teacher exists already"
+                )
         return self
 
     def training_count(self) -> int:
@@ -244,20 +397,35 @@ class RunSettings(Frozen):
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""
         every = {"generalist": self.distill, **self.generalists}
-        return {name: s for name, s in every.items()
-                if any(row == name or row.startswith(f"{name}_round") for row in self.evaluation.rows)}
+        return {
+            name: s
+            for name, s in every.items()
+            if any(row == name or row.startswith(f"{name}_round") for row in self.evaluation.rows)
+        }
 
     def specialist_candidates(self) -> list[tuple[str, PolicySettings, TrainSettings]]:
-        """Name, architecture and training of every candidate of specialists from scratch; the settings alone without any."""
+        """Name, architecture and training of every candidate of specialists from scratch; the
+        settings alone without any.
+        """
         s = self.specialist
-        policy = self.policy.model_copy(update={"width": s.width, "depth": s.depth,
-                                                "observation_normalizer": s.observation_normalizer,
-                                                "preference_input": False})
+        policy = self.policy.model_copy(
+            update={
+                "width": s.width,
+                "depth": s.depth,
+                "observation_normalizer": s.observation_normalizer,
+                "preference_input": False,
+            }
+        )
         out = []
         for candidate in s.candidates or (SpecialistCandidate(),):
             changes = candidate.model_dump(exclude_none=True)
-            out.append((candidate.name(), policy.model_copy(update=_common(changes, policy)),
-                        s.train.model_copy(update=_common(changes, s.train))))
+            out.append(
+                (
+                    candidate.name(),
+                    policy.model_copy(update=_common(changes, policy)),
+                    s.train.model_copy(update=_common(changes, s.train)),
+                )
+            )
         return out
 
 
@@ -274,5 +442,9 @@ def teacher_kind(teacher: str) -> tuple[str, str]:
 def _merge(base: dict, override: dict) -> dict:
     out = dict(base)
     for key, value in override.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        out[key] = (
+            _merge(out[key], value)
+            if isinstance(value, dict) and isinstance(out.get(key), dict)
+            else value
+        )
     return out

@@ -1,4 +1,6 @@
-"""What a tree of settings models accepts: names, types and bounds in words, for checks, messages and help."""
+"""What a tree of settings models accepts: names, types and bounds in words, for checks, messages
+and help.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,14 @@ from pydantic_core import PydanticUndefined
 
 from alltrades.errors import UserError, nearest
 
-_WORDS: dict[Any, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null",
-                          Any: "anything"}
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    Any: "anything",
+}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -41,38 +49,63 @@ def mapping_value(annotation: Any) -> Any:
 
 
 def sequence_item(annotation: Any) -> Any:
-    """X for a list[X] or tuple[X, ...]; Any for other sequences; None for a field that is no sequence."""
+    """X for a list[X] or tuple[X, ...]; Any for other sequences; None for a field that is no
+    sequence.
+    """
     for member in members(annotation):
         origin, arguments = get_origin(member), get_args(member)
         if origin in (list, tuple, set, frozenset, Sequence):
-            return arguments[0] if origin is not tuple or (len(arguments) == 2 and arguments[1] is Ellipsis) else Any
+            return (
+                arguments[0]
+                if origin is not tuple or (len(arguments) == 2 and arguments[1] is Ellipsis)
+                else Any
+            )
         if member in (list, tuple, set, frozenset):
             return Any
     return None
 
 
 def takes(annotation: Any, kind: type) -> bool:
-    """Whether a plain value of exactly `kind` (bool, str, NoneType, ...) is among what the field accepts."""
+    """Whether a plain value of exactly `kind` (bool, str, NoneType, ...) is among what the field
+    accepts.
+    """
     for member in members(annotation):
-        if member in (Any, kind) or (get_origin(member) is Literal and any(type(v) is kind for v in get_args(member))):
+        if member in (Any, kind) or (
+            get_origin(member) is Literal and any(type(v) is kind for v in get_args(member))
+        ):
             return True
     return False
 
 
 def accepted(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """The accepted values in words: "an integer >= 1", "one of flow, vp", "a number > 0, or null"."""
+    """The accepted values in words: "an integer >= 1", "one of flow, vp", "a number > 0, or
+    null".
+    """
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
         return accepted(inner, [*more, *metadata])
-    alternatives = list(get_args(annotation)) if get_origin(annotation) in (Union, types.UnionType) else [annotation]
+    alternatives = (
+        list(get_args(annotation))
+        if get_origin(annotation) in (Union, types.UnionType)
+        else [annotation]
+    )
     alternatives.sort(key=lambda a: a is type(None))
     words = [_word(a) if get_origin(a) is not Annotated else accepted(a) for a in alternatives]
-    bounds = [f"{sign} {getattr(m, name)}" for m in metadata for name, sign in _BOUNDS.items() if hasattr(m, name)]
+    bounds = [
+        f"{sign} {getattr(m, name)}"
+        for m in metadata
+        for name, sign in _BOUNDS.items()
+        if hasattr(m, name)
+    ]
     if bounds:
         words[0] += " " + " and ".join(bounds)
     shortest = max((m.min_length for m in metadata if getattr(m, "min_length", None)), default=0)
     if shortest:
-        words[0] += f", at least {shortest} of them" if sequence_item(annotation) is not None else ", not empty"
+        words[0] += (
+            f", at least {shortest} of them"
+            if sequence_item(annotation) is not None
+            else ", not empty"
+        )
     return words[0] if len(words) == 1 else ", or ".join(words)
 
 
@@ -95,7 +128,9 @@ def _word(annotation: Any) -> str:
 def show(value: Any, limit: int = 200) -> str:
     """A value as YAML on one line, cut to `limit` characters."""
     try:
-        text = yaml.safe_dump(plain(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)
+        text = yaml.safe_dump(
+            plain(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+        )
     except yaml.YAMLError:
         text = repr(value)
     text = text.strip().removesuffix("...").strip()
@@ -145,7 +180,8 @@ def lookup(model: type[BaseModel], key: str) -> Leaf:
     """The setting behind a dotted key; `-` stands for `_` in field names.
 
     Raises:
-        UserError: no such setting; names the nearest one at the level where the key leaves the tree.
+        UserError: no such setting; names the nearest one at the level where the key leaves the
+            tree.
     """
     parts = key.split(".")
     path: tuple[str, ...] = ()
@@ -157,7 +193,10 @@ def lookup(model: type[BaseModel], key: str) -> Leaf:
             name = parts[0] if parts[0] in group.model_fields else parts[0].replace("-", "_")
             if name not in group.model_fields:
                 raise unknown(path, parts[0], list(group.model_fields), "")
-            node, metadata = group.model_fields[name].annotation, tuple(group.model_fields[name].metadata)
+            node, metadata = (
+                group.model_fields[name].annotation,
+                tuple(group.model_fields[name].metadata),
+            )
             path, parts = (*path, name), parts[1:]
         elif values is not None:
             nested = model_of(values) is not None or mapping_value(values) is not None
@@ -165,8 +204,10 @@ def lookup(model: type[BaseModel], key: str) -> Leaf:
             node, metadata = values, ()
             path, parts = (*path, name), parts[1:] if nested else []
         else:
-            raise UserError(f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, "
-                            "it has no keys below it")
+            raise UserError(
+                f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, "
+                "it has no keys below it"
+            )
     return Leaf(path, node, metadata)
 
 
@@ -176,11 +217,14 @@ def unknown(path: tuple[str, ...], name: str, known: list[str], source: str) -> 
     level = f"'{'.'.join(path)}'" if path else "the top level"
     guess = nearest(name, known)
     rest = guess if guess else f"; expected one of {', '.join(known)}"
-    return UserError(f"unknown setting '{'.'.join((*path, name))}'{where}; not among the keys of {level}{rest}")
+    return UserError(
+        f"unknown setting '{'.'.join((*path, name))}'{where}; not among the keys of {level}{rest}"
+    )
 
 
 def check_value(leaf: Leaf, value: Any, source: str) -> None:
-    """Refuse unknown keys, a value in place of a group, and true or false as a number (pydantic takes that).
+    """Refuse unknown keys, a value in place of a group, and true or false as a number (pydantic
+    takes that).
 
     Raises:
         UserError: names the dotted key, the value, its source and what is accepted.
@@ -191,13 +235,18 @@ def check_value(leaf: Leaf, value: Any, source: str) -> None:
     if group is not None or values is not None:
         if not isinstance(value, Mapping):
             keys = f" with the keys {', '.join(group.model_fields)}" if group is not None else ""
-            raise UserError(f"{leaf.key} = {show(value, 60)} ({source}); expected {accepted(leaf.annotation)}{keys}")
+            raise UserError(
+                f"{leaf.key} = {show(value, 60)} ({source}); expected "
+                f"{accepted(leaf.annotation)}{keys}"
+            )
         for name, item in value.items():
             if group is not None:
                 if name not in group.model_fields:
                     raise unknown(leaf.path, str(name), list(group.model_fields), source)
                 field = group.model_fields[name]
-                check_value(Leaf((*leaf.path, name), field.annotation, tuple(field.metadata)), item, source)
+                check_value(
+                    Leaf((*leaf.path, name), field.annotation, tuple(field.metadata)), item, source
+                )
             else:
                 check_value(Leaf((*leaf.path, str(name)), values), item, source)
     elif isinstance(value, list) and model_of(sequence_item(leaf.annotation)) is not None:
@@ -224,20 +273,29 @@ def _homes(model: type[BaseModel], path: tuple[str, ...] = ()) -> dict[type[Base
     return homes
 
 
-def _describe(model: type[BaseModel], values: Any, path: tuple[str, ...],
-              homes: dict[type[BaseModel], str]) -> Iterator[tuple[str, str, str, str]]:
+def _describe(
+    model: type[BaseModel], values: Any, path: tuple[str, ...], homes: dict[type[BaseModel], str]
+) -> Iterator[tuple[str, str, str, str]]:
     for name, field in model.model_fields.items():
         key, help_text = ".".join((*path, name)), field.description or ""
-        value = values.get(name, PydanticUndefined) if isinstance(values, dict) else PydanticUndefined
+        value = (
+            values.get(name, PydanticUndefined) if isinstance(values, dict) else PydanticUndefined
+        )
         group, items = model_of(field.annotation), mapping_value(field.annotation)
         item_group = model_of(items) if items is not None else None
         default = "required" if value is PydanticUndefined else show(value)
         if group is not None:
-            yield from _describe(group, value if isinstance(value, dict) else defaults(group), (*path, name), homes)
+            yield from _describe(
+                group, value if isinstance(value, dict) else defaults(group), (*path, name), homes
+            )
         elif item_group is not None and item_group in homes:
             yield f"{key}.NAME.KEY", f"the keys of {homes[item_group]}", default, help_text
         elif item_group is not None:
             yield from _describe(item_group, defaults(item_group), (*path, name, "NAME"), homes)
         else:
-            yield key + (".NAME" if items is not None else ""), accepted(
-                field.annotation if items is None else items, field.metadata), default, help_text
+            yield (
+                key + (".NAME" if items is not None else ""),
+                accepted(field.annotation if items is None else items, field.metadata),
+                default,
+                help_text,
+            )

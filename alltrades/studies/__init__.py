@@ -1,7 +1,9 @@
-"""Studies: recipes with `study: NAME` at their top. `alltrades run` gives each its own settings; each leaves tables and a plot.
+"""Studies: recipes with `study: NAME` at their top. `alltrades run` gives each its own settings;
+each leaves tables and a plot.
 
-A study is a module with `Settings`, a frozen model whose field `study` is its name, and `run(settings, folder, origins)`,
-which works in `folder`, continues what it finds there, and returns a `StudyResult`.
+A study is a module with `Settings`, a frozen model whose field `study` is its name, and
+`run(settings, folder, origins)`, which works in `folder`, continues what it finds there, and
+returns a `StudyResult`.
 """
 
 from __future__ import annotations
@@ -27,11 +29,16 @@ def study_of(recipe: str | None) -> ModuleType | None:
     """
     if recipe is None:
         return None
-    found = [layer.values["study"] for layer in read_recipe(recipe).layers if "study" in layer.values]
+    found = [
+        layer.values["study"] for layer in read_recipe(recipe).layers if "study" in layer.values
+    ]
     if not found:
         return None
     name = str(found[-1])
     if name not in STUDIES:
-        raise UserError(f"recipe '{recipe}' names the study '{name}'; expected one of {', '.join(sorted(STUDIES))}"
-                        f"{nearest(name, list(STUDIES))}")
+        raise UserError(
+            f"recipe '{recipe}' names the study '{name}'; expected one of "
+            f"{', '.join(sorted(STUDIES))}"
+            f"{nearest(name, list(STUDIES))}"
+        )
     return import_module(STUDIES[name])

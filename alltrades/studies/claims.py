@@ -1,8 +1,9 @@
 """What each experiment was expected to show, and whether its numbers show it.
 
-`judge(NAME, results)` reads what `results.json` of the recipe experiments/NAME holds. A claim is "held" where 95 % intervals
-support it, "refuted" where they speak against it, else "undecided", as it is where something was not measured. Success
-counts as equal within 5 points. Thresholds are this project's own.
+`judge(NAME, results)` reads what `results.json` of the recipe experiments/NAME holds. A claim is
+"held" where 95 % intervals support it, "refuted" where they speak against it, else "undecided", as
+it is where something was not measured. Success counts as equal within 5 points. Thresholds are this
+project's own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ NO_WORSE = 0.05  # relative error by which an estimator may exceed another and n
 
 
 def judge(name: str, results: Results) -> list[Claim]:
-    """Claims of the recipe experiments/NAME on its results; none for other recipes, and results that are of none.
+    """Claims of the recipe experiments/NAME on its results; none for other recipes, and results
+    that are of none.
 
     Args:
-        results: content of results.json: "tables" with "columns" and "rows" by name, and the study's further facts.
+        results: content of results.json: "tables" with "columns" and "rows" by name, and the
+            study's further facts.
     """
     if name not in CLAIMS:
         return []
@@ -36,12 +39,24 @@ def _exact(results: Results) -> list[Claim]:
             return Claim(text, "undecided", f"{key}: not reached")
         low, high = e["interval"]
         yes, no = low > GROWS, high < GROWS
-        return Claim(text, word(yes if grows else no, no if grows else yes), f"elasticity {Change(e['value'], low, high)}")
+        return Claim(
+            text,
+            word(yes if grows else no, no if grows else yes),
+            f"elasticity {Change(e['value'], low, high)}",
+        )
 
-    return [claim("demonstrations that two stages need do not grow with the generalist", "score n d_G", False),
-            claim("demonstrations that two stages need grow with the specialists", "score n d_H", True),
-            claim("demonstrations that labeled-only needs grow with the generalist", "labeled n d_G", True),
-            claim("rollouts that drawn chunks need grow with the generalist", "noise N d_G", True)]
+    return [
+        claim(
+            "demonstrations that two stages need do not grow with the generalist",
+            "score n d_G",
+            False,
+        ),
+        claim("demonstrations that two stages need grow with the specialists", "score n d_H", True),
+        claim(
+            "demonstrations that labeled-only needs grow with the generalist", "labeled n d_G", True
+        ),
+        claim("rollouts that drawn chunks need grow with the generalist", "noise N d_G", True),
+    ]
 
 
 def _estimators(results: Results) -> list[Claim]:
@@ -50,15 +65,35 @@ def _estimators(results: Results) -> list[Claim]:
 
     def claim(text: str, mine: list[Row], held: Callable[[Row], bool]) -> Claim:
         numbers = ", ".join(f"d={r['d']}, {r['demos']} demos: {interval(r)}" for r in mine)
-        return Claim(text, word(all(map(held, mine)), any(r["low"] > 0 for r in mine)), numbers) if mine else missing(text)
+        return (
+            Claim(text, word(all(map(held, mine)), any(r["low"] > 0 for r in mine)), numbers)
+            if mine
+            else missing(text)
+        )
 
-    out = [claim(f"the relative ratio beats the raw one at {few} demonstrations (error, lower is better)",
-                 [r for r in rows if r["a - b"] == "quadratic, relative - quadratic, raw" and r["demos"] == few],
-                 lambda r: r["high"] < 0)]
-    for name in dict.fromkeys(r["a - b"] for r in rows if r["a - b"].endswith("mlp in-sample, raw")):
+    out = [
+        claim(
+            f"the relative ratio beats the raw one at {few} demonstrations (error, lower is "
+            "better)",
+            [
+                r
+                for r in rows
+                if r["a - b"] == "quadratic, relative - quadratic, raw" and r["demos"] == few
+            ],
+            lambda r: r["high"] < 0,
+        )
+    ]
+    for name in dict.fromkeys(
+        r["a - b"] for r in rows if r["a - b"].endswith("mlp in-sample, raw")
+    ):
         ours = name.removesuffix(" - mlp in-sample, raw")
-        out.append(claim(f"{ours} is not beaten by a network whose ratio is read off in sample",
-                         [r for r in rows if r["a - b"] == name], lambda r: r["high"] < NO_WORSE))
+        out.append(
+            claim(
+                f"{ours} is not beaten by a network whose ratio is read off in sample",
+                [r for r in rows if r["a - b"] == name],
+                lambda r: r["high"] < NO_WORSE,
+            )
+        )
     return out
 
 
@@ -69,13 +104,30 @@ def _pareto(results: Results) -> list[Claim]:
         mine = [r for r in rows if (r["front"], r["against"]) == (front, against)]
         higher = sum(r["weighed by lambda"] > 0 for r in mine)
         better, worse = (sum(r["verdict"] == w for r in mine) for w in ("BETTER", "WORSE"))
-        volume = next((Change(d["difference"], *d["interval"]) for d in results.get("differences", [])
-                       if (d["front"], d["against"], d["measure"]) == (front, against, "success")), None)
-        held = higher == len(mine) and worse == 0 and (better > 0 if volume is None else volume.low > 0)
+        volume = next(
+            (
+                Change(d["difference"], *d["interval"])
+                for d in results.get("differences", [])
+                if (d["front"], d["against"], d["measure"]) == (front, against, "success")
+            ),
+            None,
+        )
+        held = (
+            higher == len(mine)
+            and worse == 0
+            and (better > 0 if volume is None else volume.low > 0)
+        )
         reverse = worse > better or (volume is not None and volume.high < 0)
-        out.append(Claim(f"{front}: the generalist's front lies above that of {against}", word(held, reverse),
-                         f"weighed by lambda above at {higher} of {len(mine)} preferences, {better} with an interval that "
-                         f"excludes 0, {worse} below with one" + ("" if volume is None else f"; hypervolume {volume}")))
+        out.append(
+            Claim(
+                f"{front}: the generalist's front lies above that of {against}",
+                word(held, reverse),
+                f"weighed by lambda above at {higher} of {len(mine)} preferences, {better} with "
+                "an interval that "
+                f"excludes 0, {worse} below with one"
+                + ("" if volume is None else f"; hypervolume {volume}"),
+            )
+        )
     return out
 
 

@@ -1,19 +1,24 @@
-"""How well density-ratio estimators weigh rollouts, where the ratio is known (see `linear_gaussian.py`).
+"""How well density-ratio estimators weigh rollouts, where the ratio is known (see
+`linear_gaussian.py`).
 
-One repetition draws a world, `demos` demonstrations and `rollouts` rollouts, and estimates m = E_d*|x - mean|^2, d* the law of
-demonstration states, by a self-normalised weighted mean of |x - mean|^2, scored as the relative error |estimate / m - 1|
+One repetition draws a world, `demos` demonstrations and `rollouts` rollouts, and estimates m =
+E_d*|x - mean|^2, d* the law of demonstration states, by a self-normalised weighted mean of |x -
+mean|^2, scored as the relative error |estimate / m - 1|
 
-    mixture    over demonstration rows (base share alpha) and rollout rows (1 - alpha), each times its weight: what stage 2
-               samples from. A relative ratio weighs both; a raw ratio d*/d^h the rollouts only
+    mixture    over demonstration rows (base share alpha) and rollout rows (1 - alpha), each times
+               its weight: what stage 2 samples from. A relative ratio weighs both; a raw ratio
+               d*/d^h the rollouts only
     rollouts   over rollout rows alone; a relative ratio is biased there
 
-Estimators: `none`; `true ratio` (from the generator); `quadratic, raw`, `quadratic, relative` (what weights.kind "ratio" is),
-`rulsif` and `classifier-mlp` as in data/estimators.py, cross-fitted by episode; and, as the warning, `mlp in-sample, raw`: a
-network of two layers of 64, trained to the end on all rows with classes balanced, whose ratio is read off on the same rows.
+Estimators: `none`; `true ratio` (from the generator); `quadratic, raw`, `quadratic, relative` (what
+weights.kind "ratio" is), `rulsif` and `classifier-mlp` as in data/estimators.py, cross-fitted by
+episode; and, as the warning, `mlp in-sample, raw`: a network of two layers of 64, trained to the
+end on all rows with classes balanced, whose ratio is read off on the same rows.
 
-Guards: `off`; `ess` (the default of the pipeline) floors the weights, flattens them until the effective share of episodes is
-ess_min, and caps the share of demonstrations; `ess+auc` also turns weights off where the interval of the held-out AUC holds
-0.5 (`weights.auc_min`). Reported ESS/n is that of rows, relative to the base measure.
+Guards: `off`; `ess` (the default of the pipeline) floors the weights, flattens them until the
+effective share of episodes is ess_min, and caps the share of demonstrations; `ess+auc` also turns
+weights off where the interval of the held-out AUC holds 0.5 (`weights.auc_min`). Reported ESS/n is
+that of rows, relative to the base measure.
 """
 
 from __future__ import annotations
@@ -41,8 +46,16 @@ from alltrades.system.files import write_json
 from alltrades.system.machine import processors
 from alltrades.system.progress import Progress
 
-CROSS_FITTED = {"quadratic": "ratio", "rulsif": "rulsif", "classifier-mlp": "classifier-mlp"}  # to weights.kind
-GUARDS: dict[str, dict[str, float]] = {"off": {"ess_min": 0.0}, "ess": {}, "ess+auc": {"auc_min": 0.5}}
+CROSS_FITTED = {
+    "quadratic": "ratio",
+    "rulsif": "rulsif",
+    "classifier-mlp": "classifier-mlp",
+}  # to weights.kind
+GUARDS: dict[str, dict[str, float]] = {
+    "off": {"ess_min": 0.0},
+    "ess": {},
+    "ess+auc": {"auc_min": 0.5},
+}
 LARGEST_LOGIT = 30.0  # of a raw ratio: e^30 outweighs every other row as well as infinity would
 
 
@@ -52,12 +65,20 @@ class Settings(Frozen):
     study: Literal["estimators"] = "estimators"
     name: str = Field("estimators", min_length=1, description="names the folder runs/NAME")
     seed: int = Field(0, ge=0, description="repetition r draws from (seed, r)")
-    repetitions: int = Field(50, ge=2, description="draws of world, demonstrations and rollouts per cell")
+    repetitions: int = Field(
+        50, ge=2, description="draws of world, demonstrations and rollouts per cell"
+    )
     demos: tuple[int, ...] = Field((5, 25), min_length=1, description="demonstrations")
-    dimensions: tuple[int, ...] = Field((10, 30), min_length=1, description="observed dimensions, at least 6")
-    drift: tuple[float, ...] = Field((0.4, 0.0), min_length=1, description="shares of rollouts that drift away; 0: no shift")
+    dimensions: tuple[int, ...] = Field(
+        (10, 30), min_length=1, description="observed dimensions, at least 6"
+    )
+    drift: tuple[float, ...] = Field(
+        (0.4, 0.0), min_length=1, description="shares of rollouts that drift away; 0: no shift"
+    )
     rollouts: int = Field(150, ge=2, description="rollouts")
-    alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states in the mixture")
+    alpha: float = Field(
+        0.2, gt=0, lt=1, description="share of demonstration states in the mixture"
+    )
     workers: int | None = Field(None, ge=1, description="processes; default: one per processor")
 
     def cells(self) -> list[tuple[int, int, float]]:
@@ -78,23 +99,53 @@ def repetition(s: Settings, demos: int, dim: int, drift: float, r: int) -> list[
     values = [(rows**2).sum(axis=1) for rows in x]
     out: list[dict[str, Any]] = []
 
-    def note(name: str, guard: str, scores: Scores | None, tau: float, weights: list[np.ndarray], share: float,
-             alone: np.ndarray) -> None:
-        """`share`: of demonstrations in the mixture; `alone`: weights of the rollouts scored without demonstrations."""
+    def note(
+        name: str,
+        guard: str,
+        scores: Scores | None,
+        tau: float,
+        weights: list[np.ndarray],
+        share: float,
+        alone: np.ndarray,
+    ) -> None:
+        """`share`: of demonstrations in the mixture; `alone`: weights of the rollouts scored
+        without demonstrations.
+        """
         p = [b * w / (b @ w) for b, w in zip(base, weights)]
-        estimates = {"mixture": share * (p[0] @ values[0]) + (1 - share) * (p[1] @ values[1]),
-                     "rollouts": base[1] * alone @ values[1] / (base[1] @ alone)}
+        estimates = {
+            "mixture": share * (p[0] @ values[0]) + (1 - share) * (p[1] @ values[1]),
+            "rollouts": base[1] * alone @ values[1] / (base[1] @ alone),
+        }
         both = np.concatenate([share * p[0], (1 - share) * p[1]])
         bases = np.concatenate([s.alpha * base[0], (1 - s.alpha) * base[1]])
-        ess = {"mixture": 1 / float(np.sum(both**2 / bases)), "rollouts": float(base[1] @ alone) ** 2 / float(base[1] @ alone**2)}
+        ess = {
+            "mixture": 1 / float(np.sum(both**2 / bases)),
+            "rollouts": float(base[1] @ alone) ** 2 / float(base[1] @ alone**2),
+        }
         for where, estimate in estimates.items():
-            out.append({"estimator": name, "guard": guard, "scored": where, "demos": demos, "dim": dim, "drift": drift,
-                        "repetition": r, "error": abs(float(estimate) / truth - 1), "ess": ess[where], "tau": tau,
-                        "auc": None if scores is None else scores.auc})
+            out.append(
+                {
+                    "estimator": name,
+                    "guard": guard,
+                    "scored": where,
+                    "demos": demos,
+                    "dim": dim,
+                    "drift": drift,
+                    "repetition": r,
+                    "error": abs(float(estimate) / truth - 1),
+                    "ess": ess[where],
+                    "tau": tau,
+                    "auc": None if scores is None else scores.auc,
+                }
+            )
 
     def weigh(name: str, scores: Scores, relative: bool) -> None:
         logits = [np.minimum(v, LARGEST_LOGIT) for v in (scores.demo, scores.rollout)]
-        plain = [relative_ratio(v, s.alpha) for v in logits] if relative else [np.ones(len(x[0])), np.exp(logits[1])]
+        plain = (
+            [relative_ratio(v, s.alpha) for v in logits]
+            if relative
+            else [np.ones(len(x[0])), np.exp(logits[1])]
+        )
         for guard, more in GUARDS.items():
             settings = WeightSettings(alpha=s.alpha, **more)
             weights, tau, cap = plain, 1.0, 1.0
@@ -102,16 +153,34 @@ def repetition(s: Settings, demos: int, dim: int, drift: float, r: int) -> list[
                 weights, cap = [np.maximum(w, settings.floor) for w in plain], settings.demo_cap
                 tau = flattening(scores, weights[1], base[1], episodes[1], settings)[0]
                 weights = [w**tau for w in weights]
-            total = [share * float(b @ w) for share, b, w in zip((s.alpha, 1 - s.alpha), base, weights)]
+            total = [
+                share * float(b @ w) for share, b, w in zip((s.alpha, 1 - s.alpha), base, weights)
+            ]
             share = min(cap, total[0] / sum(total)) if relative else s.alpha
             alone = np.exp(logits[1]) if name == "true ratio" and guard == "off" else weights[1]
             note(name, guard, scores, tau, weights, share, alone)
 
     flat = [np.ones(len(rows)) for rows in x]
     note("none", "off", None, 0.0, flat, s.alpha, flat[1])
-    weigh("true ratio", scored([world.log_ratio(rows) for rows in x], episodes, base, rng), relative=True)
+    weigh(
+        "true ratio",
+        scored([world.log_ratio(rows) for rows in x], episodes, base, rng),
+        relative=True,
+    )
     for name, kind in CROSS_FITTED.items():
-        scores = cross_fit(z[0], episodes[0], base[0], z[1], episodes[1], base[1], min(5, demos), 8, rng, kind, s.alpha)
+        scores = cross_fit(
+            z[0],
+            episodes[0],
+            base[0],
+            z[1],
+            episodes[1],
+            base[1],
+            min(5, demos),
+            8,
+            rng,
+            kind,
+            s.alpha,
+        )
         if name == "quadratic":
             weigh("quadratic, raw", scores, relative=False)
         weigh("quadratic, relative" if name == "quadratic" else name, scores, relative=True)
@@ -128,8 +197,13 @@ def _in_sample(z: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray
 
     drawn = np.concatenate([rng.choice(len(z[0]), len(z[1])), len(z[0]) + np.arange(len(z[1]))])
     rows, label = np.concatenate(z), np.repeat([1, 0], [len(z[0]), len(z[1])])
-    network = MLPClassifier((64, 64), batch_size=500, learning_rate_init=2e-3, max_iter=120,
-                            random_state=int(rng.integers(1 << 31)))
+    network = MLPClassifier(
+        (64, 64),
+        batch_size=500,
+        learning_rate_init=2e-3,
+        max_iter=120,
+        random_state=int(rng.integers(1 << 31)),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(rows[drawn], label[drawn])
@@ -158,25 +232,40 @@ def _end_with_parent() -> None:
 
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
-    """All repetitions in a pool of processes, of which finished ones are kept, and what follows from them."""
+    """All repetitions in a pool of processes, of which finished ones are kept, and what follows
+    from them.
+    """
     from alltrades.settings.load import dump_yaml
 
     sizes = settings.model_dump(mode="json", include={"rollouts", "alpha"})
     with RunDir(folder, seed=settings.seed) as rundir:
         rundir.write_text("settings.yaml", dump_yaml(settings, origins))
         jobs = [(*cell, r) for r in range(settings.repetitions) for cell in settings.cells()]
-        paths = {job: folder / "repetitions" / ("-".join(f"{v:g}" for v in job) + ".json") for job in jobs}
+        paths = {
+            job: folder / "repetitions" / ("-".join(f"{v:g}" for v in job) + ".json")
+            for job in jobs
+        }
         keys = {job: {"settings": sizes, "cell": list(job)} for job in jobs}
         waiting = [job for job in jobs if not rundir.manifest.done(paths[job].stem, keys[job])]
-        with Progress("estimators", len(jobs), "repetition") as progress, worker_pool(settings.workers or processors()) as pool:
+        with (
+            Progress("estimators", len(jobs), "repetition") as progress,
+            worker_pool(settings.workers or processors()) as pool,
+        ):
             progress.update(len(jobs) - len(waiting))
             futures = {pool.submit(repetition, settings, *job): job for job in waiting}
             try:
                 for future in as_completed(futures):
                     job, rows = futures[future], future.result()
-                    rundir.manifest.stage(paths[job].stem, keys[job], [paths[job]], partial(write_json, paths[job], rows))
+                    rundir.manifest.stage(
+                        paths[job].stem,
+                        keys[job],
+                        [paths[job]],
+                        partial(write_json, paths[job], rows),
+                    )
                     progress.update(progress.done + 1)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return summarise(settings, [row for job in jobs for row in json.loads(paths[job].read_text())])
+        return summarise(
+            settings, [row for job in jobs for row in json.loads(paths[job].read_text())]
+        )

@@ -1,4 +1,6 @@
-"""What claims are judged from: rows of result tables, changes between cells with intervals, and three verdicts."""
+"""What claims are judged from: rows of result tables, changes between cells with intervals, and
+three verdicts.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,15 @@ def differences(results: Results, pair: str, key: str, name: str = "differences"
     return sorted((r for r in table(results, name) if r["a - b"] == pair), key=lambda r: r[key])
 
 
-def rows_of(results: Results, row: str, key: str, name: str = "success", **values: Any) -> list[Row]:
+def rows_of(
+    results: Results, row: str, key: str, name: str = "success", **values: Any
+) -> list[Row]:
     """Means of one row at these values of other settings, in the order of a setting."""
-    found = [r for r in table(results, name) if r["row"] == row and all(r[k] == v for k, v in values.items())]
+    found = [
+        r
+        for r in table(results, name)
+        if r["row"] == row and all(r[k] == v for k, v in values.items())
+    ]
     return sorted(found, key=lambda r: r[key])
 
 
@@ -62,20 +70,27 @@ def interval(row: Row) -> Change:
 def change(a: Row, b: Row, value: str = "success") -> Change:
     """a - b of two cells from their own intervals, added in squares (Newcombe 1998).
 
-    That is the interval of independent measurements. Cells share their starts, and what succeeds from a start in one mostly
-    does in the other, so that it is too wide rather than too narrow.
+    That is the interval of independent measurements. Cells share their starts, and what succeeds
+    from a start in one mostly does in the other, so that it is too wide rather than too narrow.
     """
     x, y = a[value], b[value]
-    return Change(x - y, x - y - hypot(x - a["low"], b["high"] - y), x - y + hypot(a["high"] - x, y - b["low"]))
+    return Change(
+        x - y,
+        x - y - hypot(x - a["low"], b["high"] - y),
+        x - y + hypot(a["high"] - x, y - b["low"]),
+    )
 
 
 def said(rows: Sequence[Row], key: str, value: str = "difference") -> str:
     """ "5: +0.100 [+0.050, +0.150], ..." by the values of a setting."""
     sign = "+" if value == "difference" else ""
-    return ", ".join(f"{r[key]}: {r[value]:{sign}.3f} [{r['low']:{sign}.3f}, {r['high']:{sign}.3f}]" for r in rows)
+    return ", ".join(
+        f"{r[key]}: {r[value]:{sign}.3f} [{r['low']:{sign}.3f}, {r['high']:{sign}.3f}]"
+        for r in rows
+    )
 
 
-# ---- verdicts ----------------------------------------------------------------------------------------------------
+# ---- verdicts ------------------------------------------------------------------------------------
 def word(held: bool, refuted: bool) -> Verdict:
     """Refuted before held; neither: undecided."""
     return "refuted" if refuted else "held" if held else "undecided"
@@ -88,12 +103,18 @@ def missing(text: str) -> Claim:
 
 def above(rows: Sequence[Row]) -> Verdict:
     """Held where every paired difference is BETTER, refuted where one is WORSE."""
-    return word(bool(rows) and all(r["verdict"] == "BETTER" for r in rows), any(r["verdict"] == "WORSE" for r in rows))
+    return word(
+        bool(rows) and all(r["verdict"] == "BETTER" for r in rows),
+        any(r["verdict"] == "WORSE" for r in rows),
+    )
 
 
 def no_lower(changes: Sequence[Change]) -> Verdict:
     """Held where all intervals lie above -EQUAL, refuted where one lies below it."""
-    return word(bool(changes) and all(c.low > -EQUAL for c in changes), any(c.high < -EQUAL for c in changes))
+    return word(
+        bool(changes) and all(c.low > -EQUAL for c in changes),
+        any(c.high < -EQUAL for c in changes),
+    )
 
 
 def level(found: Change) -> Verdict:
@@ -102,7 +123,9 @@ def level(found: Change) -> Verdict:
 
 
 def positive(found: Change) -> Verdict:
-    """Held where the interval lies above 0, refuted where it does not and leaves room for less than EQUAL."""
+    """Held where the interval lies above 0, refuted where it does not and leaves room for less than
+    EQUAL.
+    """
     return word(found.low > 0, found.low <= 0 and found.high < EQUAL)
 
 

@@ -1,20 +1,27 @@
-"""Episodes of a linear-Gaussian process in which failure is the shift, with the density ratio in closed form.
+"""Episodes of a linear-Gaussian process in which failure is the shift, with the density ratio in
+closed form.
 
 Generator:
 
-    latent    z_0 ~ N(0, I_6),  z_{t+1} = a + rho (z_t - a) + sigma xi_t,  xi_t ~ N(0, I_6),  t = 0 .. 29
-    attractor a = 0 in demonstrations; in rollouts a = 0, or with probability `drift` the wrong one, a = (distance, 0, .., 0)
-    observed  x_t = A z_t + tau eta_t,  eta_t ~ N(0, I_d),  A (d, 6) with orthonormal columns of random direction
+    latent    z_0 ~ N(0, I_6),  z_{t+1} = a + rho (z_t - a) + sigma xi_t,  xi_t ~ N(0, I_6),
+              t = 0 .. 29
+    attractor a = 0 in demonstrations; in rollouts a = 0, or with probability `drift` the wrong
+              one, a = (distance, 0, .., 0)
+    observed  x_t = A z_t + tau eta_t,  eta_t ~ N(0, I_d),  A (d, 6) with orthonormal columns of
+              random direction
 
-with rho = 0.85, sigma = 0.4, distance = 4, tau = 0.25. An episode that drifts begins like a demonstration and leaves: its
-states are those that a failing policy visits. The state of a random step of a random episode has the law
+with rho = 0.85, sigma = 0.4, distance = 4, tau = 0.25. An episode that drifts begins like a
+demonstration and leaves: its states are those that a failing policy visits. The state of a random
+step of a random episode has the law
 
     d*  = mean over t of N(A m_t, s_t^2 A A' + tau^2 I)   with m_t = (1 - rho^t) a,
-                                                               s_t^2 = rho^(2t) + sigma^2 (1 - rho^(2t)) / (1 - rho^2)
+                                                               s_t^2 = rho^(2t) + sigma^2 (1 -
+                                                               rho^(2t)) / (1 - rho^2)
 
-for a = 0, the same law d' for the wrong attractor, and d^h = (1 - drift) d* + drift d'. So d*/d^h and every moment are known.
-With drift = 0.4 unweighted rollouts misjudge E_d*|x - mean|^2 by a factor of 2.0 (d = 10), and the true ratio keeps an
-effective share of 0.66 of the rows. Sizes are this project's own.
+for a = 0, the same law d' for the wrong attractor, and d^h = (1 - drift) d* + drift d'. So d*/d^h
+and every moment are known. With drift = 0.4 unweighted rollouts misjudge E_d*|x - mean|^2 by a
+factor of 2.0 (d = 10), and the true ratio keeps an effective share of 0.66 of the rows. Sizes are
+this project's own.
 """
 
 from __future__ import annotations
@@ -42,7 +49,9 @@ class LinearGaussian:
         return self._draw(np.zeros((episodes, LATENT)), rng)
 
     def rollouts(self, episodes: int, rng: np.random.Generator) -> np.ndarray:
-        """(episodes * 30, d) states; a share `drift` of the episodes, rounded, goes to the wrong attractor."""
+        """(episodes * 30, d) states; a share `drift` of the episodes, rounded, goes to the wrong
+        attractor.
+        """
         drifts = rng.permutation(episodes) < round(self.drift * episodes)
         return self._draw(drifts[:, None] * self.wrong, rng)
 
@@ -64,7 +73,9 @@ class LinearGaussian:
         z = x @ self.embedding  # (n, 6): sufficient
         total = self.variance + TAU**2  # (30,)
         means = self.approach[:, None] * attractor  # (30, 6)
-        each = -0.5 * ((z[:, None] - means) ** 2).sum(-1) / total - 0.5 * LATENT * np.log(total)  # (n, 30)
+        each = -0.5 * ((z[:, None] - means) ** 2).sum(-1) / total - 0.5 * LATENT * np.log(
+            total
+        )  # (n, 30)
         return np.logaddexp.reduce(each, axis=1) - np.log(LENGTH)
 
     def squared_distance(self) -> float:

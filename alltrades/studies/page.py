@@ -12,11 +12,25 @@ if TYPE_CHECKING:
 
 
 def write_study_page(result: StudyResult, path: Path) -> Path:
-    """Write the page and return its path; raises UserError where the extra `report` is not installed."""
+    """Write the page and return its path; raises UserError where the extra `report` is not
+    installed.
+    """
     from alltrades import __version__
 
     named = [(title, f"figure-{i}", figure) for i, (title, figure) in enumerate(result.figures)]
-    return render("study.html", {
-        "title": result.title, "lead": result.lead, "findings": result.findings, "version": __version__,
-        "plots": [{"title": title, "id": name, "label": figure.label, "height": figure.height} for title, name, figure in named],
-        "tables": [t for t in result.tables if t.shown], "figures": {name: figure for _, name, figure in named}}, path)
+    return render(
+        "study.html",
+        {
+            "title": result.title,
+            "lead": result.lead,
+            "findings": result.findings,
+            "version": __version__,
+            "plots": [
+                {"title": title, "id": name, "label": figure.label, "height": figure.height}
+                for title, name, figure in named
+            ],
+            "tables": [t for t in result.tables if t.shown],
+            "figures": {name: figure for _, name, figure in named},
+        },
+        path,
+    )

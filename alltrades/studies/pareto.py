@@ -1,4 +1,6 @@
-"""Runs of one recipe with several training seeds, the Pareto fronts of each, and what they say together."""
+"""Runs of one recipe with several training seeds, the Pareto fronts of each, and what they say
+together.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Settings(RunSettings):
     """A run's settings, its training seeds and the fronts."""
 
     study: Literal["pareto"] = "pareto"
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="training seeds, in place of `seed`")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="training seeds, in place of `seed`"
+    )
     pareto: ParetoSettings = ParetoSettings()
 
 
@@ -40,18 +44,32 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
             run_pipeline(own, place, origins)
             environments, found = measure_fronts(own, place, settings.pareto)
             measured.append(found)
-    return summarise(environments, settings.pareto.vectors(environments), measured, settings.seeds,
-                     {"pareto": settings.pareto.model_dump(mode="json")})
+    return summarise(
+        environments,
+        settings.pareto.vectors(environments),
+        measured,
+        settings.seeds,
+        {"pareto": settings.pareto.model_dump(mode="json")},
+    )
 
 
 def of_run(folder: Path, pareto: ParetoSettings, episodes: int | None) -> StudyResult:
-    """The fronts of one finished run folder; `episodes` in place of the run's evaluation episodes."""
+    """The fronts of one finished run folder; `episodes` in place of the run's evaluation
+    episodes.
+    """
     path = folder / "settings.yaml"
     if not path.exists():
         raise UserError(f"{folder} holds no run; expected a folder that `alltrades run` wrote")
     settings, _ = load_settings(RunSettings, defaults_file=path)
     if episodes is not None:
-        settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"episodes": episodes})})
+        settings = settings.model_copy(
+            update={"evaluation": settings.evaluation.model_copy(update={"episodes": episodes})}
+        )
     environments, found = measure_fronts(settings, folder, pareto)
-    return summarise(environments, pareto.vectors(environments), [found], [settings.seed],
-                     {"pareto": pareto.model_dump(mode="json")})
+    return summarise(
+        environments,
+        pareto.vectors(environments),
+        [found],
+        [settings.seed],
+        {"pareto": pareto.model_dump(mode="json")},
+    )

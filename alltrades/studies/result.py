@@ -1,4 +1,6 @@
-"""What a study found, as files: results.json, one CSV per table, and one self-contained HTML page with the plots."""
+"""What a study found, as files: results.json, one CSV per table, and one self-contained HTML page
+with the plots.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,18 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         """Content of results.json."""
-        return {"title": self.title, "lead": self.lead, "findings": self.findings, **self.facts,
-                "tables": {t.name: {"columns": t.columns, "rows": t.rows} for t in self.tables}}
+        return {
+            "title": self.title,
+            "lead": self.lead,
+            "findings": self.findings,
+            **self.facts,
+            "tables": {t.name: {"columns": t.columns, "rows": t.rows} for t in self.tables},
+        }
 
     def write(self, folder: Path, stem: str = "results") -> list[Path]:
-        """Write STEM.json, NAME.csv for every table, and STEM.html where the extra `report` is installed."""
+        """Write STEM.json, NAME.csv for every table, and STEM.html where the extra `report` is
+        installed.
+        """
         from alltrades.studies.page import write_study_page
 
         paths = [folder / f"{stem}.json"]

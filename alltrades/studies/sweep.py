@@ -1,13 +1,15 @@
-"""Runs over a grid of settings and training seeds: a recipe that `extends` another one and says what varies.
+"""Runs over a grid of settings and training seeds: a recipe that `extends` another one and says
+what varies.
 
     extends: quickstart
     study: sweep
-    sweep: {demos.episodes: [2, 5, 10]}   # dotted settings; several are combined, every value with every other
+    sweep: {demos.episodes: [2, 5, 10]}   # dotted settings; several: every value with every other
     seeds: [0, 1, 2]
     small: {seeds: [0], first: 2}         # beside the small form of what it extends
 
-Every combination and seed is an ordinary run in a folder of its own, resumed where it was. Runs take over from one another
-what depends on nothing that differs between them (demonstrations, specialists, rollouts), so that only the rest is computed.
+Every combination and seed is an ordinary run in a folder of its own, resumed where it was. Runs
+take over from one another what depends on nothing that differs between them (demonstrations,
+specialists, rollouts), so that only the rest is computed.
 """
 
 from __future__ import annotations
@@ -36,20 +38,29 @@ class Settings(RunSettings):
 
     study: Literal["sweep"] = "sweep"
     title: str = Field("", description="what is asked, for the page; default the name")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="training seeds, in place of `seed`")
-    sweep: dict[str, list[Any]] = Field(default_factory=dict, description="values of each dotted setting that varies")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="training seeds, in place of `seed`"
+    )
+    sweep: dict[str, list[Any]] = Field(
+        default_factory=dict, description="values of each dotted setting that varies"
+    )
     first: int | None = Field(None, ge=1, description="use only so many values of each setting")
 
     def grid(self) -> list[dict[str, Any]]:
-        """One mapping of dotted settings to values per combination; the first setting varies slowest."""
+        """One mapping of dotted settings to values per combination; the first setting varies
+        slowest.
+        """
         values = [v[: self.first] for v in self.sweep.values()]
         return [dict(zip(self.sweep, combination)) for combination in itertools.product(*values)]
 
 
-def cell_settings(settings: Settings, values: dict[str, Any], seed: int, origins: dict[str, str]) -> RunSettings:
+def cell_settings(
+    settings: Settings, values: dict[str, Any], seed: int, origins: dict[str, str]
+) -> RunSettings:
     """Settings of one run: the recipe's with `values` and `seed` in their place.
 
-    A further generalist follows `distill` in what the recipe does not say of it (`origins`: what it says), as in any recipe.
+    A further generalist follows `distill` in what the recipe does not say of it (`origins`: what it
+    says), as in any recipe.
 
     Raises UserError for values that the settings do not accept.
     """
@@ -69,7 +80,9 @@ def cell_settings(settings: Settings, values: dict[str, Any], seed: int, origins
         raise invalid(RunSettings, error, {**origins, **dict.fromkeys(values, "sweep")}) from error
 
 
-def _said(own: dict[str, Any], base: dict[str, Any], key: str, origins: dict[str, str]) -> dict[str, Any]:
+def _said(
+    own: dict[str, Any], base: dict[str, Any], key: str, origins: dict[str, str]
+) -> dict[str, Any]:
     """The part of a generalist's settings that a source has set, or that is not as in `distill`."""
     out = {}
     for name, value in own.items():
@@ -84,11 +97,17 @@ def _said(own: dict[str, Any], base: dict[str, Any], key: str, origins: dict[str
 
 
 def cell_name(values: dict[str, Any]) -> str:
-    """Folder of a combination: its settings and values; what is long is cut and told apart by a checksum."""
+    """Folder of a combination: its settings and values; what is long is cut and told apart by a
+    checksum.
+    """
     parts = []
     for key, value in values.items():
         text = "".join(c if c.isalnum() or c in "._-" else "-" for c in show(value, 10**6))
-        parts.append(f"{key}={text}" if len(text) <= 40 else f"{key}={text[:31]}-{zlib.crc32(text.encode()):08x}")
+        parts.append(
+            f"{key}={text}"
+            if len(text) <= 40
+            else f"{key}={text[:31]}-{zlib.crc32(text.encode()):08x}"
+        )
     return "+".join(parts) or "base"
 
 
@@ -100,9 +119,15 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
     empty = [key for key, values in settings.sweep.items() if not values]
     if empty or not settings.sweep:
         found = f"sweep.{empty[0]} = []" if empty else "sweep = {}"
-        raise UserError(f"{found}; expected at least one setting with a list of values, such as demos.episodes: [2, 5, 10]")
-    jobs = [(seed, values, cell_settings(settings, values, seed, origins))
-            for seed in settings.seeds for values in settings.grid()]
+        raise UserError(
+            f"{found}; expected at least one setting with a list of values, such as "
+            "demos.episodes: [2, 5, 10]"
+        )
+    jobs = [
+        (seed, values, cell_settings(settings, values, seed, origins))
+        for seed in settings.seeds
+        for values in settings.grid()
+    ]
     cells = {cell_name(values): Cell(values) for values in settings.grid()}
     with RunDir(folder, seed=settings.seeds[0]) as rundir:
         rundir.write_text("settings.yaml", dump_yaml(settings, origins))

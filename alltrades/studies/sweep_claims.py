@@ -30,29 +30,67 @@ from alltrades.studies.evidence import (
 
 RATIO_COST = -0.03  # pooled, from which `ratio` is not to be the default
 FOLLOWS = 0.7  # correlation from which one curve follows another
-FEW, MANY = 10, 50  # demonstrations up to which labeled-only must not win, and from which it is to have caught up
+FEW, MANY = (
+    10,
+    50,
+)  # demonstrations up to which labeled-only must not win, and from which it is to have caught up
 
 
 def demos(results: Results) -> list[Claim]:
     key, out = "demos.episodes", []
     for row in ("generalist", "filtered", "practice"):
-        tracks, lead = (differences(results, f"{row} - {other}", key) for other in ("specialists", "labeled_only"))
-        out.append(_judged(f"{row} tracks or exceeds the specialists at every number of demonstrations", tracks,
-                           lambda rows: no_lower([interval(r) for r in rows]), key))
-        out.append(_judged(f"{row} is above labeled-only at {FEW} demonstrations and fewer",
-                           [r for r in lead if r[key] <= FEW], above, key))
-        out.append(_judged(f"labeled-only has caught up with {row} at {MANY} demonstrations",
-                           [r for r in lead if r[key] >= MANY][:1],
-                           lambda rows: word(rows[0]["high"] < EQUAL, rows[0]["low"] > EQUAL), key))
+        tracks, lead = (
+            differences(results, f"{row} - {other}", key)
+            for other in ("specialists", "labeled_only")
+        )
+        out.append(
+            _judged(
+                f"{row} tracks or exceeds the specialists at every number of demonstrations",
+                tracks,
+                lambda rows: no_lower([interval(r) for r in rows]),
+                key,
+            )
+        )
+        out.append(
+            _judged(
+                f"{row} is above labeled-only at {FEW} demonstrations and fewer",
+                [r for r in lead if r[key] <= FEW],
+                above,
+                key,
+            )
+        )
+        out.append(
+            _judged(
+                f"labeled-only has caught up with {row} at {MANY} demonstrations",
+                [r for r in lead if r[key] >= MANY][:1],
+                lambda rows: word(rows[0]["high"] < EQUAL, rows[0]["low"] > EQUAL),
+                key,
+            )
+        )
     for row, text in (
-            ("filtered", "with success filter, specialists beside labeled-only are better teachers than labeled-only alone"),
-            ("practice", "fine-tuned specialists beside these, and rounds, are better than labeled-only's successes")):
+        (
+            "filtered",
+            "with success filter, specialists beside labeled-only are better teachers than "
+            "labeled-only alone",
+        ),
+        (
+            "practice",
+            "fine-tuned specialists beside these, and rounds, are better than labeled-only's "
+            "successes",
+        ),
+    ):
         lead = [r for r in differences(results, f"{row} - labeled_only_plus", key) if r[key] <= FEW]
         out.append(_judged(text, lead, above, key))
     return out
 
 
-def _judged(text: str, rows: list[Row], verdict: Callable[[list[Row]], Verdict], key: str, value: str = "difference") -> Claim:
+def _judged(
+    text: str,
+    rows: list[Row],
+    verdict: Callable[[list[Row]], Verdict],
+    key: str,
+    value: str = "difference",
+) -> Claim:
     return Claim(text, verdict(rows), said(rows, key, value)) if rows else missing(text)
 
 
@@ -65,8 +103,13 @@ def generalist_width(results: Results) -> list[Claim]:
             continue
         best = max(rows[:-1], key=lambda r: r["success"])
         found = change(rows[-1], best)
-        out.append(Claim(text, no_lower([found]),
-                         f"{said(rows, key, 'success')}; {rows[-1][key]} against {best[key]} wide {found}"))
+        out.append(
+            Claim(
+                text,
+                no_lower([found]),
+                f"{said(rows, key, 'success')}; {rows[-1][key]} against {best[key]} wide {found}",
+            )
+        )
     return out
 
 
@@ -76,7 +119,10 @@ def specialist_width(results: Results) -> list[Claim]:
     centred: list[np.ndarray] = []
     for n in sorted({r["demos.episodes"] for r in table(results, "success")}):
         text = f"{n} demonstrations: success is an inverted U in the specialists' width"
-        rows, follow = (rows_of(results, who, key, **{"demos.episodes": n}) for who in ("specialists", "generalist"))
+        rows, follow = (
+            rows_of(results, who, key, **{"demos.episodes": n})
+            for who in ("specialists", "generalist")
+        )
         if len(rows) < 3:
             out.append(missing(text))
             continue
@@ -84,19 +130,32 @@ def specialist_width(results: Results) -> list[Claim]:
         inner = max(rows[1:-1], key=lambda r: r["success"])
         flat = all(change(best, r).high < EQUAL for r in rows if r is not best)
         outside = any(change(end, inner).low > 0 for end in ends)
-        out.append(Claim(text, word(all(change(inner, end).low > 0 for end in ends), flat or outside),
-                         said(rows, key, "success")))
+        out.append(
+            Claim(
+                text,
+                word(all(change(inner, end).low > 0 for end in ends), flat or outside),
+                said(rows, key, "success"),
+            )
+        )
         sensitive |= not flat
         if [r[key] for r in rows] == [r[key] for r in follow]:
             pairs = np.array([[a["success"], b["success"]] for a, b in zip(rows, follow)])
-            centred.append(pairs - pairs.mean(0))  # else more demonstrations, which help both, would correlate them
+            centred.append(
+                pairs - pairs.mean(0)
+            )  # else more demonstrations, which help both, would correlate them
     text = "the generalist follows the specialists' width"
     every = np.concatenate([*centred, np.empty((0, 2))])
     if len(every) < 3 or every.std(0).min() == 0:
         return [*out, missing(text)]
     value = float(np.corrcoef(every.T)[0, 1])
-    return [*out, Claim(text, word(sensitive and value > FOLLOWS, sensitive and value < 0),
-                        f"correlation of means at equal demonstrations, {len(every)} settings: {value:.2f}")]
+    return [
+        *out,
+        Claim(
+            text,
+            word(sensitive and value > FOLLOWS, sensitive and value < 0),
+            f"correlation of means at equal demonstrations, {len(every)} settings: {value:.2f}",
+        ),
+    ]
 
 
 def rollouts(results: Results) -> list[Claim]:
@@ -105,45 +164,86 @@ def rollouts(results: Results) -> list[Claim]:
     widths = sorted({r["policy.width"] for r in table(results, "success")})
     for row, width in ((row, width) for row in ("generalist", "filtered") for width in widths):
         rows = rows_of(results, row, key, **{"policy.width": width})
-        texts = [f"{row} of width {width}: success {what} with rollouts" for what in ("rises", "levels off")]
+        texts = [
+            f"{row} of width {width}: success {what} with rollouts"
+            for what in ("rises", "levels off")
+        ]
         if len(rows) < 3:
             out += map(missing, texts)
             continue
         rise, end = change(rows[-1], rows[0]), change(rows[-1], rows[-2])
-        start = next(i for i in range(len(rows)) if all(abs(change(rows[-1], r).value) < EQUAL for r in rows[i:]))
-        out += [Claim(texts[0], positive(rise), f"{said(rows, key, 'success')}; {rows[-1][key]} against {rows[0][key]} {rise}"),
-                Claim(texts[1], level(end), f"{rows[-1][key]} against {rows[-2][key]} rollouts {end}; means are within {EQUAL} "
-                                            f"of the last from {rows[start][key]} on")]
+        start = next(
+            i
+            for i in range(len(rows))
+            if all(abs(change(rows[-1], r).value) < EQUAL for r in rows[i:])
+        )
+        out += [
+            Claim(
+                texts[0],
+                positive(rise),
+                f"{said(rows, key, 'success')}; {rows[-1][key]} against {rows[0][key]} {rise}",
+            ),
+            Claim(
+                texts[1],
+                level(end),
+                f"{rows[-1][key]} against {rows[-2][key]} rollouts {end}; means are within {EQUAL} "
+                f"of the last from {rows[start][key]} on",
+            ),
+        ]
     return out
 
 
 def weights(results: Results) -> list[Claim]:
     key = "policy.width"
-    found, filtered = (differences(results, f"{row} - none", key) for row in ("generalist", "success"))
+    found, filtered = (
+        differences(results, f"{row} - none", key) for row in ("generalist", "success")
+    )
 
     def named(rows: list[Row]) -> str:
-        return "; ".join(f"specialists of {r['specialist.train.steps']} steps, generalist {r[key]} wide {interval(r)}"
-                         for r in rows)
+        return "; ".join(
+            f"specialists of {r['specialist.train.steps']} steps, generalist {r[key]} wide "
+            f"{interval(r)}"
+            for r in rows
+        )
 
     text = "ratio weights cost no more than 3 points over all settings"
     if found:
-        # whatever the settings' correlation, the interval of their mean is no wider than the mean of their intervals
-        pooled = Change(*(float(np.mean([r[k] for r in found])) for k in ("difference", "low", "high")))
+        # whatever the settings' correlation, the interval of their mean is no wider than the mean
+        # of their intervals
+        pooled = Change(
+            *(float(np.mean([r[k] for r in found])) for k in ("difference", "low", "high"))
+        )
         seeds = [float(np.mean([r[k] for r in found])) for k in found[0] if k.startswith("seed ")]
         active = [str(r["weights active in"] or 0) for r in rows_of(results, "generalist", key)]
         on = any(int(x) for words in active for x in words.split())
-        cost = Claim(text, word(on and pooled.low >= RATIO_COST, on and pooled.high < RATIO_COST),
-                     f"ratio - none {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in {'; '.join(active)} "
-                     "environments")
+        cost = Claim(
+            text,
+            word(on and pooled.low >= RATIO_COST, on and pooled.high < RATIO_COST),
+            f"ratio - none {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in "
+            f"{'; '.join(active)} "
+            "environments",
+        )
     else:
         cost = missing(text)
     wide = max((r[key] for r in found), default=0)
     large, small = ([r for r in found if (r[key] == wide) is same] for same in (True, False))
     several = len({r[key] for r in found}) > 1
-    claims = (("the large generalist gains or loses little by ratio weights", large if several else [], _all_level),
-              ("ratio weights help the small generalist", small, above),
-              ("the success filter helps in every setting", filtered, above))
-    return [cost, *(Claim(text, verdict(rows), named(rows)) if rows else missing(text) for text, rows, verdict in claims)]
+    claims = (
+        (
+            "the large generalist gains or loses little by ratio weights",
+            large if several else [],
+            _all_level,
+        ),
+        ("ratio weights help the small generalist", small, above),
+        ("the success filter helps in every setting", filtered, above),
+    )
+    return [
+        cost,
+        *(
+            Claim(text, verdict(rows), named(rows)) if rows else missing(text)
+            for text, rows, verdict in claims
+        ),
+    ]
 
 
 def _all_level(rows: list[Row]) -> Verdict:
@@ -154,20 +254,43 @@ def _all_level(rows: list[Row]) -> Verdict:
 def targets(results: Results) -> list[Claim]:
     key = "distill.train.steps"
     found = differences(results, "score - generalist", key)
-    out = [_judged("chunks drawn from the teacher are nowhere the better target", found, lambda rows: word(
-               all(r["low"] > -EQUAL for r in rows), any(r["verdict"] == "WORSE" for r in rows)), key),
-           _judged("both targets end alike", found[-1:], lambda rows: level(interval(rows[0])), key)]
-    text, noise, score = "score needs at least 2 times fewer steps", *(rows_of(results, r, key) for r in ("generalist", "score"))
+    out = [
+        _judged(
+            "chunks drawn from the teacher are nowhere the better target",
+            found,
+            lambda rows: word(
+                all(r["low"] > -EQUAL for r in rows), any(r["verdict"] == "WORSE" for r in rows)
+            ),
+            key,
+        ),
+        _judged("both targets end alike", found[-1:], lambda rows: level(interval(rows[0])), key),
+    ]
+    text, noise, score = (
+        "score needs at least 2 times fewer steps",
+        *(rows_of(results, r, key) for r in ("generalist", "score")),
+    )
     if not found or len(noise) < 2 or not score:
         return [*out, missing(text)]
     end = noise[-1]
-    reached, own = (next((r[key] for r in rows if r is end or change(r, end).low > -EQUAL), None) for rows in (score, noise))
+    reached, own = (
+        next((r[key] for r in rows if r is end or change(r, end).low > -EQUAL), None)
+        for rows in (score, noise)
+    )
     assert own is not None
-    return [*out, Claim(text, word(reached is not None and own >= 2 * reached,
-                                   found[-1]["high"] < -EQUAL if reached is None else own < reached),
-                        f"noise {end['success']:.3f} after {end[key]} steps; no lower by more than {EQUAL}: noise from {own}, "
-                        f"score from {'none' if reached is None else reached} of "
-                        f"{', '.join(str(r[key]) for r in score)} steps")]
+    return [
+        *out,
+        Claim(
+            text,
+            word(
+                reached is not None and own >= 2 * reached,
+                found[-1]["high"] < -EQUAL if reached is None else own < reached,
+            ),
+            f"noise {end['success']:.3f} after {end[key]} steps; no lower by more than {EQUAL}: "
+            f"noise from {own}, "
+            f"score from {'none' if reached is None else reached} of "
+            f"{', '.join(str(r[key]) for r in score)} steps",
+        ),
+    ]
 
 
 def rounds(results: Results) -> list[Claim]:
@@ -180,9 +303,17 @@ def rounds(results: Results) -> list[Claim]:
             continue
         gap, closed = -gaps[0]["difference"], change(gaps[-1], gaps[0], "difference")
         trails = gap > EQUAL and gaps[0]["high"] < 0
-        out.append(Claim(text, word(trails and closed.value >= gap / 2 and closed.low > 0, trails and closed.high < EQUAL),
-                         f"{row} - specialists by rounds: {said(gaps, key)}; closed {closed}"
-                         + ("" if trails else f"; no gap above {EQUAL}")))
+        out.append(
+            Claim(
+                text,
+                word(
+                    trails and closed.value >= gap / 2 and closed.low > 0,
+                    trails and closed.high < EQUAL,
+                ),
+                f"{row} - specialists by rounds: {said(gaps, key)}; closed {closed}"
+                + ("" if trails else f"; no gap above {EQUAL}"),
+            )
+        )
     return out
 
 
@@ -191,7 +322,12 @@ def environments(results: Results) -> list[Claim]:
     common = "_common" if table(results, "success_common") else ""
     cases: tuple[tuple[str, str, Callable[[Change], Verdict]], ...] = (
         ("labeled_only", "labeled-only gains from structure that tasks share", signed),
-        ("generalist", "the generalist keeps its success as environments are added", lambda c: no_lower([c])))
+        (
+            "generalist",
+            "the generalist keeps its success as environments are added",
+            lambda c: no_lower([c]),
+        ),
+    )
     where = "in the common environments"
     for row, text, verdict in cases:
         rows = rows_of(results, row, key, f"success{common}")
@@ -199,14 +335,27 @@ def environments(results: Results) -> list[Claim]:
             out.append(missing(text))
             continue
         found = change(rows[-1], rows[0])
-        out.append(Claim(text, verdict(found), f"{row} {where}: {said(rows, key, 'success')}; {rows[-1][key]} against "
-                                               f"{rows[0][key]} environments {found}"))
+        out.append(
+            Claim(
+                text,
+                verdict(found),
+                f"{row} {where}: {said(rows, key, 'success')}; {rows[-1][key]} against "
+                f"{rows[0][key]} environments {found}",
+            )
+        )
     text = "labeled-only falls behind the generalist as environments are added"
     lead = differences(results, "generalist - labeled_only", key, f"differences{common}")
     if len(lead) < 2:
         return [*out, missing(text)]
     found = change(lead[-1], lead[0], "difference")
-    return [*out, Claim(text, signed(found), f"generalist - labeled_only {where}: {said(lead, key)}; change {found}")]
+    return [
+        *out,
+        Claim(
+            text,
+            signed(found),
+            f"generalist - labeled_only {where}: {said(lead, key)}; change {found}",
+        ),
+    ]
 
 
 def restoration_pairs(results: Results) -> list[Claim]:
@@ -215,12 +364,24 @@ def restoration_pairs(results: Results) -> list[Claim]:
         for other in ("labeled_only", "labeled_only_holdout"):
             lead = differences(results, f"generalist - {other}", key, f"differences_{metric}")
             n = lead[0][key] if lead else "the fewest"
-            out.append(_judged(f"{metric}: the generalist is above {other} at {n} pairs", lead[:1], lambda rows: word(
-                rows[0]["verdict"] == "BETTER", rows[0]["verdict"] in ("SAME", "WORSE")), key))
+            out.append(
+                _judged(
+                    f"{metric}: the generalist is above {other} at {n} pairs",
+                    lead[:1],
+                    lambda rows: word(
+                        rows[0]["verdict"] == "BETTER", rows[0]["verdict"] in ("SAME", "WORSE")
+                    ),
+                    key,
+                )
+            )
             text = f"{metric}: the lead over {other} falls with pairs"
             if len(lead) < 2:
                 out.append(missing(text))
                 continue
             found = change(lead[-1], lead[0], "difference")
-            out.append(Claim(text, word(found.high < 0, found.low > 0), f"{said(lead, key)}; change {found}"))
+            out.append(
+                Claim(
+                    text, word(found.high < 0, found.low > 0), f"{said(lead, key)}; change {found}"
+                )
+            )
     return out

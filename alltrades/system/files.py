@@ -13,7 +13,9 @@ from typing import Any
 
 
 def jsonable(value: Any) -> Any:
-    """`value` as JSON data: arrays become lists, paths text, models mappings; NaN and infinities become null."""
+    """`value` as JSON data: arrays become lists, paths text, models mappings; NaN and infinities
+    become null.
+    """
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -37,11 +39,16 @@ def jsonable(value: Any) -> Any:
 
 def to_json(value: Any) -> str:
     """JSON with sorted keys; equal values give equal text."""
-    return json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old or the new one, also after a kill: temporary file, fsync, rename."""
+    """Write a file so that readers see the old or the new one, also after a kill: temporary file,
+    fsync, rename.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
@@ -68,15 +75,22 @@ def file_digest(path: Path) -> str:
 
 
 def list_files(path: Path) -> list[str]:
-    """Relative names of the files below a folder, sorted, without half-written ones; [""] for a file itself."""
+    """Relative names of the files below a folder, sorted, without half-written ones; [""] for a
+    file itself.
+    """
     if path.is_file():
         return [""]
-    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
-                  if p.is_file() and not (p.name.startswith(".") and p.name.endswith(".partial")))
+    return sorted(
+        p.relative_to(path).as_posix()
+        for p in path.rglob("*")
+        if p.is_file() and not (p.name.startswith(".") and p.name.endswith(".partial"))
+    )
 
 
 def tree_digest(folder: Path, names: Iterable[str] | None = None) -> str:
-    """sha256 over names and contents of the files below a folder, or of those in `names` only. O(bytes)."""
+    """sha256 over names and contents of the files below a folder, or of those in `names` only.
+    O(bytes).
+    """
     digest = hashlib.sha256()
     for name in list_files(folder) if names is None else sorted(names):
         digest.update(f"{name}\0{file_digest(folder / name if name else folder)}\n".encode())
@@ -84,7 +98,9 @@ def tree_digest(folder: Path, names: Iterable[str] | None = None) -> str:
 
 
 def copy(source: Path, target: Path, names: Iterable[str] | None = None) -> None:
-    """Copy a file, or the files below a folder, or those in `names` only; OSError where one is missing."""
+    """Copy a file, or the files below a folder, or those in `names` only; OSError where one is
+    missing.
+    """
     for name in list_files(source) if names is None else names:
         to = target / name if name else target
         to.parent.mkdir(parents=True, exist_ok=True)

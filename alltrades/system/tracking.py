@@ -1,4 +1,6 @@
-"""Metrics of a run: one JSONL file per stage, and wandb (offline unless told otherwise) beside it."""
+"""Metrics of a run: one JSONL file per stage, and wandb (offline unless told otherwise)
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ Mode = Literal["offline", "online", "disabled"]
 class Tracker:
     """Writes metrics/<stage>.jsonl, one {"step", "time", ...} a line, and mirrors them to wandb.
 
-    wandb starts at the first line, so that a run with nothing left to do makes no wandb run. Whatever goes wrong in it
-    ends the mirroring with one line of warning, never the run. Resumed runs share one wandb id.
+    wandb starts at the first line, so that a run with nothing left to do makes no wandb run.
+    Whatever goes wrong in it ends the mirroring with one line of warning, never the run. Resumed
+    runs share one wandb id.
 
     Args:
         folder: the run folder; wandb's files lie in its wandb/.
@@ -32,8 +35,14 @@ class Tracker:
         project: of wandb.
     """
 
-    def __init__(self, folder: Path | str, mode: Mode = "offline", config: Mapping[str, Any] | None = None,
-                 name: str | None = None, project: str = "alltrades") -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        mode: Mode = "offline",
+        config: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        project: str = "alltrades",
+    ) -> None:
         self.folder, self.mode, self.name, self.project = Path(folder), mode, name, project
         self.config = dict(config or {})
         self._seen: set[str] = set()  # stages logged or resumed in this process
@@ -47,7 +56,9 @@ class Tracker:
         return self.folder / "metrics" / f"{stage}.jsonl"
 
     def resume(self, stage: str, step: int) -> None:
-        """The stage goes on after `step`: drop its lines beyond it, and a last line that a kill cut short."""
+        """The stage goes on after `step`: drop its lines beyond it, and a last line that a kill cut
+        short.
+        """
         self._seen.add(stage)
         path = self.path(stage)
         if not path.exists():
@@ -58,7 +69,9 @@ class Tracker:
             write_text(path, "".join(f"{line}\n" for line in kept))
 
     def log(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line. The first one of a stage first drops lines from `step` on, which a killed run left."""
+        """Append one line. The first one of a stage first drops lines from `step` on, which a
+        killed run left.
+        """
         line = {**jsonable(values), "step": step, "time": round(time.time(), 3)}
         with self._lock:
             if stage not in self._seen:
@@ -83,7 +96,9 @@ class Tracker:
         try:
             if self._run is None:
                 self._start()
-            if stage not in self._defined:  # every stage counts its own steps, wandb's one counter only goes up
+            if (
+                stage not in self._defined
+            ):  # every stage counts its own steps, wandb's one counter only goes up
                 self._defined.add(stage)
                 self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._run.log({f"{stage}/step": step, **{f"{stage}/{k}": v for k, v in values.items()}})
@@ -97,12 +112,29 @@ class Tracker:
         self.folder.mkdir(parents=True, exist_ok=True)
         logging.getLogger("wandb").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"console": "off"}
-        quiet |= dict.fromkeys(("silent", "quiet", "disable_git", "disable_code", "x_disable_stats", "x_disable_meta",
-                                "x_disable_machine_info"), True)
+        quiet |= dict.fromkeys(
+            (
+                "silent",
+                "quiet",
+                "disable_git",
+                "disable_code",
+                "x_disable_stats",
+                "x_disable_meta",
+                "x_disable_machine_info",
+            ),
+            True,
+        )
         known = set(wandb.Settings.model_fields)
-        self._run = wandb.init(project=self.project, name=self.name, id=self._id(), resume="allow", mode=self.mode,
-                               dir=str(self.folder), config=jsonable(self.config),
-                               settings=wandb.Settings(**{k: v for k, v in quiet.items() if k in known}))
+        self._run = wandb.init(
+            project=self.project,
+            name=self.name,
+            id=self._id(),
+            resume="allow",
+            mode=self.mode,
+            dir=str(self.folder),
+            config=jsonable(self.config),
+            settings=wandb.Settings(**{k: v for k, v in quiet.items() if k in known}),
+        )
 
     def _id(self) -> str:
         path = self.folder / "wandb" / "run-id.txt"
@@ -115,8 +147,11 @@ class Tracker:
             return
         self._mirror = False
         cause = re.sub(r"\s+", " ", str(error))[:200] or type(error).__name__
-        print(f"warning: wandb stopped ({cause}); metrics go on in {self.folder / 'metrics'}; "
-              "--tracking.wandb disabled leaves it out", file=sys.stderr)
+        print(
+            f"warning: wandb stopped ({cause}); metrics go on in {self.folder / 'metrics'}; "
+            "--tracking.wandb disabled leaves it out",
+            file=sys.stderr,
+        )
 
 
 def read_metrics(folder: Path, stage: str) -> list[dict[str, Any]]:
@@ -124,7 +159,11 @@ def read_metrics(folder: Path, stage: str) -> list[dict[str, Any]]:
     path = Path(folder) / "metrics" / f"{stage}.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _step(line) is not None]
+    return [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if _step(line) is not None
+    ]
 
 
 def _step(line: str) -> int | None:

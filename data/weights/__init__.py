@@ -1,1 +1,3 @@
-"""Importance weights: density-ratio estimators, and the weights of rollouts against demonstrations."""
+"""Importance weights: density-ratio estimators, and the weights of rollouts against
+demonstrations.
+"""

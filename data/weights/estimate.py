@@ -1,10 +1,13 @@
-"""Importance weights of one environment's rollout and demonstration states: from states to sampling probabilities.
+"""Importance weights of one environment's rollout and demonstration states: from states to sampling
+probabilities.
 
-The measure that stage 2 samples from is nu = alpha d* + (1 - alpha) d^h: demonstration rows with base share alpha, rollout
-rows with 1 - alpha, every row times its weight, normalised over the union. The estimator, its guard and the cap on the
-demonstrations' share are this project's own; see `density_ratio` for the formula.
+The measure that stage 2 samples from is nu = alpha d* + (1 - alpha) d^h: demonstration rows with
+base share alpha, rollout rows with 1 - alpha, every row times its weight, normalised over the
+union. The estimator, its guard and the cap on the demonstrations' share are this project's own; see
+`density_ratio` for the formula.
 
-Base measure, everywhere: an episode has mass 1 / n_episodes, shared equally by its steps up to the first success.
+Base measure, everywhere: an episode has mass 1 / n_episodes, shared equally by its steps up to the
+first success.
 """
 
 from __future__ import annotations
@@ -18,10 +21,20 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alltrades.data.steps import Steps
-from alltrades.data.weights.density_ratio import Scores, cross_fit, relative_ratio, separating_feature
+from alltrades.data.weights.density_ratio import (
+    Scores,
+    cross_fit,
+    relative_ratio,
+    separating_feature,
+)
 
 Kind = Literal["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"]
-ESTIMATOR = {"ratio": "ratio", "success*ratio": "ratio", "rulsif": "rulsif", "classifier-mlp": "classifier-mlp"}
+ESTIMATOR = {
+    "ratio": "ratio",
+    "success*ratio": "ratio",
+    "rulsif": "rulsif",
+    "classifier-mlp": "classifier-mlp",
+}
 TAUS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SEPARABLE = 0.95
 FEWEST = 4  # demonstrations below which no ratio is estimated
@@ -32,14 +45,38 @@ class WeightSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Field("ratio", description="none; ratio by logistic regression, RuLSIF or a neural classifier; success (filter)")
-    discount: float = Field(1.0, gt=0, le=1, description="of success kinds: an episode that succeeds after T steps counts "
-                            "discount^T, so that a policy learns to be quick; 1 counts all alike")
-    alpha: float = Field(0.2, gt=0, lt=1, description="share of demonstration states; the ratio is bounded by 1/alpha")
+    kind: Kind = Field(
+        "ratio",
+        description="none; ratio by logistic regression, RuLSIF or a neural classifier; success "
+        "(filter)",
+    )
+    discount: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of success kinds: an episode that succeeds after T steps counts "
+        "discount^T, so that a policy learns to be quick; 1 counts all alike",
+    )
+    alpha: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of demonstration states; the ratio is bounded by 1/alpha",
+    )
     floor: float = Field(0.1, ge=0, description="smallest weight")
-    ess_min: float = Field(0.3, ge=0, le=1, description="smallest effective share of episodes before weights are flattened")
-    auc_min: float = Field(0.0, ge=0, lt=1, description="weights are off where the held-out AUC's interval reaches below this; "
-                           "0.5 trusts only shifts that held-out episodes confirm")
+    ess_min: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="smallest effective share of episodes before weights are flattened",
+    )
+    auc_min: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weights are off where the held-out AUC's interval reaches below this; "
+        "0.5 trusts only shifts that held-out episodes confirm",
+    )
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
     max_pca: int = Field(8, ge=1, description="principal components the classifier sees")
     folds: int = Field(5, ge=2, description="folds over episodes")
@@ -52,8 +89,11 @@ class WeightSettings(BaseModel):
     @model_validator(mode="after")
     def _discount_needs_success(self) -> WeightSettings:
         if self.discount < 1 and not self.filtered:
-            raise ValueError(f"discount = {self.discount} with kind: {self.kind}; expected a success kind, whose episodes end "
-                             "at their success; set discount: 1 or kind: success")
+            raise ValueError(
+                f"discount = {self.discount} with kind: {self.kind}; expected a success kind, "
+                "whose episodes end "
+                "at their success; set discount: 1 or kind: success"
+            )
         return self
 
 
@@ -61,11 +101,12 @@ class WeightSettings(BaseModel):
 class WeightResult:
     """Weights of one environment and what is known of their quality.
 
-    demo_weight (N,), rollout_weight (M,): weights after floor and guard, mean 1 under nu. demo_base, rollout_base: base
-    measure of the rows (each sums to 1; 0 for steps after the first success and for filtered episodes). demo_mass: share of
-    demonstration rows under sampling. ess: effective share of the rollout episodes under the weights that are used; raw_ess:
-    under those that were estimated, before the guard. moment_balance: distance of the rollouts' feature means from those of
-    held-out demonstrations, before and after weighing, in deviations.
+    demo_weight (N,), rollout_weight (M,): weights after floor and guard, mean 1 under nu.
+    demo_base, rollout_base: base measure of the rows (each sums to 1; 0 for steps after the first
+    success and for filtered episodes). demo_mass: share of demonstration rows under sampling. ess:
+    effective share of the rollout episodes under the weights that are used; raw_ess: under those
+    that were estimated, before the guard. moment_balance: distance of the rollouts' feature means
+    from those of held-out demonstrations, before and after weighing, in deviations.
     """
 
     demo_weight: np.ndarray
@@ -87,8 +128,10 @@ class WeightResult:
 
     def row_probability(self) -> tuple[np.ndarray, np.ndarray]:
         """Sampling probability of every row, (N,) and (M,); sums to 1 over both."""
-        return (self.demo_mass * _normalised(self.demo_base * self.demo_weight),
-                (1 - self.demo_mass) * _normalised(self.rollout_base * self.rollout_weight))
+        return (
+            self.demo_mass * _normalised(self.demo_base * self.demo_weight),
+            (1 - self.demo_mass) * _normalised(self.rollout_base * self.rollout_weight),
+        )
 
     def base_probability(self) -> tuple[np.ndarray, np.ndarray]:
         """The same without weights: what a loss multiplied by weights is sampled from."""
@@ -97,8 +140,12 @@ class WeightResult:
     def summary(self) -> dict[str, Any]:
         """Everything but the rows, with a histogram of the rollouts' weights."""
         out = {k: v for k, v in asdict(self).items() if not isinstance(v, np.ndarray)}
-        counts, edges = np.histogram(self.rollout_weight, bins=30, range=(0, max(1.5, float(self.rollout_weight.max(initial=0)))),
-                                     weights=self.rollout_base)
+        counts, edges = np.histogram(
+            self.rollout_weight,
+            bins=30,
+            range=(0, max(1.5, float(self.rollout_weight.max(initial=0)))),
+            weights=self.rollout_base,
+        )
         return out | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
 
     def save(self, folder: Path) -> None:
@@ -106,10 +153,21 @@ class WeightResult:
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: np.ascontiguousarray(v) for k, v in self.__dict__.items() if isinstance(v, np.ndarray)},
-                  folder / "weights.safetensors")
-        (folder / "weights.json").write_text(json.dumps({k: v for k, v in self.__dict__.items()
-                                                         if not isinstance(v, np.ndarray)}, indent=1, sort_keys=True))
+        save_file(
+            {
+                k: np.ascontiguousarray(v)
+                for k, v in self.__dict__.items()
+                if isinstance(v, np.ndarray)
+            },
+            folder / "weights.safetensors",
+        )
+        (folder / "weights.json").write_text(
+            json.dumps(
+                {k: v for k, v in self.__dict__.items() if not isinstance(v, np.ndarray)},
+                indent=1,
+                sort_keys=True,
+            )
+        )
 
     @classmethod
     def load(cls, folder: Path) -> WeightResult:
@@ -123,89 +181,145 @@ class WeightResult:
 
 
 def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float = 1.0) -> np.ndarray:
-    """(S,) mass of every step: that of an episode is spread equally over its steps up to its first success.
+    """(S,) mass of every step: that of an episode is spread equally over its steps up to its first
+    success.
 
-    Kept episodes have equal mass, or with `discount` < 1 the factor discount^T each, T being the number of those steps: the
-    discounted return of an episode whose only reward is its success.
+    Kept episodes have equal mass, or with `discount` < 1 the factor discount^T each, T being the
+    number of those steps: the discounted return of an episode whose only reward is its success.
     """
     kept = np.ones(len(steps.ends), bool) if keep is None else keep
-    used = np.where(steps.first_success > 0, np.minimum(steps.first_success, steps.lengths), steps.lengths)  # (E,)
+    used = np.where(
+        steps.first_success > 0, np.minimum(steps.first_success, steps.lengths), steps.lengths
+    )  # (E,)
     position = np.arange(len(steps.observation)) - steps.starts[steps.episode_of_step]
     least = used[kept].min() if kept.any() else 0  # keeps discount^T from underflowing
     mass = np.where(kept, float(discount) ** np.maximum(used - least, 0), 0.0)  # (E,)
-    share = (mass / np.maximum(used, 1))[steps.episode_of_step] * (position < used[steps.episode_of_step])
+    share = (mass / np.maximum(used, 1))[steps.episode_of_step] * (
+        position < used[steps.episode_of_step]
+    )
     return share / max(float(mass.sum()), 1e-300)
 
 
-def estimate_weights(demos: Steps, rollouts: Steps, settings: WeightSettings, rng: np.random.Generator) -> WeightResult:
+def estimate_weights(
+    demos: Steps, rollouts: Steps, settings: WeightSettings, rng: np.random.Generator
+) -> WeightResult:
     """Weights of one environment.
 
     Args:
         demos, rollouts: steps of that environment only.
         rng: folds and bootstrap.
 
-    Cost: folds x candidates fits on at most 12,000 rows: about a second, for classifier-mlp several.
+    Cost: folds x candidates fits on at most 12,000 rows: about a second, for classifier-mlp
+    several.
     """
     filtered = settings.filtered
     keep = rollouts.episode_success if filtered else np.ones(len(rollouts.ends), bool)
     demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep, settings.discount)
     weighted = settings.kind in ESTIMATOR
     alpha = settings.alpha if weighted else 0.0
-    result = WeightResult(np.ones(len(demo_base)), np.ones(len(rollout_base)), demo_base, rollout_base, alpha, alpha)
+    result = WeightResult(
+        np.ones(len(demo_base)), np.ones(len(rollout_base)), demo_base, rollout_base, alpha, alpha
+    )
     if not keep.any():
         result.demo_mass = result.base_demo_mass = 1.0
-        result.warnings.append("no successful rollout: demonstrations only" if filtered else "no rollouts: demonstrations only")
+        result.warnings.append(
+            "no successful rollout: demonstrations only"
+            if filtered
+            else "no rollouts: demonstrations only"
+        )
         return result
     if not weighted:
         return result
     if len(demos.ends) < FEWEST:
-        result.warnings.append(f"{len(demos.ends)} demonstrations; expected at least {FEWEST} to estimate a ratio: weights off")
+        result.warnings.append(
+            f"{len(demos.ends)} demonstrations; expected at least {FEWEST} to estimate a ratio: "
+            "weights off"
+        )
         return result
     if keep.sum() < 2:
         result.warnings.append("one rollout only: weights off")
         return result
     d_rows, r_rows = np.flatnonzero(demo_base > 0), np.flatnonzero(rollout_base > 0)
-    x, y = demos.observation[d_rows].astype(np.float64), rollouts.observation[r_rows].astype(np.float64)
-    center, scale = _standardise(np.concatenate([x, y]), np.concatenate([demo_base[d_rows], rollout_base[r_rows]]))
+    x, y = (
+        demos.observation[d_rows].astype(np.float64),
+        rollouts.observation[r_rows].astype(np.float64),
+    )
+    center, scale = _standardise(
+        np.concatenate([x, y]), np.concatenate([demo_base[d_rows], rollout_base[r_rows]])
+    )
     x, y = (x - center) / scale, (y - center) / scale
     folds = min(settings.folds, len(demos.ends), int(keep.sum()))
-    scores = cross_fit(x, demos.episode_of_step[d_rows], demo_base[d_rows], y, rollouts.episode_of_step[r_rows],
-                       rollout_base[r_rows], folds, settings.max_pca, rng, ESTIMATOR[settings.kind], alpha)
+    scores = cross_fit(
+        x,
+        demos.episode_of_step[d_rows],
+        demo_base[d_rows],
+        y,
+        rollouts.episode_of_step[r_rows],
+        rollout_base[r_rows],
+        folds,
+        settings.max_pca,
+        rng,
+        ESTIMATOR[settings.kind],
+        alpha,
+    )
     result.auc, result.auc_interval = scores.auc, scores.auc_interval
     result.nuisance = separating_feature(x, y, demo_base[d_rows], rollout_base[r_rows])
     if result.nuisance is not None:
-        result.warnings.append(f"observation[{result.nuisance}] alone tells demonstrations from rollouts (a nuisance column?)")
-    raw = [np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)]
+        result.warnings.append(
+            f"observation[{result.nuisance}] alone tells demonstrations from rollouts (a nuisance "
+            "column?)"
+        )
+    raw = [
+        np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)
+    ]
     result.raw_ess = effective_share(raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows])
-    result.tau, result.ess, reason = flattening(scores, raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows], settings)
+    result.tau, result.ess, reason = flattening(
+        scores, raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows], settings
+    )
     if reason is not None:
         result.warnings.append(f"{reason}: weights off")
         return result
     powered = [w**result.tau for w in raw]
-    mean = alpha * float(demo_base[d_rows] @ powered[0]) + (1 - alpha) * float(rollout_base[r_rows] @ powered[1])
+    mean = alpha * float(demo_base[d_rows] @ powered[0]) + (1 - alpha) * float(
+        rollout_base[r_rows] @ powered[1]
+    )
     result.demo_weight[d_rows], result.rollout_weight[r_rows] = powered[0] / mean, powered[1] / mean
     result.demo_mass = min(settings.demo_cap, alpha * float(demo_base[d_rows] @ powered[0]) / mean)
     result.max_weight = float(max(w.max() for w in powered) / mean)
     result.active = True
     assert scores.demo_fold is not None and scores.rollout_fold is not None
-    result.moment_balance = _balance(x, y, demo_base[d_rows], rollout_base[r_rows], powered, alpha,
-                                     [scores.demo_fold, scores.rollout_fold])
+    result.moment_balance = _balance(
+        x,
+        y,
+        demo_base[d_rows],
+        rollout_base[r_rows],
+        powered,
+        alpha,
+        [scores.demo_fold, scores.rollout_fold],
+    )
     return result
 
 
-def flattening(scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndarray,
-               settings: WeightSettings) -> tuple[float, float, str | None]:
-    """The guard: exponent tau of the rollouts' weights w (M,), the ESS / n that is left, and why tau is 0 where it is.
+def flattening(
+    scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndarray, settings: WeightSettings
+) -> tuple[float, float, str | None]:
+    """The guard: exponent tau of the rollouts' weights w (M,), the ESS / n that is left, and why
+    tau is 0 where it is.
 
-    tau is the largest of TAUS whose w**tau keeps the episode-level ESS / n at `ess_min`. It is 0 where the held-out AUC says
-    that the weights may be noise (interval reaching below `auc_min`) or that there is no common support (interval above
-    0.95).
+    tau is the largest of TAUS whose w**tau keeps the episode-level ESS / n at `ess_min`. It is 0
+    where the held-out AUC says that the weights may be noise (interval reaching below `auc_min`) or
+    that there is no common support (interval above 0.95).
     """
     low, high = scores.auc_interval
     if low > SEPARABLE:
         return 0.0, 1.0, f"demonstrations and rollouts hardly overlap (AUC {scores.auc:.2f})"
     if low < settings.auc_min:
-        return 0.0, 1.0, f"no shift that held-out episodes confirm (AUC {scores.auc:.2f} [{low:.2f}, {high:.2f}])"
+        return (
+            0.0,
+            1.0,
+            f"no shift that held-out episodes confirm (AUC {scores.auc:.2f} [{low:.2f}, "
+            f"{high:.2f}])",
+        )
     for tau in TAUS[:-1]:
         ess = effective_share(w**tau, mass, episode)
         if ess >= settings.ess_min:
@@ -214,7 +328,9 @@ def flattening(scores: Scores, w: np.ndarray, mass: np.ndarray, episode: np.ndar
 
 
 def effective_share(w: np.ndarray, mass: np.ndarray, episode: np.ndarray) -> float:
-    """ESS / n of episodes, each counted by the mean of its rows' weights w (M,) under their masses (M,)."""
+    """ESS / n of episodes, each counted by the mean of its rows' weights w (M,) under their masses
+    (M,).
+    """
     _, inverse = np.unique(episode, return_inverse=True)
     means = np.bincount(inverse, mass * w) / np.bincount(inverse, mass)  # of each episode
     return float(means.sum() ** 2 / (means @ means) / len(means))
@@ -228,18 +344,29 @@ def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return center, np.where(std < 1e-6, 1.0, std)
 
 
-def _balance(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray, w: list[np.ndarray], alpha: float,
-             folds: list[np.ndarray]) -> tuple[float, float]:
-    """Root mean squared difference of feature means from those of held-out demonstrations: rollouts alone, and the mixture.
+def _balance(
+    x: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    w: list[np.ndarray],
+    alpha: float,
+    folds: list[np.ndarray],
+) -> tuple[float, float]:
+    """Root mean squared difference of feature means from those of held-out demonstrations: rollouts
+    alone, and the mixture.
 
-    For every fold the demonstrations that it held out are compared with rollouts whose weights are of the model that has not
-    seen them, and with the mixture of these and the other demonstrations.
+    For every fold the demonstrations that it held out are compared with rollouts whose weights are
+    of the model that has not seen them, and with the mixture of these and the other demonstrations.
     """
     found = []
     for fold in np.unique(folds[0]):
         held, mine = folds[0] == fold, folds[1] == fold
         target, alone = _mean(x[held], p[held]), _mean(y[mine], q[mine])
-        a, b = alpha * _normalised(p[~held]) * w[0][~held], (1 - alpha) * _normalised(q[mine]) * w[1][mine]
+        a, b = (
+            alpha * _normalised(p[~held]) * w[0][~held],
+            (1 - alpha) * _normalised(q[mine]) * w[1][mine],
+        )
         mixed = _mean(np.concatenate([x[~held], y[mine]]), np.concatenate([a, b]))
         found.append((alone - target, mixed - target))
     rms = np.sqrt(np.mean(np.square(found), axis=(0, 2)))  # over folds and features

@@ -1,9 +1,11 @@
-"""Estimators of log(p / q) from rows of two laws: a quadratic logistic model, RuLSIF, a small neural classifier.
+"""Estimators of log(p / q) from rows of two laws: a quadratic logistic model, RuLSIF, a small
+neural classifier.
 
-Each is a function (x, mass, fold, alpha, rng) -> model. x: whitened rows of demonstrations (N, k) and rollouts (M, k); mass:
-base measure of the rows, each side is balanced to the same total; fold: (N,) and (M,) fold of each row's episode, for the
-choice of hyperparameters on episodes that a candidate has not seen; alpha: of the relative ratio. A model maps rows (B, k)
-to the estimated log(p / q) (B,). Those of BY_DISTANCE get rows that are not whitened.
+Each is a function (x, mass, fold, alpha, rng) -> model. x: whitened rows of demonstrations (N, k)
+and rollouts (M, k); mass: base measure of the rows, each side is balanced to the same total; fold:
+(N,) and (M,) fold of each row's episode, for the choice of hyperparameters on episodes that a
+candidate has not seen; alpha: of the relative ratio. A model maps rows (B, k) to the estimated
+log(p / q) (B,). Those of BY_DISTANCE get rows that are not whitened.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ STRENGTHS = (0.01, 0.1, 1.0)  # inverse L2 penalties of the logistic model
 STEPS = 200
 CENTERS = 100  # kernels of RuLSIF, at demonstration rows
 KNOTS = 8  # Gaussians of each single component, at quantiles of both sides
-WIDTHS = (0.5, 1.0)  # of kernels times the median distance between rows, of the others times the deviation
+WIDTHS = (
+    0.5,
+    1.0,
+)  # of kernels times the median distance between rows, of the others times the deviation
 RIDGES = (1e-3, 1e-2, 1e-1)
 HIDDEN = (32, 32)  # layers of the neural classifier
 DECAYS = (1e-2, 1.0, 10.0)  # its L2 penalties
@@ -31,21 +36,29 @@ BATCH, EPOCHS, LEARNING_RATE = 500, 60, 3e-3
 
 
 def logistic(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generator) -> Model:
-    """Logistic regression on [z, z_i z_j]; the L2 strength has the lowest log loss on a held-out fold."""
+    """Logistic regression on [z, z_i z_j]; the L2 strength has the lowest log loss on a held-out
+    fold.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     def train(masks: Pair, strength: float) -> Model:
         features, label, weight = _balanced([_quadratic(a) for a in x], mass, masks)
         scaler = StandardScaler().fit(features)
-        model = LogisticRegression(C=strength, max_iter=STEPS).fit(scaler.transform(features), label, sample_weight=weight)
+        model = LogisticRegression(C=strength, max_iter=STEPS).fit(
+            scaler.transform(features), label, sample_weight=weight
+        )
         return lambda rows: model.decision_function(scaler.transform(_quadratic(rows)))
 
     return _chosen(train, STRENGTHS, x, mass, fold, probes=4)
 
 
-def classifier_mlp(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generator) -> Model:
-    """A neural classifier with two hidden layers; the L2 penalty has the lowest log loss on a held-out fold."""
+def classifier_mlp(
+    x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generator
+) -> Model:
+    """A neural classifier with two hidden layers; the L2 penalty has the lowest log loss on a
+    held-out fold.
+    """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -55,13 +68,25 @@ def classifier_mlp(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random
 
     def train(masks: Pair, decay: float) -> Model:
         features, label, weight = _balanced(x, mass, masks)
-        size = min(-(-len(label) // BATCH) * BATCH, MLP_ROWS)  # whole batches: scikit-learn divides the penalty by their rows
-        share = np.cumsum(weight) / weight.sum()  # systematic resampling: the network takes no weights
+        size = min(
+            -(-len(label) // BATCH) * BATCH, MLP_ROWS
+        )  # whole batches: scikit-learn divides the penalty by their rows
+        share = (
+            np.cumsum(weight) / weight.sum()
+        )  # systematic resampling: the network takes no weights
         drawn = np.minimum(np.searchsorted(share, (np.arange(size) + 0.5) / size), len(label) - 1)
-        network = MLPClassifier(HIDDEN, alpha=decay, batch_size=BATCH, learning_rate_init=LEARNING_RATE,
-                                max_iter=EPOCHS, random_state=state)
+        network = MLPClassifier(
+            HIDDEN,
+            alpha=decay,
+            batch_size=BATCH,
+            learning_rate_init=LEARNING_RATE,
+            max_iter=EPOCHS,
+            random_state=state,
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the penalty, not convergence, is what is chosen
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # the penalty, not convergence, is what is chosen
             network.fit(features[drawn], label[drawn])
         if len(network.classes_) < 2:
             return lambda rows: np.zeros(len(rows))
@@ -76,18 +101,25 @@ def classifier_mlp(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random
 
 
 def rulsif(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generator) -> Model:
-    """Relative unconstrained least-squares importance fitting (Yamada et al. 2011, equations 6 to 8).
+    """Relative unconstrained least-squares importance fitting (Yamada et al. 2011, equations 6 to
+    8).
 
-    w_alpha = theta . phi; theta = (H + ridge I)^-1 h, H the second moments of phi under the mixture alpha p + (1 - alpha) q,
-    h its mean under p. Width and ridge minimise theta H theta / 2 - h theta on held-out folds. The returned log(p / q) is the
-    one that has this relative ratio.
+    w_alpha = theta . phi; theta = (H + ridge I)^-1 h, H the second moments of phi under the mixture
+    alpha p + (1 - alpha) q, h its mean under p. Width and ridge minimise theta H theta / 2 - h
+    theta on held-out folds. The returned log(p / q) is the one that has this relative ratio.
 
-    phi: beside Gaussian kernels at demonstrations it has Gaussians of single components and a constant without penalty. Few
-    episodes fill little of the space: with kernels alone all wide ones fit as badly as w = 1, and narrow ones worse.
+    phi: beside Gaussian kernels at demonstrations it has Gaussians of single components and a
+    constant without penalty. Few episodes fill little of the space: with kernels alone all wide
+    ones fit as badly as w = 1, and narrow ones worse.
     """
     used = np.flatnonzero(mass[0] > 0)
     centers = x[0][rng.choice(used, size=min(CENTERS, len(used)), replace=False)]  # (L, k)
-    scale = float(np.median(np.sqrt(_squared_distances(x[0][used][:: max(1, len(used) // 200)], centers)))) or 1.0
+    scale = (
+        float(
+            np.median(np.sqrt(_squared_distances(x[0][used][:: max(1, len(used) // 200)], centers)))
+        )
+        or 1.0
+    )
     both = np.concatenate([a[m > 0] for a, m in zip(x, mass)])
     knots = np.quantile(both, np.linspace(0.02, 0.98, KNOTS), axis=0)  # (KNOTS, k)
     spread = np.maximum(both.std(axis=0), 1e-12)
@@ -95,7 +127,9 @@ def rulsif(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generat
     def basis(rows: np.ndarray, width: float) -> np.ndarray:
         """(n, 1 + L + KNOTS k)."""
         kernels = np.exp(-_squared_distances(rows, centers) / (2 * (width * scale) ** 2))
-        single = np.exp(-((rows[:, None] - knots) / spread) ** 2 / (2 * width**2)).reshape(len(rows), -1)
+        single = np.exp(-(((rows[:, None] - knots) / spread) ** 2) / (2 * width**2)).reshape(
+            len(rows), -1
+        )
         return np.concatenate([np.ones((len(rows), 1)), kernels, single], axis=1)
 
     def solution(moments: Moments, ridge: float) -> np.ndarray:
@@ -124,9 +158,17 @@ def rulsif(x: Pair, mass: Pair, fold: Pair, alpha: float, rng: np.random.Generat
     return model
 
 
-def _fold_moments(basis: Callable[[np.ndarray, float], np.ndarray], width: float, x: np.ndarray, mass: np.ndarray,
-                  fold: np.ndarray, every: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per fold the sums of mass x phi phi' (F, L, L), mass x phi (F, L) and mass (F,) of one side's rows."""
+def _fold_moments(
+    basis: Callable[[np.ndarray, float], np.ndarray],
+    width: float,
+    x: np.ndarray,
+    mass: np.ndarray,
+    fold: np.ndarray,
+    every: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per fold the sums of mass x phi phi' (F, L, L), mass x phi (F, L) and mass (F,) of one side's
+    rows.
+    """
     seconds, firsts, totals = [], [], []
     for k in every:
         rows = _thinned(fold == k)
@@ -137,20 +179,37 @@ def _fold_moments(basis: Callable[[np.ndarray, float], np.ndarray], width: float
     return np.stack(seconds), np.stack(firsts), np.array(totals)
 
 
-def _moments(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], folds: np.ndarray, alpha: float) -> Moments:
+def _moments(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], folds: np.ndarray, alpha: float
+) -> Moments:
     """H and h of RuLSIF over some folds."""
     second = [s[folds].sum(0) / max(total[folds].sum(), 1e-300) for s, _, total in parts]
-    return alpha * second[0] + (1 - alpha) * second[1], parts[0][1][folds].sum(0) / max(parts[0][2][folds].sum(), 1e-300)
+    return alpha * second[0] + (1 - alpha) * second[1], parts[0][1][folds].sum(0) / max(
+        parts[0][2][folds].sum(), 1e-300
+    )
 
 
 ESTIMATORS: dict[str, Callable[[Pair, Pair, Pair, float, np.random.Generator], Model]] = {
-    "ratio": logistic, "rulsif": rulsif, "classifier-mlp": classifier_mlp}
-BY_DISTANCE = {"rulsif"}  # these see components that are not whitened: whitening makes noise as far as signal
+    "ratio": logistic,
+    "rulsif": rulsif,
+    "classifier-mlp": classifier_mlp,
+}
+BY_DISTANCE = {
+    "rulsif"
+}  # these see components that are not whitened: whitening makes noise as far as signal
 
 
-def _chosen(train: Callable[[Pair, float], Model], options: Sequence[float], x: Pair, mass: Pair, fold: Pair,
-            probes: int) -> Model:
-    """A model with the option whose log loss over the first `probes` held-out folds is lowest, trained on all rows."""
+def _chosen(
+    train: Callable[[Pair, float], Model],
+    options: Sequence[float],
+    x: Pair,
+    mass: Pair,
+    fold: Pair,
+    probes: int,
+) -> Model:
+    """A model with the option whose log loss over the first `probes` held-out folds is lowest,
+    trained on all rows.
+    """
     losses = np.zeros(len(options))
     for probe in _probes(fold)[:probes]:
         rest = [~p for p in probe]
@@ -160,7 +219,9 @@ def _chosen(train: Callable[[Pair, float], Model], options: Sequence[float], x: 
 
 
 def _probes(fold: Pair) -> list[Pair]:
-    """Masks of the rows of each fold that both sides have; none where nothing would be left to train on."""
+    """Masks of the rows of each fold that both sides have; none where nothing would be left to
+    train on.
+    """
     shared: list[Any] = sorted(set(np.unique(fold[0])) & set(np.unique(fold[1])))
     return [[f == k for f in fold] for k in shared] if len(shared) >= 2 else []
 
@@ -172,7 +233,9 @@ def _log_loss(model: Model, x: Pair, mass: Pair, masks: Pair) -> float:
 
 
 def _balanced(x: Pair, mass: Pair, masks: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of both sides under their masks, label 1 for demonstrations, weights that give both sides the same total."""
+    """Rows of both sides under their masks, label 1 for demonstrations, weights that give both
+    sides the same total.
+    """
     rows = [_thinned(m) for m in masks]
     features = np.concatenate([a[r] for a, r in zip(x, rows)])
     label = np.repeat([1, 0], [len(r) for r in rows])

@@ -1,8 +1,9 @@
 """The planar tasks as gymnasium environments.
 
-Observation (16,), the same layout everywhere: effector position, effector velocity, object position, object velocity, goal,
-object minus effector, goal minus object, task entries (drawer: opening so far and wanted; others 0). Metres and m/s.
-Action (2,) in [-1, 1]: velocity command of the effector, in units of `PlanarParams.speed`.
+Observation (16,), the same layout everywhere: effector position, effector velocity, object
+position, object velocity, goal, object minus effector, goal minus object, task entries (drawer:
+opening so far and wanted; others 0). Metres and m/s. Action (2,) in [-1, 1]: velocity command of
+the effector, in units of `PlanarParams.speed`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class PlanarEnv(gymnasium.Env):
     """One planar task.
 
     Args:
-        task: "reach" (two-link arm), "push" (a puck to a goal), "obstacle" (around it, left or right), "drawer" (reach behind
-            a handle and pull it out at least as far as wanted).
+        task: "reach" (two-link arm), "push" (a puck to a goal), "obstacle" (around it, left or
+            right), "drawer" (reach behind a handle and pull it out at least as far as wanted).
         params: dynamics, visibility of the goal, mirrored goal.
 
     Raises ValueError for an unknown task.
@@ -48,26 +49,34 @@ class PlanarEnv(gymnasium.Env):
         self._tolerance = TOLERANCE[task]
         self._sign = -1.0 if self.params.mirror else 1.0
 
-    # ---- gymnasium -----------------------------------------------------------------------------------------------
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    # ---- gymnasium -------------------------------------------------------------------------------
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start of `seed`: a pure function of it, and the same for mirrored parameters."""
         super().reset(seed=seed)
         rng = self.np_random
         mujoco.mj_resetData(self.model, self.data)
-        {"reach": self._start_reach, "push": self._start_push, "obstacle": self._start_obstacle,
-         "drawer": self._start_drawer}[self.task](rng)
+        {
+            "reach": self._start_reach,
+            "push": self._start_push,
+            "obstacle": self._start_obstacle,
+            "drawer": self._start_drawer,
+        }[self.task](rng)
         mujoco.mj_forward(self.model, self.data)
         observation, info, _ = self._look()
         return observation, info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One control step of 50 ms; the reward is minus the distance left, in metres, plus 1 at success."""
+        """One control step of 50 ms; the reward is minus the distance left, in metres, plus 1 at
+        success.
+        """
         self.command(action)
         self.advance(SUBSTEPS)
         observation, reward, info = self.look()
         return observation, reward, False, False, info
 
-    # ---- the parts of a step, for a robot in real time -----------------------------------------------------------
+    # ---- the parts of a step, for a robot in real time -------------------------------------------
     def command(self, action: np.ndarray) -> None:
         """Set the servos for an action (2,), from the present state of the arm."""
         speed = self.params.speed
@@ -92,7 +101,7 @@ class PlanarEnv(gymnasium.Env):
         observation, _, _ = self._look()
         return observation[[0, 1, 4, 5]].reshape(2, 2)
 
-    # ---- starts --------------------------------------------------------------------------------------------------
+    # ---- starts ----------------------------------------------------------------------------------
     def _set_goal(self, x: float, y: float) -> None:
         self.shown = (x, y)
         self.goal = (self._sign * x, y)
@@ -108,8 +117,9 @@ class PlanarEnv(gymnasium.Env):
                 return
 
     def _start_push(self, rng: np.random.Generator) -> None:
-        # The effector starts before the puck and the goal lies beyond it. With goals in every direction a policy cloned from
-        # ten demonstrations hardly ever succeeds, and all methods look alike.
+        # The effector starts before the puck and the goal lies beyond it. With goals in every
+        # direction a policy cloned from ten demonstrations hardly ever succeeds, and all methods
+        # look alike.
         while True:
             ex, px, gx = rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.3), rng.uniform(-0.35, 0.35)
             ey, py, gy = rng.uniform(-0.5, -0.3), rng.uniform(-0.1, 0.1), rng.uniform(0.2, 0.5)
@@ -133,14 +143,19 @@ class PlanarEnv(gymnasium.Env):
         self.shown = (x, y - self.wanted)
         self.goal = (x, y - self._sign * self.wanted)
 
-    # ---- observation ---------------------------------------------------------------------------------------------
+    # ---- observation -----------------------------------------------------------------------------
     def _arm_state(self) -> tuple[float, float, float, float]:
         """Position and velocity of the arm's tip."""
         l1, l2 = self.params.links
         q1, q12 = self.qpos[0], self.qpos[0] + self.qpos[1]
         w1, w12 = self.qvel[0], self.qvel[0] + self.qvel[1]
         s1, c1, s2, c2 = math.sin(q1), math.cos(q1), math.sin(q12), math.cos(q12)
-        return l1 * c1 + l2 * c2, l1 * s1 + l2 * s2 - 0.5, -l1 * s1 * w1 - l2 * s2 * w12, l1 * c1 * w1 + l2 * c2 * w12
+        return (
+            l1 * c1 + l2 * c2,
+            l1 * s1 + l2 * s2 - 0.5,
+            -l1 * s1 * w1 - l2 * s2 * w12,
+            l1 * c1 * w1 + l2 * c2 * w12,
+        )
 
     def _joint_speeds(self, vx: float, vy: float) -> tuple[float, float]:
         """Damped inverse of the arm's Jacobian, (J'J + 0.01 I)^-1 J'v: joint speeds in rad/s."""
@@ -174,7 +189,10 @@ class PlanarEnv(gymnasium.Env):
             else:
                 extra = (self._home[1] - oy, self.wanted)
                 left = max(0.0, self.wanted - self._sign * extra[0])
-        observation = np.array((ex, ey, ux, uy, ox, oy, wx, wy, sx, sy, ox - ex, oy - ey, sx - ox, sy - oy, *extra), np.float32)
+        observation = np.array(
+            (ex, ey, ux, uy, ox, oy, wx, wy, sx, sy, ox - ex, oy - ey, sx - ox, sy - oy, *extra),
+            np.float32,
+        )
         info: dict[str, Any] = {"success": left <= self._tolerance}
         if not self.params.goal_visible:
             info["expert_observation"] = observation.copy()
@@ -182,4 +200,3 @@ class PlanarEnv(gymnasium.Env):
             observation[12:14] = 0.0
             observation[15] = 0.0
         return observation, info, left
-

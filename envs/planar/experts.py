@@ -1,4 +1,6 @@
-"""Scripted experts of the planar tasks: functions of the observation (and of a side drawn at the episode's start)."""
+"""Scripted experts of the planar tasks: functions of the observation (and of a side drawn at the
+episode's start).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ from alltrades.envs.planar.model import (
 
 TOUCH = EFFECTOR_RADIUS + PUCK_RADIUS  # centre distance of effector and puck in contact
 GAIN = 8.0  # command per metre left
-PUSH_DRIVE = 0.4  # largest command while pushing: a puck slips off a fast effector within one open-loop chunk
+# largest command while pushing: a puck slips off a fast effector within one open-loop chunk
+PUSH_DRIVE = 0.4
 
 
 class PlanarExpert:
-    """Expert of one task with given parameters; `reset(seed)` draws the side on which it passes the obstacle."""
+    """Expert of one task with given parameters; `reset(seed)` draws the side on which it passes the
+    obstacle.
+    """
 
     def __init__(self, task: str, params: PlanarParams) -> None:
         self.task, self.params = task, params
@@ -50,7 +55,9 @@ class PlanarExpert:
         return np.array((min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))), dtype=np.float32)
 
 
-def _towards(a: tuple[float, float], b: tuple[float, float], least: float = 0.0) -> tuple[float, float]:
+def _towards(
+    a: tuple[float, float], b: tuple[float, float], least: float = 0.0
+) -> tuple[float, float]:
     """Command along b - a: proportional near b, of length at most 1 and at least `least`."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     distance = math.hypot(dx, dy)
@@ -58,8 +65,12 @@ def _towards(a: tuple[float, float], b: tuple[float, float], least: float = 0.0)
     return (0.0, 0.0) if distance < 1e-9 else (dx / distance * size, dy / distance * size)
 
 
-def _push(e: tuple[float, float], p: tuple[float, float], g: tuple[float, float]) -> tuple[float, float]:
-    """Circle the puck to the side opposite the goal, then push along the line to it; blended, so that it is smooth."""
+def _push(
+    e: tuple[float, float], p: tuple[float, float], g: tuple[float, float]
+) -> tuple[float, float]:
+    """Circle the puck to the side opposite the goal, then push along the line to it; blended, so
+    that it is smooth.
+    """
     gx, gy = g[0] - p[0], g[1] - p[1]
     distance = math.hypot(gx, gy) + 1e-9
     ux, uy = gx / distance, gy / distance  # towards the goal
@@ -69,24 +80,32 @@ def _push(e: tuple[float, float], p: tuple[float, float], g: tuple[float, float]
     angle = math.atan2(across, -along)  # 0 exactly behind the puck
     behind, aside = math.cos(angle), math.sin(angle)
     turn, hold = -math.tanh(2.5 * angle), min(1.0, max(-1.0, 12.0 * (TOUCH + 0.03 - radius)))
-    circle_x = turn * (aside * ux - behind * uy) + hold * rx / radius  # along the circle, and onto it
+    circle_x = (
+        turn * (aside * ux - behind * uy) + hold * rx / radius
+    )  # along the circle, and onto it
     circle_y = turn * (aside * uy + behind * ux) + hold * ry / radius
     drive, fix = min(PUSH_DRIVE, max(0.25, 6.0 * distance)), -10.0 * across
     push_x, push_y = drive * ux - fix * uy, drive * uy + fix * ux
-    share = min(1.0, max(0.0, 10.0 * (behind - 0.85)))  # of pushing: none over 32 degrees off the line, all under 18
+    share = min(
+        1.0, max(0.0, 10.0 * (behind - 0.85))
+    )  # of pushing: none over 32 degrees off the line, all under 18
     x, y = share * push_x + (1 - share) * circle_x, share * push_y + (1 - share) * circle_y
     size = max(1.0, math.hypot(x, y))
     return x / size, y / size
 
 
-def _around(e: tuple[float, float], o: tuple[float, float], g: tuple[float, float], side: float) -> tuple[float, float]:
+def _around(
+    e: tuple[float, float], o: tuple[float, float], g: tuple[float, float], side: float
+) -> tuple[float, float]:
     """Past the obstacle on the drawn side, then to the goal."""
     margin = CLEARANCE + 0.05
     beside = o[0] + side * margin
     clear = side * (e[0] - o[0]) > CLEARANCE + 0.01
     if e[1] < o[1] and not clear:
         return _towards(e, (beside, o[1] - 0.02), least=0.5)
-    if e[1] < o[1] + 0.8 * CLEARANCE and side * (g[0] - e[0]) < 0:  # the goal lies behind it: pass it first
+    if (
+        e[1] < o[1] + 0.8 * CLEARANCE and side * (g[0] - e[0]) < 0
+    ):  # the goal lies behind it: pass it first
         return _towards(e, (beside, o[1] + margin), least=0.5)
     return _towards(e, g)
 
@@ -103,6 +122,8 @@ def _pull(e: tuple[float, float], h: tuple[float, float]) -> tuple[float, float]
     beside = HANDLE_HALF_LENGTH + gap + 0.03
     if abs(dx) < beside - 0.015:
         if dy < -gap - 0.02:
-            return _towards(e, (h[0] + side * beside, min(e[1] + 0.1, h[1] - gap - 0.03)), least=0.3)
+            return _towards(
+                e, (h[0] + side * beside, min(e[1] + 0.1, h[1] - gap - 0.03)), least=0.3
+            )
         return side, 0.0
     return _towards(e, (h[0] + side * beside, h[1] + gap + 0.05), least=0.4)

@@ -12,7 +12,9 @@ OBS_DIM = 16
 EFFECTOR_RADIUS = 0.03  # m
 PUCK_RADIUS = 0.08
 OBSTACLE_RADIUS = 0.12
-CLEARANCE = OBSTACLE_RADIUS + EFFECTOR_RADIUS  # centre distance at which the effector touches the obstacle
+CLEARANCE = (
+    OBSTACLE_RADIUS + EFFECTOR_RADIUS
+)  # centre distance at which the effector touches the obstacle
 HANDLE_HALF_LENGTH = 0.07
 HANDLE_RADIUS = 0.015
 TIMESTEP = 0.01  # s
@@ -31,8 +33,9 @@ class PlanarParams:
         object_mass, object_damping: of the puck or the drawer.
         links: lengths of the arm's links, m.
         goal_visible: whether the observation shows the goal.
-        mirror: the real goal is the shown one with x negated, and the drawer is pushed in instead of pulled out: the start of
-            a seed is the same bit for bit, the expert does something else.
+        mirror: the real goal is the shown one with x negated, and the drawer is pushed in instead
+            of pulled out: the start of a seed is the same bit for bit, the expert does something
+            else.
 
     Raises UserError for masses, lengths, gains or speeds that no simulation can have.
     """
@@ -53,34 +56,52 @@ class PlanarParams:
         for name in ("damping", "object_damping"):
             _require(name, getattr(self, name), positive=False)
         if len(self.links) != 2:
-            raise UserError(f"planar parameter links has {len(self.links)} entries; expected the lengths of two links in m; "
-                            "give two positive numbers")
+            raise UserError(
+                f"planar parameter links has {len(self.links)} entries; expected the lengths of "
+                "two links in m; "
+                "give two positive numbers"
+            )
         for length in self.links:
             _require("links", length, positive=True)
 
 
 def _require(name: str, value: float, positive: bool) -> None:
     if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
-        raise UserError(f"planar parameter {name} is {value}; expected a finite number {'> 0' if positive else '>= 0'}; "
-                        "change it")
+        raise UserError(
+            f"planar parameter {name} is {value}; expected a finite number "
+            f"{'> 0' if positive else '>= 0'}; "
+            "change it"
+        )
 
 
 def model_xml(task: str, p: PlanarParams) -> str:
     """MJCF of a task: a horizontal plane without gravity, so that every contact is in the plane."""
-    option = (f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" iterations="8" '
-              'ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>')
+    option = (
+        f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" '
+        'iterations="8" '
+        'ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>'
+    )
     effector = _arm(p) if task == "reach" else _gantry(p)
-    return (f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}'
-            '<default><geom contype="1" conaffinity="1" friction="0.1 0.005 0.0001" solref="0.02 1"/></default>'
-            f'<worldbody>{effector[0]}{_scene(task, p)}</worldbody>'
-            f'<actuator>{effector[1]}</actuator></mujoco>')
+    return (
+        f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}'
+        '<default><geom contype="1" conaffinity="1" friction="0.1 0.005 0.0001" solref="0.02 '
+        '1"/></default>'
+        f"<worldbody>{effector[0]}{_scene(task, p)}</worldbody>"
+        f"<actuator>{effector[1]}</actuator></mujoco>"
+    )
 
 
 def _gantry(p: PlanarParams) -> tuple[str, str]:
     """A disc on two slides with velocity servos."""
-    slides = "".join(f'<joint name="{axis}" type="slide" axis="{vector}" damping="{p.damping}" limited="true" range="-0.6 0.6"/>'
-                     for axis, vector in (("x", "1 0 0"), ("y", "0 1 0")))
-    body = f'<body name="effector">{slides}<geom type="sphere" size="{EFFECTOR_RADIUS}" mass="{p.mass}"/></body>'
+    slides = "".join(
+        f'<joint name="{axis}" type="slide" axis="{vector}" damping="{p.damping}" limited="true" '
+        'range="-0.6 0.6"/>'
+        for axis, vector in (("x", "1 0 0"), ("y", "0 1 0"))
+    )
+    body = (
+        f'<body name="effector">{slides}<geom type="sphere" size="{EFFECTOR_RADIUS}" '
+        f'mass="{p.mass}"/></body>'
+    )
     servos = "".join(f'<velocity joint="{axis}" kv="{p.gain}"/>' for axis in "xy")
     return body, servos
 
@@ -88,11 +109,18 @@ def _gantry(p: PlanarParams) -> tuple[str, str]:
 def _arm(p: PlanarParams) -> tuple[str, str]:
     """Two links on hinges with velocity servos; the base stands at (0, -0.5)."""
     first, second = p.links
-    geom = '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" contype="0" conaffinity="0"/>'
-    body = ('<body name="base" pos="0 -0.5 0">'
-            f'<joint name="q1" type="hinge" axis="0 0 1" damping="{0.1 * p.damping}"/>{geom.format(length=first, mass=p.mass)}'
-            f'<body name="forearm" pos="{first} 0 0"><joint name="q2" type="hinge" axis="0 0 1" damping="{0.1 * p.damping}"/>'
-            f'{geom.format(length=second, mass=p.mass)}</body></body>')
+    geom = (
+        '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" '
+        'contype="0" conaffinity="0"/>'
+    )
+    body = (
+        '<body name="base" pos="0 -0.5 0">'
+        '<joint name="q1" type="hinge" axis="0 0 1" '
+        f'damping="{0.1 * p.damping}"/>{geom.format(length=first, mass=p.mass)}'
+        f'<body name="forearm" pos="{first} 0 0"><joint name="q2" type="hinge" axis="0 0 1" '
+        f'damping="{0.1 * p.damping}"/>'
+        f"{geom.format(length=second, mass=p.mass)}</body></body>"
+    )
     servos = "".join(f'<velocity joint="{name}" kv="{0.2 * p.gain}"/>' for name in ("q1", "q2"))
     return body, servos
 
@@ -100,15 +128,30 @@ def _arm(p: PlanarParams) -> tuple[str, str]:
 def _scene(task: str, p: PlanarParams) -> str:
     """What the effector meets."""
     if task == "push":
-        slides = "".join(f'<joint type="slide" axis="{v}" damping="{p.object_damping}"/>' for v in ("1 0 0", "0 1 0"))
-        return f'<body name="object">{slides}<geom type="sphere" size="{PUCK_RADIUS}" mass="{p.object_mass}"/></body>'
+        slides = "".join(
+            f'<joint type="slide" axis="{v}" damping="{p.object_damping}"/>'
+            for v in ("1 0 0", "0 1 0")
+        )
+        return (
+            f'<body name="object">{slides}<geom type="sphere" size="{PUCK_RADIUS}" '
+            f'mass="{p.object_mass}"/></body>'
+        )
     if task == "obstacle":
-        return f'<body name="object" mocap="true"><geom type="sphere" size="{OBSTACLE_RADIUS}"/></body>'
+        return (
+            '<body name="object" mocap="true"><geom type="sphere" '
+            f'size="{OBSTACLE_RADIUS}"/></body>'
+        )
     if task == "drawer":
         half = HANDLE_HALF_LENGTH
-        # The first joint is only there to place the handle at a start: its damping holds it in x from then on.
-        slides = (f'<joint type="slide" axis="1 0 0" damping="1e6"/>'
-                  f'<joint type="slide" axis="0 1 0" damping="{p.object_damping}"/>')
-        return (f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" size="{HANDLE_RADIUS}" '
-                f'mass="{p.object_mass}"/></body>')
+        # The first joint is only there to place the handle at a start: its damping holds it in x
+        # from then on.
+        slides = (
+            f'<joint type="slide" axis="1 0 0" damping="1e6"/>'
+            f'<joint type="slide" axis="0 1 0" damping="{p.object_damping}"/>'
+        )
+        return (
+            f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" '
+            f'size="{HANDLE_RADIUS}" '
+            f'mass="{p.object_mass}"/></body>'
+        )
     return ""

@@ -30,31 +30,55 @@ VARIANTS: dict[str, tuple[str, PlanarParams]] = {
 
 
 def make(task: str, params: PlanarParams) -> Any:
-    """Build the environment; MuJoCo is imported here, so that listing the family does not need it."""
+    """Build the environment; MuJoCo is imported here, so that listing the family does not
+    need it.
+    """
     from alltrades.envs.planar.env import PlanarEnv
 
     return PlanarEnv(task, params)
 
 
-def planar_spec(env_id: str, task: str, params: PlanarParams | None = None) -> tuple[EnvSpec, PlanarExpert]:
-    """Specification and expert of a planar task with your own parameters: `envs.registry.register(*planar_spec(...))`.
+def planar_spec(
+    env_id: str, task: str, params: PlanarParams | None = None
+) -> tuple[EnvSpec, PlanarExpert]:
+    """Specification and expert of a planar task with your own parameters:
+    `envs.registry.register(*planar_spec(...))`.
 
     Raises UserError for an unknown task.
     """
     if task not in TASKS:
-        raise UserError(f"there is no planar task '{task}'{nearest(task, list(TASKS))}; expected one of {', '.join(TASKS)}; "
-                        "call planar_spec(env_id, task, params)")
+        raise UserError(
+            f"there is no planar task '{task}'{nearest(task, list(TASKS))}; expected one of "
+            f"{', '.join(TASKS)}; "
+            "call planar_spec(env_id, task, params)"
+        )
     params = params or PlanarParams()
-    spec = EnvSpec(env_id, partial(make, task, params), OBS_DIM, 2, (-1.0, -1.0), (1.0, 1.0), MAX_STEPS[task], control_hz=20.0,
-                   stop_action=(0.0, 0.0))
+    spec = EnvSpec(
+        env_id,
+        partial(make, task, params),
+        OBS_DIM,
+        2,
+        (-1.0, -1.0),
+        (1.0, 1.0),
+        MAX_STEPS[task],
+        control_hz=20.0,
+        stop_action=(0.0, 0.0),
+    )
     return spec, PlanarExpert(task, params)
 
 
 def specs() -> list[tuple[EnvSpec, PlanarExpert]]:
     """Every registered variant."""
-    return [planar_spec(f"planar/{name}", task, params) for name, (task, params) in VARIANTS.items()]
+    return [
+        planar_spec(f"planar/{name}", task, params) for name, (task, params) in VARIANTS.items()
+    ]
 
 
 def suites() -> dict[str, list[str]]:
-    """"planar": six tasks that agree. "planar-conflict": equal observations, experts that disagree."""
-    return {"planar": [f"planar/{name}" for name in DEFAULT], "planar-conflict": ["planar/reach", "planar/reach-mirror"]}
+    """ "planar": six tasks that agree. "planar-conflict": equal observations, experts that
+    disagree.
+    """
+    return {
+        "planar": [f"planar/{name}" for name in DEFAULT],
+        "planar-conflict": ["planar/reach", "planar/reach-mirror"],
+    }

@@ -1,4 +1,6 @@
-"""Robots: what `alltrades deploy` observes and moves, real or simulated. Nothing here needs torch."""
+"""Robots: what `alltrades deploy` observes and moves, real or simulated. Nothing here needs
+torch.
+"""
 
 from alltrades.envs.robots.robot import Outcome, Reading, Robot, RobotLimits
 

@@ -10,12 +10,19 @@ from alltrades.envs.spec import EnvSpec
 
 
 class EnvironmentRobot:
-    """One step of the environment per action; an episode is that of a rollout with the same seed and actions."""
+    """One step of the environment per action; an episode is that of a rollout with the same seed
+    and actions.
+    """
 
     def __init__(self, spec: EnvSpec) -> None:
         self.spec, self.environment = spec, spec.id
-        self.limits = RobotLimits(spec.action_low, spec.action_high, spec.control_hz, spec.max_action_rate,
-                                  spec.max_action_acceleration)
+        self.limits = RobotLimits(
+            spec.action_low,
+            spec.action_high,
+            spec.control_hz,
+            spec.max_action_rate,
+            spec.max_action_acceleration,
+        )
         self.waits = True
         self._adapter = EnvAdapter(spec)
         self._observation = np.zeros(spec.obs_dim, np.float32)
@@ -31,7 +38,10 @@ class EnvironmentRobot:
 
     def act(self, action: np.ndarray) -> None:
         result = self._adapter.step(action)
-        self._observation, self._outcome = result.observation, Outcome(result.reward, result.success, result.done)
+        self._observation, self._outcome = (
+            result.observation,
+            Outcome(result.reward, result.success, result.done),
+        )
         self._stamp += 1
 
     def outcome(self) -> Outcome:

@@ -18,10 +18,10 @@ FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
 def load_robot(name: str) -> Robot:
     """Build the robot that a name stands for.
 
-    "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two actions.
-    "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time.
-    "my_robot:MyRobot", "my_robot.py:MyRobot": anything in your module (of the working directory, or installed) that,
-    called without arguments, returns a `Robot`.
+    "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
+    actions. "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time.
+    "my_robot:MyRobot", "my_robot.py:MyRobot": anything in your module (of the working directory, or
+    installed) that, called without arguments, returns a `Robot`.
 
     Raises UserError for a name that stands for none.
     """
@@ -53,18 +53,30 @@ def _own(module: str, attribute: str) -> Robot:
     found: Any = importlib.import_module(path.stem if path.exists() else module)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise UserError(f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of a class, or of a "
-                            "function that returns a robot")
+            raise UserError(
+                f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of "
+                "a class, or of a "
+                "function that returns a robot"
+            )
         found = getattr(found, part)
     if not callable(found):
-        raise UserError(f"robot '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a function that returns "
-                        "a robot")
+        raise UserError(
+            f"robot '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a "
+            "function that returns "
+            "a robot"
+        )
     robot = found()
     missing = [part for part in ("observe", "act", "limits", "close") if not hasattr(robot, part)]
     if missing:
-        raise UserError(f"robot '{module}:{attribute}' has no {', no '.join(missing)}; expected observe(), act(action), limits "
-                        "and close(); see alltrades.envs.robots.Robot")
+        raise UserError(
+            f"robot '{module}:{attribute}' has no {', no '.join(missing)}; expected observe(), "
+            "act(action), limits "
+            "and close(); see alltrades.envs.robots.Robot"
+        )
     if not isinstance(robot.limits, RobotLimits):
-        raise UserError(f"robot '{module}:{attribute}': limits is a {type(robot.limits).__name__}; expected a RobotLimits from "
-                        "alltrades.envs.robots")
+        raise UserError(
+            f"robot '{module}:{attribute}': limits is a {type(robot.limits).__name__}; expected a "
+            "RobotLimits from "
+            "alltrades.envs.robots"
+        )
     return robot

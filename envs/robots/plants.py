@@ -15,8 +15,9 @@ from alltrades.errors import UserError
 class Plant(Protocol):
     """Physics of which the time passes on request.
 
-    timestep: seconds of one physics step. substeps: physics steps after which a held action is commanded anew, and the
-    outcome is looked at. max_steps: physics steps of an episode, or None. environment: its id, or None.
+    timestep: seconds of one physics step. substeps: physics steps after which a held action is
+    commanded anew, and the outcome is looked at. max_steps: physics steps of an episode, or None.
+    environment: its id, or None.
     """
 
     limits: RobotLimits
@@ -37,7 +38,8 @@ class Plant(Protocol):
 
 
 class PlanarPlant:
-    """A task of the planar family: the action is a velocity command of the effector, and zero stops it.
+    """A task of the planar family: the action is a velocity command of the effector, and zero stops
+    it.
 
     Raises UserError for an environment that is not of the family.
     """
@@ -49,12 +51,21 @@ class PlanarPlant:
         env = spec.make()
         if not isinstance(env, PlanarEnv):
             env.close()
-            raise UserError(f"mujoco:{spec.id}: cannot be stepped in real time; expected a planar environment or an MJCF file; "
-                            f"use env:{spec.id}")
+            raise UserError(
+                f"mujoco:{spec.id}: cannot be stepped in real time; expected a planar environment "
+                "or an MJCF file; "
+                f"use env:{spec.id}"
+            )
         self._env = env
         self.environment: str | None = spec.id
-        self.limits = RobotLimits(spec.action_low, spec.action_high, spec.control_hz, spec.max_action_rate,
-                                  spec.max_action_acceleration, stop_action=spec.stop_action)
+        self.limits = RobotLimits(
+            spec.action_low,
+            spec.action_high,
+            spec.control_hz,
+            spec.max_action_rate,
+            spec.max_action_acceleration,
+            stop_action=spec.stop_action,
+        )
         self.timestep, self.substeps = TIMESTEP, SUBSTEPS
         self.max_steps: int | None = spec.max_steps * SUBSTEPS
 
@@ -76,10 +87,11 @@ class PlanarPlant:
 
 
 class MjcfPlant:
-    """A model from an MJCF file: the action is `ctrl`, the observation `sensordata`, or qpos and qvel without sensors.
+    """A model from an MJCF file: the action is `ctrl`, the observation `sensordata`, or qpos and
+    qvel without sensors.
 
-    The box is that of the actuators' ctrlrange. An episode starts at the first keyframe, where there is one. Zero stops
-    an actuator, but a position servo holds its last action.
+    The box is that of the actuators' ctrlrange. An episode starts at the first keyframe, where
+    there is one. Zero stops an actuator, but a position servo holds its last action.
 
     Raises UserError for a file that MuJoCo cannot read, or an actuator without a range.
     """
@@ -95,15 +107,22 @@ class MjcfPlant:
         try:
             self.model = mujoco.MjModel.from_xml_path(str(path))
         except ValueError as error:
-            raise UserError(f"{path}: MuJoCo cannot read it ({str(error)[:200]}); expected an MJCF file") from error
+            raise UserError(
+                f"{path}: MuJoCo cannot read it ({str(error)[:200]}); expected an MJCF file"
+            ) from error
         m = self.model
         if m.nu == 0 or not m.actuator_ctrllimited.all():
-            raise UserError(f"{path}: {m.nu} actuators, {int(m.actuator_ctrllimited.sum())} with a ctrlrange; expected at least "
-                            "one, and a ctrlrange for each")
+            raise UserError(
+                f"{path}: {m.nu} actuators, {int(m.actuator_ctrllimited.sum())} with a ctrlrange; "
+                "expected at least "
+                "one, and a ctrlrange for each"
+            )
         self.data = mujoco.MjData(m)
         low, high = m.actuator_ctrlrange.T
         holds = (m.actuator_biasprm[:, 1] != 0) | (low > 0) | (high < 0)
-        self.limits = RobotLimits(low.tolist(), high.tolist(), stop_action=[None if h else 0.0 for h in holds])
+        self.limits = RobotLimits(
+            low.tolist(), high.tolist(), stop_action=[None if h else 0.0 for h in holds]
+        )
         self.timestep = float(m.opt.timestep)
 
     def reset(self, seed: int) -> None:

@@ -1,4 +1,6 @@
-"""A simulated robot that does not wait: its physics follow the wall clock in a thread of their own."""
+"""A simulated robot that does not wait: its physics follow the wall clock in a thread of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,23 @@ ROUNDING = 1e-6  # of a physics step
 
 
 class RealTimeRobot:
-    """Moves on with its last action while the policy computes: an action that comes late is executed late.
+    """Moves on with its last action while the policy computes: an action that comes late is
+    executed late.
 
-    An episode begins at `reset`, in the state of the seed and with the stop action (or, where some dimension has none, the
-    model's own initial command) until the first one comes. It succeeds when the plant says so at any control step of its
-    own, whether or not the robot is observed then.
+    An episode begins at `reset`, in the state of the seed and with the stop action (or, where some
+    dimension has none, the model's own initial command) until the first one comes. It succeeds when
+    the plant says so at any control step of its own, whether or not the robot is observed then.
 
     Args:
         plant: the physics.
         clock: seconds, monotonic.
-        threaded: step in a thread; else time passes only inside the calls of this object, with the same result.
+        threaded: step in a thread; else time passes only inside the calls of this object, with the
+            same result.
     """
 
-    def __init__(self, plant: Plant, clock: Callable[[], float] = time.perf_counter, threaded: bool = True) -> None:
+    def __init__(
+        self, plant: Plant, clock: Callable[[], float] = time.perf_counter, threaded: bool = True
+    ) -> None:
         self.plant, self.limits = plant, plant.limits
         if plant.environment is not None:
             self.environment = plant.environment

@@ -1,1 +1,3 @@
-"""Rollouts: the one loop that steps environments, its workers, seeds, and what is measured on episodes."""
+"""Rollouts: the one loop that steps environments, its workers, seeds, and what is measured on
+episodes.
+"""

@@ -1,6 +1,8 @@
-"""Results that can be believed: fixed starts, every started episode counted, intervals, paired comparisons.
+"""Results that can be believed: fixed starts, every started episode counted, intervals, paired
+comparisons.
 
-The result of an episode is its success and, where the environment names further metrics, those: higher is better.
+The result of an episode is its success and, where the environment names further metrics, those:
+higher is better.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from alltrades.envs.rollouts.statistics import Paired, bootstrap_mean, paired, w
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
-Outcome = tuple[int, int, float, float, dict[str, float]]  # seed, first success, return, largest reward, metrics
+Outcome = tuple[
+    int, int, float, float, dict[str, float]
+]  # seed, first success, return, largest reward, metrics
 SUCCESS = "success"  # the metric that every environment has
 
 
@@ -25,8 +29,9 @@ SUCCESS = "success"  # the metric that every environment has
 class EnvironmentResult:
     """Episodes of one environment; lists are in the order of the starts.
 
-    first_success: steps until the first success, -1 for never. max_rewards: largest reward of each episode. policy: digest
-    of what acted ("" where it has none). metrics: further values of each episode, by name.
+    first_success: steps until the first success, -1 for never. max_rewards: largest reward of each
+    episode. policy: digest of what acted ("" where it has none). metrics: further values of each
+    episode, by name.
     """
 
     environment: str
@@ -57,17 +62,24 @@ class EnvironmentResult:
         return (first > 0) & (first <= (self.max_steps if at is None else at))
 
     def values(self, metric: str = SUCCESS, at: int | None = None) -> np.ndarray:
-        """(n,) f64 of each episode: success (0 or 1), or a further metric. Raises UserError for one that was not measured."""
+        """(n,) f64 of each episode: success (0 or 1), or a further metric. Raises UserError for one
+        that was not measured.
+        """
         if metric == SUCCESS:
             return self.success(at).astype(float)
         if metric not in self.metrics:
             known = [SUCCESS, *self.metrics]
-            raise UserError(f"no metric '{metric}' was measured in '{self.environment}'; expected one of {', '.join(known)}"
-                            f"{nearest(metric, known)}")
+            raise UserError(
+                f"no metric '{metric}' was measured in '{self.environment}'; expected one of "
+                f"{', '.join(known)}"
+                f"{nearest(metric, known)}"
+            )
         return np.array(self.metrics[metric])
 
     def estimate(self, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
-        """Mean over the episodes and its 95 % interval: Wilson for success, else bootstrap over starts."""
+        """Mean over the episodes and its 95 % interval: Wilson for success, else bootstrap over
+        starts.
+        """
         if metric == SUCCESS:
             return self.successes / self.n, self.interval
         return bootstrap_mean([self.values(metric)])
@@ -83,12 +95,20 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """"success" and what else was measured in every environment."""
-        return (SUCCESS, *(m for m in self.rows[0].metrics if all(m in r.metrics for r in self.rows)))
+        """ "success" and what else was measured in every environment."""
+        return (
+            SUCCESS,
+            *(m for m in self.rows[0].metrics if all(m in r.metrics for r in self.rows)),
+        )
 
-    def mean(self, at: int | None = None, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
+    def mean(
+        self, at: int | None = None, metric: str = SUCCESS
+    ) -> tuple[float, tuple[float, float]]:
         """Mean of a metric over environments, and its 95 % bootstrap interval over starts."""
-        return bootstrap_mean([r.values(metric, at) for r in self.rows], bounds=(0.0, 1.0) if metric == SUCCESS else None)
+        return bootstrap_mean(
+            [r.values(metric, at) for r in self.rows],
+            bounds=(0.0, 1.0) if metric == SUCCESS else None,
+        )
 
     def only(self, environments: Sequence[str] | None) -> Evaluation:
         """The results of some environments; of all with None."""
@@ -99,56 +119,127 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""
         mean, interval = self.mean()
-        return {"name": self.name, "used_success_signal": self.used_success_signal, "mean": mean, "interval": list(interval),
-                "rows": [{"environment": r.environment, "n": r.n, "successes": r.successes, "interval": list(r.interval),
-                          "max_steps": r.max_steps, "policy": r.policy, "seeds": list(r.seeds),
-                          "first_success": list(r.first_success), "returns": list(r.returns),
-                          "max_rewards": list(r.max_rewards),
-                          **({"metrics": {k: list(v) for k, v in r.metrics.items()}} if r.metrics else {})}
-                         for r in self.rows]}
+        return {
+            "name": self.name,
+            "used_success_signal": self.used_success_signal,
+            "mean": mean,
+            "interval": list(interval),
+            "rows": [
+                {
+                    "environment": r.environment,
+                    "n": r.n,
+                    "successes": r.successes,
+                    "interval": list(r.interval),
+                    "max_steps": r.max_steps,
+                    "policy": r.policy,
+                    "seeds": list(r.seeds),
+                    "first_success": list(r.first_success),
+                    "returns": list(r.returns),
+                    "max_rewards": list(r.max_rewards),
+                    **(
+                        {"metrics": {k: list(v) for k, v in r.metrics.items()}} if r.metrics else {}
+                    ),
+                }
+                for r in self.rows
+            ],
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
-        rows = tuple(EnvironmentResult(r["environment"], tuple(r["seeds"]), tuple(r["first_success"]), tuple(r["returns"]),
-                                       tuple(r["max_rewards"]), r["max_steps"], r["policy"],
-                                       {k: tuple(v) for k, v in r.get("metrics", {}).items()}) for r in value["rows"])
+        rows = tuple(
+            EnvironmentResult(
+                r["environment"],
+                tuple(r["seeds"]),
+                tuple(r["first_success"]),
+                tuple(r["returns"]),
+                tuple(r["max_rewards"]),
+                r["max_steps"],
+                r["policy"],
+                {k: tuple(v) for k, v in r.get("metrics", {}).items()},
+            )
+            for r in value["rows"]
+        )
         return cls(value["name"], rows, value["used_success_signal"])
 
 
-def evaluate(name: str, controllers: Mapping[str, LaneController], specs: Mapping[str, EnvSpec],
-             policy_of_env: Mapping[str, str], episodes: int, root_seed: int, *, workers: int = 0, lanes: int = 32,
-             used_success_signal: bool = False, digests: Mapping[str, str] | None = None,
-             experts: Mapping[str, Any] | None = None, crew: Crew | None = None,
-             progress: Callable[[int, int], None] | None = None,
-             seeds: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
+def evaluate(
+    name: str,
+    controllers: Mapping[str, LaneController],
+    specs: Mapping[str, EnvSpec],
+    policy_of_env: Mapping[str, str],
+    episodes: int,
+    root_seed: int,
+    *,
+    workers: int = 0,
+    lanes: int = 32,
+    used_success_signal: bool = False,
+    digests: Mapping[str, str] | None = None,
+    experts: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    seeds: Mapping[str, Sequence[int]] | None = None,
+) -> Evaluation:
     """Run `episodes` evaluation starts of every environment.
 
     Args:
         controllers: by policy key. policy_of_env: policy key of every environment, or "expert".
-        root_seed: root of the evaluation starts (see `evaluation_seeds`); equal roots mean equal starts.
+        root_seed: root of the evaluation starts (see `evaluation_seeds`); equal roots mean equal
+            starts.
         used_success_signal: whether training saw the simulator's success signal; recorded.
-        digests: policy digest of every environment, recorded; default: those of the controllers' policies.
+        digests: policy digest of every environment, recorded; default: those of the controllers'
+            policies.
         workers, lanes, experts, crew, progress: see `rollout`.
-        seeds: starts in place of the evaluation starts, for selection; the same number for every environment.
+        seeds: starts in place of the evaluation starts, for selection; the same number for every
+            environment.
 
-    Raises UserError for fewer than one episode and environments without a policy, and what `rollout` raises.
+    Raises UserError for fewer than one episode and environments without a policy, and what
+    `rollout` raises.
     """
     if episodes < 1:
-        raise UserError(f"{episodes} evaluation episodes; expected at least 1; set --evaluation.episodes")
+        raise UserError(
+            f"{episodes} evaluation episodes; expected at least 1; set --evaluation.episodes"
+        )
     without = [s for s in specs if s not in policy_of_env]
     if without:
-        raise UserError(f"no policy for environment '{without[0]}'; expected one for each of {', '.join(specs)}")
+        raise UserError(
+            f"no policy for environment '{without[0]}'; expected one for each of {', '.join(specs)}"
+        )
     if digests is None:
         digests = {s: _digest(controllers.get(policy_of_env[s])) for s in specs}
     starts = seeds or {s.id: evaluation_seeds(s, root_seed, episodes) for s in specs.values()}
-    jobs = [Job(s, x, policy_of_env[s]) for of_index in zip(*(starts[s] for s in specs)) for s, x in zip(specs, of_index)]
-    found: dict[str, list[Outcome]] = {s: [] for s in specs}  # not the episodes: those of a large suite fill the memory
-    for episode in rollout(jobs, specs, controllers, workers=workers, lanes=lanes, source=name, experts=experts,
-                           crew=crew, progress=progress):
-        found[episode.environment].append((episode.seed, episode.first_success, episode.return_,
-                                           float(episode.rewards.max()), episode.metrics))
-    return Evaluation(name, tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),
-                      used_success_signal)
+    jobs = [
+        Job(s, x, policy_of_env[s])
+        for of_index in zip(*(starts[s] for s in specs))
+        for s, x in zip(specs, of_index)
+    ]
+    found: dict[str, list[Outcome]] = {
+        s: [] for s in specs
+    }  # not the episodes: those of a large suite fill the memory
+    for episode in rollout(
+        jobs,
+        specs,
+        controllers,
+        workers=workers,
+        lanes=lanes,
+        source=name,
+        experts=experts,
+        crew=crew,
+        progress=progress,
+    ):
+        found[episode.environment].append(
+            (
+                episode.seed,
+                episode.first_success,
+                episode.return_,
+                float(episode.rewards.max()),
+                episode.metrics,
+            )
+        )
+    return Evaluation(
+        name,
+        tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),
+        used_success_signal,
+    )
 
 
 def common_metrics(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
@@ -159,8 +250,16 @@ def common_metrics(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
 
 def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
     seeds, first, returns, largest, metrics = zip(*outcomes)
-    return EnvironmentResult(spec.id, seeds, first, returns, largest, spec.max_steps, digest,
-                             {name: tuple(m[name] for m in metrics) for name in spec.metrics})
+    return EnvironmentResult(
+        spec.id,
+        seeds,
+        first,
+        returns,
+        largest,
+        spec.max_steps,
+        digest,
+        {name: tuple(m[name] for m in metrics) for name in spec.metrics},
+    )
 
 
 def _digest(controller: Any) -> str:
@@ -172,20 +271,32 @@ def _check_common(a: Evaluation, b: Evaluation) -> None:
     mine, theirs = {r.environment: r for r in a.rows}, {r.environment: r for r in b.rows}
     for name in (*mine, *theirs):
         if name not in mine or name not in theirs or mine[name].seeds != theirs[name].seeds:
-            raise UserError(f"'{a.name}' and '{b.name}' were not measured on the same starts of '{name}'; expected equal "
-                            "environments, episode counts and evaluation seed; evaluate both with the same settings")
+            raise UserError(
+                f"'{a.name}' and '{b.name}' were not measured on the same starts of '{name}'; "
+                "expected equal "
+                "environments, episode counts and evaluation seed; evaluate both with the same "
+                "settings"
+            )
 
 
-def _differences(a: Evaluation, b: Evaluation, at: int | None, metric: str) -> dict[str, np.ndarray]:
+def _differences(
+    a: Evaluation, b: Evaluation, at: int | None, metric: str
+) -> dict[str, np.ndarray]:
     """Per environment (n,) result of a minus result of b."""
     _check_common(a, b)
     theirs = {r.environment: r for r in b.rows}
     for r in a.rows:
         limits = (r.max_steps, theirs[r.environment].max_steps)
         if limits[0] != limits[1] and (at is None or at > min(limits)):
-            raise UserError(f"'{a.name}' had {limits[0]} steps in '{r.environment}' and '{b.name}' had {limits[1]}; "
-                            f"expected the same; compare with --at {min(limits)} or less")
-    return {r.environment: r.values(metric, at) - theirs[r.environment].values(metric, at) for r in a.rows}
+            raise UserError(
+                f"'{a.name}' had {limits[0]} steps in '{r.environment}' and '{b.name}' had "
+                f"{limits[1]}; "
+                f"expected the same; compare with --at {min(limits)} or less"
+            )
+    return {
+        r.environment: r.values(metric, at) - theirs[r.environment].values(metric, at)
+        for r in a.rows
+    }
 
 
 def _bounds(metric: str) -> tuple[float, float] | None:
@@ -193,9 +304,16 @@ def _bounds(metric: str) -> tuple[float, float] | None:
     return (-1.0, 1.0) if metric == SUCCESS else None
 
 
-def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: int = 0,
-                      at: int | None = None, metric: str = SUCCESS) -> Paired:
-    """Result of a minus result of b on common starts: success, within `at` steps where given, or another metric.
+def paired_difference(
+    a: Evaluation,
+    b: Evaluation,
+    n_boot: int = 10_000,
+    seed: int = 0,
+    at: int | None = None,
+    metric: str = SUCCESS,
+) -> Paired:
+    """Result of a minus result of b on common starts: success, within `at` steps where given, or
+    another metric.
 
     Raises UserError when the starts or the time limits differ, or the metric was not measured.
     """
@@ -204,7 +322,9 @@ def paired_difference(a: Evaluation, b: Evaluation, n_boot: int = 10_000, seed: 
 
 @dataclass(frozen=True)
 class Repeated:
-    """One row of several training seeds: mean, its 95 % interval over starts, each seed's mean, and means by environment."""
+    """One row of several training seeds: mean, its 95 % interval over starts, each seed's mean, and
+    means by environment.
+    """
 
     mean: float
     interval: tuple[float, float]
@@ -212,25 +332,40 @@ class Repeated:
     environments: dict[str, float]
 
 
-def over_seeds(evaluations: Sequence[Evaluation], at: int | None = None, metric: str = SUCCESS) -> Repeated:
+def over_seeds(
+    evaluations: Sequence[Evaluation], at: int | None = None, metric: str = SUCCESS
+) -> Repeated:
     """Several training seeds of one row on common starts; a start's values are averaged over them.
 
-    The interval speaks of new starts for these training seeds, as `paired_over_seeds`. O(seeds x episodes).
+    The interval speaks of new starts for these training seeds, as `paired_over_seeds`. O(seeds x
+    episodes).
     """
     for other in evaluations[1:]:
         _check_common(evaluations[0], other)
     results = [{r.environment: r.values(metric, at) for r in e.rows} for e in evaluations]
     values = {name: np.mean([found[name] for found in results], axis=0) for name in results[0]}
-    mean, interval = bootstrap_mean(list(values.values()), bounds=(0.0, 1.0) if metric == SUCCESS else None)
-    return Repeated(mean, interval, tuple(float(np.mean([v.mean() for v in found.values()])) for found in results),
-                    {name: float(v.mean()) for name, v in values.items()})
+    mean, interval = bootstrap_mean(
+        list(values.values()), bounds=(0.0, 1.0) if metric == SUCCESS else None
+    )
+    return Repeated(
+        mean,
+        interval,
+        tuple(float(np.mean([v.mean() for v in found.values()])) for found in results),
+        {name: float(v.mean()) for name, v in values.items()},
+    )
 
 
-def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: int = 10_000, seed: int = 0,
-                      at: int | None = None, metric: str = SUCCESS) -> Paired:
+def paired_over_seeds(
+    pairs: Sequence[tuple[Evaluation, Evaluation]],
+    n_boot: int = 10_000,
+    seed: int = 0,
+    at: int | None = None,
+    metric: str = SUCCESS,
+) -> Paired:
     """The same for several training seeds: each start's difference is averaged over them.
 
-    The interval then speaks of new starts for these training seeds; their spread is in `Paired.seeds`.
+    The interval then speaks of new starts for these training seeds; their spread is in
+    `Paired.seeds`.
     """
     if not pairs:
         raise UserError("no runs to compare; expected at least one; name run folders")
@@ -238,5 +373,10 @@ def paired_over_seeds(pairs: Sequence[tuple[Evaluation, Evaluation]], n_boot: in
     for a, _ in pairs[1:]:
         _check_common(pairs[0][0], a)
     merged = {name: np.mean([d[name] for d in each], axis=0) for name in each[0]}
-    return paired(merged, n_boot, seed, [float(np.mean([v.mean() for v in d.values()])) for d in each],
-                  _bounds(metric))
+    return paired(
+        merged,
+        n_boot,
+        seed,
+        [float(np.mean([v.mean() for v in d.values()])) for d in each],
+        _bounds(metric),
+    )

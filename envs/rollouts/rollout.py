@@ -1,8 +1,9 @@
 """The only loop that steps environments: continuous batching over lanes and worker processes.
 
-Every started episode is finished and counted. An episode is a function of (policy, environment, seed) alone: the
-policy is called with one fixed, padded batch size and one thread, and noise comes from the episode's own generator. So
-results are bit-equal for any number of workers, after a worker's death, and after a resume.
+Every started episode is finished and counted. An episode is a function of (policy, environment,
+seed) alone: the policy is called with one fixed, padded batch size and one thread, and noise comes
+from the episode's own generator. So results are bit-equal for any number of workers, after a
+worker's death, and after a resume.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.envs.rollouts.workers import EXPERT, Chunk, Command, LaneHost, Reply, Start, Worker, WorkerDied, close_all
+from alltrades.envs.rollouts.workers import (
+    EXPERT,
+    Chunk,
+    Command,
+    LaneHost,
+    Reply,
+    Start,
+    Worker,
+    WorkerDied,
+    close_all,
+)
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -31,7 +42,8 @@ DEATHS = 3  # workers that may die over one episode
 class Job:
     """One episode to run: environment, seed, and the key of its controller (or "expert").
 
-    With `points` the episode has a field "point" (T, k, 2), the positions for plots, where the environment offers them.
+    With `points` the episode has a field "point" (T, k, 2), the positions for plots, where the
+    environment offers them.
     """
 
     environment: str
@@ -50,10 +62,18 @@ class LaneController(Protocol):
     def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]: ...
 
 
-def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], *,
-            workers: int = 0, lanes: int = 32, source: str | Callable[[Job], str] = "policy",
-            experts: Mapping[str, Any] | None = None, crew: Crew | None = None,
-            progress: Callable[[int, int], None] | None = None) -> Generator[Episode, None, None]:
+def rollout(
+    jobs: Sequence[Job],
+    specs: Mapping[str, EnvSpec],
+    controllers: Mapping[str, LaneController],
+    *,
+    workers: int = 0,
+    lanes: int = 32,
+    source: str | Callable[[Job], str] = "policy",
+    experts: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs.
 
     Args:
@@ -63,12 +83,14 @@ def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapp
         workers: processes that step environments; 0 steps them in this one.
         lanes: episodes in flight, whatever the number of workers.
         source: the episodes' source column, or a function of the job.
-        experts: experts by environment; default: the registry's. An expert with memory needs `reset(seed)`.
+        experts: experts by environment; default: the registry's. An expert with memory needs
+            `reset(seed)`.
         crew: processes kept from one rollout to the next, in place of `workers` new ones.
         progress: called with (episodes finished, all).
 
-    Raises UserError for jobs that cannot run; while it runs, EnvironmentFailure when an environment or its expert
-    raises, and RuntimeError when workers keep dying. Closing the generator ends the workers.
+    Raises UserError for jobs that cannot run; while it runs, EnvironmentFailure when an environment
+    or its expert raises, and RuntimeError when workers keep dying. Closing the generator ends the
+    workers.
     """
     jobs = list(jobs)
     workers = workers if crew is None else crew.workers
@@ -79,9 +101,17 @@ def rollout(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapp
     return _run(jobs, used, found, controllers, crew, min(workers, lanes), lanes, source, progress)
 
 
-def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, Any],
-         controllers: Mapping[str, LaneController], kept: Crew | None, workers: int, lanes: int,
-         source: str | Callable[[Job], str], progress: Callable[[int, int], None] | None) -> Generator[Episode, None, None]:
+def _run(
+    jobs: list[Job],
+    specs: Mapping[str, EnvSpec],
+    experts: Mapping[str, Any],
+    controllers: Mapping[str, LaneController],
+    kept: Crew | None,
+    workers: int,
+    lanes: int,
+    source: str | Callable[[Job], str],
+    progress: Callable[[int, int], None] | None,
+) -> Generator[Episode, None, None]:
     if not jobs:
         return
     crew = kept or Crew(workers)
@@ -122,21 +152,31 @@ def _run(jobs: list[Job], specs: Mapping[str, EnvSpec], experts: Mapping[str, An
                 while handed in finished:
                     yield finished.pop(handed)
                     handed += 1
-                for host in crew.idle():  # jobs held back by the look-ahead bound, or given up by a dead worker
+                for host in (
+                    crew.idle()
+                ):  # jobs held back by the look-ahead bound, or given up by a dead worker
                     crew.send(host, scheduler.fill(host, controllers, handed))
         finally:
-            if kept is None or handed < len(jobs):  # episodes that nobody waits for are still running
+            if kept is None or handed < len(
+                jobs
+            ):  # episodes that nobody waits for are still running
                 crew.close()
 
 
 class _Scheduler:
-    """Which lane runs which job. Lanes are dealt to hosts; a host runs at most `cap` episodes of one environment."""
+    """Which lane runs which job. Lanes are dealt to hosts; a host runs at most `cap` episodes of
+    one environment.
+    """
 
-    def __init__(self, jobs: list[Job], lanes: int, hosts: int, source: str | Callable[[Job], str]) -> None:
+    def __init__(
+        self, jobs: list[Job], lanes: int, hosts: int, source: str | Callable[[Job], str]
+    ) -> None:
         self.jobs, self.source, self.lanes = jobs, source, lanes
         self._hosts = [list(range(h, lanes, hosts)) for h in range(hosts)]
         kinds = len({j.environment for j in jobs})
-        self._cap = max(1, math.ceil(len(self._hosts[0]) / kinds))  # an instance takes longer to build than to run once
+        self._cap = max(
+            1, math.ceil(len(self._hosts[0]) / kinds)
+        )  # an instance takes longer to build than to run once
         self._waiting: deque[int] = deque(range(len(jobs)))
         self._running: dict[int, int] = {}  # lane -> index of its job
         self._deaths: Counter[int] = Counter()
@@ -152,17 +192,23 @@ class _Scheduler:
 
     def lost(self, host: int, cause: str) -> None:
         """Put the jobs of a dead host back, in front."""
-        lost = sorted(self._running.pop(lane) for lane in self._hosts[host] if lane in self._running)
+        lost = sorted(
+            self._running.pop(lane) for lane in self._hosts[host] if lane in self._running
+        )
         self._deaths.update(lost)
         self._waiting.extendleft(reversed(lost))
         over = [self.jobs[i] for i in lost if self._deaths[i] >= DEATHS]
         if over:
             names = ", ".join(f"'{j.environment}' seed {j.seed}" for j in over[:4])
             more = f" and {len(over) - 4} more" if len(over) > 4 else ""
-            raise RuntimeError(f"{DEATHS} rollout workers died ({cause}) over the same episodes: {names}{more}; "
-                               "run them with workers = 0 to see why")
+            raise RuntimeError(
+                f"{DEATHS} rollout workers died ({cause}) over the same episodes: {names}{more}; "
+                "run them with workers = 0 to see why"
+            )
 
-    def fill(self, host: int, controllers: Mapping[str, LaneController], handed: int) -> list[Command]:
+    def fill(
+        self, host: int, controllers: Mapping[str, LaneController], handed: int
+    ) -> list[Command]:
         """Start waiting jobs in the free lanes of a host."""
         free = [x for x in self._hosts[host] if x not in self._running]
         busy = Counter(self.job(x).environment for x in self._hosts[host] if x in self._running)
@@ -180,7 +226,9 @@ class _Scheduler:
             if job.policy != EXPERT:
                 controllers[job.policy].begin(lane, job.environment, job.seed)
             source = self.source if isinstance(self.source, str) else self.source(job)
-            commands.append(Start(lane, job.environment, job.seed, source, job.policy == EXPERT, job.points))
+            commands.append(
+                Start(lane, job.environment, job.seed, source, job.policy == EXPERT, job.points)
+            )
         self._waiting.extendleft(reversed(skipped))
         return commands
 
@@ -188,9 +236,9 @@ class _Scheduler:
 class Crew:
     """The hosts of a rollout: worker processes, or with 0 workers this process.
 
-    A crew that is kept (`with Crew(2) as crew: rollout(..., crew=crew)`) spares later rollouts the start of the processes
-    and the building of environments. It works for one rollout at a time; others wait. A host that was sent commands is
-    busy until it replied.
+    A crew that is kept (`with Crew(2) as crew: rollout(..., crew=crew)`) spares later rollouts the
+    start of the processes and the building of environments. It works for one rollout at a time;
+    others wait. A host that was sent commands is busy until it replied.
     """
 
     def __init__(self, workers: int) -> None:
@@ -208,7 +256,9 @@ class Crew:
         self.close()
 
     def start(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
-        """Make the hosts ready for these environments; those that run already learn what is new to them."""
+        """Make the hosts ready for these environments; those that run already learn what is new to
+        them.
+        """
         if self.workers == 0:
             self._local = self._local or LaneHost({}, {})
             self._local.learn(specs, experts)
@@ -216,7 +266,9 @@ class Crew:
             worker.learn(specs, experts)
         while len(self._workers) < self.workers:
             self._workers.append(Worker(specs, experts))
-            self._workers[-1].start()  # in the list already: an interrupt here leaves no process behind
+            self._workers[
+                -1
+            ].start()  # in the list already: an interrupt here leaves no process behind
 
     def __len__(self) -> int:
         return len(self._busy)
@@ -234,7 +286,9 @@ class Crew:
         return [h for h, busy in enumerate(self._busy) if not busy]
 
     def wait(self) -> list[int]:
-        """Hosts with something to say, or dead: all of those, so that one call of a policy serves them together."""
+        """Hosts with something to say, or dead: all of those, so that one call of a policy serves
+        them together.
+        """
         if self._local is not None:
             return [0]
         hosts: dict[Any, int] = {}
@@ -265,21 +319,34 @@ class Crew:
         self._busy = [False] * len(self._busy)
 
 
-def _check(jobs: Sequence[Job], specs: Mapping[str, EnvSpec], controllers: Mapping[str, LaneController], lanes: int,
-           workers: int) -> None:
+def _check(
+    jobs: Sequence[Job],
+    specs: Mapping[str, EnvSpec],
+    controllers: Mapping[str, LaneController],
+    lanes: int,
+    workers: int,
+) -> None:
     if lanes < 1 or workers < 0:
-        raise UserError(f"lanes = {lanes}, workers = {workers}; expected at least 1 lane and 0 workers")
+        raise UserError(
+            f"lanes = {lanes}, workers = {workers}; expected at least 1 lane and 0 workers"
+        )
     for environment, policy in dict.fromkeys((j.environment, j.policy) for j in jobs):
         if environment not in specs:
-            raise UserError(f"a job names environment '{environment}'{nearest(environment, list(specs))}; "
-                            f"expected one of {', '.join(specs)}")
+            raise UserError(
+                f"a job names environment '{environment}'{nearest(environment, list(specs))}; "
+                f"expected one of {', '.join(specs)}"
+            )
         if policy != EXPERT and policy not in controllers:
-            raise UserError(f"a job names policy '{policy}'{nearest(policy, list(controllers))}; "
-                            f"expected one of {', '.join([EXPERT, *controllers])}")
+            raise UserError(
+                f"a job names policy '{policy}'{nearest(policy, list(controllers))}; "
+                f"expected one of {', '.join([EXPERT, *controllers])}"
+            )
     for key in dict.fromkeys(j.policy for j in jobs if j.policy != EXPERT):
         if controllers[key].lanes != lanes:
-            raise UserError(f"controller '{key}' has {controllers[key].lanes} lanes; the rollout has {lanes}; "
-                            "make them equal")
+            raise UserError(
+                f"controller '{key}' has {controllers[key].lanes} lanes; the rollout has {lanes}; "
+                "make them equal"
+            )
 
 
 def _registered_expert(name: str) -> Any:
@@ -287,23 +354,31 @@ def _registered_expert(name: str) -> Any:
 
     found = registry.expert(name)
     if found is None:
-        raise UserError(f"environment '{name}' has no scripted expert; register one, or bring demonstrations")
+        raise UserError(
+            f"environment '{name}' has no scripted expert; register one, or bring demonstrations"
+        )
     return found
 
 
-def _plan(key: str, controller: LaneController, frames: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+def _plan(
+    key: str, controller: LaneController, frames: dict[int, np.ndarray]
+) -> dict[int, np.ndarray]:
     with _single_thread():
         chunks = controller.plan(frames)
     # a lane without actions would never end
     if chunks.keys() != frames.keys() or any(len(c) == 0 for c in chunks.values()):
-        raise ValueError(f"controller '{key}' planned for lanes {sorted(x for x in chunks if len(chunks[x]))}; "
-                         f"expected at least one action for each of {sorted(frames)}")
+        raise ValueError(
+            f"controller '{key}' planned for lanes {sorted(x for x in chunks if len(chunks[x]))}; "
+            f"expected at least one action for each of {sorted(frames)}"
+        )
     return chunks
 
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    """Policies are called with one thread, so that their bits do not depend on the machine's cores."""
+    """Policies are called with one thread, so that their bits do not depend on the
+    machine's cores.
+    """
     import torch
 
     before = torch.get_num_threads()

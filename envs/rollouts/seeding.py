@@ -1,4 +1,6 @@
-"""Seeds: one stream for every (root, purpose, environment, episode), so that purposes never share a start."""
+"""Seeds: one stream for every (root, purpose, environment, episode), so that purposes never share a
+start.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,31 @@ import numpy as np
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
-PURPOSES = ("demos", "rollout", "selection", "evaluation", "round", "train", "bench", "deploy", "plot",
-            "held_out")  # append only
+PURPOSES = (
+    "demos",
+    "rollout",
+    "selection",
+    "evaluation",
+    "round",
+    "train",
+    "bench",
+    "deploy",
+    "plot",
+    "held_out",
+)  # append only
 
 
 def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
-    """63-bit seed of episode `index` of an environment; raises ValueError for an unknown purpose."""
+    """63-bit seed of episode `index` of an environment; raises ValueError for an unknown
+    purpose.
+    """
     entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def policy_generator(seed: int) -> np.random.Generator:
-    """Generator of the policy's noise in the episode with this seed, independent of the environment's own stream.
+    """Generator of the policy's noise in the episode with this seed, independent of the
+    environment's own stream.
 
     NumPy's, so that the noise is the same on every device and where PyTorch is not installed.
     """
@@ -54,5 +69,7 @@ def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:
         shared = evaluation.intersection(starts) if name != "evaluation" else set()
         if shared:
             env_id, seed = min(shared)
-            raise UserError(f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of "
-                            f"'{env_id}'; expected none; choose another --evaluation.seed")
+            raise UserError(
+                f"{len(shared)} evaluation starts were used for {name} too, such as seed {seed} of "
+                f"'{env_id}'; expected none; choose another --evaluation.seed"
+            )

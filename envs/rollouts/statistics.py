@@ -26,14 +26,21 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return (0.0 if successes == 0 else center - half), (1.0 if successes == n else center + half)
 
 
-def bootstrap_mean(groups: Sequence[np.ndarray], samples: int = 10_000, seed: int = 0,
-                   bounds: tuple[float, float] | None = None) -> tuple[float, tuple[float, float]]:
-    """Mean over groups of the group means, and its 95 % percentile interval under resampling within each group.
+def bootstrap_mean(
+    groups: Sequence[np.ndarray],
+    samples: int = 10_000,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = None,
+) -> tuple[float, tuple[float, float]]:
+    """Mean over groups of the group means, and its 95 % percentile interval under resampling within
+    each group.
 
-    Resampling knows of no value that did not occur: of four equal values it makes an interval of width 0. With `bounds`, the
-    smallest and the largest value that can occur, every resample also gives weight to one of them, by the rule of three: values
-    of total probability q, over all groups, stay unseen in n draws of each with probability at most exp(-n q), so q is drawn
-    from the exponential law of mean 1 / n, n being the size of the smallest group. Without bounds nothing is added.
+    Resampling knows of no value that did not occur: of four equal values it makes an interval of
+    width 0. With `bounds`, the smallest and the largest value that can occur, every resample also
+    gives weight to one of them, by the rule of three: values of total probability q, over all
+    groups, stay unseen in n draws of each with probability at most exp(-n q), so q is drawn from
+    the exponential law of mean 1 / n, n being the size of the smallest group. Without bounds
+    nothing is added.
 
     O(samples x values) time; memory O(samples x largest group).
     """
@@ -49,7 +56,8 @@ def bootstrap_mean(groups: Sequence[np.ndarray], samples: int = 10_000, seed: in
 
 
 def verdict(interval: tuple[float, float], agreed: bool = True) -> str:
-    """BETTER or WORSE when the interval of a - b excludes 0, else SAME when it lies within +-0.05, else UNDERPOWERED.
+    """BETTER or WORSE when the interval of a - b excludes 0, else SAME when it lies within +-0.05,
+    else UNDERPOWERED.
 
     Where training seeds have not `agreed` in the sign it is neither BETTER nor WORSE.
     """
@@ -76,16 +84,29 @@ class Paired:
     seeds: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "interval": list(self.interval), "verdict": self.verdict, "n": self.n,
-                "seeds": list(self.seeds), "per_environment": self.per_environment}
+        return {
+            "mean": self.mean,
+            "interval": list(self.interval),
+            "verdict": self.verdict,
+            "n": self.n,
+            "seeds": list(self.seeds),
+            "per_environment": self.per_environment,
+        }
 
 
-def paired(differences: dict[str, np.ndarray], samples: int = 10_000, seed: int = 0, seeds: Sequence[float] = (),
-           bounds: tuple[float, float] | None = None) -> Paired:
-    """Bootstrap of per-start differences (n_k,) of each environment k, stratified by environment (environments are fixed).
+def paired(
+    differences: dict[str, np.ndarray],
+    samples: int = 10_000,
+    seed: int = 0,
+    seeds: Sequence[float] = (),
+    bounds: tuple[float, float] | None = None,
+) -> Paired:
+    """Bootstrap of per-start differences (n_k,) of each environment k, stratified by environment
+    (environments are fixed).
 
-    With several training seeds the difference of a start is its mean over them, and the verdict BETTER or WORSE also needs
-    the same sign in every seed. `bounds`: of a difference, where they are known (see `bootstrap_mean`).
+    With several training seeds the difference of a start is its mean over them, and the verdict
+    BETTER or WORSE also needs the same sign in every seed. `bounds`: of a difference, where they
+    are known (see `bootstrap_mean`).
     """
     mean, interval = bootstrap_mean(list(differences.values()), samples, seed, bounds)
     each = {}
@@ -93,4 +114,11 @@ def paired(differences: dict[str, np.ndarray], samples: int = 10_000, seed: int 
         own, own_interval = bootstrap_mean([values], samples, seed, bounds)
         each[name] = {"mean": own, "interval": list(own_interval), "verdict": verdict(own_interval)}
     word = verdict(interval, all(np.sign(s) == np.sign(mean) for s in seeds))
-    return Paired(mean, interval, each, word, sum(len(v) for v in differences.values()), tuple(float(s) for s in seeds))
+    return Paired(
+        mean,
+        interval,
+        each,
+        word,
+        sum(len(v) for v in differences.values()),
+        tuple(float(s) for s in seeds),
+    )

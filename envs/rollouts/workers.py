@@ -33,7 +33,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Start:
-    """Begin an episode in a lane; with `expert` it runs to its end at once; with `points` positions are recorded."""
+    """Begin an episode in a lane; with `expert` it runs to its end at once; with `points` positions
+    are recorded.
+    """
 
     lane: int
     environment: str
@@ -64,7 +66,9 @@ class _Lane:
 
 
 Command = Start | Chunk
-Reply = tuple[int, "np.ndarray | Episode"]  # lane, and new observations (k, D) or the finished episode
+Reply = tuple[
+    int, "np.ndarray | Episode"
+]  # lane, and new observations (k, D) or the finished episode
 
 
 class LaneHost:
@@ -73,19 +77,30 @@ class LaneHost:
     Environments are built when first needed and reused. Memory: O(lanes x episode length).
     """
 
-    def __init__(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, EnvSpec],
+        experts: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    ) -> None:
         self.specs, self.experts = dict(specs), dict(experts)
         self._lanes: dict[int, _Lane] = {}
         self._free: dict[str, list[EnvAdapter]] = {}
 
-    def learn(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-        """Add environments and experts, between rollouts; idle instances that they replace are closed.
+    def learn(
+        self,
+        specs: Mapping[str, EnvSpec],
+        experts: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    ) -> None:
+        """Add environments and experts, between rollouts; idle instances that they replace are
+        closed.
 
         So are those of other environments where more than `IDLE` have gathered.
         """
         crowded = sum(map(len, self._free.values())) > IDLE
         for name in list(self._free):
-            if (name in specs and specs[name] != self.specs.get(name)) or (crowded and name not in specs):
+            if (name in specs and specs[name] != self.specs.get(name)) or (
+                crowded and name not in specs
+            ):
                 for adapter in self._free.pop(name):
                     adapter.close()
         self.specs.update(specs)
@@ -94,8 +109,8 @@ class LaneHost:
     def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Carry out one command per lane; replies in the same order.
 
-        Raises EnvironmentFailure when an environment or its expert raises, or returns what is not finite; UserError when
-        an environment cannot be built for want of an extra.
+        Raises EnvironmentFailure when an environment or its expert raises, or returns what is not
+        finite; UserError when an environment cannot be built for want of an extra.
         """
         return [self._start(c) if isinstance(c, Start) else self._chunk(c) for c in commands]
 
@@ -127,14 +142,18 @@ class LaneHost:
         return command.lane, np.stack(lane.observations[before:])
 
     def _expert(self, lane: _Lane) -> Callable[[], np.ndarray]:
-        """The expert at the start of an episode, as a function that answers the current observation."""
+        """The expert at the start of an episode, as a function that answers the current
+        observation.
+        """
         expert: Any = self.experts[lane.start.environment]
 
         def guarded(call: Callable[..., Any], argument: Any) -> Any:
             try:
                 return call(argument)
             except Exception as error:  # whatever a user's expert raises is reported with its place
-                raise self._failure(lane, f"its expert raised {type(error).__name__}: {error}") from error
+                raise self._failure(
+                    lane, f"its expert raised {type(error).__name__}: {error}"
+                ) from error
 
         if hasattr(expert, "reset"):
             guarded(expert.reset, lane.start.seed)
@@ -151,7 +170,9 @@ class LaneHost:
         if not np.isfinite(result.reward):
             raise self._failure(lane, f"its reward is {result.reward}; expected a finite number")
         if not result.done:  # the observation after the last action is dropped
-            lane.observations.append(np.array(result.observation))  # a copy: an environment may reuse its buffer
+            lane.observations.append(
+                np.array(result.observation)
+            )  # a copy: an environment may reuse its buffer
         return result.done
 
     def _failure(self, lane: _Lane, cause: str) -> EnvironmentFailure:
@@ -163,14 +184,28 @@ class LaneHost:
         self._free[start.environment].append(lane.adapter)
         successes = np.array(lane.successes, dtype=bool)
         hit = bool(successes.any())
-        fields = {"observation": np.stack(lane.observations)} | ({"point": np.stack(lane.points)} if lane.points else {})
-        return Episode(fields, np.stack(lane.actions),
-                       np.array(lane.rewards, dtype=np.float32), successes, start.environment, start.source, start.seed,
-                       hit, int(successes.argmax()) + 1 if hit else -1, float(np.sum(lane.rewards)), lane.metrics)
+        fields = {"observation": np.stack(lane.observations)} | (
+            {"point": np.stack(lane.points)} if lane.points else {}
+        )
+        return Episode(
+            fields,
+            np.stack(lane.actions),
+            np.array(lane.rewards, dtype=np.float32),
+            successes,
+            start.environment,
+            start.source,
+            start.seed,
+            hit,
+            int(successes.argmax()) + 1 if hit else -1,
+            float(np.sum(lane.rewards)),
+            lane.metrics,
+        )
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:
-    """Main function of a worker process: (kind, value) messages out; lists of commands in, pickled news, None to end."""
+    """Main function of a worker process: (kind, value) messages out; lists of commands in, pickled
+    news, None to end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     host = None
     try:
@@ -190,7 +225,9 @@ def _serve(pipe: Connection, payload: bytes) -> None:
                 pipe.send(("failure", failure))
                 return
             except Exception:
-                pipe.send(("failure", RuntimeError(f"a rollout worker raised\n{traceback.format_exc()}")))
+                pipe.send(
+                    ("failure", RuntimeError(f"a rollout worker raised\n{traceback.format_exc()}"))
+                )
                 return
             pipe.send(("done", replies))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -219,7 +256,9 @@ class Worker:
     def _prepare(self) -> None:
         context = get_context("spawn")
         self.pipe, self._child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self._child, self._payload), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(self._child, self._payload), daemon=True
+        )
         self.ready = False
 
     def start(self) -> None:
@@ -250,10 +289,13 @@ class Worker:
             pass
 
     def receive(self) -> list[Reply] | None:
-        """Replies, or None for "I am ready". Raises WorkerDied, and what the environments raised."""
+        """Replies, or None for "I am ready". Raises WorkerDied, and what the environments
+        raised.
+        """
         try:
             if not self.pipe.poll() and not self.process.is_alive() and not self.pipe.poll():
-                raise EOFError  # a process that the environment started may still hold the pipe open
+                # a process that the environment started may still hold the pipe open
+                raise EOFError
             kind, value = self.pipe.recv()
         except (EOFError, OSError) as error:
             raise WorkerDied(f"exit code {self._exit_code()}") from error
@@ -267,13 +309,17 @@ class Worker:
         return value
 
     def restart(self, cause: str) -> None:
-        """Replace a dead process. Raises RuntimeError with the cause when it could not even start, twice in a row."""
+        """Replace a dead process. Raises RuntimeError with the cause when it could not even start,
+        twice in a row.
+        """
         if not self.ready:
             self.failed_starts += 1
             if self.failed_starts >= START_TRIES:
-                raise RuntimeError(f"a rollout worker could not start, {self.failed_starts} times in a row: "
-                                   f"{cause.strip()}\n(a worker imports the main script, which needs "
-                                   "`if __name__ == \"__main__\":`; set workers to 0 to see errors in this process)")
+                raise RuntimeError(
+                    f"a rollout worker could not start, {self.failed_starts} times in a row: "
+                    f"{cause.strip()}\n(a worker imports the main script, which needs "
+                    '`if __name__ == "__main__":`; set workers to 0 to see errors in this process)'
+                )
         self._end()
         self._prepare()
         self.start()
@@ -319,16 +365,21 @@ def _pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
             try:
                 pickle.dumps(value)
             except Exception as error:
-                raise UserError(f"{kind} '{name}' cannot be sent to a worker process ({error}); expected functions and "
-                                "classes at the top of a module; move them there, or set workers to 0") from error
+                raise UserError(
+                    f"{kind} '{name}' cannot be sent to a worker process ({error}); expected "
+                    "functions and "
+                    "classes at the top of a module; move them there, or set workers to 0"
+                ) from error
     return pickle.dumps((dict(specs), dict(experts)))
 
 
 @contextmanager
 def _inherited() -> Iterator[None]:
-    """What a worker takes over from its parent at the start: one thread for linear algebra, and Ctrl-C held back.
+    """What a worker takes over from its parent at the start: one thread for linear algebra, and
+    Ctrl-C held back.
 
-    A terminal sends Ctrl-C to all processes; a worker that is still importing would end with a traceback of its own.
+    A terminal sends Ctrl-C to all processes; a worker that is still importing would end with a
+    traceback of its own.
     """
     resource_tracker.ensure_running()  # starting it later would lift the block
     threads = {name: os.environ.get(name) for name in THREADS}

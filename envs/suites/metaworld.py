@@ -1,7 +1,9 @@
-"""Meta-World (extra `metaworld`): every start is a function of the episode's seed, the goal is visible or hidden.
+"""Meta-World (extra `metaworld`): every start is a function of the episode's seed, the goal is
+visible or hidden.
 
-Meta-World itself draws 50 starts when an environment is constructed and reuses them; here the task variables are drawn
-anew for every episode, from the same ranges, by a generator made of the episode's seed.
+Meta-World itself draws 50 starts when an environment is constructed and reuses them; here the task
+variables are drawn anew for every episode, from the same ranges, by a generator made of the
+episode's seed.
 """
 
 from __future__ import annotations
@@ -18,30 +20,106 @@ from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
 MAX_STEPS = 500
 HIDDEN = ":hidden"
-MT10 = ("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3",
-        "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3")
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
 MT50 = (
-    "assembly-v3", "basketball-v3", "bin-picking-v3", "box-close-v3", "button-press-topdown-v3",
-    "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3", "coffee-button-v3", "coffee-pull-v3",
-    "coffee-push-v3", "dial-turn-v3", "disassemble-v3", "door-close-v3", "door-lock-v3", "door-open-v3",
-    "door-unlock-v3", "drawer-close-v3", "drawer-open-v3", "faucet-close-v3", "faucet-open-v3", "hammer-v3",
-    "hand-insert-v3", "handle-press-side-v3", "handle-press-v3", "handle-pull-side-v3", "handle-pull-v3",
-    "lever-pull-v3", "peg-insert-side-v3", "peg-unplug-side-v3", "pick-out-of-hole-v3", "pick-place-v3",
-    "pick-place-wall-v3", "plate-slide-back-side-v3", "plate-slide-back-v3", "plate-slide-side-v3",
-    "plate-slide-v3", "push-back-v3", "push-v3", "push-wall-v3", "reach-v3", "reach-wall-v3", "shelf-place-v3",
-    "soccer-v3", "stick-pull-v3", "stick-push-v3", "sweep-into-v3", "sweep-v3", "window-close-v3", "window-open-v3")
-# Everything on the table moves together: hand, first and second object, now and one step ago, and the goal, in metres; not
-# in height, where the table is. Not declared where something that matters is not observed: a hidden goal, walls, bins, rails.
-TRANSLATION = Translation(((0, 1), (4, 5), (11, 12), (18, 19), (22, 23), (29, 30), (36, 37)), span=(0.1, 0.1))
-# The world mirrored at the plane x = 0, which goes through the robot: positions and orientations (x, y, z, w), and the first
-# action. Declared where what is fixed in the world is its own mirror image, and the task with it.
+    "assembly-v3",
+    "basketball-v3",
+    "bin-picking-v3",
+    "box-close-v3",
+    "button-press-topdown-v3",
+    "button-press-topdown-wall-v3",
+    "button-press-v3",
+    "button-press-wall-v3",
+    "coffee-button-v3",
+    "coffee-pull-v3",
+    "coffee-push-v3",
+    "dial-turn-v3",
+    "disassemble-v3",
+    "door-close-v3",
+    "door-lock-v3",
+    "door-open-v3",
+    "door-unlock-v3",
+    "drawer-close-v3",
+    "drawer-open-v3",
+    "faucet-close-v3",
+    "faucet-open-v3",
+    "hammer-v3",
+    "hand-insert-v3",
+    "handle-press-side-v3",
+    "handle-press-v3",
+    "handle-pull-side-v3",
+    "handle-pull-v3",
+    "lever-pull-v3",
+    "peg-insert-side-v3",
+    "peg-unplug-side-v3",
+    "pick-out-of-hole-v3",
+    "pick-place-v3",
+    "pick-place-wall-v3",
+    "plate-slide-back-side-v3",
+    "plate-slide-back-v3",
+    "plate-slide-side-v3",
+    "plate-slide-v3",
+    "push-back-v3",
+    "push-v3",
+    "push-wall-v3",
+    "reach-v3",
+    "reach-wall-v3",
+    "shelf-place-v3",
+    "soccer-v3",
+    "stick-pull-v3",
+    "stick-push-v3",
+    "sweep-into-v3",
+    "sweep-v3",
+    "window-close-v3",
+    "window-open-v3",
+)
+# Everything on the table moves together: hand, first and second object, now and one step ago, and
+# the goal, in metres; not in height, where the table is. Not declared where something that matters
+# is not observed: a hidden goal, walls, bins, rails.
+TRANSLATION = Translation(
+    ((0, 1), (4, 5), (11, 12), (18, 19), (22, 23), (29, 30), (36, 37)), span=(0.1, 0.1)
+)
+# The world mirrored at the plane x = 0, which goes through the robot: positions and orientations
+# (x, y, z, w), and the first action. Declared where what is fixed in the world is its own mirror
+# image, and the task with it.
 SIGN = np.ones(39)
 SIGN[[0, 4, 11, 18, 22, 29, 36]] = -1.0
 SIGN[[8, 9, 15, 16, 26, 27, 33, 34]] = -1.0
-MIRROR = Reflection(tuple(range(39)), tuple(SIGN.tolist()), (0.0,) * 39, (0, 1, 2, 3), (-1.0, 1.0, 1.0, 1.0), (0.0,) * 4)
-MIRRORED = ("basketball-v3", "button-press-v3", "coffee-button-v3", "drawer-close-v3", "drawer-open-v3",
-            "hand-insert-v3", "pick-out-of-hole-v3", "pick-place-v3", "pick-place-wall-v3", "plate-slide-v3", "push-v3",
-            "reach-v3", "reach-wall-v3", "sweep-into-v3")
+MIRROR = Reflection(
+    tuple(range(39)),
+    tuple(SIGN.tolist()),
+    (0.0,) * 39,
+    (0, 1, 2, 3),
+    (-1.0, 1.0, 1.0, 1.0),
+    (0.0,) * 4,
+)
+MIRRORED = (
+    "basketball-v3",
+    "button-press-v3",
+    "coffee-button-v3",
+    "drawer-close-v3",
+    "drawer-open-v3",
+    "hand-insert-v3",
+    "pick-out-of-hole-v3",
+    "pick-place-v3",
+    "pick-place-wall-v3",
+    "plate-slide-v3",
+    "push-v3",
+    "reach-v3",
+    "reach-wall-v3",
+    "sweep-into-v3",
+)
 FIXED = ("wall", "bin-picking", "hammer", "plate-slide")  # parts of the names of those tasks
 
 
@@ -50,7 +128,8 @@ class MetaWorldEnv(gymnasium.Env):
 
     Args:
         task: such as "reach-v3".
-        hidden: zero the goal in the observation; the expert still sees it (info["expert_observation"]).
+        hidden: zero the goal in the observation; the expert still sees it
+            (info["expert_observation"]).
     """
 
     def __init__(self, task: str, hidden: bool = False) -> None:
@@ -69,8 +148,9 @@ class MetaWorldEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
-    def reset(self, *, seed: int | None = None,
-              options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start of `seed`: the task variables are uniform over the task's own ranges."""
         if seed is not None:
             self.env.np_random = np.random.default_rng(seed)
@@ -80,8 +160,13 @@ class MetaWorldEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         observation, reward, _, _, info = self.env.step(np.asarray(action, dtype=np.float64))
-        return self._show(observation), float(reward), False, False, {
-            "success": bool(info["success"]), "expert_observation": observation}
+        return (
+            self._show(observation),
+            float(reward),
+            False,
+            False,
+            {"success": bool(info["success"]), "expert_observation": observation},
+        )
 
     def trajectory_point(self) -> np.ndarray:
         """(2, 2): hand and first object, seen from above, in metres."""
@@ -99,9 +184,11 @@ class MetaWorldEnv(gymnasium.Env):
 
 
 def touching_object(env: Any, geom: int) -> bool:
-    """Whether both pads of the gripper press on a geom: what Meta-World asks in most of its rewards.
+    """Whether both pads of the gripper press on a geom: what Meta-World asks in most of its
+    rewards.
 
-    The same forces in the same order as its own method, which makes an object of every contact, twice.
+    The same forces in the same order as its own method, which makes an object of every contact,
+    twice.
     """
     data = env.data
     pairs = data.contact.geom  # (contacts, 2)
@@ -126,7 +213,9 @@ class MetaWorldExpert:
             from metaworld.policies import ENV_POLICY_MAP
 
             # "Constant(s) may be too high": actions beyond the box, which are clipped below
-            warnings.filterwarnings("ignore", message="Constant", category=UserWarning, module="metaworld")
+            warnings.filterwarnings(
+                "ignore", message="Constant", category=UserWarning, module="metaworld"
+            )
             policies: Any = ENV_POLICY_MAP
             self._policy = policies[self.task]()
         return np.clip(self._policy.get_action(observation), -1.0, 1.0).astype(np.float32)
@@ -137,7 +226,9 @@ class MetaWorldExpert:
 
 def symmetries(task: str) -> tuple[Symmetry, ...]:
     """What a task with visible goal is indifferent to."""
-    return ((MIRROR,) if task in MIRRORED else ()) + (() if any(part in task for part in FIXED) else (TRANSLATION,))
+    return ((MIRROR,) if task in MIRRORED else ()) + (
+        () if any(part in task for part in FIXED) else (TRANSLATION,)
+    )
 
 
 def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
@@ -145,14 +236,27 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
     out = []
     for task in MT50:
         for hidden in (False, True):
-            spec = EnvSpec(f"metaworld/{task}{HIDDEN if hidden else ''}", partial(MetaWorldEnv, task, hidden), 39, 4,
-                           (-1.0,) * 4, (1.0,) * 4, MAX_STEPS, control_hz=80.0, extra="metaworld",
-                           stop_action=(0.0, 0.0, 0.0, None), symmetries=() if hidden else symmetries(task))
+            spec = EnvSpec(
+                f"metaworld/{task}{HIDDEN if hidden else ''}",
+                partial(MetaWorldEnv, task, hidden),
+                39,
+                4,
+                (-1.0,) * 4,
+                (1.0,) * 4,
+                MAX_STEPS,
+                control_hz=80.0,
+                extra="metaworld",
+                stop_action=(0.0, 0.0, 0.0, None),
+                symmetries=() if hidden else symmetries(task),
+            )
             out.append((spec, MetaWorldExpert(task)))
     return out
 
 
 def suites() -> dict[str, list[str]]:
     """MT10 and MT50 with the goal visible, "MT10:hidden" and "MT50:hidden" without."""
-    return {f"{name}{variant}": [f"metaworld/{task}{variant}" for task in tasks]
-            for name, tasks in (("MT10", MT10), ("MT50", MT50)) for variant in ("", HIDDEN)}
+    return {
+        f"{name}{variant}": [f"metaworld/{task}{variant}" for task in tasks]
+        for name, tasks in (("MT10", MT10), ("MT50", MT50))
+        for variant in ("", HIDDEN)
+    }

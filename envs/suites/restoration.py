@@ -1,7 +1,9 @@
-"""Image restoration in one step: the observation is a degraded image, the action the restored one, the reward its PSNR.
+"""Image restoration in one step: the observation is a degraded image, the action the restored one,
+the reward its PSNR.
 
-Every task is linear with Gaussian noise, y = A x + e, so that one classical method answers all of them: the Wiener filter,
-which knows A, the noise and three statistics of clean images. Success is to be 1 dB better than it.
+Every task is linear with Gaussian noise, y = A x + e, so that one classical method answers all of
+them: the Wiener filter, which knows A, the noise and three statistics of clean images. Success is
+to be 1 dB better than it.
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ from alltrades.envs.suites.images import Images, psnr, ssim
 from alltrades.envs.symmetry import Reflection
 
 MARGIN = 1.0  # dB above the Wiener filter that count as success
-FIRST_SEED = {"selection": 2**63, "evaluation": 2**63 + 2**32}  # of each split; other purposes draw seeds below 2**63
+FIRST_SEED = {
+    "selection": 2**63,
+    "evaluation": 2**63 + 2**32,
+}  # of each split; other purposes draw seeds below 2**63
 SOURCES = {"digits": (8, 8), "photographs": (images.PATCH, images.PATCH)}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A degradation. noise: deviation of e, pixels being in [0, 1]. The other fields are 0 where they do not apply.
+    """A degradation. noise: deviation of e, pixels being in [0, 1]. The other fields are 0 where
+    they do not apply.
 
-    blur: deviation of a Gaussian blur in pixels. missing: share of the pixels that are missing. shrink: side of the squares
-    of pixels that are averaged; the observation repeats their means to the full size.
+    blur: deviation of a Gaussian blur in pixels. missing: share of the pixels that are missing.
+    shrink: side of the squares of pixels that are averaged; the observation repeats their means to
+    the full size.
     """
 
     noise: float
@@ -44,27 +51,42 @@ class Task:
     def operator(self, shape: tuple[int, int]) -> np.ndarray:
         """A (measurements, pixels) before pixels go missing."""
         if self.blur:  # at the border the weights of what is inside are scaled up to sum 1
-            sides = [np.exp(-0.5 * np.square(np.subtract.outer(np.arange(n), np.arange(n)) / self.blur)) for n in shape]
+            sides = [
+                np.exp(-0.5 * np.square(np.subtract.outer(np.arange(n), np.arange(n)) / self.blur))
+                for n in shape
+            ]
             return np.kron(*(m / m.sum(1, keepdims=True) for m in sides))
-        return np.kron(*(np.kron(np.eye(n // self.shrink), np.full(self.shrink, 1.0 / self.shrink)) for n in shape))
+        return np.kron(
+            *(
+                np.kron(np.eye(n // self.shrink), np.full(self.shrink, 1.0 / self.shrink))
+                for n in shape
+            )
+        )
 
 
-TASKS = {"denoise": Task(noise=0.25), "deblur": Task(noise=0.05, blur=1.0), "inpaint": Task(noise=0.05, missing=0.5),
-         "superres": Task(noise=0.05, shrink=2)}
+TASKS = {
+    "denoise": Task(noise=0.25),
+    "deblur": Task(noise=0.05, blur=1.0),
+    "inpaint": Task(noise=0.05, missing=0.5),
+    "superres": Task(noise=0.05, shrink=2),
+}
 
 
 class RestorationEnv(gymnasium.Env):
     """One task on one set of images; an episode is one image.
 
-    Observation f32: the degraded image (H * W,), row by row; where pixels are missing (they are 0), followed by a second image
-    that is 1 there. Action (H * W,) in [0, 1]: the restored image. Reward: PSNR in
-    dB. Info: psnr, ssim, psnr_classical (of the Wiener filter), success; "expert_observation" is the clean image.
+    Observation f32: the degraded image (H * W,), row by row; where pixels are missing (they are 0),
+    followed by a second image that is 1 there. Action (H * W,) in [0, 1]: the restored image.
+    Reward: PSNR in dB. Info: psnr, ssim, psnr_classical (of the Wiener filter), success;
+    "expert_observation" is the clean image.
     """
 
     def __init__(self, task: str, source: str) -> None:
         self.task, self.images = TASKS[task], load(source)
         self.shape = height, width = self.images.shape
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (height * width * self.task.frames,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (height * width * self.task.frames,), np.float32
+        )
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (height * width,), np.float32)
         self.operator = self.task.operator(self.shape)
         self.mean, variance, length = images.smoothness(self.images.train)
@@ -73,36 +95,59 @@ class RestorationEnv(gymnasium.Env):
         self.prior = variance * np.exp(-distance / length)  # (H * W, H * W)
         self.gain = self._gain(self.operator)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """A clean image of the split that the seed belongs to, degraded by noise (and mask) of the seed's own."""
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A clean image of the split that the seed belongs to, degraded by noise (and mask) of the
+        seed's own.
+        """
         rng = np.random.default_rng(seed)
         self.clean = _pick(self.images, seed, rng).astype(np.float64).ravel()
         measured = self.operator @ self.clean
         self.measured = measured + self.task.noise * rng.standard_normal(len(measured))
-        self.kept = np.sort(rng.permutation(len(measured))[round(self.task.missing * len(measured)):])
+        self.kept = np.sort(
+            rng.permutation(len(measured))[round(self.task.missing * len(measured)) :]
+        )
         self.degraded = self._show().astype(np.float32)
-        return self.degraded, {"success": False, "expert_observation": self.clean.astype(np.float32)}
+        return self.degraded, {
+            "success": False,
+            "expert_observation": self.clean.astype(np.float32),
+        }
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Judge the restored image; the episode is over."""
         value, classical = psnr(action, self.clean), psnr(self.classical(), self.clean)
-        return self.degraded, value, True, False, {
-            "psnr": value, "ssim": ssim(np.reshape(action, self.shape), self.clean.reshape(self.shape)),
-            "psnr_classical": classical, "success": value >= classical + MARGIN}
+        return (
+            self.degraded,
+            value,
+            True,
+            False,
+            {
+                "psnr": value,
+                "ssim": ssim(np.reshape(action, self.shape), self.clean.reshape(self.shape)),
+                "psnr_classical": classical,
+                "success": value >= classical + MARGIN,
+            },
+        )
 
     def classical(self) -> np.ndarray:
         """(H * W,) answer of the Wiener filter, clipped to [0, 1].
 
-        It is the best linear estimate for images whose pixels have the training images' mean and variance and the
-        covariance variance * exp(-distance / length), the length from their neighbouring pixels.
+        It is the best linear estimate for images whose pixels have the training images' mean and
+        variance and the covariance variance * exp(-distance / length), the length from their
+        neighbouring pixels.
         """
         seen = self.operator[self.kept]
         gain = self.gain if len(self.kept) == len(self.operator) else self._gain(seen)
-        return np.clip(self.mean + gain @ (self.measured[self.kept] - self.mean * seen.sum(1)), 0.0, 1.0)
+        return np.clip(
+            self.mean + gain @ (self.measured[self.kept] - self.mean * seen.sum(1)), 0.0, 1.0
+        )
 
     def _gain(self, operator: np.ndarray) -> np.ndarray:
         cross = self.prior @ operator.T  # (pixels, measurements)
-        return np.linalg.solve(operator @ cross + self.task.noise**2 * np.eye(len(operator)), cross.T).T
+        return np.linalg.solve(
+            operator @ cross + self.task.noise**2 * np.eye(len(operator)), cross.T
+        ).T
 
     def _show(self) -> np.ndarray:
         """The measurements as an image, and which of its pixels are missing where some are."""
@@ -125,12 +170,18 @@ def _pick(every: Images, seed: int | None, rng: np.random.Generator) -> np.ndarr
     for split in ("evaluation", "selection"):
         if seed is not None and seed >= FIRST_SEED[split]:
             chosen = getattr(every, split)
-            return chosen[np.random.default_rng(0).permutation(len(chosen))[(seed - FIRST_SEED[split]) % len(chosen)]]
+            return chosen[
+                np.random.default_rng(0).permutation(len(chosen))[
+                    (seed - FIRST_SEED[split]) % len(chosen)
+                ]
+            ]
     return every.train[rng.integers(len(every.train))]
 
 
 def split_seed(split: str, index: int) -> int:
-    """Seed of image `index` of the split "selection" or "evaluation"; settings are chosen on the former."""
+    """Seed of image `index` of the split "selection" or "evaluation"; settings are chosen on the
+    former.
+    """
     return FIRST_SEED[split] + index
 
 
@@ -143,32 +194,60 @@ def mirror(shape: tuple[int, int], frames: int) -> Reflection:
     """Left and right exchanged, in an observation of `frames` images and in the restored image."""
     image = np.arange(shape[0] * shape[1]).reshape(shape)[:, ::-1].ravel()
     observation = np.concatenate([image + k * len(image) for k in range(frames)])
-    maps = [(tuple(map(int, index)), (1.0,) * len(index), (0.0,) * len(index)) for index in (observation, image)]
+    maps = [
+        (tuple(map(int, index)), (1.0,) * len(index), (0.0,) * len(index))
+        for index in (observation, image)
+    ]
     return Reflection(*maps[0], *maps[1])
 
 
 def restoration_spec(env_id: str, task: str, source: str) -> EnvSpec:
-    """Specification of a task on a source of images. A mirrored photograph is as good as any, a mirrored digit is not."""
+    """Specification of a task on a source of images. A mirrored photograph is as good as any, a
+    mirrored digit is not.
+    """
     shape = SOURCES[source]
     pixels = shape[0] * shape[1]
-    return EnvSpec(env_id, partial(RestorationEnv, task, source), pixels * TASKS[task].frames, pixels, (0.0,) * pixels,
-                   (1.0,) * pixels, max_steps=1, control_hz=1.0, extra="restoration" if source == "photographs" else None,
-                   evaluation_seed=partial(split_seed, "evaluation"), selection_seed=partial(split_seed, "selection"),
-                   symmetries=(mirror(shape, TASKS[task].frames),) if source == "photographs" else (), image_shape=shape,
-                   metrics=("psnr", "ssim"))
+    return EnvSpec(
+        env_id,
+        partial(RestorationEnv, task, source),
+        pixels * TASKS[task].frames,
+        pixels,
+        (0.0,) * pixels,
+        (1.0,) * pixels,
+        max_steps=1,
+        control_hz=1.0,
+        extra="restoration" if source == "photographs" else None,
+        evaluation_seed=partial(split_seed, "evaluation"),
+        selection_seed=partial(split_seed, "selection"),
+        symmetries=(mirror(shape, TASKS[task].frames),) if source == "photographs" else (),
+        image_shape=shape,
+        metrics=("psnr", "ssim"),
+    )
 
 
 def specs() -> list[tuple[EnvSpec, Any]]:
     """All tasks on digits, and on photographs (":photographs")."""
-    return [(restoration_spec(env_id, task, source), clean_image)
-            for source, ids in _ids().items() for task, env_id in zip(TASKS, ids)]
+    return [
+        (restoration_spec(env_id, task, source), clean_image)
+        for source, ids in _ids().items()
+        for task, env_id in zip(TASKS, ids)
+    ]
 
 
 def suites() -> dict[str, list[str]]:
-    """"restoration": the four tasks on digits; "restoration:photographs": on patches of photographs."""
-    return {"restoration" if source == "digits" else f"restoration:{source}": ids for source, ids in _ids().items()}
+    """ "restoration": the four tasks on digits; "restoration:photographs": on patches of
+    photographs.
+    """
+    return {
+        "restoration" if source == "digits" else f"restoration:{source}": ids
+        for source, ids in _ids().items()
+    }
 
 
 def _ids() -> dict[str, list[str]]:
-    return {source: [f"restoration/{task}" + ("" if source == "digits" else f":{source}") for task in TASKS]
-            for source in SOURCES}
+    return {
+        source: [
+            f"restoration/{task}" + ("" if source == "digits" else f":{source}") for task in TASKS
+        ]
+        for source in SOURCES
+    }

@@ -1,4 +1,6 @@
-"""A served policy as a policy: controllers drive it like one of their own process, and keep history, noise and guard here."""
+"""A served policy as a policy: controllers drive it like one of their own process, and keep
+history, noise and guard here.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +15,72 @@ from alltrades.policies.model.environment import EnvironmentInfo
 
 
 class RemotePolicy:
-    """The policy behind `alltrades serve`: `act` sends every row over a connection of its own, so that the server batches them.
+    """The policy behind `alltrades serve`: `act` sends every row over a connection of its own, so
+    that the server batches them.
 
-    `RealTimeController(RemotePolicy(...))` acts asynchronously over the network, `Controller(RemotePolicy(...))` waits for every
-    chunk; with the same seed both get the same noise as in-process. Their guard knows the server's limits. Give them
-    `batch=1` per robot: padded rows would be sent too. Where the server limits rates, each robot needs a `RemotePolicy` of its
-    own, as the server's guard takes what it sends over one connection for the motion of one robot. One thread at a time may call
-    `act`.
+    `RealTimeController(RemotePolicy(...))` acts asynchronously over the network,
+    `Controller(RemotePolicy(...))` waits for every chunk; with the same seed both get the same
+    noise as in-process. Their guard knows the server's limits. Give them `batch=1` per robot:
+    padded rows would be sent too. Where the server limits rates, each robot needs a `RemotePolicy`
+    of its own, as the server's guard takes what it sends over one connection for the motion of one
+    robot. One thread at a time may call `act`.
 
     Args:
-        host, port, timeout, token, tls, certificate: see `PolicyClient`. A call that takes longer than `timeout` seconds fails;
-            the next one connects again, and fails where the server has another kind of policy by then.
+        host, port, timeout, token, tls, certificate: see `PolicyClient`. A call that takes longer
+            than `timeout` seconds fails; the next one connects again, and fails where the server
+            has another kind of policy by then.
 
-    Raises UserError when no server answers, when it is of an older version, or does not let this client in.
+    Raises UserError when no server answers, when it is of an older version, or does not let this
+    client in.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8000, timeout: float = 10.0, *, token: str | None = None,
-                 tls: bool = False, certificate: Path | str | None = None) -> None:
-        self._options: dict[str, Any] = {"host": host, "port": port, "timeout": timeout, "token": token, "tls": tls,
-                                         "certificate": certificate}
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        timeout: float = 10.0,
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        certificate: Path | str | None = None,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "timeout": timeout,
+            "token": token,
+            "tls": tls,
+            "certificate": certificate,
+        }
         self._clients: list[PolicyClient | None] = []
         self._starting = False  # an episode has begun, and the server was not told
         first = PolicyClient(**self._options)
         self._clients.append(first)
         self.environments, numbers = self._described(first)
-        self.history, self.horizon, self.execute = numbers["history"], numbers["horizon"], numbers["execute"]
-        self.draws, self.obs_dim, self.action_dim = numbers["draws"], numbers["obs_dim"], numbers["action_dim"]
+        self.history, self.horizon, self.execute = (
+            numbers["history"],
+            numbers["horizon"],
+            numbers["execute"],
+        )
+        self.draws, self.obs_dim, self.action_dim = (
+            numbers["draws"],
+            numbers["obs_dim"],
+            numbers["action_dim"],
+        )
         self._digest = str(first.metadata.get("policy"))
         self.held = False  # the operator has stopped the robots
 
-    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
-            keep: np.ndarray | None = None) -> np.ndarray:
-        """Chunks (B, horizon, action_dim) float32; see `OnnxPolicy.act`. Raises UserError when the server does not answer."""
+    def act(
+        self,
+        window: np.ndarray,
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Chunks (B, horizon, action_dim) float32; see `OnnxPolicy.act`. Raises UserError when the
+        server does not answer.
+        """
         rows = range(len(window))
         if self._starting:
             self._starting = False
@@ -54,11 +90,24 @@ class RemotePolicy:
         try:
             for row in rows:
                 info = self.environments[int(environment[row])]
-                used = 0 if keep is None else int(np.flatnonzero(keep[row])[-1]) + 1 if keep[row].any() else 0
-                request = {"observation": window[row, :, : info.obs_dim], "environment": info.id, "noise": noise[row],
-                           "known": np.zeros((0, info.action_dim), np.float32) if known is None
-                           else known[row, :used, : info.action_dim]}
-                self._client(row).send(request if keep is None else request | {"keep": keep[row, :used]})
+                used = (
+                    0
+                    if keep is None
+                    else int(np.flatnonzero(keep[row])[-1]) + 1
+                    if keep[row].any()
+                    else 0
+                )
+                request = {
+                    "observation": window[row, :, : info.obs_dim],
+                    "environment": info.id,
+                    "noise": noise[row],
+                    "known": np.zeros((0, info.action_dim), np.float32)
+                    if known is None
+                    else known[row, :used, : info.action_dim],
+                }
+                self._client(row).send(
+                    request if keep is None else request | {"keep": keep[row, :used]}
+                )
             replies = [self._client(row).receive() for row in rows]
         except BaseException:
             self.close()  # replies that were not read would be taken for later ones
@@ -69,26 +118,35 @@ class RemotePolicy:
             actions = np.asarray(replies[row]["actions"], np.float32)
             expected = (self.horizon, self.environments[int(environment[row])].action_dim)
             if actions.shape != expected:
-                raise UserError(f"the server sent actions of shape {actions.shape}; expected {expected}")
+                raise UserError(
+                    f"the server sent actions of shape {actions.shape}; expected {expected}"
+                )
             out[row, :, : expected[1]] = actions
         return out
 
     def begin(self, lane: int) -> None:
-        """An episode starts: the next call tells the server, whose guard then takes no motion from where the last one ended.
+        """An episode starts: the next call tells the server, whose guard then takes no motion from
+        where the last one ended.
 
         Raises UserError for a second robot where the server limits rates.
         """
         if lane and any(e.max_action_rate is not None for e in self.environments):
-            raise UserError(f"lane {lane} of a remote policy whose server limits rates; expected one robot; make a RemotePolicy "
-                            "for each")
+            raise UserError(
+                f"lane {lane} of a remote policy whose server limits rates; expected one robot; "
+                "make a RemotePolicy "
+                "for each"
+            )
         self._starting = True
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""
         ids = [e.id for e in self.environments]
         if env_id not in ids:
-            raise UserError(f"policy does not know environment '{env_id}'; it was made for {', '.join(ids[:12])}"
-                            f"{nearest(env_id, ids)}")
+            raise UserError(
+                f"policy does not know environment '{env_id}'; it was made for "
+                f"{', '.join(ids[:12])}"
+                f"{nearest(env_id, ids)}"
+            )
         return ids.index(env_id)
 
     def digest(self) -> str:
@@ -113,16 +171,26 @@ class RemotePolicy:
             changed += ["environments"] if environments != self.environments else []
             if changed:
                 self.close()
-                raise UserError(f"{client.address}: the server has another policy than before, with other {', '.join(changed)}; "
-                                "expected the same; connect anew")
+                raise UserError(
+                    f"{client.address}: the server has another policy than before, with other "
+                    f"{', '.join(changed)}; "
+                    "expected the same; connect anew"
+                )
         return client
 
-    def _described(self, client: PolicyClient) -> tuple[tuple[EnvironmentInfo, ...], dict[str, int]]:
+    def _described(
+        self, client: PolicyClient
+    ) -> tuple[tuple[EnvironmentInfo, ...], dict[str, int]]:
         """Environments and numbers of the policy, as the server promises them."""
         facts = client.metadata
         try:
-            return tuple(EnvironmentInfo.from_json(e) for e in facts["environments"]), {name: int(facts[name]) for name in FACTS}
+            return tuple(EnvironmentInfo.from_json(e) for e in facts["environments"]), {
+                name: int(facts[name]) for name in FACTS
+            }
         except (KeyError, TypeError, ValueError) as error:
             self.close()
-            raise UserError(f"{client.address}: the server does not describe its policy ({error!r}); expected one of this "
-                            "version of alltrades; update it") from error
+            raise UserError(
+                f"{client.address}: the server does not describe its policy ({error!r}); expected "
+                "one of this "
+                "version of alltrades; update it"
+            ) from error

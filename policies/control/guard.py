@@ -1,4 +1,6 @@
-"""The last check before an action reaches a machine: finite, inside the box, not too fast, not too sudden. NumPy only."""
+"""The last check before an action reaches a machine: finite, inside the box, not too fast, not too
+sudden. NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -13,43 +15,63 @@ log = logging.getLogger(__name__)
 REASONS = ("finite", "box", "rate", "acceleration")  # why an action was replaced
 TIMEOUTS = ("hold", "stop")  # what was given in place of one that did not come
 LOGGED = 10  # holds of one episode that are logged
-SLACK = 1e-4  # share of the action range: a bound missed by rounding is clipped without being counted
+SLACK = (
+    1e-4  # share of the action range: a bound missed by rounding is clipped without being counted
+)
 
 
 class ActionGuard:
     """Replaces actions that must not be executed, and counts them by reason in `refusals`.
 
-    An action with a non-finite entry is replaced by the last good one ("finite"), one outside the box by the nearest
-    one inside ("box"), and one that moves further than the rate limit from the action before it by the furthest
-    allowed step in the same direction of each dimension ("rate"). With an acceleration limit a step differs from the step
-    before by no more than that, and is never so long that the next ones could not come to rest inside the box
-    ("acceleration"); the box itself goes before the limit.
+    An action with a non-finite entry is replaced by the last good one ("finite"), one outside the
+    box by the nearest one inside ("box"), and one that moves further than the rate limit from the
+    action before it by the furthest allowed step in the same direction of each dimension ("rate").
+    With an acceleration limit a step differs from the step before by no more than that, and is
+    never so long that the next ones could not come to rest inside the box ("acceleration"); the box
+    itself goes before the limit.
 
     Args:
         low, high: (A,) bounds in the environment's action units; infinite bounds are allowed.
-        rate: (A,) largest change of each dimension between two consecutive actions, or None for no limit.
+        rate: (A,) largest change of each dimension between two consecutive actions, or None for no
+            limit.
         acceleration: (A,) largest change of that change, or None for no limit.
 
     Raises ValueError when shapes disagree or the box is empty.
     """
 
-    def __init__(self, low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray,
-                 rate: Sequence[float] | np.ndarray | None = None,
-                 acceleration: Sequence[float] | np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        low: Sequence[float] | np.ndarray,
+        high: Sequence[float] | np.ndarray,
+        rate: Sequence[float] | np.ndarray | None = None,
+        acceleration: Sequence[float] | np.ndarray | None = None,
+    ) -> None:
         self.low = np.asarray(low, dtype=np.float32)
         self.high = np.asarray(high, dtype=np.float32)
         self.rate = None if rate is None else np.asarray(rate, dtype=np.float32)
-        self.acceleration = None if acceleration is None else np.asarray(acceleration, dtype=np.float32)
-        if self.low.ndim != 1 or self.low.shape != self.high.shape or not (self.low <= self.high).all():
-            raise ValueError(f"action box: low {self.low.tolist()}, high {self.high.tolist()}; "
-                             "expected two vectors of one length with low <= high")
+        self.acceleration = (
+            None if acceleration is None else np.asarray(acceleration, dtype=np.float32)
+        )
+        if (
+            self.low.ndim != 1
+            or self.low.shape != self.high.shape
+            or not (self.low <= self.high).all()
+        ):
+            raise ValueError(
+                f"action box: low {self.low.tolist()}, high {self.high.tolist()}; "
+                "expected two vectors of one length with low <= high"
+            )
         for name, limit in (("rate", self.rate), ("acceleration", self.acceleration)):
             if limit is not None and (limit.shape != self.low.shape or not (limit > 0).all()):
-                raise ValueError(f"action {name} {limit.tolist()}; expected {len(self.low)} positive entries")
+                raise ValueError(
+                    f"action {name} {limit.tolist()}; expected {len(self.low)} positive entries"
+                )
         finite = np.isfinite(self.low) & np.isfinite(self.high)
         with np.errstate(invalid="ignore"):  # inf - inf, discarded
             span = np.where(finite, self.high - self.low, 0.0)
-            middle = np.where(finite, 0.5 * self.low + 0.5 * self.high, np.clip(0.0, self.low, self.high))
+            middle = np.where(
+                finite, 0.5 * self.low + 0.5 * self.high, np.clip(0.0, self.low, self.high)
+            )
         self._soft_low, self._soft_high = self.low - SLACK * span, self.high + SLACK * span
         self.rest = middle.astype(np.float32)
         self.refusals: dict[str, int] = dict.fromkeys(REASONS, 0)
@@ -60,11 +82,13 @@ class ActionGuard:
         return len(self.low)
 
     def __call__(self, actions: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
-        """Actions (k, A) to execute one after another -> (k, A) float32 that may be executed; the input is not changed.
+        """Actions (k, A) to execute one after another -> (k, A) float32 that may be executed; the
+        input is not changed.
 
-        `last` (A,), or (2, A) for the last two in order, is what was executed before the first of them; None at the start of
-        an episode, where a non-finite action becomes the middle of the box and the first action has no rate limit. What
-        moved before a single last action is taken to be at rest.
+        `last` (A,), or (2, A) for the last two in order, is what was executed before the first of
+        them; None at the start of an episode, where a non-finite action becomes the middle of the
+        box and the first action has no rate limit. What moved before a single last action is taken
+        to be at rest.
         """
         actions = np.asarray(actions, dtype=np.float32)  # (k, A)
         if actions.ndim != 2 or actions.shape[1] != len(self.low):
@@ -88,8 +112,14 @@ class ActionGuard:
         return shadow(actions, last)
 
     def _follow(self, actions: np.ndarray, good: np.ndarray, last: np.ndarray | None) -> np.ndarray:
-        """Hold and limit step by step, each against the action that is really executed before it."""
-        past = np.zeros((0, len(self.low)), np.float32) if last is None else np.atleast_2d(np.asarray(last, np.float32))
+        """Hold and limit step by step, each against the action that is really executed
+        before it.
+        """
+        past = (
+            np.zeros((0, len(self.low)), np.float32)
+            if last is None
+            else np.atleast_2d(np.asarray(last, np.float32))
+        )
         before = past[-1] if len(past) else None
         moved = past[-1] - past[-2] if len(past) > 1 else np.zeros(len(self.low), np.float32)
         limited = self.rate is not None or self.acceleration is not None
@@ -97,7 +127,8 @@ class ActionGuard:
             if not good[i]:
                 actions[i] = self.rest if before is None else before
             if limited and before is not None:
-                # the box is convex and `before` lies inside: so does every point between it and what was asked for
+                # the box is convex and `before` lies inside: so does every point between it and
+                # what was asked for
                 step = self._step(actions[i] - before, before, moved)
                 actions[i] = np.clip(before + step, self.low, self.high)
                 moved = actions[i] - before
@@ -105,7 +136,9 @@ class ActionGuard:
         return actions
 
     def _step(self, step: np.ndarray, before: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        """The step (A,) that is nearest to the one asked for, from `before`, after the step `moved`."""
+        """The step (A,) that is nearest to the one asked for, from `before`, after the step
+        `moved`.
+        """
         if self.rate is not None:
             if (np.abs(step) > self.rate * (1 + SLACK)).any():
                 self._count("rate", 1, before + step)
@@ -124,19 +157,27 @@ class ActionGuard:
         if not self._counting:
             return
         if self.refusals[reason] == 0:
-            log.warning("action refused (%s): %s; box %s to %s, rate %s, acceleration %s; later ones are only counted", reason,
-                        example.tolist(), self.low.tolist(), self.high.tolist(),
-                        *(None if x is None else x.tolist() for x in (self.rate, self.acceleration)))
+            log.warning(
+                "action refused (%s): %s; box %s to %s, rate %s, acceleration %s; later ones are "
+                "only counted",
+                reason,
+                example.tolist(),
+                self.low.tolist(),
+                self.high.tolist(),
+                *(None if x is None else x.tolist() for x in (self.rate, self.acceleration)),
+            )
         self.refusals[reason] += count
 
 
 class Watchdog:
-    """What one robot does while no fresh action comes: it holds the last one, and after `stop_after` seconds it stops.
+    """What one robot does while no fresh action comes: it holds the last one, and after
+    `stop_after` seconds it stops.
 
-    Stopped, it gets the environment's stop action, whose entries None keep their last value; where none is declared it goes
-    on holding the last action, as what brings an unknown robot to rest cannot be known. It stays stopped, whatever comes,
-    until a new watchdog is made for its next episode: the loop should end when `stopped` is True. What this class returns
-    passes the guard like every other action.
+    Stopped, it gets the environment's stop action, whose entries None keep their last value; where
+    none is declared it goes on holding the last action, as what brings an unknown robot to rest
+    cannot be known. It stays stopped, whatever comes, until a new watchdog is made for its next
+    episode: the loop should end when `stopped` is True. What this class returns passes the guard
+    like every other action.
 
     Args:
         stop_after: seconds since the last fresh action.
@@ -145,41 +186,61 @@ class Watchdog:
     Raises ValueError unless stop_after > 0.
     """
 
-    def __init__(self, stop_after: float, stop_action: Sequence[float | None] | None = None) -> None:
+    def __init__(
+        self, stop_after: float, stop_action: Sequence[float | None] | None = None
+    ) -> None:
         if not stop_after > 0:
             raise ValueError(f"stop after {stop_after} s; expected a positive time")
         self.stop_after = stop_after
-        self._action = None if stop_action is None else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        self._action = (
+            None
+            if stop_action is None
+            else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+        )
         self._fresh: float | None = None
         self._holding, self._holds = False, 0
         self.stopped = False
 
     def fresh(self, now: float) -> None:
-        """A fresh action is executed at time `now`, in seconds of any clock that only goes forward."""
+        """A fresh action is executed at time `now`, in seconds of any clock that only goes
+        forward.
+        """
         self._fresh, self._holding = now, False
 
     def missing(self, last: np.ndarray, now: float) -> tuple[np.ndarray, str]:
-        """No fresh action is there at `now`: what to execute (A,) after `last` (A,), and "hold" or "stop"."""
+        """No fresh action is there at `now`: what to execute (A,) after `last` (A,), and "hold" or
+        "stop".
+        """
         self._fresh = now if self._fresh is None else self._fresh
         age = now - self._fresh
         if not self.stopped and age > self.stop_after:
             self.stopped = True
-            log.warning("stop: no fresh action for %.2f s, more than %g s; stopped until the next reset", age, self.stop_after)
+            log.warning(
+                "stop: no fresh action for %.2f s, more than %g s; stopped until the next reset",
+                age,
+                self.stop_after,
+            )
         elif not self.stopped and not self._holding:
             self._holding = True
             self._holds += 1
             if self._holds <= LOGGED:
-                log.warning("hold: no fresh action; the last one is held%s",
-                            "; later holds of this episode are only counted" if self._holds == LOGGED else "")
+                log.warning(
+                    "hold: no fresh action; the last one is held%s",
+                    "; later holds of this episode are only counted"
+                    if self._holds == LOGGED
+                    else "",
+                )
         if self.stopped and self._action is not None:
             return np.where(np.isnan(self._action), last, self._action), "stop"
         return last.copy(), "stop" if self.stopped else "hold"
 
 
 def _braking(distance: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
-    """Longest step (A,) after which steps that shrink by `acceleration` each end within `distance` (A,) >= 0, itself included.
+    """Longest step (A,) after which steps that shrink by `acceleration` each end within `distance`
+    (A,) >= 0, itself included.
 
-    A step s = n a + r, 0 <= r < a, and those after it cover s + (s - a) + .. + r = (n + 1) s - a n (n + 1) / 2.
+    A step s = n a + r, 0 <= r < a, and those after it cover s + (s - a) + .. + r = (n + 1) s - a n
+    (n + 1) / 2.
     """
     with np.errstate(invalid="ignore"):  # infinite distances
         n = np.floor((np.sqrt(1 + 8 * np.maximum(distance, 0) / acceleration) - 1) / 2)

@@ -1,8 +1,10 @@
-"""Asynchronous execution: the next chunk is drawn while the current one is executed (real-time chunking).
+"""Asynchronous execution: the next chunk is drawn while the current one is executed (real-time
+chunking).
 
-Black, Galliker and Levine 2025, "Real-Time Execution of Action Chunking Flow Policies", without their gradients: the
-actions that will have been executed when a chunk can arrive are frozen, those after them pull with weights that decay,
-and the rest is drawn to fit (see `alltrades.policies.model.samplers.sample`).
+Black, Galliker and Levine 2025, "Real-Time Execution of Action Chunking Flow Policies", without
+their gradients: the actions that will have been executed when a chunk can arrive are frozen, those
+after them pull with weights that decay, and the rest is drawn to fit (see
+`alltrades.policies.model.samplers.sample`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ ROUNDING = 1e-6  # control steps
 
 
 def overlap_weights(frozen: int, end: int, horizon: int) -> np.ndarray:
-    """(horizon,) float32: 1 before `frozen`, 0 from `end` on, c (exp(c) - 1) / (e - 1) between (Black et al. 2025, eq. 5).
+    """(horizon,) float32: 1 before `frozen`, 0 from `end` on, c (exp(c) - 1) / (e - 1) between
+    (Black et al. 2025, eq. 5).
 
     c = (end - i) / (end - frozen + 1) falls linearly with the step i.
     """
@@ -45,7 +48,9 @@ def overlap_weights(frozen: int, end: int, horizon: int) -> np.ndarray:
 
 @dataclass(eq=False)
 class _Flight:
-    """A policy call in the background: rows of its lanes, when it began and ended, in seconds of the controller's clock."""
+    """A policy call in the background: rows of its lanes, when it began and ended, in seconds of
+    the controller's clock.
+    """
 
     lanes: Sequence[int]
     start: float
@@ -54,36 +59,54 @@ class _Flight:
 
 
 class RealTimeController(Lanes):
-    """Like `Controller.act`, but a lane's next chunk is drawn in the background while its current one is executed.
+    """Like `Controller.act`, but a lane's next chunk is drawn in the background while its current
+    one is executed.
 
-    A chunk is asked for every `every` steps, or as early as the delay demands, and replaces the actions that are left
-    when it arrives: as many of its first ones are skipped as were executed since its observation. Before, it was told what
-    they would be: for the steps that the delay takes, they are frozen. The delay is measured, without the first calls; what
-    counts is an upper quantile of the last ones. Until then it is `delay`.
+    A chunk is asked for every `every` steps, or as early as the delay demands, and replaces the
+    actions that are left when it arrives: as many of its first ones are skipped as were executed
+    since its observation. Before, it was told what they would be: for the steps that the delay
+    takes, they are frozen. The delay is measured, without the first calls; what counts is an upper
+    quantile of the last ones. Until then it is `delay`.
 
-    An episode's first chunk is waited for, as there is no action to hold yet; it begins with its first action. If later no
-    action is left, the last one is held; more than `stop_after` seconds without a fresh one stop the lane until its reset (see
-    `Watchdog`). Both are counted in `refusals`. A policy call that fails is logged and tried again at the next step. While the
-    operator of a server holds the robots (`policy.held`) lanes get their environment's stop action, and go on from there.
+    An episode's first chunk is waited for, as there is no action to hold yet; it begins with its
+    first action. If later no action is left, the last one is held; more than `stop_after` seconds
+    without a fresh one stop the lane until its reset (see `Watchdog`). Both are counted in
+    `refusals`. A policy call that fails is logged and tried again at the next step. While the
+    operator of a server holds the robots (`policy.held`) lanes get their environment's stop action,
+    and go on from there.
 
     Args:
         policy, lanes, guard, batch: see `Lanes`.
         stop_after: seconds.
-        every: steps between two requests, one of which is on its way at a time; 1 for as often as its calls allow: fresher
-            actions for more calls. By default `execute` less the delay: no action is then older than one of a synchronous robot.
-        delay: seconds that a chunk is taken to need until that is measured; None: as many control steps as a chunk has beyond
-            those that are executed.
-        overlap: steps after the frozen ones over which the pull of the last chunk decays; None for all that it has left. A pull
-            makes chunks agree, and holds a robot to what was planned from older observations: by default there is none.
-        executor: runs the policy calls; default one thread of its own. The policy is called by it alone.
+        every: steps between two requests, one of which is on its way at a time; 1 for as often as
+            its calls allow: fresher actions for more calls. By default `execute` less the delay: no
+            action is then older than one of a synchronous robot.
+        delay: seconds that a chunk is taken to need until that is measured; None: as many control
+            steps as a chunk has beyond those that are executed.
+        overlap: steps after the frozen ones over which the pull of the last chunk decays; None for
+            all that it has left. A pull makes chunks agree, and holds a robot to what was planned
+            from older observations: by default there is none.
+        executor: runs the policy calls; default one thread of its own. The policy is called by it
+            alone.
         rate: control steps per second; default the `control_hz` of a lane's environment.
         clock: seconds, never going back.
     """
 
-    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
-                 batch: int = BATCH, *, stop_after: float = 1.0, every: int | None = None, delay: float | None = None,
-                 overlap: int | None = 0, executor: Executor | None = None, rate: float | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        lanes: int = 1,
+        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        batch: int = BATCH,
+        *,
+        stop_after: float = 1.0,
+        every: int | None = None,
+        delay: float | None = None,
+        overlap: int | None = 0,
+        executor: Executor | None = None,
+        rate: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(policy, lanes, guard, batch)
         if overlap is not None and overlap < 0:
             raise ValueError(f"overlap = {overlap}; expected at least 0, or None")
@@ -92,11 +115,19 @@ class RealTimeController(Lanes):
         if rate is not None and not rate > 0:
             raise ValueError(f"rate = {rate}; expected a positive number, or None")
         self._every, self._rate = every, rate
-        self._stop_after, self._guess, self._overlap, self._clock = stop_after, delay, overlap, clock
+        self._stop_after, self._guess, self._overlap, self._clock = (
+            stop_after,
+            delay,
+            overlap,
+            clock,
+        )
         self._own = Worker("policy") if executor is None else None
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
         self._flights: list[_Flight | None] = [None] * lanes
-        self._steps, self._asked = [0] * lanes, [0] * lanes  # of the episode: so far, and at the last request
+        self._steps, self._asked = (
+            [0] * lanes,
+            [0] * lanes,
+        )  # of the episode: so far, and at the last request
         self._frozen = [0] * lanes  # steps frozen in the last request
         self._watchdogs = [Watchdog(stop_after) for _ in range(lanes)]
         self._delays: deque[float] = deque(maxlen=REMEMBERED)
@@ -105,7 +136,9 @@ class RealTimeController(Lanes):
         self._counts = dict.fromkeys(("chunks", "late", "dropped", "failures"), 0)
 
     def begin(self, lane: int, environment: str, seed: int) -> None:
-        """Start an episode in one lane; a chunk that is on its way for the last one will not be executed."""
+        """Start an episode in one lane; a chunk that is on its way for the last one will not be
+        executed.
+        """
         super().begin(lane, environment, seed)
         if self._flights[lane] is not None:
             self._counts["dropped"] += 1
@@ -113,10 +146,12 @@ class RealTimeController(Lanes):
         self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).stop_action)
 
     def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
-        """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, -> (lanes, action_dim).
+        """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, ->
+        (lanes, action_dim).
 
-        Rows of lanes that were not given, and dimensions that an environment does not have, are 0. Raises UserError when an
-        episode's first chunk does not come, and what the policy raises there.
+        Rows of lanes that were not given, and dimensions that an environment does not have, are 0.
+        Raises UserError when an episode's first chunk does not come, and what the policy raises
+        there.
         """
         rows = self._observed(observation)  # all are checked before any is used
         for lane, row in rows.items():
@@ -124,7 +159,7 @@ class RealTimeController(Lanes):
             self._land(lane)
         due = [lane for lane in rows if self._due(lane)]
         for start in range(0, len(due), self.batch):
-            self._ask(due[start: start + self.batch])
+            self._ask(due[start : start + self.batch])
         out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
         for lane in rows:
             if self._last[lane] is None:
@@ -145,21 +180,35 @@ class RealTimeController(Lanes):
         return np.array([watchdog.stopped for watchdog in self._watchdogs])
 
     def statistics(self) -> dict[str, Any]:
-        """What happened so far: chunks that were taken, of which `late` ones came after the steps frozen for them; chunks
-        dropped by a reset; failed policy calls; control steps held and stopped for want of an action; delay in ms."""
+        """What happened so far: chunks that were taken, of which `late` ones came after the steps
+        frozen for them; chunks dropped by a reset; failed policy calls; control steps held and
+        stopped for want of an action; delay in ms.
+        """
         delays = 1e3 * np.array(self._delays)
         quantiles = {"p50": 50.0, "p95": 95.0, "max": 100.0}
-        return self._counts | {"held": self.refusals["hold"], "stopped": self.refusals["stop"], "delay_ms": {
-            name: float(np.percentile(delays, q)) if len(delays) else None for name, q in quantiles.items()}}
+        return self._counts | {
+            "held": self.refusals["hold"],
+            "stopped": self.refusals["stop"],
+            "delay_ms": {
+                name: float(np.percentile(delays, q)) if len(delays) else None
+                for name, q in quantiles.items()
+            },
+        }
 
     def delay(self, lane: int) -> int:
         """Control steps that a chunk of this lane is expected to take."""
         if not self._delays and self._guess is None:
             return self.policy.horizon - self.policy.execute
-        seconds = float(np.quantile(self._delays, QUANTILE, method="higher")) if self._delays else self._guess or 0.0
-        return max(0, math.ceil(seconds * (self._rate or self.environment(lane).control_hz) - ROUNDING))
+        seconds = (
+            float(np.quantile(self._delays, QUANTILE, method="higher"))
+            if self._delays
+            else self._guess or 0.0
+        )
+        return max(
+            0, math.ceil(seconds * (self._rate or self.environment(lane).control_hz) - ROUNDING)
+        )
 
-    # ---- on the way ----------------------------------------------------------------------------------------------
+    # ---- on the way ------------------------------------------------------------------------------
     def _due(self, lane: int) -> bool:
         if self._flights[lane] is not None or self._watchdogs[lane].stopped:
             return False
@@ -186,15 +235,21 @@ class RealTimeController(Lanes):
         flight.end = end  # last: now the lanes may take it
 
     def _decided(self, lane: int) -> Overlap | None:
-        """What the lane will execute while its next chunk is drawn, and what it had planned after that."""
+        """What the lane will execute while its next chunk is drawn, and what it had planned after
+        that.
+        """
         last, left = self._last[lane], self._queues[lane][::-1]
         if last is None:
             self._frozen[lane] = 0
             return None
         frozen = self._frozen[lane] = min(self.delay(lane), self.policy.horizon)
-        end = max(frozen, len(left) if self._overlap is None else min(len(left), frozen + self._overlap))
+        end = max(
+            frozen, len(left) if self._overlap is None else min(len(left), frozen + self._overlap)
+        )
         planned = np.stack(left[:end]) if left and end else last[-1:]
-        known = np.concatenate([planned, np.repeat(planned[-1:], max(0, end - len(planned)), axis=0)])[:end]
+        known = np.concatenate(
+            [planned, np.repeat(planned[-1:], max(0, end - len(planned)), axis=0)]
+        )[:end]
         guard = self._guard(int(self._environment[lane]))
         if guard is not None:
             known = guard.preview(known, last)
@@ -209,8 +264,11 @@ class RealTimeController(Lanes):
         try:
             flight.future.result(PATIENCE)
         except TimeoutError as error:
-            raise UserError(f"no actions within {PATIENCE:g} s of an episode's start; expected a chunk; check the policy or its "
-                            "server") from error
+            raise UserError(
+                f"no actions within {PATIENCE:g} s of an episode's start; expected a chunk; check "
+                "the policy or its "
+                "server"
+            ) from error
         except Exception:
             self._flights[lane] = None
             raise
@@ -226,12 +284,18 @@ class RealTimeController(Lanes):
         if error is not None:
             self._counts["failures"] += 1
             if not self._failing:
-                log.warning("no chunk: %s: %s; tried again and again", type(error).__name__, " ".join(str(error).split())[:300])
+                log.warning(
+                    "no chunk: %s: %s; tried again and again",
+                    type(error).__name__,
+                    " ".join(str(error).split())[:300],
+                )
             self._failing = True
             return
         self._failing = False
         executed = self._steps[lane] - self._asked[lane]
-        chunk = flight.future.result()[flight.lanes.index(lane), executed:, : self._action_dims[lane]]
+        chunk = flight.future.result()[
+            flight.lanes.index(lane), executed:, : self._action_dims[lane]
+        ]
         self._queues[lane] = list(chunk[::-1].copy())
         self._counts["chunks"] += 1
         self._counts["late"] += executed > self._frozen[lane]
@@ -239,7 +303,11 @@ class RealTimeController(Lanes):
     def _next(self, lane: int) -> np.ndarray:
         """The lane's next action (A_env,), before the guard."""
         watchdog, queue, now = self._watchdogs[lane], self._queues[lane], self._clock()
-        if self._last[lane] is not None and getattr(self.policy, "held", False) and not watchdog.stopped:
+        if (
+            self._last[lane] is not None
+            and getattr(self.policy, "held", False)
+            and not watchdog.stopped
+        ):
             queue.clear()  # a server's chunk for a held robot repeats what it did last
             watchdog.fresh(now)
             return self._rest(lane)
@@ -253,7 +321,13 @@ class RealTimeController(Lanes):
         return action
 
     def _rest(self, lane: int) -> np.ndarray:
-        """The stop action (A_env,) of the lane's environment; its last action where that has none."""
+        """The stop action (A_env,) of the lane's environment; its last action where that
+        has none.
+        """
         last, stop = self._last[lane], self.environment(lane).stop_action
         assert last is not None
-        return last[-1] if stop is None else np.array([b if a is None else a for a, b in zip(stop, last[-1])], np.float32)
+        return (
+            last[-1]
+            if stop is None
+            else np.array([b if a is None else a for a, b in zip(stop, last[-1])], np.float32)
+        )

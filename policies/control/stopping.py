@@ -1,4 +1,6 @@
-"""The way to rest: from a robot's last actions to its stop action, within the limits of its guard. NumPy only."""
+"""The way to rest: from a robot's last actions to its stop action, within the limits of its guard.
+NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ SPARE = 8  # steps, for rounding
 def step_to_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """The next action (A,) on the way to rest.
 
-    Each dimension first slows down where it moves away, then goes to its stop value as fast as the limits let it arrive there
-    without passing by: it is led by a guard whose box ends at that value. Only one that is too fast for that returns to it.
+    Each dimension first slows down where it moves away, then goes to its stop value as fast as the
+    limits let it arrive there without passing by: it is led by a guard whose box ends at that
+    value. Only one that is too fast for that returns to it.
 
     Args:
         guard: of the robot; nothing is counted.
@@ -23,12 +26,16 @@ def step_to_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> np.n
     """
     last = sent[-1]
     rest = np.where(np.isnan(stop), last, stop).astype(np.float32)
-    between = ActionGuard(np.minimum(last, rest), np.maximum(last, rest), guard.rate, guard.acceleration)
+    between = ActionGuard(
+        np.minimum(last, rest), np.maximum(last, rest), guard.rate, guard.acceleration
+    )
     return guard.preview(between.preview(rest[None], sent), sent)[0]
 
 
 def at_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> bool:
-    """Whether the last action (of `sent`, see `step_to_rest`) is the stop action, and may be held from now on."""
+    """Whether the last action (of `sent`, see `step_to_rest`) is the stop action, and may be held
+    from now on.
+    """
     there = np.isnan(stop) | (sent[-1] == stop)
     if guard.acceleration is not None and len(sent) > 1:  # holding ends its movement at once
         there &= np.abs(sent[-1] - sent[-2]) <= guard.acceleration * (1 + SLACK)
@@ -36,7 +43,9 @@ def at_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> bool:
 
 
 def steps_to_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> int:
-    """As many calls of `step_to_rest` as the limits can make necessary: to end the movement, and to go back from there."""
+    """As many calls of `step_to_rest` as the limits can make necessary: to end the movement, and to
+    go back from there.
+    """
     distance = np.where(np.isnan(stop), 0.0, np.abs(stop - sent[-1])).astype(float)
     steps = np.ones_like(distance)
     if guard.acceleration is not None:

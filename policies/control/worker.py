@@ -1,4 +1,6 @@
-"""One thread that runs policy calls beside the robot's: a call that never returns keeps neither the robot nor the process."""
+"""One thread that runs policy calls beside the robot's: a call that never returns keeps neither the
+robot nor the process.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ PATIENCE = 2.0  # seconds that the end of a worker waits for a call that still r
 class Worker(Executor):
     """Runs calls one after another in a daemon thread, which begins with the first of them.
 
-    The threads of `ThreadPoolExecutor` are waited for when the process ends, so that a hung policy would keep it for ever.
+    The threads of `ThreadPoolExecutor` are waited for when the process ends, so that a hung policy
+    would keep it for ever.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -32,7 +37,9 @@ class Worker(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the thread after its calls, or (cancel_futures) after the one that runs; waits for `PATIENCE` seconds at most."""
+        """End the thread after its calls, or (cancel_futures) after the one that runs; waits for
+        `PATIENCE` seconds at most.
+        """
         while cancel_futures and not self._calls.empty():
             item = self._calls.get()
             if item is not None:

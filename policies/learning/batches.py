@@ -1,4 +1,6 @@
-"""Training batches: windows drawn from steps, balanced over environments; a pure function of (seed, step)."""
+"""Training batches: windows drawn from steps, balanced over environments; a pure function of (seed,
+step).
+"""
 
 from __future__ import annotations
 
@@ -26,23 +28,38 @@ class TrainingData:
         environments: ids in the order of the policy; rows of other environments are ignored.
         history, horizon: window sizes.
         obs_dim, action_dim: padded sizes of the policy.
-        probability: (S,) non-negative, any scale; normalised within each environment. Default: uniform over steps.
+        probability: (S,) non-negative, any scale; normalised within each environment. Default:
+            uniform over steps.
         weight: (S,) factors of the loss. Default: ones.
-        hold_end: treat the last action as held after an episode's end, rather than masking those steps.
+        hold_end: treat the last action as held after an episode's end, rather than masking those
+            steps.
         labels: (L, horizon, action_dim) chunks that replace the recorded actions of some rows.
         label_of_row: (S,) index into `labels`, or -1 for the recorded actions.
         symmetries: by environment; `batch` shows every window in a randomly chosen equivalent form.
-        concentration: `batch` draws a preference for every sample from this Dirichlet law (see `draw_preferences`); None: none.
+        concentration: `batch` draws a preference for every sample from this Dirichlet law (see
+            `draw_preferences`); None: none.
         device: where batches are put.
 
     Memory O(S); a batch costs O(B log S).
     """
 
-    def __init__(self, steps: Steps, environments: Sequence[str], history: int, horizon: int, obs_dim: int, action_dim: int,
-                 probability: np.ndarray | None = None, weight: np.ndarray | None = None, hold_end: bool = False,
-                 labels: np.ndarray | None = None, label_of_row: np.ndarray | None = None,
-                 symmetries: Symmetries | None = None, concentration: float | None = None,
-                 device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        environments: Sequence[str],
+        history: int,
+        horizon: int,
+        obs_dim: int,
+        action_dim: int,
+        probability: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+        hold_end: bool = False,
+        labels: np.ndarray | None = None,
+        label_of_row: np.ndarray | None = None,
+        symmetries: Symmetries | None = None,
+        concentration: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.device = torch.device(device)
         count = len(steps.observation)
         position = {name: k for k, name in enumerate(environments)}
@@ -53,8 +70,11 @@ class TrainingData:
         self.order = np.argsort(self.environment, kind="stable")
         self.order = self.order[p[self.order] > 0]
         if len(self.order) == 0:
-            raise UserError("no training rows: every row has probability 0; expected demonstrations or successful rollouts; "
-                            "collect more, or turn the success filter off")
+            raise UserError(
+                "no training rows: every row has probability 0; expected demonstrations or "
+                "successful rollouts; "
+                "collect more, or turn the success filter off"
+            )
         sorted_environment = self.environment[self.order]
         self.present, starts = np.unique(sorted_environment, return_index=True)
         self.bounds = np.append(starts, len(self.order))
@@ -71,7 +91,9 @@ class TrainingData:
         self.hold_end, self.concentration, self.count = hold_end, concentration, len(environments)
         self.labels = None if labels is None else torch.from_numpy(labels)
         self.label_of_row = label_of_row
-        self.symmetries: dict[Symmetry, np.ndarray] = {}  # to (K,) bool: the environments that have it
+        self.symmetries: dict[
+            Symmetry, np.ndarray
+        ] = {}  # to (K,) bool: the environments that have it
         for k, name in enumerate(environments):
             for symmetry in (symmetries or {}).get(name, ()):
                 self.symmetries.setdefault(symmetry, np.zeros(len(environments), bool))[k] = True
@@ -97,10 +119,16 @@ class TrainingData:
         observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, history, D)
         if rng is not None:
             for symmetry, members in self.symmetries.items():
-                symmetry.augment(observation.numpy(), action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng)
-        weight = torch.ones(len(rows)) if self.weight is None else torch.from_numpy(self.weight[rows])
-        batch = (observation, action, mask,
-                 torch.from_numpy(self.environment[rows]), weight)
+                symmetry.augment(
+                    observation.numpy(),
+                    action.numpy(),
+                    np.flatnonzero(members[self.environment[rows]]),
+                    rng,
+                )
+        weight = (
+            torch.ones(len(rows)) if self.weight is None else torch.from_numpy(self.weight[rows])
+        )
+        batch = (observation, action, mask, torch.from_numpy(self.environment[rows]), weight)
         return Batch(*(x.to(self.device, non_blocking=True) for x in batch))
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
@@ -115,16 +143,22 @@ class TrainingData:
 
 
 def _fit(x: np.ndarray, width: int) -> np.ndarray:
-    """Columns to a policy's size: zeros are added, or the padding of larger environments is cut off."""
+    """Columns to a policy's size: zeros are added, or the padding of larger environments is cut
+    off.
+    """
     x = np.ascontiguousarray(x[:, :width], dtype=np.float32)
     return x if x.shape[1] == width else np.pad(x, ((0, 0), (0, width - x.shape[1])))
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """The rows of several networks as equal blocks of one batch, whose environment is the network's number."""
+    """The rows of several networks as equal blocks of one batch, whose environment is the network's
+    number.
+    """
     network = torch.arange(len(batches), device=batches[0].action.device)
-    window, action, mask, weight = (torch.cat([getattr(b, name) for b in batches])
-                                    for name in ("window", "action", "mask", "weight"))
+    window, action, mask, weight = (
+        torch.cat([getattr(b, name) for b in batches])
+        for name in ("window", "action", "mask", "weight")
+    )
     return Batch(window, action, mask, network.repeat_interleave(len(batches[0].action)), weight)
 
 

@@ -1,4 +1,6 @@
-"""How far policies are from what they were to learn: a generalist from its teachers, a policy from its demonstrations."""
+"""How far policies are from what they were to learn: a generalist from its teachers, a policy from
+its demonstrations.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,20 @@ from alltrades.policies.learning.distillation import Stage2
 from alltrades.policies.model.policy import DiffusionPolicy
 
 
-def distillation_gap(policy: DiffusionPolicy, teachers: Mapping[str, Mapping[str, DiffusionPolicy]], rows: Stage2, name: str,
-                     rng: np.random.Generator, draws: int = 512) -> float | None:
-    """E |g - h|^2 over the variance of the teachers' chunks in one environment, on rollout states of stage 2.
+def distillation_gap(
+    policy: DiffusionPolicy,
+    teachers: Mapping[str, Mapping[str, DiffusionPolicy]],
+    rows: Stage2,
+    name: str,
+    rng: np.random.Generator,
+    draws: int = 512,
+) -> float | None:
+    """E |g - h|^2 over the variance of the teachers' chunks in one environment, on rollout states
+    of stage 2.
 
-    h is the teacher that labels the row, or, for rows with executed actions, the one that acted. Both act from the same
-    noise at the same states; 0 means that the generalist copies its teachers. None when no row of that environment was
-    labelled by a teacher or kept from a rollout.
+    h is the teacher that labels the row, or, for rows with executed actions, the one that acted.
+    Both act from the same noise at the same states; 0 means that the generalist copies its
+    teachers. None when no row of that environment was labelled by a teacher or kept from a rollout.
     """
     source = rows.steps.source[rows.steps.episode_of_step]
     mine = (rows.steps.environment[rows.steps.episode_of_step] == name) & ~rows.demonstration
@@ -32,7 +41,9 @@ def distillation_gap(policy: DiffusionPolicy, teachers: Mapping[str, Mapping[str
     noise = _noise(rng, draws, policy, *(teachers[kind][name] for kind in kinds))
     acted = [str(s) if s in kinds else kinds[0] for s in source[chosen]]
     names = list(teachers)
-    kind_of_draw = np.array([names[k] if k >= 0 else a for k, a in zip(rows.teacher[chosen], acted)])
+    kind_of_draw = np.array(
+        [names[k] if k >= 0 else a for k, a in zip(rows.teacher[chosen], acted)]
+    )
     own = _chunks(policy, rows.steps, chosen, name, noise)
     taught = torch.zeros_like(own)
     for kind in np.unique(kind_of_draw):
@@ -43,12 +54,19 @@ def distillation_gap(policy: DiffusionPolicy, teachers: Mapping[str, Mapping[str
     return float(gap / taught[:, :, :dims].var(0, correction=0).mean().clamp(min=1e-6))
 
 
-def demonstration_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: np.random.Generator, draws: int = 256,
-                        tries: int = 8) -> float | None:
-    """E min |h - a|^2 over the variance of recorded chunks a in one environment, at demonstration states.
+def demonstration_error(
+    policy: DiffusionPolicy,
+    demos: Steps,
+    name: str,
+    rng: np.random.Generator,
+    draws: int = 256,
+    tries: int = 8,
+) -> float | None:
+    """E min |h - a|^2 over the variance of recorded chunks a in one environment, at demonstration
+    states.
 
-    The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways. None without
-    recorded actions.
+    The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways.
+    None without recorded actions.
     """
     recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
     if not recorded.any():
@@ -58,19 +76,35 @@ def demonstration_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: n
     dims = next(e.action_dim for e in policy.environments if e.id == name)
     mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
     action = policy.normalizer.action(batch.action).cpu()[:, :, :dims]
-    errors = [((_chunks(policy, demos, chosen, name, _noise(rng, draws, policy))[:, :, :dims] - action).square()
-               * mask).sum((1, 2)) for _ in range(tries)]
+    errors = [
+        (
+            (
+                _chunks(policy, demos, chosen, name, _noise(rng, draws, policy))[:, :, :dims]
+                - action
+            ).square()
+            * mask
+        ).sum((1, 2))
+        for _ in range(tries)
+    ]
     mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
     spread = ((action - mean).square() * mask).sum()
     return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))
 
 
-def neighbour_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: np.random.Generator, rows: int = 1500,
-                    neighbours: int = 5) -> float | None:
-    """E|n - a|^2 over the variance of recorded chunks a, n being the mean chunk of the nearest states of other episodes.
+def neighbour_error(
+    policy: DiffusionPolicy,
+    demos: Steps,
+    name: str,
+    rng: np.random.Generator,
+    rows: int = 1500,
+    neighbours: int = 5,
+) -> float | None:
+    """E|n - a|^2 over the variance of recorded chunks a, n being the mean chunk of the nearest
+    states of other episodes.
 
-    What can be said of a chunk without learning: it tells an expert who is hard to predict from a policy that learned
-    little. None for fewer than two episodes with whole chunks. Cost: a fifth of `rows` x `rows` distances, five times.
+    What can be said of a chunk without learning: it tells an expert who is hard to predict from a
+    policy that learned little. None for fewer than two episodes with whole chunks. Cost: a fifth of
+    `rows` x `rows` distances, five times.
     """
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.neighbors import KNeighborsRegressor
@@ -92,26 +126,40 @@ def neighbour_error(policy: DiffusionPolicy, demos: Steps, name: str, rng: np.ra
     y = policy.normalizer.action(batch.action)[:, :, :dims].flatten(1).cpu().numpy()[whole]
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
     splits = list(GroupKFold(folds).split(x, groups=episode))
-    model = KNeighborsRegressor(min(neighbours, min(len(train) for train, _ in splits)), weights="distance")
+    model = KNeighborsRegressor(
+        min(neighbours, min(len(train) for train, _ in splits)), weights="distance"
+    )
     predicted = cross_val_predict(model, x, y, cv=splits)
     return float(np.square(predicted - y).sum() / max(np.square(y - y.mean(0)).sum(), 1e-6))
 
 
 def _recorded(policy: DiffusionPolicy, demos: Steps, rows: np.ndarray) -> TrainingData:
     """Recorded chunks of the rows (S,) that are True, on the policy's device."""
-    return TrainingData(demos, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
-                        policy.action_dim, rows.astype(float), device=next(policy.parameters()).device)
+    return TrainingData(
+        demos,
+        [e.id for e in policy.environments],
+        policy.history,
+        policy.horizon,
+        policy.obs_dim,
+        policy.action_dim,
+        rows.astype(float),
+        device=next(policy.parameters()).device,
+    )
 
 
 def _noise(rng: np.random.Generator, rows: int, *policies: DiffusionPolicy) -> Tensor:
-    """(B, draws, H, A) for the sampler of every one of them, in the sizes of the first, which is the largest."""
+    """(B, draws, H, A) for the sampler of every one of them, in the sizes of the first, which is
+    the largest.
+    """
     first, count = policies[0], max(policy.draws for policy in policies)
     drawn = rng.standard_normal((count, rows, first.horizon, first.action_dim), dtype=np.float32)
     return torch.from_numpy(drawn).movedim(0, 1)
 
 
 @torch.inference_mode()
-def _chunks(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray, name: str, noise: Tensor) -> Tensor:
+def _chunks(
+    policy: DiffusionPolicy, steps: Steps, rows: np.ndarray, name: str, noise: Tensor
+) -> Tensor:
     """(B, H, A) normalised chunks that a policy draws at some steps.
 
     noise (B, draws, H, A) may have more draws and action dimensions than the policy uses.

@@ -1,9 +1,11 @@
 """Stage 2: one generalist from the rollouts of many teachers.
 
-Per environment the rows are demonstration states and rollout states, drawn with the probabilities that the importance
-weights give them (data/weights.py). What the generalist regresses at a row depends on how the row was kept:
+Per environment the rows are demonstration states and rollout states, drawn with the probabilities
+that the importance weights give them (data/weights.py). What the generalist regresses at a row
+depends on how the row was kept:
 
-- unfiltered rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the teacher's own prediction at
+- unfiltered rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the
+  teacher's own prediction at
   the same noised chunk (`score`);
 - success-filtered rows: the executed actions, tails masked;
 - demonstration rows with `reuse_labels`: the recorded actions;
@@ -34,8 +36,9 @@ RECORDED = -1  # teacher of a row that keeps its recorded actions
 class Stage2:
     """Rows of stage 2: steps of demonstrations followed by steps of rollouts.
 
-    probability (S,), weight (S,); teacher (S,) is the index of the teacher that labels the row, or -1 for rows that keep
-    their recorded actions; demonstration (S,) is true for steps of demonstrations; labels (L, H, A) with label_of_row (S,).
+    probability (S,), weight (S,); teacher (S,) is the index of the teacher that labels the row, or
+    -1 for rows that keep their recorded actions; demonstration (S,) is true for steps of
+    demonstrations; labels (L, H, A) with label_of_row (S,).
     """
 
     steps: Steps
@@ -48,8 +51,16 @@ class Stage2:
 
 
 def stage2_rows(
-    demos: Steps, rollouts: Steps, weights: Mapping[str, WeightResult], teachers: Sequence[Mapping[str, DiffusionPolicy]],
-    teacher_of_source: Mapping[str, int], *, filtered: bool, reuse_labels: bool, demo_share: float, apply: str = "sample",
+    demos: Steps,
+    rollouts: Steps,
+    weights: Mapping[str, WeightResult],
+    teachers: Sequence[Mapping[str, DiffusionPolicy]],
+    teacher_of_source: Mapping[str, int],
+    *,
+    filtered: bool,
+    reuse_labels: bool,
+    demo_share: float,
+    apply: str = "sample",
 ) -> Stage2:
     """Choose probability, weight and label source of every row.
 
@@ -58,19 +69,24 @@ def stage2_rows(
         weights: one result per environment, estimated on exactly these rows in their order.
         teachers: for each teacher kind, its policy per environment.
         teacher_of_source: index into `teachers` for each value of the rollouts' source column.
-        filtered: whether the weights keep successful episodes only (their executed actions are then the targets).
+        filtered: whether the weights keep successful episodes only (their executed actions are then
+            the targets).
         reuse_labels: whether demonstration rows keep their recorded actions.
-        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their episodes and steps; also that
-            of episodes without actions, where the weights would leave all demonstrations out.
-        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the loss: never both. The expected
-            gradient is the same.
+        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their
+            episodes and steps; also that of episodes without actions, where the weights would leave
+            all demonstrations out.
+        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the
+            loss: never both. The expected gradient is the same.
 
     Raises UserError for rollouts of a source that is no teacher.
     """
     unknown = sorted({str(s) for s in rollouts.source} - set(teacher_of_source))
     if unknown:
-        raise UserError(f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were recorded under, here "
-                        f"{', '.join(teacher_of_source)}; name the teacher '{unknown[0]}'")
+        raise UserError(
+            f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were "
+            "recorded under, here "
+            f"{', '.join(teacher_of_source)}; name the teacher '{unknown[0]}'"
+        )
     steps = Steps.concatenate([demos, rollouts])
     n_demo = len(demos.observation)
     of_step = steps.environment[steps.episode_of_step]
@@ -82,12 +98,16 @@ def stage2_rows(
         weighted = result.row_probability()
         plain = weighted if apply == "sample" else result.base_probability()
         added = np.full(len(demo_rows), reuse_labels or not weighted[1].any())
-        if not weighted[0].any():  # kinds that estimate no ratio leave demonstrations out, but not observations alone
+        if (
+            not weighted[0].any()
+        ):  # kinds that estimate no ratio leave demonstrations out, but not observations alone
             added |= ~demos.has_actions[demos.episode_of_step[demo_rows]]
         if added.any():
             recorded = np.zeros(len(demo_rows))
             recorded[added] = _base_measure(demos, demo_rows[added])
-            weighted, plain = (_with_recorded(recorded, p[1], demo_share) for p in (weighted, plain))
+            weighted, plain = (
+                _with_recorded(recorded, p[1], demo_share) for p in (weighted, plain)
+            )
         full, p = np.concatenate(weighted), np.concatenate(plain)
         probability[rows] = p
         if apply == "loss":
@@ -101,24 +121,40 @@ def stage2_rows(
     teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions
     teacher[probability == 0] = RECORDED
     horizon, action_dim = _shape(teachers)
-    return Stage2(steps, probability, weight, teacher, np.arange(len(of_step)) < n_demo,
-                  np.empty((0, horizon, action_dim), np.float32), np.full(len(of_step), -1))
+    return Stage2(
+        steps,
+        probability,
+        weight,
+        teacher,
+        np.arange(len(of_step)) < n_demo,
+        np.empty((0, horizon, action_dim), np.float32),
+        np.full(len(of_step), -1),
+    )
 
 
-def _with_recorded(recorded: np.ndarray, rollouts: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of demonstration and rollout rows where `share` is left to demonstrations, all of it without rollouts."""
+def _with_recorded(
+    recorded: np.ndarray, rollouts: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of demonstration and rollout rows where `share` is left to demonstrations, all of
+    it without rollouts.
+    """
     total = rollouts.sum()
     share = share if total > 0 else 1.0
     return share * recorded, rollouts * ((1 - share) / max(total, 1e-300))
 
 
-def add_visits(rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float) -> Stage2:
-    """Rows with what a policy visited since stage 2: `share` of their environment's probability, weight 1.
+def add_visits(
+    rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float
+) -> Stage2:
+    """Rows with what a policy visited since stage 2: `share` of their environment's probability,
+    weight 1.
 
     Args:
-        visits: of each round, whole episodes and, by environment, the index of the teacher that labels them, or RECORDED for
-            their executed actions, which leaves out episodes without success. Environments not named are left out.
-        share: of the visits of all rounds together, in (0, 1); an environment without visits keeps its rows as they are.
+        visits: of each round, whole episodes and, by environment, the index of the teacher that
+            labels them, or RECORDED for their executed actions, which leaves out episodes without
+            success. Environments not named are left out.
+        share: of the visits of all rounds together, in (0, 1); an environment without visits keeps
+            its rows as they are.
     """
     kept, teacher = [], []
     for steps, of_environment in visits:
@@ -136,10 +172,15 @@ def add_visits(rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], 
         total = old[of_old == name].sum()
         old[of_old == name] *= 1 - share
         added[mine] = (share * total if total > 0 else 1.0) * _base_measure(new, mine)
-    return Stage2(steps, np.concatenate([old, added]), np.concatenate([rows.weight, np.ones(len(added))]),
-                  np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
-                  np.concatenate([rows.demonstration, np.zeros(len(added), bool)]), rows.labels,
-                  np.concatenate([rows.label_of_row, np.full(len(added), -1)]))
+    return Stage2(
+        steps,
+        np.concatenate([old, added]),
+        np.concatenate([rows.weight, np.ones(len(added))]),
+        np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
+        np.concatenate([rows.demonstration, np.zeros(len(added), bool)]),
+        rows.labels,
+        np.concatenate([rows.label_of_row, np.full(len(added), -1)]),
+    )
 
 
 def _base_measure(steps: Steps, rows: np.ndarray) -> np.ndarray:
@@ -154,13 +195,21 @@ def _shape(teachers: Sequence[Mapping[str, DiffusionPolicy]]) -> tuple[int, int]
     return policies[0].horizon, max(p.action_dim for p in policies)
 
 
-def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], *, steps: int, seed: int, batch: int = 1024,
-               each: Callable[[int, int], None] | None = None) -> Stage2:
+def label_rows(
+    rows: Stage2,
+    teachers: Sequence[Mapping[str, DiffusionPolicy]],
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 1024,
+    each: Callable[[int, int], None] | None = None,
+) -> Stage2:
     """Draw one fresh chunk from its teacher for every row that a teacher labels.
 
     Args:
-        steps: sampling steps while labelling (>= 20 makes the chunk's law that of the teacher, not of its shortcut); never
-            fewer than the teacher's own, nor more than a discrete process was trained with.
+        steps: sampling steps while labelling (>= 20 makes the chunk's law that of the teacher, not
+            of its shortcut); never fewer than the teacher's own, nor more than a discrete process
+            was trained with.
         seed: of all noise that teachers' samplers draw.
         each: called with (rows done, rows in all).
 
@@ -179,13 +228,15 @@ def label_rows(rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], 
             index = policy.environment_index(name)
             device = next(policy.parameters()).device
             for start in range(0, len(mine), batch):
-                part = mine[start: start + batch]
+                part = mine[start : start + batch]
                 rng = np.random.default_rng([seed, kind, int(part[0])])
                 draw = partial(_normal, rng, (len(part), horizon, policy.action_dim), device)
                 window = windows_of(rows.steps, part, policy.history, policy.obs_dim).to(device)
                 environment = torch.full((len(part),), index, device=device)
                 with torch.inference_mode():
-                    chunk = policy.sample(window, environment, draw(), draw, _label_steps(policy, steps))
+                    chunk = policy.sample(
+                        window, environment, draw(), draw, _label_steps(policy, steps)
+                    )
                 labels[label_of_row[part], :, : policy.action_dim] = chunk.cpu().numpy()
                 done += len(part)
                 if each is not None:
@@ -199,33 +250,67 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], device: torch.devi
 
 def _label_steps(policy: DiffusionPolicy, steps: int) -> int:
     wanted = max(steps, policy.settings.sampling_steps)
-    return wanted if policy.settings.process == "flow" else min(wanted, policy.settings.diffusion_steps)
+    return (
+        wanted
+        if policy.settings.process == "flow"
+        else min(wanted, policy.settings.diffusion_steps)
+    )
 
 
-def stage2_data(rows: Stage2, policy: DiffusionPolicy, hold_end: bool = False,
-                symmetries: Symmetries | None = None) -> TrainingData:
+def stage2_data(
+    rows: Stage2,
+    policy: DiffusionPolicy,
+    hold_end: bool = False,
+    symmetries: Symmetries | None = None,
+) -> TrainingData:
     """The rows as training data of the generalist `policy`."""
-    return TrainingData(rows.steps, [e.id for e in policy.environments], policy.history, policy.horizon, policy.obs_dim,
-                        policy.action_dim, rows.probability, rows.weight, hold_end, rows.labels, rows.label_of_row,
-                        symmetries, policy.concentration, device=next(policy.parameters()).device)
+    return TrainingData(
+        rows.steps,
+        [e.id for e in policy.environments],
+        policy.history,
+        policy.horizon,
+        policy.obs_dim,
+        policy.action_dim,
+        rows.probability,
+        rows.weight,
+        hold_end,
+        rows.labels,
+        rows.label_of_row,
+        symmetries,
+        policy.concentration,
+        device=next(policy.parameters()).device,
+    )
 
 
 class ScoreLoss:
-    """Squared distance to the teacher's own prediction at the same noised chunk; recorded rows keep the plain loss.
+    """Squared distance to the teacher's own prediction at the same noised chunk; recorded rows keep
+    the plain loss.
 
     Args:
         rows: labelled rows of stage 2.
-        teachers: for each teacher kind, its policy per environment; checked to be comparable with the generalist.
+        teachers: for each teacher kind, its policy per environment; checked to be comparable with
+            the generalist.
         policy: the generalist.
     """
 
-    def __init__(self, rows: Stage2, teachers: Sequence[Mapping[str, DiffusionPolicy]], policy: DiffusionPolicy) -> None:
-        self.predictions = TeacherPredictions(rows.teacher, teachers, policy, "score targets", "targets: noise")
+    def __init__(
+        self,
+        rows: Stage2,
+        teachers: Sequence[Mapping[str, DiffusionPolicy]],
+        policy: DiffusionPolicy,
+    ) -> None:
+        self.predictions = TeacherPredictions(
+            rows.teacher, teachers, policy, "score targets", "targets: noise"
+        )
 
-    def __call__(self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray) -> Tensor:
+    def __call__(
+        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+    ) -> Tensor:
         noise, uniform = policy.draw(batch, generator)
         x_t, t, target = policy.noised(batch, noise, uniform)
         predicted, known = self.predictions(policy, batch, x_t, t, rows)
         target = torch.where(known[:, None, None], predicted, target)
-        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference))
+        prediction = policy.backbone(
+            x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference)
+        )
         return policy.errors(prediction, target, batch)

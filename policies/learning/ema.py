@@ -12,14 +12,15 @@ from torch import Tensor
 class EMA:
     """Averaged copies of the parameters that training changes.
 
-    Update k = 0, 1, ... moves the average by 1 - min(decay, (1 + k) / (10 + k)) of the way to the parameters, so that
-    early updates forget the initialisation quickly.
+    Update k = 0, 1, ... moves the average by 1 - min(decay, (1 + k) / (10 + k)) of the way to the
+    parameters, so that early updates forget the initialisation quickly.
 
     Args:
         parameters: the tensors to average, in an order that later calls keep.
         decay: final decay in [0, 1).
 
-    `count` counts the updates and belongs to the saved state: without it a resumed training would warm up again.
+    `count` counts the updates and belongs to the saved state: without it a resumed training would
+    warm up again.
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float = 0.995) -> None:
@@ -49,7 +50,9 @@ class EMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`; raises ValueError when the tensors differ in number or shape."""
+        """Continue from `state_dict()`; raises ValueError when the tensors differ in number or
+        shape.
+        """
         torch._foreach_copy_(self.shadow, self._matched(state["shadow"]))
         self.count = int(state["count"])
 
@@ -57,5 +60,7 @@ class EMA:
         """The tensors as a list; foreach operations would broadcast shapes that differ."""
         found = list(tensors)
         if [t.shape for t in found] != [s.shape for s in self.shadow]:
-            raise ValueError("these tensors are not those that are averaged; expected the same number and shapes")
+            raise ValueError(
+                "these tensors are not those that are averaged; expected the same number and shapes"
+            )
         return found

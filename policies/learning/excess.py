@@ -1,9 +1,9 @@
 """Normalised excess losses: what the objectives for the worst environment compare.
 
-E_k = (L_k(g) - L_k(h_k)) / C_k with teacher h_k at the same chunk, noise and time, and C_k the excess over h_k of a predictor
-that sees the noised chunk and t but not the state: 0 is the teacher's loss, 1 that of ignoring the state. For the blind
-predictor the best affine one is taken (that of a Gaussian law of chunks), which is known in closed form. The choice is this
-project's own.
+E_k = (L_k(g) - L_k(h_k)) / C_k with teacher h_k at the same chunk, noise and time, and C_k the
+excess over h_k of a predictor that sees the noised chunk and t but not the state: 0 is the
+teacher's loss, 1 that of ignoring the state. For the blind predictor the best affine one is taken
+(that of a Gaussian law of chunks), which is known in closed form. The choice is this project's own.
 """
 
 from __future__ import annotations
@@ -28,23 +28,43 @@ class ExcessLoss:
         data: the training data; C_k is estimated on rows drawn from it.
         policy: the generalist.
         seed: of the estimate of C_k.
-        score: (S,) bool, rows whose target is the teacher's prediction rather than their chunk; default none.
+        score: (S,) bool, rows whose target is the teacher's prediction rather than their chunk;
+            default none.
     """
 
-    def __init__(self, predictions: TeacherPredictions, data: TrainingData, policy: DiffusionPolicy, seed: int,
-                 score: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        predictions: TeacherPredictions,
+        data: TrainingData,
+        policy: DiffusionPolicy,
+        seed: int,
+        score: np.ndarray | None = None,
+    ) -> None:
         self.predictions, self.score = predictions, score
         self.scale = self._scales(data, policy, seed)  # (K,)
 
-    def __call__(self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray) -> Tensor:
+    def __call__(
+        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+    ) -> Tensor:
         noise, uniform = policy.draw(batch, generator)
         x_t, t, target = policy.noised(batch, noise, uniform)
         target, reference = self._reference(policy, batch, x_t, t, target, rows)
-        prediction = policy.backbone(x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference))
-        return (policy.errors(prediction, target, batch) - reference) / self.scale[batch.environment]
+        prediction = policy.backbone(
+            x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference)
+        )
+        return (policy.errors(prediction, target, batch) - reference) / self.scale[
+            batch.environment
+        ]
 
-    def _reference(self, policy: DiffusionPolicy, batch: Batch, x_t: Tensor, t: Tensor, target: Tensor,
-                   rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _reference(
+        self,
+        policy: DiffusionPolicy,
+        batch: Batch,
+        x_t: Tensor,
+        t: Tensor,
+        target: Tensor,
+        rows: np.ndarray,
+    ) -> tuple[Tensor, Tensor]:
         """Target (B, H, A) and the teacher's own error (B,) at it."""
         predicted, known = self.predictions(policy, batch, x_t, t, rows)
         if self.score is not None:
@@ -64,14 +84,20 @@ class ExcessLoss:
             x_t, t, target = policy.noised(batch, noise, uniform)
             target, reference = self._reference(policy, batch, x_t, t, target, rows)
             clean = policy.normalizer.action(batch.action) * policy.dims(batch.environment)
-            blind = policy.process.convert(affine_denoiser(clean, x_t, *policy.process.coefficients(t)), "sample",
-                                           policy.settings.prediction, x_t, t)
+            blind = policy.process.convert(
+                affine_denoiser(clean, x_t, *policy.process.coefficients(t)),
+                "sample",
+                policy.settings.prediction,
+                x_t,
+                t,
+            )
             out[k] = (policy.errors(blind, target, batch) - reference).mean().clamp(min=LEAST)
         return out
 
 
 def affine_denoiser(clean: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """Best affine estimate of x_0 from x_t = alpha x_0 + sigma eps: m + alpha S (alpha^2 S + sigma^2 I)^-1 (x_t - alpha m).
+    """Best affine estimate of x_0 from x_t = alpha x_0 + sigma eps: m + alpha S (alpha^2 S +
+    sigma^2 I)^-1 (x_t - alpha m).
 
     Args:
         clean: (N, ...) samples of x_0, from which its mean m and covariance S are taken.

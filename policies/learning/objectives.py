@@ -1,6 +1,7 @@
 """From losses per sample to the scalar that is minimised: the one place of weighting and reduction.
 
-Batches are balanced over environments, so the preference lambda alone sets the trade-off between them.
+Batches are balanced over environments, so the preference lambda alone sets the trade-off between
+them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from torch import Tensor
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.settings import Frozen
 
-FLOOR = 1e-6  # smallest largest lambda_k E_k: a generalist that meets its teachers everywhere leaves nothing to divide by
+# smallest largest lambda_k E_k: a generalist that meets its teachers everywhere leaves nothing to
+# divide by
+FLOOR = 1e-6
 
 
 class ObjectiveSettings(Frozen):
     """How the losses of the environments become one number."""
 
     kind: Literal["linear", "tchebycheff", "worst"] = Field(
-        "linear", description="sum of lambda_k L_k; smooth maximum, or maximum, of lambda_k times the normalised excess loss")
-    mu: float = Field(0.1, gt=0, description="tchebycheff: smoothing, as a share of the largest lambda_k E_k")
-    ema: float = Field(0.99, ge=0, lt=1, description="tchebycheff, worst: decay of the average of E_k over batches")
+        "linear",
+        description="sum of lambda_k L_k; smooth maximum, or maximum, of lambda_k times the "
+        "normalised excess loss",
+    )
+    mu: float = Field(
+        0.1, gt=0, description="tchebycheff: smoothing, as a share of the largest lambda_k E_k"
+    )
+    ema: float = Field(
+        0.99, ge=0, lt=1, description="tchebycheff, worst: decay of the average of E_k over batches"
+    )
 
     @property
     def excess(self) -> bool:
@@ -33,14 +43,17 @@ class ObjectiveSettings(Frozen):
 
 
 class Linear:
-    """Linear scalarisation: sum over environments of lambda_k times the mean weighted loss of environment k.
+    """Linear scalarisation: sum over environments of lambda_k times the mean weighted loss of
+    environment k.
 
     Args:
         environments: ids in the policy's order.
         preference: lambda per environment, default uniform; normalised to sum 1.
     """
 
-    def __init__(self, environments: Sequence[str], preference: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, environments: Sequence[str], preference: Mapping[str, float] | None = None
+    ) -> None:
         self.environments = tuple(environments)
         self.preference = preference_vector(environments, preference)  # (K,)
 
@@ -53,7 +66,9 @@ class Linear:
         return (self.shares((total / count).detach(), rows) * total / count).sum()
 
     def shares(self, means: Tensor, rows: Tensor) -> Tensor:
-        """Factor (K,) of every environment's mean loss, given this batch's means (K,) and numbers of rows (K,)."""
+        """Factor (K,) of every environment's mean loss, given this batch's means (K,) and numbers
+        of rows (K,).
+        """
         return self.preference.to(means.device)
 
     def weights(self) -> dict[str, float]:
@@ -73,21 +88,30 @@ class Linear:
 
 
 class Tchebycheff(Linear):
-    """Smooth Tchebycheff scalarisation mu log sum_k exp(lambda_k E_k / mu) of excess losses E_k (Lin et al. 2024).
+    """Smooth Tchebycheff scalarisation mu log sum_k exp(lambda_k E_k / mu) of excess losses E_k
+    (Lin et al. 2024).
 
-    Its gradient is sum_k lambda_k softmax_k(lambda E / mu) grad E_k. The log-sum-exp of a batch's means is biased, so the
-    softmax is taken of a running average of E_k (bias-corrected, detached), and the value is the one with that gradient.
+    Its gradient is sum_k lambda_k softmax_k(lambda E / mu) grad E_k. The log-sum-exp of a batch's
+    means is biased, so the softmax is taken of a running average of E_k (bias-corrected, detached),
+    and the value is the one with that gradient.
 
     Args:
-        mu: smoothing as a share of the largest lambda_k E_k; towards 0 the worst environment counts alone, towards infinity
-            all count in proportion to lambda_k. 0 is the worst environment exactly.
+        mu: smoothing as a share of the largest lambda_k E_k; towards 0 the worst environment counts
+            alone, towards infinity all count in proportion to lambda_k. 0 is the worst environment
+            exactly.
         ema: decay of the average over batches.
 
-    Losses handed to it must be excess losses in comparable units (see `excess.py`): where all E_k vanish nothing is left.
+    Losses handed to it must be excess losses in comparable units (see `excess.py`): where all E_k
+    vanish nothing is left.
     """
 
-    def __init__(self, environments: Sequence[str], preference: Mapping[str, float] | None = None, mu: float = 0.1,
-                 ema: float = 0.99) -> None:
+    def __init__(
+        self,
+        environments: Sequence[str],
+        preference: Mapping[str, float] | None = None,
+        mu: float = 0.1,
+        ema: float = 0.99,
+    ) -> None:
         super().__init__(environments, preference)
         self.mu, self.ema = mu, ema
         self.average = torch.zeros(len(self.preference))
@@ -114,7 +138,9 @@ class Tchebycheff(Linear):
         return torch.softmax(value / (self.mu * largest), dim=0)
 
     def metrics(self) -> dict[str, float]:
-        return {f"excess/{name}": float(value) for name, value in zip(self.environments, self.excess())}
+        return {
+            f"excess/{name}": float(value) for name, value in zip(self.environments, self.excess())
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"average": self.average.clone(), "count": self.count.clone()}
@@ -123,9 +149,17 @@ class Tchebycheff(Linear):
         self.average, self.count = state["average"].clone(), state["count"].clone()
 
 
-def make_objective(settings: ObjectiveSettings, environments: Sequence[str],
-                   preference: Mapping[str, float] | None = None) -> Linear:
+def make_objective(
+    settings: ObjectiveSettings,
+    environments: Sequence[str],
+    preference: Mapping[str, float] | None = None,
+) -> Linear:
     """The objective that the settings name."""
     if settings.kind == "linear":
         return Linear(environments, preference)
-    return Tchebycheff(environments, preference, settings.mu if settings.kind == "tchebycheff" else 0.0, settings.ema)
+    return Tchebycheff(
+        environments,
+        preference,
+        settings.mu if settings.kind == "tchebycheff" else 0.0,
+        settings.ema,
+    )

@@ -1,4 +1,6 @@
-"""Many small trainings at once: networks of equal shape learn as one stack, each from its own rows, as if alone."""
+"""Many small trainings at once: networks of equal shape learn as one stack, each from its own rows,
+as if alone.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from alltrades.policies.model.stacked import StackedPolicy, stacks
 from alltrades.policies.settings import PolicySettings, TrainSettings
 
 LARGEST = 32  # members of one stack: more save no time
-MOST_PARAMETERS = 4_000_000  # of one stack: nor do large ones, and their optimiser states fill the memory
+MOST_PARAMETERS = (
+    4_000_000  # of one stack: nor do large ones, and their optimiser states fill the memory
+)
 LearnerLog = Callable[[int, int, dict[str, float]], None]  # (index of the learner, step, values)
 Run = Callable[[Sequence[Callable[[], None]]], None]  # runs jobs and returns when all are done
 
@@ -31,22 +35,31 @@ Run = Callable[[Sequence[Callable[[], None]]], None]  # runs jobs and returns wh
 class StackedTrainer(Trainer):
     """The members of a stack, each with its own rows, noise, gradient clipping and optimiser state.
 
-    Each member ends as `Trainer` with its seed would have left it, up to rounding: AdamW and the average are elementwise,
-    gradients of a sum of the members' losses do not mix.
+    Each member ends as `Trainer` with its seed would have left it, up to rounding: AdamW and the
+    average are elementwise, gradients of a sum of the members' losses do not mix.
 
     Args:
         data, seeds: of each member.
         stops: step after which each member's average is kept, none beyond `settings.steps`.
         groups: number of each member's group, see `patience`.
-        patience: the training ends where no group's held-out loss, the geometric mean over its members, has reached a new lowest
-            for so many looks; members that have not stopped by then are kept as they are. Default: it goes on.
+        patience: the training ends where no group's held-out loss, the geometric mean over its
+            members, has reached a new lowest for so many looks; members that have not stopped by
+            then are kept as they are. Default: it goes on.
     """
 
     stacked = 1
 
-    def __init__(self, policy: StackedPolicy, data: Sequence[TrainingData], settings: TrainSettings, seeds: Sequence[int],
-                 stops: Sequence[int], held_out: HeldOut | None = None, groups: Sequence[int] = (),
-                 patience: int | None = None) -> None:
+    def __init__(
+        self,
+        policy: StackedPolicy,
+        data: Sequence[TrainingData],
+        settings: TrainSettings,
+        seeds: Sequence[int],
+        stops: Sequence[int],
+        held_out: HeldOut | None = None,
+        groups: Sequence[int] = (),
+        patience: int | None = None,
+    ) -> None:
         super().__init__(policy, data[0], settings, seeds[0], total=max(stops), held_out=held_out)
         self.groups, self.patience = np.array(groups), patience
         self.members, self.seeds, self.stops = list(data), list(seeds), list(stops)
@@ -56,7 +69,9 @@ class StackedTrainer(Trainer):
     def forward(self) -> Tensor:
         """(K,) mean loss of every member."""
         s = self.settings
-        batch = stack_batches([d.batch(s.batch, seed, self.step)[0] for d, seed in zip(self.members, self.seeds)])
+        batch = stack_batches(
+            [d.batch(s.batch, seed, self.step)[0] for d, seed in zip(self.members, self.seeds)]
+        )
         for generator, seed in zip(self.generators, self.seeds):
             generator.manual_seed(noise_seed(seed, self.step))
         with autocast(s, self.device):
@@ -73,7 +88,11 @@ class StackedTrainer(Trainer):
     def update(self) -> Tensor:
         value = super().update()
         over = self.stale()
-        for member in (k for k, stop in enumerate(self.stops) if stop == self.step or (over and stop > self.step)):
+        for member in (
+            k
+            for k, stop in enumerate(self.stops)
+            if stop == self.step or (over and stop > self.step)
+        ):
             for kept, average in zip(self.kept, self.ema.shadow):
                 kept[member] = average[member]
         return value
@@ -83,18 +102,26 @@ class StackedTrainer(Trainer):
         if self.patience is None or self.step not in self.curve or len(self.curve) <= self.patience:
             return False
         with np.errstate(divide="ignore"):
-            losses = np.log(np.array([self.curve[step] for step in sorted(self.curve)]))  # (looks, K)
+            losses = np.log(
+                np.array([self.curve[step] for step in sorted(self.curve)])
+            )  # (looks, K)
         losses = np.where(np.isnan(losses), np.inf, losses)
         means = [losses[:, self.groups == group].mean(1) for group in np.unique(self.groups)]
-        return all(x[: -self.patience].min() <= x[-self.patience:].min() for x in means)
+        return all(x[: -self.patience].min() <= x[-self.patience :].min() for x in means)
 
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return super().finished() or self.stale()
 
-    def fit(self, folder: Path | None = None, log: Log | None = None,
-            each: Callable[[int], None] | None = None) -> DiffusionPolicy:
-        """Train every member to its stop; the stack then has their kept averages. Done once, a folder gives them again."""
+    def fit(
+        self,
+        folder: Path | None = None,
+        log: Log | None = None,
+        each: Callable[[int], None] | None = None,
+    ) -> DiffusionPolicy:
+        """Train every member to its stop; the stack then has their kept averages. Done once, a
+        folder gives them again.
+        """
         policy = super().fit(folder, log, each)
         if folder is not None:
             self.save(folder)
@@ -129,17 +156,27 @@ class Learner:
 
     def untrained(self, device: str) -> DiffusionPolicy:
         """The policy before its training."""
-        return build_policy(self.settings, [self.info], copy.deepcopy(self.normalizer), self.seed, device)
+        return build_policy(
+            self.settings, [self.info], copy.deepcopy(self.normalizer), self.seed, device
+        )
 
     def key(self) -> tuple[str, ...]:
-        """Equal keys can be one stack: equal shapes, process, optimisation and length of history."""
+        """Equal keys can be one stack: equal shapes, process, optimisation and length of
+        history.
+        """
         shape = self.settings.model_dump_json(exclude={"observation_normalizer", "embedding"})
-        return shape, str((self.info.obs_dim, self.info.action_dim, self.held is None)), self.train.model_dump_json()
+        return (
+            shape,
+            str((self.info.obs_dim, self.info.action_dim, self.held is None)),
+            self.train.model_dump_json(),
+        )
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a learner has become: its policy, and its held-out losses by step, empty where nothing is held out."""
+    """What a learner has become: its policy, and its held-out losses by step, empty where nothing
+    is held out.
+    """
 
     policy: DiffusionPolicy
     curve: dict[int, float]
@@ -151,14 +188,24 @@ def in_order(jobs: Sequence[Callable[[], None]]) -> None:
         job()
 
 
-def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetries: Symmetries | None = None,
-                 patience: int | None = None, folder: Path | None = None, log: LearnerLog | None = None,
-                 each: Callable[[int], None] | None = None, run: Run = in_order, device: str = "cpu") -> list[Learned]:
+def fit_learners(
+    learners: Sequence[Learner],
+    *,
+    hold_end: bool = False,
+    symmetries: Symmetries | None = None,
+    patience: int | None = None,
+    folder: Path | None = None,
+    log: LearnerLog | None = None,
+    each: Callable[[int], None] | None = None,
+    run: Run = in_order,
+    device: str = "cpu",
+) -> list[Learned]:
     """Train learners that share one action scale, those of equal shape together.
 
     Args:
         patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.
-        folder: where checkpoints are kept, one folder for each stack; an interrupted training is continued.
+        folder: where checkpoints are kept, one folder for each stack; an interrupted training is
+            continued.
         each: called with the number of steps done, counted over all learners, each up to its stop.
         run: trains the stacks, such as beside one another; default in their order.
     """
@@ -170,12 +217,25 @@ def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetr
         mine = [learners[i] for i in part]
         train, seeds = mine[0].train, [x.seed for x in mine]
         policies = [x.untrained(device) for x in mine]
-        data = [demonstration_data(x.demos, p, hold_end, symmetries if train.symmetry else None)
-                for x, p in zip(mine, policies)]
-        looks = [held_out(demonstration_data(x.held, p, hold_end), x.seed)
-                 for x, p in zip(mine, policies) if x.held is not None]
-        trainer = StackedTrainer(StackedPolicy(policies), data, train, seeds, [x.steps for x in mine],
-                                 HeldOut(looks, seeds, train.steps) if looks else None, [x.group for x in mine], patience)
+        data = [
+            demonstration_data(x.demos, p, hold_end, symmetries if train.symmetry else None)
+            for x, p in zip(mine, policies)
+        ]
+        looks = [
+            held_out(demonstration_data(x.held, p, hold_end), x.seed)
+            for x, p in zip(mine, policies)
+            if x.held is not None
+        ]
+        trainer = StackedTrainer(
+            StackedPolicy(policies),
+            data,
+            train,
+            seeds,
+            [x.steps for x in mine],
+            HeldOut(looks, seeds, train.steps) if looks else None,
+            [x.group for x in mine],
+            patience,
+        )
 
         def logged(step: int, values: dict) -> None:
             for i, loss in zip(part, values["loss"]):
@@ -192,7 +252,9 @@ def fit_learners(learners: Sequence[Learner], *, hold_end: bool = False, symmetr
         assert isinstance(stack, StackedPolicy)
         for member, (i, policy) in enumerate(zip(part, policies)):
             stack.copy_member(member, policy)
-            found[i] = Learned(policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()})
+            found[i] = Learned(
+                policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()}
+            )
 
     run([partial(train_part, number, part) for number, part in enumerate(parts)])
     return [found[i] for i in range(len(learners))]
@@ -202,6 +264,9 @@ def _parts(learners: Sequence[Learner], device: str) -> list[list[int]]:
     """Learners of equal key together, in stacks that stay small."""
     out: list[list[int]] = []
     for group in stacks([x.key() for x in learners], len(learners)):
-        largest = max(1, min(LARGEST, MOST_PARAMETERS // learners[group[0]].untrained(device).parameter_count()))
+        largest = max(
+            1,
+            min(LARGEST, MOST_PARAMETERS // learners[group[0]].untrained(device).parameter_count()),
+        )
         out += [[group[i] for i in part] for part in stacks([0] * len(group), largest)]
     return out

@@ -1,4 +1,6 @@
-"""The training loop, shared by specialists, the labeled-only baseline and the generalist; exact under resume."""
+"""The training loop, shared by specialists, the labeled-only baseline and the generalist; exact
+under resume.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def noise_seed(seed: int, step: int) -> int:
 
 def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
     """bf16 autocast where asked for, or where the processor computes in bf16 (`auto`)."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    native = (
+        torch.cuda.is_bf16_supported()
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     enabled = settings.precision == "bf16" or (settings.precision == "auto" and native)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -70,7 +76,9 @@ def look_steps(total: int) -> list[int]:
 
 
 def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> None:
-    """Keep averaged weights, in the order of the policy's parameters, as folder/STEP.safetensors."""
+    """Keep averaged weights, in the order of the policy's parameters, as
+    folder/STEP.safetensors.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{step}.partial"
     save_file({f"{i}": v.detach().cpu().contiguous() for i, v in enumerate(average)}, partial)
@@ -91,16 +99,24 @@ def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:
 
 
 class HeldOut:
-    """Denoising losses on rows kept from training, at fixed rows, noise and times: the same at every step.
+    """Denoising losses on rows kept from training, at fixed rows, noise and times: the same at
+    every step.
 
     Args:
         batches: rows of each network (one, or the members of a stack), equally many.
         seeds: of each network's noise.
         total: steps of the training, of which ten, evenly spread, are looked at.
-        preference: of one network over its environments, in whose proportion they count; default: all rows alike.
+        preference: of one network over its environments, in whose proportion they count; default:
+            all rows alike.
     """
 
-    def __init__(self, batches: Sequence[Batch], seeds: Sequence[int], total: int, preference: Linear | None = None) -> None:
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        seeds: Sequence[int],
+        total: int,
+        preference: Linear | None = None,
+    ) -> None:
         self.batch = batches[0] if len(batches) == 1 else stack_batches(batches)
         self.seeds, self.preference = seeds, preference
         self.steps = look_steps(total)
@@ -123,15 +139,25 @@ class HeldOut:
 class Trainer:
     """State of one training: network, optimiser, average, step; saved and restored together.
 
-    Every random number is a function of (seed, step), so that a training that is killed and resumed from its last
-    checkpoint ends with the same bits as one that was not, on the same machine with the same number of threads.
+    Every random number is a function of (seed, step), so that a training that is killed and resumed
+    from its last checkpoint ends with the same bits as one that was not, on the same machine with
+    the same number of threads.
     """
 
     stacked = 0  # leading axes of parameters that count networks
 
-    def __init__(self, policy: DiffusionPolicy, data: TrainingData, settings: TrainSettings, seed: int,
-                 objective: Linear | None = None, loss: Loss | None = None, total: int | None = None,
-                 held_out: HeldOut | None = None, averages: Path | None = None) -> None:
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        data: TrainingData,
+        settings: TrainSettings,
+        seed: int,
+        objective: Linear | None = None,
+        loss: Loss | None = None,
+        total: int | None = None,
+        held_out: HeldOut | None = None,
+        averages: Path | None = None,
+    ) -> None:
         self.policy, self.data, self.settings, self.seed = policy, data, settings, seed
         self.held_out, self.averages = held_out, averages
         self.curve: dict[int, list[float]] = {}  # step -> held-out losses of the average
@@ -144,8 +170,13 @@ class Trainer:
         matrices = [p for p in self.parameters if p.ndim - self.stacked > 1]
         vectors = [p for p in self.parameters if p.ndim - self.stacked <= 1]
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=settings.lr, fused=True)
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=settings.lr,
+            fused=True,
+        )
         self.ema = EMA(self.parameters, settings.ema)
         self.generator = torch.Generator(self.device)
         self.step = 0
@@ -183,13 +214,17 @@ class Trainer:
         """Bound the norm of the gradient."""
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
 
-    # ---- checkpoints ---------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
-        """Write checkpoint.safetensors, then checkpoint.json; the second names the step and is written by rename."""
+        """Write checkpoint.safetensors, then checkpoint.json; the second names the step and is
+        written by rename.
+        """
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.policy.state_dict().items()}
         for i, p in enumerate(self.parameters):
             for k, v in self.optimizer.state[p].items():
-                tensors[f"optimizer.{i}.{k}"] = v if isinstance(v, Tensor) else torch.tensor(float(v))
+                tensors[f"optimizer.{i}.{k}"] = (
+                    v if isinstance(v, Tensor) else torch.tensor(float(v))
+                )
         ema = self.ema.state_dict()
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
@@ -198,8 +233,16 @@ class Trainer:
         target = folder / f"checkpoint-{self.step}.safetensors"
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, target)
         partial = folder / "checkpoint.json.partial"
-        partial.write_text(json.dumps({"step": self.step, "file": target.name, "ema_count": ema["count"],
-                                       "curve": self.curve}))
+        partial.write_text(
+            json.dumps(
+                {
+                    "step": self.step,
+                    "file": target.name,
+                    "ema_count": ema["count"],
+                    "curve": self.curve,
+                }
+            )
+        )
         partial.replace(folder / "checkpoint.json")
         for old in folder.glob("checkpoint-*.safetensors"):
             if old.name != target.name:
@@ -212,27 +255,41 @@ class Trainer:
             return False
         facts = json.loads(index.read_text())
         tensors = load_file(folder / facts["file"], device=str(self.device))
-        self.policy.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self.policy.load_state_dict(
+            {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        )
         for i, p in enumerate(self.parameters):
             prefix = f"optimizer.{i}."
-            self.optimizer.state[p] = {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
-        self.ema.load_state_dict({"shadow": [tensors[f"ema.{i}"] for i in range(len(self.parameters))],
-                                  "count": facts["ema_count"]})
+            self.optimizer.state[p] = {
+                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+            }
+        self.ema.load_state_dict(
+            {
+                "shadow": [tensors[f"ema.{i}"] for i in range(len(self.parameters))],
+                "count": facts["ema_count"],
+            }
+        )
         self.kept = [tensors[f"kept.{i}"] for i in range(len(self.kept))]
         self.curve = {int(step): losses for step, losses in facts["curve"].items()}
-        self.objective.load_state_dict({k[10:]: v for k, v in tensors.items() if k.startswith("objective.")})
+        self.objective.load_state_dict(
+            {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
+        )
         self.step = int(facts["step"])
         return True
 
-    # ---- the loop ------------------------------------------------------------------------------------------------
-    def fit(self, folder: Path | None = None, log: Log | None = None,
-            each: Callable[[int], None] | None = None) -> DiffusionPolicy:
+    # ---- the loop --------------------------------------------------------------------------------
+    def fit(
+        self,
+        folder: Path | None = None,
+        log: Log | None = None,
+        each: Callable[[int], None] | None = None,
+    ) -> DiffusionPolicy:
         """Train to the last step and return the policy with its averaged weights.
 
         Args:
             folder: where checkpoints are kept; an existing one is continued.
-            log: called with (step, {"loss", "lr"} and the objective's metrics) every `log_every` steps; the loss is the mean
-                since the last call.
+            log: called with (step, {"loss", "lr"} and the objective's metrics) every `log_every`
+                steps; the loss is the mean since the last call.
             each: called with the number of finished steps after every step.
         """
         if folder is not None:
@@ -247,16 +304,29 @@ class Trainer:
         """Whether there is nothing left to do."""
         return self.step >= self.total
 
-    def _loop(self, folder: Path | None, log: Log | None, each: Callable[[int], None] | None) -> None:
+    def _loop(
+        self, folder: Path | None, log: Log | None, each: Callable[[int], None] | None
+    ) -> None:
         since: list[Tensor] = []
         while not self.finished():
             since.append(self.update())
-            if log is not None and (self.step % self.settings.log_every == 0 or self.step == self.total):
-                log(self.step, {"loss": torch.stack(since).mean(0).tolist(),
-                                "lr": learning_rate(self.step - 1, self.settings),
-                                **self.objective.metrics()})
+            if log is not None and (
+                self.step % self.settings.log_every == 0 or self.step == self.total
+            ):
+                log(
+                    self.step,
+                    {
+                        "loss": torch.stack(since).mean(0).tolist(),
+                        "lr": learning_rate(self.step - 1, self.settings),
+                        **self.objective.metrics(),
+                    },
+                )
                 since = []
-            if folder is not None and self.step % self.settings.checkpoint_every == 0 and self.step < self.total:
+            if (
+                folder is not None
+                and self.step % self.settings.checkpoint_every == 0
+                and self.step < self.total
+            ):
                 self.save(folder)
             if each is not None:
                 each(self.step)

@@ -1,4 +1,6 @@
-"""From an observation window, an environment id and a preference to the vector that conditions the denoiser."""
+"""From an observation window, an environment id and a preference to the vector that conditions the
+denoiser.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,39 @@ from torch import Tensor, nn
 
 
 class Conditioner(nn.Module):
-    """Concatenates the normalised observation window with a learned environment embedding and the preference.
+    """Concatenates the normalised observation window with a learned environment embedding and the
+    preference.
 
     Args:
         n_environments: K; with K = 1 or embedding = 0 the environment is not shown.
         history, obs_dim: shape of the window.
         embedding: size of the environment embedding.
-        preference: whether the preference over environments is an input; it enters as K lambda - 1, 0 where uniform.
+        preference: whether the preference over environments is an input; it enters as K lambda - 1,
+            0 where uniform.
     """
 
-    def __init__(self, n_environments: int, history: int, obs_dim: int, embedding: int, preference: bool = False) -> None:
+    def __init__(
+        self,
+        n_environments: int,
+        history: int,
+        obs_dim: int,
+        embedding: int,
+        preference: bool = False,
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_environments, embedding) if embedding and n_environments > 1 else None
+        self.embedding = (
+            nn.Embedding(n_environments, embedding) if embedding and n_environments > 1 else None
+        )
         self.preference = preference
-        self.dim = (history * obs_dim + (embedding if self.embedding is not None else 0)
-                    + (n_environments if preference else 0))
+        self.dim = (
+            history * obs_dim
+            + (embedding if self.embedding is not None else 0)
+            + (n_environments if preference else 0)
+        )
 
-    def forward(self, window: Tensor, environment: Tensor, preference: Tensor | None = None) -> Tensor:
+    def forward(
+        self, window: Tensor, environment: Tensor, preference: Tensor | None = None
+    ) -> Tensor:
         """(B, history, D) normalised, (B,) and, where it is an input, lambda (B, K) -> (B, dim)."""
         parts = [window.flatten(1)]  # (B, history * D)
         if self.embedding is not None:

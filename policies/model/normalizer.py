@@ -6,19 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MIN_STD = 1e-2  # dimensions that move less than this in the data keep their unit: 1e-4 in a joint must not become 100
+# dimensions that move less than this in the data keep their unit: 1e-4 in a joint must not become
+# 100
+MIN_STD = 1e-2
 CLIP = 8.0  # bound on normalised observations: unseen values far outside the data stay finite
 
 
 class Normalizer(nn.Module):
-    """Affine maps of padded observations and actions, with masks of the dimensions each environment has.
+    """Affine maps of padded observations and actions, with masks of the dimensions each environment
+    has.
 
     Args:
         n_environments: K.
         obs_dim, action_dim: padded sizes D and A.
 
-    Buffers: obs_mean, obs_scale, obs_mask (K, D); action_mean, action_scale (A,), action_mask (K, A). Actions share one
-    map over all environments, so that predictions of different policies can be compared.
+    Buffers: obs_mean, obs_scale, obs_mask (K, D); action_mean, action_scale (A,), action_mask (K,
+    A). Actions share one map over all environments, so that predictions of different policies can
+    be compared.
     """
 
     obs_mean: Tensor
@@ -40,15 +44,24 @@ class Normalizer(nn.Module):
         self.register_buffer("fitted", torch.zeros(()))
 
     def repeated(self, times: int) -> Normalizer:
-        """The same maps with every dimension repeated in place: statistics of a pixel as those of an image's pixels."""
-        out = Normalizer(len(self.obs_mean), times * self.obs_mean.shape[1], times * len(self.action_mean))
+        """The same maps with every dimension repeated in place: statistics of a pixel as those of
+        an image's pixels.
+        """
+        out = Normalizer(
+            len(self.obs_mean), times * self.obs_mean.shape[1], times * len(self.action_mean)
+        )
         for name, value in self.named_buffers():
             getattr(out, name).copy_(value.repeat_interleave(times, -1) if value.dim() else value)
         return out
 
     def observation(self, window: Tensor, environment: Tensor) -> Tensor:
-        """(B, history, D) and (B,) -> (B, history, D), clipped to +-8; missing dimensions become 0."""
-        mean, scale = self.obs_mean[environment][:, None], self.obs_scale[environment][:, None]  # (B, 1, D)
+        """(B, history, D) and (B,) -> (B, history, D), clipped to +-8; missing dimensions
+        become 0.
+        """
+        mean, scale = (
+            self.obs_mean[environment][:, None],
+            self.obs_scale[environment][:, None],
+        )  # (B, 1, D)
         return ((window - mean) / scale).clamp(-CLIP, CLIP) * self.obs_mask[environment][:, None]
 
     def action(self, chunk: Tensor) -> Tensor:
@@ -61,13 +74,17 @@ class Normalizer(nn.Module):
 
 
 def fit_normalizer(
-    observations: list[np.ndarray], actions: list[np.ndarray], obs_mode: str, action_mode: str,
-    obs_dim: int, action_dim: int,
+    observations: list[np.ndarray],
+    actions: list[np.ndarray],
+    obs_mode: str,
+    action_mode: str,
+    obs_dim: int,
+    action_dim: int,
 ) -> tuple[Normalizer, list[str]]:
     """Fit on one (N_k, D_k) and one (N_k, A_k) array per environment.
 
-    Returns the normaliser and one line for every degenerate dimension (spread below 1e-2), whose scale stays 1 or is
-    taken from the pooled data.
+    Returns the normaliser and one line for every degenerate dimension (spread below 1e-2), whose
+    scale stays 1 or is taken from the pooled data.
     """
     count = len(observations)
     out = Normalizer(count, obs_dim, action_dim)
@@ -75,14 +92,18 @@ def fit_normalizer(
     notes: list[str] = []
     obs_std = np.full((count, obs_dim), np.nan)
     for k, x in enumerate(observations):
-        out.obs_mask[k, x.shape[1]:] = 0
-        out.action_mask[k, actions[k].shape[1]:] = 0
+        out.obs_mask[k, x.shape[1] :] = 0
+        out.action_mask[k, actions[k].shape[1] :] = 0
         padded_obs[k, : x.shape[1]] = x.mean(0, dtype=np.float64)
         obs_std[k, : x.shape[1]] = x.std(0, dtype=np.float64)
     here = ~np.isnan(padded_obs)
     share = here / np.maximum(here.sum(0), 1)
-    pooled_mean = (share * np.nan_to_num(padded_obs)).sum(0)  # every environment counts the same, however long
-    pooled_var = (share * (np.nan_to_num(obs_std) ** 2 + np.nan_to_num(padded_obs - pooled_mean) ** 2)).sum(0)
+    pooled_mean = (share * np.nan_to_num(padded_obs)).sum(
+        0
+    )  # every environment counts the same, however long
+    pooled_var = (
+        share * (np.nan_to_num(obs_std) ** 2 + np.nan_to_num(padded_obs - pooled_mean) ** 2)
+    ).sum(0)
     pooled_std = np.sqrt(pooled_var)
     if obs_mode == "pooled":
         mean, std = np.tile(pooled_mean, (count, 1)), np.tile(pooled_std, (count, 1))
@@ -91,7 +112,10 @@ def fit_normalizer(
     scale = np.where(std < MIN_STD, 1.0, std)
     for still in np.flatnonzero((pooled_std < MIN_STD) & here.any(0)):
         d = int(still)
-        notes.append(f"observation[{d}] hardly moves in the demonstrations (deviation {pooled_std[d]:.1e}); not scaled")
+        notes.append(
+            f"observation[{d}] hardly moves in the demonstrations (deviation "
+            f"{pooled_std[d]:.1e}); not scaled"
+        )
     out.obs_mean.copy_(torch.from_numpy(np.where(here, mean, 0.0)))
     out.obs_scale.copy_(torch.from_numpy(np.where(here, scale, 1.0)))
 
@@ -106,7 +130,9 @@ def fit_normalizer(
         else:
             center, half = float(values.mean()), float(values.std())
         if half < MIN_STD:
-            notes.append(f"action[{d}] hardly moves in the demonstrations (spread {half:.1e}); not scaled")
+            notes.append(
+                f"action[{d}] hardly moves in the demonstrations (spread {half:.1e}); not scaled"
+            )
             half = 1.0
         out.action_mean[d], out.action_scale[d] = center, half
     out.fitted.fill_(1.0)

@@ -1,4 +1,6 @@
-"""The policy artifact: a conditional diffusion model over action chunks, with everything needed to run it."""
+"""The policy artifact: a conditional diffusion model over action chunks, with everything needed to
+run it.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,17 @@ from alltrades.policies.settings import PolicySettings
 
 FORMAT_VERSION = 1
 Generators = torch.Generator | Sequence[torch.Generator]
-initialising = threading.RLock()  # layers draw their first weights from PyTorch's one generator, which all threads share
+initialising = (
+    threading.RLock()
+)  # layers draw their first weights from PyTorch's one generator, which all threads share
 
 
 @dataclass
 class Batch:
     """One training batch.
 
-    window (B, history, D) and action (B, H, A) in environment units, mask (B, H) of real steps, environment (B,),
-    weight (B,) and, where it is drawn, preference (B, K) of each sample.
+    window (B, history, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
+    environment (B,), weight (B,) and, where it is drawn, preference (B, K) of each sample.
     """
 
     window: Tensor
@@ -52,22 +56,32 @@ class DiffusionPolicy(nn.Module):
 
     Args:
         settings: architecture, process and sampling.
-        environments: those the policy was made for; observation and action sizes are padded to their maxima.
+        environments: those the policy was made for; observation and action sizes are padded to
+            their maxima.
         normalizer: fitted statistics; a policy without them cannot be saved.
 
-    With `settings.preference_input` and several environments the preference that it acts by is part of the policy: uniform,
-    or what `set_preference` chose.
+    With `settings.preference_input` and several environments the preference that it acts by is part
+    of the policy: uniform, or what `set_preference` chose.
     """
 
     preference: Tensor
 
-    def __init__(self, settings: PolicySettings, environments: Sequence[EnvironmentInfo], normalizer: Normalizer) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings,
+        environments: Sequence[EnvironmentInfo],
+        normalizer: Normalizer,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.environments = tuple(environments)
         self.obs_dim = max(e.obs_dim for e in self.environments)
         self.action_dim = max(e.action_dim for e in self.environments)
-        self.history, self.horizon, self.execute = settings.history, settings.horizon, settings.execute
+        self.history, self.horizon, self.execute = (
+            settings.history,
+            settings.horizon,
+            settings.execute,
+        )
         self.normalizer = normalizer
         count = len(self.environments)
         self.takes_preference = settings.preference_input and count > 1
@@ -75,21 +89,37 @@ class DiffusionPolicy(nn.Module):
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
         shape = common_image_shape(self.environments)
         with initialising:
-            self.conditioner = Conditioner(count, self.history, self.obs_dim, settings.embedding, self.takes_preference)
-            self.backbone = make_backbone(settings.backbone, self.horizon, self.action_dim, self.conditioner.dim,
-                                          settings.width, settings.depth,
-                                          shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape))
+            self.conditioner = Conditioner(
+                count, self.history, self.obs_dim, settings.embedding, self.takes_preference
+            )
+            self.backbone = make_backbone(
+                settings.backbone,
+                self.horizon,
+                self.action_dim,
+                self.conditioner.dim,
+                settings.width,
+                settings.depth,
+                shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape),
+            )
         self.draws = draws(settings.sampler, settings.sampling_steps)
-        self.process = make_process(settings.process, settings.prediction, settings.diffusion_steps, settings.schedule)
+        self.process = make_process(
+            settings.process, settings.prediction, settings.diffusion_steps, settings.schedule
+        )
 
-    # ---- training ------------------------------------------------------------------------------------------------
-    def condition(self, window: Tensor, environment: Tensor, observation_noise: Tensor | None = None,
-                  preference: Tensor | None = None) -> Tensor:
+    # ---- training --------------------------------------------------------------------------------
+    def condition(
+        self,
+        window: Tensor,
+        environment: Tensor,
+        observation_noise: Tensor | None = None,
+        preference: Tensor | None = None,
+    ) -> Tensor:
         """(B, history, D) in environment units, (B,) -> (B, C).
 
         Args:
             observation_noise: added after normalisation.
-            preference: lambda (B, K) of each row; default the policy's own. Ignored where it is no input.
+            preference: lambda (B, K) of each row; default the policy's own. Ignored where it is no
+                input.
         """
         x = self.normalizer.observation(window, environment)
         if observation_noise is not None:
@@ -128,28 +158,45 @@ class DiffusionPolicy(nn.Module):
         noise, uniform = self.draw(batch, generator)
         jitter = None
         if observation_noise > 0:
-            jitter = observation_noise * _random(torch.randn, batch.window.shape, generator, noise.device)
+            jitter = observation_noise * _random(
+                torch.randn, batch.window.shape, generator, noise.device
+            )
         x_t, t, target = self.noised(batch, noise, uniform)
-        prediction = self.backbone(x_t, t, self.condition(batch.window, batch.environment, jitter, batch.preference))
+        prediction = self.backbone(
+            x_t, t, self.condition(batch.window, batch.environment, jitter, batch.preference)
+        )
         return self.errors(prediction, target, batch)
 
     def draw(self, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
         """Noise (B, H, A), zero in padded dimensions, and uniforms (B,) for the times."""
         device = batch.action.device
-        noise = _random(torch.randn, batch.action.shape, generator, device) * self.dims(batch.environment)
+        noise = _random(torch.randn, batch.action.shape, generator, device) * self.dims(
+            batch.environment
+        )
         return noise, _random(torch.rand, batch.action.shape[:1], generator, device)
 
-    # ---- acting --------------------------------------------------------------------------------------------------
+    # ---- acting ----------------------------------------------------------------------------------
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The network (noisy chunk, t, condition) -> prediction for rows of these environments (B,)."""
+        """The network (noisy chunk, t, condition) -> prediction for rows of these environments
+        (B,).
+        """
         return self.backbone
 
-    def sample(self, window: Tensor, environment: Tensor, noise: Tensor,
-               draw: Callable[[], Tensor] | None = None, steps: int | None = None, known: Tensor | None = None,
-               keep: Tensor | None = None) -> Tensor:
-        """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds stochastic samplers.
+    def sample(
+        self,
+        window: Tensor,
+        environment: Tensor,
+        noise: Tensor,
+        draw: Callable[[], Tensor] | None = None,
+        steps: int | None = None,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Chunk (B, H, A) in environment units from initial noise (B, H, A); `draw` feeds
+        stochastic samplers.
 
-        Steps of `known` (B, H, A), in environment units, are kept by the weights `keep` (B, H) (see `sample`).
+        Steps of `known` (B, H, A), in environment units, are kept by the weights `keep` (B, H) (see
+        `sample`).
         """
         condition = self.condition(window, environment)
         dims = self.dims(environment)
@@ -158,21 +205,46 @@ class DiffusionPolicy(nn.Module):
         held = None if known is None else self.normalizer.action(known) * dims
         weights = None if keep is None else keep[:, :, None]
         denoise = self.denoiser(environment)
-        clean = sample(s.sampler, self.process, lambda x, t: denoise(x, t, condition) * dims,
-                       noise * dims, steps or s.sampling_steps, fresh, s.clip, held, weights)
+        clean = sample(
+            s.sampler,
+            self.process,
+            lambda x, t: denoise(x, t, condition) * dims,
+            noise * dims,
+            steps or s.sampling_steps,
+            fresh,
+            s.clip,
+            held,
+            weights,
+        )
         return self.normalizer.unaction(clean)
 
-    def sample_from(self, window: Tensor, environment: Tensor, noise: Tensor, known: Tensor | None = None,
-                    keep: Tensor | None = None) -> Tensor:
-        """Chunk (B, H, A) from all the noise that the policy's own sampler needs, (B, draws, H, A)."""
+    def sample_from(
+        self,
+        window: Tensor,
+        environment: Tensor,
+        noise: Tensor,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Chunk (B, H, A) from all the noise that the policy's own sampler needs, (B,
+        draws, H, A).
+        """
         first, *later = noise.unbind(1)
         fresh = iter(later)
         return self.sample(window, environment, first, lambda: next(fresh), known=known, keep=keep)
 
     @torch.inference_mode()
-    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
-            keep: np.ndarray | None = None) -> np.ndarray:
-        """`sample_from` on arrays: float32 (B, history, D), int64 (B,), float32 (B, draws, H, A) -> float32 (B, H, A)."""
+    def act(
+        self,
+        window: np.ndarray,
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`sample_from` on arrays: float32 (B, history, D), int64 (B,), float32 (B, draws, H, A) ->
+        float32 (B, H, A).
+        """
         device = self.normalizer.fitted.device
         where = (torch.from_numpy(x).to(device) for x in (window, environment, noise))
         held = (None if x is None else torch.from_numpy(x).to(device) for x in (known, keep))
@@ -181,24 +253,33 @@ class DiffusionPolicy(nn.Module):
     def set_preference(self, preference: Mapping[str, float] | None) -> DiffusionPolicy:
         """Choose lambda per environment (uniform with None) and return the policy.
 
-        Raises UserError for a policy to which the preference is no input, and for what is no preference.
+        Raises UserError for a policy to which the preference is no input, and for what is no
+        preference.
         """
         if not self.takes_preference:
             if preference:
-                raise UserError("a preference was given and this policy does not take one; expected a policy of several "
-                                "environments trained with --policy.preference_input true")
+                raise UserError(
+                    "a preference was given and this policy does not take one; expected a policy "
+                    "of several "
+                    "environments trained with --policy.preference_input true"
+                )
             return self
         self.preference.copy_(preference_vector([e.id for e in self.environments], preference))
         return self
 
     def set_execute(self, actions: int | None) -> DiffusionPolicy:
-        """Choose how many actions of each chunk are executed before the next one (as trained with None); returns the policy.
+        """Choose how many actions of each chunk are executed before the next one (as trained with
+        None); returns the policy.
 
-        Fewer look more often, at the cost of more calls. Raises UserError for a number that is not in a chunk.
+        Fewer look more often, at the cost of more calls. Raises UserError for a number that is not
+        in a chunk.
         """
         if actions is not None:
             if not 1 <= actions <= self.horizon:
-                raise UserError(f"execute = {actions}; expected 1 to {self.horizon}, the length of this policy's chunks")
+                raise UserError(
+                    f"execute = {actions}; expected 1 to {self.horizon}, the length of this "
+                    "policy's chunks"
+                )
             self.execute = actions
             self.settings = self.settings.model_copy(update={"execute": actions})
         return self
@@ -213,21 +294,30 @@ class DiffusionPolicy(nn.Module):
         """Position of an environment; raises UserError for one that the policy does not know."""
         ids = [e.id for e in self.environments]
         if env_id not in ids:
-            raise UserError(f"policy does not know environment '{env_id}'; it was made for {', '.join(ids[:12])}"
-                            f"{nearest(env_id, ids)}")
+            raise UserError(
+                f"policy does not know environment '{env_id}'; it was made for "
+                f"{', '.join(ids[:12])}"
+                f"{nearest(env_id, ids)}"
+            )
         return ids.index(env_id)
 
     def check(self, spec: EnvSpec) -> int:
-        """Index of the environment; raises UserError when its definition differs from the one trained on."""
+        """Index of the environment; raises UserError when its definition differs from the one
+        trained on.
+        """
         index = self.environment_index(spec.id)
         if self.environments[index].digest != spec.digest():
             info = self.environments[index]
-            raise UserError(f"environment '{spec.id}' changed since the policy was trained (observation {info.obs_dim} -> "
-                            f"{spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, or bounds, rate, version); "
-                            "train again or use the environment it was trained on")
+            raise UserError(
+                f"environment '{spec.id}' changed since the policy was trained (observation "
+                f"{info.obs_dim} -> "
+                f"{spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, or bounds, rate, "
+                "version); "
+                "train again or use the environment it was trained on"
+            )
         return index
 
-    # ---- artifact ------------------------------------------------------------------------------------------------
+    # ---- artifact --------------------------------------------------------------------------------
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
@@ -240,22 +330,40 @@ class DiffusionPolicy(nn.Module):
         return h.hexdigest()[:16]
 
     def _description(self) -> dict:
-        return {"format_version": FORMAT_VERSION, "settings": self.settings.model_dump(),
-                "environments": [{k: v for k, v in asdict(e).items() if k != "stop_action" or v is not None}
-                                 for e in self.environments]}  # artifacts from before stop_action keep their digests
+        return {
+            "format_version": FORMAT_VERSION,
+            "settings": self.settings.model_dump(),
+            "environments": [
+                {k: v for k, v in asdict(e).items() if k != "stop_action" or v is not None}
+                for e in self.environments
+            ],
+        }  # artifacts from before stop_action keep their digests
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
-        """Write model.safetensors and policy.json; raises UserError when the normaliser was never fitted."""
+        """Write model.safetensors and policy.json; raises UserError when the normaliser was never
+        fitted.
+        """
         if not bool(self.normalizer.fitted):
-            raise UserError("policy has no normalisation statistics; expected a fitted normaliser; train it before saving")
+            raise UserError(
+                "policy has no normalisation statistics; expected a fitted normaliser; train it "
+                "before saving"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         partial = folder / "model.safetensors.partial"
         save_file(state, partial)
         partial.replace(folder / "model.safetensors")
-        text = json.dumps(self._description() | {"digest": self.digest(), "parameters": self.parameter_count(),
-                                                 "training": extra or {}}, indent=1, sort_keys=True)
+        text = json.dumps(
+            self._description()
+            | {
+                "digest": self.digest(),
+                "parameters": self.parameter_count(),
+                "training": extra or {},
+            },
+            indent=1,
+            sort_keys=True,
+        )
         partial = folder / "policy.json.partial"
         partial.write_text(text)
         partial.replace(folder / "policy.json")
@@ -263,39 +371,59 @@ class DiffusionPolicy(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-        """Read an artifact; raises UserError when it is missing, unreadable, or its two files do not belong together."""
+        """Read an artifact; raises UserError when it is missing, unreadable, or its two files do
+        not belong together.
+        """
         folder = Path(folder)
         weights = folder / "model.safetensors"
         try:
             text = json.loads((folder / "policy.json").read_text())
             version = text["format_version"]
             if version > FORMAT_VERSION:
-                raise UserError(f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade alltrades")
+                raise UserError(
+                    f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade "
+                    "alltrades"
+                )
             infos = [EnvironmentInfo.from_json(e) for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
             obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
         except FileNotFoundError as error:
-            raise UserError(f"{folder}: no policy here (policy.json is missing); expected a folder with "
-                            "policy.json and model.safetensors") from error
+            raise UserError(
+                f"{folder}: no policy here (policy.json is missing); expected a folder with "
+                "policy.json and model.safetensors"
+            ) from error
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{folder}: policy.json cannot be read ({error}); expected a trained artifact") from error
+            raise UserError(
+                f"{folder}: policy.json cannot be read ({error}); expected a trained artifact"
+            ) from error
         if not weights.is_file():
-            raise UserError(f"{folder}: no policy here (model.safetensors is missing); expected a folder with policy.json and "
-                            "model.safetensors")
+            raise UserError(
+                f"{folder}: no policy here (model.safetensors is missing); expected a folder with "
+                "policy.json and "
+                "model.safetensors"
+            )
         policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
         try:
             policy.load_state_dict(load_file(weights, device=device))
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{weights}: cannot be read ({error}); expected the weights that were saved with policy.json; "
-                            "copy the artifact again, or train it again") from error
+            raise UserError(
+                f"{weights}: cannot be read ({error}); expected the weights that were saved with "
+                "policy.json; "
+                "copy the artifact again, or train it again"
+            ) from error
         except RuntimeError as error:  # of load_state_dict: a line for each weight
             first = str(error).splitlines()[1:2] or [str(error)]
-            raise UserError(f"{weights}: not the weights that policy.json describes ({first[0].strip()}); expected two files of "
-                            "one artifact; copy it again, or train it again") from error
+            raise UserError(
+                f"{weights}: not the weights that policy.json describes ({first[0].strip()}); "
+                "expected two files of "
+                "one artifact; copy it again, or train it again"
+            ) from error
         return policy.eval()
 
 
-def _random(kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device) -> Tensor:
+def _random(
+    kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device
+) -> Tensor:
     """Random numbers of a shape; with several generators each gives an equal block of rows."""
     if isinstance(generator, torch.Generator):
         return kind(shape, generator=generator, device=device)

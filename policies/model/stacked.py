@@ -1,6 +1,8 @@
-"""Policies of equal shape as one network, whose layers are batched matrix products: trained and called together.
+"""Policies of equal shape as one network, whose layers are batched matrix products: trained and
+called together.
 
-Every parameter gets a leading axis of K members. Rows come in K equal blocks, or, after `select`, one row per member.
+Every parameter gets a leading axis of K members. Rows come in K equal blocks, or, after `select`,
+one row per member.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class StackedLayerNorm(nn.Module):
 
 
 class StackedModule(nn.Module):
-    """K modules of any kind by `torch.func.vmap`: slower than the two above at few rows, for the rarer layers."""
+    """K modules of any kind by `torch.func.vmap`: slower than the two above at few rows, for the
+    rarer layers.
+    """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -83,26 +87,32 @@ def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
         return StackedModule(modules)
     out = copy.copy(first)
     out._parameters, out._buffers = {}, dict(first._buffers)
-    out._modules = {name: stack_modules([m._modules[name] for m in modules])  # type: ignore[misc]
-                    for name in first._modules}
+    out._modules = {
+        name: stack_modules([m._modules[name] for m in modules])  # type: ignore[misc]
+        for name in first._modules
+    }
     return out
 
 
 def select(module: nn.Module, members: Tensor) -> nn.Module:
     """A stacked module whose member i is member `members[i]` of this one; without gradients."""
     out = copy.copy(module)
-    out._parameters = {name: None if p is None else p.detach()[members]  # type: ignore[misc]
-                       for name, p in module._parameters.items()}
-    out._modules = {name: None if m is None else select(m, members) for name, m in module._modules.items()}
+    out._parameters = {
+        name: None if p is None else p.detach()[members]  # type: ignore[misc]
+        for name, p in module._parameters.items()
+    }
+    out._modules = {
+        name: None if m is None else select(m, members) for name, m in module._modules.items()
+    }
     return out
 
 
 class StackedPolicy(DiffusionPolicy):
     """K policies of one environment each as one: the environment's index is the member's.
 
-    Training sees K equal blocks of rows, so that `loss(batch, generators)` gives each member what it would get alone.
-    Acting serves rows of any members in one call, each with the weights of its own: a row's result is a function of the
-    row and the number of rows.
+    Training sees K equal blocks of rows, so that `loss(batch, generators)` gives each member what
+    it would get alone. Acting serves rows of any members in one call, each with the weights of its
+    own: a row's result is a function of the row and the number of rows.
 
     Args:
         policies: members with equal `stack_key`.
@@ -112,8 +122,11 @@ class StackedPolicy(DiffusionPolicy):
         if len({stack_key(p) for p in policies}) != 1:
             raise ValueError("policies of different shapes; expected members with one stack_key")
         first = policies[0]
-        super().__init__(first.settings.model_copy(update={"embedding": 0}), [p.environments[0] for p in policies],
-                         _stack_normalizers([p.normalizer for p in policies]))
+        super().__init__(
+            first.settings.model_copy(update={"embedding": 0}),
+            [p.environments[0] for p in policies],
+            _stack_normalizers([p.normalizer for p in policies]),
+        )
         self.backbone = stack_modules([p.backbone for p in policies])  # type: ignore[assignment]
         self.to(next(first.parameters()).device)
 
@@ -123,7 +136,9 @@ class StackedPolicy(DiffusionPolicy):
     @torch.no_grad()
     def copy_member(self, index: int, policy: DiffusionPolicy) -> None:
         """Overwrite the weights of `policy` by those of a member."""
-        for mine, theirs in zip(self.backbone.parameters(), policy.backbone.parameters(), strict=True):
+        for mine, theirs in zip(
+            self.backbone.parameters(), policy.backbone.parameters(), strict=True
+        ):
             theirs.copy_(mine[index])
 
 
@@ -142,17 +157,30 @@ def stack_key(policy: DiffusionPolicy) -> str:
         return f"alone {id(policy)}"
     settings = policy.settings.model_dump(exclude={"embedding", "observation_normalizer"})
     n = policy.normalizer
-    return json.dumps([settings, policy.obs_dim, policy.action_dim, n.action_mean.tolist(), n.action_scale.tolist(),
-                       str(n.action_mean.device)])
+    return json.dumps(
+        [
+            settings,
+            policy.obs_dim,
+            policy.action_dim,
+            n.action_mean.tolist(),
+            n.action_scale.tolist(),
+            str(n.action_mean.device),
+        ]
+    )
 
 
 def stacks(keys: Sequence[object], largest: int) -> list[list[int]]:
-    """Positions of equal keys together, in even groups of at most `largest`, in the order in which they appear."""
+    """Positions of equal keys together, in even groups of at most `largest`, in the order in which
+    they appear.
+    """
     groups: dict[object, list[int]] = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
     out = []
     for members in groups.values():
         parts = -(-len(members) // largest)
-        out += [members[i * len(members) // parts: (i + 1) * len(members) // parts] for i in range(parts)]
+        out += [
+            members[i * len(members) // parts : (i + 1) * len(members) // parts]
+            for i in range(parts)
+        ]
     return out

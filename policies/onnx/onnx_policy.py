@@ -1,6 +1,7 @@
 """A policy from an exported graph: NumPy, onnxruntime and the JSON contract, no PyTorch.
 
-`Controller` and `ActionGuard` drive it like the policy that it was exported from, with the same noise for the same seed.
+`Controller` and `ActionGuard` drive it like the policy that it was exported from, with the same
+noise for the same seed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class OnnxPolicy:
         path: the .onnx file; its contract lies beside it under the same name with the suffix .json.
         threads: of onnxruntime; one suits networks of this size.
 
-    Raises UserError when a file is missing or unreadable, the two do not belong together, or onnxruntime is not installed.
+    Raises UserError when a file is missing or unreadable, the two do not belong together, or
+    onnxruntime is not installed.
     """
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
@@ -36,55 +38,93 @@ class OnnxPolicy:
         contract = path.with_suffix(".json")
         for file in (path, contract):
             if not file.is_file():
-                raise UserError(f"{file}: no such file; expected an .onnx graph with its .json contract beside it; "
-                                "write both with `alltrades export`")
+                raise UserError(
+                    f"{file}: no such file; expected an .onnx graph with its .json contract "
+                    "beside it; "
+                    "write both with `alltrades export`"
+                )
         try:
             facts, graph = json.loads(contract.read_text()), path.read_bytes()
             if facts["contract_version"] != CONTRACT_VERSION:
-                raise UserError(f"{contract}: contract version {facts['contract_version']}; expected {CONTRACT_VERSION}; "
-                                "export the policy again")
+                raise UserError(
+                    f"{contract}: contract version {facts['contract_version']}; expected "
+                    f"{CONTRACT_VERSION}; "
+                    "export the policy again"
+                )
             self.environments = tuple(EnvironmentInfo.from_json(e) for e in facts["environments"])
             self.obs_dim, self.action_dim = int(facts["obs_dim"]), int(facts["action_dim"])
             self.history, self.horizon = int(facts["history"]), int(facts["horizon"])
             self.execute, self.draws = int(facts["execute"]), int(facts["draws"])
-            self._digest, shapes = str(facts["policy"]), {k: v["shape"] for k, v in facts["inputs"].items()}
+            self._digest, shapes = (
+                str(facts["policy"]),
+                {k: v["shape"] for k, v in facts["inputs"].items()},
+            )
             described, found_digest = str(facts["sha256"]), sha256(graph).hexdigest()
         except OSError as error:
-            raise UserError(f"{path}: it or its contract cannot be read ({error.strerror}); expected two files that you may "
-                            "read") from error
+            raise UserError(
+                f"{path}: it or its contract cannot be read ({error.strerror}); expected two "
+                "files that you may "
+                "read"
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{contract}: cannot be read ({error!r}); expected the contract that `alltrades export` wrote "
-                            "beside the graph; export the policy again") from error
+            raise UserError(
+                f"{contract}: cannot be read ({error!r}); expected the contract that `alltrades "
+                "export` wrote "
+                "beside the graph; export the policy again"
+            ) from error
         if found_digest != described:
-            raise UserError(f"{path}: not the graph that {contract.name} describes (sha256 {found_digest[:12]}, expected "
-                            f"{described[:12]}): cut short, or of another export; export the policy again, or copy both files")
+            raise UserError(
+                f"{path}: not the graph that {contract.name} describes (sha256 "
+                f"{found_digest[:12]}, expected "
+                f"{described[:12]}): cut short, or of another export; export the policy again, or "
+                "copy both files"
+            )
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         try:
-            self.session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime raises many kinds, all of its own
-            raise UserError(f"{path}: onnxruntime cannot read it ({str(error)[:200]}); expected a graph that "
-                            "`alltrades export` wrote; export the policy again") from error
+            raise UserError(
+                f"{path}: onnxruntime cannot read it ({str(error)[:200]}); expected a graph that "
+                "`alltrades export` wrote; export the policy again"
+            ) from error
         found = {t.name: t.shape for t in self.session.get_inputs()}
         if found != shapes:
-            raise UserError(f"{path}: the graph takes {found} and its contract says {shapes}; expected the same; "
-                            "export the policy again")
-        self.batch: int | None = shapes["window"][0] if isinstance(shapes["window"][0], int) else None
+            raise UserError(
+                f"{path}: the graph takes {found} and its contract says {shapes}; expected the "
+                "same; "
+                "export the policy again"
+            )
+        self.batch: int | None = (
+            shapes["window"][0] if isinstance(shapes["window"][0], int) else None
+        )
 
-    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
-            keep: np.ndarray | None = None) -> np.ndarray:
+    def act(
+        self,
+        window: np.ndarray,
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Chunks (B, horizon, action_dim) float32 in environment units.
 
         Args:
             window: (B, history, obs_dim). environment: (B,) positions in `environments`.
             noise: (B, draws, horizon, action_dim), standard normal.
-            known, keep: (B, horizon, action_dim) actions that are decided and their weights (B, horizon), or None.
+            known, keep: (B, horizon, action_dim) actions that are decided and their weights (B,
+                horizon), or None.
 
-        A graph of a fixed batch size is called as often as needed, its last rows filled up with the first.
+        A graph of a fixed batch size is called as often as needed, its last rows filled up with the
+        first.
         """
         rows = len(window)
-        known = np.zeros((rows, self.horizon, self.action_dim), np.float32) if known is None else known
+        known = (
+            np.zeros((rows, self.horizon, self.action_dim), np.float32) if known is None else known
+        )
         keep = np.zeros((rows, self.horizon), np.float32) if keep is None else keep
         feed = dict(zip(INPUTS, (window, environment, noise, known, keep)))
         if self.batch is None or rows == self.batch:
@@ -93,15 +133,20 @@ class OnnxPolicy:
         for start in range(0, rows, self.batch):
             taken = np.arange(start, start + self.batch)
             taken[taken >= rows] = 0
-            parts.append(self.session.run([OUTPUT], {name: value[taken] for name, value in feed.items()})[0])
+            parts.append(
+                self.session.run([OUTPUT], {name: value[taken] for name, value in feed.items()})[0]
+            )
         return np.concatenate(parts)[:rows]
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""
         ids = [e.id for e in self.environments]
         if env_id not in ids:
-            raise UserError(f"policy does not know environment '{env_id}'; it was made for {', '.join(ids[:12])}"
-                            f"{nearest(env_id, ids)}")
+            raise UserError(
+                f"policy does not know environment '{env_id}'; it was made for "
+                f"{', '.join(ids[:12])}"
+                f"{nearest(env_id, ids)}"
+            )
         return ids.index(env_id)
 
     def digest(self) -> str:
@@ -113,5 +158,7 @@ def _runtime() -> Any:
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        raise UserError("package onnxruntime is not installed; expected it to run an exported policy; "
-                        "pip install onnxruntime") from error
+        raise UserError(
+            "package onnxruntime is not installed; expected it to run an exported policy; "
+            "pip install onnxruntime"
+        ) from error

@@ -1,4 +1,6 @@
-"""Who may connect: the token, TLS, web pages of other sites, names that a stranger may have pointed at this machine."""
+"""Who may connect: the token, TLS, web pages of other sites, names that a stranger may have pointed
+at this machine.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise UserError(f"certificate {certificate} and key {key} cannot be used ({error}); expected two PEM files that "
-                        "belong together") from error
+        raise UserError(
+            f"certificate {certificate} and key {key} cannot be used ({error}); expected two PEM "
+            "files that "
+            "belong together"
+        ) from error
     return context
 
 
 def token_of(authorization: str | None) -> str:
-    """The secret in an Authorization header: `Bearer X`, `Api-Key X` (openpi-client), or the password of `Basic`."""
+    """The secret in an Authorization header: `Bearer X`, `Api-Key X` (openpi-client), or the
+    password of `Basic`.
+    """
     kind, _, value = (authorization or "").partition(" ")
     if kind.lower() in ("bearer", "api-key"):
         return value.strip()
@@ -45,14 +52,17 @@ def token_fits(token: str, authorization: str | None) -> bool:
 def own_origin(origin: str, host: str, listening: str, secure: bool) -> bool:
     """Whether a browser's request comes from this server's own page.
 
-    `origin` and `host` are the request's headers. A page of another site has another origin. A page of a name that a
-    stranger points at this machine (DNS rebinding) has the right one, so that the name must be one of ours too.
+    `origin` and `host` are the request's headers. A page of another site has another origin. A page
+    of a name that a stranger points at this machine (DNS rebinding) has the right one, so that the
+    name must be one of ours too.
     """
     return origin == f"{'https' if secure else 'http'}://{host}" and own_name(host, listening)
 
 
 def own_name(host: str, listening: str) -> bool:
-    """Whether a Host header is an address, localhost or the name that the server was told to listen on."""
+    """Whether a Host header is an address, localhost or the name that the server was told to listen
+    on.
+    """
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     if name in ("localhost", listening):
         return True

@@ -1,4 +1,6 @@
-"""The thread that calls the policy: collects the requests of all clients within a latency budget, answers them together."""
+"""The thread that calls the policy: collects the requests of all clients within a latency budget,
+answers them together.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ T = TypeVar("T")
 class Job:
     """One request on its way; the batcher fills in the answer or the error.
 
-    actions (execute, action_dim) in environment units, or (horizon, action_dim) for a request with an overlap; `rows` of the
-    policy call that made them, 0 when held. `refused` is the reason why the request was not taken, which changed nothing.
+    actions (execute, action_dim) in environment units, or (horizon, action_dim) for a request with
+    an overlap; `rows` of the policy call that made them, 0 when held. `refused` is the reason why
+    the request was not taken, which changed nothing.
     """
 
     session: Session
@@ -46,17 +49,21 @@ class Job:
 
 
 def stable_sizes(policy: Any, batch: int) -> list[int]:
-    """Batch sizes up to `batch`, ascending, whose rows have the bits of a call with `batch` rows; warms the policy up.
+    """Batch sizes up to `batch`, ascending, whose rows have the bits of a call with `batch` rows;
+    warms the policy up.
 
-    Results of a matrix product may depend on its number of rows in the last bit, which is a question of the processor and
-    of the library. The order of additions does not depend on the numbers, so that random ones show a difference.
+    Results of a matrix product may depend on its number of rows in the last bit, which is a
+    question of the processor and of the library. The order of additions does not depend on the
+    numbers, so that random ones show a difference.
     """
     sizes = [s for s in (1, 2, 4, 8, 16, 32, 64) if s < batch] + [batch]
     controller = Controller(policy, lanes=batch, guard=False, batch=batch)
     rng = np.random.default_rng(0)
     infos = [policy.environments[lane % len(policy.environments)] for lane in range(batch)]
-    frames = {lane: rng.standard_normal((policy.history, info.obs_dim)).astype(np.float32)
-              for lane, info in enumerate(infos)}
+    frames = {
+        lane: rng.standard_normal((policy.history, info.obs_dim)).astype(np.float32)
+        for lane, info in enumerate(infos)
+    }
 
     def run(size: int) -> list[np.ndarray]:
         controller.batch = size
@@ -65,16 +72,21 @@ def stable_sizes(policy: Any, batch: int) -> list[int]:
         return list(controller.plan(frames).values())
 
     full = run(batch)
-    same = [s for s in sizes[:-1] if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(run(s), full))]
+    same = [
+        s
+        for s in sizes[:-1]
+        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(run(s), full))
+    ]
     return [*same, batch]
 
 
 class Batcher(threading.Thread):
     """Answers jobs in the order of arrival, at most `batch` in one policy call.
 
-    A call begins as soon as `batch` requests are there, or one of every active client, or `budget` seconds after the
-    first of them came. While the policy runs, requests gather for the next call. An episode's actions do not depend on
-    its neighbours: all calls are of sizes that `stable_sizes` found equal.
+    A call begins as soon as `batch` requests are there, or one of every active client, or `budget`
+    seconds after the first of them came. While the policy runs, requests gather for the next call.
+    An episode's actions do not depend on its neighbours: all calls are of sizes that `stable_sizes`
+    found equal.
 
     Args:
         policy: what is served; called by one thread at a time: this one, or that of `at_once`.
@@ -83,9 +95,17 @@ class Batcher(threading.Thread):
         guarded: called with (reason, count, job) when the guard replaced actions of its chunk.
     """
 
-    def __init__(self, policy: Any, sessions: Sessions, lanes: int, batch: int, budget: float,
-                 guard: bool | Mapping[str, Limits],
-                 deliver: Callable[[list[Job]], None], guarded: Callable[[str, int, Job], None]) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        sessions: Sessions,
+        lanes: int,
+        batch: int,
+        budget: float,
+        guard: bool | Mapping[str, Limits],
+        deliver: Callable[[list[Job]], None],
+        guarded: Callable[[str, int, Job], None],
+    ) -> None:
         super().__init__(name="policy", daemon=True)
         self._controller = ServedController(policy, lanes=lanes, guard=guard, batch=batch)
         self._sizes = [self._controller.batch]
@@ -112,12 +132,18 @@ class Batcher(threading.Thread):
             self._changed.notify()
 
     def at_once(self, job: Job) -> bool:
-        """Answer a lone client's job in the caller's thread; False, and nothing done, where it is to be submitted.
+        """Answer a lone client's job in the caller's thread; False, and nothing done, where it is
+        to be submitted.
 
-        Going to the policy's thread and back takes longer than all else about such a request. It is spared while policy calls
-        have proven short, as the caller, who attends to the network and to signals, hears of nothing else meanwhile.
+        Going to the policy's thread and back takes longer than all else about such a request. It is
+        spared while policy calls have proven short, as the caller, who attends to the network and
+        to signals, hears of nothing else meanwhile.
         """
-        if self._quick < PROVEN or self._sessions.active(job.received) > 1 or not self._working.acquire(blocking=False):
+        if (
+            self._quick < PROVEN
+            or self._sessions.active(job.received) > 1
+            or not self._working.acquire(blocking=False)
+        ):
             return False
         try:
             if self._jobs or self._calls or self._closing:
@@ -144,18 +170,24 @@ class Batcher(threading.Thread):
         self._sizes = sizes
 
     def warm_up(self) -> None:
-        """A network's first call is slow, and a policy that cannot run should not be announced; run it by `call`."""
+        """A network's first call is slow, and a policy that cannot run should not be announced; run
+        it by `call`.
+        """
         self._sizes = stable_sizes(self._controller.policy, self._controller.batch)
 
     def close(self, seconds: float) -> None:
-        """End the thread after the jobs that are there; a policy call that hangs is left behind after `seconds`."""
+        """End the thread after the jobs that are there; a policy call that hangs is left behind
+        after `seconds`.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self.is_alive():
             self.join(seconds)
         if self.is_alive():
-            log.warning("a policy call did not end within %g s; the server ends without it", seconds)
+            log.warning(
+                "a policy call did not end within %g s; the server ends without it", seconds
+            )
 
     def run(self) -> None:
         while True:
@@ -216,8 +248,11 @@ class Batcher(threading.Thread):
         try:
             info = controller.policy.environments[request.index]
             if job.held and not controller.can_hold(session.lane, info, request.overlap, goes_on):
-                raise UserError("the operator has stopped the robots, and this one has no last action to hold and no whole stop "
-                                f"action in '{info.id}'; expected robots that go on; ask again later")
+                raise UserError(
+                    "the operator has stopped the robots, and this one has no last action to hold "
+                    "and no whole stop "
+                    f"action in '{info.id}'; expected robots that go on; ask again later"
+                )
             if goes_on and request.overlap is not None:
                 controller.check(session.lane, request.overlap.known)
         except UserError as error:
@@ -234,12 +269,19 @@ class Batcher(threading.Thread):
         return True
 
     def _goes_on(self, job: Job) -> bool:
-        """Whether an episode begins so soon that the robot must still be where the last one left it."""
+        """Whether an episode begins so soon that the robot must still be where the last one left
+        it.
+        """
         policy, session = self._controller.policy, job.session
         if session.environment is None:
             return False
-        before, info = (policy.environments[i] for i in (policy.environment_index(session.environment), job.request.index))
-        return before.action_dim == info.action_dim and session.hurries(job.received, policy.horizon / before.control_hz)
+        before, info = (
+            policy.environments[i]
+            for i in (policy.environment_index(session.environment), job.request.index)
+        )
+        return before.action_dim == info.action_dim and session.hurries(
+            job.received, policy.horizon / before.control_hz
+        )
 
     def _plan(self, jobs: list[Job]) -> None:
         controller = self._controller
@@ -248,8 +290,14 @@ class Batcher(threading.Thread):
         before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
             job.session.backlog.clear()  # the controller has them, even if the policy fails
-        planned = controller.plan(frames, {job.session.lane: job.request.overlap for job in jobs
-                                           if job.request.overlap is not None})
+        planned = controller.plan(
+            frames,
+            {
+                job.session.lane: job.request.overlap
+                for job in jobs
+                if job.request.overlap is not None
+            },
+        )
         for job in jobs:
             job.rows = controller.batch
             self._send(job, planned[job.session.lane])
@@ -260,10 +308,14 @@ class Batcher(threading.Thread):
 
     def _hold(self, job: Job) -> None:
         session = job.session
-        seen = np.concatenate(session.backlog)[-self._controller.policy.history:]  # what the policy will want to know later
+        seen = np.concatenate(session.backlog)[
+            -self._controller.policy.history :
+        ]  # what the policy will want to know later
         session.backlog[:] = [seen]
         self._send(job, self._controller.hold(session.lane, job.request.overlap))
 
     def _send(self, job: Job, actions: np.ndarray) -> None:
-        """Answer with a chunk, of which a robot that was asked with an overlap is taken to execute as many as any other."""
+        """Answer with a chunk, of which a robot that was asked with an overlap is taken to execute
+        as many as any other.
+        """
         job.actions, job.session.last = actions, actions[: self._controller.policy.execute][-1]

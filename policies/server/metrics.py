@@ -40,16 +40,21 @@ class Metrics:
         self._help: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[str, float]] = {}  # name -> labels in text -> value
         self._histograms: dict[str, Histogram] = {}
-        for name, text in (("connections", "clients that connected"), ("requests", "requests answered, by outcome"),
-                           ("guard_refusals", "actions that the guard replaced, by reason"),
-                           ("starved", "replies that came after the client had used up its actions"),
-                           ("reloads", "artifacts loaded again, by outcome")):
+        for name, text in (
+            ("connections", "clients that connected"),
+            ("requests", "requests answered, by outcome"),
+            ("guard_refusals", "actions that the guard replaced, by reason"),
+            ("starved", "replies that came after the client had used up its actions"),
+            ("reloads", "artifacts loaded again, by outcome"),
+        ):
             self._help[f"alltrades_{name}_total"] = ("counter", text)
             self._values[f"alltrades_{name}_total"] = {}
-        for name, text, bounds in (("request_seconds", "from a request's arrival to its reply", SECONDS),
-                                   ("queue_seconds", "from a request's arrival to its policy call", SECONDS),
-                                   ("infer_seconds", "duration of policy calls", SECONDS),
-                                   ("batch_requests", "requests answered by one policy call", ROWS)):
+        for name, text, bounds in (
+            ("request_seconds", "from a request's arrival to its reply", SECONDS),
+            ("queue_seconds", "from a request's arrival to its policy call", SECONDS),
+            ("infer_seconds", "duration of policy calls", SECONDS),
+            ("batch_requests", "requests answered by one policy call", ROWS),
+        ):
             self._help[f"alltrades_{name}"] = ("histogram", text)
             self._histograms[f"alltrades_{name}"] = Histogram(bounds)
 
@@ -73,28 +78,43 @@ class Metrics:
             return sum(v for text, v in values.items() if all(w in text.split(",") for w in wanted))
 
     def render(self, gauges: dict[str, tuple[str, float]], labels: dict[str, str]) -> str:
-        """Everything as text; `gauges` name -> (help, value) as they are now, `labels` of the info line."""
+        """Everything as text; `gauges` name -> (help, value) as they are now, `labels` of the info
+        line.
+        """
         lines: list[str] = []
         with self._lock:
             for name, (kind, text) in self._help.items():
                 lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
                 if kind == "counter":
                     values = self._values[name] or {"": 0}
-                    lines += [f"{name}{{{given}}} {number(v)}" if given else f"{name} {number(v)}"
-                              for given, v in values.items()]
+                    lines += [
+                        f"{name}{{{given}}} {number(v)}" if given else f"{name} {number(v)}"
+                        for given, v in values.items()
+                    ]
                     continue
                 histogram, total = self._histograms[name], 0
                 for bound, count in zip((*histogram.bounds, math.inf), histogram.counts):
                     total += count
                     lines.append(f'{name}_bucket{{le="{number(bound)}"}} {total}')
                 lines += [f"{name}_sum {number(histogram.sum)}", f"{name}_count {total}"]
-        now = {"process_resident_memory_bytes": ("memory of the server's process", float(resident_bytes())),
-               "process_start_time_seconds": ("start of the server, in seconds since 1970", self._started)}
+        now = {
+            "process_resident_memory_bytes": (
+                "memory of the server's process",
+                float(resident_bytes()),
+            ),
+            "process_start_time_seconds": (
+                "start of the server, in seconds since 1970",
+                self._started,
+            ),
+        }
         for name, (text, value) in (gauges | now).items():
             lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {number(value)}"]
         given = ",".join(f'{key}="{escape(value)}"' for key, value in labels.items())
-        lines += ["# HELP alltrades_policy_info the policy that is served", "# TYPE alltrades_policy_info gauge",
-                  f"alltrades_policy_info{{{given}}} 1"]
+        lines += [
+            "# HELP alltrades_policy_info the policy that is served",
+            "# TYPE alltrades_policy_info gauge",
+            f"alltrades_policy_info{{{given}}} 1",
+        ]
         return "\n".join(lines) + "\n"
 
 
@@ -111,7 +131,9 @@ def number(value: float) -> str:
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Resident memory of a process, this one by default (Linux); 0 where the system does not say."""
+    """Resident memory of a process, this one by default (Linux); 0 where the system does
+    not say.
+    """
     try:
         pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

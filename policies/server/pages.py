@@ -1,7 +1,8 @@
 """What the server answers over HTTP: health, metrics, the operator's page and its live connection.
 
-A browser sends an Origin header with every websocket, so that connections with one are refused, whatever page they come
-from; only the operator's own page may open the live connection, with the key that the page was given.
+A browser sends an Origin header with every websocket, so that connections with one are refused,
+whatever page they come from; only the operator's own page may open the live connection, with the
+key that the page was given.
 """
 
 from __future__ import annotations
@@ -38,31 +39,48 @@ class Pages:
         self._watchers = 0
 
     def answer(self, connection: Any, request: Any) -> Any:
-        """The response to an HTTP request, or None for a robot or a live page that may open a websocket."""
+        """The response to an HTTP request, or None for a robot or a live page that may open a
+        websocket.
+        """
         server, path = self._server, urlsplit(request.path).path
         if path == "/healthz":
             if server.healthy:
                 return connection.respond(HTTPStatus.OK, "OK\n")
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n" if server.draining else "failed\n")
+            return connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE, "draining\n" if server.draining else "failed\n"
+            )
         origin, host = (access.one_header(request.headers, name) for name in ("Origin", "Host"))
         live = path == LIVE and server.settings.dashboard
-        if origin is not None and not (live and access.own_origin(origin, host or "", server.settings.host,
-                                                                  server.scheme == "wss")):
+        if origin is not None and not (
+            live
+            and access.own_origin(origin, host or "", server.settings.host, server.scheme == "wss")
+        ):
             return connection.respond(HTTPStatus.FORBIDDEN, "refused: request of a web page\n")
         if live:
             return self._refuse_page(connection, request, origin)
-        if server.token is not None and not access.token_fits(server.token, access.one_header(request.headers, "Authorization")):
-            response = connection.respond(HTTPStatus.UNAUTHORIZED, "refused: the token is missing or wrong\n")
-            response.headers["WWW-Authenticate"] = 'Basic realm="alltrades: any name, the token as password"'
+        if server.token is not None and not access.token_fits(
+            server.token, access.one_header(request.headers, "Authorization")
+        ):
+            response = connection.respond(
+                HTTPStatus.UNAUTHORIZED, "refused: the token is missing or wrong\n"
+            )
+            response.headers["WWW-Authenticate"] = (
+                'Basic realm="alltrades: any name, the token as password"'
+            )
             return response
         if path == "/metrics":
             return _typed(connection, self.metrics(), CONTENT_TYPE)
         if path == "/dashboard" and server.settings.dashboard:
             if not access.own_name(host or "", server.settings.host):
-                return connection.respond(HTTPStatus.FORBIDDEN, "refused: unknown host name; open the page by its address\n")
+                return connection.respond(
+                    HTTPStatus.FORBIDDEN,
+                    "refused: unknown host name; open the page by its address\n",
+                )
             return self._page(connection)
         if path != "/":
-            return connection.respond(HTTPStatus.NOT_FOUND, "nothing here: /healthz, /metrics, and the websocket at /\n")
+            return connection.respond(
+                HTTPStatus.NOT_FOUND, "nothing here: /healthz, /metrics, and the websocket at /\n"
+            )
         return self._refuse_robot(connection)
 
     def _refuse_robot(self, connection: Any) -> Any:
@@ -70,12 +88,16 @@ class Pages:
         if server.draining:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "refused: server ends\n")
         if server.sessions.full:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE,
-                                      f"refused: {len(server.sessions)} clients are connected; raise --max-clients\n")
+            return connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"refused: {len(server.sessions)} clients are connected; raise --max-clients\n",
+            )
         address = str((connection.remote_address or ["local"])[0])
         if most is not None and server.sessions.at(address) >= most:
-            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS,
-                                      f"refused: {most} clients of this address are connected; raise --max-per-address\n")
+            return connection.respond(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"refused: {most} clients of this address are connected; raise --max-per-address\n",
+            )
         return None
 
     def _refuse_page(self, connection: Any, request: Any, origin: str | None) -> Any:
@@ -83,41 +105,70 @@ class Pages:
         if origin is None or not hmac.compare_digest(key.encode(), self._key.encode()):
             return connection.respond(HTTPStatus.FORBIDDEN, "refused: open the page again\n")
         if self._server.draining or self._watchers >= WATCHERS:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "refused: too many pages, or the server ends\n")
+            return connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE, "refused: too many pages, or the server ends\n"
+            )
         return None
 
     def _page(self, connection: Any) -> Any:
         nonce = secrets.token_urlsafe(12)
-        text = resources.files("alltrades.policies.server").joinpath("dashboard.html").read_text(encoding="utf-8")
-        response = _typed(connection, text.replace("{{nonce}}", nonce).replace("{{key}}", self._key), "text/html; charset=utf-8")
+        text = (
+            resources.files("alltrades.policies.server")
+            .joinpath("dashboard.html")
+            .read_text(encoding="utf-8")
+        )
+        response = _typed(
+            connection,
+            text.replace("{{nonce}}", nonce).replace("{{key}}", self._key),
+            "text/html; charset=utf-8",
+        )
         response.headers["Content-Security-Policy"] = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
-            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            "connect-src 'self'; "
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
         response.headers["Cache-Control"] = "no-store"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
-    # ---- content -------------------------------------------------------------------------------------------------
+    # ---- content ---------------------------------------------------------------------------------
     def metrics(self) -> str:
         """All metrics as text."""
         server = self._server
-        gauges = {"alltrades_clients": ("connected clients", float(len(server.sessions))),
-                  "alltrades_held": ("1 while every robot is to hold", float(server.held)),
-                  "alltrades_draining": ("1 while the server ends", float(server.draining))}
+        gauges = {
+            "alltrades_clients": ("connected clients", float(len(server.sessions))),
+            "alltrades_held": ("1 while every robot is to hold", float(server.held)),
+            "alltrades_draining": ("1 while the server ends", float(server.draining)),
+        }
         return server.metrics.render(gauges, {"policy": server.digest})
 
     def state(self) -> dict[str, Any]:
         """What the operator's page shows, in plain values."""
         server, now = self._server, time.perf_counter()
         limits = {e.id: server.limits(e) for e in server.policy.environments}
-        bounds = {name: [[_finite(x) for x in found.low], [_finite(x) for x in found.high]] for name, found in limits.items()}
-        return {"policy": server.digest, "held": server.held, "draining": server.draining, "time": time.time(),
-                "clients": [s.status(now) for s in server.sessions.all()], "events": server.events.latest(),
-                "bounds": {s.environment: bounds[s.environment] for s in server.sessions.all() if s.environment in bounds},
-                "totals": {"answered": server.metrics.value("requests", outcome="answered"),
-                           "refused": server.metrics.value("requests", outcome="refused"),
-                           "starved": server.metrics.value("starved"),
-                           "guarded": server.metrics.value("guard_refusals")}}
+        bounds = {
+            name: [[_finite(x) for x in found.low], [_finite(x) for x in found.high]]
+            for name, found in limits.items()
+        }
+        return {
+            "policy": server.digest,
+            "held": server.held,
+            "draining": server.draining,
+            "time": time.time(),
+            "clients": [s.status(now) for s in server.sessions.all()],
+            "events": server.events.latest(),
+            "bounds": {
+                s.environment: bounds[s.environment]
+                for s in server.sessions.all()
+                if s.environment in bounds
+            },
+            "totals": {
+                "answered": server.metrics.value("requests", outcome="answered"),
+                "refused": server.metrics.value("requests", outcome="refused"),
+                "starved": server.metrics.value("starved"),
+                "guarded": server.metrics.value("guard_refusals"),
+            },
+        }
 
     async def live(self, connection: Any) -> None:
         """The live connection of one page: states out, `stop` and `resume` in."""

@@ -1,4 +1,6 @@
-"""Another artifact in place of the one that is served, without a client noticing more than better actions."""
+"""Another artifact in place of the one that is served, without a client noticing more than better
+actions.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +14,44 @@ from alltrades.policies.model.policy import load_policy
 
 
 def load_successor(folder: Path, current: Any, device: str) -> Any:
-    """Read the artifact that shall replace `current`; raises UserError where clients could not go on with it.
+    """Read the artifact that shall replace `current`; raises UserError where clients could not go
+    on with it.
 
-    It must be complete (the digest in policy.json is that of the weights), and what clients were told on connecting
-    must hold: environments in the same order with equal sizes, bounds and rates, history, chunk and draws of noise. The
-    preference that `current` acts by is kept.
+    It must be complete (the digest in policy.json is that of the weights), and what clients were
+    told on connecting must hold: environments in the same order with equal sizes, bounds and rates,
+    history, chunk and draws of noise. The preference that `current` acts by is kept.
     """
     policy = load_policy(folder, device)
     promised = json.loads((folder / "policy.json").read_text()).get("digest")
     if promised != policy.digest():
-        raise UserError(f"{folder}: weights and policy.json do not belong together; expected a complete artifact; "
-                        "write it again")
+        raise UserError(
+            f"{folder}: weights and policy.json do not belong together; expected a complete "
+            "artifact; "
+            "write it again"
+        )
     if policy.environments != current.environments:
         names = [{e.id: e for e in p.environments} for p in (current, policy)]
         changed = [i for i in (*names[0], *names[1]) if names[0].get(i) != names[1].get(i)]
         what = f"'{changed[0]}' is missing or changed" if changed else "they are in another order"
-        raise UserError(f"{folder}: environments differ from those being served ({what}); expected the same; "
-                        "start the server again")
+        raise UserError(
+            f"{folder}: environments differ from those being served ({what}); expected the same; "
+            "start the server again"
+        )
     for name in FACTS:
         mine, theirs = getattr(current, name), getattr(policy, name)
         if mine != theirs:
-            raise UserError(f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected the same; "
-                            "start the server again")
+            raise UserError(
+                f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected "
+                "the same; "
+                "start the server again"
+            )
     return policy.set_preference(current.chosen_preference())
 
 
 def stamp(folder: Path) -> tuple[int, int] | None:
-    """What changes when the artifact is written again (policy.json is its last file); None where there is none."""
+    """What changes when the artifact is written again (policy.json is its last file); None where
+    there is none.
+    """
     try:
         found = (folder / "policy.json").stat()
     except OSError:

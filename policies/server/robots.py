@@ -1,4 +1,6 @@
-"""The controller of robots that are elsewhere: what each of them was sent, and what brings it to rest."""
+"""The controller of robots that are elsewhere: what each of them was sent, and what brings it to
+rest.
+"""
 
 from __future__ import annotations
 
@@ -15,33 +17,47 @@ from alltrades.policies.control.limits import Limits
 
 
 class ServedController(Controller):
-    """A `Controller` with one lane per robot, of which it sees what they ask and not what they execute.
+    """A `Controller` with one lane per robot, of which it sees what they ask and not what they
+    execute.
 
-    Without an overlap a lane executes all actions of its plan, and the guard knows the last two of them. With one it gets the
-    whole horizon and executes an unknown number of them. The rate limit of its next chunk then begins
+    Without an overlap a lane executes all actions of its plan, and the guard knows the last two of
+    them. With one it gets the whole horizon and executes an unknown number of them. The rate limit
+    of its next chunk then begins
 
-    - at `known[0]`, which is what it executes now. It must be where the rate limit can have brought the robot from the
+    - at `known[0]`, which is what it executes now. It must be where the rate limit can have brought
+      the robot from the
       first action of the last chunk within one horizon (see `check`);
     - where nothing is known, at that action of the last chunk which is nearest.
 
     Acceleration is left to whoever executes such a chunk, who alone knows what was executed before.
     """
 
-    def __init__(self, policy: ActingPolicy, lanes: int = 1, guard: bool | ActionGuard | Mapping[str, Limits] = True,
-                 batch: int = BATCH) -> None:
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        lanes: int = 1,
+        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        batch: int = BATCH,
+    ) -> None:
         super().__init__(policy, lanes, guard, batch)
         self._sent: list[np.ndarray | None] = [None] * lanes  # last chunk handed out, (k, A_env)
 
     def begin(self, lane: int, environment: str, seed: int, goes_on: bool = False) -> None:
-        """Start an episode in one lane; with `goes_on` the robot is where it was: what it was sent is not forgotten."""
+        """Start an episode in one lane; with `goes_on` the robot is where it was: what it was sent
+        is not forgotten.
+        """
         memory = self._last[lane], self._sent[lane]
         super().begin(lane, environment, seed)
         self._sent[lane] = None
         if goes_on:
             self._last[lane], self._sent[lane] = memory
 
-    def plan(self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None) -> dict[int, np.ndarray]:
-        """`Controller.plan`; a lane with an overlap gets the whole horizon, (horizon, action_dim of its environment)."""
+    def plan(
+        self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None
+    ) -> dict[int, np.ndarray]:
+        """`Controller.plan`; a lane with an overlap gets the whole horizon, (horizon, action_dim of
+        its environment).
+        """
         overlaps = overlaps or {}
         arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
         out = {}
@@ -59,26 +75,45 @@ class ServedController(Controller):
         return out
 
     def check(self, lane: int, known: np.ndarray) -> None:
-        """Raise UserError where a robot cannot have come to `known[0]`, which it says it executes now, within the rate limit."""
+        """Raise UserError where a robot cannot have come to `known[0]`, which it says it executes
+        now, within the rate limit.
+        """
         sent, guard = self._sent[lane], self._guard(int(self._environment[lane]))
         if sent is None or not len(known) or guard is None or guard.rate is None:
             return
-        steps = self.policy.horizon + 1  # the first action of the last chunk may itself be one step from what was known then
-        if (np.abs(np.clip(known[0], guard.low, guard.high) - sent[0]) > steps * guard.rate * (1 + SLACK)).any():
-            raise UserError(f"'known' begins with {known[0].tolist()} and the last reply with {sent[0].tolist()}; expected no "
-                            f"more than {steps} steps of {guard.rate.tolist()} between; send what is executed, or reset")
+        steps = (
+            self.policy.horizon + 1
+        )  # the first action of the last chunk may itself be one step from what was known then
+        if (
+            np.abs(np.clip(known[0], guard.low, guard.high) - sent[0])
+            > steps * guard.rate * (1 + SLACK)
+        ).any():
+            raise UserError(
+                f"'known' begins with {known[0].tolist()} and the last reply with "
+                f"{sent[0].tolist()}; expected no "
+                f"more than {steps} steps of {guard.rate.tolist()} between; send what is "
+                "executed, or reset"
+            )
 
     def can_hold(self, lane: int, info: Any, overlap: Overlap | None, remembers: bool) -> bool:
-        """Whether `hold` knows what to send; `remembers` says whether the lane's last actions will still be known by then."""
+        """Whether `hold` knows what to send; `remembers` says whether the lane's last actions will
+        still be known by then.
+        """
         whole = info.stop_action is not None and None not in info.stop_action
-        return whole or (overlap is not None and len(overlap.known) > 0) or (remembers and self._executed(lane) is not None)
+        return (
+            whole
+            or (overlap is not None and len(overlap.known) > 0)
+            or (remembers and self._executed(lane) is not None)
+        )
 
     def hold(self, lane: int, overlap: Overlap | None = None) -> np.ndarray:
-        """In place of a plan, of the same shape: actions that bring a lane to rest, where `can_hold`.
+        """In place of a plan, of the same shape: actions that bring a lane to rest, where
+        `can_hold`.
 
-        They lead to the stop action of its environment along the guard's limits, or repeat its last action in dimensions (or
-        environments) that declare none. An asynchronous robot first executes what it has frozen. Nothing is counted as refused:
-        the way to rest is no fault of the policy.
+        They lead to the stop action of its environment along the guard's limits, or repeat its last
+        action in dimensions (or environments) that declare none. An asynchronous robot first
+        executes what it has frozen. Nothing is counted as refused: the way to rest is no fault of
+        the policy.
         """
         info, dims = self.environment(lane), self._action_dims[lane]
         frozen, last = np.zeros((0, dims), np.float32), self._executed(lane)
@@ -96,15 +131,28 @@ class ServedController(Controller):
         return out
 
     def _executed(self, lane: int) -> np.ndarray | None:
-        """What the lane will have executed last, (1 or 2, A_env): a robot that executes an unknown number, as many as a
-        synchronous one."""
+        """What the lane will have executed last, (1 or 2, A_env): a robot that executes an unknown
+        number, as many as a synchronous one.
+        """
         last, sent = self._last[lane], self._sent[lane]
         return last if last is not None or sent is None else sent[: self.policy.execute][-2:]
 
     def _before(self, lane: int, first: np.ndarray) -> np.ndarray | None:
-        """Where the limits of a chunk with the first action `first` begin, (1 or 2, A_env); None where nothing is known."""
-        last, sent, guard = self._last[lane], self._sent[lane], self._guard(int(self._environment[lane]))
-        if last is not None or sent is None or guard is None or guard.rate is None or not np.isfinite(first).all():
+        """Where the limits of a chunk with the first action `first` begin, (1 or 2, A_env); None
+        where nothing is known.
+        """
+        last, sent, guard = (
+            self._last[lane],
+            self._sent[lane],
+            self._guard(int(self._environment[lane])),
+        )
+        if (
+            last is not None
+            or sent is None
+            or guard is None
+            or guard.rate is None
+            or not np.isfinite(first).all()
+        ):
             return self._executed(lane)
         steps = (np.abs(first - sent) / guard.rate).max(axis=1)  # (k,) from each to the first one
         return sent[int(np.argmin(steps))][None]

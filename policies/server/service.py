@@ -36,46 +36,75 @@ LEFT = 1.0  # seconds for the policy's thread to end when nobody waits for it
 
 
 class PolicyServer:
-    """`run()` blocks until `stop()`, SIGTERM or SIGINT, answers what is in flight, closes the connections and returns.
+    """`run()` blocks until `stop()`, SIGTERM or SIGINT, answers what is in flight, closes the
+    connections and returns.
 
-    A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved", "server_timing":
-    {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request with "known" the actions are (horizon, action_dim). "held"
-    is true while the operator has stopped the robots: the actions then lead to the environment's stop action, or repeat the last
-    one where it has none, from the frozen ones on; a robot of which neither is known is refused. "starved" counts replies that
-    came more than a control period after the client had used up the actions of the one before.
+    A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved",
+    "server_timing": {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request with "known"
+    the actions are (horizon, action_dim). "held" is true while the operator has stopped the robots:
+    the actions then lead to the environment's stop action, or repeat the last one where it has
+    none, from the frozen ones on; a robot of which neither is known is refused. "starved" counts
+    replies that came more than a control period after the client had used up the actions of the one
+    before.
 
-    The guard knows what each connection was sent, so that a connection is for one robot. Neither "known" (see `ServedController`)
-    nor "reset" lets a chunk begin beyond the rate limit from that, unless the robot can have gone elsewhere in between: an
-    episode that begins after fewer than three replies of the last one, and without a pause, goes on from what was sent. What a
-    robot did before it connected is not known.
+    The guard knows what each connection was sent, so that a connection is for one robot. Neither
+    "known" (see `ServedController`) nor "reset" lets a chunk begin beyond the rate limit from that,
+    unless the robot can have gone elsewhere in between: an episode that begins after fewer than
+    three replies of the last one, and without a pause, goes on from what was sent. What a robot did
+    before it connected is not known.
 
     Args:
-        policy: what is served; called by one thread at a time, or for `settings.engine` onnx its graph.
+        policy: what is served; called by one thread at a time, or for `settings.engine` onnx its
+            graph.
         settings: address, limits, protection.
         artifact: folder from which SIGHUP, `reload()` and `settings.watch` load again.
     """
 
-    def __init__(self, policy: Any, settings: ServerSettings | None = None, artifact: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        settings: ServerSettings | None = None,
+        artifact: Path | str | None = None,
+    ) -> None:
         self._asyncio_server = require("websockets.asyncio.server")
         self._closed = require("websockets.exceptions").ConnectionClosed
         require("msgpack")
         self.policy, self.settings = policy, settings or ServerSettings()
         self.artifact = None if artifact is None else Path(artifact)
-        self._seen = None if self.artifact is None else stamp(self.artifact)  # before anything can be written again
+        self._seen = (
+            None if self.artifact is None else stamp(self.artifact)
+        )  # before anything can be written again
         s = self.settings
         if s.watch and self.artifact is None:
-            raise UserError("watch is on and no artifact folder was given; expected the folder that is to be watched")
+            raise UserError(
+                "watch is on and no artifact folder was given; expected the folder that is to be "
+                "watched"
+            )
         self.token = None if s.token_file is None else read_token(s.token_file)
-        self._tls = None if s.certificate is None or s.key is None else access.tls_context(s.certificate, s.key)
+        self._tls = (
+            None
+            if s.certificate is None or s.key is None
+            else access.tls_context(s.certificate, s.key)
+        )
         self.port = s.port
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events = Events()
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
         for info in policy.environments:
-            self.limits(info).check_stop(info.stop_action, info.id if s.limits is None else f"{s.limits}: {info.id}")
-        self._batcher = Batcher(self._acting(policy), self.sessions, s.max_clients, s.batch, s.budget_ms / 1e3, self._limits,
-                                self._deliver, self._guarded)
+            self.limits(info).check_stop(
+                info.stop_action, info.id if s.limits is None else f"{s.limits}: {info.id}"
+            )
+        self._batcher = Batcher(
+            self._acting(policy),
+            self.sessions,
+            s.max_clients,
+            s.batch,
+            s.budget_ms / 1e3,
+            self._limits,
+            self._deliver,
+            self._guarded,
+        )
         self._pages = Pages(self)
         self._waiting: dict[Job, asyncio.Future] = {}
         self._ids = itertools.count(1)
@@ -89,17 +118,30 @@ class PolicyServer:
         return Limits.of(info) if isinstance(self._limits, bool) else self._limits[info.id]
 
     def metadata(self) -> dict[str, Any]:
-        """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the guard has."""
+        """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the
+        guard has.
+        """
         environments = []
         for info in self.policy.environments:
             limits = self.limits(info)
-            environments.append({**info.to_json(), "action_low": list(limits.low), "action_high": list(limits.high),
-                                 "max_action_rate": _listed(limits.rate),
-                                 "max_action_acceleration": _listed(limits.acceleration)})
-        return {"server": "alltrades", "protocol": PROTOCOL, "policy": self.digest, "environments": environments,
-                **{name: getattr(self.policy, name) for name in FACTS}}
+            environments.append(
+                {
+                    **info.to_json(),
+                    "action_low": list(limits.low),
+                    "action_high": list(limits.high),
+                    "max_action_rate": _listed(limits.rate),
+                    "max_action_acceleration": _listed(limits.acceleration),
+                }
+            )
+        return {
+            "server": "alltrades",
+            "protocol": PROTOCOL,
+            "policy": self.digest,
+            "environments": environments,
+            **{name: getattr(self.policy, name) for name in FACTS},
+        }
 
-    # ---- from any thread -----------------------------------------------------------------------------------------
+    # ---- from any thread -------------------------------------------------------------------------
     def run(self, announce: Callable[[str], None] | None = None) -> None:
         """Serve until stopped; `announce` gets the address once clients can connect.
 
@@ -130,16 +172,24 @@ class PolicyServer:
         """Bring every robot to rest from its next request on, or let them go on again."""
         if held != self._batcher.held:
             self._batcher.held = held
-            self.events.add("stop" if held else "resume", "every robot holds" if held else "robots go on")
-            log.warning("stopped: every robot is brought to rest" if held else "resumed: robots go on")
+            self.events.add(
+                "stop" if held else "resume", "every robot holds" if held else "robots go on"
+            )
+            log.warning(
+                "stopped: every robot is brought to rest" if held else "resumed: robots go on"
+            )
 
     def reload(self) -> Future[bool]:
-        """Load the artifact again and go on with it; the result says whether it was taken. The reason of a refusal is logged."""
+        """Load the artifact again and go on with it; the result says whether it was taken. The
+        reason of a refusal is logged.
+        """
         if self._loop is None or self.artifact is None:
-            raise UserError("the server does not run, or has no artifact folder to load from; expected both")
+            raise UserError(
+                "the server does not run, or has no artifact folder to load from; expected both"
+            )
         return asyncio.run_coroutine_threadsafe(self._reload(), self._loop)
 
-    # ---- start and end -------------------------------------------------------------------------------------------
+    # ---- start and end ---------------------------------------------------------------------------
     async def _serve(self, announce: Callable[[str], None] | None) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._adopt(self.policy, self.policy.digest())
@@ -148,17 +198,31 @@ class PolicyServer:
         host = self.settings.host
         try:
             server = await self._asyncio_server.serve(
-                self._handle, host, self.port, compression=None, max_size=self.settings.max_message, max_queue=4,
-                process_request=self._pages.answer, ssl=self._tls, logger=_quiet())
+                self._handle,
+                host,
+                self.port,
+                compression=None,
+                max_size=self.settings.max_message,
+                max_queue=4,
+                process_request=self._pages.answer,
+                ssl=self._tls,
+                logger=_quiet(),
+            )
         except OSError as error:
-            raise UserError(f"{host}:{self.port} cannot be listened on ({error.strerror or error}); expected a "
-                            "free address; choose another port") from error
+            raise UserError(
+                f"{host}:{self.port} cannot be listened on ({error.strerror or error}); expected a "
+                "free address; choose another port"
+            ) from error
         signals = self._signals()
         watcher = asyncio.create_task(self._watch()) if self.settings.watch else None
         try:
             self.port = server.sockets[0].getsockname()[1]
             if self.token is None and not access.loopback(host):
-                log.warning("listening on %s without a token: anyone who reaches it can use it; give --token-file", host)
+                log.warning(
+                    "listening on %s without a token: anyone who reaches it can use it; give "
+                    "--token-file",
+                    host,
+                )
             if announce is not None:
                 announce(f"{self.scheme}://{host}:{self.port}")
             self.ready.set()
@@ -192,7 +256,9 @@ class PolicyServer:
         self._stopping.set()
 
     async def _drain(self) -> None:
-        """Answer requests in flight, refuse new connections (see `Pages`), close; what takes too long is given up."""
+        """Answer requests in flight, refuse new connections (see `Pages`), close; what takes too
+        long is given up.
+        """
         self.draining = True
         end = time.perf_counter() + self.settings.drain_seconds
         for session in self.sessions.all():
@@ -205,9 +271,13 @@ class PolicyServer:
             job.error = TimeoutError()
             future.set_result(None)
         if given_up:
-            log.warning("%d requests were not answered within %g s and are given up", len(given_up), self.settings.drain_seconds)
+            log.warning(
+                "%d requests were not answered within %g s and are given up",
+                len(given_up),
+                self.settings.drain_seconds,
+            )
 
-    # ---- policy --------------------------------------------------------------------------------------------------
+    # ---- policy ----------------------------------------------------------------------------------
     def _acting(self, policy: Any) -> Any:
         """What computes the policy's actions."""
         if self.settings.engine == "torch":
@@ -225,13 +295,21 @@ class PolicyServer:
         async with self._reloading:
             device = str(next(self.policy.parameters()).device)
             try:
-                policy = await self._loop.run_in_executor(None, load_successor, self.artifact, self.policy, device)
-                digest = await self._loop.run_in_executor(None, policy.digest)  # milliseconds: not in the way of requests
+                policy = await self._loop.run_in_executor(
+                    None, load_successor, self.artifact, self.policy, device
+                )
+                digest = await self._loop.run_in_executor(
+                    None, policy.digest
+                )  # milliseconds: not in the way of requests
                 if digest == self.digest:
                     return True
                 acting = await self._loop.run_in_executor(None, self._acting, policy)
-                sizes = await self._loop.run_in_executor(None, stable_sizes, acting, self._batcher.batch)
-                await asyncio.wrap_future(self._batcher.call(lambda: self._batcher.replace(acting, sizes)))
+                sizes = await self._loop.run_in_executor(
+                    None, stable_sizes, acting, self._batcher.batch
+                )
+                await asyncio.wrap_future(
+                    self._batcher.call(lambda: self._batcher.replace(acting, sizes))
+                )
             except Exception as error:
                 line = " ".join(str(error).split()) or type(error).__name__
                 log.warning("reload refused, the old policy goes on: %s", line)
@@ -253,7 +331,7 @@ class PolicyServer:
                 await self._reload()
             self._seen = now
 
-    # ---- clients -------------------------------------------------------------------------------------------------
+    # ---- clients ---------------------------------------------------------------------------------
     async def _handle(self, connection: Any) -> None:
         if connection.request.path.startswith(LIVE):
             return await self._pages.live(connection)
@@ -286,7 +364,10 @@ class PolicyServer:
         session.requests += 1
         try:
             if not session.allowed(self.settings.rate_limit, received):
-                raise UserError(f"more than {self.settings.rate_limit:g} requests per second; expected fewer; send slower")
+                raise UserError(
+                    f"more than {self.settings.rate_limit:g} requests per second; expected fewer; "
+                    "send slower"
+                )
             request = read_request(message, self.policy, session.environment)
         except (UserError, ValueError) as error:
             return self._refuse(session, str(error))
@@ -301,7 +382,9 @@ class PolicyServer:
             return self._refuse(session, job.refused)
         if job.error is not None:
             self.metrics.count("requests", outcome="failed")
-            self.events.repeat("failed", f"requests, last by {type(job.error).__name__}", 1, session.id)
+            self.events.repeat(
+                "failed", f"requests, last by {type(job.error).__name__}", 1, session.id
+            )
             return f"failed inside the server: {type(job.error).__name__}; see its log"
         return self._answer(job)
 
@@ -310,7 +393,9 @@ class PolicyServer:
         reason = " ".join(reason.split())[:300]
         self.metrics.count("requests", outcome="refused")
         if session.refused <= LOGGED:
-            last = "; later ones of this client are only counted" if session.refused == LOGGED else ""
+            last = (
+                "; later ones of this client are only counted" if session.refused == LOGGED else ""
+            )
             log.warning("request of client %d refused: %s%s", session.id, reason, last)
             self.events.add("refused", reason, session.id)
         return f"refused: {reason}"
@@ -319,18 +404,33 @@ class PolicyServer:
         session, request = job.session, job.request
         assert job.actions is not None
         now = time.perf_counter()
-        waits = request.overlap is None or not len(request.overlap.known)  # it has executed what a synchronous robot executes
+        waits = request.overlap is None or not len(
+            request.overlap.known
+        )  # it has executed what a synchronous robot executes
         had = self.policy.execute if waits else self.policy.horizon
-        if session.late(now, had, self.policy.environments[request.index].control_hz, request.begin):
+        if session.late(
+            now, had, self.policy.environments[request.index].control_hz, request.begin
+        ):
             session.starved += 1
             self.metrics.count("starved")
         session.held = job.held
-        timing = {"infer_ms": 1e3 * (job.ended - job.begun), "queue_ms": 1e3 * (job.begun - job.received),
-                  "batch": job.rows}
+        timing = {
+            "infer_ms": 1e3 * (job.ended - job.begun),
+            "queue_ms": 1e3 * (job.begun - job.received),
+            "batch": job.rows,
+        }
         if session.previous > 0:
             timing["prev_total_ms"] = 1e3 * session.previous
-        reply = pack({"actions": job.actions, "request_id": next(self._ids) if request.id is None else request.id,
-                      "policy": self.digest, "held": job.held, "starved": session.starved, "server_timing": timing})
+        reply = pack(
+            {
+                "actions": job.actions,
+                "request_id": next(self._ids) if request.id is None else request.id,
+                "policy": self.digest,
+                "held": job.held,
+                "starved": session.starved,
+                "server_timing": timing,
+            }
+        )
         now = time.perf_counter()
         session.latencies.append((now, now - job.received))
         self.metrics.count("requests", outcome="held" if job.held else "answered")
@@ -338,7 +438,7 @@ class PolicyServer:
         self.metrics.observe("queue_seconds", job.begun - job.received)
         return reply
 
-    # ---- called by the policy's thread ---------------------------------------------------------------------------
+    # ---- called by the policy's thread -----------------------------------------------------------
     def _deliver(self, jobs: list[Job]) -> None:
         self._measure(jobs)
         if self._loop is not None and not self._loop.is_closed():
@@ -362,8 +462,18 @@ class PolicyServer:
         session.guarded[reason] += 1
         self.events.repeat(f"guard: {reason}", "actions replaced", count, session.id)
         if session.guarded[reason] <= LOGGED:
-            last = "; later ones of this client are only counted" if session.guarded[reason] == LOGGED else ""
-            log.warning("%d actions for client %d replaced by the guard (%s)%s", count, session.id, reason, last)
+            last = (
+                "; later ones of this client are only counted"
+                if session.guarded[reason] == LOGGED
+                else ""
+            )
+            log.warning(
+                "%d actions for client %d replaced by the guard (%s)%s",
+                count,
+                session.id,
+                reason,
+                last,
+            )
 
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:
@@ -377,7 +487,12 @@ def _quiet() -> logging.Logger:
     return logger
 
 
-def serve_forever(policy: Any, settings: ServerSettings | None = None, artifact: Path | str | None = None, *,
-                  announce: Callable[[str], None] | None = None) -> None:
+def serve_forever(
+    policy: Any,
+    settings: ServerSettings | None = None,
+    artifact: Path | str | None = None,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> None:
     """Serve `policy` until SIGTERM or SIGINT; see `PolicyServer`."""
     PolicyServer(policy, settings, artifact).run(announce)

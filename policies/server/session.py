@@ -19,9 +19,10 @@ SETTLE = 1.0  # seconds that it needs for that at least
 class Session:
     """One client: its lane in the controller, its episode, its counters.
 
-    `backlog` holds frames that came while the robot was held and that the policy has not seen; `last` is the action of this
-    episode that will have been executed last, as far as can be known; `replies` counts those of this episode; `guarded` counts
-    chunks of which the guard replaced actions, by reason. Times are those of `time.perf_counter`, in seconds.
+    `backlog` holds frames that came while the robot was held and that the policy has not seen;
+    `last` is the action of this episode that will have been executed last, as far as can be known;
+    `replies` counts those of this episode; `guarded` counts chunks of which the guard replaced
+    actions, by reason. Times are those of `time.perf_counter`, in seconds.
     """
 
     id: int
@@ -44,41 +45,64 @@ class Session:
     starved: int = 0
     held: bool = False
     previous: float = 0.0  # duration of the request before, its sending included
-    latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (end, seconds)
+    latencies: deque[tuple[float, float]] = field(
+        default_factory=lambda: deque(maxlen=RECENT)
+    )  # (end, seconds)
 
     def allowed(self, rate: float, now: float) -> bool:
-        """Whether a request at `now` is within `rate` per second (a token bucket of one second's requests)."""
+        """Whether a request at `now` is within `rate` per second (a token bucket of one second's
+        requests).
+        """
         if rate <= 0:
             return True
         burst = max(1.0, rate)
-        filled = burst if not self.refilled else min(burst, self.allowance + rate * (now - self.refilled))
+        filled = (
+            burst
+            if not self.refilled
+            else min(burst, self.allowance + rate * (now - self.refilled))
+        )
         self.refilled = now
         self.allowance = filled - 1.0 if filled >= 1.0 else filled
         return filled >= 1.0
 
     def late(self, now: float, had: int, control_hz: float, begins: bool) -> bool:
-        """Note a reply at `now`; True when the `had` actions of the one before were used up for over a control period."""
+        """Note a reply at `now`; True when the `had` actions of the one before were used up for
+        over a control period.
+        """
         starved = not begins and self.replied > 0 and now > self.replied + (had + 1) / control_hz
         self.replied = now
         self.replies += 1
         return starved
 
     def hurries(self, now: float, lasts: float) -> bool:
-        """Whether an episode that starts at `now` follows so closely on one of few replies that its robot cannot have gone
-        anywhere but where it was sent; a chunk is executed for `lasts` seconds at most."""
+        """Whether an episode that starts at `now` follows so closely on one of few replies that its
+        robot cannot have gone anywhere but where it was sent; a chunk is executed for `lasts`
+        seconds at most.
+        """
         return 0 < self.replies < FEW and now < self.replied + lasts + SETTLE
 
     def status(self, now: float) -> dict[str, Any]:
-        """The client in plain values, for the operator's page; latencies in milliseconds, rate in requests/s."""
+        """The client in plain values, for the operator's page; latencies in milliseconds, rate in
+        requests/s.
+        """
         recent = [(end, spent) for end, spent in list(self.latencies) if now - end < 5.0]
         spent = np.array([s for _, s in recent]) * 1e3
         length = max(1e-3, now - recent[0][0]) if recent else 1.0
-        return {"id": self.id, "address": self.address, "environment": self.environment, "seconds": now - self.since,
-                "rate": len(recent) / length if len(recent) > 1 else 0.0,
-                "p50_ms": float(np.percentile(spent, 50)) if len(spent) else None,
-                "p95_ms": float(np.percentile(spent, 95)) if len(spent) else None,
-                "requests": self.requests, "refused": self.refused, "guarded": self.guarded.total(), "starved": self.starved,
-                "held": self.held, "last_action": _plain(self.last)}
+        return {
+            "id": self.id,
+            "address": self.address,
+            "environment": self.environment,
+            "seconds": now - self.since,
+            "rate": len(recent) / length if len(recent) > 1 else 0.0,
+            "p50_ms": float(np.percentile(spent, 50)) if len(spent) else None,
+            "p95_ms": float(np.percentile(spent, 95)) if len(spent) else None,
+            "requests": self.requests,
+            "refused": self.refused,
+            "guarded": self.guarded.total(),
+            "starved": self.starved,
+            "held": self.held,
+            "last_action": _plain(self.last),
+        }
 
 
 def _plain(action: np.ndarray | None) -> list[float | None] | None:

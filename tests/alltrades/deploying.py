@@ -17,9 +17,12 @@ from alltrades.policies.onnx.export import export_onnx
 from alltrades.policies.settings import PolicySettings
 from tests.policies.toys import info, make_policy
 
-SETTINGS = PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1, embedding=4, sampling_steps=3)
+SETTINGS = PolicySettings(
+    history=2, horizon=8, execute=4, width=32, depth=1, embedding=4, sampling_steps=3
+)
 
-# A robot whose sensor does everything wrong; what it sent and was told is written when it is closed.
+# A robot whose sensor does everything wrong; what it sent and was told is written when it is
+# closed.
 BAD_ROBOT = """
 import json, os, signal, time
 import numpy as np
@@ -44,7 +47,8 @@ class {name}:
         if tick % 7 == 4:
             return self.note("repeated", self.old)
         if tick % 7 == 5 and tick > 7:
-            return self.note("late", Reading(np.array([tick - 6, 9, 9], np.float32), stamp=tick - 6))
+            old = Reading(np.array([tick - 6, 9, 9], np.float32), stamp=tick - 6)
+            return self.note("late", old)
         if tick % 7 == 6:
             time.sleep(0.03)  # longer than two periods at 100 Hz
         self.old = fresh
@@ -67,20 +71,31 @@ class {name}:
 
 
 def make_artifacts(folder: Path) -> Path:
-    """`toy`, for an environment of 3 observations and 2 actions; `planar`, for three environments; each exported, too."""
+    """`toy`, for an environment of 3 observations and 2 actions; `planar`, for three environments;
+    each exported, too.
+    """
     names = ["planar/reach", "planar/push", "gym:Pendulum-v1"]
-    for name, infos in (("toy", [info("toy")]), ("planar", [EnvironmentInfo.of(registry.get(n)) for n in names])):
+    for name, infos in (
+        ("toy", [info("toy")]),
+        ("planar", [EnvironmentInfo.of(registry.get(n)) for n in names]),
+    ):
         policy = make_policy(infos, SETTINGS)
-        with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+        with (
+            torch.no_grad()
+        ):  # last layers may start at zero, where an output would not depend on its input
             for parameter in policy.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+                parameter.add_(
+                    0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                )
         policy.save(folder / name)
         export_onnx(policy, folder / f"{name}.onnx")
     return folder
 
 
 def bad_robot(folder: Path, name: str, silent_after: int = 10**9, signal_at: int = -1) -> str:
-    (folder / f"{name.lower()}.py").write_text(BAD_ROBOT.format(name=name, silent_after=silent_after, signal_at=signal_at))
+    (folder / f"{name.lower()}.py").write_text(
+        BAD_ROBOT.format(name=name, silent_after=silent_after, signal_at=signal_at)
+    )
     return f"{name.lower()}:{name}"
 
 

@@ -25,7 +25,12 @@ def test_threads_export_one_graph_at_a_time_and_each_graph_once(monkeypatch):
     policies = [make_policy([info("a")], SMALL, seed=seed) for seed in (0, 1)]
     found = [[], []]
     settings = RolloutSettings(engine="onnx")
-    threads = [threading.Thread(target=lambda k=k: found[k % 2].append(acting(policies[k % 2], settings, 1))) for k in range(6)]
+    threads = [
+        threading.Thread(
+            target=lambda k=k: found[k % 2].append(acting(policies[k % 2], settings, 1))
+        )
+        for k in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -31,7 +31,9 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy().save(tmp_path_factory.mktemp("bench") / "policy")
 
 
-def test_several_hundred_malformed_messages_of_every_kind_are_refused_and_the_service_goes_on() -> None:
+def test_several_hundred_malformed_messages_of_every_kind_are_refused_and_the_service_goes_on() -> (
+    None
+):
     with running(make_policy(), rate_limit=0) as server:
         *_, state = attack(server.port, 600, seed=3)
     assert state["refused"] == state["sent"] == 600 and not state["wrong"]
@@ -42,7 +44,11 @@ def test_several_hundred_malformed_messages_of_every_kind_are_refused_and_the_se
 def test_no_malformed_message_is_a_request_that_makes_sense() -> None:
     """Otherwise the bench would ask the server to refuse what is right."""
     policy = make_policy()
-    good = {"observation": np.zeros(2, np.float32), "environment": SMALL, "known": np.zeros((1, 2), np.float32)}
+    good = {
+        "observation": np.zeros(2, np.float32),
+        "environment": SMALL,
+        "known": np.zeros((1, 2), np.float32),
+    }
     assert read_request(pack(good), policy, None).environment == SMALL
     for kind, message in messages(3000, good, 2, seed=1):
         if kind != "oversized":
@@ -50,14 +56,18 @@ def test_no_malformed_message_is_a_request_that_makes_sense() -> None:
                 read_request(message, policy, SMALL)
 
 
-def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from alltrades.policies.server import service
 
     def lenient(message: bytes | str, policy: object, environment: str | None) -> object:
         try:
             return read_request(message, policy, environment)
         except Exception:
-            return read_request(pack({"observation": np.zeros(5), "environment": LARGE}), policy, environment)
+            return read_request(
+                pack({"observation": np.zeros(5), "environment": LARGE}), policy, environment
+            )
 
     monkeypatch.setattr(service, "read_request", lenient)
     with running(make_policy(), rate_limit=0) as server:
@@ -73,11 +83,31 @@ def test_ticks_that_go_by_are_missed_deadlines() -> None:
     assert 480 < max(spent)
 
 
-def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_is_measured_on_every_path(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "latency.json"
     threads = torch.get_num_threads()
-    assert cli.main(["bench", "latency", "--policy", str(artifact), "--clients", "1", "5", "--seconds", "0.5", "--rate", "20",
-                     "--json", str(out)]) == 0
+    assert (
+        cli.main(
+            [
+                "bench",
+                "latency",
+                "--policy",
+                str(artifact),
+                "--clients",
+                "1",
+                "5",
+                "--seconds",
+                "0.5",
+                "--rate",
+                "20",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert torch.get_num_threads() == threads
     results = json.loads(out.read_text())
     text = capsys.readouterr().out
@@ -85,18 +115,31 @@ def test_latency_is_measured_on_every_path(artifact: Path, tmp_path: Path, capsy
     paths = {"server, torch"} | {f"in-process, {kind}, batch {n}" for kind in kinds for n in (1, 5)}
     assert {r["path"] for r in results} == paths
     for r in results:
-        assert 0 < r["p50"] <= r["p95"] <= r["p99"] <= r["max"] and r["ticks"] >= r["clients"] and not r["errors"]
+        assert (
+            0 < r["p50"] <= r["p95"] <= r["p99"] <= r["max"]
+            and r["ticks"] >= r["clients"]
+            and not r["errors"]
+        )
     by_path = {(r["path"], r["clients"]): r for r in results}
     for n in (1, 5):
         server = by_path["server, torch", n]
         assert 0 < server["overhead_p50"] < server["p50"]
     alone = by_path["server, torch", 1]
-    assert alone["over_in_process_p50"] == alone["p50"] - by_path["in-process, torch, batch 1", 1]["p50"]
-    assert "over_in_process_p50" not in by_path["server, torch", 5]  # several robots are not in phase there
+    assert (
+        alone["over_in_process_p50"]
+        == alone["p50"] - by_path["in-process, torch, batch 1", 1]["p50"]
+    )
+    assert (
+        "over_in_process_p50" not in by_path["server, torch", 5]
+    )  # several robots are not in phase there
 
 
 def test_a_bench_in_which_robots_get_errors_fails_and_the_server_has_the_rows_of_the_controller(
-        artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     started: list[tuple[str, ...]] = []
 
     class Gone:
@@ -113,8 +156,25 @@ def test_a_bench_in_which_robots_get_errors_fails_and_the_server_has_the_rows_of
             pass
 
     monkeypatch.setattr(latency, "ServerProcess", Gone)
-    words = ["bench", "latency", "--policy", str(artifact), "--clients", "1", "3", "--seconds", "0.2", "--rate", "50", "--batch",
-             "2", "--paths", "server", "--json", str(tmp_path / "latency.json")]
+    words = [
+        "bench",
+        "latency",
+        "--policy",
+        str(artifact),
+        "--clients",
+        "1",
+        "3",
+        "--seconds",
+        "0.2",
+        "--rate",
+        "50",
+        "--batch",
+        "2",
+        "--paths",
+        "server",
+        "--json",
+        str(tmp_path / "latency.json"),
+    ]
     assert cli.main(words) == 1
     assert "1 ERRORS, such as client 0" in capsys.readouterr().out
     assert [r["ok"] for r in json.loads((tmp_path / "latency.json").read_text())] == [False, False]
@@ -128,11 +188,15 @@ def test_robots_that_cannot_start_give_one_line_with_the_cause() -> None:
 
 def test_an_attack_on_a_server_that_is_gone_ends_with_what_it_found() -> None:
     *_, state = attack(1, 10)
-    assert state["sent"] == 0 and state["wrong"][0].startswith("no answer after 0 messages: ConnectionRefusedError")
+    assert state["sent"] == 0 and state["wrong"][0].startswith(
+        "no answer after 0 messages: ConnectionRefusedError"
+    )
 
 
 def test_actions_of_a_fresh_artifact_depend_on_what_it_sees() -> None:
-    """Otherwise rows were equal in all batch sizes, and the server would choose smaller ones than for a trained policy."""
+    """Otherwise rows were equal in all batch sizes, and the server would choose smaller ones than
+    for a trained policy.
+    """
     with fresh_artifact(None, ["planar/reach"], None) as path:
         policy = load_policy(path)
     rng = np.random.default_rng(0)
@@ -143,10 +207,34 @@ def test_actions_of_a_fresh_artifact_depend_on_what_it_sees() -> None:
 
 def test_a_short_soak_kills_robots_and_reports_the_others(artifact: Path, tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    assert cli.main(["bench", "soak", "--policy", str(artifact), "--clients", "2", "--minutes", "0.2", "--rate", "10",
-                     "--kill-every", "3", "--json", str(out)]) == 0
+    assert (
+        cli.main(
+            [
+                "bench",
+                "soak",
+                "--policy",
+                str(artifact),
+                "--clients",
+                "2",
+                "--minutes",
+                "0.2",
+                "--rate",
+                "10",
+                "--kill-every",
+                "3",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     (result,) = json.loads(out.read_text())
-    assert result["kills"] >= 2 and result["ok"] and result["ticks"] > 10 and result["settled_mib"] > 50
+    assert (
+        result["kills"] >= 2
+        and result["ok"]
+        and result["ticks"] > 10
+        and result["settled_mib"] > 50
+    )
 
 
 def test_the_fields_of_a_reply_are_those_that_robots_of_the_bench_read() -> None:

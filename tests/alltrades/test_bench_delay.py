@@ -35,7 +35,9 @@ def test_a_result_is_there_when_simulated_time_says_so_and_not_before() -> None:
         assert seen == [(False, False), (True, False), (True, True)] and first.result() == 1
         assert isinstance(second.exception(), ZeroDivisionError)
         start = time.clock()
-        assert time.submit(lambda: 3).result(9) == 3 and time.clock() == start + 0.25  # waiting takes that long
+        assert (
+            time.submit(lambda: 3).result(9) == 3 and time.clock() == start + 0.25
+        )  # waiting takes that long
 
 
 def test_asynchronous_robots_execute_the_action_of_every_step_and_waiting_ones_are_late() -> None:
@@ -45,8 +47,13 @@ def test_asynchronous_robots_execute_the_action_of_every_step_and_waiting_ones_a
     for lane in (0, 1):
         lanes.begin(lane, "count", lane)
     out = [[lanes.plan({lane: frame(step)})[lane] for lane in (0, 1)] for step in range(30)]
-    np.testing.assert_array_equal(np.array(out)[:, :, 0, 0], np.arange(30)[:, None].repeat(2, axis=1))
-    assert lanes.statistics()["late"] == lanes.statistics()["held"] == 0 and lanes.statistics()["chunks"] == 2 * 5
+    np.testing.assert_array_equal(
+        np.array(out)[:, :, 0, 0], np.arange(30)[:, None].repeat(2, axis=1)
+    )
+    assert (
+        lanes.statistics()["late"] == lanes.statistics()["held"] == 0
+        and lanes.statistics()["chunks"] == 2 * 5
+    )
     lanes.close()
     waiting = WaitingController(Counting(), 1, seconds)
     waiting.begin(0, "count", 0)
@@ -54,24 +61,58 @@ def test_asynchronous_robots_execute_the_action_of_every_step_and_waiting_ones_a
     assert waiting.plan({0: frame(6)})[0][:, 0].tolist() == [5, 5, 5, 6, 7, 8, 9, 10, 11]
 
 
-def test_without_delay_every_way_of_acting_has_the_same_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_delay_every_way_of_acting_has_the_same_episodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Then the server, its client and simulated time add nothing to the synchronous controller."""
     out = tmp_path / "delay.json"
-    assert cli.main(["bench", "delay", "--names", "planar/reach", "planar/push", "--episodes", "2", "--delay-ms", "0",
-                     "--overlap", "0", "--json", str(out)]) == 0
+    assert (
+        cli.main(
+            [
+                "bench",
+                "delay",
+                "--names",
+                "planar/reach",
+                "planar/push",
+                "--episodes",
+                "2",
+                "--delay-ms",
+                "0",
+                "--overlap",
+                "0",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     rows = {r["path"]: r for r in json.loads(out.read_text())}
-    assert set(rows) == {"synchronous", "waiting", "asynchronous"} and "n = 4" in capsys.readouterr().out
+    assert (
+        set(rows) == {"synchronous", "waiting", "asynchronous"}
+        and "n = 4" in capsys.readouterr().out
+    )
     returns = {name: [e["returns"] for e in r["evaluation"]["rows"]] for name, r in rows.items()}
     assert returns["waiting"] == returns["synchronous"]
     np.testing.assert_allclose(returns["asynchronous"], returns["synchronous"], rtol=1e-6)
     for row in rows.values():
         assert row["n"] == 4 and row["interval"][0] <= row["success"] <= row["interval"][1]
     assert rows["asynchronous"]["ok"]
-    assert rows["asynchronous"]["statistics"]["held"] == 0 and rows["waiting"]["minus_synchronous"]["n"] == 4
+    assert (
+        rows["asynchronous"]["statistics"]["held"] == 0
+        and rows["waiting"]["minus_synchronous"]["n"] == 4
+    )
 
 
-@pytest.mark.parametrize("options", [["--delay-ms", "-1"], ["--episodes", "0"], ["--overlap", "-2"], ["--every", "0"],
-                                     ["--delay-ms", "nan"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--delay-ms", "-1"],
+        ["--episodes", "0"],
+        ["--overlap", "-2"],
+        ["--every", "0"],
+        ["--delay-ms", "nan"],
+    ],
+)
 def test_a_bench_that_makes_no_sense_is_a_user_error(options: list[str]) -> None:
     assert cli.main(["bench", "delay", *options]) == 2
 

@@ -31,29 +31,35 @@ def test_examples_parse(command):
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys; from alltrades.cli import parser; parser().format_help(); "
-            "print([m for m in ('torch', 'zarr', 'mujoco', 'sklearn', 'wandb', 'pydantic') if m in sys.modules])")
+    code = (
+        "import sys; from alltrades.cli import parser; parser().format_help(); "
+        "print([m for m in ('torch', 'zarr', 'mujoco', 'sklearn', 'wandb', 'pydantic') if m in "
+        "sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("argv", "expected"), [
-    (["run", "--distil.steps", "3"], "did you mean 'distill'"),
-    (["run", "--distill.train.stepz", "3"], "distill.train.stepz"),
-    (["run", "--distill.train.steps", "many"], "distill.train.steps"),
-    (["run", "no_such_recipe"], "no_such_recipe"),
-    (["run", "--evaluation.rows", "[nobody]"], "nobody"),
-    (["run", "--policy.execute", "99"], "execute"),
-    (["run", "--environments", "[planar/reech]"], "did you mean 'planar/reach'"),
-    (["evaluate", "nowhere", "--environments", "[planar/reach]"], "no policy"),
-    (["data", "info", "nowhere.zarr"], "no such store"),
-    (["rnu"], "rnu"),
-    (["export"], "policy"),
-    (["doctor", "--wrong"], "--wrong"),
-    (["compare", "a.json"], "expected two"),
-    (["report", "nowhere"], "nowhere"),
-    (["compare", "list.json", "list.json"], "list.json: not an evaluation"),
-])
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["run", "--distil.steps", "3"], "did you mean 'distill'"),
+        (["run", "--distill.train.stepz", "3"], "distill.train.stepz"),
+        (["run", "--distill.train.steps", "many"], "distill.train.steps"),
+        (["run", "no_such_recipe"], "no_such_recipe"),
+        (["run", "--evaluation.rows", "[nobody]"], "nobody"),
+        (["run", "--policy.execute", "99"], "execute"),
+        (["run", "--environments", "[planar/reech]"], "did you mean 'planar/reach'"),
+        (["evaluate", "nowhere", "--environments", "[planar/reach]"], "no policy"),
+        (["data", "info", "nowhere.zarr"], "no such store"),
+        (["rnu"], "rnu"),
+        (["export"], "policy"),
+        (["doctor", "--wrong"], "--wrong"),
+        (["compare", "a.json"], "expected two"),
+        (["report", "nowhere"], "nowhere"),
+        (["compare", "list.json", "list.json"], "list.json: not an evaluation"),
+    ],
+)
 def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.json").write_text("[1, 2]")
@@ -89,28 +95,55 @@ class Broken(gymnasium.Env):
         return np.zeros(2), 0.0, False, False, {"success": False}
 
 
-register(EnvSpec("mine/broken", Broken, obs_dim=2, action_dim=1, action_low=(-1,), action_high=(1,), max_steps=9),
-         lambda observation: np.zeros(1))
+register(EnvSpec("mine/broken", Broken, obs_dim=2, action_dim=1, action_low=(-1,),
+                 action_high=(1,), max_steps=9), lambda observation: np.zeros(1))
 """
 
 
-def test_an_environment_that_raises_ends_the_command_with_its_name_seed_and_step(capsys, tmp_path, monkeypatch):
+def test_an_environment_that_raises_ends_the_command_with_its_name_seed_and_step(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken_env.py").write_text(BROKEN)
-    assert run("collect", "--plugins", "[broken_env.py]", "--environments", "[mine/broken]", "--out", "demos.zarr") == 1
+    assert (
+        run(
+            "collect",
+            "--plugins",
+            "[broken_env.py]",
+            "--environments",
+            "[mine/broken]",
+            "--out",
+            "demos.zarr",
+        )
+        == 1
+    )
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("alltrades: environment 'mine/broken' failed at step 2")
-    assert f"seed {episode_seed(0, 'demos', 'mine/broken', 0)}" in error and "the arm came off" in error
+    assert error.count("\n") == 1 and error.startswith(
+        "alltrades: environment 'mine/broken' failed at step 2"
+    )
+    assert (
+        f"seed {episode_seed(0, 'demos', 'mine/broken', 0)}" in error
+        and "the arm came off" in error
+    )
 
 
 def test_help_answers_without_waiting_for_libraries():
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "alltrades.cli", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "alltrades.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "metaworld_mt10" in done.stdout or "quickstart" in done.stdout
-    assert time.monotonic() - start < 5  # half a second where nothing else runs; imports of torch alone would take longer
+    assert (
+        time.monotonic() - start < 5
+    )  # half a second where nothing else runs; imports of torch alone would take longer
 
 
 def test_bug_is_not_hidden_behind_exit_code_2(monkeypatch):
-    monkeypatch.setattr(cli, "COMMANDS", [replace(c, call=lambda args: 1 / 0) for c in cli.COMMANDS])
+    monkeypatch.setattr(
+        cli, "COMMANDS", [replace(c, call=lambda args: 1 / 0) for c in cli.COMMANDS]
+    )
     with pytest.raises(ZeroDivisionError):
         run("doctor")

@@ -10,7 +10,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alltrades.errors import UserError
-from alltrades.settings.load import describe, dump_yaml, find_recipe, load_settings, packaged_recipes
+from alltrades.settings.load import (
+    describe,
+    dump_yaml,
+    find_recipe,
+    load_settings,
+    packaged_recipes,
+)
 
 
 class Frozen(BaseModel):
@@ -32,7 +38,9 @@ class Policy(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":
         if self.execute > self.horizon:
-            raise ValueError(f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute")
+            raise ValueError(
+                f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute"
+            )
         return self
 
 
@@ -48,7 +56,9 @@ class Run(Frozen):
     preference: dict[str, float] = Field(default_factory=dict)
 
 
-def load(tmp_path: Path, text: str, *overrides: str, small: bool = False) -> tuple[Run, dict[str, str]]:
+def load(
+    tmp_path: Path, text: str, *overrides: str, small: bool = False
+) -> tuple[Run, dict[str, str]]:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return load_settings(Run, defaults_file=path, small=small, overrides=overrides)
@@ -79,8 +89,12 @@ def test_each_source_overrides_the_one_before_it(tmp_path):
     assert values(load(tmp_path, FILE, small=True)[0]) == (2, 32, 3, 0.2)
     settings, origins = load(tmp_path, FILE, "--seed", "7", "--policy.train.steps=9", small=True)
     assert values(settings) == (7, 32, 9, 0.2)
-    assert origins == {"seed": "command line", "policy.horizon": "recipe", "policy.train.lr": "recipe (small)",
-                       "policy.train.steps": "command line"}
+    assert origins == {
+        "seed": "command line",
+        "policy.horizon": "recipe",
+        "policy.train.lr": "recipe (small)",
+        "policy.train.steps": "command line",
+    }
 
 
 def test_without_small_the_small_block_has_no_effect_but_is_checked(tmp_path):
@@ -103,9 +117,13 @@ def test_small_without_a_small_block_is_refused(tmp_path):
 
 
 def test_extends_merges_the_other_recipe_first_and_empty_mappings_clear(tmp_path):
-    (tmp_path / "base.yaml").write_text("seed: 5\ngeneralists: {a: {horizon: 20}}\npreference: {x: 1}\n"
-                                        "small: {name: little, generalists: {a: {execute: 1}}}\n")
-    settings, origins = load(tmp_path, "extends: base\npreference: {y: 2}\ngeneralists: {}\n", small=True)
+    (tmp_path / "base.yaml").write_text(
+        "seed: 5\ngeneralists: {a: {horizon: 20}}\npreference: {x: 1}\n"
+        "small: {name: little, generalists: {a: {execute: 1}}}\n"
+    )
+    settings, origins = load(
+        tmp_path, "extends: base\npreference: {y: 2}\ngeneralists: {}\n", small=True
+    )
     assert settings.seed == 5 and origins["seed"] == "base"
     assert settings.name == "little" and origins["name"] == "base (small)"
     assert settings.preference == {"x": 1.0, "y": 2.0}
@@ -118,28 +136,31 @@ def test_a_recipe_that_extends_itself_is_refused(tmp_path):
         load(tmp_path, "extends: other\n")
 
 
-@pytest.mark.parametrize("tokens, expected", [
-    (["--report"], {"report": True}),
-    (["--no-report"], {"report": False}),
-    (["--report", "false"], {"report": False}),
-    (["--report=no"], {"report": False}),
-    (["--environments", "a/b,c/d"], {"environments": ("a/b", "c/d")}),
-    (["--environments", "[a, b]"], {"environments": ("a", "b")}),
-    (["--environments", "a", "b"], {"environments": ("a", "b")}),
-    (["--environments", "5"], {"environments": ("5",)}),
-    (["--limits", "300"], {"limits": (300,)}),
-    (["--limits", "[]"], {"limits": ()}),
-    (["--name", "off"], {"name": "off"}),
-    (["--name", "007"], {"name": "007"}),
-    (["--note", "null"], {"note": None}),
-    (["--seed", "1", "--seed", "2"], {"seed": 2}),
-    (["--policy.train.lr", "1e-4"], {"policy": Policy(train=Train(steps=500, lr=1e-4))}),
-    (["--policy.train.clip", "null"], {"policy": Policy(train=Train(steps=500, clip=None))}),
-    (["--generalists.wide.horizon", "64"], {"generalists": {"wide": Policy(horizon=64)}}),
-    (["--preference.planar/reach", "0.5"], {"preference": {"planar/reach": 0.5}}),
-    (["--preference.gym:A.b", "2"], {"preference": {"gym:A.b": 2.0}}),
-    (["--preference", "{a: 1}"], {"preference": {"a": 1.0}}),
-])
+@pytest.mark.parametrize(
+    "tokens, expected",
+    [
+        (["--report"], {"report": True}),
+        (["--no-report"], {"report": False}),
+        (["--report", "false"], {"report": False}),
+        (["--report=no"], {"report": False}),
+        (["--environments", "a/b,c/d"], {"environments": ("a/b", "c/d")}),
+        (["--environments", "[a, b]"], {"environments": ("a", "b")}),
+        (["--environments", "a", "b"], {"environments": ("a", "b")}),
+        (["--environments", "5"], {"environments": ("5",)}),
+        (["--limits", "300"], {"limits": (300,)}),
+        (["--limits", "[]"], {"limits": ()}),
+        (["--name", "off"], {"name": "off"}),
+        (["--name", "007"], {"name": "007"}),
+        (["--note", "null"], {"note": None}),
+        (["--seed", "1", "--seed", "2"], {"seed": 2}),
+        (["--policy.train.lr", "1e-4"], {"policy": Policy(train=Train(steps=500, lr=1e-4))}),
+        (["--policy.train.clip", "null"], {"policy": Policy(train=Train(steps=500, clip=None))}),
+        (["--generalists.wide.horizon", "64"], {"generalists": {"wide": Policy(horizon=64)}}),
+        (["--preference.planar/reach", "0.5"], {"preference": {"planar/reach": 0.5}}),
+        (["--preference.gym:A.b", "2"], {"preference": {"gym:A.b": 2.0}}),
+        (["--preference", "{a: 1}"], {"preference": {"a": 1.0}}),
+    ],
+)
 def test_command_line_tokens_set_values(tokens, expected):
     settings, origins = load_settings(Run, overrides=tokens)
     assert settings == Run(**expected)
@@ -156,30 +177,38 @@ def test_unknown_keys_name_the_full_path_and_the_nearest_key():
 
 
 def test_unknown_keys_in_a_file_name_the_file(tmp_path):
-    with pytest.raises(UserError, match="unknown setting 'policy.train.stps' in recipe; .*did you mean 'steps'"):
+    with pytest.raises(
+        UserError, match="unknown setting 'policy.train.stps' in recipe; .*did you mean 'steps'"
+    ):
         load(tmp_path, "policy: {train: {stps: 4}}")
     with pytest.raises(UserError, match="unknown setting 'True' in recipe"):
         load(tmp_path, "on: 4")
 
 
-@pytest.mark.parametrize("tokens, parts", [
-    (["--seed", "abc"], ["seed = abc (command line)", "an integer >= 0"]),
-    (["--seed", "-1"], ["seed = -1", "an integer >= 0"]),
-    (["--seed", "1.5"], ["seed = 1.5", "an integer >= 0"]),
-    (["--seed", "true"], ["seed = true", "an integer >= 0"]),
-    (["--seed"], ["--seed has no value", "an integer >= 0"]),
-    (["--no-seed"], ["--no-seed", "true/false", "an integer"]),
-    (["--report", "maybe"], ["report = maybe", "true or false"]),
-    (["--policy.kind", "mpl"], ["policy.kind = mpl", "one of mlp, unet"]),
-    (["--policy.train.clip", "x"], ["policy.train.clip = x", "a number > 0, or null"]),
-    (["--limits", "[1, x]"], ["limits.1 = x", "a list of (an integer)"]),
-    (["--policy", "3"], ["policy = 3", "a group of settings", "horizon"]),
-    (["--generalists.a.horizon", "x"], ["generalists.a.horizon = x", "an integer >= 1"]),
-    (["--policy.execute", "20"], ["policy: execute = 20 exceeds horizon = 16; lower execute"]),
-    (["--seed", "x", "--policy.kind", "y", "--policy.horizon", "z"], ["seed = x", "(and 2 more)"]),
-    (["--preference.a", "[1"], ["--preference.a", "not a YAML value", "a number"]),
-    (["seed", "1"], ["unexpected 'seed'", "--seed 1"]),
-])
+@pytest.mark.parametrize(
+    "tokens, parts",
+    [
+        (["--seed", "abc"], ["seed = abc (command line)", "an integer >= 0"]),
+        (["--seed", "-1"], ["seed = -1", "an integer >= 0"]),
+        (["--seed", "1.5"], ["seed = 1.5", "an integer >= 0"]),
+        (["--seed", "true"], ["seed = true", "an integer >= 0"]),
+        (["--seed"], ["--seed has no value", "an integer >= 0"]),
+        (["--no-seed"], ["--no-seed", "true/false", "an integer"]),
+        (["--report", "maybe"], ["report = maybe", "true or false"]),
+        (["--policy.kind", "mpl"], ["policy.kind = mpl", "one of mlp, unet"]),
+        (["--policy.train.clip", "x"], ["policy.train.clip = x", "a number > 0, or null"]),
+        (["--limits", "[1, x]"], ["limits.1 = x", "a list of (an integer)"]),
+        (["--policy", "3"], ["policy = 3", "a group of settings", "horizon"]),
+        (["--generalists.a.horizon", "x"], ["generalists.a.horizon = x", "an integer >= 1"]),
+        (["--policy.execute", "20"], ["policy: execute = 20 exceeds horizon = 16; lower execute"]),
+        (
+            ["--seed", "x", "--policy.kind", "y", "--policy.horizon", "z"],
+            ["seed = x", "(and 2 more)"],
+        ),
+        (["--preference.a", "[1"], ["--preference.a", "not a YAML value", "a number"]),
+        (["seed", "1"], ["unexpected 'seed'", "--seed 1"]),
+    ],
+)
 def test_wrong_values_name_field_value_and_what_is_accepted(tokens, parts):
     found = message(*tokens)
     assert all(part in found for part in parts), found
@@ -190,16 +219,19 @@ def test_one_bad_value_of_a_union_is_one_problem():
     assert "more" not in message("--policy.train.clip", "x")
 
 
-@pytest.mark.parametrize("text, part", [
-    ("seed: [1", "not YAML at line"),
-    ("- 1", "expected a mapping"),
-    ("seed: 1\nseed: 2", "'seed' is given twice"),
-    ("policy:", "policy = null"),
-    ("? [a]\n: 1", "not YAML at line"),
-    ("small: 3", "small = 3"),
-    ("extends: [a]", "expected the name of one recipe"),
-    ("extends: nowhere", "'nowhere' not found"),
-])
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("seed: [1", "not YAML at line"),
+        ("- 1", "expected a mapping"),
+        ("seed: 1\nseed: 2", "'seed' is given twice"),
+        ("policy:", "policy = null"),
+        ("? [a]\n: 1", "not YAML at line"),
+        ("small: 3", "small = 3"),
+        ("extends: [a]", "expected the name of one recipe"),
+        ("extends: nowhere", "'nowhere' not found"),
+    ],
+)
 def test_broken_recipes_are_one_line(tmp_path, text, part):
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)
@@ -216,7 +248,12 @@ def test_saved_settings_load_back_and_name_their_origin(tmp_path):
     text = dump_yaml(settings, origins)
     assert load(tmp_path, text)[0] == settings
     lines = {line.strip() for line in text.splitlines()}
-    assert {"seed: 2  # recipe (small)", "horizon: 32  # recipe", "execute: 2  # command line", "report: true"} <= lines
+    assert {
+        "seed: 2  # recipe (small)",
+        "horizon: 32  # recipe",
+        "execute: 2  # command line",
+        "report: true",
+    } <= lines
     assert yaml.safe_load(text) == settings.model_dump(mode="json")
 
 
@@ -228,7 +265,9 @@ def test_labels_never_hold_a_path_of_the_machine(tmp_path):
 def test_packaged_recipes_are_found_by_name_and_by_their_checkout_path(tmp_path, monkeypatch):
     names = packaged_recipes()
     assert "quickstart" in names
-    monkeypatch.chdir(tmp_path)  # away from the checkout, where configs/quickstart.yaml does not exist
+    monkeypatch.chdir(
+        tmp_path
+    )  # away from the checkout, where configs/quickstart.yaml does not exist
     for name in names:
         found = find_recipe(name)
         assert found[0] == name and isinstance(yaml.safe_load(found[1]), dict)
@@ -261,7 +300,9 @@ def test_describe_lists_every_setting_with_type_default_and_help():
 
 
 def test_importing_settings_and_run_folder_stays_light():
-    code = ("import sys, alltrades.settings.load, alltrades.pipeline.rundir\n"
-            "print(*{'torch', 'wandb', 'rich', 'numpy'} & set(sys.modules))")
+    code = (
+        "import sys, alltrades.settings.load, alltrades.pipeline.rundir\n"
+        "print(*{'torch', 'wandb', 'rich', 'numpy'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -41,17 +41,40 @@ def test_true_ratio_beats_no_weights_and_a_repetition_depends_on_its_number_only
     assert repetition(settings, 5, 10, 0.4, 1) == found != repetition(settings, 5, 10, 0.4, 0)
 
 
-def test_relative_ratio_beats_the_raw_one_and_no_estimator_is_beaten_in_sample_by_five_demonstrations():
-    """With 100 rollouts, where the rows of a fold are no multiple of the neural classifier's batches."""
+def test_relative_ratio_beats_the_raw_one_and_no_estimator_is_beaten_in_sample_by_five():
+    """With 100 rollouts, where the rows of a fold are no multiple of the neural classifier's
+    batches.
+    """
     settings = Settings(repetitions=2, demos=(5,), dimensions=(10,), drift=(0.4,), rollouts=100)
-    found = [r for i in range(2) for r in repetition(settings, 5, 10, 0.4, i) if (r["guard"], r["scored"]) == ("off", "mixture")]
-    error = {name: np.mean([r["error"] for r in found if r["estimator"] == name]) for name in {r["estimator"] for r in found}}
+    found = [
+        r
+        for i in range(2)
+        for r in repetition(settings, 5, 10, 0.4, i)
+        if (r["guard"], r["scored"]) == ("off", "mixture")
+    ]
+    error = {
+        name: np.mean([r["error"] for r in found if r["estimator"] == name])
+        for name in {r["estimator"] for r in found}
+    }
     assert error["quadratic, relative"] < error["quadratic, raw"]
-    assert max(error[name] for name in ("quadratic, relative", "rulsif", "classifier-mlp")) < error["mlp in-sample, raw"]
+    assert (
+        max(error[name] for name in ("quadratic, relative", "rulsif", "classifier-mlp"))
+        < error["mlp in-sample, raw"]
+    )
 
 
 def test_the_study_is_one_command_and_continues(tmp_path):
-    command = ["run", "experiments/estimators", "--small", "--out", str(tmp_path), "--workers", "1", "--drift", "[0.4]"]
+    command = [
+        "run",
+        "experiments/estimators",
+        "--small",
+        "--out",
+        str(tmp_path),
+        "--workers",
+        "1",
+        "--drift",
+        "[0.4]",
+    ]
     assert cli.main(command) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     done = sorted((tmp_path / "repetitions").iterdir())
@@ -64,9 +87,12 @@ def test_the_study_is_one_command_and_continues(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_do_not_outlive_their_parent(how: signal.Signals) -> None:
-    code = ("import os, time\nfrom alltrades.studies.estimators import worker_pool\n"
-            "if __name__ == '__main__':\n    with worker_pool(2) as pool:\n"
-            "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n        time.sleep(60)\n")
+    code = (
+        "import os, time\nfrom alltrades.studies.estimators import worker_pool\n"
+        "if __name__ == '__main__':\n    with worker_pool(2) as pool:\n"
+        "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n       "
+        " time.sleep(60)\n"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     workers = [int(pid) for pid in parent.stdout.readline().split()]

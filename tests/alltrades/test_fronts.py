@@ -30,5 +30,7 @@ def test_hypervolume_is_the_share_of_random_points_below_the_front(k):
 def test_points_below_the_reference_and_dominated_ones_add_nothing():
     points = np.array([[1.0, 2.0], [2.0, 1.0]])
     assert hypervolume(points, np.zeros(2)) == 3.0
-    assert hypervolume(np.vstack([points, [[0.5, 0.5], [3.0, -1.0], [1.0, 2.0]]]), np.zeros(2)) == 3.0
+    assert (
+        hypervolume(np.vstack([points, [[0.5, 0.5], [3.0, -1.0], [1.0, 2.0]]]), np.zeros(2)) == 3.0
+    )
     assert hypervolume(points, np.array([5.0, 5.0])) == 0.0

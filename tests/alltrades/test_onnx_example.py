@@ -1,4 +1,6 @@
-"""The example of an exported policy runs with numpy and onnxruntime alone, and both of its ways give the policy's actions."""
+"""The example of an exported policy runs with numpy and onnxruntime alone, and both of its ways
+give the policy's actions.
+"""
 
 from __future__ import annotations
 
@@ -52,15 +54,20 @@ def example() -> ModuleType:
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of a deterministic sampler and any batch size, of a stochastic one and a fixed batch."""
     folder = tmp_path_factory.mktemp("graphs")
-    return [export_onnx(make_policy(), folder / "a.onnx").path,
-            export_onnx(make_policy(process="vp", sampler="ddpm"), folder / "b.onnx", batch=3).path]
+    return [
+        export_onnx(make_policy(), folder / "a.onnx").path,
+        export_onnx(make_policy(process="vp", sampler="ddpm"), folder / "b.onnx", batch=3).path,
+    ]
 
 
 def test_the_example_runs_with_numpy_and_onnxruntime_alone(graphs: list[Path]) -> None:
     for graph in graphs:
         done = run("numpy,onnxruntime", str(graph), "--bare", "--environment", "toy/large")
         assert done.returncode == 0, done.stderr
-        assert "bare: 50 actions for toy/large" in done.stdout and "PyTorch imported: False" in done.stdout
+        assert (
+            "bare: 50 actions for toy/large" in done.stdout
+            and "PyTorch imported: False" in done.stdout
+        )
         assert "No module named 'alltrades'" in run("numpy,onnxruntime", str(graph)).stderr
 
 
@@ -73,7 +80,9 @@ def test_controller_and_guard_need_no_package_beside_those_two(graphs: list[Path
 
 
 @pytest.mark.parametrize("environment", ["toy/small", "toy/large"])
-def test_both_ways_give_the_same_actions_for_the_same_noise(graphs: list[Path], example: ModuleType, environment: str) -> None:
+def test_both_ways_give_the_same_actions_for_the_same_noise(
+    graphs: list[Path], example: ModuleType, environment: str
+) -> None:
     from alltrades.envs.rollouts.seeding import policy_generator
 
     for graph in graphs:

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = {"alltrades": "alltrades", "policies": "alltrades/policies", "envs": "alltrades/envs", "data": "alltrades/data",
-         "configs": "alltrades/configs"}
+ROOMS = {
+    "alltrades": "alltrades",
+    "policies": "alltrades/policies",
+    "envs": "alltrades/envs",
+    "data": "alltrades/data",
+    "configs": "alltrades/configs",
+}
 SUFFIXES = (".py", ".yaml", ".xml", ".html", ".css", ".js", ".typed")
 
 
@@ -22,8 +27,12 @@ def _expected() -> set[str]:
 
 
 def test_every_package_folder_is_listed():
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {str(Path(p).parent).replace("/", ".") for p in _expected() if p.endswith("__init__.py")}
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
+    found = {
+        str(Path(p).parent).replace("/", ".") for p in _expected() if p.endswith("__init__.py")
+    }
     assert listed == found
     with_code = {str(Path(p).parent).replace("/", ".") for p in _expected() if p.endswith(".py")}
     assert with_code <= listed
@@ -34,9 +43,21 @@ def test_wheel_holds_what_the_checkout_holds(tmp_path):
     import shutil
 
     source = tmp_path / "source"
-    ignore = shutil.ignore_patterns("__pycache__", ".git", "runs", "wandb", "*.egg-info", "build", "dist", ".venv", "*_cache")
+    ignore = shutil.ignore_patterns(
+        "__pycache__", ".git", "runs", "wandb", "*.egg-info", "build", "dist", ".venv", "*_cache"
+    )
     shutil.copytree(ROOT, source, ignore=ignore)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "dist"), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path / "dist"),
+        str(source),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     names = set(zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))).namelist())

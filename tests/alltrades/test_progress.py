@@ -49,7 +49,12 @@ def test_on_a_terminal_the_live_line_shows_count_rate_and_time_left(monkeypatch)
             progress.update(done)
         progress._live.refresh()
         shown = out.getvalue()
-        assert "distill [x]" in shown and "250/1000" in shown and "25 step/s" in shown and "0:30 left" in shown
+        assert (
+            "distill [x]" in shown
+            and "250/1000" in shown
+            and "25 step/s" in shown
+            and "0:30 left" in shown
+        )
         now[0] += 2.3
     assert out.getvalue().endswith("distill [x]  250/1000  12.3 s\n")
 
@@ -77,14 +82,23 @@ def test_slow_work_is_shown_as_seconds_per_unit(monkeypatch):
 
 
 def test_clock():
-    assert [clock(x) for x in (0, 59.6, 61, 3661, -1)] == ["0:00", "1:00", "1:01", "1:01:01", "0:00"]
+    assert [clock(x) for x in (0, 59.6, 61, 3661, -1)] == [
+        "0:00",
+        "1:00",
+        "1:01",
+        "1:01:01",
+        "0:00",
+    ]
 
 
 def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(monkeypatch):
     now = [10.0]
     monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
     monkeypatch.setenv("COLUMNS", "12")
-    for out, expected in ((Terminal(), ["", "1 aaaaaaaaa", "3 aaaaaaaaa", ""]), (io.StringIO(), [""])):
+    for out, expected in (
+        (Terminal(), ["", "1 aaaaaaaaa", "3 aaaaaaaaa", ""]),
+        (io.StringIO(), [""]),
+    ):
         with StatusLine(out) as line:
             for step, seconds in ((1, 0.0), (2, 0.05), (3, 0.06)):
                 now[0] += seconds

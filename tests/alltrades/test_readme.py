@@ -1,4 +1,6 @@
-"""Every command of the README parses, and runs in its small form, in the order in which the README gives them."""
+"""Every command of the README parses, and runs in its small form, in the order in which the README
+gives them.
+"""
 
 import re
 import shlex
@@ -18,9 +20,16 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     """The words after `alltrades`, of fenced blocks and of the recipes' table."""
-    lines = [part.strip() for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    lines = [
+        part.strip()
+        for block in blocks("bash")
+        for line in block.splitlines()
+        for part in line.split("&&")
+    ]
     lines += re.findall(r"`(alltrades [^`]+)`", README)
-    return [shlex.split(" ".join(line.split()))[1:] for line in lines if line.startswith("alltrades")]
+    return [
+        shlex.split(" ".join(line.split()))[1:] for line in lines if line.startswith("alltrades")
+    ]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -35,8 +44,13 @@ def test_command_parses(words):
 
 
 def test_setup_commands_are_the_two_that_were_promised():
-    installs = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("pip")]
-    assert installs == ['pip install -e ".[metaworld,report]" && alltrades run', 'pip install -e ".[all,test]" && pytest']
+    installs = [
+        line for block in blocks("bash") for line in block.splitlines() if line.startswith("pip")
+    ]
+    assert installs == [
+        'pip install -e ".[metaworld,report]" && alltrades run',
+        'pip install -e ".[all,test]" && pytest',
+    ]
 
 
 def test_commands_run_in_their_small_form(tmp_path, monkeypatch, capsys):
@@ -57,6 +71,17 @@ def test_commands_run_in_their_small_form(tmp_path, monkeypatch, capsys):
                 words[words.index("--episodes") + 1] = "4"
             assert cli.main([*words[1:], *small]) == 0, (line, capsys.readouterr().err)
             ran.append(words[1])
-    assert {"run", "collect", "train", "rollout", "weigh", "distill", "evaluate", "compare", "export", "deploy",
-            "data"} <= set(ran)
+    assert {
+        "run",
+        "collect",
+        "train",
+        "rollout",
+        "weigh",
+        "distill",
+        "evaluate",
+        "compare",
+        "export",
+        "deploy",
+        "data",
+    } <= set(ran)
     assert (tmp_path / "runs" / "mine" / "evaluation" / "generalist.json").exists()

@@ -1,4 +1,6 @@
-"""The recipes whose environments are extras run in their small form, from demonstrations to the table."""
+"""The recipes whose environments are extras run in their small form, from demonstrations to the
+table.
+"""
 
 import json
 import os
@@ -13,23 +15,57 @@ QUIET = ["--small", "--no-report", "--tracking.wandb", "disabled", "--rollout.wo
 
 
 @pytest.mark.parametrize("recipe", ["metaworld_mt10", "metaworld_mt10_paper"])
-@pytest.mark.skipif(find_spec("metaworld") is None, reason='needs: pip install "alltrades[metaworld]"')
-def test_metaworld_recipes_measure_all_their_rows(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fewer = ["--evaluation.episodes", "1", "--rollout.engine", "torch"]  # graphs are exported elsewhere, at seconds each
+@pytest.mark.skipif(
+    find_spec("metaworld") is None, reason='needs: pip install "alltrades[metaworld]"'
+)
+def test_metaworld_recipes_measure_all_their_rows(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = [
+        "--evaluation.episodes",
+        "1",
+        "--rollout.engine",
+        "torch",
+    ]  # graphs are exported elsewhere, at seconds each
     assert cli.main(["run", recipe, *QUIET, *fewer, "--out", str(tmp_path)]) == 0
-    shown, rows = capsys.readouterr().out, {p.stem for p in (tmp_path / "evaluation").glob("*.json")}
+    shown, rows = (
+        capsys.readouterr().out,
+        {p.stem for p in (tmp_path / "evaluation").glob("*.json")},
+    )
     paper = recipe == "metaworld_mt10_paper"
-    assert rows == ({"specialists", "labeled_only", "generalist"} if paper else
-                    {"specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "labeled_only_plus", "paper",
-                     "generalist"})
+    assert rows == (
+        {"specialists", "labeled_only", "generalist"}
+        if paper
+        else {
+            "specialists",
+            "specialists_joint",
+            "labeled_only",
+            "labeled_only_holdout",
+            "labeled_only_plus",
+            "paper",
+            "generalist",
+        }
+    )
     assert "mean of 2" in shown and ("mean within 300 steps" in shown)
-    used = {row: json.loads((tmp_path / "evaluation" / f"{row}.json").read_text())["used_success_signal"] for row in rows}
-    assert {row for row, value in used.items() if value} == (set() if paper else {"labeled_only_plus", "generalist"})
+    used = {
+        row: json.loads((tmp_path / "evaluation" / f"{row}.json").read_text())[
+            "used_success_signal"
+        ]
+        for row in rows
+    }
+    assert {row for row, value in used.items() if value} == (
+        set() if paper else {"labeled_only_plus", "generalist"}
+    )
 
 
 @pytest.mark.skipif(find_spec("gym_pusht") is None, reason='needs: pip install "alltrades[pusht]"')
-@pytest.mark.skipif("ALLTRADES_TEST_DATA" not in os.environ, reason="needs pusht_lowdim.zarr in the folder ALLTRADES_TEST_DATA")
-def test_pusht_learns_from_the_published_demonstrations_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(
+    "ALLTRADES_TEST_DATA" not in os.environ,
+    reason="needs pusht_lowdim.zarr in the folder ALLTRADES_TEST_DATA",
+)
+def test_pusht_learns_from_the_published_demonstrations_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = Path(os.environ["ALLTRADES_TEST_DATA"]) / "pusht_lowdim.zarr"
     assert cli.main(["run", "pusht", *QUIET, "--data", str(data), "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

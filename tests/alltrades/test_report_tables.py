@@ -25,8 +25,9 @@ def rendered(run: RunFiles, width: int) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
-    Console(file=stream, width=width, force_terminal=True, color_system=None, highlight=False).print(
-        terminal_table(run.evaluations, run.comparison, run.advice, (40,)))
+    Console(
+        file=stream, width=width, force_terminal=True, color_system=None, highlight=False
+    ).print(terminal_table(run.evaluations, run.comparison, run.advice, (40,)))
     return stream.getvalue()
 
 
@@ -42,7 +43,9 @@ def test_three_rows_in_plain_text_are_aligned_and_below_110_columns(run):
             result = next(r for r in run.evaluations[row].rows if r.environment == name)
             low, high = wilson(result.successes, result.n)
             assert line.startswith(f"{name} ")
-            assert line[column:].startswith(f"{result.successes / result.n:.2f} [{low:.2f}, {high:.2f}]")
+            assert line[column:].startswith(
+                f"{result.successes / result.n:.2f} [{low:.2f}, {high:.2f}]"
+            )
     assert table[1].split()[1] == "50"  # n
 
 
@@ -52,19 +55,29 @@ def test_the_mean_the_shorter_limit_and_the_signal_are_said(run):
     within, _ = run.evaluations["generalist"].mean(40)
     assert re.search(rf"^mean of 10 +500 .*{mean:.3f} \[{low:.3f}, {high:.3f}\]$", shown, re.M)
     assert re.search(rf"^mean within 40 steps .*{within:.3f} \[", shown, re.M)
-    assert "generalist*" in shown and "specialists*" not in shown and "* trained with the simulator's success signal" in shown
+    assert (
+        "generalist*" in shown
+        and "specialists*" not in shown
+        and "* trained with the simulator's success signal" in shown
+    )
 
 
 def test_differences_and_advice_are_shown(run):
     shown = plain_text(run.evaluations, run.comparison, run.advice)
     for pair in run.comparison["pairs"]:
         line = next(x for x in shown.splitlines() if x.startswith(f"{pair['a']} - {pair['b']}"))
-        assert f"{pair['mean']:+.3f} [{pair['interval'][0]:+.3f}, {pair['interval'][1]:+.3f}]" in line and pair["verdict"] in line
+        assert (
+            f"{pair['mean']:+.3f} [{pair['interval'][0]:+.3f}, {pair['interval'][1]:+.3f}]" in line
+            and pair["verdict"] in line
+        )
     assert all(facts["line"] in shown for facts in run.advice.values())
 
 
 def test_different_numbers_of_episodes_stand_in_the_cells(tmp_path):
-    few, many = (read_run(fake_run(tmp_path / str(n), ENVIRONMENTS[:2], n=n, videos=False)).evaluations for n in (10, 20))
+    few, many = (
+        read_run(fake_run(tmp_path / str(n), ENVIRONMENTS[:2], n=n, videos=False)).evaluations
+        for n in (10, 20)
+    )
     shown = plain_text({"few": few["generalist"], "many": many["generalist"]}, {"pairs": []})
     assert shown.count("n=10") == 2 and shown.count("n=20") == 2
 
@@ -90,52 +103,110 @@ def test_output_that_is_not_a_terminal_is_plain(run):
 def test_a_comparison_alone_needs_no_evaluations(run):
     pair = {**run.comparison["pairs"][0], "seeds": [0.1, 0.125, 0.2]}
     shown = plain_text({}, {"pairs": [pair]}, {})
-    assert shown.startswith("paired differences") and "seeds +0.100 +0.125 +0.200" in shown and "success, 95" not in shown
+    assert (
+        shown.startswith("paired differences")
+        and "seeds +0.100 +0.125 +0.200" in shown
+        and "success, 95" not in shown
+    )
 
 
-@pytest.mark.parametrize("verdicts, expected", [
-    (["BETTER", "BETTER"], "The g is better than a and b."),
-    (["BETTER", "UNDERPOWERED"], "The g is better than a, and not told apart from b by this many episodes."),
-    (["SAME", "WORSE", "SAME"], "The g is the same as a and c within 0.05, and worse than b."),
-    ([], None),
-])
+@pytest.mark.parametrize(
+    "verdicts, expected",
+    [
+        (["BETTER", "BETTER"], "The g is better than a and b."),
+        (
+            ["BETTER", "UNDERPOWERED"],
+            "The g is better than a, and not told apart from b by this many episodes.",
+        ),
+        (["SAME", "WORSE", "SAME"], "The g is the same as a and c within 0.05, and worse than b."),
+        ([], None),
+    ],
+)
 def test_the_verdict_as_a_sentence(verdicts, expected):
-    assert text.sentence([{"a": "g", "b": b, "verdict": v} for b, v in zip("abc", verdicts)], "g") == expected
+    assert (
+        text.sentence([{"a": "g", "b": b, "verdict": v} for b, v in zip("abc", verdicts)], "g")
+        == expected
+    )
 
 
-@pytest.mark.parametrize("seconds, expected", [(0.04, "0.0 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
-                                               (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    "seconds, expected",
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10 s"),
+        (59.7, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
 def test_durations(seconds, expected):
     assert text.duration(seconds) == expected
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_sign():
-    assert text.signed(-0.0001) == "0.000" and text.signed(0.0006) == "+0.001" and text.signed(-0.2, 2) == "-0.20"
+    assert (
+        text.signed(-0.0001) == "0.000"
+        and text.signed(0.0006) == "+0.001"
+        and text.signed(-0.2, 2) == "-0.20"
+    )
 
 
 def test_tables_load_without_torch_plotly_or_rich():
-    code = "import sys, alltrades.report.tables; print([m for m in ('torch', 'plotly', 'rich', 'jinja2') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, alltrades.report.tables; print([m for m in ('torch', 'plotly', 'rich', "
+        "'jinja2') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_metrics_beside_success_have_tables_and_differences_of_their_own():
     def evaluation(name: str, shift: float) -> Evaluation:
-        rows = [EnvironmentResult(e, (1, 2, 3, 4), (1, 1, -1, 1), (0.0,) * 4, (0.0,) * 4, 1, "",
-                                  {"psnr": tuple(shift + x for x in (20.0, 22.0, 24.0, 26.0))}) for e in ("blur", "noise")]
+        rows = [
+            EnvironmentResult(
+                e,
+                (1, 2, 3, 4),
+                (1, 1, -1, 1),
+                (0.0,) * 4,
+                (0.0,) * 4,
+                1,
+                "",
+                {"psnr": tuple(shift + x for x in (20.0, 22.0, 24.0, 26.0))},
+            )
+            for e in ("blur", "noise")
+        ]
         return Evaluation(name, tuple(rows))
 
     a, b = evaluation("generalist", 0.75), evaluation("labeled_only", 0.0)
-    pairs = [{"a": "generalist", "b": "labeled_only", "metric": m, **paired_difference(a, b, metric=m).to_json()}
-             for m in ("success", "psnr")]
+    pairs = [
+        {
+            "a": "generalist",
+            "b": "labeled_only",
+            "metric": m,
+            **paired_difference(a, b, metric=m).to_json(),
+        }
+        for m in ("success", "psnr")
+    ]
     shown = plain_text({"generalist": a, "labeled_only": b}, {"pairs": pairs}, {}, (1,))
     assert shown.index("success, 95 % interval") < shown.index("psnr, 95 % interval")
     low, high = a.rows[0].estimate("psnr")[1]
     assert re.search(rf"^blur +4 +23\.75 \[{low:.2f}, {high:.2f}\]", shown, re.M)
-    assert re.search(r"^mean of 2 +8 +23\.750 \[.*23\.000 \[", shown, re.M) and shown.count("mean within 1 steps") == 1
-    assert re.search(r"^generalist - labeled_only, psnr +\+0\.750 \[\+0\.750, \+0\.750\] +BETTER", shown, re.M)
+    assert (
+        re.search(r"^mean of 2 +8 +23\.750 \[.*23\.000 \[", shown, re.M)
+        and shown.count("mean within 1 steps") == 1
+    )
+    assert re.search(
+        r"^generalist - labeled_only, psnr +\+0\.750 \[\+0\.750, \+0\.750\] +BETTER", shown, re.M
+    )
     said = text.sentence(pairs)
-    assert said == ("The generalist is not told apart from labeled_only by this many episodes. "
-                    "In psnr the generalist is better than labeled_only.")
+    assert said == (
+        "The generalist is not told apart from labeled_only by this many episodes. "
+        "In psnr the generalist is better than labeled_only."
+    )
 
 
 def test_warnings_about_weights_are_few_lines_however_many_environments_there_are():
@@ -143,23 +214,35 @@ def test_warnings_about_weights_are_few_lines_however_many_environments_there_ar
     assert text.weight_warnings({"a": [off], "b": [], "c": [off]}) == [f"a, c: {off}"]
     assert text.weight_warnings({name: [off] for name in "abcde"}) == [f"a, b, c and 2 more: {off}"]
     assert text.weight_warnings({name: [f"AUC of {name}"] for name in "abcde"}) == [
-        "a: AUC of a", "b: AUC of b", "c: AUC of c", "and 2 more warnings"]
+        "a: AUC of a",
+        "b: AUC of b",
+        "c: AUC of c",
+        "and 2 more warnings",
+    ]
 
 
 def test_rows_of_several_runs_stand_above_their_differences(tmp_path, capsys):
     folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
-    assert cli.main(["compare", *folders, "--rows", "generalist", "specialists", "labeled_only"]) == 0
+    assert (
+        cli.main(["compare", *folders, "--rows", "generalist", "specialists", "labeled_only"]) == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     evaluations = read_run(tmp_path / "one").evaluations
-    assert lines[0].split("  ")[0] == "success, 2 runs of 500 episodes" and "generalist*" in lines[0]
+    assert (
+        lines[0].split("  ")[0] == "success, 2 runs of 500 episodes" and "generalist*" in lines[0]
+    )
     for name, line in zip(ENVIRONMENTS, lines[1:]):
-        rates = [next(r for r in evaluations[row].rows if r.environment == name).estimate()[0]
-                 for row in ("generalist", "specialists", "labeled_only")]
+        rates = [
+            next(r for r in evaluations[row].rows if r.environment == name).estimate()[0]
+            for row in ("generalist", "specialists", "labeled_only")
+        ]
         assert line.split() == [name, *map(text.rate, rates)]
     mean = text.rate(evaluations["specialists"].mean()[0], 3)
     assert next(x for x in lines if x.startswith("mean of 10")).split(" [")[1].endswith(mean)
     assert f"{mean} / {mean}" in next(x for x in lines if x.startswith("of each run"))
     assert [x.split("  ")[0] for x in lines if x.startswith("generalist - ")] == [
-        "generalist - specialists", "generalist - labeled_only"]
+        "generalist - specialists",
+        "generalist - labeled_only",
+    ]
     assert cli.main(["compare", *folders, "--rows", "generalist", "generalist"]) == 2
     assert "at least two different rows" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""A run on images in small: convolutions, ensembles of teachers, metrics beside success from the rollout to the comparison."""
+"""A run on images in small: convolutions, ensembles of teachers, metrics beside success from the
+rollout to the comparison.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,21 @@ from alltrades.policies.onnx.export import export_onnx
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings, teacher_kind
 
-SMALL = ["--tracking.wandb", "disabled", "--no-report", "--environments", "[restoration/denoise, restoration/inpaint]",
-         "--labeled_only.steps", "10", "--distill.train.steps", "8", "--specialist.finetune.steps", "4", "--demos.episodes", "3"]
+SMALL = [
+    "--tracking.wandb",
+    "disabled",
+    "--no-report",
+    "--environments",
+    "[restoration/denoise, restoration/inpaint]",
+    "--labeled_only.steps",
+    "10",
+    "--distill.train.steps",
+    "8",
+    "--specialist.finetune.steps",
+    "4",
+    "--demos.episodes",
+    "3",
+]
 TEACHERS = ["joint_init_2", "labeled_only_holdout", "labeled_only_holdout_2"]
 
 
@@ -26,18 +41,34 @@ TEACHERS = ["joint_init_2", "labeled_only_holdout", "labeled_only_holdout_2"]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
     folder = tmp_path_factory.mktemp("run")
     rows = ["--evaluation.rows", "[labeled_only_holdout, generalist]", "--evaluation.episodes", "6"]
-    settings = load_settings(RunSettings, defaults_file="restoration", small=True, overrides=[
-        *SMALL, *rows, "--distill.teachers", str(TEACHERS), "--distill.rollouts", "4"])[0]
+    settings = load_settings(
+        RunSettings,
+        defaults_file="restoration",
+        small=True,
+        overrides=[*SMALL, *rows, "--distill.teachers", str(TEACHERS), "--distill.rollouts", "4"],
+    )[0]
     return folder, run(settings, folder)
 
 
-def test_every_member_of_an_ensemble_is_another_network_with_rollouts_of_its_own(finished: tuple[Path, RunResult]) -> None:
+def test_every_member_of_an_ensemble_is_another_network_with_rollouts_of_its_own(
+    finished: tuple[Path, RunResult],
+) -> None:
     folder, _ = finished
-    policies = {p.parent.relative_to(folder / "policies").as_posix(): json.loads(p.read_text())
-                for p in folder.glob("policies/**/policy.json")}
-    assert set(policies) == {"labeled_only_2", "labeled_only_holdout", "labeled_only_holdout_2", "generalist",
-                             "specialists/joint_init_2/restoration-denoise", "specialists/joint_init_2/restoration-inpaint"}
-    del policies["labeled_only_2"]  # the last weights of a network whose held-out-best ones may be the same
+    policies = {
+        p.parent.relative_to(folder / "policies").as_posix(): json.loads(p.read_text())
+        for p in folder.glob("policies/**/policy.json")
+    }
+    assert set(policies) == {
+        "labeled_only_2",
+        "labeled_only_holdout",
+        "labeled_only_holdout_2",
+        "generalist",
+        "specialists/joint_init_2/restoration-denoise",
+        "specialists/joint_init_2/restoration-inpaint",
+    }
+    del policies[
+        "labeled_only_2"
+    ]  # the last weights of a network whose held-out-best ones may be the same
     assert len({facts["digest"] for facts in policies.values()}) == len(policies)
     assert policies["generalist"]["training"]["teachers"] == TEACHERS
     seeds = []
@@ -48,55 +79,93 @@ def test_every_member_of_an_ensemble_is_another_network_with_rollouts_of_its_own
     assert len(set(seeds)) == 24  # no image is degraded twice alike
 
 
-def test_metrics_go_from_the_rollouts_to_the_comparison(finished: tuple[Path, RunResult],
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_go_from_the_rollouts_to_the_comparison(
+    finished: tuple[Path, RunResult], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, result = finished
     for row in ("labeled_only_holdout", "generalist"):
         for found in json.loads((folder / "evaluation" / f"{row}.json").read_text())["rows"]:
-            assert found["metrics"]["psnr"] == found["returns"] and len(found["metrics"]["ssim"]) == found["n"] == 6
+            assert (
+                found["metrics"]["psnr"] == found["returns"]
+                and len(found["metrics"]["ssim"]) == found["n"] == 6
+            )
             assert found["seeds"] == [split_seed("evaluation", i) for i in range(6)]
     pairs = {p["metric"]: p for p in result.comparison["pairs"]}
     assert list(pairs) == ["success", "psnr", "ssim"]
-    means = [result.evaluations[row].mean(metric="psnr")[0] for row in ("generalist", "labeled_only_holdout")]
+    means = [
+        result.evaluations[row].mean(metric="psnr")[0]
+        for row in ("generalist", "labeled_only_holdout")
+    ]
     assert pairs["psnr"]["mean"] == pytest.approx(means[0] - means[1])
     command = ["compare", str(folder), "--rows", "generalist", "labeled_only_holdout", "--metric"]
     assert cli.main([*command, "psnr"]) == 0
-    assert f"generalist - labeled_only_holdout, psnr  {means[0] - means[1]:+.3f}" in capsys.readouterr().out
+    assert (
+        f"generalist - labeled_only_holdout, psnr  {means[0] - means[1]:+.3f}"
+        in capsys.readouterr().out
+    )
     assert cli.main([*command, "psrn"]) == 2
     assert "no metric 'psrn' was measured" in capsys.readouterr().err
 
 
-def test_the_artifact_knows_its_images_and_exports(finished: tuple[Path, RunResult], tmp_path: Path) -> None:
+def test_the_artifact_knows_its_images_and_exports(
+    finished: tuple[Path, RunResult], tmp_path: Path
+) -> None:
     policy = load_policy(finished[0] / "policies" / "generalist")
     assert [e.image_shape for e in policy.environments] == [(8, 8)] * 2
     assert [e.obs_dim for e in policy.environments] == [64, 128] and policy.action_dim == 64
-    for buffer in ("obs_mean", "obs_scale"):  # one statistic for all pixels of an image, another for the mask
+    for buffer in (
+        "obs_mean",
+        "obs_scale",
+    ):  # one statistic for all pixels of an image, another for the mask
         values = getattr(policy.normalizer, buffer)[1]
-        assert len(set(values[:64].tolist())) == len(set(values[64:].tolist())) == 1 and values[0] != values[64]
+        assert (
+            len(set(values[:64].tolist())) == len(set(values[64:].tolist())) == 1
+            and values[0] != values[64]
+        )
     assert len(set(policy.normalizer.action_scale.tolist())) == 1
     pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
     assert export_onnx(policy, tmp_path / "policy.onnx").max_error <= 1e-4
 
 
-@pytest.mark.parametrize("name, expected", [("scratch", ("scratch", "")), ("scratch_2", ("scratch", "_2")),
-                                            ("labeled_only", ("labeled_only", "")), ("joint_init_12", ("joint_init", "_12")),
-                                            ("scratch_1", ("scratch_1", "")), ("scratch_x", ("scratch_x", ""))])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("scratch", ("scratch", "")),
+        ("scratch_2", ("scratch", "_2")),
+        ("labeled_only", ("labeled_only", "")),
+        ("joint_init_12", ("joint_init", "_12")),
+        ("scratch_1", ("scratch_1", "")),
+        ("scratch_x", ("scratch_x", "")),
+    ],
+)
 def test_names_of_teachers(name: str, expected: tuple[str, str]) -> None:
     assert teacher_kind(name) == expected
 
 
-@pytest.mark.parametrize("override, message", [
-    (["--distill.teachers", "[scratchy]"], "teacher 'scratchy'; expected one of .* did you mean 'scratch'"),
-    (["--distill.teachers", "[scratch_0]"], "teacher 'scratch_0'"),
-    (["--generalists.labeled_only_2.rollouts", "3"], "may not be called 'labeled_only_2'"),
-])
-def test_wrong_names_of_teachers_and_generalists_are_refused(override: list[str], message: str) -> None:
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        (
+            ["--distill.teachers", "[scratchy]"],
+            "teacher 'scratchy'; expected one of .* did you mean 'scratch'",
+        ),
+        (["--distill.teachers", "[scratch_0]"], "teacher 'scratch_0'"),
+        (["--generalists.labeled_only_2.rollouts", "3"], "may not be called 'labeled_only_2'"),
+    ],
+)
+def test_wrong_names_of_teachers_and_generalists_are_refused(
+    override: list[str], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         load_settings(RunSettings, overrides=override)
 
 
 def test_a_backbone_of_images_is_refused_where_environments_are_none(tmp_path: Path) -> None:
-    settings = load_settings(RunSettings, defaults_file="restoration", small=True, overrides=[
-        *SMALL, "--environments", "[planar/reach]"])[0]
+    settings = load_settings(
+        RunSettings,
+        defaults_file="restoration",
+        small=True,
+        overrides=[*SMALL, "--environments", "[planar/reach]"],
+    )[0]
     with pytest.raises(UserError, match="needs environments that are images"):
         run(settings, tmp_path)

@@ -1,4 +1,6 @@
-"""Rounds: who is tried again, who teaches, what is kept, and that a cut round ends with the same bits."""
+"""Rounds: who is tried again, who teaches, what is kept, and that a cut round ends with the same
+bits.
+"""
 
 import json
 from types import SimpleNamespace
@@ -17,21 +19,42 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import DistillSettings, RolloutSettings, RoundSettings, RunSettings
 
-SMALL = ["--tracking.wandb", "disabled", "--no-report", "--rollout.workers", "0", "--rollout.lanes", "8",
-         "--evaluation.rows", "[labeled_only, generalist_round0, generalist]"]
+SMALL = [
+    "--tracking.wandb",
+    "disabled",
+    "--no-report",
+    "--rollout.workers",
+    "0",
+    "--rollout.lanes",
+    "8",
+    "--evaluation.rows",
+    "[labeled_only, generalist_round0, generalist]",
+]
 ROUNDS = RoundSettings(count=1, episodes=6, tries=3, explore=(0.1, 0.3), selection=4)
 TWO = RolloutSettings(lanes=4, workers=0)
 
 
 def settings(*more: str) -> RunSettings:
-    return load_settings(RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more])[0]
+    return load_settings(
+        RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more]
+    )[0]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    rounds = ["--distill.rounds.count", "2", "--distill.rounds.episodes", "4", "--distill.rounds.tries", "2",
-              "--distill.rounds.selection", "3", "--distill.rounds.train.steps", "20"]
+    rounds = [
+        "--distill.rounds.count",
+        "2",
+        "--distill.rounds.episodes",
+        "4",
+        "--distill.rounds.tries",
+        "2",
+        "--distill.rounds.selection",
+        "3",
+        "--distill.rounds.train.steps",
+        "20",
+    ]
     return folder, run(settings(*rounds), folder)
 
 
@@ -50,18 +73,33 @@ def test_a_run_with_rounds_keeps_the_round_with_the_highest_selection_success(fi
     means = [r["selection"] for r in report]
     best = int(np.argmax(means))  # of equals the first: a round that does not help is not kept
     assert [r["round"] for r in report if r["kept"]] == [best]
-    facts = [json.loads((folder / "policies" / name / "policy.json").read_text())
-             for name in ("generalist", f"generalist_round{best}")]
+    facts = [
+        json.loads((folder / "policies" / name / "policy.json").read_text())
+        for name in ("generalist", f"generalist_round{best}")
+    ]
     assert facts[0] == facts[1]
     assert {"generalist_round0", "generalist"} <= set(result.evaluations)
 
 
 def test_selection_starts_are_neither_evaluation_starts_nor_visited(finished):
     folder, _ = finished
-    selection = {x for r in json.loads((folder / "selection" / "generalist_round0.json").read_text())["rows"] for x in r["seeds"]}
-    evaluation = {x for r in json.loads((folder / "evaluation" / "generalist.json").read_text())["rows"] for x in r["seeds"]}
-    visited = {int(x) for x in EpisodeStore.open(folder / "stores" / "generalist_round1.zarr").columns()["seed"]}
-    assert len(selection) == 6 and not selection & (evaluation | visited) and not evaluation & visited
+    selection = {
+        x
+        for r in json.loads((folder / "selection" / "generalist_round0.json").read_text())["rows"]
+        for x in r["seeds"]
+    }
+    evaluation = {
+        x
+        for r in json.loads((folder / "evaluation" / "generalist.json").read_text())["rows"]
+        for x in r["seeds"]
+    }
+    visited = {
+        int(x)
+        for x in EpisodeStore.open(folder / "stores" / "generalist_round1.zarr").columns()["seed"]
+    }
+    assert (
+        len(selection) == 6 and not selection & (evaluation | visited) and not evaluation & visited
+    )
 
 
 def test_only_failed_starts_are_tried_again_and_only_their_successes_are_kept(policy, tmp_path):
@@ -74,7 +112,11 @@ def test_only_failed_starts_are_tried_again_and_only_their_successes_are_kept(po
             assert after.get(name, {"n": 0})["n"] == before[name]["n"] - before[name]["successes"]
     later = sum(c["successes"] for t in tries[1:] for c in t.values())
     assert len(store) == 12 + later and columns["success"][12:].all()
-    solved = [(e, s) for e, s, ok in zip(columns["environment"], columns["seed"], columns["success"]) if ok]
+    solved = [
+        (e, s)
+        for e, s, ok in zip(columns["environment"], columns["seed"], columns["success"])
+        if ok
+    ]
     assert len(set(solved)) == len(solved)
 
 
@@ -95,13 +137,17 @@ def test_a_visit_that_was_cut_ends_with_the_same_store(policy, tmp_path):
     assert len(EpisodeStore.open(tmp_path / "cut.zarr")) == 12
     visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "cut.zarr", TWO)
     whole, again = (EpisodeStore.open(tmp_path / f"{n}.zarr") for n in ("whole", "cut"))
-    assert whole.digest() == again.digest() and whole.provenance["tries"] == again.provenance["tries"]
+    assert (
+        whole.digest() == again.digest() and whole.provenance["tries"] == again.provenance["tries"]
+    )
 
 
 def test_the_teacher_has_the_highest_lower_end_not_the_highest_rate():
-    statistics = {"self": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 20}},
-                  "scratch": {"a": {"n": 4, "successes": 4}, "b": {"n": 60, "successes": 40}},
-                  "joint_init": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 39}}}
+    statistics = {
+        "self": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 20}},
+        "scratch": {"a": {"n": 4, "successes": 4}, "b": {"n": 60, "successes": 40}},
+        "joint_init": {"a": {"n": 60, "successes": 50}, "b": {"n": 60, "successes": 39}},
+    }
     assert best_teachers(statistics) == {"a": "self", "b": "scratch"}
 
 
@@ -114,11 +160,33 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
         return {"planar/reach": "scratch", "planar/push": "self"}
 
     monkeypatch.setattr("alltrades.pipeline.rounds.best_teachers", best)
-    monkeypatch.setattr(stages, "distill", lambda *args, **more: trained.append(own(*args, **more)) or trained[-1])
-    rounds = ["--distill.rounds.count", "1", "--distill.rounds.episodes", "3", "--distill.rounds.teacher", "best",
-              "--distill.rounds.selection", "2", "--distill.rounds.train.steps", "10", "--distill.train.steps", "2"]
-    run(settings(*rounds, "--distill.targets", targets, "--evaluation.rows", "[specialists, generalist]"), tmp_path)
-    assert {kind: of_env["planar/reach"]["n"] for kind, of_env in counted[0].items()} == {"self": 3, "scratch": 4}
+    monkeypatch.setattr(
+        stages, "distill", lambda *args, **more: trained.append(own(*args, **more)) or trained[-1]
+    )
+    rounds = [
+        "--distill.rounds.count",
+        "1",
+        "--distill.rounds.episodes",
+        "3",
+        "--distill.rounds.teacher",
+        "best",
+        "--distill.rounds.selection",
+        "2",
+        "--distill.rounds.train.steps",
+        "10",
+        "--distill.train.steps",
+        "2",
+    ]
+    run(
+        settings(
+            *rounds, "--distill.targets", targets, "--evaluation.rows", "[specialists, generalist]"
+        ),
+        tmp_path,
+    )
+    assert {kind: of_env["planar/reach"]["n"] for kind, of_env in counted[0].items()} == {
+        "self": 3,
+        "scratch": 4,
+    }
     (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
     assert report["teachers"] == {"planar/reach": "scratch", "planar/push": "self"}
     rows = trained[-1]
@@ -126,8 +194,13 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
     reach = rows.steps.environment[rows.steps.episode_of_step] == "planar/reach"
     assert (visited & reach).any() and (rows.teacher[visited & reach] == 0).all()
     assert (rows.teacher[visited & ~reach] == RECORDED).all()
-    assert rows.probability[visited & reach].sum() == pytest.approx(0.5) and (rows.label_of_row[visited & reach] >= 0).all()
-    facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())["training"]
+    assert (
+        rows.probability[visited & reach].sum() == pytest.approx(0.5)
+        and (rows.label_of_row[visited & reach] >= 0).all()
+    )
+    facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())[
+        "training"
+    ]
     assert facts["rounds"] == 1 and facts["used_success_signal"]
 
 
@@ -136,29 +209,47 @@ def test_rows_of_rounds_exist_only_where_there_are_rounds():
 
     with pytest.raises(UserError, match="generalist_round1"):
         settings("--evaluation.rows", "[generalist_round1]")
-    assert settings("--distill.rounds.count", "1", "--evaluation.rows", "[generalist_round1]").distillations()
+    assert settings(
+        "--distill.rounds.count", "1", "--evaluation.rows", "[generalist_round1]"
+    ).distillations()
     assert RECORDED < 0
 
 
 @pytest.mark.parametrize(("patience", "done", "chosen"), [(1, 1, 0), (2, 4, 3)])
-def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(tmp_path, monkeypatch, patience, done, chosen):
+def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(
+    tmp_path, monkeypatch, patience, done, chosen
+):
     successes = [5, 4, 7, 8, 8, 9]  # of ten selection starts, after so many rounds
 
     def select(p, row, r, settings):
         first = tuple(5 if i < successes[r] else -1 for i in range(10))
-        return Evaluation(row, (EnvironmentResult("a", tuple(range(10)), first, (0.0,) * 10, (0.0,) * 10, 10, ""),))
+        return Evaluation(
+            row,
+            (EnvironmentResult("a", tuple(range(10)), first, (0.0,) * 10, (0.0,) * 10, 10, ""),),
+        )
 
     trained, written = [], {}
     visited = SimpleNamespace(path=tmp_path, teachers={})
     monkeypatch.setattr("alltrades.pipeline.rounds._select", select)
     monkeypatch.setattr("alltrades.pipeline.rounds._visit", lambda *_: visited)
     monkeypatch.setattr("alltrades.pipeline.rounds.policy_digest", lambda path: path.name)
-    monkeypatch.setattr(EpisodeStore, "open", lambda path: SimpleNamespace(provenance={"tries": []}))
+    monkeypatch.setattr(
+        EpisodeStore, "open", lambda path: SimpleNamespace(provenance={"tries": []})
+    )
     pipeline = SimpleNamespace(
-        policy_path=lambda name: tmp_path / name, check_starts=lambda stores: None,
-        train_generalist=lambda row, settings, name, visits, initial: trained.append((len(visits), initial.name)),
-        dir=SimpleNamespace(write_json=written.__setitem__), stage=lambda name, key, *_: written.update(kept=key["policy"]))
+        policy_path=lambda name: tmp_path / name,
+        check_starts=lambda stores: None,
+        train_generalist=lambda row, settings, name, visits, initial: trained.append(
+            (len(visits), initial.name)
+        ),
+        dir=SimpleNamespace(write_json=written.__setitem__),
+        stage=lambda name, key, *_: written.update(kept=key["policy"]),
+    )
     run_rounds(pipeline, "g", DistillSettings(rounds=RoundSettings(count=4, patience=patience)))
-    assert trained == [(r + 1, f"g_round{r}") for r in range(done)]  # each goes on from the one before, with all visits
+    assert trained == [
+        (r + 1, f"g_round{r}") for r in range(done)
+    ]  # each goes on from the one before, with all visits
     assert written["kept"] == f"g_round{chosen}"
-    assert [r["kept"] for r in written["rounds/g.json"]["rounds"]] == [r == chosen for r in range(done + 1)]
+    assert [r["kept"] for r in written["rounds/g.json"]["rounds"]] == [
+        r == chosen for r in range(done + 1)
+    ]

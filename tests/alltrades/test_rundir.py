@@ -1,4 +1,6 @@
-"""The run folder: whatever is killed when, the manifest is valid and the same call finishes the work."""
+"""The run folder: whatever is killed when, the manifest is valid and the same call finishes the
+work.
+"""
 
 import json
 import os
@@ -34,7 +36,9 @@ def test_a_stage_runs_once_per_key(tmp_path):
     body = Counted(tmp_path / "out" / "a.txt")
     for expected in (True, False):
         with RunDir(tmp_path, seed=0) as run:
-            assert run.manifest.stage("s/a", {"lr": 0.1, "n": (1, 2)}, [body.path], body) is expected
+            assert (
+                run.manifest.stage("s/a", {"lr": 0.1, "n": (1, 2)}, [body.path], body) is expected
+            )
             assert run.manifest.stage("s/a", {"n": [1, 2], "lr": 0.1}, [body.path], body) is False
     with RunDir(tmp_path, seed=0) as run:
         assert run.manifest.stage("s/a", {"lr": 0.2, "n": (1, 2)}, [body.path], body) is True
@@ -52,7 +56,11 @@ def test_the_manifest_records_what_was_done(tmp_path):
     assert set(record) == {"state", "key", "outputs", "seconds", "finished"}
     assert "numpy" in data["packages"] and data["machine"]["cpus"] >= 1
     text = (tmp_path / "manifest.json").read_text()
-    assert os.uname().nodename not in text and str(Path.home()) + "/" not in text and str(tmp_path) not in text
+    assert (
+        os.uname().nodename not in text
+        and str(Path.home()) + "/" not in text
+        and str(tmp_path) not in text
+    )
 
 
 def test_a_stage_of_a_relative_is_copied_and_made_where_it_is_not_the_same(tmp_path):
@@ -64,7 +72,9 @@ def test_a_stage_of_a_relative_is_copied_and_made_where_it_is_not_the_same(tmp_p
         if name == "changed":
             first.path.write_text("two")
         body = Counted(tmp_path / name / "out" / "a.txt", "own")
-        with RunDir(tmp_path / name, seed=5, relatives=[tmp_path / "nowhere", tmp_path / "first"]) as run:
+        with RunDir(
+            tmp_path / name, seed=5, relatives=[tmp_path / "nowhere", tmp_path / "first"]
+        ) as run:
             assert run.manifest.stage("s", {"n": key}, [tmp_path / name / "out"], body)
             assert not run.manifest.stage("s", {"n": key}, [tmp_path / name / "out"], body)
         assert body.calls == expected and body.path.read_text() == ("own" if expected else "one")
@@ -117,11 +127,15 @@ def test_partial_work_is_continued_for_the_same_key_and_removed_for_another(tmp_
     with RunDir(tmp_path, seed=0) as run:
         run.manifest.stage("grow", {"k": 1}, [store], lambda: append(False))
         assert len(list(store.iterdir())) == 3
-        assert list(run.work("grow").glob("checkpoint*")) == []  # a finished stage needs no checkpoints
+        assert (
+            list(run.work("grow").glob("checkpoint*")) == []
+        )  # a finished stage needs no checkpoints
     with RunDir(tmp_path, seed=0) as run, pytest.raises(KeyboardInterrupt):
         run.manifest.stage("grow", {"k": 2}, [store], lambda: append(True))
     assert len(list(store.iterdir())) == 1 and run.manifest.stages == {}
-    with RunDir(tmp_path, seed=0) as run:  # back to the first key: the second one's partial work is not taken for it
+    with RunDir(
+        tmp_path, seed=0
+    ) as run:  # back to the first key: the second one's partial work is not taken for it
         run.manifest.stage("grow", {"k": 1}, [store], lambda: append(False))
         assert len(list(store.iterdir())) == 1
 
@@ -175,7 +189,10 @@ def test_outputs_outside_the_folder_and_missing_outputs_are_bugs(tmp_path):
 
 def test_a_second_run_in_the_folder_is_refused(tmp_path):
     with RunDir(tmp_path, seed=0):
-        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"), RunDir(tmp_path, seed=0):
+        with (
+            pytest.raises(UserError, match=f"in use by process {os.getpid()}"),
+            RunDir(tmp_path, seed=0),
+        ):
             pass
     with RunDir(tmp_path, seed=0):
         pass
@@ -189,9 +206,14 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
             print("locked", flush=True)
             time.sleep(60)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match=f"in use by process {process.pid}"), RunDir(tmp_path, seed=0):
+    with (
+        pytest.raises(UserError, match=f"in use by process {process.pid}"),
+        RunDir(tmp_path, seed=0),
+    ):
         pass
     process.kill()
     process.wait()
@@ -254,7 +276,9 @@ def test_kill_at_any_moment_leaves_a_valid_manifest_and_the_same_results(tmp_pat
     subprocess.run([sys.executable, script, whole], check=True, capture_output=True)
     delays, kills = np.random.default_rng(0).uniform(0.0, 0.12, size=12), 0
     for delay in delays:
-        process = subprocess.Popen([sys.executable, script, killed], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, script, killed], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(float(delay))
@@ -262,7 +286,9 @@ def test_kill_at_any_moment_leaves_a_valid_manifest_and_the_same_results(tmp_pat
         kills += process.wait() == -signal.SIGKILL
         process.stdout.close()
         if (killed / "manifest.json").exists():
-            for name, record in json.loads((killed / "manifest.json").read_text())["stages"].items():
+            for name, record in json.loads((killed / "manifest.json").read_text())[
+                "stages"
+            ].items():
                 assert record["outputs"] == {name: tree_digest(whole / name)}
     assert kills > 0
     subprocess.run([sys.executable, script, killed], check=True, capture_output=True)
@@ -283,7 +309,13 @@ def test_a_reader_sees_the_old_or_the_new_file(tmp_path, monkeypatch):
 
 
 def test_json_is_stable_and_valid():
-    value = {"b": np.float64(0.1), "a": (np.int64(3), float("nan")), "c": np.arange(2), "d": Path("x/y"), "e": {2, 1}}
+    value = {
+        "b": np.float64(0.1),
+        "a": (np.int64(3), float("nan")),
+        "c": np.arange(2),
+        "d": Path("x/y"),
+        "e": {2, 1},
+    }
     text = to_json(value)
     assert json.loads(text) == {"a": [3, None], "b": 0.1, "c": [0, 1], "d": "x/y", "e": [1, 2]}
     assert text == to_json(dict(reversed(value.items())))
@@ -303,7 +335,10 @@ def test_tree_digest_depends_on_names_and_contents_only(tmp_path):
     (tmp_path / "two" / "b").rename(tmp_path / "two" / "c")
     assert one != tree_digest(tmp_path / "two")
     write_text(tmp_path / "abc", "abc")  # FIPS 180-2, appendix B.1
-    assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        file_digest(tmp_path / "abc")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_stage_folders_do_not_collide():

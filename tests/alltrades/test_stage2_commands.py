@@ -1,4 +1,6 @@
-"""`weigh` and `distill`: what one hands to the other, and what an interrupted distillation goes on from."""
+"""`weigh` and `distill`: what one hands to the other, and what an interrupted distillation goes on
+from.
+"""
 
 import json
 import shutil
@@ -17,30 +19,74 @@ ROLL = ["--rollout.workers", "0", "--rollout.lanes", "8"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
-    for words in (["collect", "--out", f"{folder}/demos.zarr"],
-                  ["train", "specialists", "--demos", f"{folder}/demos.zarr", "--out", f"{folder}/specialists"],
-                  ["rollout", f"{folder}/specialists", "--episodes", "4", *ROLL, "--out", f"{folder}/rollouts.zarr"],
-                  ["weigh", f"{folder}/rollouts.zarr", "--demos", f"{folder}/demos.zarr", "--out", f"{folder}/weights"]):
+    for words in (
+        ["collect", "--out", f"{folder}/demos.zarr"],
+        [
+            "train",
+            "specialists",
+            "--demos",
+            f"{folder}/demos.zarr",
+            "--out",
+            f"{folder}/specialists",
+        ],
+        [
+            "rollout",
+            f"{folder}/specialists",
+            "--episodes",
+            "4",
+            *ROLL,
+            "--out",
+            f"{folder}/rollouts.zarr",
+        ],
+        [
+            "weigh",
+            f"{folder}/rollouts.zarr",
+            "--demos",
+            f"{folder}/demos.zarr",
+            "--out",
+            f"{folder}/weights",
+        ],
+    ):
         assert cli.main([*words, *SMALL]) == 0
     return folder
 
 
 def distill(made, out, *more, teacher="scratch"):
     teacher = f"{teacher}={made}/specialists:{made}/rollouts.zarr"
-    return cli.main(["distill", "--demos", f"{made}/demos.zarr", "--teacher", teacher, "--out", str(out), *SMALL,
-                     "--distill.train.steps", "12", *more])
+    return cli.main(
+        [
+            "distill",
+            "--demos",
+            f"{made}/demos.zarr",
+            "--teacher",
+            teacher,
+            "--out",
+            str(out),
+            *SMALL,
+            "--distill.train.steps",
+            "12",
+            *more,
+        ]
+    )
 
 
-def test_distill_takes_the_weights_that_weigh_wrote_and_estimates_the_same_ones_itself(made, tmp_path, monkeypatch):
+def test_distill_takes_the_weights_that_weigh_wrote_and_estimates_the_same_ones_itself(
+    made, tmp_path, monkeypatch
+):
     assert distill(made, tmp_path / "own") == 0
     monkeypatch.setattr("alltrades.pipeline.stages.weigh", None)
     assert distill(made, tmp_path / "given", "--weights", f"{made}/weights") == 0
     assert load_policy(tmp_path / "own").digest() == load_policy(tmp_path / "given").digest()
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (["--demos.episodes", "3"], "other demonstrations"), (["--distill.rollouts", "3"], "other rollouts"),
-    (["--distill.weights.kind", "success"], "other settings")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--demos.episodes", "3"], "other demonstrations"),
+        (["--distill.rollouts", "3"], "other rollouts"),
+        (["--distill.weights.kind", "success"], "other settings"),
+    ],
+)
 def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, change, said):
     assert distill(made, tmp_path, "--weights", f"{made}/weights", *change) == 2
     error = capsys.readouterr().err
@@ -49,20 +95,32 @@ def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, c
     assert "expected a folder that `alltrades weigh` wrote" in capsys.readouterr().err
 
 
-def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_their_place(made, tmp_path, capsys):
+def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_their_place(
+    made, tmp_path, capsys
+):
     seen = EpisodeStore.create(tmp_path / "seen.zarr", 16, 2)
-    seen.append([replace(e, actions=None) for e in EpisodeStore.open(made / "rollouts.zarr").episodes()])
+    seen.append(
+        [replace(e, actions=None) for e in EpisodeStore.open(made / "rollouts.zarr").episodes()]
+    )
     assert distill(made, tmp_path / "without") == 0
     assert distill(made, tmp_path / "with", "--demos.observations", str(seen.path)) == 0
     assert load_policy(tmp_path / "with").digest() != load_policy(tmp_path / "without").digest()
     capsys.readouterr()
     assert distill(made, tmp_path / "no", "--demos", str(seen.path)) == 2
-    assert "have no actions, and some of them must; give others with --demos" in capsys.readouterr().err
+    assert (
+        "have no actions, and some of them must; give others with --demos"
+        in capsys.readouterr().err
+    )
     empty = EpisodeStore.create(tmp_path / "empty.zarr", 16, 2)
     assert distill(made, tmp_path / "no", "--demos.observations", str(empty.path)) == 2
     assert "no episodes of planar/reach" in capsys.readouterr().err
     narrow = EpisodeStore.create(tmp_path / "narrow.zarr", 3, 2)
-    narrow.append([replace(e, actions=None, observations={"observation": e.observation[:, :3]}) for e in seen.episodes()])
+    narrow.append(
+        [
+            replace(e, actions=None, observations={"observation": e.observation[:, :3]})
+            for e in seen.episodes()
+        ]
+    )
     capsys.readouterr()
     assert distill(made, tmp_path / "no", "--demos.observations", str(narrow.path)) == 2
     assert "have 3 numbers" in capsys.readouterr().err
@@ -71,19 +129,27 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
 def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):
     assert distill(made, tmp_path, teacher="joint_init") == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "were recorded by 'scratch'; expected 'joint_init'; write scratch=" in error
+    assert (
+        error.count("\n") == 1
+        and "were recorded by 'scratch'; expected 'joint_init'; write scratch=" in error
+    )
 
 
 def test_a_missing_policy_to_start_from_is_answered_in_one_line(made, tmp_path, capsys):
-    assert distill(made, tmp_path / "g", "--distill.init", "labeled_only", "--labeled-only", "nowhere") == 2
+    assert (
+        distill(made, tmp_path / "g", "--distill.init", "labeled_only", "--labeled-only", "nowhere")
+        == 2
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "nowhere: no policy here" in error
 
 
 def test_distill_says_where_weights_that_it_estimates_are_off(made, tmp_path, capsys):
     assert distill(made, tmp_path / "g", "--demos.episodes", "3") == 0
-    assert ("weights: planar/reach, planar/push: 3 demonstrations; expected at least 4 to estimate a ratio: weights off\n"
-            in capsys.readouterr().err)
+    assert (
+        "weights: planar/reach, planar/push: 3 demonstrations; expected at least 4 to estimate a "
+        "ratio: weights off\n" in capsys.readouterr().err
+    )
 
 
 def test_distill_says_that_it_makes_no_rounds(made, tmp_path, capsys):
@@ -91,7 +157,9 @@ def test_distill_says_that_it_makes_no_rounds(made, tmp_path, capsys):
     assert capsys.readouterr().err.count("before rounds") == 1
 
 
-def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew(made, tmp_path, monkeypatch):
+def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew(
+    made, tmp_path, monkeypatch
+):
     def killed(self, folder, extra=None):
         raise KeyboardInterrupt
 
@@ -106,24 +174,54 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
         shutil.rmtree(other / path)
         store = EpisodeStore.open(made / path)
         EpisodeStore.create(other / path, *store.widths).append(list(store.episodes())[:6])
-    for name, folder, more in (("same", made, ()), ("seed", made, ("--seed", "1")), ("store", other, ())):
+    for name, folder, more in (
+        ("same", made, ()),
+        ("seed", made, ("--seed", "1")),
+        ("store", other, ()),
+    ):
         assert distill(folder, tmp_path / name, *more, "--distill.train.checkpoint_every", "5") == 0
-        assert distill(folder, tmp_path / f"{name}-whole", *more, "--distill.train.checkpoint_every", "5") == 0
-        assert load_policy(tmp_path / name).digest() == load_policy(tmp_path / f"{name}-whole").digest(), name
+        assert (
+            distill(
+                folder, tmp_path / f"{name}-whole", *more, "--distill.train.checkpoint_every", "5"
+            )
+            == 0
+        )
+        assert (
+            load_policy(tmp_path / name).digest()
+            == load_policy(tmp_path / f"{name}-whole").digest()
+        ), name
         assert not (tmp_path / name / "work").exists()
 
 
-def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_told(made, tmp_path, capsys):
+def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_told(
+    made, tmp_path, capsys
+):
     def evaluated(name, *more):
         out = tmp_path / f"{name}.json"
-        assert cli.main(["evaluate", f"{made}/specialists", *SMALL, *ROLL, "--out", str(out), *more]) == 0
+        assert (
+            cli.main(["evaluate", f"{made}/specialists", *SMALL, *ROLL, "--out", str(out), *more])
+            == 0
+        )
         return json.loads(out.read_text())["rows"][0]
 
-    trained, same, often = evaluated("trained"), evaluated("same", "--execute", "8"), evaluated("often", "--execute", "1")
-    assert same == trained and often["policy"] != trained["policy"] and often["returns"] != trained["returns"]
+    trained, same, often = (
+        evaluated("trained"),
+        evaluated("same", "--execute", "8"),
+        evaluated("often", "--execute", "1"),
+    )
+    assert (
+        same == trained
+        and often["policy"] != trained["policy"]
+        and often["returns"] != trained["returns"]
+    )
     assert cli.main(["evaluate", f"{made}/specialists", *SMALL, "--execute", "17"]) == 2
     assert "execute = 17; expected 1 to 16" in capsys.readouterr().err
 
     graph = tmp_path / "policy.onnx"
-    assert cli.main(["export", f"{made}/specialists/planar-reach", "--out", str(graph), "--execute", "3"]) == 0
+    assert (
+        cli.main(
+            ["export", f"{made}/specialists/planar-reach", "--out", str(graph), "--execute", "3"]
+        )
+        == 0
+    )
     assert json.loads(graph.with_suffix(".json").read_text())["execute"] == 3

@@ -30,8 +30,23 @@ def demos(tmp_path_factory):
 
 
 def train(demos, out, *more):
-    return cli.main(["train", "specialists", "--demos", str(demos), "--out", str(out), "--environments", str(NAMES[:2]),
-                     "--specialist.train.steps", "30", "--specialist.width", "32", *more])
+    return cli.main(
+        [
+            "train",
+            "specialists",
+            "--demos",
+            str(demos),
+            "--out",
+            str(out),
+            "--environments",
+            str(NAMES[:2]),
+            "--specialist.train.steps",
+            "30",
+            "--specialist.width",
+            "32",
+            *more,
+        ]
+    )
 
 
 def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
@@ -44,35 +59,72 @@ def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
 
 
 def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path):
-    """Those of equal shape are one stack; each episode is still a function of its own policy and seed."""
+    """Those of equal shape are one stack; each episode is still a function of its own policy and
+    seed.
+    """
     specs = registry.resolve(NAMES)
     settings = PolicySettings(width=32, depth=1)
     policies = {}
     for k, spec in enumerate(specs):
-        policy = build_policy(settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k)
-        torch.nn.init.normal_(policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k))
+        policy = build_policy(
+            settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k
+        )
+        torch.nn.init.normal_(
+            policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k)
+        )
         policies[spec.id] = policy
     controllers, keys = controllers_of(policies, RolloutSettings(lanes=6))
-    assert any(isinstance(c.policy, StackedPolicy) for c in controllers.values()) and len(controllers) < 3
+    assert (
+        any(isinstance(c.policy, StackedPolicy) for c in controllers.values())
+        and len(controllers) < 3
+    )
     digests = []
     for workers in (0, 1, 2):
-        stages.rollout_store(policies, specs, 3, 1, "scratch", tmp_path / str(workers), RolloutSettings(lanes=6, workers=workers))
+        stages.rollout_store(
+            policies,
+            specs,
+            3,
+            1,
+            "scratch",
+            tmp_path / str(workers),
+            RolloutSettings(lanes=6, workers=workers),
+        )
         digests.append(EpisodeStore.open(tmp_path / str(workers)).digest())
     assert len(set(digests)) == 1
-    stages.rollout_store({k: policies[k] for k in NAMES[:2]}, specs[:2], 3, 1, "scratch", tmp_path / "fewer",
-                         RolloutSettings(lanes=6, workers=0))
+    stages.rollout_store(
+        {k: policies[k] for k in NAMES[:2]},
+        specs[:2],
+        3,
+        1,
+        "scratch",
+        tmp_path / "fewer",
+        RolloutSettings(lanes=6, workers=0),
+    )
     steps = {str(n): EpisodeStore.open(tmp_path / n).steps([NAMES[1]]) for n in ("0", "fewer")}
     assert (steps["0"].action == steps["fewer"].action).all()  # whoever else is in the stack
 
 
 def test_cross_validated_specialists_record_what_was_chosen(demos, tmp_path, capsys):
     candidates = "[{width: 24}, {observation_noise: 0.1, lr: 1.0e-6}]"
-    assert train(demos, tmp_path / "cv", "--specialist.selection", "cv", "--specialist.candidates", candidates) == 0
+    assert (
+        train(
+            demos,
+            tmp_path / "cv",
+            "--specialist.selection",
+            "cv",
+            "--specialist.candidates",
+            candidates,
+        )
+        == 0
+    )
     table = json.loads((tmp_path / "cv" / "selection.json").read_text())
     assert table["chosen"] == "width 24" and set(table["losses"]) == set(NAMES[:2])
     assert set(table["relative_loss"]) == {"width 24", "lr 1e-06, observation_noise 0.1"}
     said = capsys.readouterr().out
-    assert "cross-validation over 2 environments chose: width 24, " in said and not (tmp_path / "cv" / "work").exists()
+    assert (
+        "cross-validation over 2 environments chose: width 24, " in said
+        and not (tmp_path / "cv" / "work").exists()
+    )
     for name in NAMES[:2]:
         folder = tmp_path / "cv" / slug(name)
         facts = json.loads((folder / "policy.json").read_text())["training"]
@@ -84,13 +136,33 @@ def test_cross_validated_specialists_record_what_was_chosen(demos, tmp_path, cap
 def test_candidates_are_checked(demos, tmp_path, capsys):
     assert train(demos, tmp_path, "--specialist.candidates", "[{width: 24}]") == 2
     assert "set selection: cv" in capsys.readouterr().err
-    assert train(demos, tmp_path, "--specialist.selection", "cv", "--specialist.candidates", "[{widht: 24}]") == 2
-    assert "unknown setting 'specialist.candidates.0.widht'" in (said := capsys.readouterr().err) and "'width'" in said
-    assert train(demos, tmp_path, "--specialist.selection", "cv", "--specialist.candidates", "[{}, {}]") == 2
+    assert (
+        train(
+            demos,
+            tmp_path,
+            "--specialist.selection",
+            "cv",
+            "--specialist.candidates",
+            "[{widht: 24}]",
+        )
+        == 2
+    )
+    assert (
+        "unknown setting 'specialist.candidates.0.widht'" in (said := capsys.readouterr().err)
+        and "'width'" in said
+    )
+    assert (
+        train(
+            demos, tmp_path, "--specialist.selection", "cv", "--specialist.candidates", "[{}, {}]"
+        )
+        == 2
+    )
     assert "candidates repeat" in capsys.readouterr().err
 
 
-def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not(demos, tmp_path, monkeypatch):
+def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not(
+    demos, tmp_path, monkeypatch
+):
     from alltrades.policies.model.policy import DiffusionPolicy
 
     assert train(demos, tmp_path / "whole", "--specialist.selection", "holdout") == 0
@@ -109,22 +181,39 @@ def test_specialists_of_a_training_that_was_killed_are_those_of_one_that_was_not
     for name in NAMES[:2]:
         a, b = (load_policy(tmp_path / x / slug(name)).digest() for x in ("whole", "killed"))
         assert a == b
-    assert train(demos, tmp_path / "killed", "--specialist.train.steps", "20") == 0  # nothing of the other training is left
-    assert json.loads((tmp_path / "killed" / slug(NAMES[0]) / "policy.json").read_text())["training"]["steps"] == 20
+    assert (
+        train(demos, tmp_path / "killed", "--specialist.train.steps", "20") == 0
+    )  # nothing of the other training is left
+    assert (
+        json.loads((tmp_path / "killed" / slug(NAMES[0]) / "policy.json").read_text())["training"][
+            "steps"
+        ]
+        == 20
+    )
 
 
 def test_a_policy_is_called_with_as_many_rows_as_asked_for_and_its_lanes_allow():
-    one, *others = (make_policy([info("a")], SMALL.model_copy(update={"width": 16 + 8 * k})) for k in range(4))
-    for settings, alone, shared in ((RolloutSettings(lanes=64, batch=64), 64, 16), (RolloutSettings(lanes=6, batch=64), 6, 1),
-                                    (RolloutSettings(lanes=32), 8, 8)):
-        found = [{c.batch for c in controllers_of(policies, settings)[0].values()}
-                 for policies in ({"a": one, "b": one}, dict(zip("abcd", [one, *others])))]
+    one, *others = (
+        make_policy([info("a")], SMALL.model_copy(update={"width": 16 + 8 * k})) for k in range(4)
+    )
+    for settings, alone, shared in (
+        (RolloutSettings(lanes=64, batch=64), 64, 16),
+        (RolloutSettings(lanes=6, batch=64), 6, 1),
+        (RolloutSettings(lanes=32), 8, 8),
+    ):
+        found = [
+            {c.batch for c in controllers_of(policies, settings)[0].values()}
+            for policies in ({"a": one, "b": one}, dict(zip("abcd", [one, *others])))
+        ]
         assert found == [{alone}, {shared}]
 
 
 def test_an_ensembling_evaluation_plans_at_every_step():
     policies = {"a": make_policy([info("a")], SMALL)}
     (controller,) = controllers_of(policies, RolloutSettings(lanes=2), ensemble=0.5)[0].values()
-    assert isinstance(controller, EnsemblingController) and (controller.m, controller.every) == (0.5, 1)
+    assert isinstance(controller, EnsemblingController) and (controller.m, controller.every) == (
+        0.5,
+        1,
+    )
     controller.begin(0, "a", 0)
     assert controller.plan({0: np.zeros((1, 3), np.float32)})[0].shape == (1, 2)

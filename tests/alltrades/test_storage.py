@@ -21,11 +21,18 @@ HERE = RolloutSettings(lanes=4, workers=0)
 
 def policies(seed=0):
     settings = PolicySettings(width=16, depth=1)
-    return {s.id: build_policy(settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), seed) for s in SPECS}
+    return {
+        s.id: build_policy(
+            settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), seed
+        )
+        for s in SPECS
+    }
 
 
 def roll_out(path, *, by=0, specs=SPECS, episodes=2, seed=1, teacher="scratch"):
-    stages.rollout_store({s.id: policies(by)[s.id] for s in specs}, specs, episodes, seed, teacher, path, HERE)
+    stages.rollout_store(
+        {s.id: policies(by)[s.id] for s in specs}, specs, episodes, seed, teacher, path, HERE
+    )
     return EpisodeStore.open(path)
 
 
@@ -36,15 +43,21 @@ def rollouts(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"by": 1}, "its policies differ for planar/reach"),
-    ({"seed": 2}, "its seed is 1, not 2"),
-    ({"teacher": "joint_init"}, "its teacher is scratch, not joint_init"),
-    ({"specs": SPECS[:1]}, "its policies differ for planar/push"),
-    ({"specs": SPECS[::-1]}, "its environments differ in their order")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"by": 1}, "its policies differ for planar/reach"),
+        ({"seed": 2}, "its seed is 1, not 2"),
+        ({"teacher": "joint_init"}, "its teacher is scratch, not joint_init"),
+        ({"specs": SPECS[:1]}, "its policies differ for planar/push"),
+        ({"specs": SPECS[::-1]}, "its environments differ in their order"),
+    ],
+)
 def test_rollouts_of_anything_else_are_not_mixed_into_a_store(rollouts, change, said):
     digest = EpisodeStore.open(rollouts).digest()
-    with pytest.raises(UserError, match=f"{said}; expected one made from the same.*choose another path"):
+    with pytest.raises(
+        UserError, match=f"{said}; expected one made from the same.*choose another path"
+    ):
         roll_out(rollouts, **change)
     assert EpisodeStore.open(rollouts).digest() == digest
 
@@ -72,14 +85,28 @@ def test_collect_never_removes_what_was_in_its_folder(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "thesis.tex").write_text("x")
     assert cli.main(["collect", "--environments", "[planar/reach]", "--out", "."]) == 2
-    assert "expected a new or an empty folder" in capsys.readouterr().err and (tmp_path / "thesis.tex").read_text() == "x"
+    assert (
+        "expected a new or an empty folder" in capsys.readouterr().err
+        and (tmp_path / "thesis.tex").read_text() == "x"
+    )
 
 
 def test_a_foreign_store_needs_an_environment_that_reads_it(tmp_path, capsys):
     group = zarr.open_group(str(tmp_path / "foreign.zarr"), mode="w", zarr_format=2)
     group.create_array("data/state", shape=(4, 5), dtype="float32")[:] = 1
     group.create_array("meta/episode_ends", shape=(1,), dtype="int64")[:] = 4
-    words = ["run", "--small", "--data", str(tmp_path / "foreign.zarr"), "--out", str(tmp_path / "run"), "--no-report"]
+    words = [
+        "run",
+        "--small",
+        "--data",
+        str(tmp_path / "foreign.zarr"),
+        "--out",
+        str(tmp_path / "run"),
+        "--no-report",
+    ]
     assert cli.main([*words, "--tracking.wandb", "disabled"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "names no environments, and none of planar/reach, planar/push can read it" in error
+    assert (
+        error.count("\n") == 1
+        and "names no environments, and none of planar/reach, planar/push can read it" in error
+    )

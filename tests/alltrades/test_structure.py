@@ -7,12 +7,42 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"alltrades": "alltrades", "policies": "alltrades.policies", "envs": "alltrades.envs",
-           "data": "alltrades.data", "configs": "alltrades.configs"}
+FOLDERS = {
+    "alltrades": "alltrades",
+    "policies": "alltrades.policies",
+    "envs": "alltrades.envs",
+    "data": "alltrades.data",
+    "configs": "alltrades.configs",
+}
 # from the ground up: a room imports from those below it alone
-ROOMS = ("alltrades", "errors", "configs", "system", "data", "data.weights", "envs", "envs.planar", "envs.suites",
-         "envs.rollouts", "envs.robots", "policies", "policies.model", "policies.learning", "policies.control", "policies.onnx", "policies.client",
-         "policies.server", "settings", "report", "robots", "pipeline", "studies", "bench", "commands", "cli")
+ROOMS = (
+    "alltrades",
+    "errors",
+    "configs",
+    "system",
+    "data",
+    "data.weights",
+    "envs",
+    "envs.planar",
+    "envs.suites",
+    "envs.rollouts",
+    "envs.robots",
+    "policies",
+    "policies.model",
+    "policies.learning",
+    "policies.control",
+    "policies.onnx",
+    "policies.client",
+    "policies.server",
+    "settings",
+    "report",
+    "robots",
+    "pipeline",
+    "studies",
+    "bench",
+    "commands",
+    "cli",
+)
 
 
 @cache
@@ -34,15 +64,27 @@ def imports(module: str) -> frozenset[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [n for alias in node.names for n in (node.module or "", f"{node.module}.{alias.name}")]
+            names = [
+                n
+                for alias in node.names
+                for n in (node.module or "", f"{node.module}.{alias.name}")
+            ]
         else:
             continue
-        found |= {name.removeprefix("alltrades").removeprefix(".") for name in names if name.split(".")[0] == "alltrades"}
+        found |= {
+            name.removeprefix("alltrades").removeprefix(".")
+            for name in names
+            if name.split(".")[0] == "alltrades"
+        }
     return frozenset((found & set(modules())) - {module})
 
 
 def room_of(module: str) -> str:
-    return max((r for r in ROOMS if module == r or module.startswith(r + ".")), key=len, default="alltrades")
+    return max(
+        (r for r in ROOMS if module == r or module.startswith(r + ".")),
+        key=len,
+        default="alltrades",
+    )
 
 
 def test_every_module_has_a_room():

@@ -44,7 +44,11 @@ def test_a_new_process_overwrites_the_steps_it_repeats(tmp_path):
     second = Tracker(tmp_path, "disabled")
     second.log("a", 200, {"loss": 2.0})
     second.log("a", 300, {"loss": 2.0})
-    assert [(x["step"], x["loss"]) for x in read_metrics(tmp_path, "a")] == [(100, 1.0), (200, 2.0), (300, 2.0)]
+    assert [(x["step"], x["loss"]) for x in read_metrics(tmp_path, "a")] == [
+        (100, 1.0),
+        (200, 2.0),
+        (300, 2.0),
+    ]
     assert read_metrics(tmp_path, "nothing") == []
 
 
@@ -59,7 +63,9 @@ def test_offline_wandb_writes_a_run_into_the_folder_and_stays_quiet(tmp_path, ca
     files = list(runs[0].glob("*.wandb"))
     assert len(files) == 1
     wanted = {b"one/loss", b"two/x/loss", b"environments"}
-    deadline = time.monotonic() + 20  # wandb's own process writes the file a moment after finish() returns
+    deadline = (
+        time.monotonic() + 20
+    )  # wandb's own process writes the file a moment after finish() returns
     while missing := {w for w in wanted if w not in files[0].read_bytes()}:
         assert time.monotonic() < deadline, missing
         time.sleep(0.02)

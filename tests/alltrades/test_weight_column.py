@@ -18,9 +18,18 @@ NAMES = ("toy/a", "toy/b")
 def episode(rng: np.random.Generator, steps: int, environment: str, shift: float) -> Episode:
     success = np.zeros(steps, bool)
     success[-1] = True
-    return Episode({"observation": (shift + rng.standard_normal((steps, 3))).astype(np.float32)},
-                   rng.standard_normal((steps, 2)).astype(np.float32), np.zeros(steps, np.float32), success, environment,
-                   "scratch", int(rng.integers(1 << 30)), True, steps, 1.0)
+    return Episode(
+        {"observation": (shift + rng.standard_normal((steps, 3))).astype(np.float32)},
+        rng.standard_normal((steps, 2)).astype(np.float32),
+        np.zeros(steps, np.float32),
+        success,
+        environment,
+        "scratch",
+        int(rng.integers(1 << 30)),
+        True,
+        steps,
+        1.0,
+    )
 
 
 def fill(path: Path, kind: str, lengths: dict[str, list[int]], shift: float) -> EpisodeStore:
@@ -34,13 +43,24 @@ def fill(path: Path, kind: str, lengths: dict[str, list[int]], shift: float) -> 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> tuple[EpisodeStore, EpisodeStore, dict[str, Steps], Path]:
-    demos = fill(tmp_path / "demos.zarr", "demonstrations", {"toy/a": [7, 8, 9, 6], "toy/b": [5, 6, 7, 9]}, 0.0)
-    rollouts = fill(tmp_path / "rollouts.zarr", "rollouts", {"toy/a": [9, 12, 8, 10, 11], "toy/b": [6, 14, 7, 9, 5]}, 0.7)
+    demos = fill(
+        tmp_path / "demos.zarr",
+        "demonstrations",
+        {"toy/a": [7, 8, 9, 6], "toy/b": [5, 6, 7, 9]},
+        0.0,
+    )
+    rollouts = fill(
+        tmp_path / "rollouts.zarr",
+        "rollouts",
+        {"toy/a": [9, 12, 8, 10, 11], "toy/b": [6, 14, 7, 9, 5]},
+        0.7,
+    )
     used = {}
     for name in NAMES:  # the first four rollouts only
         used[name] = rollouts.steps([name]).select(np.arange(5) < 4)
-        estimate_weights(demos.steps([name]), used[name], WeightSettings(), np.random.default_rng(0)).save(
-            tmp_path / "weights" / slug(name))
+        estimate_weights(
+            demos.steps([name]), used[name], WeightSettings(), np.random.default_rng(0)
+        ).save(tmp_path / "weights" / slug(name))
     return demos, rollouts, used, tmp_path / "weights"
 
 
@@ -48,10 +68,16 @@ def test_every_step_has_the_weight_that_was_estimated_for_its_observation(stores
     demos, rollouts, used, folder = stores
     column, steps = weight_column(rollouts, folder), rollouts.steps()
     assert column.shape == (rollouts.n_steps,)
-    fresh = {name: estimate_weights(demos.steps([name]), used[name], WeightSettings(), np.random.default_rng(0))
-             for name in NAMES}
+    fresh = {
+        name: estimate_weights(
+            demos.steps([name]), used[name], WeightSettings(), np.random.default_rng(0)
+        )
+        for name in NAMES
+    }
     for name in NAMES:
-        weight_of = {o.tobytes(): w for o, w in zip(used[name].observation, fresh[name].rollout_weight)}
+        weight_of = {
+            o.tobytes(): w for o, w in zip(used[name].observation, fresh[name].rollout_weight)
+        }
         mine = np.flatnonzero(steps.environment[steps.episode_of_step] == name)
         want = [weight_of.get(steps.observation[i].tobytes(), np.nan) for i in mine]
         np.testing.assert_array_equal(column[mine], want)
@@ -60,7 +86,9 @@ def test_every_step_has_the_weight_that_was_estimated_for_its_observation(stores
     assert np.isfinite(weight_column(demos, folder)).all()
 
 
-def test_the_command_shows_the_column_and_refuses_weights_of_other_rows(stores, tmp_path: Path, capsys) -> None:
+def test_the_command_shows_the_column_and_refuses_weights_of_other_rows(
+    stores, tmp_path: Path, capsys
+) -> None:
     demos, rollouts, used, folder = stores
     assert cli.main(["data", "info", str(rollouts.path), "--weights", str(folder)]) == 0
     assert f"toy/a: {len(used['toy/a'].observation)} weights" in capsys.readouterr().out

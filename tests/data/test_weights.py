@@ -6,32 +6,57 @@ from sklearn.metrics import roc_auc_score
 
 from alltrades.data.steps import Steps
 from alltrades.data.weights.density_ratio import cross_fit, relative_ratio, weighted_auc
-from alltrades.data.weights.estimate import WeightResult, WeightSettings, base_measure, estimate_weights
+from alltrades.data.weights.estimate import (
+    WeightResult,
+    WeightSettings,
+    base_measure,
+    estimate_weights,
+)
 from alltrades.data.weights.estimators import rulsif
 
 
-def steps(observation: np.ndarray, length: int, source: str, success: np.ndarray | None = None,
-          first: np.ndarray | None = None) -> Steps:
+def steps(
+    observation: np.ndarray,
+    length: int,
+    source: str,
+    success: np.ndarray | None = None,
+    first: np.ndarray | None = None,
+) -> Steps:
     """Episodes of equal length from rows of states."""
     n = len(observation)
     episodes = n // length
-    return Steps(observation=observation.astype(np.float32), action=np.zeros((n, 1), np.float32), success=np.zeros(n, bool),
-                 ends=np.arange(1, episodes + 1) * length, environment=np.array(["a"] * episodes),
-                 source=np.array([source] * episodes), seed=np.arange(episodes, dtype=np.uint64),
-                 episode_success=np.ones(episodes, bool) if success is None else success,
-                 first_success=np.full(episodes, -1) if first is None else first, has_actions=np.ones(episodes, bool))
+    return Steps(
+        observation=observation.astype(np.float32),
+        action=np.zeros((n, 1), np.float32),
+        success=np.zeros(n, bool),
+        ends=np.arange(1, episodes + 1) * length,
+        environment=np.array(["a"] * episodes),
+        source=np.array([source] * episodes),
+        seed=np.arange(episodes, dtype=np.uint64),
+        episode_success=np.ones(episodes, bool) if success is None else success,
+        first_success=np.full(episodes, -1) if first is None else first,
+        has_actions=np.ones(episodes, bool),
+    )
 
 
 def gaussian_pair(n=600, m=600, shift=0.8, dims=2, seed=0) -> tuple[Steps, Steps, np.ndarray]:
-    """One-row episodes: demonstrations N(shift e1, I), rollouts N(0, I); also the true log ratio on the rollouts."""
+    """One-row episodes: demonstrations N(shift e1, I), rollouts N(0, I); also the true log ratio on
+    the rollouts.
+    """
     rng = np.random.default_rng(seed)
     demo, rollout = rng.normal(size=(n, dims)), rng.normal(size=(m, dims))
     demo[:, 0] += shift
-    return steps(demo, 1, "expert"), steps(rollout, 1, "scratch"), shift * rollout[:, 0] - shift**2 / 2
+    return (
+        steps(demo, 1, "expert"),
+        steps(rollout, 1, "scratch"),
+        shift * rollout[:, 0] - shift**2 / 2,
+    )
 
 
 def estimate(demos, rollouts, seed=0, **settings) -> WeightResult:
-    return estimate_weights(demos, rollouts, WeightSettings(**settings), np.random.default_rng(seed))
+    return estimate_weights(
+        demos, rollouts, WeightSettings(**settings), np.random.default_rng(seed)
+    )
 
 
 @pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp"])
@@ -45,7 +70,9 @@ def test_estimated_ratio_follows_the_known_ratio_of_two_gaussians(kind):
 
 
 def test_success_times_ratio_follows_the_known_ratio_to_the_successes_alone():
-    """Rollouts N(0, I) succeed where x_1 > 0 and there only demonstrations N(e_0, I) are: the ratio is that of x_0."""
+    """Rollouts N(0, I) succeed where x_1 > 0 and there only demonstrations N(e_0, I) are: the ratio
+    is that of x_0.
+    """
     demos, rollouts, log_ratio = gaussian_pair(n=1200, m=1200, seed=2)
     demos = demos.select(demos.observation[:, 1] > 0)
     kept = rollouts.observation[:, 1] > 0
@@ -58,7 +85,9 @@ def test_success_times_ratio_follows_the_known_ratio_to_the_successes_alone():
     _, q = result.row_probability()
     _, plain = estimate(demos, rollouts, kind="success").row_probability()
     assert q[~kept].sum() == plain[~kept].sum() == 0
-    assert plain @ rollouts.observation == pytest.approx([0.0, np.sqrt(2 / np.pi)], abs=0.1)  # E[x | x_1 > 0]
+    assert plain @ rollouts.observation == pytest.approx(
+        [0.0, np.sqrt(2 / np.pi)], abs=0.1
+    )  # E[x | x_1 > 0]
 
 
 def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
@@ -69,17 +98,24 @@ def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     mean = p @ demos.observation + q @ rollouts.observation
     target = demos.observation.mean(0)
     assert abs(mean[0] - target[0]) < 0.15 * abs(rollouts.observation[:, 0].mean() - target[0])
-    assert result.moment_balance is not None and result.moment_balance[1] < 0.3 * result.moment_balance[0]
+    assert (
+        result.moment_balance is not None
+        and result.moment_balance[1] < 0.3 * result.moment_balance[0]
+    )
 
 
 def test_balance_is_measured_against_demonstrations_that_neither_weights_nor_mixture_saw():
-    """Of one law, weights cannot bring rollouts nearer to held-out demonstrations than two samples of that size are."""
+    """Of one law, weights cannot bring rollouts nearer to held-out demonstrations than two samples
+    of that size are.
+    """
     demos, rollouts, _ = gaussian_pair(n=10, m=500, shift=0.0, dims=4, seed=1)
     result = estimate(demos, rollouts, ess_min=0.0, folds=5)
     assert result.active and result.moment_balance is not None
     chance = np.sqrt(1 / 2 + 1 / 100)  # folds of 2 demonstrations and 100 rollouts
     assert result.moment_balance == pytest.approx((chance, chance), rel=0.35)
-    assert result.moment_balance[1] > result.moment_balance[0]  # weights fitted to 8 demonstrations are noise
+    assert (
+        result.moment_balance[1] > result.moment_balance[0]
+    )  # weights fitted to 8 demonstrations are noise
 
 
 @pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp"])
@@ -103,19 +139,28 @@ def test_weighted_auc_equals_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 5, 40).astype(float), rng.integers(1, 6, 60).astype(float)
     wa, wb = rng.uniform(size=40), rng.uniform(size=60)
-    truth = roc_auc_score(np.repeat([1, 0], [40, 60]), np.concatenate([a, b]), sample_weight=np.concatenate([wa, wb]))
+    truth = roc_auc_score(
+        np.repeat([1, 0], [40, 60]), np.concatenate([a, b]), sample_weight=np.concatenate([wa, wb])
+    )
     assert weighted_auc(a, b, wa, wb) == pytest.approx(truth)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.9])
 def test_relative_ratio_is_bounded_and_never_overflows(alpha):
     w = relative_ratio(np.array([-1e6, -50.0, 0.0, 50.0, 1e6]), alpha)
-    assert np.isfinite(w).all() and (w > 0).all() and (w <= 1 / alpha).all() and (np.diff(w) >= 0).all()
+    assert (
+        np.isfinite(w).all()
+        and (w > 0).all()
+        and (w <= 1 / alpha).all()
+        and (np.diff(w) >= 0).all()
+    )
     assert relative_ratio(np.array([0.0]), alpha)[0] == pytest.approx(1.0)
 
 
 def test_rows_are_scored_by_models_that_have_not_seen_their_episode():
-    """Every episode has its own constant state: a model that saw the episode would know its class."""
+    """Every episode has its own constant state: a model that saw the episode would know its
+    class.
+    """
     rng = np.random.default_rng(0)
     demo, rollout = (np.repeat(rng.normal(size=(20, 8)), 20, axis=0) for _ in range(2))
     episode = np.repeat(np.arange(20), 20)
@@ -128,7 +173,9 @@ def test_rows_are_scored_by_models_that_have_not_seen_their_episode():
 
 
 def test_rulsif_solves_its_least_squares_problem():
-    """The minimum over theta of E_nu[w^2] / 2 - E_p[w] is -E_p[w] / 2, and w approximates the true relative ratio."""
+    """The minimum over theta of E_nu[w^2] / 2 - E_p[w] is -E_p[w] / 2, and w approximates the true
+    relative ratio.
+    """
     rng = np.random.default_rng(0)
     x = [rng.normal(1.0, 1.0, (3000, 1)), rng.normal(0.0, 1.0, (3000, 1))]
     mass, fold = [np.full(3000, 1 / 3000)] * 2, [np.arange(3000) % 5] * 2
@@ -155,7 +202,9 @@ def test_discounted_successes_weigh_by_their_length_however_long_they_are():
     long = steps(np.zeros((20000, 1)), 10000, "scratch", first=np.array([9000, 10000]))
     assert base_measure(long, discount=0.5).sum() == pytest.approx(1.0)
     demos, rollouts, _ = gaussian_pair(20, 40)
-    plain, quick = (estimate(demos, rollouts, kind="success", discount=g).row_probability() for g in (1.0, 0.9))
+    plain, quick = (
+        estimate(demos, rollouts, kind="success", discount=g).row_probability() for g in (1.0, 0.9)
+    )
     assert quick[1].sum() == pytest.approx(plain[1].sum())
 
 
@@ -164,7 +213,9 @@ def test_a_discount_needs_the_success_filter():
         WeightSettings(kind="ratio", discount=0.9)
 
 
-@pytest.mark.parametrize("kind", ["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"])
+@pytest.mark.parametrize(
+    "kind", ["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"]
+)
 def test_probabilities_of_all_rows_sum_to_one(kind):
     demos, rollouts, _ = gaussian_pair(60, 200)
     rollouts = replace(rollouts, episode_success=np.arange(200) % 2 == 0)
@@ -181,7 +232,12 @@ def test_probabilities_of_all_rows_sum_to_one(kind):
 def test_constant_weights_equal_no_weights():
     demos, rollouts, _ = gaussian_pair(60, 200)
     result = estimate(demos, rollouts)
-    flat = replace(result, demo_weight=np.full(60, 3.0), rollout_weight=np.full(200, 3.0), demo_mass=result.base_demo_mass)
+    flat = replace(
+        result,
+        demo_weight=np.full(60, 3.0),
+        rollout_weight=np.full(200, 3.0),
+        demo_mass=result.base_demo_mass,
+    )
     assert np.allclose(flat.row_probability()[1], flat.base_probability()[1])
     assert np.allclose(flat.row_probability()[0], flat.base_probability()[0])
 
@@ -192,7 +248,9 @@ def test_weights_enter_probabilities_once():
     _, q = result.row_probability()
     _, base = result.base_probability()
     ratio = (q / q.sum()) / (base / base.sum()) * result.rollout_weight.mean()
-    assert np.allclose(ratio, result.rollout_weight) and not np.allclose(ratio, result.rollout_weight**2, rtol=0.1)
+    assert np.allclose(ratio, result.rollout_weight) and not np.allclose(
+        ratio, result.rollout_weight**2, rtol=0.1
+    )
 
 
 def test_demonstration_share_is_capped_where_supports_differ():
@@ -213,7 +271,11 @@ def test_guard_flattens_weights_until_enough_episodes_count():
 def test_few_demonstrations_turn_the_ratio_off_and_say_so():
     demos, rollouts, _ = gaussian_pair(3, 100)
     result = estimate(demos, rollouts)
-    assert not result.active and "3 demonstrations" in result.warnings[0] and result.demo_mass == pytest.approx(0.2)
+    assert (
+        not result.active
+        and "3 demonstrations" in result.warnings[0]
+        and result.demo_mass == pytest.approx(0.2)
+    )
     assert np.allclose(result.rollout_weight, 1.0)
 
 
@@ -224,14 +286,20 @@ def test_separable_sources_turn_the_ratio_off_and_name_the_nuisance_column():
     result = estimate(steps(demo, 10, "expert"), steps(rollout, 10, "scratch"))
     assert not result.active and result.tau == 0 and result.nuisance == 1
     assert result.ess == 1.0 and result.raw_ess is not None
-    assert any("observation[1]" in w for w in result.warnings) and any("hardly overlap" in w for w in result.warnings)
+    assert any("observation[1]" in w for w in result.warnings) and any(
+        "hardly overlap" in w for w in result.warnings
+    )
 
 
 def test_no_success_leaves_demonstrations_only():
     demos, rollouts, _ = gaussian_pair(20, 30)
     result = estimate(demos, replace(rollouts, episode_success=np.zeros(30, bool)), kind="success")
     p, q = result.row_probability()
-    assert p.sum() == pytest.approx(1.0) and q.sum() == 0 and "no successful rollout" in result.warnings[0]
+    assert (
+        p.sum() == pytest.approx(1.0)
+        and q.sum() == 0
+        and "no successful rollout" in result.warnings[0]
+    )
 
 
 def test_saved_weights_come_back_equal(tmp_path):
@@ -240,13 +308,19 @@ def test_saved_weights_come_back_equal(tmp_path):
     result.save(tmp_path / "w")
     again = WeightResult.load(tmp_path / "w")
     for name, value in result.__dict__.items():
-        assert np.array_equal(value, getattr(again, name)) if isinstance(value, np.ndarray) else value == getattr(again, name)
+        assert (
+            np.array_equal(value, getattr(again, name))
+            if isinstance(value, np.ndarray)
+            else value == getattr(again, name)
+        )
 
 
 def test_estimate_is_a_function_of_its_seed():
     demos, rollouts, _ = gaussian_pair(60, 100)
     a, b, c = (estimate(demos, rollouts, seed=s) for s in (1, 1, 2))
-    assert np.array_equal(a.rollout_weight, b.rollout_weight) and not np.array_equal(a.rollout_weight, c.rollout_weight)
+    assert np.array_equal(a.rollout_weight, b.rollout_weight) and not np.array_equal(
+        a.rollout_weight, c.rollout_weight
+    )
 
 
 def test_weights_are_off_where_held_out_episodes_confirm_no_shift():

@@ -1,7 +1,8 @@
 """Weights on planar tasks, where the occupancy of the expert can be sampled to any precision.
 
-Half of the rollouts fail and visit states that the expert does not: the shift is the failure. What every kind of weights makes of
-E|x - mean|^2 (in deviations, under the expert's occupancy) is held against 300 further episodes of the expert.
+Half of the rollouts fail and visit states that the expert does not: the shift is the failure. What
+every kind of weights makes of E|x - mean|^2 (in deviations, under the expert's occupancy) is held
+against 300 further episodes of the expert.
 """
 
 from pathlib import Path
@@ -18,7 +19,9 @@ from alltrades.envs.rollouts.seeding import episode_seed
 
 
 class FailsHalfTheTime:
-    """The scripted expert, or in half of the episodes a policy that leaves for elsewhere: to another goal, or away."""
+    """The scripted expert, or in half of the episodes a policy that leaves for elsewhere: to
+    another goal, or away.
+    """
 
     def __init__(self, name: str) -> None:
         self.expert, self.leaves, self.fails = registry.expert(name), name == "planar/reach", False
@@ -39,31 +42,57 @@ class FailsHalfTheTime:
 
 def record(path: Path, name: str, episodes: int, purpose: str, expert: object = None) -> Steps:
     spec = registry.resolve([name])[0]
-    store = EpisodeStore.create(path / f"{purpose}.zarr", spec.obs_dim, spec.action_dim, {"kind": "rollouts"})
+    store = EpisodeStore.create(
+        path / f"{purpose}.zarr", spec.obs_dim, spec.action_dim, {"kind": "rollouts"}
+    )
     jobs = [Job(name, episode_seed(0, purpose, name, i), "expert") for i in range(episodes)]
-    store.append(list(rollout(jobs, {name: spec}, {}, lanes=1, source=purpose,
-                              experts=None if expert is None else {name: expert})))
+    store.append(
+        list(
+            rollout(
+                jobs,
+                {name: spec},
+                {},
+                lanes=1,
+                source=purpose,
+                experts=None if expert is None else {name: expert},
+            )
+        )
+    )
     return store.steps()
 
 
 @pytest.fixture(scope="module", params=["planar/reach", "planar/push"])
 def sampled(request, tmp_path_factory) -> tuple[Steps, Steps, np.ndarray, np.ndarray]:
-    """Demonstrations, rollouts, and of the steps of both |x - mean|^2, in units of its mean over the expert's occupancy."""
+    """Demonstrations, rollouts, and of the steps of both |x - mean|^2, in units of its mean over
+    the expert's occupancy.
+    """
     path, name = tmp_path_factory.mktemp("planar"), request.param
-    demos, rollouts = record(path, name, 30, "demos"), record(path, name, 80, "rollout", FailsHalfTheTime(name))
+    demos, rollouts = (
+        record(path, name, 30, "demos"),
+        record(path, name, 80, "rollout", FailsHalfTheTime(name)),
+    )
     many = record(path, name, 300, "evaluation")
     occupancy = base_measure(many)
     mean = occupancy @ many.observation
     scale = np.sqrt(occupancy @ (many.observation - mean) ** 2)
     moves = scale > 1e-6
     size = moves.sum()  # of the expert's occupancy, exactly
-    return demos, rollouts, *((((s.observation - mean)[:, moves] / scale[moves]) ** 2).sum(1) / size for s in (demos, rollouts))
+    return (
+        demos,
+        rollouts,
+        *(
+            (((s.observation - mean)[:, moves] / scale[moves]) ** 2).sum(1) / size
+            for s in (demos, rollouts)
+        ),
+    )
 
 
 def test_half_of_the_rollouts_fail_and_misjudge_the_occupancy(sampled):
     demos, rollouts, of_demos, of_rollouts = sampled
     assert 0.4 < rollouts.episode_success.mean() < 0.65 and demos.episode_success.all()
-    assert base_measure(rollouts) @ of_rollouts > 1.5 and base_measure(demos) @ of_demos == pytest.approx(1.0, abs=0.1)
+    assert base_measure(rollouts) @ of_rollouts > 1.5 and base_measure(
+        demos
+    ) @ of_demos == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", ["ratio", "rulsif", "classifier-mlp", "success", "success*ratio"])

@@ -16,35 +16,62 @@ def naive(ends, history, horizon, row):
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), history=st.integers(1, 4), horizon=st.integers(1, 12))
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    history=st.integers(1, 4),
+    horizon=st.integers(1, 12),
+)
 def test_every_window_matches_the_definition(lengths, history, horizon):
     ends = np.cumsum(lengths)
     rows = np.arange(ends[-1])
     window = WindowIndex(ends, history, horizon).take(rows)
     for row in rows:
         expected = naive(ends.tolist(), history, horizon, row)
-        found = [window.obs_index[row], window.obs_mask[row], window.action_index[row], window.action_mask[row]]
+        found = [
+            window.obs_index[row],
+            window.obs_mask[row],
+            window.action_index[row],
+            window.action_mask[row],
+        ]
         for a, b in zip(found, expected):
             assert a.tolist() == list(b)
 
 
-@pytest.mark.parametrize(("history", "horizon", "row", "obs", "obs_mask", "action", "action_mask"), [
-    (1, 2, 0, [0], [1], [0, 1], [1, 1]),
-    (2, 2, 0, [0, 0], [0, 1], [0, 1], [1, 1]),  # start of the first episode
-    (3, 3, 4, [3, 3, 4], [0, 1, 1], [4, 4, 4], [1, 0, 0]),  # second episode (3, 4), shorter than both
-    (2, 4, 2, [1, 2], [1, 1], [2, 2, 2, 2], [1, 0, 0, 0]),  # end of the first episode (0, 1, 2)
-    (1, 5, 5, [5], [1], [5, 5, 5, 5, 5], [1, 0, 0, 0, 0]),  # an episode of one step
-])
+@pytest.mark.parametrize(
+    ("history", "horizon", "row", "obs", "obs_mask", "action", "action_mask"),
+    [
+        (1, 2, 0, [0], [1], [0, 1], [1, 1]),
+        (2, 2, 0, [0, 0], [0, 1], [0, 1], [1, 1]),  # start of the first episode
+        (
+            3,
+            3,
+            4,
+            [3, 3, 4],
+            [0, 1, 1],
+            [4, 4, 4],
+            [1, 0, 0],
+        ),  # second episode (3, 4), shorter than both
+        (2, 4, 2, [1, 2], [1, 1], [2, 2, 2, 2], [1, 0, 0, 0]),  # end of the first episode (0, 1, 2)
+        (1, 5, 5, [5], [1], [5, 5, 5, 5, 5], [1, 0, 0, 0, 0]),  # an episode of one step
+    ],
+)
 def test_table(history, horizon, row, obs, obs_mask, action, action_mask):
     window = WindowIndex(np.array([3, 5, 6]), history, horizon).take(np.array([row]))
-    assert window.obs_index[0].tolist() == obs and window.obs_mask[0].astype(int).tolist() == obs_mask
-    assert window.action_index[0].tolist() == action and window.action_mask[0].astype(int).tolist() == action_mask
+    assert (
+        window.obs_index[0].tolist() == obs and window.obs_mask[0].astype(int).tolist() == obs_mask
+    )
+    assert (
+        window.action_index[0].tolist() == action
+        and window.action_mask[0].astype(int).tolist() == action_mask
+    )
 
 
 def test_own_step_is_always_real():
     window = WindowIndex(np.array([1, 4]), 3, 5).take(np.arange(4))
     assert window.obs_mask[:, -1].all() and window.action_mask[:, 0].all()
-    assert (window.obs_index[:, -1] == np.arange(4)).all() and (window.action_index[:, 0] == np.arange(4)).all()
+    assert (window.obs_index[:, -1] == np.arange(4)).all() and (
+        window.action_index[:, 0] == np.arange(4)
+    ).all()
 
 
 def test_senseless_sizes_are_refused():

@@ -1,4 +1,6 @@
-"""Environments, experts and controllers for the rollout tests; module level, so that workers can import them."""
+"""Environments, experts and controllers for the rollout tests; module level, so that workers can
+import them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 
 class Counter(gymnasium.Env):
-    """Observation (dim,): [steps so far, seed mod 1000, 0, ...]; succeeds at step `period` + seed mod `spread`."""
+    """Observation (dim,): [steps so far, seed mod 1000, 0, ...]; succeeds at step `period` + seed
+    mod `spread`.
+    """
 
     def __init__(self, dim: int = 3, period: int = 5, spread: int = 4) -> None:
         self.dim, self.period, self.spread = dim, period, spread
@@ -29,7 +33,9 @@ class Counter(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1, 1, (2,))
         self._buffer = np.zeros(dim, np.float32)  # reused from step to step, as some simulators do
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.seed, self.t = int(seed or 0), 0
         return self.observe(), {}
@@ -37,7 +43,13 @@ class Counter(gymnasium.Env):
     def step(self, action: np.ndarray) -> Step:
         self.t += 1
         self.trouble()
-        return self.observe(), 0.5 * self.t, False, False, {"success": self.t >= self.period + self.seed % self.spread}
+        return (
+            self.observe(),
+            0.5 * self.t,
+            False,
+            False,
+            {"success": self.t >= self.period + self.seed % self.spread},
+        )
 
     def observe(self) -> np.ndarray:
         self._buffer[:2] = self.t, self.seed % 1000
@@ -48,12 +60,16 @@ class Counter(gymnasium.Env):
 
 
 class Walk(gymnasium.Env):
-    """A walk to a goal: observation (4,) place and goal, action (2,) in [-1, 1]; noise from the episode's seed."""
+    """A walk to a goal: observation (4,) place and goal, action (2,) in [-1, 1]; noise from the
+    episode's seed.
+    """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,))
     action_space = gymnasium.spaces.Box(-1, 1, (2,))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.place, self.goal = self.np_random.uniform(-1, 1, (2, 2))
         return self.observe(), {}
@@ -61,7 +77,13 @@ class Walk(gymnasium.Env):
     def step(self, action: np.ndarray) -> Step:
         self.place = self.place + 0.2 * np.asarray(action) + self.np_random.normal(0, 0.03, 2)
         distance = float(np.linalg.norm(self.place - self.goal))
-        return self.observe(), -distance, False, False, {"success": distance < 0.1, "closeness": -distance}
+        return (
+            self.observe(),
+            -distance,
+            False,
+            False,
+            {"success": distance < 0.1, "closeness": -distance},
+        )
 
     def observe(self) -> np.ndarray:
         return np.concatenate([self.place, self.goal]).astype(np.float32)
@@ -79,7 +101,9 @@ class Raising(Counter):
 
 
 class Dying(Counter):
-    """Kills its own process in step 3 of seed 7, as long as there are fewer than `times` marks in `folder`."""
+    """Kills its own process in step 3 of seed 7, as long as there are fewer than `times` marks in
+    `folder`.
+    """
 
     def __init__(self, folder: Path, times: int) -> None:
         super().__init__()
@@ -112,7 +136,9 @@ class Diverging(Counter):
 
 
 class Surroundings(Counter):
-    """Observation: [torch imported, threads of linear algebra, Ctrl-C ignored, instances built in this process]."""
+    """Observation: [torch imported, threads of linear algebra, Ctrl-C ignored, instances built in
+    this process].
+    """
 
     built = 0
 
@@ -123,7 +149,9 @@ class Surroundings(Counter):
     def observe(self) -> np.ndarray:
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-        return np.array(["torch" in sys.modules, threads, ignored, type(self).built], dtype=np.float32)
+        return np.array(
+            ["torch" in sys.modules, threads, ignored, type(self).built], dtype=np.float32
+        )
 
 
 class LoadsHereOnly:
@@ -140,13 +168,25 @@ class LoadsHereOnly:
             raise ImportError("no module named 'left_at_home'")
 
 
-def spec(make: Any, name: str = "toy/counter", obs_dim: int = 3, max_steps: int = 12, **options: Any) -> EnvSpec:
-    return EnvSpec(id=name, make=make, obs_dim=obs_dim, action_dim=2, action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
-                   max_steps=max_steps, **options)
+def spec(
+    make: Any, name: str = "toy/counter", obs_dim: int = 3, max_steps: int = 12, **options: Any
+) -> EnvSpec:
+    return EnvSpec(
+        id=name,
+        make=make,
+        obs_dim=obs_dim,
+        action_dim=2,
+        action_low=(-1.0, -1.0),
+        action_high=(1.0, 1.0),
+        max_steps=max_steps,
+        **options,
+    )
 
 
 COUNTER = spec(Counter)
-LONG = spec(partial(Counter, 5, 9, 8), "toy/long", obs_dim=5, max_steps=14)  # seeds 6 and 7 modulo 8 run out of time
+LONG = spec(
+    partial(Counter, 5, 9, 8), "toy/long", obs_dim=5, max_steps=14
+)  # seeds 6 and 7 modulo 8 run out of time
 WALK = spec(Walk, "toy/walk", obs_dim=4, max_steps=30)
 FAR = spec(Walk, "toy/far", obs_dim=4, max_steps=45, stop_at_success=False)
 
@@ -178,7 +218,9 @@ class Clumsy:
 
 
 class NoisyController:
-    """Heads for the goal, with noise of the episode's seed; notes who asks together, and with how many threads."""
+    """Heads for the goal, with noise of the episode's seed; notes who asks together, and with how
+    many threads.
+    """
 
     def __init__(self, lanes: int = 4, execute: int = 3) -> None:
         self.lanes, self.execute = lanes, execute

@@ -81,7 +81,9 @@ def test_raising_environment_names_itself_the_seed_and_the_step_and_survives_pic
     assert (failure.environment, failure.seed, failure.step) == ("toy/failing", 42, 2)
     assert failure.cause == "RuntimeError: the gripper fell off"
     assert str(failure) == str(caught.value)
-    assert "'toy/failing'" in str(failure) and "step 2" in str(failure) and "seed 42" in str(failure)
+    assert (
+        "'toy/failing'" in str(failure) and "step 2" in str(failure) and "seed 42" in str(failure)
+    )
 
 
 def test_adapter_is_usable_after_a_failure():
@@ -94,7 +96,9 @@ def test_adapter_is_usable_after_a_failure():
 def test_observation_of_another_size_is_refused():
     from dataclasses import replace
 
-    with pytest.raises(EnvironmentFailure, match="observation has 2 entries; the specification says 5"):
+    with pytest.raises(
+        EnvironmentFailure, match="observation has 2 entries; the specification says 5"
+    ):
         EnvAdapter(replace(toy_spec(), obs_dim=5)).reset(0)
 
 

@@ -32,13 +32,36 @@ def published(index: int) -> int:
     return 100_000 + index
 
 
-def measure(workers: int = 0, specs=SPECS, keys=KEYS, episodes: int = 16, root: int = 5, **options) -> Evaluation:
-    return evaluate("row", {"p": NoisyController(4)}, specs, keys, episodes, root, workers=workers, lanes=4, **options)
+def measure(
+    workers: int = 0, specs=SPECS, keys=KEYS, episodes: int = 16, root: int = 5, **options
+) -> Evaluation:
+    return evaluate(
+        "row",
+        {"p": NoisyController(4)},
+        specs,
+        keys,
+        episodes,
+        root,
+        workers=workers,
+        lanes=4,
+        **options,
+    )
 
 
-def row(first: list[int], name: str = "env", limit: int = 500, seeds: list[int] | None = None, **metrics) -> EnvironmentResult:
+def row(
+    first: list[int], name: str = "env", limit: int = 500, seeds: list[int] | None = None, **metrics
+) -> EnvironmentResult:
     n = len(first)
-    return EnvironmentResult(name, tuple(seeds or range(n)), tuple(first), (0.0,) * n, (1.0,) * n, limit, "digest", metrics)
+    return EnvironmentResult(
+        name,
+        tuple(seeds or range(n)),
+        tuple(first),
+        (0.0,) * n,
+        (1.0,) * n,
+        limit,
+        "digest",
+        metrics,
+    )
 
 
 def coins(rate: float, n: int, seed: int) -> list[int]:
@@ -88,7 +111,12 @@ def test_the_record_says_what_was_measured_and_reads_back():
     record = json.loads(json.dumps(result.to_json()))
     assert record["name"] == "row" and record["used_success_signal"] is True
     first = record["rows"][0]
-    assert (first["environment"], first["n"], first["max_steps"], first["policy"]) == (LONG.id, 16, 14, "abc")
+    assert (first["environment"], first["n"], first["max_steps"], first["policy"]) == (
+        LONG.id,
+        16,
+        14,
+        "abc",
+    )
     assert set(first) >= {"successes", "interval", "first_success", "max_rewards", "seeds"}
     assert Evaluation.from_json(record) == result
 
@@ -106,14 +134,19 @@ def test_digests_are_those_of_the_controllers_policies():
 
 
 def test_experts_can_be_measured():
-    result = measure(specs={WALK.id: WALK}, keys={WALK.id: "expert"}, experts={WALK.id: toys.Homing()})
+    result = measure(
+        specs={WALK.id: WALK}, keys={WALK.id: "expert"}, experts={WALK.id: toys.Homing()}
+    )
     assert result.rows[0].successes == 16
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"episodes": 0}, "0 evaluation episodes"),
-    ({"keys": {LONG.id: "p"}}, "no policy for environment 'toy/walk'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"episodes": 0}, "0 evaluation episodes"),
+        ({"keys": {LONG.id: "p"}}, "no policy for environment 'toy/walk'"),
+    ],
+)
 def test_what_cannot_be_measured_is_refused(options: dict, message: str):
     with pytest.raises(UserError, match=message):
         measure(**options)
@@ -123,8 +156,15 @@ def test_paired_difference_is_over_common_starts():
     a = Evaluation("a", (row(coins(0.9, 200, 0), "x"), row(coins(0.6, 100, 1), "y")))
     b = Evaluation("b", (row(coins(0.4, 200, 2), "x"), row(coins(0.6, 100, 3), "y")))
     result = paired_difference(a, b)
-    own = [np.mean(np.array(p.first_success) > 0) - np.mean(np.array(q.first_success) > 0) for p, q in zip(a.rows, b.rows)]
-    assert result.mean == pytest.approx(np.mean(own)) and result.verdict == "BETTER" and result.n == 300
+    own = [
+        np.mean(np.array(p.first_success) > 0) - np.mean(np.array(q.first_success) > 0)
+        for p, q in zip(a.rows, b.rows)
+    ]
+    assert (
+        result.mean == pytest.approx(np.mean(own))
+        and result.verdict == "BETTER"
+        and result.n == 300
+    )
     back = paired_difference(b, a)
     assert back.verdict == "WORSE" and back.mean == pytest.approx(-result.mean)
 
@@ -142,9 +182,14 @@ def test_comparison_at_fewer_steps():
     assert paired_difference(a, b, at=300).verdict == "BETTER"
 
 
-@pytest.mark.parametrize("other", [
-    row([1, 1, 1], seeds=[0, 1, 3]), row([1, 1]), row([1, 1, 1], "another"),
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        row([1, 1, 1], seeds=[0, 1, 3]),
+        row([1, 1]),
+        row([1, 1, 1], "another"),
+    ],
+)
 def test_different_starts_are_not_compared(other: EnvironmentResult):
     mine = Evaluation("a", (row([1, 1, 1]),))
     with pytest.raises(UserError, match="not measured on the same starts"):
@@ -166,20 +211,34 @@ def test_different_time_limits_are_compared_only_where_both_reach():
 
 
 def test_training_seeds_are_averaged_per_start():
-    pairs = [(Evaluation("a", (row([1, 1, -1, -1]),)), Evaluation("b", (row([1, -1, -1, -1]),))),
-             (Evaluation("a", (row([1, 1, 1, -1]),)), Evaluation("b", (row([-1, 1, -1, -1]),)))]
+    pairs = [
+        (Evaluation("a", (row([1, 1, -1, -1]),)), Evaluation("b", (row([1, -1, -1, -1]),))),
+        (Evaluation("a", (row([1, 1, 1, -1]),)), Evaluation("b", (row([-1, 1, -1, -1]),))),
+    ]
     result = paired_over_seeds(pairs)
     assert result.seeds == (0.25, 0.5) and result.mean == 0.375
     assert result.n == 4  # starts, not starts times seeds: seeds do not make a start twice
 
 
 def test_a_row_of_several_training_seeds_has_its_starts_once():
-    runs = [Evaluation("a", (row([1, 1, -1, -1], "x"), row([1, 400], "y"))),
-            Evaluation("a", (row([1, 1], "y"), row([1, -1, 1, -1], "x")))]  # the environments in another order
+    runs = [
+        Evaluation("a", (row([1, 1, -1, -1], "x"), row([1, 400], "y"))),
+        Evaluation("a", (row([1, 1], "y"), row([1, -1, 1, -1], "x"))),
+    ]  # the environments in another order
     result = over_seeds(runs)
-    assert result.seeds == (0.75, 0.75) and result.mean == 0.75 and result.environments == {"x": 0.5, "y": 1.0}
-    assert result.interval == bootstrap_mean([np.array([1, 0.5, 0.5, 0]), np.ones(2)], bounds=(0.0, 1.0))[1]
-    assert over_seeds(runs, at=300).seeds == (0.5, 0.75) and over_seeds(runs[:1]).interval == runs[0].mean()[1]
+    assert (
+        result.seeds == (0.75, 0.75)
+        and result.mean == 0.75
+        and result.environments == {"x": 0.5, "y": 1.0}
+    )
+    assert (
+        result.interval
+        == bootstrap_mean([np.array([1, 0.5, 0.5, 0]), np.ones(2)], bounds=(0.0, 1.0))[1]
+    )
+    assert (
+        over_seeds(runs, at=300).seeds == (0.5, 0.75)
+        and over_seeds(runs[:1]).interval == runs[0].mean()[1]
+    )
     with pytest.raises(UserError, match="same starts of 'y'"):
         over_seeds([runs[0], Evaluation("a", (row([1, 1, -1, -1], "x"),))])
 
@@ -200,33 +259,52 @@ CLOSE = replace(WALK, metrics=("closeness",))
 def test_a_metric_is_the_info_value_of_an_episodes_last_step(workers: int):
     (result,) = measure(workers, specs={CLOSE.id: CLOSE}, episodes=6).rows
     jobs = [Job(CLOSE.id, seed, "p") for seed in result.seeds]
-    last = [e.rewards[-1] for e in rollout(jobs, {CLOSE.id: CLOSE}, {"p": NoisyController(4)}, lanes=4)]
-    assert result.metrics["closeness"] == pytest.approx(last, rel=1e-6)  # what the toy also gives as its reward
+    last = [
+        e.rewards[-1] for e in rollout(jobs, {CLOSE.id: CLOSE}, {"p": NoisyController(4)}, lanes=4)
+    ]
+    assert result.metrics["closeness"] == pytest.approx(
+        last, rel=1e-6
+    )  # what the toy also gives as its reward
 
 
 def test_metrics_are_averaged_compared_and_recorded_like_success():
     rng = np.random.default_rng(0)
     low, high = rng.normal(20, 2, 50), rng.normal(21, 2, 80)
-    a = Evaluation("a", (row([1] * 50, "x", psnr=tuple(low + 1)), row([1] * 80, "y", psnr=tuple(high + 2))))
+    a = Evaluation(
+        "a", (row([1] * 50, "x", psnr=tuple(low + 1)), row([1] * 80, "y", psnr=tuple(high + 2)))
+    )
     b = Evaluation("b", (row([1] * 50, "x", psnr=tuple(low)), row([1] * 80, "y", psnr=tuple(high))))
     assert a.metrics == ("success", "psnr")
     mean, (lower, upper) = a.mean(metric="psnr")
     assert mean == pytest.approx((low.mean() + high.mean() + 3) / 2)
-    error = 0.5 * np.hypot(low.std() / np.sqrt(50), high.std() / np.sqrt(80))  # of the mean of two means
-    assert [lower, upper] == pytest.approx([mean - 1.96 * error, mean + 1.96 * error], abs=0.25 * error)
+    error = 0.5 * np.hypot(
+        low.std() / np.sqrt(50), high.std() / np.sqrt(80)
+    )  # of the mean of two means
+    assert [lower, upper] == pytest.approx(
+        [mean - 1.96 * error, mean + 1.96 * error], abs=0.25 * error
+    )
     result = paired_difference(a, b, metric="psnr")
     assert result.mean == pytest.approx(1.5) and result.verdict == "BETTER"
     assert result.per_environment["y"]["interval"] == pytest.approx([2, 2])
     assert paired_difference(a, b).verdict == "SAME"  # in success
     assert paired_over_seeds([(a, b), (b, a)], metric="psnr").seeds == pytest.approx((1.5, -1.5))
     assert Evaluation.from_json(json.loads(json.dumps(a.to_json()))) == a
-    assert a.rows[0].estimate("psnr")[0] == pytest.approx(low.mean() + 1) and a.rows[0].estimate()[1] == wilson(50, 50)
+    assert a.rows[0].estimate("psnr")[0] == pytest.approx(low.mean() + 1) and a.rows[0].estimate()[
+        1
+    ] == wilson(50, 50)
 
 
 def test_a_metric_that_was_not_measured_is_refused():
     a, b = Evaluation("a", (row([1, 1], psnr=(1.0, 2.0)),)), Evaluation("b", (row([1, 1]),))
-    assert common_metrics([a, b]) == ("success",) and common_metrics([a, a]) == ("success", "psnr") and common_metrics([]) == ()
-    with pytest.raises(UserError, match="no metric 'psrn' was measured in 'env'; expected one of success, psnr, did you mean"):
+    assert (
+        common_metrics([a, b]) == ("success",)
+        and common_metrics([a, a]) == ("success", "psnr")
+        and common_metrics([]) == ()
+    )
+    with pytest.raises(
+        UserError,
+        match="no metric 'psrn' was measured in 'env'; expected one of success, psnr, did you mean",
+    ):
         a.mean(metric="psrn")
     with pytest.raises(UserError, match="no metric 'psnr' was measured"):
         paired_difference(a, b, metric="psnr")

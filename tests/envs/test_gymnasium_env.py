@@ -30,7 +30,12 @@ def declared():
 
 def test_specification_repeats_what_gymnasium_declares():
     spec = registry.get("gym:Pendulum-v1")
-    assert (spec.id, spec.obs_dim, spec.action_dim, spec.max_steps) == ("gym:Pendulum-v1", 3, 1, 200)
+    assert (spec.id, spec.obs_dim, spec.action_dim, spec.max_steps) == (
+        "gym:Pendulum-v1",
+        3,
+        1,
+        200,
+    )
     assert (spec.action_low, spec.action_high) == ((-2.0,), (2.0,))
     assert registry.get("gym:Pendulum-v1") is spec
     assert pickle.loads(pickle.dumps(spec)) is not None
@@ -44,7 +49,9 @@ def test_steps_equal_those_of_gymnasium_itself():
     for action in np.linspace(-2, 2, 20, dtype=np.float32)[:, None]:
         observation, reward, *_ = theirs.step(action)
         result = ours.step(action)
-        assert np.array_equal(result.observation, observation) and result.reward == pytest.approx(float(reward))
+        assert np.array_equal(result.observation, observation) and result.reward == pytest.approx(
+            float(reward)
+        )
 
 
 def test_time_limit_is_the_declared_one_and_no_wrapper_of_gymnasium_is_left():
@@ -57,7 +64,12 @@ def test_time_limit_is_the_declared_one_and_no_wrapper_of_gymnasium_is_left():
 
 def test_dict_observations_are_concatenated_by_key_and_actions_take_their_shape(declared):
     spec = gymnasium_spec("gym:alltrades/Keyed-v0")
-    assert (spec.obs_dim, spec.action_dim, spec.action_low, spec.max_steps) == (5, 4, (-2.0,) * 4, 7)
+    assert (spec.obs_dim, spec.action_dim, spec.action_low, spec.max_steps) == (
+        5,
+        4,
+        (-2.0,) * 4,
+        7,
+    )
     adapter = EnvAdapter(spec)
     observation = adapter.reset(1)
     assert observation[:3].tolist() == [0.5] * 3 and observation[4] == 0.0  # goal, then state
@@ -79,13 +91,16 @@ def test_return_at_the_declared_threshold_is_success_at_the_end_only(declared, r
         assert [r.success for r in results] == [False, False, False, expected]
 
 
-@pytest.mark.parametrize("name, message", [
-    ("gym:Pendulm-v1", "did you mean 'Pendulum-v1'"),
-    ("gym:CartPole-v1", "actions Discrete; expected a Box"),
-    ("gym:FrozenLake-v1", "observations Discrete; expected Box"),
-    ("gym:alltrades/Unbounded-v0", "unbounded actions"),
-    ("gym:no_such_package:X-v0", "no_such_package"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("gym:Pendulm-v1", "did you mean 'Pendulum-v1'"),
+        ("gym:CartPole-v1", "actions Discrete; expected a Box"),
+        ("gym:FrozenLake-v1", "observations Discrete; expected Box"),
+        ("gym:alltrades/Unbounded-v0", "unbounded actions"),
+        ("gym:no_such_package:X-v0", "no_such_package"),
+    ],
+)
 def test_what_cannot_be_used_is_explained(declared, name, message):
     with pytest.raises(UserError, match=message):
         registry.get(name)
@@ -96,7 +111,12 @@ def test_same_seed_gives_an_equal_episode_in_a_used_instance():
 
     def episode(seed: int) -> np.ndarray:
         rng = np.random.default_rng(0)
-        return np.array([adapter.reset(seed), *(adapter.step(rng.uniform(-1, 1, 2)).observation for _ in range(20))])
+        return np.array(
+            [
+                adapter.reset(seed),
+                *(adapter.step(rng.uniform(-1, 1, 2)).observation for _ in range(20)),
+            ]
+        )
 
     first = episode(3)
     episode(4)

@@ -1,4 +1,6 @@
-"""Images that packages ship: splits, ranges, and two measures of how far one image is from another."""
+"""Images that packages ship: splits, ranges, and two measures of how far one image is from
+another.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,16 @@ import pytest
 
 from alltrades.envs.suites import images
 
-SOURCES = ["digits", pytest.param("photographs", marks=pytest.mark.skipif(
-    __import__("importlib").util.find_spec("skimage") is None, reason="needs: pip install alltrades[restoration]"))]
+SOURCES = [
+    "digits",
+    pytest.param(
+        "photographs",
+        marks=pytest.mark.skipif(
+            __import__("importlib").util.find_spec("skimage") is None,
+            reason="needs: pip install alltrades[restoration]",
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -40,19 +50,25 @@ def test_patches_are_cut_from_halved_grey_photographs() -> None:
     half = transform.downscale_local_mean(data.camera() / 255.0, (2, 2))
     found = images.photographs().evaluation
     first = half[:16, 16:32]
-    assert first.std() < images.FLAT and not any(np.allclose(x, first, atol=1e-6) for x in found)  # sky
+    assert first.std() < images.FLAT and not any(
+        np.allclose(x, first, atol=1e-6) for x in found
+    )  # sky
     busy = half[112:128, 112:128]
     assert busy.std() > images.FLAT and sum(np.allclose(x, busy, atol=1e-6) for x in found) == 1
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 16), (9, 13)])
 def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, int]) -> None:
-    metrics = pytest.importorskip("skimage.metrics", reason="needs: pip install alltrades[restoration]")
+    metrics = pytest.importorskip(
+        "skimage.metrics", reason="needs: pip install alltrades[restoration]"
+    )
     rng = np.random.default_rng(0)
     for noise in (0.02, 0.2, 0.6):
         clean = rng.random(shape)
         image = clean + noise * rng.standard_normal(shape)
-        assert images.psnr(image, clean) == pytest.approx(metrics.peak_signal_noise_ratio(clean, image, data_range=1), abs=1e-9)
+        assert images.psnr(image, clean) == pytest.approx(
+            metrics.peak_signal_noise_ratio(clean, image, data_range=1), abs=1e-9
+        )
         expected = metrics.structural_similarity(clean, image, win_size=7, data_range=1)
         assert images.ssim(image, clean) == pytest.approx(expected, abs=1e-9)
 
@@ -60,7 +76,9 @@ def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, int]) -> None
 def test_equal_images_have_finite_psnr_and_ssim_one() -> None:
     x = images.digits().train[0]
     assert images.psnr(x, x) == images.HIGHEST == 60.0 and images.ssim(x, x) == pytest.approx(1.0)
-    assert images.psnr(x + 0.1, x) == pytest.approx(20.0, abs=1e-5)  # by definition: 10 log10(1 / 0.01)
+    assert images.psnr(x + 0.1, x) == pytest.approx(
+        20.0, abs=1e-5
+    )  # by definition: 10 log10(1 / 0.01)
 
 
 def test_statistics_of_a_known_random_field_are_found() -> None:

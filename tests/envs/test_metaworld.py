@@ -28,7 +28,9 @@ def adapters():
 
 
 def episode(adapter: EnvAdapter, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Observations and rewards under the expert with every third action at random: contacts and detours."""
+    """Observations and rewards under the expert with every third action at random: contacts and
+    detours.
+    """
     expert = registry.expert(adapter.spec.id)
     assert expert is not None
     rng = np.random.default_rng(1)
@@ -60,8 +62,10 @@ def test_same_seed_gives_a_bit_equal_episode_in_a_used_and_in_a_fresh_instance(a
     assert np.array_equal(again[0], first[0]) and np.array_equal(again[1], first[1])
 
 
-@pytest.mark.parametrize("task, part", [("reach-v3", slice(36, 39)), ("push-v3", slice(4, 7)),
-                                        ("door-open-v3", slice(4, 7))])
+@pytest.mark.parametrize(
+    "task, part",
+    [("reach-v3", slice(36, 39)), ("push-v3", slice(4, 7)), ("door-open-v3", slice(4, 7))],
+)
 def test_every_seed_has_a_start_of_its_own_unlike_the_packages_fifty(adapters, task, part):
     adapter = adapters(f"metaworld/{task}")
     starts = np.array([adapter.reset(seed)[part] for seed in range(80)])
@@ -75,7 +79,9 @@ def test_goals_fill_the_tasks_range_uniformly(adapters):
     low, high = box.low[3:], box.high[3:]
     assert (goals >= low - 1e-6).all() and (goals <= high + 1e-6).all()
     unit = (goals - low) / (high - low)
-    assert np.abs(unit.mean(0) - 0.5).max() < 4 * np.sqrt(1 / 12 / 150)  # four standard errors of a uniform mean
+    assert np.abs(unit.mean(0) - 0.5).max() < 4 * np.sqrt(
+        1 / 12 / 150
+    )  # four standard errors of a uniform mean
 
 
 def test_starts_do_not_depend_on_numpys_global_seed(adapters):
@@ -97,7 +103,10 @@ def test_hidden_variant_zeroes_the_goal_for_the_policy_and_shows_it_to_the_exper
     assert np.allclose(hidden.expert_observation[36:], a[36:])
 
 
-@pytest.mark.parametrize("env_id", ["metaworld/reach-v3", "metaworld/reach-v3:hidden", "metaworld/drawer-close-v3:hidden"])
+@pytest.mark.parametrize(
+    "env_id",
+    ["metaworld/reach-v3", "metaworld/reach-v3:hidden", "metaworld/drawer-close-v3:hidden"],
+)
 def test_scripted_expert_succeeds_and_success_is_a_bool_that_ends_the_episode(adapters, env_id):
     adapter = adapters(env_id)
     expert = registry.expert(env_id)
@@ -127,7 +136,9 @@ def test_the_gripper_touches_what_the_package_says_it_touches(adapters, task):
 def test_environment_does_not_raise_beyond_its_own_limit_of_500_steps(adapters):
     from dataclasses import replace
 
-    adapter = EnvAdapter(replace(adapters("metaworld/reach-v3").spec, max_steps=510, stop_at_success=False))
+    adapter = EnvAdapter(
+        replace(adapters("metaworld/reach-v3").spec, max_steps=510, stop_at_success=False)
+    )
     adapter.reset(0)
     results = [adapter.step(np.zeros(4)) for _ in range(510)]
     adapter.close()
@@ -142,7 +153,9 @@ def test_experts_act_alike_in_a_shifted_world(adapters, task):
     translation = adapter.spec.symmetries[-1]
     rng = np.random.default_rng(0)
     shifted = observation[:, None].astype(float)
-    translation.augment(shifted, np.zeros((len(observation), 1, 4)), np.arange(len(observation)), rng)
+    translation.augment(
+        shifted, np.zeros((len(observation), 1, 4)), np.arange(len(observation)), rng
+    )
     assert (np.abs(shifted[:, 0, :2] - observation[:, :2]).max(axis=0) > 0.05).all()
     for before, after in zip(observation, shifted[:, 0]):
         assert np.allclose(expert(before), expert(after), atol=1e-3)
@@ -150,7 +163,9 @@ def test_experts_act_alike_in_a_shifted_world(adapters, task):
 
 @pytest.mark.parametrize("task", metaworld.MIRRORED)
 def test_mirrored_actions_from_a_mirrored_start_give_the_mirrored_episode(task):
-    """The simulator itself is asked: nothing is known here of how it works inside but the order of its start vector."""
+    """The simulator itself is asked: nothing is known here of how it works inside but the order of
+    its start vector.
+    """
     env, expert = metaworld.MetaWorldEnv(task), metaworld.MetaWorldExpert(task)
     draw = env.env._get_state_rand_vec
 
@@ -174,8 +189,13 @@ def test_mirrored_actions_from_a_mirrored_start_give_the_mirrored_episode(task):
     assert success and reached
     common = min(len(seen), len(image))
     positions = [0, 1, 2, 4, 5, 6]  # hand and first object, in metres
-    assert np.abs(metaworld.MIRROR.observation(image)[:common] - seen[:common])[:, positions].max() < 0.03
-    assert np.abs(metaworld.MIRROR.observation(image)[0] - seen[0]).max() < 0.02  # orientations and the goal too
+    assert (
+        np.abs(metaworld.MIRROR.observation(image)[:common] - seen[:common])[:, positions].max()
+        < 0.03
+    )
+    assert (
+        np.abs(metaworld.MIRROR.observation(image)[0] - seen[0]).max() < 0.02
+    )  # orientations and the goal too
 
 
 def _times(vector: np.ndarray, sign: np.ndarray) -> np.ndarray:

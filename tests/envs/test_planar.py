@@ -64,14 +64,25 @@ def test_obstacle_expert_passes_on_both_sides_and_the_side_comes_from_the_seed()
 
 def test_obstacle_cannot_be_crossed():
     for seed in range(20):
-        _, observations, _ = run("planar/obstacle", seed, lambda o: np.clip(8 * (o[8:10] - o[:2]), -1, 1))
+        _, observations, _ = run(
+            "planar/obstacle", seed, lambda o: np.clip(8 * (o[8:10] - o[:2]), -1, 1)
+        )
         gap = np.linalg.norm(observations[:, :2] - observations[:, 4:6], axis=1)
         assert gap.min() > 0.12  # radii 0.12 and 0.03, soft contact
 
 
-@pytest.mark.parametrize(("task", "change"), [
-    ("reach", {"links": (0.55, 0.3)}), ("reach", {"damping": 40.0}), ("push", {"object_mass": 3.0}),
-    ("push", {"object_damping": 30.0}), ("drawer", {"gain": 5.0}), ("obstacle", {"mass": 5.0}), ("obstacle", {"speed": 0.2})])
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("reach", {"links": (0.55, 0.3)}),
+        ("reach", {"damping": 40.0}),
+        ("push", {"object_mass": 3.0}),
+        ("push", {"object_damping": 30.0}),
+        ("drawer", {"gain": 5.0}),
+        ("obstacle", {"mass": 5.0}),
+        ("obstacle", {"speed": 0.2}),
+    ],
+)
 def test_parameters_change_the_dynamics(task, change):
     spec, expert = planar_spec("t", task)
     base, changed = PlanarEnv(task), PlanarEnv(task, PlanarParams(**change))
@@ -103,7 +114,10 @@ def test_hidden_goal_is_nowhere_in_the_observation():
     full, _ = shown.reset(seed=3)
     assert np.array_equal(info["expert_observation"], full)
     goal = full[8:10]
-    assert not any(np.isclose(observation, g).any() for g in goal) and (observation[[8, 9, 12, 13, 15]] == 0).all()
+    assert (
+        not any(np.isclose(observation, g).any() for g in goal)
+        and (observation[[8, 9, 12, 13, 15]] == 0).all()
+    )
 
 
 def test_suite_covers_reach_push_obstacle_and_drawer():

@@ -26,7 +26,9 @@ def test_mirrored_task_starts_bit_equal_on_every_seed_and_keeps_its_dynamics(tas
 
 @pytest.mark.parametrize("task", TASKS)
 def test_experts_of_a_mirrored_pair_part_in_most_episodes(task):
-    """Along the first expert's episode, at the observations it meets, the other one would have done something else."""
+    """Along the first expert's episode, at the observations it meets, the other one would have done
+    something else.
+    """
     (spec, first), (_, second) = planar_spec("t", task), planar_spec("t", task, MIRRORED)
     env, apart = spec.make(), 0
     for seed in range(40):
@@ -45,7 +47,9 @@ def test_experts_of_a_mirrored_pair_part_in_most_episodes(task):
 
 
 def test_one_action_does_not_serve_both_tasks_of_a_mirrored_pair():
-    """The plain expert fails in the mirrored environment, except where the two goals nearly coincide."""
+    """The plain expert fails in the mirrored environment, except where the two goals nearly
+    coincide.
+    """
     for task in TASKS:
         (_, plain), (spec, _) = planar_spec("t", task), planar_spec("t", task, MIRRORED)
         env, successes = spec.make(), 0
@@ -81,17 +85,24 @@ def test_hidden_goal_leaves_no_trace_in_the_observation(task):
     observation, info = env.reset(seed=5)
     env.shown, env.goal, env.wanted = (0.11, 0.22), (0.11, 0.22), 0.33
     other, _, _ = env._look()
-    assert np.array_equal(observation, other) and not np.array_equal(info["expert_observation"], observation)
+    assert np.array_equal(observation, other) and not np.array_equal(
+        info["expert_observation"], observation
+    )
 
 
 def test_suites_are_registered_variants_with_the_visible_and_agreeing_six_by_default():
     ids = {spec.id for spec, _ in specs()}
-    assert all(set(members) <= ids for members in suites().values()) and len(suites()["planar"]) == 6
+    assert (
+        all(set(members) <= ids for members in suites().values()) and len(suites()["planar"]) == 6
+    )
     for name in suites()["planar"]:
         params = VARIANTS[name.removeprefix("planar/")][1]
         assert params.goal_visible and not params.mirror
 
 
 def test_specifications_are_listed_without_the_simulator():
-    code = "import sys; from alltrades.envs.planar import registration; registration.specs(); sys.exit('mujoco' in sys.modules)"
+    code = (
+        "import sys; from alltrades.envs.planar import registration; registration.specs(); "
+        "sys.exit('mujoco' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

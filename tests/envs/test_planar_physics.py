@@ -26,7 +26,9 @@ def test_effector_settles_at_the_speed_where_servo_and_damping_balance(speed, ga
     env.qpos[:4] = -0.5, 0.4, 0.3, -0.4  # the puck out of the way
     for _ in range(16):
         observation = env.step(np.array([1.0, 0.0], np.float32))[0]
-    assert observation[2] == pytest.approx(speed * gain / (gain + damping), rel=1e-3)  # gain (v_command - v) = damping v
+    assert observation[2] == pytest.approx(
+        speed * gain / (gain + damping), rel=1e-3
+    )  # gain (v_command - v) = damping v
     assert observation[3] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -37,7 +39,9 @@ def test_free_puck_slows_down_exponentially_with_its_mass_and_damping(mass, damp
     env.qpos[:4] = -0.5, -0.5, 0.0, 0.2
     env.qvel[2] = 1.0
     observation = env.step(np.zeros(2, np.float32))[0]
-    implicit = (1 + TIMESTEP * damping / mass) ** -SUBSTEPS  # of the implicit integrator, v' = v / (1 + h c / m)
+    implicit = (
+        1 + TIMESTEP * damping / mass
+    ) ** -SUBSTEPS  # of the implicit integrator, v' = v / (1 + h c / m)
     assert observation[6] == pytest.approx(implicit, rel=1e-4)
     assert observation[6] == pytest.approx(math.exp(-CONTROL_STEP * damping / mass), abs=0.04)
 
@@ -117,7 +121,9 @@ def test_specification_and_expert_survive_pickling():
         again, other = pickle.loads(pickle.dumps((spec, expert)))
         env, twin = spec.make(), again.make()
         observation, info = env.reset(seed=7)
-        assert again.digest() == spec.digest() and np.array_equal(observation, twin.reset(seed=7)[0])
+        assert again.digest() == spec.digest() and np.array_equal(
+            observation, twin.reset(seed=7)[0]
+        )
         expert.reset(7)
         other.reset(7)
         seen = info.get("expert_observation", observation)
@@ -131,9 +137,16 @@ def test_trajectory_point_is_effector_and_object():
         assert np.array_equal(env.trajectory_point(), [observation[0:2], observation[4:6]])
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"object_mass": 0.0}, "object_mass is 0"), ({"speed": float("nan")}, "speed is nan"), ({"damping": -1.0}, "damping is -1"),
-    ({"links": (0.4,)}, "links has 1"), ({"links": (0.4, -0.4)}, "links is -0.4")])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"object_mass": 0.0}, "object_mass is 0"),
+        ({"speed": float("nan")}, "speed is nan"),
+        ({"damping": -1.0}, "damping is -1"),
+        ({"links": (0.4,)}, "links has 1"),
+        ({"links": (0.4, -0.4)}, "links is -0.4"),
+    ],
+)
 def test_parameters_no_simulation_can_have_are_refused_by_name(change, named):
     with pytest.raises(UserError, match=named):
         PlanarParams(**change)

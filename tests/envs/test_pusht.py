@@ -1,4 +1,6 @@
-"""PushT: observations agree with the simulator and with the published demonstrations, which replay exactly."""
+"""PushT: observations agree with the simulator and with the published demonstrations, which replay
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,17 @@ def test_corners_turn_with_the_block_by_hand():
     quarter = pusht.observation_from_state(np.array([[1.0, 2.0, 100.0, 200.0, np.pi / 2]]))
     assert quarter.shape == (1, 18) and quarter.dtype == np.float32
     assert quarter[0, :2].tolist() == [1.0, 2.0]
-    # a quarter turn takes (x, y) to (-y, x): corner (-60, 0) to (0, -60), corner (15, 120) to (-120, 15)
+    # a quarter turn takes (x, y) to (-y, x): corner (-60, 0) to (0, -60), corner (15, 120) to
+    # (-120, 15)
     corners = quarter[0, 2:].reshape(8, 2)
     assert np.allclose(corners[0], [100, 140], atol=1e-4)
     assert any(np.allclose(c, [-20, 215], atol=1e-4) for c in corners)
 
 
 def test_observation_does_not_jump_where_the_angle_wraps():
-    a, b = pusht.observation_from_state(np.array([[0, 0, 256, 256, 1e-4], [0, 0, 256, 256, 2 * np.pi - 1e-4]]))
+    a, b = pusht.observation_from_state(
+        np.array([[0, 0, 256, 256, 1e-4], [0, 0, 256, 256, 2 * np.pi - 1e-4]])
+    )
     assert np.abs(a - b).max() < 0.1
 
 
@@ -75,7 +80,9 @@ def test_the_reflection_commutes_with_the_simulation(adapter):
     x, y, block_x, block_y, angle = start = np.array([100.0, 250.0, 250.0, 250.0, 1.0])
     mirrored = np.array([512 - y, 512 - x, 512 - block_y, 512 - block_x, np.pi / 2 - angle])
     moved = 0.0
-    for (o, reward), (p, other) in zip(episode(start, pushes(60)), episode(mirrored, image.action(pushes(60)))):
+    for (o, reward), (p, other) in zip(
+        episode(start, pushes(60)), episode(mirrored, image.action(pushes(60)))
+    ):
         assert np.allclose(image.observation(o), p, atol=0.05)
         assert reward == pytest.approx(other, abs=1e-3)
         moved = max(moved, np.abs(o[2:4] - pusht.observation_from_state(start[None])[0, 2:4]).max())
@@ -106,14 +113,19 @@ def test_faster_simulator_equals_the_package_step_by_step(adapter):
             state, reward, terminated, _, _ = package.step(action.astype(np.float64))
             result = adapter.step(action)
             assert np.array_equal(result.observation, pusht.observation_from_state(state[None])[0])
-            assert result.reward == pytest.approx(reward, abs=1e-14)  # its own value moves by a bit between resets
+            assert result.reward == pytest.approx(
+                reward, abs=1e-14
+            )  # its own value moves by a bit between resets
             assert result.success == terminated
 
 
 def test_same_seed_gives_a_bit_equal_episode_in_a_used_instance(adapter):
     def episode(seed: int) -> list:
         first = adapter.reset(seed)
-        return [first.tolist(), *((r.observation.tolist(), r.reward) for r in map(adapter.step, pushes(120)))]
+        return [
+            first.tolist(),
+            *((r.observation.tolist(), r.reward) for r in map(adapter.step, pushes(120))),
+        ]
 
     first = episode(7)
     for seed in range(8, 12):
@@ -138,9 +150,11 @@ def small_store(tmp_path):
 
     group = zarr.open_group(str(tmp_path / "small.zarr"), mode="w", zarr_format=2)
     rng = np.random.default_rng(0)
-    for name, value in {"data/state": rng.uniform(0, 6, (7, 5)).astype(np.float32),
-                        "data/action": rng.uniform(0, 512, (7, 2)).astype(np.float32),
-                        "meta/episode_ends": np.array([3, 7])}.items():
+    for name, value in {
+        "data/state": rng.uniform(0, 6, (7, 5)).astype(np.float32),
+        "data/action": rng.uniform(0, 512, (7, 2)).astype(np.float32),
+        "meta/episode_ends": np.array([3, 7]),
+    }.items():
         group.create_array(name, data=value)
     return EpisodeStore.open(tmp_path / "small.zarr")
 
@@ -148,7 +162,9 @@ def small_store(tmp_path):
 def test_imported_demonstrations_have_their_seeds_as_columns_and_claim_no_success(small_store):
     episodes = pusht.import_demos(small_store)
     assert [(len(e), e.seed, e.source, e.environment) for e in episodes] == [
-        (3, 0, "demo", pusht.ID), (4, 1, "demo", pusht.ID)]
+        (3, 0, "demo", pusht.ID),
+        (4, 1, "demo", pusht.ID),
+    ]
     state = small_store.read_array("data/state")
     assert np.array_equal(episodes[1].observation, pusht.observation_from_state(state[3:]))
     assert np.array_equal(episodes[1].actions, small_store.read_array("data/action")[3:])
@@ -167,9 +183,12 @@ def test_store_of_another_layout_is_refused(tmp_path):
 
 
 def test_published_keypoints_are_rigid_in_our_frame_of_the_block(published):
-    # independent truth for the angle's convention: the data set's 9 keypoints do not move in the block's own frame
+    # independent truth for the angle's convention: the data set's 9 keypoints do not move in the
+    # block's own frame
     state = published.read_array("data/state").astype(np.float64)
-    relative = published.read_array("data/keypoint").astype(np.float64) - state[:, None, 2:4]  # (N, 9, 2)
+    relative = (
+        published.read_array("data/keypoint").astype(np.float64) - state[:, None, 2:4]
+    )  # (N, 9, 2)
     cos, sin = np.cos(state[:, 4, None]), np.sin(state[:, 4, None])
     x, y = relative[..., 0], relative[..., 1]
     local = np.stack([cos * x + sin * y, -sin * x + cos * y], axis=-1)
@@ -194,4 +213,6 @@ def test_published_demonstrations_replay_exactly_from_their_seeds(published, ada
 
 def test_published_demonstrations_never_start_where_tests_start(published):
     starts = {tuple(pusht.start_of_seed(pusht.published_seed(i))) for i in range(500)}
-    assert starts.isdisjoint(tuple(pusht.start_of_seed(e.seed)) for e in pusht.import_demos(published))
+    assert starts.isdisjoint(
+        tuple(pusht.start_of_seed(e.seed)) for e in pusht.import_demos(published)
+    )

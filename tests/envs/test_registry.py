@@ -38,11 +38,19 @@ def test_taken_name_is_refused_unless_replaced(fresh):
         registry.register(toy_spec(env_id="planar/reach"))
 
 
-@pytest.mark.parametrize("wrong, nearest", [("planar/reech", "planar/reach"), ("MT11", "MT10"),
-                                            ("metaworld/push-v2", "metaworld/push-v3"),
-                                            ("pusht/keypoint-v0", "pusht/keypoints-v0")])
+@pytest.mark.parametrize(
+    "wrong, nearest",
+    [
+        ("planar/reech", "planar/reach"),
+        ("MT11", "MT10"),
+        ("metaworld/push-v2", "metaworld/push-v3"),
+        ("pusht/keypoint-v0", "pusht/keypoints-v0"),
+    ],
+)
 def test_unknown_name_suggests_the_nearest(wrong, nearest):
-    with pytest.raises(UserError, match=f"no environment or suite '{wrong}', did you mean '{nearest}'"):
+    with pytest.raises(
+        UserError, match=f"no environment or suite '{wrong}', did you mean '{nearest}'"
+    ):
         registry.resolve([wrong])
 
 
@@ -50,7 +58,11 @@ def test_suites_ids_and_globs_resolve_in_order_without_repeats(fresh):
     for name in ("b", "a", "c"):
         registry.register(toy_spec(env_id=f"toy/{name}"))
     registry.register_suite("toys", ["toy/c", "toy/a"])
-    assert [s.id for s in registry.resolve(["toy/b", "toys", "toy/*"])] == ["toy/b", "toy/c", "toy/a"]
+    assert [s.id for s in registry.resolve(["toy/b", "toys", "toy/*"])] == [
+        "toy/b",
+        "toy/c",
+        "toy/a",
+    ]
     assert registry.list_suites()["toys"] == ["toy/c", "toy/a"]
     with pytest.raises(UserError, match="no environment matches 'toyz/"):
         registry.resolve(["toyz/*"])
@@ -63,19 +75,26 @@ def test_meta_world_suites_have_their_published_sizes_and_members():
     assert suites["MT10:hidden"] == [f"{i}:hidden" for i in suites["MT10"]]
 
 
-@pytest.mark.parametrize("name, extra, module", [("MT10", "metaworld", "metaworld"),
-                                                 ("pusht/keypoints-v0", "pusht", "gym_pusht")])
+@pytest.mark.parametrize(
+    "name, extra, module",
+    [("MT10", "metaworld", "metaworld"), ("pusht/keypoints-v0", "pusht", "gym_pusht")],
+)
 def test_missing_extra_is_answered_by_the_pip_line(monkeypatch, name, extra, module):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == module else real(n, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == module else real(n, *a)
+    )
     with pytest.raises(UserError, match=rf'pip install "alltrades\[{extra}\]"'):
         registry.resolve([name])
     assert "metaworld/reach-v3" in registry.list_environments()  # listed all the same
 
 
 def test_listing_imports_no_simulator_of_an_extra():
-    code = ("import sys; from alltrades.envs import registry; registry.list_environments(); registry.list_suites(); "
-            "sys.exit(any(m in sys.modules for m in ('metaworld', 'gym_pusht', 'pymunk', 'torch')))")
+    code = (
+        "import sys; from alltrades.envs import registry; registry.list_environments(); "
+        "registry.list_suites(); "
+        "sys.exit(any(m in sys.modules for m in ('metaworld', 'gym_pusht', 'pymunk', 'torch')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -122,7 +141,9 @@ def test_plugin_file_registers_its_environments(fresh, import_path, tmp_path):
     registry.load_plugins([str(file)])
     assert registry.get("plugin/file").id == "plugin/file"
     registry.load_plugins([str(file)])  # twice does no harm
-    assert importlib.util.find_spec("my_plugin_by_path") is not None  # a worker finds what it pickled
+    assert (
+        importlib.util.find_spec("my_plugin_by_path") is not None
+    )  # a worker finds what it pickled
 
 
 def test_plugin_module_registers_its_environments(fresh, import_path, tmp_path):

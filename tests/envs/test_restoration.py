@@ -1,4 +1,6 @@
-"""Image restoration as one-step environments: what is degraded, what is judged, and that no evaluation image is seen before."""
+"""Image restoration as one-step environments: what is degraded, what is judged, and that no
+evaluation image is seen before.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from alltrades.envs.rollouts.seeding import PURPOSES, episode_seed, evaluation_s
 from alltrades.envs.suites import images
 from alltrades.envs.suites.restoration import FIRST_SEED, TASKS, RestorationEnv, split_seed
 
-SUITES = ["restoration"] + (["restoration:photographs"] if importlib.util.find_spec("skimage") else [])
+SUITES = ["restoration"] + (
+    ["restoration:photographs"] if importlib.util.find_spec("skimage") else []
+)
 SPECS = {s.id: s for s in registry.resolve(SUITES)}
 
 
@@ -32,8 +36,13 @@ def test_the_expert_is_perfect_and_an_episode_is_one_step(env_id: str) -> None:
     spec = SPECS[env_id]
     (episode,) = rollout([Job(env_id, 3, "expert")], {env_id: spec}, {})
     assert len(episode) == 1 and episode.success and episode.first_success == 1
-    assert episode.return_ == episode.metrics["psnr"] == 60.0 and episode.metrics["ssim"] == pytest.approx(1.0)
-    assert episode.observation.shape == (1, spec.obs_dim) and episode.actions.shape == (1, spec.action_dim)
+    assert episode.return_ == episode.metrics["psnr"] == 60.0 and episode.metrics[
+        "ssim"
+    ] == pytest.approx(1.0)
+    assert episode.observation.shape == (1, spec.obs_dim) and episode.actions.shape == (
+        1,
+        spec.action_dim,
+    )
     pixels = np.prod(spec.image_shape)
     assert spec.action_dim == pixels and spec.obs_dim == pixels * (2 if "inpaint" in env_id else 1)
 
@@ -64,20 +73,29 @@ def test_no_evaluation_image_is_among_those_of_any_other_purpose(env_id: str) ->
     others = [episode_seed(1, purpose, env_id, i) for purpose in PURPOSES for i in range(50)]
     assert max(others) < min(FIRST_SEED.values())
     selection = clean([split_seed("selection", i) for i in range(100)])
-    assert not evaluation & clean(others) and not evaluation & selection and not selection & clean(others)
+    assert (
+        not evaluation & clean(others)
+        and not evaluation & selection
+        and not selection & clean(others)
+    )
 
 
 def test_denoise_adds_independent_noise_of_its_deviation() -> None:
-    noise = np.stack([observation - env.clean for env, observation in (start("denoise", s) for s in range(300))])
-    assert noise.std() == pytest.approx(TASKS["denoise"].noise, rel=0.02) and abs(noise.mean()) < 0.01
+    noise = np.stack(
+        [observation - env.clean for env, observation in (start("denoise", s) for s in range(300))]
+    )
+    assert (
+        noise.std() == pytest.approx(TASKS["denoise"].noise, rel=0.02) and abs(noise.mean()) < 0.01
+    )
     assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.2
 
 
 def test_deblur_is_a_gaussian_blur_normalised_at_the_border() -> None:
     env, observation = start("deblur", 3)
     image = env.clean.reshape(8, 8)
-    blurred = (gaussian_filter(image, TASKS["deblur"].blur, mode="constant", truncate=20)
-               / gaussian_filter(np.ones((8, 8)), TASKS["deblur"].blur, mode="constant", truncate=20))
+    blurred = gaussian_filter(
+        image, TASKS["deblur"].blur, mode="constant", truncate=20
+    ) / gaussian_filter(np.ones((8, 8)), TASKS["deblur"].blur, mode="constant", truncate=20)
     np.testing.assert_allclose(env.operator @ env.clean, blurred.ravel(), atol=1e-6)
     assert (observation - blurred.ravel()).std() == pytest.approx(TASKS["deblur"].noise, rel=0.3)
 
@@ -85,7 +103,9 @@ def test_deblur_is_a_gaussian_blur_normalised_at_the_border() -> None:
 def test_inpaint_hides_half_of_the_pixels_and_says_which() -> None:
     env, observation = start("inpaint", 3)
     image, missing = observation[:64], observation[64:] > 0
-    assert missing.sum() == 32 and (image[missing] == 0).all() and set(observation[64:]) == {0.0, 1.0}
+    assert (
+        missing.sum() == 32 and (image[missing] == 0).all() and set(observation[64:]) == {0.0, 1.0}
+    )
     assert abs(image[~missing] - env.clean[~missing]).max() < 5 * TASKS["inpaint"].noise
     assert (start("inpaint", 4)[1][64:] != observation[64:]).any()
 
@@ -95,11 +115,16 @@ def test_superres_repeats_noisy_means_of_two_by_two_pixels() -> None:
     seen = observation.reshape(4, 2, 4, 2)
     assert (seen == seen[:, :1, :, :1]).all()
     mean = env.clean.reshape(4, 2, 4, 2).mean((1, 3))
-    assert abs(seen[:, 0, :, 0] - mean).std() < 2 * TASKS["superres"].noise and (seen[:, 0, :, 0] != mean).any()
+    assert (
+        abs(seen[:, 0, :, 0] - mean).std() < 2 * TASKS["superres"].noise
+        and (seen[:, 0, :, 0] != mean).any()
+    )
 
 
 @pytest.mark.parametrize("task", ["denoise", "inpaint"])
-def test_the_classical_method_is_gaussian_process_regression_with_an_exponential_kernel(task: str) -> None:
+def test_the_classical_method_is_gaussian_process_regression_with_an_exponential_kernel(
+    task: str,
+) -> None:
     """Where every measurement is a pixel, the Wiener filter is the mean of a Gaussian process."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
@@ -111,7 +136,9 @@ def test_the_classical_method_is_gaussian_process_regression_with_an_exponential
     kernel = ConstantKernel(variance, "fixed") * Matern(length, "fixed", nu=0.5)
     process = GaussianProcessRegressor(kernel, alpha=TASKS[task].noise ** 2, optimizer=None)
     process.fit(where[seen], env.measured[seen] - mean)
-    np.testing.assert_allclose(env.classical(), np.clip(mean + process.predict(where), 0, 1), atol=1e-6)
+    np.testing.assert_allclose(
+        env.classical(), np.clip(mean + process.predict(where), 0, 1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -122,28 +149,38 @@ def test_success_is_to_be_one_decibel_better_than_the_classical_method(task: str
     error = classical - env.clean
     for decibels, expected in ((0.9, False), (1.1, True)):
         info = env.step(env.clean + 10 ** (-decibels / 20) * error)[4]
-        assert info["success"] == expected and info["psnr"] - info["psnr_classical"] == pytest.approx(decibels, abs=1e-6)
-    better = [images.psnr(e.classical(), e.clean) - images.psnr(np.clip(o[:64], 0, 1), e.clean)
-              for e, o in (start(task, s) for s in range(150))]
+        assert info["success"] == expected and info["psnr"] - info[
+            "psnr_classical"
+        ] == pytest.approx(decibels, abs=1e-6)
+    better = [
+        images.psnr(e.classical(), e.clean) - images.psnr(np.clip(o[:64], 0, 1), e.clean)
+        for e, o in (start(task, s) for s in range(150))
+    ]
     assert np.mean(better) > 0.3  # than the degraded image: it is worth beating
 
 
 def test_evaluation_reports_what_the_environment_measures() -> None:
     spec = SPECS["restoration/denoise"]
     (row,) = evaluate("expert", {}, {spec.id: spec}, {spec.id: "expert"}, 5, 0).rows
-    assert row.metrics["psnr"] == row.returns == (60.0,) * 5 and row.seeds[0] == split_seed("evaluation", 0)
+    assert row.metrics["psnr"] == row.returns == (60.0,) * 5 and row.seeds[0] == split_seed(
+        "evaluation", 0
+    )
 
 
 def test_suites_hold_four_tasks_each_and_listing_them_loads_no_images() -> None:
     suites = registry.list_suites()
     assert suites["restoration"] == [f"restoration/{t}" for t in TASKS]
     assert suites["restoration:photographs"] == [f"restoration/{t}:photographs" for t in TASKS]
-    code = ("import sys; from alltrades.envs import registry; registry.resolve(['restoration']); "
-            "sys.exit(any(m in sys.modules for m in ('skimage', 'sklearn')))")
+    code = (
+        "import sys; from alltrades.envs import registry; registry.resolve(['restoration']); "
+        "sys.exit(any(m in sys.modules for m in ('skimage', 'sklearn')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.skipif("restoration:photographs" not in SUITES, reason="needs: pip install alltrades[restoration]")
+@pytest.mark.skipif(
+    "restoration:photographs" not in SUITES, reason="needs: pip install alltrades[restoration]"
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mirror_of_a_pair_is_the_pair_of_the_mirrored_photograph(task: str) -> None:
     spec = registry.get(f"restoration/{task}:photographs")
@@ -153,7 +190,11 @@ def test_the_mirror_of_a_pair_is_the_pair_of_the_mirrored_photograph(task: str) 
     np.testing.assert_array_equal(flipped, np.fliplr(info["expert_observation"].reshape(16, 16)))
     image = symmetry.observation(observation).reshape(-1, 16, 16)
     np.testing.assert_array_equal(image, observation.reshape(-1, 16, 16)[:, :, ::-1])
-    # A commutes with the mirror: degrading the mirrored image without noise mirrors the degraded one
+    # A commutes with the mirror: degrading the mirrored image without noise mirrors the degraded
+    # one
     side = env.task.shrink
-    measured, mirrored = ((env.operator @ x.ravel()).reshape(16 // side, 16 // side) for x in (np.fliplr(flipped), flipped))
+    measured, mirrored = (
+        (env.operator @ x.ravel()).reshape(16 // side, 16 // side)
+        for x in (np.fliplr(flipped), flipped)
+    )
     np.testing.assert_allclose(mirrored, np.fliplr(measured), atol=1e-9)

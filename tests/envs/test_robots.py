@@ -1,4 +1,6 @@
-"""Robots: an environment that waits, physics that do not, and what a name on the command line stands for."""
+"""Robots: an environment that waits, physics that do not, and what a name on the command line
+stands for.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
 from alltrades.envs.robots.realtime import RealTimeRobot
 from alltrades.errors import UserError
 
-PENDULUM = """<mujoco><option timestep="0.004"/><worldbody><body><joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
+PENDULUM = """<mujoco><option timestep="0.004"/><worldbody><body>
+<joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
 <geom type="capsule" fromto="0 0 0 0 0 -0.5" size="0.02" mass="1"/></body></worldbody>
 <actuator><motor joint="hinge" ctrlrange="-2 2" ctrllimited="true"/></actuator>{extra}</mujoco>"""
 
@@ -35,7 +38,7 @@ def planar(task: str = "planar/reach") -> tuple[RealTimeRobot, Clock]:
     return RealTimeRobot(PlanarPlant(registry.get(task)), clock, threaded=False), clock
 
 
-# ---- an environment ----------------------------------------------------------------------------------------------
+# ---- an environment ------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["planar/push", "gym:Pendulum-v1"])
 def test_an_environment_goes_through_the_episode_of_its_adapter(name: str) -> None:
     spec = registry.get(name)
@@ -55,9 +58,11 @@ def test_an_environment_goes_through_the_episode_of_its_adapter(name: str) -> No
     robot.close()
 
 
-# ---- real time ---------------------------------------------------------------------------------------------------
+# ---- real time -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", ["planar/reach", "planar/push"])
-def test_actions_that_come_in_time_give_the_episode_of_the_environment_bit_for_bit(task: str) -> None:
+def test_actions_that_come_in_time_give_the_episode_of_the_environment_bit_for_bit(
+    task: str,
+) -> None:
     robot, clock = planar(task)
     adapter = EnvAdapter(registry.get(task))
     robot.reset(3)
@@ -84,11 +89,15 @@ def test_a_late_action_is_executed_late_and_the_one_before_it_goes_on() -> None:
     env = registry.get("planar/push").make()
     env.reset(seed=3)
     for action, steps in ((first, 13), (second, 5)):
-        env.data.ctrl[:] = env.params.speed * action  # a gantry: its servos take the velocity as it is
+        env.data.ctrl[:] = (
+            env.params.speed * action
+        )  # a gantry: its servos take the velocity as it is
         for _ in range(steps):
             mujoco.mj_step(env.model, env.data)
     assert got.stamp == 18
-    np.testing.assert_allclose(got.observation[:4], [*env.data.qpos[:2], *env.data.qvel[:2]], rtol=1e-6)
+    np.testing.assert_allclose(
+        got.observation[:4], [*env.data.qpos[:2], *env.data.qvel[:2]], rtol=1e-6
+    )
 
 
 def test_before_the_first_action_and_after_the_stop_action_the_robot_rests() -> None:
@@ -107,7 +116,9 @@ def test_a_success_between_two_observations_counts_and_an_episode_ends_by_its_cl
     robot.reset(5)
     expert, steps = registry.expert("planar/reach"), 0
     assert expert is not None
-    while True:  # blind to outcomes: the policy asks only once it has moved through the goal and away
+    while (
+        True
+    ):  # blind to outcomes: the policy asks only once it has moved through the goal and away
         observation = robot.observe().observation
         if np.linalg.norm(observation[:2] - observation[8:10]) < 0.03:
             break
@@ -120,7 +131,9 @@ def test_a_success_between_two_observations_counts_and_an_episode_ends_by_its_cl
     clock.now += 0.5
     found = robot.outcome()
     observation = robot.observe().observation
-    assert np.linalg.norm(observation[:2] - observation[8:10]) > 0.03 and found.success and found.done
+    assert (
+        np.linalg.norm(observation[:2] - observation[8:10]) > 0.03 and found.success and found.done
+    )
     robot.reset(6)
     assert not robot.outcome().done
     clock.now += 80 / 20 - 0.01
@@ -136,7 +149,9 @@ def test_the_thread_moves_the_robot_while_nobody_asks() -> None:
     robot.act(np.array([1.0, 0.0], np.float32))
     before = plant.look()[0][0]
     deadline = time.monotonic() + 30
-    while plant.look()[0][0] < before + 0.02 and time.monotonic() < deadline:  # past the robot's own methods
+    while (
+        plant.look()[0][0] < before + 0.02 and time.monotonic() < deadline
+    ):  # past the robot's own methods
         time.sleep(0.01)
     assert plant.look()[0][0] >= before + 0.02
     robot.close()
@@ -145,7 +160,9 @@ def test_the_thread_moves_the_robot_while_nobody_asks() -> None:
     assert plant.look()[0][0] == still
 
 
-def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(tmp_path: Path) -> None:
+def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "pendulum.xml"
     path.write_text(PENDULUM.format(extra='<keyframe><key qpos="0.3"/></keyframe>'))
     clock = Clock()
@@ -172,7 +189,7 @@ def test_a_position_servo_stops_by_holding(tmp_path: Path) -> None:
     assert MjcfPlant(path).limits.stop_action == [None]
 
 
-# ---- names -------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "named_robot.py").write_text(
@@ -182,23 +199,43 @@ def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.Monk
         "    def observe(self): ...\n    def act(self, action): ...\n    def close(self): ...\n"
         "class Half:\n    limits = Mine.limits\n    def act(self, action): ...\n"
         "class Wrong(Mine):\n    limits = (-1, 1)\n"
-        "number = 3\n")
+        "number = 3\n"
+    )
     assert isinstance(load_robot("gym:Pendulum-v1"), EnvironmentRobot)
     assert isinstance(load_robot("env:planar/reach"), EnvironmentRobot)
     assert isinstance(load_robot("mujoco:planar/reach"), RealTimeRobot)
-    assert type(load_robot("named_robot:Mine")).__name__ == type(load_robot("named_robot.py:Mine")).__name__ == "Mine"
-    for name, message in (("planar/reach", "expected gym:ID"), ("named_robot:Nobody", "no 'Nobody'"),
-                          ("named_robot:Half", "no observe, no close"), ("named_robot:number", "is a int"),
-                          ("named_robot:Wrong", "limits is a tuple"), ("no_such_module:Mine", "cannot be imported"),
-                          ("env:planar/reech", "did you mean"), ("mujoco:gym:Pendulum-v1", "use env:"),
-                          ("mujoco:nowhere.xml", "MuJoCo cannot read"), ("gym:Nothing-v7", "Gymnasium knows no")):
+    assert (
+        type(load_robot("named_robot:Mine")).__name__
+        == type(load_robot("named_robot.py:Mine")).__name__
+        == "Mine"
+    )
+    for name, message in (
+        ("planar/reach", "expected gym:ID"),
+        ("named_robot:Nobody", "no 'Nobody'"),
+        ("named_robot:Half", "no observe, no close"),
+        ("named_robot:number", "is a int"),
+        ("named_robot:Wrong", "limits is a tuple"),
+        ("no_such_module:Mine", "cannot be imported"),
+        ("env:planar/reech", "did you mean"),
+        ("mujoco:gym:Pendulum-v1", "use env:"),
+        ("mujoco:nowhere.xml", "MuJoCo cannot read"),
+        ("gym:Nothing-v7", "Gymnasium knows no"),
+    ):
         with pytest.raises(UserError, match=message):
             load_robot(name)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"low": (2.0, 0.0)}, "low <= high"), ({"rate": (0.1,)}, "rate"), ({"acceleration": (0.1, 0.0)}, "acceleration"),
-    ({"stop_action": (0.0, 3.0)}, "inside the box"), ({"control_hz": 0.0}, "control_hz"), ({"high": (1.0,)}, "one length")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": (2.0, 0.0)}, "low <= high"),
+        ({"rate": (0.1,)}, "rate"),
+        ({"acceleration": (0.1, 0.0)}, "acceleration"),
+        ({"stop_action": (0.0, 3.0)}, "inside the box"),
+        ({"control_hz": 0.0}, "control_hz"),
+        ({"high": (1.0,)}, "one length"),
+    ],
+)
 def test_limits_that_make_no_sense_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RobotLimits(**({"low": (-1.0, -1.0), "high": (1.0, 1.0)} | change))

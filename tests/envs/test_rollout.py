@@ -38,7 +38,9 @@ def test_every_job_yields_one_episode_in_the_order_of_the_jobs():
 def test_an_episode_holds_what_the_environment_did():
     (episode,) = run([Job(COUNTER.id, 2, "p")])  # succeeds at step 5 + 2
     assert len(episode) == 7 and episode.success and episode.first_success == 7
-    assert episode.observation[:, 0].tolist() == list(range(7))  # t counts the steps before: aligned, buffer not shared
+    assert episode.observation[:, 0].tolist() == list(
+        range(7)
+    )  # t counts the steps before: aligned, buffer not shared
     assert episode.rewards.tolist() == [0.5 * t for t in range(1, 8)]
     assert episode.successes.tolist() == [False] * 6 + [True]
     assert episode.return_ == 14.0
@@ -57,7 +59,9 @@ def test_failures_and_long_episodes_are_finished_and_counted():
     episodes = run(jobs_of([LONG.id], 16))
     assert [e.success for e in episodes] == [s % 8 < 6 for s in range(16)]
     assert [len(e) for e in episodes] == [min(9 + s % 8, 14) for s in range(16)]
-    assert [e.first_success for e in episodes] == [9 + s % 8 if s % 8 < 6 else -1 for s in range(16)]
+    assert [e.first_success for e in episodes] == [
+        9 + s % 8 if s % 8 < 6 else -1 for s in range(16)
+    ]
 
 
 def test_without_stop_at_success_the_episode_runs_on_and_the_first_success_stands():
@@ -73,7 +77,9 @@ def test_the_controller_sees_every_observation_once_and_in_order():
     seen = np.concatenate([f[0] for f in controller.frames])
     np.testing.assert_array_equal(seen, episode.observation[: len(seen)])
     assert [len(f[0]) for f in controller.frames] == [1, 3, 3]
-    assert len(seen) == 7 and len(episode) == 9  # the rest was seen by no one: the episode ended inside a chunk
+    assert (
+        len(seen) == 7 and len(episode) == 9
+    )  # the rest was seen by no one: the episode ended inside a chunk
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 8])
@@ -109,7 +115,9 @@ def test_each_job_is_served_by_its_own_policy():
 def test_a_lane_is_never_given_two_episodes_at_once():
     controller = NoisyController(lanes=3)
     episodes = run(jobs_of([COUNTER.id, LONG.id], 8), lanes=3, controllers={"p": controller})
-    assert sum(len(f) for f in controller.frames) == sum(-(-len(e) // 3) for e in episodes)  # one request per chunk begun
+    assert sum(len(f) for f in controller.frames) == sum(
+        -(-len(e) // 3) for e in episodes
+    )  # one request per chunk begun
     assert len(controller.begun) == 16
 
 
@@ -117,7 +125,9 @@ def test_instances_of_an_environment_are_bounded_and_reused():
     toys.Surroundings.built = 0
     around = toys.spec(toys.Surroundings, "toy/around", obs_dim=4, max_steps=3)
     specs = {**SPECS, around.id: around}
-    jobs = [Job(name, s, "p") for name in (around.id, COUNTER.id) for s in range(10)]  # all of one first: it wants 4
+    jobs = [
+        Job(name, s, "p") for name in (around.id, COUNTER.id) for s in range(10)
+    ]  # all of one first: it wants 4
     list(rollout(jobs, specs, {"p": NoisyController(4)}, lanes=4))
     assert toys.Surroundings.built == 2  # 4 lanes, 2 environments
 
@@ -125,7 +135,9 @@ def test_instances_of_an_environment_are_bounded_and_reused():
 def test_jobs_are_not_started_far_ahead_of_the_episode_handed_out():
     controller = NoisyController(lanes=2)
     # one endless lane in front, short episodes behind it
-    endless = replace(COUNTER, id="toy/endless", make=partial(toys.Counter, 3, 10_000, 1), max_steps=600)
+    endless = replace(
+        COUNTER, id="toy/endless", make=partial(toys.Counter, 3, 10_000, 1), max_steps=600
+    )
     jobs = [Job(endless.id, 0, "p"), *(Job(COUNTER.id, s, "p") for s in range(100))]
     episodes = rollout(jobs, {endless.id: endless, COUNTER.id: COUNTER}, {"p": controller}, lanes=2)
     next(episodes)
@@ -138,7 +150,9 @@ def test_experts_run_with_their_memory_reset_and_need_no_controller():
     episodes = run(jobs, controllers={}, experts={WALK.id: toys.Homing()}, source="expert")
     assert all(e.success and e.source == "expert" for e in episodes)
     for e in episodes:
-        np.testing.assert_allclose(e.actions[0], np.random.default_rng(e.seed).uniform(-1, 1, 2), rtol=1e-6)
+        np.testing.assert_allclose(
+            e.actions[0], np.random.default_rng(e.seed).uniform(-1, 1, 2), rtol=1e-6
+        )
 
 
 def test_the_registry_gives_the_expert_where_none_is_passed(monkeypatch: pytest.MonkeyPatch):
@@ -149,9 +163,16 @@ def test_the_registry_gives_the_expert_where_none_is_passed(monkeypatch: pytest.
 
 
 def test_positions_for_plots_stand_beside_the_observations_when_asked_for():
-    with_points, without, no_place = run([Job(WALK.id, 0, "p", points=True), Job(WALK.id, 0, "p"),
-                                          Job(COUNTER.id, 0, "p", points=True)])
-    np.testing.assert_array_equal(with_points.observations["point"][:, 0], with_points.observation[:, :2])
+    with_points, without, no_place = run(
+        [
+            Job(WALK.id, 0, "p", points=True),
+            Job(WALK.id, 0, "p"),
+            Job(COUNTER.id, 0, "p", points=True),
+        ]
+    )
+    np.testing.assert_array_equal(
+        with_points.observations["point"][:, 0], with_points.observation[:, :2]
+    )
     np.testing.assert_array_equal(with_points.observation, without.observation)
     assert "point" not in without.observations and "point" not in no_place.observations
 
@@ -183,11 +204,14 @@ def test_no_jobs_no_episodes():
     assert run([]) == []
 
 
-@pytest.mark.parametrize("job, message", [
-    (Job("toy/countre", 0, "p"), "did you mean 'toy/counter'"),
-    (Job(COUNTER.id, 0, "nobody"), "names policy 'nobody'"),
-    (Job(COUNTER.id, 0, "small"), "has 2 lanes; the rollout has 4"),
-])
+@pytest.mark.parametrize(
+    "job, message",
+    [
+        (Job("toy/countre", 0, "p"), "did you mean 'toy/counter'"),
+        (Job(COUNTER.id, 0, "nobody"), "names policy 'nobody'"),
+        (Job(COUNTER.id, 0, "small"), "has 2 lanes; the rollout has 4"),
+    ],
+)
 def test_jobs_that_cannot_run_are_refused_at_the_call(job: Job, message: str):
     with pytest.raises(UserError, match=message):
         rollout([job], SPECS, {"p": NoisyController(4), "small": NoisyController(2)}, lanes=4)
@@ -197,7 +221,15 @@ def test_jobs_that_cannot_run_are_refused_at_the_call(job: Job, message: str):
 def test_an_environment_that_raises_is_named_with_seed_and_step(workers: int):
     bad = toys.spec(toys.Raising)
     with pytest.raises(EnvironmentFailure, match="the arm came off") as info:
-        list(rollout(jobs_of([bad.id], 10), {bad.id: bad}, {"p": NoisyController(4)}, lanes=4, workers=workers))
+        list(
+            rollout(
+                jobs_of([bad.id], 10),
+                {bad.id: bad},
+                {"p": NoisyController(4)},
+                lanes=4,
+                workers=workers,
+            )
+        )
     assert (info.value.environment, info.value.seed) == (bad.id, 7)
     assert info.value.step == 2  # two steps were done
 
@@ -212,7 +244,12 @@ def test_a_reward_that_is_not_finite_is_an_error_of_the_environment():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_expert_that_raises_is_reported_with_its_environment(workers: int):
     with pytest.raises(EnvironmentFailure, match="its expert raised KeyError: 'gripper'") as info:
-        run([Job(WALK.id, 5, "expert")], controllers={}, experts={WALK.id: toys.Clumsy()}, workers=workers)
+        run(
+            [Job(WALK.id, 5, "expert")],
+            controllers={},
+            experts={WALK.id: toys.Clumsy()},
+            workers=workers,
+        )
     assert (info.value.environment, info.value.seed, info.value.step) == (WALK.id, 5, 2)
 
 

@@ -33,10 +33,20 @@ SPECS = {s.id: s for s in (COUNTER, LONG, WALK)}
 def assert_same(a: list[Episode], b: list[Episode]) -> None:
     assert len(a) == len(b)
     for x, y in zip(a, b):
-        assert (x.environment, x.source, x.seed, x.success, x.first_success, x.return_) == \
-               (y.environment, y.source, y.seed, y.success, y.first_success, y.return_)
-        for mine, theirs in ((x.observation, y.observation), (x.actions, y.actions), (x.rewards, y.rewards),
-                             (x.successes, y.successes)):
+        assert (x.environment, x.source, x.seed, x.success, x.first_success, x.return_) == (
+            y.environment,
+            y.source,
+            y.seed,
+            y.success,
+            y.first_success,
+            y.return_,
+        )
+        for mine, theirs in (
+            (x.observation, y.observation),
+            (x.actions, y.actions),
+            (x.rewards, y.rewards),
+            (x.successes, y.successes),
+        ):
             assert mine.dtype == theirs.dtype and mine.tobytes() == theirs.tobytes()
 
 
@@ -52,10 +62,20 @@ def diffusion_episodes(workers: int) -> list[Episode]:
     with torch.no_grad():  # a fresh policy's last layer is zero, and its actions would say nothing
         for weights in policy.parameters():
             weights.add_(0.3 * torch.randn(weights.shape, generator=generator))
-    jobs = [*(Job(name, seed, "p") for seed in range(6) for name in (WALK.id, LONG.id)),
-            *(Job(WALK.id, 100 + seed, "expert") for seed in range(4))]
-    return list(rollout(jobs, SPECS, {"p": Controller(policy, lanes=5)}, workers=workers, lanes=5,
-                        experts={WALK.id: toys.Homing()}))
+    jobs = [
+        *(Job(name, seed, "p") for seed in range(6) for name in (WALK.id, LONG.id)),
+        *(Job(WALK.id, 100 + seed, "expert") for seed in range(4)),
+    ]
+    return list(
+        rollout(
+            jobs,
+            SPECS,
+            {"p": Controller(policy, lanes=5)},
+            workers=workers,
+            lanes=5,
+            experts={WALK.id: toys.Homing()},
+        )
+    )
 
 
 def test_episodes_of_a_diffusion_policy_are_bit_equal_for_any_number_of_workers():
@@ -69,10 +89,13 @@ def test_episodes_of_a_diffusion_policy_are_bit_equal_for_any_number_of_workers(
 def test_a_kept_crew_runs_one_rollout_after_another_with_equal_bits(workers: int):
     jobs = [Job(name, seed, "p") for seed in range(6) for name in (COUNTER.id, WALK.id)]
     other = [Job(LONG.id, seed, "p") for seed in range(5)]
-    whole, rest = (list(rollout(x, SPECS, {"p": NoisyController(4)}, lanes=4)) for x in (jobs, other))
+    whole, rest = (
+        list(rollout(x, SPECS, {"p": NoisyController(4)}, lanes=4)) for x in (jobs, other)
+    )
     slower = toys.spec(partial(toys.Counter, period=9))
     assert slower.id == COUNTER.id
     with Crew(workers) as crew:
+
         def again(jobs: list[Job], specs: dict = SPECS) -> list[Episode]:
             return list(rollout(jobs, specs, {"p": NoisyController(4)}, lanes=4, crew=crew))
 
@@ -82,8 +105,12 @@ def test_a_kept_crew_runs_one_rollout_after_another_with_equal_bits(workers: int
         changed = again([Job(COUNTER.id, 0, "p")], {**SPECS, COUNTER.id: slower})
         assert [len(e) for e in changed] == [9]  # one of the same name takes the place of the first
         assert_same(whole, again(jobs))
-        assert {p.pid for p in multiprocessing.active_children()} == children and len(children) == workers
-        next(rollout(jobs, SPECS, {"p": NoisyController(4)}, lanes=4, crew=crew))  # abandoned while episodes run
+        assert {p.pid for p in multiprocessing.active_children()} == children and len(
+            children
+        ) == workers
+        next(
+            rollout(jobs, SPECS, {"p": NoisyController(4)}, lanes=4, crew=crew)
+        )  # abandoned while episodes run
         assert_same(whole, again(jobs))
 
 
@@ -93,8 +120,16 @@ def test_a_killed_worker_is_replaced_and_its_episodes_run_again(tmp_path: Path):
     dying = toys.spec(partial(toys.Dying, tmp_path, 1))
     seen: list[int] = []
     controller = NoisyController(4)
-    again = list(rollout(jobs, {**SPECS, COUNTER.id: dying}, {"p": controller}, workers=2, lanes=4,
-                         progress=lambda done, total: seen.append(done)))
+    again = list(
+        rollout(
+            jobs,
+            {**SPECS, COUNTER.id: dying},
+            {"p": controller},
+            workers=2,
+            lanes=4,
+            progress=lambda done, total: seen.append(done),
+        )
+    )
     assert len(list(tmp_path.iterdir())) == 1  # it did die
     assert_same(whole, again)
     assert len(controller.begun) > len(jobs)
@@ -123,24 +158,58 @@ def test_a_worker_killed_from_outside_is_replaced(tmp_path: Path):
 def test_an_episode_that_kills_every_worker_ends_with_its_name(tmp_path: Path):
     dying = toys.spec(partial(toys.Dying, tmp_path, 10**9))
     with pytest.raises(RuntimeError, match=r"exit code -9.*'toy/counter' seed 7"):
-        list(rollout([Job(dying.id, 7, "p"), Job(dying.id, 8, "p")], {dying.id: dying}, {"p": NoisyController(1)},
-                     workers=1, lanes=1))
+        list(
+            rollout(
+                [Job(dying.id, 7, "p"), Job(dying.id, 8, "p")],
+                {dying.id: dying},
+                {"p": NoisyController(1)},
+                workers=1,
+                lanes=1,
+            )
+        )
     assert len(list(tmp_path.iterdir())) == DEATHS
 
 
 def test_a_worker_that_cannot_start_is_an_error_with_its_cause():
     absent = toys.spec(toys.LoadsHereOnly())
-    with pytest.raises(RuntimeError, match=rf"could not start, {START_TRIES} times in a row.*") as caught:
-        list(rollout([Job(absent.id, 0, "p")], {absent.id: absent}, {"p": NoisyController(2)}, workers=1, lanes=2))
+    with pytest.raises(
+        RuntimeError, match=rf"could not start, {START_TRIES} times in a row.*"
+    ) as caught:
+        list(
+            rollout(
+                [Job(absent.id, 0, "p")],
+                {absent.id: absent},
+                {"p": NoisyController(2)},
+                workers=1,
+                lanes=2,
+            )
+        )
     assert "no module named 'left_at_home'" in str(caught.value)
 
 
 def test_what_cannot_be_sent_to_a_worker_is_named():
     local = toys.spec(lambda: toys.Counter())
     with pytest.raises(UserError, match="environment 'toy/counter' cannot be sent to a worker"):
-        list(rollout([Job(local.id, 0, "p")], {local.id: local}, {"p": NoisyController(2)}, workers=1, lanes=2))
+        list(
+            rollout(
+                [Job(local.id, 0, "p")],
+                {local.id: local},
+                {"p": NoisyController(2)},
+                workers=1,
+                lanes=2,
+            )
+        )
     with pytest.raises(UserError, match="expert of 'toy/walk' cannot be sent to a worker"):
-        list(rollout([Job(WALK.id, 0, "expert")], SPECS, {}, workers=1, lanes=2, experts={WALK.id: lambda o: o[:2]}))
+        list(
+            rollout(
+                [Job(WALK.id, 0, "expert")],
+                SPECS,
+                {},
+                workers=1,
+                lanes=2,
+                experts={WALK.id: lambda o: o[:2]},
+            )
+        )
 
 
 def test_a_failure_in_one_worker_ends_all():
@@ -152,7 +221,13 @@ def test_a_failure_in_one_worker_ends_all():
 
 
 def test_closing_the_generator_ends_the_workers():
-    episodes = rollout([Job(LONG.id, s, "p") for s in range(50)], SPECS, {"p": NoisyController(4)}, workers=2, lanes=4)
+    episodes = rollout(
+        [Job(LONG.id, s, "p") for s in range(50)],
+        SPECS,
+        {"p": NoisyController(4)},
+        workers=2,
+        lanes=4,
+    )
     next(episodes)
     assert len(multiprocessing.active_children()) == 2
     episodes.close()
@@ -164,21 +239,39 @@ def test_an_interrupt_in_the_parent_ends_the_workers():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(rollout([Job(LONG.id, s, "p") for s in range(50)], SPECS, {"p": NoisyController(4)}, workers=2, lanes=4,
-                     progress=interrupt))
+        list(
+            rollout(
+                [Job(LONG.id, s, "p") for s in range(50)],
+                SPECS,
+                {"p": NoisyController(4)},
+                workers=2,
+                lanes=4,
+                progress=interrupt,
+            )
+        )
 
 
-def test_workers_start_light_single_threaded_and_deaf_to_interrupts(monkeypatch: pytest.MonkeyPatch):
+def test_workers_start_light_single_threaded_and_deaf_to_interrupts(
+    monkeypatch: pytest.MonkeyPatch,
+):
     around = toys.spec(toys.Surroundings, "toy/around", obs_dim=4)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    (episode,) = rollout([Job(around.id, 0, "p")], {around.id: around}, {"p": NoisyController(1)}, workers=1, lanes=1)
+    (episode,) = rollout(
+        [Job(around.id, 0, "p")], {around.id: around}, {"p": NoisyController(1)}, workers=1, lanes=1
+    )
     torch_imported, threads, ignored, built = episode.observation[0]
     assert (torch_imported, threads, ignored, built) == (0, 1, 1, 1)
     assert os.environ["OMP_NUM_THREADS"] == "3"  # the parent keeps its own
 
 
 def test_more_workers_than_lanes_start_no_idle_process():
-    episodes = rollout([Job(COUNTER.id, s, "p") for s in range(4)], SPECS, {"p": NoisyController(1)}, workers=3, lanes=1)
+    episodes = rollout(
+        [Job(COUNTER.id, s, "p") for s in range(4)],
+        SPECS,
+        {"p": NoisyController(1)},
+        workers=3,
+        lanes=1,
+    )
     next(episodes)
     assert len(multiprocessing.active_children()) == 1
     assert len(list(episodes)) == 3
@@ -209,8 +302,15 @@ def test_workers_do_not_outlive_their_parent(how: signal.Signals, tmp_path: Path
     script.write_text(SCRIPT)
     marks.mkdir()
     root = Path(__file__).parents[2]
-    parent = subprocess.Popen([sys.executable, str(script), str(marks)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path, text=True, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(marks)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        cwd=tmp_path,
+        text=True,
+        start_new_session=True,
+    )
     while len(started := [int(p.name) for p in marks.iterdir()]) < 2:
         assert parent.poll() is None, parent.communicate()[0]
         time.sleep(0.02)
@@ -231,8 +331,14 @@ def test_workers_do_not_outlive_their_parent(how: signal.Signals, tmp_path: Path
 def test_a_script_without_a_main_guard_is_told(tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
-    found = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, cwd=tmp_path,
-                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, timeout=60)
+    found = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=60,
+    )
     assert found.returncode != 0
     assert "could not start, 2 times in a row" in found.stderr and "__main__" in found.stderr
 

@@ -11,8 +11,13 @@ from tests.envs.toys import toy_spec
 
 
 def test_purposes_environments_roots_and_indices_have_distinct_seeds():
-    seeds = [seeding.episode_seed(root, purpose, env, i) for root in (0, 1, 2) for purpose in seeding.PURPOSES
-             for env in ("a", "b") for i in range(200)]
+    seeds = [
+        seeding.episode_seed(root, purpose, env, i)
+        for root in (0, 1, 2)
+        for purpose in seeding.PURPOSES
+        for env in ("a", "b")
+        for i in range(200)
+    ]
     assert len(set(seeds)) == len(seeds) == 3 * len(seeding.PURPOSES) * 2 * 200
     assert all(0 <= s < 2**63 for s in seeds)
 
@@ -20,7 +25,9 @@ def test_purposes_environments_roots_and_indices_have_distinct_seeds():
 def test_an_episode_seed_never_changes_between_releases():
     # SeedSequence is stable by NumPy's promise; stores and published results name these seeds
     # entropy: root 3, third purpose, CRC-32 of the id, index 5; the top bit is dropped
-    expected = np.random.SeedSequence([3, 3, 4125058143, 5]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    expected = np.random.SeedSequence([3, 3, 4125058143, 5]).generate_state(1, np.uint64)[
+        0
+    ] >> np.uint64(1)
     assert seeding.episode_seed(3, "evaluation", "planar/reach", 5) == int(expected)
 
 
@@ -30,7 +37,10 @@ def test_unknown_purpose_is_refused():
 
 
 def test_policy_noise_is_a_function_of_the_seed_alone():
-    a, b, c = (seeding.policy_generator(s).standard_normal(4).tolist() for s in (2**62 + 1, 2**62 + 1, 2**62 + 2))
+    a, b, c = (
+        seeding.policy_generator(s).standard_normal(4).tolist()
+        for s in (2**62 + 1, 2**62 + 1, 2**62 + 2)
+    )
     assert a == b and not set(a) & set(c)
 
 
@@ -42,8 +52,12 @@ def test_evaluation_uses_the_published_starts_where_there_are_any():
 
 
 def test_shared_evaluation_start_is_refused_and_named():
-    with pytest.raises(UserError, match="1 evaluation starts were used for demos too, such as seed 7 of 'a'"):
-        seeding.check_disjoint({"evaluation": [("a", 7), ("b", 8)], "demos": (x for x in [("a", 7), ("a", 8)])})
+    with pytest.raises(
+        UserError, match="1 evaluation starts were used for demos too, such as seed 7 of 'a'"
+    ):
+        seeding.check_disjoint(
+            {"evaluation": [("a", 7), ("b", 8)], "demos": (x for x in [("a", 7), ("a", 8)])}
+        )
 
 
 def test_disjoint_starts_pass_and_other_uses_may_share():

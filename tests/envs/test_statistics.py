@@ -34,14 +34,18 @@ def test_wilson_covers_the_truth_as_often_as_it_says():
     intervals = [wilson(k, n) for k in range(n + 1)]
     rates = np.linspace(0.02, 0.98, 97)
     inside = np.array([[low <= p <= high for low, high in intervals] for p in rates])
-    coverage = (binom.pmf(np.arange(n + 1), n, rates[:, None]) * inside).sum(axis=1)  # exact, for every rate
+    coverage = (binom.pmf(np.arange(n + 1), n, rates[:, None]) * inside).sum(
+        axis=1
+    )  # exact, for every rate
     assert coverage.mean() == pytest.approx(0.95, abs=0.01)
     assert coverage.min() > 0.89
 
 
 def groups_of(rng: np.random.Generator) -> list[np.ndarray]:
-    return [rng.choice([-1.0, 0.0, 1.0], size=n, p=p)
-            for n, p in ((80, (0.1, 0.6, 0.3)), (200, (0.2, 0.6, 0.2)), (120, (0.05, 0.9, 0.05)))]
+    return [
+        rng.choice([-1.0, 0.0, 1.0], size=n, p=p)
+        for n, p in ((80, (0.1, 0.6, 0.3)), (200, (0.2, 0.6, 0.2)), (120, (0.05, 0.9, 0.05)))
+    ]
 
 
 def test_bootstrap_agrees_with_the_normal_approximation_of_a_stratified_mean():
@@ -49,11 +53,17 @@ def test_bootstrap_agrees_with_the_normal_approximation_of_a_stratified_mean():
     mean, interval = bootstrap_mean(groups, 20_000)
     deviation = np.sqrt(sum(g.var() / len(g) for g in groups)) / len(groups)
     assert mean == pytest.approx(np.mean([g.mean() for g in groups]))
-    assert interval == pytest.approx((mean + norm.ppf(0.025) * deviation, mean + norm.ppf(0.975) * deviation), abs=0.004)
+    assert interval == pytest.approx(
+        (mean + norm.ppf(0.025) * deviation, mean + norm.ppf(0.975) * deviation), abs=0.004
+    )
 
 
 def test_environments_are_fixed_not_resampled():
-    groups = [np.full(30, 1.0), np.full(10, 0.0), np.full(20, -0.4)]  # differ between environments, not within
+    groups = [
+        np.full(30, 1.0),
+        np.full(10, 0.0),
+        np.full(20, -0.4),
+    ]  # differ between environments, not within
     mean, interval = bootstrap_mean(groups)
     assert interval == pytest.approx((0.2, 0.2)) and mean == pytest.approx(0.2)
 
@@ -61,34 +71,70 @@ def test_environments_are_fixed_not_resampled():
 def test_bootstrap_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     truth = (0.2 + 0.0 + 0.0) / 3
-    hits = [low <= truth <= high for low, high in
-            (bootstrap_mean(groups_of(rng), 400, seed)[1] for seed in range(600))]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.03)  # three standard errors of 600 trials, about
+    hits = [
+        low <= truth <= high
+        for low, high in (bootstrap_mean(groups_of(rng), 400, seed)[1] for seed in range(600))
+    ]
+    assert np.mean(hits) == pytest.approx(
+        0.95, abs=0.03
+    )  # three standard errors of 600 trials, about
 
 
-@pytest.mark.parametrize(("wins", "ties", "losses", "word"), [
-    (0, 4, 0, "UNDERPOWERED"), (4, 0, 0, "UNDERPOWERED"), (0, 0, 4, "UNDERPOWERED"), (3, 1, 0, "UNDERPOWERED"),
-    (0, 40, 0, "UNDERPOWERED"), (0, 100, 0, "SAME"), (8, 0, 0, "BETTER"), (0, 0, 8, "WORSE"), (3, 97, 0, "UNDERPOWERED"),
-    (4, 96, 0, "UNDERPOWERED"), (8, 92, 0, "BETTER"), (0, 91, 9, "WORSE")])
-def test_few_starts_decide_nothing_even_where_they_all_agree(wins: int, ties: int, losses: int, word: str):
+@pytest.mark.parametrize(
+    ("wins", "ties", "losses", "word"),
+    [
+        (0, 4, 0, "UNDERPOWERED"),
+        (4, 0, 0, "UNDERPOWERED"),
+        (0, 0, 4, "UNDERPOWERED"),
+        (3, 1, 0, "UNDERPOWERED"),
+        (0, 40, 0, "UNDERPOWERED"),
+        (0, 100, 0, "SAME"),
+        (8, 0, 0, "BETTER"),
+        (0, 0, 8, "WORSE"),
+        (3, 97, 0, "UNDERPOWERED"),
+        (4, 96, 0, "UNDERPOWERED"),
+        (8, 92, 0, "BETTER"),
+        (0, 91, 9, "WORSE"),
+    ],
+)
+def test_few_starts_decide_nothing_even_where_they_all_agree(
+    wins: int, ties: int, losses: int, word: str
+):
     values = np.repeat([1.0, 0.0, -1.0], [wins, ties, losses])
     result = paired({"env": values}, bounds=(-1, 1))
     assert (result.verdict, result.per_environment["env"]["verdict"]) == (word, word)
-    assert result.interval[0] <= values.mean() <= result.interval[1] and result.mean == values.mean()
+    assert (
+        result.interval[0] <= values.mean() <= result.interval[1] and result.mean == values.mean()
+    )
 
 
 def test_few_starts_of_many_environments_decide_together():
     assert paired({str(k): np.zeros(4) for k in range(3)}, bounds=(-1, 1)).verdict == "UNDERPOWERED"
     together = paired({str(k): np.ones(4) for k in range(5)}, bounds=(-1, 1))
-    assert together.verdict == "BETTER" and {e["verdict"] for e in together.per_environment.values()} == {"UNDERPOWERED"}
-    assert paired({str(k): np.zeros(100) for k in range(10)}, bounds=(-1, 1)).interval == pytest.approx((-0.003, 0.003), abs=3e-4)
+    assert together.verdict == "BETTER" and {
+        e["verdict"] for e in together.per_environment.values()
+    } == {"UNDERPOWERED"}
+    assert paired(
+        {str(k): np.zeros(100) for k in range(10)}, bounds=(-1, 1)
+    ).interval == pytest.approx((-0.003, 0.003), abs=3e-4)
 
 
-@pytest.mark.parametrize(("environments", "n", "p"), [  # p: of a loss, a tie, a win
-    (1, 4, (0.0, 0.6, 0.4)), (1, 4, (0.3, 0.0, 0.7)), (1, 5, (0.05, 0.9, 0.05)), (1, 50, (0.0, 0.97, 0.03)),
-    (1, 100, (0.01, 0.96, 0.03)), (8, 4, (0.02, 0.96, 0.02)), (8, 50, (0.001, 0.996, 0.003)), (8, 50, (0.2, 0.5, 0.3))])
-def test_bounded_bootstrap_covers_the_truth_where_few_starts_or_rare_differences_leave_it_little_to_resample(
-        environments: int, n: int, p: tuple[float, float, float]):
+@pytest.mark.parametrize(
+    ("environments", "n", "p"),
+    [  # p: of a loss, a tie, a win
+        (1, 4, (0.0, 0.6, 0.4)),
+        (1, 4, (0.3, 0.0, 0.7)),
+        (1, 5, (0.05, 0.9, 0.05)),
+        (1, 50, (0.0, 0.97, 0.03)),
+        (1, 100, (0.01, 0.96, 0.03)),
+        (8, 4, (0.02, 0.96, 0.02)),
+        (8, 50, (0.001, 0.996, 0.003)),
+        (8, 50, (0.2, 0.5, 0.3)),
+    ],
+)
+def test_bounded_bootstrap_covers_the_truth_with_few_starts_and_with_rare_differences(
+    environments: int, n: int, p: tuple[float, float, float]
+):
     rng, trials = np.random.default_rng(7), 300
     hits = 0
     for trial in range(trials):
@@ -100,14 +146,27 @@ def test_bounded_bootstrap_covers_the_truth_where_few_starts_or_rare_differences
 
 def test_bootstrap_is_a_function_of_its_seed():
     groups = groups_of(np.random.default_rng(2))
-    assert bootstrap_mean(groups, seed=3) == bootstrap_mean(groups, seed=3) != bootstrap_mean(groups, seed=4)
+    assert (
+        bootstrap_mean(groups, seed=3)
+        == bootstrap_mean(groups, seed=3)
+        != bootstrap_mean(groups, seed=4)
+    )
 
 
-@pytest.mark.parametrize("interval, word", [
-    ((0.01, 0.2), "BETTER"), ((-0.2, -0.01), "WORSE"), ((-0.05, 0.05), "SAME"), ((-0.04, 0.03), "SAME"),
-    ((0.0, 0.2), "UNDERPOWERED"), ((-0.06, 0.01), "UNDERPOWERED"), ((-0.3, 0.3), "UNDERPOWERED"), ((0.0, 0.0), "SAME"),
-    ((0.01, 0.03), "BETTER"),
-])
+@pytest.mark.parametrize(
+    "interval, word",
+    [
+        ((0.01, 0.2), "BETTER"),
+        ((-0.2, -0.01), "WORSE"),
+        ((-0.05, 0.05), "SAME"),
+        ((-0.04, 0.03), "SAME"),
+        ((0.0, 0.2), "UNDERPOWERED"),
+        ((-0.06, 0.01), "UNDERPOWERED"),
+        ((-0.3, 0.3), "UNDERPOWERED"),
+        ((0.0, 0.0), "SAME"),
+        ((0.01, 0.03), "BETTER"),
+    ],
+)
 def test_verdicts(interval: tuple[float, float], word: str):
     assert verdict(interval) == word
 
@@ -132,9 +191,18 @@ def test_each_environment_has_its_own_difference():
     assert result.mean == pytest.approx((up.mean() + down.mean()) / 2)
 
 
-@pytest.mark.parametrize("seeds, word", [((0.3, 0.2, 0.4), "BETTER"), ((0.9, 0.1, -0.1), "UNDERPOWERED"),
-                                         ((0.9, 0.0), "UNDERPOWERED"), ((), "BETTER")])
-def test_training_seeds_that_disagree_in_sign_withhold_the_verdict(seeds: tuple[float, ...], word: str):
+@pytest.mark.parametrize(
+    "seeds, word",
+    [
+        ((0.3, 0.2, 0.4), "BETTER"),
+        ((0.9, 0.1, -0.1), "UNDERPOWERED"),
+        ((0.9, 0.0), "UNDERPOWERED"),
+        ((), "BETTER"),
+    ],
+)
+def test_training_seeds_that_disagree_in_sign_withhold_the_verdict(
+    seeds: tuple[float, ...], word: str
+):
     values = np.tile([1.0, 0.0, 0.0, 0.0], 50)
     assert paired({"env": values}, seeds=seeds).verdict == word
 
@@ -142,4 +210,6 @@ def test_training_seeds_that_disagree_in_sign_withhold_the_verdict(seeds: tuple[
 def test_a_small_difference_whose_sign_training_seeds_disagree_on_is_the_same():
     values = np.repeat([1.0, 0.0], [6, 394])
     found = [paired({"env": values}, seeds=seeds) for seeds in ((0.02, 0.01), (0.03, 0.0))]
-    assert [f.verdict for f in found] == ["BETTER", "SAME"] and 0 < found[0].interval[0] < found[0].interval[1] < 0.05
+    assert [f.verdict for f in found] == ["BETTER", "SAME"] and 0 < found[0].interval[0] < found[
+        0
+    ].interval[1] < 0.05

@@ -12,7 +12,9 @@ from alltrades.envs.spec import EnvSpec
 
 
 class Countdown(gymnasium.Env):
-    """Succeeds in one known step, and goes on; observation = (seed's start, steps taken); reward = action[0]."""
+    """Succeeds in one known step, and goes on; observation = (seed's start, steps taken); reward =
+    action[0].
+    """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -20,7 +22,9 @@ class Countdown(gymnasium.Env):
     def __init__(self, succeed_at: int = 3, fail_at: int = -1) -> None:
         self.succeed_at, self.fail_at = succeed_at, fail_at
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.start, self.steps = float(self.np_random.uniform()), 0
         return np.array([self.start, 0.0]), {}
@@ -29,13 +33,21 @@ class Countdown(gymnasium.Env):
         self.steps += 1
         if self.steps == self.fail_at:
             raise RuntimeError("the gripper fell off")
-        return np.array([self.start, self.steps]), float(action[0]), False, False, {"success": self.steps == self.succeed_at}
+        return (
+            np.array([self.start, self.steps]),
+            float(action[0]),
+            False,
+            False,
+            {"success": self.steps == self.succeed_at},
+        )
 
 
 class GlobalDice(Countdown):
     """Seeds and draws from NumPy's global generator, as some simulators do."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.random.uniform(size=2), {}
 
@@ -47,7 +59,9 @@ class GlobalDice(Countdown):
 
 
 class Sparse(Countdown):
-    """Reports its success by what `how` says: "is_success", or termination with a reward of +1 or -1."""
+    """Reports its success by what `how` says: "is_success", or termination with a reward of +1 or
+    -1.
+    """
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -80,12 +94,17 @@ class Broken(Countdown):
 class Keyed(Countdown):
     """Dict observation, 2x2 actions, and no success flag: for Gymnasium's registry."""
 
-    observation_space = gymnasium.spaces.Dict({
-        "state": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
-        "goal": gymnasium.spaces.Box(-1.0, 1.0, (1, 3), np.float32)})
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            "goal": gymnasium.spaces.Box(-1.0, 1.0, (1, 3), np.float32),
+        }
+    )
     action_space = gymnasium.spaces.Box(-2.0, 3.0, (2, 2), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:  # type: ignore[override]
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:  # type: ignore[override]
         state, info = super().reset(seed=seed)
         return {"state": state, "goal": np.full((1, 3), 0.5)}, info
 

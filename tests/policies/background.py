@@ -28,7 +28,9 @@ class Immediate(Executor):
 
 
 class Later(Executor):
-    """Calls are done when `deliver` says so, or when somebody has to wait for one; waiting takes `wait` seconds."""
+    """Calls are done when `deliver` says so, or when somebody has to wait for one; waiting takes
+    `wait` seconds.
+    """
 
     def __init__(self, clock: Clock, wait: float = 0.0) -> None:
         self.clock, self.wait = clock, wait
@@ -56,7 +58,9 @@ class Working(Executor):
         self.clock, self.seconds = clock, seconds
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        return _Worked(self.clock, self.clock.now + self.seconds, Immediate().submit(function, *args, **kwargs))
+        return _Worked(
+            self.clock, self.clock.now + self.seconds, Immediate().submit(function, *args, **kwargs)
+        )
 
 
 class _Worked(Future):

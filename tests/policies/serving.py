@@ -24,17 +24,25 @@ SMALL, LARGE = "toy/small", "toy/large"
 SETTINGS = PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1)
 
 
-def make_policy(environments: int = 2, settings: PolicySettings | None = None, **more: Any) -> DiffusionPolicy:
-    """An untrained policy of the first `environments` toys, with `more` fields of their `EnvironmentInfo`."""
+def make_policy(
+    environments: int = 2, settings: PolicySettings | None = None, **more: Any
+) -> DiffusionPolicy:
+    """An untrained policy of the first `environments` toys, with `more` fields of their
+    `EnvironmentInfo`.
+    """
     torch.manual_seed(0)
-    infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-             EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)][:environments]
+    infos = [
+        EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+        EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50),
+    ][:environments]
     infos = [replace(info, **more) for info in infos]
     obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
     normalizer = Normalizer(environments, obs_dim, action_dim)
     normalizer.fitted.fill_(1)
     policy = DiffusionPolicy(settings or SETTINGS, infos, normalizer)
-    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+    with (
+        torch.no_grad()
+    ):  # last layers may start at zero, where an output would not depend on its input
         for parameter in policy.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return policy.eval()
@@ -43,7 +51,9 @@ def make_policy(environments: int = 2, settings: PolicySettings | None = None, *
 class running:
     """A server in a thread of this process, for the length of a block."""
 
-    def __init__(self, policy: DiffusionPolicy, artifact: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, policy: DiffusionPolicy, artifact: Path | None = None, **options: Any
+    ) -> None:
         self.server = PolicyServer(policy, ServerSettings(port=0, **options), artifact)
         self.thread = threading.Thread(target=self.server.run)
 
@@ -62,7 +72,9 @@ def observation(seed: int, dim: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=dim).astype(np.float32)
 
 
-def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
+def expected(
+    policy: DiffusionPolicy, environment: str, frames: list[np.ndarray], seed: int
+) -> list[np.ndarray]:
     controller = Controller(policy, lanes=8)  # the server's batch
     controller.begin(0, environment, seed)
     return [controller.plan({0: np.atleast_2d(frame)})[0] for frame in frames]
@@ -71,7 +83,9 @@ def expected(policy: DiffusionPolicy, environment: str, frames: list[np.ndarray]
 def get(port: int, path: str, **headers: str) -> tuple[int, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30) as reply:
+        with opener.open(
+            urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30
+        ) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -82,4 +96,4 @@ def metric(port: int, name: str) -> float:
     return 0.0 if found is None else float(found[1])
 
 
-# ---- many clients ------------------------------------------------------------------------------------------------
+# ---- many clients --------------------------------------------------------------------------------

@@ -39,10 +39,15 @@ def shake(net: Backbone) -> Backbone:
     return net
 
 
-def inputs(batch: int, horizon: int = 16, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(
+    batch: int, horizon: int = 16, seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return (torch.randn(batch, horizon, ACTION, generator=g), torch.rand(batch, generator=g),
-            torch.randn(batch, CONDITION, generator=g))
+    return (
+        torch.randn(batch, horizon, ACTION, generator=g),
+        torch.rand(batch, generator=g),
+        torch.randn(batch, CONDITION, generator=g),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,8 +83,9 @@ def test_an_untrained_network_predicts_zero_and_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("position", [0, 1, 17, 31])
-def test_a_row_is_bit_equal_whatever_its_position_and_its_neighbours(name: str, position: int,
-                                                                    one_thread: None) -> None:
+def test_a_row_is_bit_equal_whatever_its_position_and_its_neighbours(
+    name: str, position: int, one_thread: None
+) -> None:
     net = shaken(name)
     x, t, c = inputs(32)
     others = [50.0 * v if v.dim() > 1 else v for v in inputs(32, seed=2)]
@@ -120,13 +126,22 @@ def test_the_mlp_has_the_advertised_size(width: int, low: float, high: float) ->
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("horizon", [16, 6])
-def test_exported_graph_agrees_at_other_batch_sizes(name: str, horizon: int, tmp_path: Path) -> None:
+def test_exported_graph_agrees_at_other_batch_sizes(
+    name: str, horizon: int, tmp_path: Path
+) -> None:
     pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
     runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
     net = shaken(name, horizon, 64)
     names = ["noisy", "t", "condition"]
-    torch.onnx.export(net, inputs(2, horizon), str(tmp_path / "net.onnx"), input_names=names, output_names=["out"],
-                      dynamic_axes={n: {0: "batch"} for n in [*names, "out"]}, dynamo=False)
+    torch.onnx.export(
+        net,
+        inputs(2, horizon),
+        str(tmp_path / "net.onnx"),
+        input_names=names,
+        output_names=["out"],
+        dynamic_axes={n: {0: "batch"} for n in [*names, "out"]},
+        dynamo=False,
+    )
     graph = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
     for batch in (1, 5):
         values = inputs(batch, horizon)
@@ -162,7 +177,11 @@ def test_a_shifted_image_is_answered_by_a_shifted_image() -> None:
     seen, drawn = torch.zeros(2, 24, 24), torch.zeros(2, 24, 24)
     seen[0, 10:13, 10:13], drawn[0, 10:13, 10:13] = torch.randn(2, 3, 3, generator=g)
     seen[1], drawn[1] = seen[0].roll((1, 2), (0, 1)), drawn[0].roll((1, 2), (0, 1))
-    out = net(drawn.flatten(1)[:, None], torch.full((2,), 0.5), torch.cat([seen.flatten(1), torch.ones(2, 3)], 1))
+    out = net(
+        drawn.flatten(1)[:, None],
+        torch.full((2,), 0.5),
+        torch.cat([seen.flatten(1), torch.ones(2, 3)], 1),
+    )
     image = out.unflatten(2, (24, 24))[:, 0]
     torch.testing.assert_close(image[1, 7:20, 7:20], image[0, 6:19, 5:18], atol=1e-5, rtol=0)
     assert image[0, 6:19, 5:18].std() > 1e-3

@@ -1,4 +1,6 @@
-"""The control loop with sensors that drop, repeat, delay and break observations, on a clock of the test's own."""
+"""The control loop with sensors that drop, repeat, delay and break observations, on a clock of the
+test's own.
+"""
 
 from __future__ import annotations
 
@@ -66,24 +68,48 @@ class Proportional:
         return 0.1 * observation[None, :]  # wider than the robot's action
 
 
-def make(script: list[Any], timeout: float = 0.35, rate: Any = None, work: float = 0.0, stop: Any = None,
-         acceleration: Any = None, **options: Any) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
-    """A loop at 10 Hz whose controller needs `work` seconds for an action, beside the robot's thread."""
+def make(
+    script: list[Any],
+    timeout: float = 0.35,
+    rate: Any = None,
+    work: float = 0.0,
+    stop: Any = None,
+    acceleration: Any = None,
+    **options: Any,
+) -> tuple[ControlLoop, Scripted, Proportional, Clock]:
+    """A loop at 10 Hz whose controller needs `work` seconds for an action, beside the robot's
+    thread.
+    """
     clock = Clock()
     robot, controller = Scripted(script, **options), Proportional()
     guard = ActionGuard([-1.0], [1.0], rate, acceleration)
-    loop = ControlLoop(robot, controller, guard, 10.0, timeout, stop, Working(clock, work), clock, clock.sleep)
+    loop = ControlLoop(
+        robot, controller, guard, 10.0, timeout, stop, Working(clock, work), clock, clock.sleep
+    )
     return loop, robot, controller, clock
 
 
 def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_history() -> None:
-    script = [None, frame(1, 10), None, frame(1, 10), frame(2, 11), frame(9, 10.5), frame(np.nan, 12), frame(3, 13)]
+    script = [
+        None,
+        frame(1, 10),
+        None,
+        frame(1, 10),
+        frame(2, 11),
+        frame(9, 10.5),
+        frame(np.nan, 12),
+        frame(3, 13),
+    ]
     loop, robot, controller, _ = make(script)
     assert loop.run("env", 7, steps=3) == "steps"
     assert controller.seen == [1, 2, 3] and controller.begun == [("env", 7)] and robot.seeds == [7]
     assert robot.actions == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3]
     assert {k: loop.feed.counts[k] for k in ("new", "repeated", "late", "unreadable")} == {
-        "new": 3, "repeated": 1, "late": 1, "unreadable": 1}
+        "new": 3,
+        "repeated": 1,
+        "late": 1,
+        "unreadable": 1,
+    }
     episode = loop.recorded("deploy/x")
     assert episode is not None and episode.observation[:, 0].tolist() == [1, 2, 3]
     np.testing.assert_allclose(episode.actions, [[0.1], [0.2], [0.3]], atol=1e-6)
@@ -126,7 +152,9 @@ def test_a_robot_that_never_speaks_is_never_told_anything() -> None:
 
 
 def test_every_action_is_guarded_and_the_way_to_rest_is_too() -> None:
-    loop, robot, _, _ = make([frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], stop=(0.0,))
+    loop, robot, _, _ = make(
+        [frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], stop=(0.0,)
+    )
     assert loop.run("env", 0, steps=3) == "steps"
     assert robot.actions == [0.25, 0.5, 0.4, 0.15, 0.0]
     assert loop.refusals == {"finite": 0, "box": 2, "rate": 2, "acceleration": 0, "late": 0}
@@ -137,7 +165,17 @@ def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_
     controller.refusals = {"box": 5, "hold": 1}  # type: ignore[attr-defined]
     robot = Scripted([frame(50, 1), frame(0, 2)])
     clock = Clock()
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), 10.0, 1.0, None, Immediate(), clock, clock.sleep)
+    loop = ControlLoop(
+        robot,
+        controller,
+        ActionGuard([-1.0], [1.0]),
+        10.0,
+        1.0,
+        None,
+        Immediate(),
+        clock,
+        clock.sleep,
+    )
     controller.refusals = {"box": 7, "hold": 1, "stop": 1}  # type: ignore[attr-defined]
     loop.run("env", 0, steps=1)
     assert {k: v for k, v in loop.refusals.items() if v} == {"box": 3, "stop": 1}
@@ -149,8 +187,17 @@ def test_an_episode_ends_when_the_robot_says_so_and_keeps_what_each_action_led_t
     assert loop.run("env", 3) == "success" and len(robot.actions) == 3
     episode = loop.recorded("deploy/x")
     assert episode is not None and episode.rewards.tolist() == [0.5, 2.0, -1.0]
-    assert episode.successes.tolist() == [False, True, False] and episode.first_success == 2 and episode.success
-    assert (episode.environment, episode.source, episode.seed, episode.return_) == ("env", "deploy/x", 3, 1.5)
+    assert (
+        episode.successes.tolist() == [False, True, False]
+        and episode.first_success == 2
+        and episode.success
+    )
+    assert (episode.environment, episode.source, episode.seed, episode.return_) == (
+        "env",
+        "deploy/x",
+        3,
+        1.5,
+    )
     over, *_ = make([frame(i, i) for i in range(9)], outcomes={2: Outcome(done=True)})
     assert over.run("env", 3) == "over" and over.steps == 2
 
@@ -160,14 +207,19 @@ def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
     assert loop.run("env", 0, steps=4) == "steps"
     assert loop.ticker.missed == 8 and list(loop.latencies) == pytest.approx([0.25] * 4)
     assert clock.now - 100 == pytest.approx(1.0)
-    # the last action is held at every control step that goes by meanwhile; before the first one there is none
+    # the last action is held at every control step that goes by meanwhile; before the first one
+    # there is none
     assert robot.actions == [0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3] and loop.held == 6
 
 
 def test_a_controller_that_stopped_for_want_of_actions_ends_the_episode() -> None:
     loop, robot, controller, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
     controller.work = lambda: setattr(controller, "stopped", np.array([len(controller.seen) == 3]))
-    assert loop.run("env", 0) == "starved" and robot.actions == [0.0, 0.1, 0.0]  # its third is no action of the policy
+    assert loop.run("env", 0) == "starved" and robot.actions == [
+        0.0,
+        0.1,
+        0.0,
+    ]  # its third is no action of the policy
 
 
 def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
@@ -175,8 +227,17 @@ def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
     robot.act = lambda action: robot.actions.append(action.tolist())  # type: ignore[method-assign]
     controller = Proportional()
     controller.act = lambda observation: np.array([[0.5, 0.25]])  # type: ignore[method-assign]
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0, -1.0], [1.0, 1.0]), 10.0, 1.0, (0.0, None), Immediate(), clock,
-                       clock.sleep)
+    loop = ControlLoop(
+        robot,
+        controller,
+        ActionGuard([-1.0, -1.0], [1.0, 1.0]),
+        10.0,
+        1.0,
+        (0.0, None),
+        Immediate(),
+        clock,
+        clock.sleep,
+    )
     loop.run("env", 0, steps=1)
     assert robot.actions == [[0.5, 0.25], [0.0, 0.25]]
 
@@ -194,7 +255,9 @@ def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: 
     def fail() -> None:
         raise ZeroDivisionError
 
-    loop, robot, controller, _ = make([frame(4, 0), frame(4, 1), fail if broken == "robot" else frame(4, 2)], stop=(0.0,))
+    loop, robot, controller, _ = make(
+        [frame(4, 0), frame(4, 1), fail if broken == "robot" else frame(4, 2)], stop=(0.0,)
+    )
     if broken == "controller":
         controller.work = lambda: None if len(controller.seen) < 3 else fail()
     with pytest.raises(ZeroDivisionError):
@@ -204,13 +267,16 @@ def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: 
     assert episode is not None and len(episode) == 2
 
 
-# ---- a policy that is slow or hangs ------------------------------------------------------------------------------
-def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped_and_its_action_thrown_away() -> None:
-    loop, robot, controller, clock = make([frame(8, 0), frame(9, 1), frame(9, 2)], rate=[0.4], stop=(0.0,))
+# ---- a policy that is slow or hangs --------------------------------------------------------------
+def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped() -> None:
+    loop, robot, controller, clock = make(
+        [frame(8, 0), frame(9, 1), frame(9, 2)], rate=[0.4], stop=(0.0,)
+    )
     slow = [0.0, 0.0, 5.0]
     loop._executor.submit = lambda act, seen: Working(clock, slow.pop(0)).submit(act, seen)  # type: ignore[method-assign]
     assert loop.run("env", 0) == "starved"
-    # asked for the third time at 0.2 s; held at 0.3 and 0.4 s, and at 0.5 s, 0.4 s after the last fresh action, time is up
+    # asked for the third time at 0.2 s; held at 0.3 and 0.4 s, and at 0.5 s, 0.4 s after the last
+    # fresh action, time is up
     assert robot.actions == [0.4, 0.8, 0.8, 0.8, 0.4, 0.0] and loop.held == 2
     assert loop.refusals["late"] == 1 and loop.steps == 2
     assert clock.now - 100 == pytest.approx(0.6)
@@ -221,13 +287,25 @@ def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped_and_its_ac
 
 def test_an_action_that_came_at_all_but_too_late_is_not_executed() -> None:
     loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], stop=(0.0,))
-    loop._executor.submit = lambda act, seen: Working(clock, 0.25 if seen[0] == 9 else 0).submit(act, seen)  # type: ignore[method-assign]
-    loop.timeout = 0.33  # between two control steps: it is there at the next look, 0.35 s after the last one
-    assert loop.run("env", 0) == "starved" and robot.actions == [0.3, 0.3, 0.3, 0.0] and loop.refusals["late"] == 1
+    loop._executor.submit = lambda act, seen: Working(clock, 0.25 if seen[0] == 9 else 0).submit(
+        act, seen
+    )  # type: ignore[method-assign]
+    loop.timeout = (
+        0.33  # between two control steps: it is there at the next look, 0.35 s after the last one
+    )
+    assert (
+        loop.run("env", 0) == "starved"
+        and robot.actions == [0.3, 0.3, 0.3, 0.0]
+        and loop.refusals["late"] == 1
+    )
 
 
-def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that_drives_it() -> None:
-    """With real threads and clocks: the robot is stopped while `act` is still blocked, by the thread that called `run`."""
+def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that_drives_it() -> (
+    None
+):
+    """With real threads and clocks: the robot is stopped while `act` is still blocked, by the
+    thread that called `run`.
+    """
     release, threads = threading.Event(), set()
     robot, controller = Scripted([frame(5, i) for i in range(1000)]), Proportional()
     act = robot.act
@@ -244,7 +322,11 @@ def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that
     robot.act, controller.work = talk, work  # type: ignore[method-assign]
     loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0], [0.2]), 50.0, 1.5, (0.0,))
     assert loop.run("env", 0) == "starved" and not release.is_set()
-    assert robot.actions[0] == 0.2 and robot.actions[-3:] == [0.4, 0.2, 0.0] and loop.refusals["late"] == 1
+    assert (
+        robot.actions[0] == 0.2
+        and robot.actions[-3:] == [0.4, 0.2, 0.0]
+        and loop.refusals["late"] == 1
+    )
     assert threads == {threading.current_thread()}
     sent = len(robot.actions)
     release.set()
@@ -255,7 +337,9 @@ def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that
 
 def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
     loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], timeout=60.0, stop=(0.0,))
-    loop._executor.submit = lambda act, seen: Working(clock, 50 if seen[0] == 9 else 0).submit(act, seen)  # type: ignore[method-assign]
+    loop._executor.submit = lambda act, seen: Working(clock, 50 if seen[0] == 9 else 0).submit(
+        act, seen
+    )  # type: ignore[method-assign]
     assert loop.run("env", 0, stop=lambda: clock.now > 100.45) == "stopped"
     assert robot.actions == [0.3, 0.3, 0.3, 0.3, 0.0]
 
@@ -263,8 +347,22 @@ def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
 def test_a_robot_that_waits_waits_for_a_slow_policy() -> None:
     _, robot, controller, clock = make([frame(i, i) for i in range(3)])
     robot.waits = True  # type: ignore[attr-defined]
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0]), None, 0.5, None, Working(clock, 30.0), clock, clock.sleep)
-    assert loop.run("env", 0, steps=2) == "steps" and robot.actions == [0.0, 0.1] and loop.refusals["late"] == 0
+    loop = ControlLoop(
+        robot,
+        controller,
+        ActionGuard([-1.0], [1.0]),
+        None,
+        0.5,
+        None,
+        Working(clock, 30.0),
+        clock,
+        clock.sleep,
+    )
+    assert (
+        loop.run("env", 0, steps=2) == "steps"
+        and robot.actions == [0.0, 0.1]
+        and loop.refusals["late"] == 0
+    )
 
 
 def test_what_the_policy_raises_is_raised_also_when_that_is_a_timeout() -> None:
@@ -289,7 +387,9 @@ def test_an_observation_that_comes_after_the_timeout_is_not_answered() -> None:
         return frame(9, 1)
 
     robot.script = [frame(3, 0), late]
-    assert loop.run("env", 0) == "timeout" and controller.seen == [3] and robot.actions == [0.3, 0.0]
+    assert (
+        loop.run("env", 0) == "timeout" and controller.seen == [3] and robot.actions == [0.3, 0.0]
+    )
 
 
 def test_a_timeout_shorter_than_two_control_steps_is_refused() -> None:
@@ -303,16 +403,22 @@ def test_while_the_operator_holds_the_robot_it_goes_to_rest_and_then_on_again_un
     controller.work = lambda: setattr(controller.policy, "held", 3 <= len(controller.seen) <= 6)  # type: ignore[attr-defined]
     assert loop.run("env", 0, steps=4) == "steps"
     assert robot.actions == [0.4, 0.6, 0.2, 0.0, 0.0, 0.0, 0.4, 0.6, 0.2, 0.0]
-    assert loop.paused == 4 and loop.steps == 4 == len(loop.latencies) and loop.refusals["late"] == 0
+    assert (
+        loop.paused == 4 and loop.steps == 4 == len(loop.latencies) and loop.refusals["late"] == 0
+    )
 
 
-# ---- episodes ----------------------------------------------------------------------------------------------------
+# ---- episodes ------------------------------------------------------------------------------------
 def test_a_new_episode_forgets_the_last_one() -> None:
-    loop, robot, controller, _ = make([frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5])  # no stop action
+    loop, robot, controller, _ = make(
+        [frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5]
+    )  # no stop action
     assert loop.run("env", 1, steps=1) == "steps" and loop.run("env", 2, steps=1) == "steps"
     assert robot.actions == [0.9, 0.1]  # a start has no action before it: no rate limit
     episode = loop.recorded("x")
-    assert episode is not None and len(episode) == 1 and episode.seed == 2 and len(loop.latencies) == 2
+    assert (
+        episode is not None and len(episode) == 1 and episode.seed == 2 and len(loop.latencies) == 2
+    )
 
 
 def test_a_reward_that_is_not_finite_is_a_user_error() -> None:

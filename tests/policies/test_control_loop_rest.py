@@ -1,4 +1,6 @@
-"""How the control loop brings a robot to rest: within its limits, whatever its driver, its policy or a person do."""
+"""How the control loop brings a robot to rest: within its limits, whatever its driver, its policy
+or a person do.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def test_the_way_to_rest_never_jumps_however_long_the_limits_make_it() -> None:
 
 
 def test_the_first_action_starts_from_rest_within_the_limits() -> None:
-    loop, robot, _, _ = make([frame(9, i) for i in range(4)], rate=[0.5], acceleration=[0.2], stop=(0.0,))
+    loop, robot, _, _ = make(
+        [frame(9, i) for i in range(4)], rate=[0.5], acceleration=[0.2], stop=(0.0,)
+    )
     loop.run("env", 0, steps=3)
     assert robot.actions[:3] == [0.2, 0.6, 0.9]
 
@@ -38,7 +42,9 @@ def test_interrupts_on_the_way_to_rest_are_raised_when_the_robot_rests() -> None
     robot.act = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         loop.run("env", 0, steps=4)
-    assert robot.actions[:4] == [0.2, 0.4, 0.6, 0.8] and robot.actions[-1] == 0.0 and not loop.halting
+    assert (
+        robot.actions[:4] == [0.2, 0.4, 0.6, 0.8] and robot.actions[-1] == 0.0 and not loop.halting
+    )
     assert np.abs(np.diff(robot.actions)).max() <= 0.2001
 
 
@@ -77,11 +83,14 @@ def test_a_driver_that_fails_at_the_first_action_is_stopped_too() -> None:
 
 @pytest.mark.parametrize("where", ["loop", "controller"])
 def test_a_first_action_that_is_not_finite_moves_nothing(where: str) -> None:
-    """The guard would put the middle of the box in its place, which may be far from where an arm is."""
+    """The guard would put the middle of the box in its place, which may be far from where an arm
+    is.
+    """
     loop, robot, controller, _ = make([frame(8, 0), frame(8, 1)], stop=(None,))
     controller.refusals = {"finite": 3}  # type: ignore[attr-defined]
     loop.controller.act = lambda observation: np.array([np.nan])  # type: ignore[method-assign]
     if where == "controller":
+
         def replaced(observation: np.ndarray) -> np.ndarray:
             controller.refusals = {"finite": 4}  # type: ignore[attr-defined]
             return np.zeros(1)
@@ -108,4 +117,4 @@ def test_a_driver_that_never_obeys_is_given_up_loudly(caplog: pytest.LogCaptureF
     assert f"cannot be stopped, it refused {ATTEMPTS} actions: OSError: bus" in caplog.text
 
 
-# ---- an operator -------------------------------------------------------------------------------------------------
+# ---- an operator ---------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""The controller against a policy whose every output can be computed by hand, and against the real one."""
+"""The controller against a policy whose every output can be computed by hand, and against the real
+one.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,27 @@ SMALL, LARGE = "toy/small", "toy/large"
 
 
 class Recorder:
-    """Remembers what it was asked; action t of row i is (first observation + t, environment, noise, ...)."""
+    """Remembers what it was asked; action t of row i is (first observation + t, environment, noise,
+    ...).
+    """
 
-    def __init__(self, history: int = 3, horizon: int = 6, execute: int = 4, box: float = 1e6) -> None:
-        self.history, self.horizon, self.execute, self.obs_dim, self.action_dim = history, horizon, execute, 5, 3
+    def __init__(
+        self, history: int = 3, horizon: int = 6, execute: int = 4, box: float = 1e6
+    ) -> None:
+        self.history, self.horizon, self.execute, self.obs_dim, self.action_dim = (
+            history,
+            horizon,
+            execute,
+            5,
+            3,
+        )
         self.draws = 2
         self.environments = tuple(
-            SimpleNamespace(id=i, obs_dim=d, action_dim=a, action_low=(-box,) * a, action_high=(box,) * a)
-            for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)])
+            SimpleNamespace(
+                id=i, obs_dim=d, action_dim=a, action_low=(-box,) * a, action_high=(box,) * a
+            )
+            for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)]
+        )
         self.windows: list[np.ndarray] = []
         self.index: list[np.ndarray] = []
         self.noise: list[np.ndarray] = []
@@ -39,9 +54,18 @@ class Recorder:
             raise UserError(f"unknown {env_id}")
         return ids.index(env_id)
 
-    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
-            keep: np.ndarray | None = None) -> np.ndarray:
-        assert noise.shape == (len(window), self.draws, self.horizon, self.action_dim) and noise.dtype == np.float32
+    def act(
+        self,
+        window: np.ndarray,
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+    ) -> np.ndarray:
+        assert (
+            noise.shape == (len(window), self.draws, self.horizon, self.action_dim)
+            and noise.dtype == np.float32
+        )
         self.windows.append(window.copy())
         self.index.append(environment.copy())
         self.noise.append(noise[:, 0, 0, 0].copy())
@@ -54,15 +78,21 @@ class Recorder:
 
 def real_policy(history: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
     torch.manual_seed(0)
-    infos = [EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-             EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50)]
-    settings = PolicySettings(history=history, horizon=8, execute=4, width=32, depth=1, backbone=backbone)
+    infos = [
+        EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+        EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50),
+    ]
+    settings = PolicySettings(
+        history=history, horizon=8, execute=4, width=32, depth=1, backbone=backbone
+    )
     normalizer = Normalizer(2, 5, 3)
     normalizer.obs_mask[0, 2:] = 0
     normalizer.action_mask[0, 2:] = 0
     normalizer.fitted.fill_(1)
     policy = DiffusionPolicy(settings, infos, normalizer)
-    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+    with (
+        torch.no_grad()
+    ):  # last layers may start at zero, where an output would not depend on its input
         for parameter in policy.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return policy.eval()
@@ -80,7 +110,9 @@ def test_the_history_is_padded_with_the_first_frame_then_slides() -> None:
     seen = [w[1, :, :2] for w in policy.windows]
     for window, rows in zip(seen, ([0, 0, 0], [0, 0, 1], [1, 2, 3], [6, 7, 8])):
         np.testing.assert_array_equal(window, frame[rows])
-    assert all((w[1, :, 2:] == 0).all() for w in policy.windows)  # dimensions the environment does not have
+    assert all(
+        (w[1, :, 2:] == 0).all() for w in policy.windows
+    )  # dimensions the environment does not have
 
 
 def test_several_frames_at_the_start_are_padded_by_the_first_of_them() -> None:
@@ -114,7 +146,9 @@ def test_a_plan_has_the_executed_actions_in_the_dimensions_of_the_environment() 
 
 
 @pytest.mark.parametrize(("batch", "calls"), [(8, 5), (3, 5), (2, 6), (1, 8)])
-def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(batch: int, calls: int) -> None:
+def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(
+    batch: int, calls: int
+) -> None:
     policy = Recorder()
     controller = Controller(policy, lanes=3, batch=batch)
     for lane in range(3):
@@ -125,9 +159,11 @@ def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(batch: in
         controller.plan({lane: frame for lane in lanes})
     rows = min(batch, 3)
     assert len(policy.windows) == calls and all(w.shape == (rows, 3, 5) for w in policy.windows)
-    groups = [lanes[i: i + rows] for lanes in asked for i in range(0, len(lanes), rows)]
+    groups = [lanes[i : i + rows] for lanes in asked for i in range(0, len(lanes), rows)]
     for lane in range(3):
-        drawn = [noise[group.index(lane)] for noise, group in zip(policy.noise, groups) if lane in group]
+        drawn = [
+            noise[group.index(lane)] for noise, group in zip(policy.noise, groups) if lane in group
+        ]
         own = policy_generator(100 + lane)
         assert drawn == [own.standard_normal((2, 6, 3), dtype=np.float32)[0, 0, 0] for _ in drawn]
 
@@ -146,7 +182,9 @@ def test_an_episode_does_not_depend_on_its_neighbours_bit_for_bit(backbone: str)
             asking = {lane: frame}
             for other in range(others):
                 if i % (other + 1) == 0:
-                    asking[(lane + 1 + other) % 4] = np.full((1, 2), 0.1 * other + i, dtype=np.float32)
+                    asking[(lane + 1 + other) % 4] = np.full(
+                        (1, 2), 0.1 * other + i, dtype=np.float32
+                    )
             out.append(controller.plan(asking)[lane])
         return np.concatenate(out)
 
@@ -171,7 +209,14 @@ def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> N
     controller = Controller(policy)
     controller.begin(0, SMALL, seed=0)
     assert controller.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 2]
-    assert controller.refusals == {"finite": 0, "box": 1, "rate": 0, "acceleration": 0, "hold": 0, "stop": 0}
+    assert controller.refusals == {
+        "finite": 0,
+        "box": 1,
+        "rate": 0,
+        "acceleration": 0,
+        "hold": 0,
+        "stop": 0,
+    }
     held = controller.plan({0: np.full((1, 2), np.nan, np.float32)})[0]
     assert held[:, 0].tolist() == [2, 2, 2, 2] and controller.refusals["finite"] == 4
     raw = Controller(policy, guard=False)
@@ -211,7 +256,9 @@ def test_the_chunk_queue_never_survives_a_reset() -> None:
     controller.reset(np.array([False, True]))
     out = controller.act(np.full((2, 2), 100, np.float32))
     assert out[0, 0] == 1 and out[1, 0] == 100
-    np.testing.assert_array_equal(policy.windows[1][1, :, :2], np.full((3, 2), 100))  # nor does the history
+    np.testing.assert_array_equal(
+        policy.windows[1][1, :, :2], np.full((3, 2), 100)
+    )  # nor does the history
 
 
 def test_lanes_may_act_one_at_a_time_and_padded_observations_are_accepted() -> None:
@@ -262,8 +309,16 @@ def test_a_policy_that_fails_leaves_every_frame_in_the_history_once() -> None:
     np.testing.assert_array_equal(policy.windows[0][0, :, :2], frame[[0, 0, 0, 0, 1, 2], 0])
 
 
-@pytest.mark.parametrize("frames", [{0: np.zeros(2)}, {0: np.zeros((1, 5))}, {0: np.zeros((0, 2))},
-                                    {1: np.zeros((1, 2))}, {7: np.zeros((1, 2))}])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        {0: np.zeros(2)},
+        {0: np.zeros((1, 5))},
+        {0: np.zeros((0, 2))},
+        {1: np.zeros((1, 2))},
+        {7: np.zeros((1, 2))},
+    ],
+)
 def test_frames_that_do_not_fit_are_a_user_error(frames: dict) -> None:
     controller = Controller(Recorder(), lanes=2)
     controller.begin(0, SMALL, seed=0)
@@ -286,5 +341,9 @@ def test_queued_actions_pass_the_guard_when_they_leave_not_when_they_are_planned
     controller.act(frame)
     controller._queues[0][-1][:] = np.nan  # what damages a queue must not reach the machine
     assert controller.refusals["finite"] == 0
-    assert controller.act(frame)[0, 0] == 0.0 and controller.refusals["finite"] == 1  # the action before it is held
-    assert [controller.act(frame)[0, 0] for _ in range(2)] == [2, 2] and controller.refusals["box"] == 1
+    assert (
+        controller.act(frame)[0, 0] == 0.0 and controller.refusals["finite"] == 1
+    )  # the action before it is held
+    assert [controller.act(frame)[0, 0] for _ in range(2)] == [2, 2] and controller.refusals[
+        "box"
+    ] == 1

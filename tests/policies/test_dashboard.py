@@ -1,4 +1,6 @@
-"""The operator's page: in headless Chromium with a connected robot, and against pages of other sites."""
+"""The operator's page: in headless Chromium with a connected robot, and against pages of other
+sites.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,14 @@ from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.server import PolicyServer
 from tests.policies.serving import LARGE, make_policy, observation, running
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +56,25 @@ class Browser:
     """One tab of a headless Chromium, driven through its debugging protocol."""
 
     def __init__(self, profile: Path) -> None:
-        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                   "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                   "--disable-dev-shm-usage", "--no-proxy-server", f"--user-data-dir={profile}", "--remote-debugging-port=0",
-                   "about:blank"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-port=0",
+            "about:blank",
+        ]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.problems: list[str] = []
         self._count = 0
         place = profile / "DevToolsActivePort"
@@ -60,7 +83,9 @@ class Browser:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=60) as reply:
             target = next(t for t in json.load(reply) if t["type"] == "page")
-        self._socket = connect(target["webSocketDebuggerUrl"], proxy=None, max_size=None, open_timeout=60)
+        self._socket = connect(
+            target["webSocketDebuggerUrl"], proxy=None, max_size=None, open_timeout=60
+        )
         for domain in ("Runtime", "Log", "Page"):
             self.send(f"{domain}.enable")
 
@@ -69,14 +94,21 @@ class Browser:
         self._socket.send(json.dumps({"id": self._count, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._socket.recv(timeout=60))
-            entry = message.get("params", {}).get("entry", {"level": "error"})  # not hints about speed
-            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded") and entry["level"] == "error":
+            entry = message.get("params", {}).get(
+                "entry", {"level": "error"}
+            )  # not hints about speed
+            if (
+                message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")
+                and entry["level"] == "error"
+            ):
                 self.problems.append(json.dumps(message["params"])[:500])
             if message.get("id") == self._count:
                 return message["result"]
 
     def evaluate(self, expression: str) -> Any:
-        return self.send("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        return self.send("Runtime.evaluate", expression=expression, returnByValue=True)[
+            "result"
+        ].get("value")
 
     def close(self) -> None:
         self._socket.close()
@@ -103,7 +135,11 @@ class Robot(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__()
-        self.client, self.replies, self.ending = PolicyClient(port=port, timeout=60), [], threading.Event()  # type: ignore[var-annotated]
+        self.client, self.replies, self.ending = (
+            PolicyClient(port=port, timeout=60),
+            [],
+            threading.Event(),
+        )  # type: ignore[var-annotated]
 
     def run(self) -> None:
         self.client.reset(environment=LARGE, seed=1)
@@ -114,16 +150,29 @@ class Robot(threading.Thread):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on PATH: apt-get install chromium")
-def test_the_page_shows_a_robot_and_its_button_holds_it(server: PolicyServer, browser: Browser) -> None:
+def test_the_page_shows_a_robot_and_its_button_holds_it(
+    server: PolicyServer, browser: Browser
+) -> None:
     robot = Robot(server.port)
     robot.start()
     try:
         browser.send("Page.navigate", url=f"http://127.0.0.1:{server.port}/dashboard")
-        until(lambda: LARGE in (browser.evaluate("document.getElementById('clients')?.innerText") or ""))
-        until(lambda: int(browser.evaluate("document.querySelector('figure')?.dataset.points") or 0) >= 3)
-        drawn = ("(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d')"
-                 ".getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0;"
-                 " return n; })()")
+        until(
+            lambda: (
+                LARGE in (browser.evaluate("document.getElementById('clients')?.innerText") or "")
+            )
+        )
+        until(
+            lambda: (
+                int(browser.evaluate("document.querySelector('figure')?.dataset.points") or 0) >= 3
+            )
+        )
+        drawn = (
+            "(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d')"
+            ".getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < "
+            "d.length; i += 4) n += d[i] > 0;"
+            " return n; })()"
+        )
         until(lambda: browser.evaluate(drawn) > 20)
         assert browser.evaluate("document.getElementById('state').textContent") == "running"
 
@@ -133,8 +182,16 @@ def test_the_page_shows_a_robot_and_its_button_holds_it(server: PolicyServer, br
         held = [r for r in robot.replies if r["held"]][0]["actions"]
         before = [r for r in robot.replies if not r["held"]][-1]["actions"]
         np.testing.assert_array_equal(held, np.repeat(before[-1:], len(held), axis=0))
-        until(lambda: (browser.evaluate("document.getElementById('state').textContent") or "").startswith("STOPPED"))
-        until(lambda: "held" in (browser.evaluate("document.getElementById('clients').innerText") or ""))
+        until(
+            lambda: (
+                browser.evaluate("document.getElementById('state').textContent") or ""
+            ).startswith("STOPPED")
+        )
+        until(
+            lambda: (
+                "held" in (browser.evaluate("document.getElementById('clients').innerText") or "")
+            )
+        )
         assert browser.evaluate("document.getElementById('stop').disabled") is True
 
         browser.evaluate("document.getElementById('resume').click()")
@@ -150,7 +207,11 @@ def test_the_page_shows_a_robot_and_its_button_holds_it(server: PolicyServer, br
 
 def test_the_page_is_one_file_that_loads_nothing(server: PolicyServer) -> None:
     text, headers = page(server.port)
-    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", text) and "{{" not in text and "@import" not in text
+    assert (
+        not re.findall(r"""(?:src|href)=["'](?!data:)""", text)
+        and "{{" not in text
+        and "@import" not in text
+    )
     policy = headers["Content-Security-Policy"]
     nonce = re.search(r"script-src 'nonce-([^']+)'", policy)
     assert "default-src 'none'" in policy and nonce is not None and text.count(nonce[1]) == 2
@@ -163,11 +224,21 @@ def test_only_the_page_itself_may_open_the_live_connection(server: PolicyServer)
     here = f"http://127.0.0.1:{server.port}"
 
     def live(key: str, origin: str | None, **headers: str) -> Any:
-        return connect(f"ws://127.0.0.1:{server.port}/dashboard/live?key={key}", proxy=None,
-                       origin=origin, additional_headers=headers)  # type: ignore[arg-type]
+        return connect(
+            f"ws://127.0.0.1:{server.port}/dashboard/live?key={key}",
+            proxy=None,
+            origin=origin,
+            additional_headers=headers,
+        )  # type: ignore[arg-type]
 
-    for key, origin in ((found[1], "https://example.org"), (found[1], None), ("wrong", here), ("", here), (found[1], "null"),
-                        (found[1], f"http://127.0.0.1:{server.port + 1}")):
+    for key, origin in (
+        (found[1], "https://example.org"),
+        (found[1], None),
+        ("wrong", here),
+        ("", here),
+        (found[1], "null"),
+        (found[1], f"http://127.0.0.1:{server.port + 1}"),
+    ):
         with pytest.raises(InvalidStatus, match="403"):
             live(key, origin)
     with live(found[1], here) as socket:
@@ -180,7 +251,9 @@ def test_only_the_page_itself_may_open_the_live_connection(server: PolicyServer)
 
 
 def test_a_name_that_a_stranger_points_here_gets_no_page(server: PolicyServer) -> None:
-    """DNS rebinding: the browser believes that the page is of the stranger's site, and sends its name as Host."""
+    """DNS rebinding: the browser believes that the page is of the stranger's site, and sends its
+    name as Host.
+    """
     for host in ("robots.example.org", f"robots.example.org:{server.port}", ""):
         with pytest.raises(urllib.error.HTTPError, match="403"):
             page(server.port, Host=host or "x")

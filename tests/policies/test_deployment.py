@@ -42,9 +42,14 @@ def test_the_environment_is_the_one_named_or_the_robots_own_or_the_only_one() ->
     robot = Arm()
     assert environment_of([one], robot) is one and environment_of([one, two], robot, "b") is two
     robot.environment = "b"  # type: ignore[attr-defined]
-    assert environment_of([one, two], robot) is two and environment_of([one, two], robot, "a") is one
-    for environments, given, message in (([one, two], None, "knows 2 environments"), ([one], "bb", "not know environment 'bb'"),
-                                         ([one, wide], "wide", "takes 2 action values and 'wide' has 3")):
+    assert (
+        environment_of([one, two], robot) is two and environment_of([one, two], robot, "a") is one
+    )
+    for environments, given, message in (
+        ([one, two], None, "knows 2 environments"),
+        ([one], "bb", "not know environment 'bb'"),
+        ([one, wide], "wide", "takes 2 action values and 'wide' has 3"),
+    ):
         with pytest.raises(UserError, match=message):
             environment_of(environments, Arm(), given)
 
@@ -83,7 +88,9 @@ def test_the_rate_is_the_robots_and_must_be_that_of_the_training() -> None:
 def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
     make_policy([info("a"), info("b", obs_dim=5)], SMALL).save(tmp_path / "p")
     policy = open_policy(str(tmp_path / "p"))
-    limits = limits_of(policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2), stop_action=(None, 0.1)))
+    limits = limits_of(
+        policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2), stop_action=(None, 0.1))
+    )
     for mode in ("sync", "async"):
         with make_controller(mode, policy, {"b": limits}, 1.0) as controller:
             controller.reset(environment="b", seed=0)
@@ -95,7 +102,10 @@ def test_a_robot_stops_as_it_says_or_as_its_environment_does_unless_it_waits() -
     environment, spec = replace(info("a"), stop_action=(0.0, None)), registry.get("planar/reach")
     assert stop_action_of(environment, Arm()) == (0.0, None)
     assert stop_action_of(environment, Arm(stop_action=(0.5, 0.5))) == (0.5, 0.5)
-    assert spec.stop_action is not None and stop_action_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec)) is None
+    assert (
+        spec.stop_action is not None
+        and stop_action_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec)) is None
+    )
 
 
 def test_a_robot_of_which_nobody_knows_how_it_stops_is_refused() -> None:
@@ -104,9 +114,18 @@ def test_a_robot_of_which_nobody_knows_how_it_stops_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("rate", "factor"), [(50.0, 5.0), (10.0, 1.0), (5.0, 0.5)])
-def test_limits_per_second_stay_at_another_control_rate(rate: float, factor: float, tmp_path: Path) -> None:
-    environment = replace(info("a"), max_action_rate=(0.3, 0.5), max_action_acceleration=(0.2, 0.2), stop_action=(0.0, 0.0))
-    robot = Arm(control_hz=20.0, rate=(0.2, 0.2), acceleration=(0.02, 0.08))  # per 50 ms; the environment: per 100 ms
+def test_limits_per_second_stay_at_another_control_rate(
+    rate: float, factor: float, tmp_path: Path
+) -> None:
+    environment = replace(
+        info("a"),
+        max_action_rate=(0.3, 0.5),
+        max_action_acceleration=(0.2, 0.2),
+        stop_action=(0.0, 0.0),
+    )
+    robot = Arm(
+        control_hz=20.0, rate=(0.2, 0.2), acceleration=(0.02, 0.08)
+    )  # per 50 ms; the environment: per 100 ms
     found = limits_of(environment, robot, None, rate)
     np.testing.assert_allclose(found.rate, np.array((0.3, 0.4)) / factor)
     np.testing.assert_allclose(found.acceleration, np.array((0.08, 0.2)) / factor**2)
@@ -130,15 +149,30 @@ def test_at_five_times_the_rate_a_robot_is_as_quick_per_second() -> None:
 
 def test_a_robot_that_waits_keeps_the_limits_of_its_own_time() -> None:
     spec = replace(registry.get("planar/reach"), max_action_rate=(0.1, 0.1))
-    assert limits_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec), None, 200.0).rate == (0.1, 0.1)
+    assert limits_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec), None, 200.0).rate == (
+        0.1,
+        0.1,
+    )
 
 
-@pytest.mark.parametrize(("artifact", "message"), [("nowhere", "no policy here"), ("nowhere.onnx", "no such file"),
-                                                   ("ws://:80", "expected ws://"), ("ws://localhost", "expected ws://"),
-                                                   ("ws://h:port", "expected ws://"), ("ws://127.0.0.1:1", "no policy server")])
-def test_what_is_no_policy_is_a_user_error(artifact: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("artifact", "message"),
+    [
+        ("nowhere", "no policy here"),
+        ("nowhere.onnx", "no such file"),
+        ("ws://:80", "expected ws://"),
+        ("ws://localhost", "expected ws://"),
+        ("ws://h:port", "expected ws://"),
+        ("ws://127.0.0.1:1", "no policy server"),
+    ],
+)
+def test_what_is_no_policy_is_a_user_error(
+    artifact: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if artifact.startswith("ws"):
-        pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+        pytest.importorskip(
+            "websockets", minversion="15", reason="needs: pip install alltrades[serve]"
+        )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         open_policy(artifact)

@@ -7,8 +7,16 @@ import torch
 from alltrades.data.steps import Steps
 from alltrades.data.weights.estimate import WeightSettings, estimate_weights
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import build_policy, fit_demonstrations, make_normalizer
-from alltrades.policies.learning.diagnosis import demonstration_error, distillation_gap, neighbour_error
+from alltrades.policies.learning.demonstrations import (
+    build_policy,
+    fit_demonstrations,
+    make_normalizer,
+)
+from alltrades.policies.learning.diagnosis import (
+    demonstration_error,
+    distillation_gap,
+    neighbour_error,
+)
 from alltrades.policies.learning.distillation import (
     RECORDED,
     ScoreLoss,
@@ -22,17 +30,25 @@ from alltrades.policies.settings import TrainSettings
 
 from .toys import SMALL, info, make_policy, make_steps
 
-SMALL = SMALL.model_copy(update={"horizon": 1, "execute": 1})  # longer chunks of random states have no truth to learn
+SMALL = SMALL.model_copy(
+    update={"horizon": 1, "execute": 1}
+)  # longer chunks of random states have no truth to learn
 TRAIN = TrainSettings(steps=500, batch=128, lr=3e-3, ema=0.98)
 INFO = info("a")
 
 
 def _weights(demos, rollouts, kind="none", **more):
-    return {"a": estimate_weights(demos, rollouts, WeightSettings(kind=kind, **more), np.random.default_rng(0))}
+    return {
+        "a": estimate_weights(
+            demos, rollouts, WeightSettings(kind=kind, **more), np.random.default_rng(0)
+        )
+    }
 
 
 def _teacher(steps):
-    return fit_demonstrations(steps, [INFO], make_normalizer(steps, [INFO], SMALL), SMALL, TRAIN, 0).policy
+    return fit_demonstrations(
+        steps, [INFO], make_normalizer(steps, [INFO], SMALL), SMALL, TRAIN, 0
+    ).policy
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +60,40 @@ def scene():
 
 def _rows(scene, kind="none", **more):
     demos, rollouts, teacher = scene
-    options = {"filtered": kind.startswith("success"), "reuse_labels": False, "demo_share": 0.25} | more
-    return stage2_rows(demos, rollouts, _weights(demos, rollouts, kind), [{"a": teacher}], {"scratch": 0}, **options)
+    options = {
+        "filtered": kind.startswith("success"),
+        "reuse_labels": False,
+        "demo_share": 0.25,
+    } | more
+    return stage2_rows(
+        demos,
+        rollouts,
+        _weights(demos, rollouts, kind),
+        [{"a": teacher}],
+        {"scratch": 0},
+        **options,
+    )
 
 
-def test_episodes_without_actions_are_labelled_by_the_teacher_whatever_happens_to_other_demonstrations(scene):
+def test_episodes_without_actions_are_labelled_by_the_teacher(
+    scene,
+):
     demos, rollouts, teacher = scene
     seen = np.arange(len(demos.ends)) % 2 == 0
-    demos = replace(demos, has_actions=seen, action=np.where(seen[demos.episode_of_step, None], demos.action, 0))
-    rows = label_rows(_rows((demos, rollouts, teacher), "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0)
+    demos = replace(
+        demos, has_actions=seen, action=np.where(seen[demos.episode_of_step, None], demos.action, 0)
+    )
+    rows = label_rows(
+        _rows((demos, rollouts, teacher), "success", reuse_labels=True),
+        [{"a": teacher}],
+        steps=20,
+        seed=0,
+    )
     unseen = np.flatnonzero(~seen[demos.episode_of_step])
     assert set(np.flatnonzero(rows.teacher >= 0)) == set(unseen)
-    assert rows.probability[unseen].sum() == pytest.approx(0.125)  # their part of the share of demonstrations
+    assert rows.probability[unseen].sum() == pytest.approx(
+        0.125
+    )  # their part of the share of demonstrations
     batch = stage2_data(rows, teacher).gather(unseen)
     right = 0.5 * batch.window[:, 0, :2]  # what the actions would have been
     assert (batch.action[:, 0] - right).square().mean() < 0.1 * right.square().mean()
@@ -63,25 +101,36 @@ def test_episodes_without_actions_are_labelled_by_the_teacher_whatever_happens_t
 
 @pytest.mark.parametrize("apply", ["sample", "loss"])
 @pytest.mark.parametrize("kind", ["none", "success"])
-def test_episodes_without_actions_enter_where_weights_leave_all_demonstrations_out(scene, kind, apply):
+def test_episodes_without_actions_enter_where_weights_leave_all_demonstrations_out(
+    scene, kind, apply
+):
     demos, rollouts, teacher = scene
     rows = _rows(scene, kind, apply=apply)
     assert not rows.probability[rows.demonstration].any()
     seen = np.arange(len(demos.ends)) % 4 > 0
     rows = _rows((replace(demos, has_actions=seen), rollouts, teacher), kind, apply=apply)
     unseen = np.flatnonzero(~seen[demos.episode_of_step])
-    assert set(np.flatnonzero(rows.probability[rows.demonstration])) == set(unseen) and (rows.teacher[unseen] == 0).all()
-    assert rows.probability[unseen].sum() == pytest.approx(0.25) and rows.probability.sum() == pytest.approx(1)
+    assert (
+        set(np.flatnonzero(rows.probability[rows.demonstration])) == set(unseen)
+        and (rows.teacher[unseen] == 0).all()
+    )
+    assert rows.probability[unseen].sum() == pytest.approx(
+        0.25
+    ) and rows.probability.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("targets", ["noise", "score"])
 def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
-    """Same class, much data: E|g - h|^2 is at most 2 % of that of a predictor that does not see the state."""
+    """Same class, much data: E|g - h|^2 is at most 2 % of that of a predictor that does not see the
+    state.
+    """
     demos, rollouts, teacher = scene
     rows = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
     policy = build_policy(SMALL, [INFO], teacher.normalizer, 1)
     loss = ScoreLoss(rows, [{"a": teacher}], policy) if targets == "score" else None
-    Trainer(policy, stage2_data(rows, policy), TRAIN.model_copy(update={"steps": 1500}), 0, loss=loss).fit()
+    Trainer(
+        policy, stage2_data(rows, policy), TRAIN.model_copy(update={"steps": 1500}), 0, loss=loss
+    ).fit()
     window = torch.rand(512, 1, 3) * 2 - 1
     noise = torch.randn(512, 1, 2)
     environment = torch.zeros(512, dtype=torch.long)
@@ -92,14 +141,20 @@ def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     assert (g - h).square().mean() <= 0.02 * (blind - h).square().mean()
 
 
-def test_unfiltered_rows_are_labelled_by_their_teacher_and_filtered_rows_keep_executed_actions(scene):
+def test_unfiltered_rows_are_labelled_by_their_teacher_and_filtered_rows_keep_executed_actions(
+    scene,
+):
     demos, rollouts, teacher = scene
     labelled = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
     n = len(demos.observation)
     assert (labelled.label_of_row[n:] >= 0).all()
-    filtered = label_rows(_rows(scene, "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0)
+    filtered = label_rows(
+        _rows(scene, "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0
+    )
     assert (filtered.label_of_row == -1).all()
-    assert np.isclose(filtered.probability[:n].sum(), 0.25) and np.isclose(filtered.probability.sum(), 1.0)
+    assert np.isclose(filtered.probability[:n].sum(), 0.25) and np.isclose(
+        filtered.probability.sum(), 1.0
+    )
 
 
 def test_failed_rollouts_have_no_mass_under_the_success_filter(scene):
@@ -107,7 +162,7 @@ def test_failed_rollouts_have_no_mass_under_the_success_filter(scene):
     failed = np.arange(30) % 3 == 0
     rollouts = replace(rollouts, episode_success=~failed)
     rows = _rows((demos, rollouts, teacher), "success", reuse_labels=True)
-    mass = rows.probability[len(demos.observation):]
+    mass = rows.probability[len(demos.observation) :]
     assert mass[failed[rollouts.episode_of_step]].sum() == 0 and np.isclose(mass.sum(), 0.75)
 
 
@@ -120,11 +175,15 @@ def test_environment_without_a_success_falls_back_to_its_demonstrations(scene):
 
 @pytest.mark.parametrize("reuse_labels", [False, True])
 @pytest.mark.parametrize("kind", ["ratio", "success"])
-def test_weights_are_applied_once_with_equal_expected_gradients_whichever_way(scene, kind, reuse_labels):
+def test_weights_are_applied_once_with_equal_expected_gradients_whichever_way(
+    scene, kind, reuse_labels
+):
     demos, rollouts, teacher = scene
     rollouts = replace(rollouts, episode_success=np.arange(30) % 3 > 0)
-    sample, factor = (_rows((demos, rollouts, teacher), kind, reuse_labels=reuse_labels, apply=apply)
-                      for apply in ("sample", "loss"))
+    sample, factor = (
+        _rows((demos, rollouts, teacher), kind, reuse_labels=reuse_labels, apply=apply)
+        for apply in ("sample", "loss")
+    )
     assert np.allclose(sample.weight, 1.0) and sample.probability.sum() == pytest.approx(1.0)
     assert np.allclose(factor.probability * factor.weight, sample.probability, atol=1e-9)
     assert not reuse_labels or sample.probability[sample.demonstration].sum() == pytest.approx(0.25)
@@ -135,10 +194,19 @@ def test_weights_are_applied_once_with_equal_expected_gradients_whichever_way(sc
         used = np.flatnonzero(rows.probability)
         batch = stage2_data(rows, policy).gather(used)
         share = torch.from_numpy(rows.probability[used]).float()
-        generators = [torch.Generator().manual_seed(int(i)) for i in used]  # noise of a row is its own
+        generators = [
+            torch.Generator().manual_seed(int(i)) for i in used
+        ]  # noise of a row is its own
         loss = (policy.loss(batch, generators) * batch.weight * share).sum()
-        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
-                                if g is not None]))
+        found.append(
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
+                    if g is not None
+                ]
+            )
+        )
     scale = found[0].abs().max()
     assert scale > 0 and torch.allclose(found[0], found[1], atol=1e-5 * float(scale))
 
@@ -149,10 +217,17 @@ def test_rollouts_of_a_source_that_is_no_teacher_are_refused(scene):
         _rows((demos, replace(rollouts, source=np.full(30, "other")), teacher))
 
 
-@pytest.mark.parametrize(("sampler", "wanted", "taken"), [("ddpm", 3, 4), ("ddim", 8, 8), ("ddim", 20, 12), ("ddpm", 20, 12)])
-def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_training(scene, sampler, wanted, taken):
+@pytest.mark.parametrize(
+    ("sampler", "wanted", "taken"),
+    [("ddpm", 3, 4), ("ddim", 8, 8), ("ddim", 20, 12), ("ddpm", 20, 12)],
+)
+def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_training(
+    scene, sampler, wanted, taken
+):
     demos, rollouts, _ = scene
-    settings = SMALL.model_copy(update={"process": "vp", "sampler": sampler, "diffusion_steps": 12, "sampling_steps": 4})
+    settings = SMALL.model_copy(
+        update={"process": "vp", "sampler": sampler, "diffusion_steps": 12, "sampling_steps": 4}
+    )
     teacher = make_policy([INFO], settings)
     calls = []
     teacher.backbone.register_forward_hook(lambda *_: calls.append(1))
@@ -161,7 +236,10 @@ def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_
     batches = -(-len(labels) // 1024)
     assert len(calls) == taken * batches and labels.std() > 0
     assert np.array_equal(labels, label_rows(rows, [{"a": teacher}], steps=wanted, seed=0).labels)
-    assert distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", np.random.default_rng(0)) == 0.0
+    assert (
+        distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", np.random.default_rng(0))
+        == 0.0
+    )
     assert demonstration_error(teacher, demos, "a", np.random.default_rng(0)) > 0
 
 
@@ -194,20 +272,41 @@ def test_gap_is_zero_for_the_teacher_itself_and_large_for_an_untrained_network(s
 def test_gap_is_measured_on_rollout_states_alone_whoever_recorded_the_demonstrations(scene):
     demos, rollouts, teacher = scene
     untrained = build_policy(SMALL, [INFO], teacher.normalizer, 9)
-    scenes = [(replace(demos, source=np.full(20, s)), rollouts, teacher) for s in ("expert", "demo", "scratch")]
-    gaps = [distillation_gap(untrained, {"scratch": {"a": teacher}}, _rows(s, reuse_labels=True), "a",
-                             np.random.default_rng(0)) for s in scenes]
+    scenes = [
+        (replace(demos, source=np.full(20, s)), rollouts, teacher)
+        for s in ("expert", "demo", "scratch")
+    ]
+    gaps = [
+        distillation_gap(
+            untrained,
+            {"scratch": {"a": teacher}},
+            _rows(s, reuse_labels=True),
+            "a",
+            np.random.default_rng(0),
+        )
+        for s in scenes
+    ]
     assert gaps[0] == gaps[1] == gaps[2]
 
 
 @pytest.mark.parametrize("kind", ["none", "success"])
 def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, kind):
-    """Rollouts of a second teacher with another law: a copy of it is no copy of the first, whichever is named first."""
+    """Rollouts of a second teacher with another law: a copy of it is no copy of the first,
+    whichever is named first.
+    """
     demos, _, first = scene
     second = _teacher(make_steps(episodes=20, gain=-0.5))
     visited = make_steps(episodes=30, seed=6, source="labeled_only")
-    rows = stage2_rows(demos, visited, _weights(demos, visited, kind), [{"a": first}, {"a": second}],
-                       {"scratch": 0, "labeled_only": 1}, filtered=kind == "success", reuse_labels=True, demo_share=0.25)
+    rows = stage2_rows(
+        demos,
+        visited,
+        _weights(demos, visited, kind),
+        [{"a": first}, {"a": second}],
+        {"scratch": 0, "labeled_only": 1},
+        filtered=kind == "success",
+        reuse_labels=True,
+        demo_share=0.25,
+    )
     teachers = {"scratch": {"a": first}, "labeled_only": {"a": second}}
     assert distillation_gap(second, teachers, rows, "a", np.random.default_rng(0)) == 0.0
     assert distillation_gap(first, teachers, rows, "a", np.random.default_rng(0)) > 1
@@ -227,16 +326,26 @@ def test_neighbours_of_other_episodes_predict_what_the_state_determines_and_noth
     demos, _, teacher = scene
     rng = np.random.default_rng(0)
     assert neighbour_error(teacher, demos, "a", rng) < 0.2
-    of_episode = replace(demos, action=np.repeat(rng.uniform(-1, 1, (20, 2)), 20, axis=0).astype(np.float32))
-    assert neighbour_error(teacher, of_episode, "a", rng) > 0.9  # every episode has an action of its own: the rest say nothing
+    of_episode = replace(
+        demos, action=np.repeat(rng.uniform(-1, 1, (20, 2)), 20, axis=0).astype(np.float32)
+    )
+    assert (
+        neighbour_error(teacher, of_episode, "a", rng) > 0.9
+    )  # every episode has an action of its own: the rest say nothing
     assert neighbour_error(teacher, demos.select(np.arange(20) < 1), "a", rng) is None
 
 
 def test_permuting_environment_ids_hurts():
-    """Two environments whose experts disagree at equal observations: the id is what tells them apart."""
+    """Two environments whose experts disagree at equal observations: the id is what tells them
+    apart.
+    """
     infos = [info("a"), info("b")]
-    steps = Steps.concatenate([make_steps("a", episodes=20, gain=0.8), make_steps("b", episodes=20, seed=1, gain=-0.8)])
-    policy = fit_demonstrations(steps, infos, make_normalizer(steps, infos, SMALL), SMALL, TRAIN, 0).policy
+    steps = Steps.concatenate(
+        [make_steps("a", episodes=20, gain=0.8), make_steps("b", episodes=20, seed=1, gain=-0.8)]
+    )
+    policy = fit_demonstrations(
+        steps, infos, make_normalizer(steps, infos, SMALL), SMALL, TRAIN, 0
+    ).policy
     window, noise = torch.rand(256, 1, 3) * 2 - 1, torch.randn(256, 1, 2)
     environment = torch.arange(256) % 2
     truth = window[:, 0, :2] * torch.tensor([0.8, -0.8])[environment][:, None]
@@ -253,7 +362,10 @@ def test_visits_of_a_round_take_their_share_with_weight_one(scene):
     rows = add_visits(before, [(visited, {"a": 0})], 0.4)
     new = slice(len(before.teacher), None)
     assert rows.probability[new].sum() == pytest.approx(0.4 * before.probability.sum())
-    assert np.allclose(rows.probability[: new.start], 0.6 * before.probability) and (rows.weight[new] == 1).all()
+    assert (
+        np.allclose(rows.probability[: new.start], 0.6 * before.probability)
+        and (rows.weight[new] == 1).all()
+    )
     per_episode = np.bincount(visited.episode_of_step, rows.probability[new])
     assert np.allclose(per_episode, per_episode[0]) and (rows.teacher[new] == 0).all()
 
@@ -264,5 +376,9 @@ def test_executed_actions_of_visits_are_learned_from_successes_only(scene):
     before = _rows(scene)
     rows = add_visits(before, [(visited, {"a": RECORDED}), (visited, {})], 0.5)
     assert len(rows.teacher) - len(before.teacher) == visited.lengths[::2].sum()
-    assert (rows.teacher[len(before.teacher):] == RECORDED).all() and rows.steps.episode_success[-3:].all()
-    assert rows.probability[: len(before.teacher)].sum() == pytest.approx(rows.probability[len(before.teacher):].sum())
+    assert (rows.teacher[len(before.teacher) :] == RECORDED).all() and rows.steps.episode_success[
+        -3:
+    ].all()
+    assert rows.probability[: len(before.teacher)].sum() == pytest.approx(
+        rows.probability[len(before.teacher) :].sum()
+    )

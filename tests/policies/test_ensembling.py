@@ -18,7 +18,9 @@ def expected(steps: int, horizon: int, every: int, m: float, drift: float) -> li
     """Chunk n, planned at step n * every, predicts T + drift * (n + 1) for step T."""
     out = []
     for step in range(steps):
-        votes = [step + drift * (n + 1) for n in range(step // every + 1) if step - n * every < horizon]  # oldest first
+        votes = [
+            step + drift * (n + 1) for n in range(step // every + 1) if step - n * every < horizon
+        ]  # oldest first
         weights = [math.exp(-m * i) for i in range(len(votes))]
         out.append(sum(w * v for w, v in zip(weights, votes)) / sum(weights))
     return out
@@ -26,7 +28,9 @@ def expected(steps: int, horizon: int, every: int, m: float, drift: float) -> li
 
 @pytest.mark.parametrize("every", [1, 3, 12])
 @pytest.mark.parametrize("m", [0.0, 0.01, 1.0, -1.0])
-def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(every: int, m: float) -> None:
+def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(
+    every: int, m: float
+) -> None:
     policy = Counting(horizon=12, drift=0.5)
     controller = EnsemblingController(policy, m=m, every=every)
     controller.reset(seed=0)
@@ -36,17 +40,25 @@ def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(every: in
 
 
 def test_simulation_and_deployment_agree() -> None:
-    acting, planning = (EnsemblingController(Counting(history=3, drift=0.5), every=2) for _ in range(2))
+    acting, planning = (
+        EnsemblingController(Counting(history=3, drift=0.5), every=2) for _ in range(2)
+    )
     acting.reset(seed=4)
     planning.begin(0, "count", 4)
     want = drive(acting, 20, Clock())
     frames = np.stack([np.arange(20), np.zeros(20)], axis=1).astype(np.float32)
-    got = [planning.plan({0: frames[:1]})[0], *(planning.plan({0: frames[i - 1: i + 1]})[0] for i in range(2, 20, 2))]
+    got = [
+        planning.plan({0: frames[:1]})[0],
+        *(planning.plan({0: frames[i - 1 : i + 1]})[0] for i in range(2, 20, 2)),
+    ]
     np.testing.assert_array_equal(np.concatenate(got), want)
 
 
 def test_a_plan_for_the_whole_chunk_is_the_plain_controller() -> None:
-    controllers = (EnsemblingController(Counting(horizon=6, execute=6), every=6), Controller(Counting(horizon=6, execute=6)))
+    controllers = (
+        EnsemblingController(Counting(horizon=6, execute=6), every=6),
+        Controller(Counting(horizon=6, execute=6)),
+    )
     for controller in controllers:
         controller.reset(seed=2)
     np.testing.assert_array_equal(*(drive(controller, 20, Clock()) for controller in controllers))
@@ -76,7 +88,9 @@ def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_g
     controller.reset()
     drive(controller, 5, Clock())
     policy.held = True  # type: ignore[attr-defined]
-    assert controller.act(np.array([100.0, 0]))[0, 0] == 100.0 + 0.5 * 6  # what the server says, not a mean with older plans
+    assert (
+        controller.act(np.array([100.0, 0]))[0, 0] == 100.0 + 0.5 * 6
+    )  # what the server says, not a mean with older plans
     policy.held = False  # type: ignore[attr-defined]
     assert controller.act(np.array([7.0, 0]))[0, 0] == 7.0 + 0.5 * 7
 

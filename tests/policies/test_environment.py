@@ -1,4 +1,6 @@
-"""What a policy remembers of an environment survives JSON, and leaves older artifacts as they were."""
+"""What a policy remembers of an environment survives JSON, and leaves older artifacts as
+they were.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,14 @@ from tests.policies.toys import info, make_policy
 
 
 def test_json_keeps_every_field_without_infinities() -> None:
-    whole = replace(info("a"), action_low=(-np.inf, -1.0), action_high=(1.0, np.inf), max_action_rate=(0.5, 0.25),
-                    stop_action=(0.0, None), image_shape=(1, 2))
+    whole = replace(
+        info("a"),
+        action_low=(-np.inf, -1.0),
+        action_high=(1.0, np.inf),
+        max_action_rate=(0.5, 0.25),
+        stop_action=(0.0, None),
+        image_shape=(1, 2),
+    )
     for value in (whole, info("b")):
         text = json.dumps(value.to_json(), allow_nan=False)
         assert EnvironmentInfo.from_json(json.loads(text)) == value
@@ -34,4 +42,6 @@ def test_a_policy_from_before_stop_actions_keeps_its_digest_and_one_with_it_has_
     assert "stop_action" not in description
     before = policy.digest()
     policy.environments = (replace(policy.environments[0], stop_action=(0.0, 0.0)),)
-    assert policy.digest() != before and policy._description()["environments"][0]["stop_action"] == (0.0, 0.0)
+    assert policy.digest() != before and policy._description()["environments"][0][
+        "stop_action"
+    ] == (0.0, 0.0)

@@ -7,7 +7,11 @@ from sklearn.linear_model import LinearRegression
 
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import demonstration_data, fit_demonstrations, make_normalizer
+from alltrades.policies.learning.demonstrations import (
+    demonstration_data,
+    fit_demonstrations,
+    make_normalizer,
+)
 from alltrades.policies.learning.excess import ExcessLoss, affine_denoiser
 from alltrades.policies.learning.objectives import Tchebycheff
 from alltrades.policies.learning.teachers import TeacherPredictions
@@ -23,19 +27,40 @@ TRAIN = TrainSettings(steps=500, batch=128, lr=3e-3, ema=0.98, precision="fp32")
 
 @pytest.fixture(scope="module")
 def scene():
-    """Two environments of which b's actions are half as large, and a policy that knows both experts."""
-    steps = Steps.concatenate([make_steps("a", 20, gain=0.8), make_steps("b", 20, gain=0.4, seed=1)])
-    policy = fit_demonstrations(steps, INFOS, make_normalizer(steps, INFOS, ONE), ONE,
-                                TRAIN.model_copy(update={"steps": 2500}), 0).policy
+    """Two environments of which b's actions are half as large, and a policy that knows both
+    experts.
+    """
+    steps = Steps.concatenate(
+        [make_steps("a", 20, gain=0.8), make_steps("b", 20, gain=0.4, seed=1)]
+    )
+    policy = fit_demonstrations(
+        steps,
+        INFOS,
+        make_normalizer(steps, INFOS, ONE),
+        ONE,
+        TRAIN.model_copy(update={"steps": 2500}),
+        0,
+    ).policy
     return steps, policy
 
 
 def excess_of(scene, policy, score=None):
     steps, teacher = scene
     data = demonstration_data(steps, policy, False)
-    predictions = TeacherPredictions(np.zeros(len(data.environment), int), [{"a": teacher, "b": teacher}], policy,
-                                     "excess losses", "objective: linear")
-    return ExcessLoss(predictions, data, policy, 0, None if score is None else np.full(len(data.environment), score)), data
+    predictions = TeacherPredictions(
+        np.zeros(len(data.environment), int),
+        [{"a": teacher, "b": teacher}],
+        policy,
+        "excess losses",
+        "objective: linear",
+    )
+    return ExcessLoss(
+        predictions,
+        data,
+        policy,
+        0,
+        None if score is None else np.full(len(data.environment), score),
+    ), data
 
 
 def test_affine_denoiser_is_the_least_squares_fit():
@@ -43,15 +68,22 @@ def test_affine_denoiser_is_the_least_squares_fit():
     clean = torch.tensor(rng.normal(size=(20_000, 2, 2)) @ rng.normal(size=(2, 2)) + 0.5)
     for alpha, sigma in ((0.3, 0.7), (1.0, 0.0), (0.0, 1.0)):
         x_t = alpha * clean + sigma * torch.tensor(rng.normal(size=clean.shape))
-        ours = affine_denoiser(clean, x_t, torch.full((20_000,), alpha), torch.full((20_000,), sigma))
+        ours = affine_denoiser(
+            clean, x_t, torch.full((20_000,), alpha), torch.full((20_000,), sigma)
+        )
         fit = LinearRegression().fit(x_t.flatten(1).numpy(), clean.flatten(1).numpy())
         theirs = fit.predict(x_t.flatten(1).numpy())
         assert np.abs(ours.flatten(1).numpy() - theirs).max() < 0.1
-        assert np.mean((ours - clean).numpy() ** 2) <= np.mean((theirs - clean.flatten(1).numpy()) ** 2) * 1.01 + 1e-9
+        assert (
+            np.mean((ours - clean).numpy() ** 2)
+            <= np.mean((theirs - clean.flatten(1).numpy()) ** 2) * 1.01 + 1e-9
+        )
 
 
 def test_scale_is_the_affine_error_where_the_teacher_knows_the_action(scene):
-    """Uniform actions of variance v: the affine error at t is v t^2 / ((1 - t)^2 v + t^2), integrated over t in [0, 1]."""
+    """Uniform actions of variance v: the affine error at t is v t^2 / ((1 - t)^2 v + t^2),
+    integrated over t in [0, 1].
+    """
     _, teacher = scene
     loss, _ = excess_of(scene, teacher)
     t = (np.arange(10_000) + 0.5) / 10_000
@@ -62,12 +94,16 @@ def test_scale_is_the_affine_error_where_the_teacher_knows_the_action(scene):
 
 
 @pytest.mark.parametrize("score", [None, True, False])
-def test_teacher_has_no_excess_over_itself_and_an_untrained_network_about_that_of_ignoring_the_state(scene, score):
+def test_teacher_has_no_excess_and_an_untrained_network_about_that_of_ignoring_the_state(
+    scene, score
+):
     _, teacher = scene
     loss, data = excess_of(scene, teacher, score)
     batch, rows = data.batch(2048, 0, 0)
     with torch.inference_mode():
-        assert torch.equal(loss(teacher, batch, torch.Generator().manual_seed(0), rows), torch.zeros(2048))
+        assert torch.equal(
+            loss(teacher, batch, torch.Generator().manual_seed(0), rows), torch.zeros(2048)
+        )
         untrained = make_policy(INFOS, ONE)
         untrained.normalizer = teacher.normalizer
         value = loss(untrained, batch, torch.Generator().manual_seed(0), rows)
@@ -76,7 +112,9 @@ def test_teacher_has_no_excess_over_itself_and_an_untrained_network_about_that_o
 
 
 def test_score_rows_measure_the_distance_to_the_teacher(scene):
-    """On score rows the value is |g - h|^2 / C, the same for every chunk noise; recorded rows subtract two errors."""
+    """On score rows the value is |g - h|^2 / C, the same for every chunk noise; recorded rows
+    subtract two errors.
+    """
     _, teacher = scene
     other = make_policy(INFOS, ONE, seed=3)
     other.normalizer = teacher.normalizer
@@ -88,7 +126,9 @@ def test_score_rows_measure_the_distance_to_the_teacher(scene):
         x_t, t, _ = other.noised(batch, noise, uniform)
         h = teacher.backbone(x_t, t, teacher.condition(batch.window, batch.environment))
         g = other.backbone(x_t, t, other.condition(batch.window, batch.environment))
-    assert torch.allclose(value * loss.scale[batch.environment], (g - h).square().mean((1, 2)), atol=1e-6)
+    assert torch.allclose(
+        value * loss.scale[batch.environment], (g - h).square().mean((1, 2)), atol=1e-6
+    )
 
 
 def test_teachers_with_other_units_are_refused(scene):
@@ -110,7 +150,15 @@ def test_training_for_the_worst_environment_resumes_to_the_same_bits(scene, tmp_
         policy = make_policy(INFOS, ONE)
         policy.normalizer = scene[1].normalizer
         loss, data = excess_of(scene, policy)
-        return Trainer(policy, data, settings, 3, Tchebycheff(["a", "b"], {"a": 1, "b": 2}, 0.1, 0.9), loss, total)
+        return Trainer(
+            policy,
+            data,
+            settings,
+            3,
+            Tchebycheff(["a", "b"], {"a": 1, "b": 2}, 0.1, 0.9),
+            loss,
+            total,
+        )
 
     whole = trainer()
     whole.fit()
@@ -125,5 +173,9 @@ def test_training_for_the_worst_environment_resumes_to_the_same_bits(scene, tmp_
     forgetful.objective.load_state_dict(Tchebycheff(["a", "b"]).state_dict())
     forgetful.fit()
     if stop > 10:
-        assert not all(torch.equal(a, b) for a, b in zip(whole.policy.state_dict().values(),
-                                                         forgetful.policy.state_dict().values()))
+        assert not all(
+            torch.equal(a, b)
+            for a, b in zip(
+                whole.policy.state_dict().values(), forgetful.policy.state_dict().values()
+            )
+        )

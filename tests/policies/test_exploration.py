@@ -10,7 +10,9 @@ from .test_controller import LARGE, SMALL, Recorder, real_policy
 def play(controller, env_id: str, seed: int, chunks: int = 3, lane: int = 0) -> np.ndarray:
     controller.begin(lane, env_id, seed)
     dims = 2 if env_id == SMALL else 5
-    return np.concatenate([controller.plan({lane: np.full((1, dims), 0.1 * i)})[lane] for i in range(chunks)])
+    return np.concatenate(
+        [controller.plan({lane: np.full((1, dims), 0.1 * i)})[lane] for i in range(chunks)]
+    )
 
 
 def test_the_first_try_is_the_policy_itself():
@@ -23,18 +25,26 @@ def test_the_first_try_is_the_policy_itself():
 def test_a_try_is_a_function_of_seed_and_attempt_whatever_its_lane():
     policy = real_policy()
     first = play(ExploringController(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7)
-    assert np.array_equal(play(ExploringController(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7, lane=2), first)
-    assert not np.array_equal(play(ExploringController(policy, 3, 3, (0.1, 0.2), 0.5), SMALL, 7), first)
+    assert np.array_equal(
+        play(ExploringController(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7, lane=2), first
+    )
+    assert not np.array_equal(
+        play(ExploringController(policy, 3, 3, (0.1, 0.2), 0.5), SMALL, 7), first
+    )
 
 
 def offsets(attempt: int, scale: tuple[float, float], renew: float, seeds: int = 400) -> np.ndarray:
-    """(seeds, chunks, 2) offsets of the first and third dimension, in units of half the action box (10 here)."""
+    """(seeds, chunks, 2) offsets of the first and third dimension, in units of half the action box
+    (10 here).
+    """
     controller = ExploringController(Recorder(box=10.0), 1, attempt, scale, renew)
     found = []
     for seed in range(seeds):
         controller.begin(0, LARGE, seed)
         chunks = [controller.plan({0: np.zeros((1, 5))})[0] for _ in range(6)]
-        found.append([[c[0, 0], c[0, 2] - 1.0] for c in chunks])  # the recorder's actions are 0 and the environment's index
+        found.append(
+            [[c[0, 0], c[0, 2] - 1.0] for c in chunks]
+        )  # the recorder's actions are 0 and the environment's index
     return np.array(found) / 10.0
 
 

@@ -22,7 +22,12 @@ from alltrades.errors import UserError  # noqa: E402
 from alltrades.policies.model.normalizer import Normalizer  # noqa: E402
 from alltrades.policies.model.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
 from alltrades.policies.onnx import export  # noqa: E402
-from alltrades.policies.onnx.export import check_windows, export_onnx, max_relative_error, observed_windows  # noqa: E402
+from alltrades.policies.onnx.export import (  # noqa: E402
+    check_windows,
+    export_onnx,
+    max_relative_error,
+    observed_windows,
+)
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy  # noqa: E402
 from alltrades.policies.settings import PolicySettings  # noqa: E402
 
@@ -30,14 +35,18 @@ from alltrades.policies.settings import PolicySettings  # noqa: E402
 def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     """Toy environments of 2 and 5 observations; actions of the second reach from 0 to 512."""
     torch.manual_seed(0)
-    infos = [EnvironmentInfo("toy/small", 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-             EnvironmentInfo("toy/large", 5, 3, (0.0, 0.0, -np.inf), (512.0, 512.0, np.inf), "b", 20.0, 50)]
+    infos = [
+        EnvironmentInfo("toy/small", 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
+        EnvironmentInfo(
+            "toy/large", 5, 3, (0.0, 0.0, -np.inf), (512.0, 512.0, np.inf), "b", 20.0, 50
+        ),
+    ]
     infos = infos[:environments]
     obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
     normalizer = Normalizer(environments, obs_dim, action_dim)
     for k, info in enumerate(infos):
-        normalizer.obs_mask[k, info.obs_dim:] = 0
-        normalizer.action_mask[k, info.action_dim:] = 0
+        normalizer.obs_mask[k, info.obs_dim :] = 0
+        normalizer.action_mask[k, info.action_dim :] = 0
     normalizer.obs_mean.copy_(torch.randn(environments, obs_dim))
     normalizer.obs_scale.copy_(torch.rand(environments, obs_dim) + 0.1)
     normalizer.action_mean.copy_(torch.arange(action_dim) * 1.0)
@@ -45,27 +54,45 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     normalizer.fitted.fill_(1)
     small = {"history": 2, "horizon": 8, "execute": 4, "width": 32, "depth": 2, "sampling_steps": 3}
     policy = DiffusionPolicy(PolicySettings.model_validate(small | settings), infos, normalizer)
-    with torch.no_grad():  # last layers may start at zero, where an output would not depend on its input
+    with (
+        torch.no_grad()
+    ):  # last layers may start at zero, where an output would not depend on its input
         for parameter in policy.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return policy.eval()
 
 
-CASES = [("mlp", "flow", "euler", "sample"), ("mlp", "flow", "heun", "velocity"), ("mlp", "vp", "ddim", "noise"),
-         ("mlp", "vp", "dpmpp2m", "sample"), ("unet1d", "flow", "euler", "sample"),
-         ("transformer", "vp", "ddim", "velocity"), ("mlp", "vp", "ddpm", "noise"), ("unet1d", "vp", "dpmpp2m", "velocity"),
-         ("transformer", "flow", "heun", "sample"), ("mlp", "flow", "ddpm", "sample")]
+CASES = [
+    ("mlp", "flow", "euler", "sample"),
+    ("mlp", "flow", "heun", "velocity"),
+    ("mlp", "vp", "ddim", "noise"),
+    ("mlp", "vp", "dpmpp2m", "sample"),
+    ("unet1d", "flow", "euler", "sample"),
+    ("transformer", "vp", "ddim", "velocity"),
+    ("mlp", "vp", "ddpm", "noise"),
+    ("unet1d", "vp", "dpmpp2m", "velocity"),
+    ("transformer", "flow", "heun", "sample"),
+    ("mlp", "flow", "ddpm", "sample"),
+]
 
 
 @pytest.mark.parametrize("backbone,process,sampler,prediction", CASES)
 def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
-    tmp_path: Path, backbone: str, process: str, sampler: str, prediction: str,
+    tmp_path: Path,
+    backbone: str,
+    process: str,
+    sampler: str,
+    prediction: str,
 ) -> None:
     policy = make_policy(backbone=backbone, process=process, sampler=sampler, prediction=prediction)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         report = export_onnx(policy, tmp_path / "policy.onnx")
-    assert report.rows == 1000 and report.max_error <= 1e-4 and report.size == report.path.stat().st_size
+    assert (
+        report.rows == 1000
+        and report.max_error <= 1e-4
+        and report.size == report.path.stat().st_size
+    )
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(3)
     for rows in (1, 5):
@@ -73,14 +100,22 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
         environment = np.arange(rows) % 2
         noise = rng.normal(size=(rows, policy.draws, 8, 3)).astype(np.float32)
         known, keep = np.zeros((rows, 8, 3), np.float32), np.zeros((rows, 8), np.float32)
-        feed = {"window": window, "environment": environment, "noise": noise, "known": known, "keep": keep}
+        feed = {
+            "window": window,
+            "environment": environment,
+            "noise": noise,
+            "known": known,
+            "keep": keep,
+        }
         got = session.run(["actions"], feed)[0]
         later = iter(torch.from_numpy(noise[:, 1:]).unbind(1))
         with torch.no_grad():
             first = (torch.from_numpy(x) for x in (window, environment, noise[:, 0]))
             want = policy.sample(*first, partial(next, later)).numpy()
         np.testing.assert_allclose(got, want, atol=1e-4)
-        np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), got, atol=1e-6)
+        np.testing.assert_allclose(
+            OnnxPolicy(report.path).act(window, environment, noise), got, atol=1e-6
+        )
         assert got.shape == (rows, 8, 3) and want.std(axis=1).max() > 1e-3
 
 
@@ -91,15 +126,23 @@ def test_the_contract_describes_the_graph(tmp_path: Path) -> None:
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     inputs, outputs = session.get_inputs(), session.get_outputs()
     for tensors, described in ((inputs, contract["inputs"]), (outputs, contract["outputs"])):
-        assert {t.name: t.shape for t in tensors} == {name: d["shape"] for name, d in described.items()}
+        assert {t.name: t.shape for t in tensors} == {
+            name: d["shape"] for name, d in described.items()
+        }
         kinds = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-        assert {t.name: kinds[t.type] for t in tensors} == {name: d["dtype"] for name, d in described.items()}
+        assert {t.name: kinds[t.type] for t in tensors} == {
+            name: d["dtype"] for name, d in described.items()
+        }
         assert all(d["units"] for d in described.values())
     assert [e["id"] for e in contract["environments"]] == ["toy/small", "toy/large"]
     assert contract["environments"][1]["action_high"] == [512.0, 512.0, None]
     assert [e["control_hz"] for e in contract["environments"]] == [10.0, 20.0]
     assert (contract["horizon"], contract["execute"], contract["history"]) == (8, 4, 2)
-    assert (contract["sampler"], contract["steps"], contract["policy"]) == ("euler", 3, policy.digest())
+    assert (contract["sampler"], contract["steps"], contract["policy"]) == (
+        "euler",
+        3,
+        policy.digest(),
+    )
     assert sorted(p.name for p in report.path.parent.iterdir()) == ["policy.json", "policy.onnx"]
 
 
@@ -111,8 +154,11 @@ def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path
     rng = np.random.default_rng(0)
     window, noise = (rng.normal(size=s).astype(np.float32) for s in ((10, 2, 2), (10, 1, 8, 2)))
     environment = np.zeros(10, dtype=np.int64)  # two calls, the second filled up
-    np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), policy.act(window, environment, noise),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        OnnxPolicy(report.path).act(window, environment, noise),
+        policy.act(window, environment, noise),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("backbone,sampler", [("unet1d", "dpmpp2m"), ("transformer", "ddpm")])
@@ -123,13 +169,26 @@ def test_a_fixed_batch_suits_every_backbone(tmp_path: Path, backbone: str, sampl
 
 
 @pytest.mark.parametrize("process,sampler", [("flow", "heun"), ("vp", "ddpm"), ("vp", "dpmpp2m")])
-def test_a_policy_of_images_is_exported_with_several_steps(tmp_path: Path, process: str, sampler: str) -> None:
+def test_a_policy_of_images_is_exported_with_several_steps(
+    tmp_path: Path, process: str, sampler: str
+) -> None:
     """One action is an image of 4 x 6 and is seen by the convolutions in every step of the loop."""
-    info = EnvironmentInfo("toy/image", 24, 24, (0.0,) * 24, (1.0,) * 24, "a", 1.0, 1, image_shape=(4, 6))
+    info = EnvironmentInfo(
+        "toy/image", 24, 24, (0.0,) * 24, (1.0,) * 24, "a", 1.0, 1, image_shape=(4, 6)
+    )
     normalizer = Normalizer(1, 24, 24)
     normalizer.fitted.fill_(1)
-    settings = PolicySettings(backbone="unet2d", history=1, horizon=1, execute=1, width=16, depth=2, process=process,
-                              sampler=sampler, sampling_steps=4)
+    settings = PolicySettings(
+        backbone="unet2d",
+        history=1,
+        horizon=1,
+        execute=1,
+        width=16,
+        depth=2,
+        process=process,
+        sampler=sampler,
+        sampling_steps=4,
+    )
     torch.manual_seed(0)
     policy = DiffusionPolicy(settings, [info], normalizer)
     with torch.no_grad():
@@ -139,10 +198,14 @@ def test_a_policy_of_images_is_exported_with_several_steps(tmp_path: Path, proce
     report = export_onnx(policy, tmp_path / "p.onnx")
     assert report.max_error <= 1e-4 and policy.draws == (4 if sampler == "ddpm" else 1)
     rng = np.random.default_rng(0)
-    window, noise = (rng.normal(size=s).astype(np.float32) for s in ((5, 1, 24), (5, policy.draws, 1, 24)))
+    window, noise = (
+        rng.normal(size=s).astype(np.float32) for s in ((5, 1, 24), (5, policy.draws, 1, 24))
+    )
     environment = np.zeros(5, np.int64)
     want = policy.act(window, environment, noise)
-    np.testing.assert_allclose(OnnxPolicy(report.path).act(window, environment, noise), want, atol=1e-4)
+    np.testing.assert_allclose(
+        OnnxPolicy(report.path).act(window, environment, noise), want, atol=1e-4
+    )
     assert want.std(axis=0).max() > 1e-2
 
 
@@ -159,25 +222,50 @@ def test_given_windows_join_the_check(tmp_path: Path) -> None:
 
 
 def make_store(path: Path, environments: dict[str, tuple[int, int]]) -> EpisodeStore:
-    """Per environment id episodes of 40 steps: (how many, observation size). An observation's values are 100 episode + step."""
+    """Per environment id episodes of 40 steps: (how many, observation size). An observation's
+    values are 100 episode + step.
+    """
     store = EpisodeStore.create(path, 5, 3)
     rng = np.random.default_rng(0)
     for name, (count, dim) in environments.items():
         for k in range(count):
             values = np.repeat(100.0 * k + np.arange(40.0)[:, None], dim, axis=1).astype(np.float32)
-            store.append([Episode({"observation": values}, rng.normal(size=(40, 2)).astype(np.float32), np.zeros(40, np.float32),
-                                  np.zeros(40, bool), name, "expert", k, False, -1, 0.0)])
+            store.append(
+                [
+                    Episode(
+                        {"observation": values},
+                        rng.normal(size=(40, 2)).astype(np.float32),
+                        np.zeros(40, np.float32),
+                        np.zeros(40, bool),
+                        name,
+                        "expert",
+                        k,
+                        False,
+                        -1,
+                        0.0,
+                    )
+                ]
+            )
     return store
 
 
-def test_observed_windows_are_those_of_training_and_as_many_of_each_environment(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s.zarr", {"toy/small": (20, 2), "other": (3, 4), "toy/large": (2, 5)})
+def test_observed_windows_are_those_of_training_and_as_many_of_each_environment(
+    tmp_path: Path,
+) -> None:
+    store = make_store(
+        tmp_path / "s.zarr", {"toy/small": (20, 2), "other": (3, 4), "toy/large": (2, 5)}
+    )
     found = observed_windows(make_policy(), store)
-    assert {name: x.shape for name, x in found.items()} == {"toy/small": (500, 2, 2), "toy/large": (80, 2, 5)}
+    assert {name: x.shape for name, x in found.items()} == {
+        "toy/small": (500, 2, 2),
+        "toy/large": (80, 2, 5),
+    }
     for windows in found.values():
         assert (windows == windows[..., :1]).all()
         before, now = windows[:, 0, 0], windows[:, 1, 0]
-        np.testing.assert_array_equal(before, np.where(now % 100 == 0, now, now - 1))  # an episode's first frame is repeated
+        np.testing.assert_array_equal(
+            before, np.where(now % 100 == 0, now, now - 1)
+        )  # an episode's first frame is repeated
         assert len(set(now)) == len(now) and len(set(now // 100)) == (20 if len(now) == 500 else 2)
 
 
@@ -188,15 +276,41 @@ def test_a_store_that_does_not_fit_the_policy_is_a_user_error(tmp_path: Path) ->
         observed_windows(make_policy(), make_store(tmp_path / "b.zarr", {"toy/large": (1, 4)}))
 
 
-def test_the_command_checks_recorded_observations_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_checks_recorded_observations_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_policy().save(tmp_path / "p")
     make_store(tmp_path / "s.zarr", {"toy/small": (20, 2), "toy/large": (20, 5)})
     out = tmp_path / "p.onnx"
-    assert cli.main(["export", str(tmp_path / "p"), "--out", str(out), "--observations", str(tmp_path / "s.zarr")]) == 0
+    assert (
+        cli.main(
+            [
+                "export",
+                str(tmp_path / "p"),
+                "--out",
+                str(out),
+                "--observations",
+                str(tmp_path / "s.zarr"),
+            ]
+        )
+        == 0
+    )
     assert "1000 random and 1000 recorded observations" in capsys.readouterr().out
     parity = json.loads(out.with_suffix(".json").read_text())["parity"]
     assert (parity["rows"], parity["observed"]) == (2000, 1000)
-    assert cli.main(["export", str(tmp_path / "p"), "--out", str(out), "--observations", str(tmp_path / "none.zarr")]) == 2
+    assert (
+        cli.main(
+            [
+                "export",
+                str(tmp_path / "p"),
+                "--out",
+                str(out),
+                "--observations",
+                str(tmp_path / "none.zarr"),
+            ]
+        )
+        == 2
+    )
 
 
 def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
@@ -211,32 +325,51 @@ def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
 
 
 class Off:
-    """A session whose graph is PyTorch plus an offset in one action dimension of one environment."""
+    """A session whose graph is PyTorch plus an offset in one action dimension of one
+    environment.
+    """
 
     def __init__(self, policy: DiffusionPolicy, environment: int, dim: int, offset: float) -> None:
         self.policy, self.change = policy, (environment, dim, offset)
 
     def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        out = self.policy.act(*(feed[n] for n in ("window", "environment", "noise", "known", "keep"))).copy()
+        out = self.policy.act(
+            *(feed[n] for n in ("window", "environment", "noise", "known", "keep"))
+        ).copy()
         environment, dim, offset = self.change
         out[feed["environment"] == environment, 0, dim] += offset
         return [out]
 
 
-@pytest.mark.parametrize("environment,dim,offset,expected", [
-    (0, 0, 0.01, 0.01 / 2), (1, 1, 0.512, 0.512 / 512), (1, 2, 0.06, 0.06 / 6), (0, 2, 5.0, 0.0),
-    (1, 0, np.nan, np.inf)])
+@pytest.mark.parametrize(
+    "environment,dim,offset,expected",
+    [
+        (0, 0, 0.01, 0.01 / 2),
+        (1, 1, 0.512, 0.512 / 512),
+        (1, 2, 0.06, 0.06 / 6),
+        (0, 2, 5.0, 0.0),
+        (1, 0, np.nan, np.inf),
+    ],
+)
 def test_the_error_is_relative_to_the_action_range_of_each_environment(
-    environment: int, dim: int, offset: float, expected: float,
+    environment: int,
+    dim: int,
+    offset: float,
+    expected: float,
 ) -> None:
-    """Unbounded: twice the normaliser's scale. A dimension that the environment does not have: no error."""
+    """Unbounded: twice the normaliser's scale. A dimension that the environment does not have: no
+    error.
+    """
     policy = make_policy()
-    error = max_relative_error(policy, Off(policy, environment, dim, offset), *check_windows(policy))
+    error = max_relative_error(
+        policy, Off(policy, environment, dim, offset), *check_windows(policy)
+    )
     assert error == pytest.approx(expected, rel=1e-2, abs=1e-6)
 
 
 def test_a_graph_that_differs_is_an_error_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = make_policy()
     trace = export._trace
@@ -260,7 +393,9 @@ def test_the_policy_itself_is_not_changed(tmp_path: Path) -> None:
     assert policy.training and policy.digest() == before
 
 
-def test_what_cannot_be_exported_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="batch 0"):
         export_onnx(make_policy(), tmp_path / "p.onnx", batch=0)
     with pytest.raises(UserError, match=r"\.onnx"):

@@ -26,14 +26,20 @@ def test_actions_inside_the_box_pass_bit_for_bit_and_count_nothing() -> None:
 
 def test_non_finite_actions_hold_the_last_good_one() -> None:
     guard = ActionGuard([0, 0], [512, 512])
-    actions = np.array([[np.nan, 5], [10, 20], [np.inf, 1], [3, -np.inf], [30, 40]], dtype=np.float32)
+    actions = np.array(
+        [[np.nan, 5], [10, 20], [np.inf, 1], [3, -np.inf], [30, 40]], dtype=np.float32
+    )
     given_last = guard(actions, np.array([7, 8], dtype=np.float32))
     np.testing.assert_array_equal(given_last, [[7, 8], [10, 20], [10, 20], [10, 20], [30, 40]])
     assert guard.refusals == {"finite": 3, "box": 0, "rate": 0, "acceleration": 0}
-    np.testing.assert_array_equal(guard(actions, None)[0], [256, 256])  # nothing to hold: middle of the box
+    np.testing.assert_array_equal(
+        guard(actions, None)[0], [256, 256]
+    )  # nothing to hold: middle of the box
 
 
-def test_actions_outside_the_box_are_clipped_and_counted_per_step_but_rounding_is_not_counted() -> None:
+def test_actions_outside_the_box_are_clipped_and_counted_per_step_but_rounding_is_not_counted() -> (
+    None
+):
     guard = ActionGuard([-1, -1], [1, 1])
     out = guard(np.array([[1.5, -3], [0, 2], [1 + 1e-6, 0]], dtype=np.float32), None)
     np.testing.assert_array_equal(out, np.array([[1, -1], [0, 1], [1, 0]], dtype=np.float32))
@@ -50,8 +56,12 @@ def test_the_rate_limit_holds_from_the_last_action_on_and_is_absent_at_the_start
 
 def test_unbounded_dimensions_are_allowed() -> None:
     guard = ActionGuard([-np.inf, 0.5], [np.inf, np.inf])
-    np.testing.assert_array_equal(guard(np.array([[1e9, 0]], dtype=np.float32), None), vector([[1e9, 0.5]]))
-    np.testing.assert_array_equal(guard(np.array([[np.nan, 0]], dtype=np.float32), None), vector([[0, 0.5]]))
+    np.testing.assert_array_equal(
+        guard(np.array([[1e9, 0]], dtype=np.float32), None), vector([[1e9, 0.5]])
+    )
+    np.testing.assert_array_equal(
+        guard(np.array([[np.nan, 0]], dtype=np.float32), None), vector([[0, 0.5]])
+    )
 
 
 def test_the_input_is_not_changed() -> None:
@@ -61,16 +71,23 @@ def test_the_input_is_not_changed() -> None:
     np.testing.assert_array_equal(actions, before)
 
 
-def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     guard = ActionGuard([-1], [1])
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             guard(np.array([[3], [np.nan]], dtype=np.float32), None)
-    assert [record.getMessage().split("(")[1].split(")")[0] for record in caplog.records] == ["box", "finite"]
+    assert [record.getMessage().split("(")[1].split(")")[0] for record in caplog.records] == [
+        "box",
+        "finite",
+    ]
     assert guard.refusals == {"finite": 5, "box": 5, "rate": 0, "acceleration": 0}
 
 
-@given(arrays(np.float32, (6, 3), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
+@given(
+    arrays(np.float32, (6, 3), elements=st.floats(width=32, allow_nan=True, allow_infinity=True))
+)
 def test_whatever_comes_in_what_goes_out_is_finite_inside_and_slow(actions: np.ndarray) -> None:
     low, high, rate = vector([-1, 0, -5]), vector([1, 2, -4]), vector([0.3, 0.1, 1])
     last = vector([0.5, 2, -4.5])
@@ -80,7 +97,9 @@ def test_whatever_comes_in_what_goes_out_is_finite_inside_and_slow(actions: np.n
     assert (steps <= rate + 1e-6).all()
 
 
-@pytest.mark.parametrize("arguments", [([0, 0], [1]), ([1], [0]), ([0], [1], [1, 2]), ([0], [1], [0]), ([np.nan], [1])])
+@pytest.mark.parametrize(
+    "arguments", [([0, 0], [1]), ([1], [0]), ([0], [1], [1, 2]), ([0], [1], [0]), ([np.nan], [1])]
+)
 def test_a_guard_that_makes_no_sense_is_refused(arguments: tuple) -> None:
     with pytest.raises(ValueError, match="action"):
         ActionGuard(*arguments)
@@ -100,22 +119,43 @@ def test_a_step_changes_by_the_acceleration_limit_and_comes_to_rest_in_the_box()
     assert guard(np.full((1, 1), 7, np.float32), moving)[0, 0] == pytest.approx(9)
 
 
-@pytest.mark.parametrize("distance, acceleration, longest", [(0.0, 1.0, 0.0), (0.5, 1.0, 0.5), (1.0, 1.0, 1.0), (3.0, 1.0, 2.0),
-                                                             (6.0, 1.0, 3.0), (4.5, 1.0, 2.5), (np.inf, 1.0, np.inf)])
-def test_the_longest_step_from_which_one_can_stop(distance: float, acceleration: float, longest: float) -> None:
+@pytest.mark.parametrize(
+    "distance, acceleration, longest",
+    [
+        (0.0, 1.0, 0.0),
+        (0.5, 1.0, 0.5),
+        (1.0, 1.0, 1.0),
+        (3.0, 1.0, 2.0),
+        (6.0, 1.0, 3.0),
+        (4.5, 1.0, 2.5),
+        (np.inf, 1.0, np.inf),
+    ],
+)
+def test_the_longest_step_from_which_one_can_stop(
+    distance: float, acceleration: float, longest: float
+) -> None:
     step = float(_braking(vector([distance]), vector([acceleration]))[0])
     assert step == pytest.approx(longest)
     if np.isfinite(step):
         assert sum(max(step - i * acceleration, 0) for i in range(50)) == pytest.approx(distance)
 
 
-@given(arrays(np.float32, (20, 2), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
-       st.integers(1, 7))
-def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_size(actions: np.ndarray, size: int) -> None:
-    low, high, rate, acceleration = vector([-1, 0]), vector([1, 20]), vector([0.5, 3]), vector([0.2, 0.7])
+@given(
+    arrays(np.float32, (20, 2), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
+    st.integers(1, 7),
+)
+def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_size(
+    actions: np.ndarray, size: int
+) -> None:
+    low, high, rate, acceleration = (
+        vector([-1, 0]),
+        vector([1, 20]),
+        vector([0.5, 3]),
+        vector([0.2, 0.7]),
+    )
     guard, past = ActionGuard(low, high, rate, acceleration), vector([0.1, 10])[None]
     for start in range(0, len(actions), size):
-        past = np.concatenate([past, guard(actions[start: start + size], past[-2:])])
+        past = np.concatenate([past, guard(actions[start : start + size], past[-2:])])
     assert np.isfinite(past).all() and (past >= low).all() and (past <= high).all()
     steps = np.diff(past, axis=0)
     assert (np.abs(steps) <= rate + 1e-5).all()
@@ -123,22 +163,36 @@ def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_siz
 
 
 def test_a_preview_is_what_the_guard_would_do_and_counts_nothing() -> None:
-    guard, actions = ActionGuard([-1], [1], rate=[0.5]), np.array([[3.0], [np.nan], [-1.0]], np.float32)
+    guard, actions = (
+        ActionGuard([-1], [1], rate=[0.5]),
+        np.array([[3.0], [np.nan], [-1.0]], np.float32),
+    )
     preview = guard.preview(actions, np.zeros(1, np.float32))
     assert set(guard.refusals.values()) == {0}
     np.testing.assert_array_equal(preview, guard(actions, np.zeros(1, np.float32)))
     assert guard.refusals["box"] == guard.refusals["finite"] == 1
 
 
-# ---- watchdog ----------------------------------------------------------------------------------------------------
+# ---- watchdog ------------------------------------------------------------------------------------
 def test_a_watchdog_holds_then_stops_for_good(caplog: pytest.LogCaptureFixture) -> None:
     dog, last = Watchdog(0.5, (0.0, None)), vector([0.7, 0.3])
     dog.fresh(10.0)
-    for now, want, reason in ((10.25, [0.7, 0.3], "hold"), (10.5, [0.7, 0.3], "hold"), (10.75, [0.0, 0.3], "stop")):
+    for now, want, reason in (
+        (10.25, [0.7, 0.3], "hold"),
+        (10.5, [0.7, 0.3], "hold"),
+        (10.75, [0.0, 0.3], "stop"),
+    ):
         action, why = dog.missing(last, now)
-        assert action.tolist() == vector(want).tolist() and why == reason and dog.stopped == (reason == "stop")
+        assert (
+            action.tolist() == vector(want).tolist()
+            and why == reason
+            and dog.stopped == (reason == "stop")
+        )
     dog.fresh(11.0)
-    assert dog.missing(last, 11.25)[1] == "stop" and caplog.text.count("stop: no fresh action for 0.75 s") == 1
+    assert (
+        dog.missing(last, 11.25)[1] == "stop"
+        and caplog.text.count("stop: no fresh action for 0.75 s") == 1
+    )
 
 
 def test_fresh_actions_start_the_time_again_and_without_a_stop_action_the_last_is_held() -> None:
@@ -158,7 +212,11 @@ def test_holds_are_warned_of_a_few_times_per_episode(caplog: pytest.LogCaptureFi
         dog.missing(last, i + 0.1)
         dog.missing(last, i + 0.2)  # goes on
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(lines) == 10 and all("hold: no fresh action" in line for line in lines) and "only counted" in lines[-1]
+    assert (
+        len(lines) == 10
+        and all("hold: no fresh action" in line for line in lines)
+        and "only counted" in lines[-1]
+    )
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan])

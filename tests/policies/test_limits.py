@@ -27,10 +27,20 @@ def test_a_file_tightens_every_environment_and_single_ones(tmp_path):
     assert found["b"] == Limits((-0.5, -1.0), (0.5, 0.5), (0.1, 0.2), (0.05, 0.05))
 
 
-@pytest.mark.parametrize("text, words", [
-    ("a: {lo: 1}", "unknown limit 'lo'"), ("c: {rate: 1}", "which the policy does not know"), ("a: 3", "each with some of"),
-    ("a: {rate: [1, 2, 3]}", "a list of 2"), ("a: {rate: 0}", "positive"), ("a: {high: 2}", "inside the environment's"),
-    ("a: {low: 0.5, high: 0.2}", "inside the environment's"), ("a: {rate: .nan}", "a number"), ("a: [", "cannot be read")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a: {lo: 1}", "unknown limit 'lo'"),
+        ("c: {rate: 1}", "which the policy does not know"),
+        ("a: 3", "each with some of"),
+        ("a: {rate: [1, 2, 3]}", "a list of 2"),
+        ("a: {rate: 0}", "positive"),
+        ("a: {high: 2}", "inside the environment's"),
+        ("a: {low: 0.5, high: 0.2}", "inside the environment's"),
+        ("a: {rate: .nan}", "a number"),
+        ("a: [", "cannot be read"),
+    ],
+)
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, text, words):
     with pytest.raises(UserError) as error:
         read_limits(written(tmp_path, text), INFOS)
@@ -41,8 +51,12 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, text, words):
 
 def test_the_controller_obeys_them_across_chunks(tmp_path):
     policy = make_policy(INFOS)
-    torch.nn.init.normal_(policy.backbone.head.weight, std=2.0, generator=torch.Generator().manual_seed(0))
-    limits = read_limits(written(tmp_path, "a: {rate: 0.2, acceleration: 0.05}"), policy.environments)
+    torch.nn.init.normal_(
+        policy.backbone.head.weight, std=2.0, generator=torch.Generator().manual_seed(0)
+    )
+    limits = read_limits(
+        written(tmp_path, "a: {rate: 0.2, acceleration: 0.05}"), policy.environments
+    )
     controller = Controller(policy, guard=limits)
     controller.reset(environment="a", seed=0)
     actions = np.stack([controller.act(np.full((1, 3), i / 10, np.float32))[0] for i in range(12)])

@@ -1,4 +1,6 @@
-"""An exported policy in the controller, where PyTorch cannot be imported, against the policy itself."""
+"""An exported policy in the controller, where PyTorch cannot be imported, against the policy
+itself.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ policy = OnnxPolicy(sys.argv[1])
 if sys.argv[2] == "synchronous":
     controller = Controller(policy, lanes=2)
 else:  # without delay and overlap the two are the same
-    controller = RealTimeController(policy, lanes=2, delay=0.0, overlap=0, executor=Now(), clock=lambda: 0.0)
+    now = {"executor": Now(), "clock": lambda: 0.0}
+    controller = RealTimeController(policy, lanes=2, delay=0.0, overlap=0, **now)
 controller.reset(environment=["toy/small", "toy/large"], seed=5)
 rows = np.random.default_rng(0).normal(size=(9, 2, 5)).astype(np.float32)
 print(json.dumps([controller.act(row).tolist() for row in rows]))
@@ -48,12 +51,19 @@ print(json.dumps([controller.act(row).tolist() for row in rows]))
 
 
 @pytest.mark.parametrize("kind", ["synchronous", "asynchronous"])
-@pytest.mark.parametrize("settings", [{}, {"process": "vp", "sampler": "ddpm", "prediction": "noise"}])
-def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same_seed(tmp_path: Path, settings: dict,
-                                                                                      kind: str) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"process": "vp", "sampler": "ddpm", "prediction": "noise"}]
+)
+def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same_seed(
+    tmp_path: Path, settings: dict, kind: str
+) -> None:
     policy = make_policy(**settings)
     export_onnx(policy, tmp_path / "p.onnx")
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "p.onnx"), kind], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "p.onnx"), kind],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     controller = Controller(policy, lanes=2)
     controller.reset(environment=["toy/small", "toy/large"], seed=5)
@@ -87,7 +97,9 @@ sys.exit(main(["deploy", *sys.argv[1:]]))
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_robot_is_driven_by_a_server_that_wants_a_token_without_torch(tmp_path: Path, mode: str) -> None:
+def test_a_robot_is_driven_by_a_server_that_wants_a_token_without_torch(
+    tmp_path: Path, mode: str
+) -> None:
     pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
     pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
     from tests.policies import serving
@@ -95,9 +107,22 @@ def test_a_robot_is_driven_by_a_server_that_wants_a_token_without_torch(tmp_path
     (tmp_path / "token").write_text("0123456789abcdef-secret\n")
     (tmp_path / "tokenless.py").write_text(ROBOT)
     with serving.running(serving.make_policy(1), token_file=tmp_path / "token") as server:
-        words = [f"ws://127.0.0.1:{server.port}", "--robot", "tokenless:Robot", "--steps", "5", "--mode", mode,
-                 "--timeout", "20", "--token-file", "token"]
-        done = subprocess.run([sys.executable, "-c", DEPLOY, *words], capture_output=True, text=True, cwd=tmp_path)
+        words = [
+            f"ws://127.0.0.1:{server.port}",
+            "--robot",
+            "tokenless:Robot",
+            "--steps",
+            "5",
+            "--mode",
+            mode,
+            "--timeout",
+            "20",
+            "--token-file",
+            "token",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", DEPLOY, *words], capture_output=True, text=True, cwd=tmp_path
+        )
         assert server.metrics.value("requests", outcome="answered") >= 2
     assert done.returncode == 0, done.stderr
     assert "after 5 steps" in done.stdout
@@ -118,8 +143,11 @@ def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
         OnnxPolicy(tmp_path / "p.onnx")
     export_onnx(make_policy(), tmp_path / "p.onnx")
     contract = json.loads((tmp_path / "p.json").read_text())
-    for change, message in (({"contract_version": 1}, "version 1"), ({"horizon": None}, "cannot be read"),
-                            ({"inputs": {"window": {"shape": ["batch", 9, 9]}}}, "contract says")):
+    for change, message in (
+        ({"contract_version": 1}, "version 1"),
+        ({"horizon": None}, "cannot be read"),
+        ({"inputs": {"window": {"shape": ["batch", 9, 9]}}}, "contract says"),
+    ):
         (tmp_path / "p.json").write_text(json.dumps(contract | change))
         with pytest.raises(UserError, match=message):
             OnnxPolicy(tmp_path / "p.onnx")
@@ -130,7 +158,9 @@ def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
 
 
 def test_a_graph_cut_short_or_of_another_export_is_a_user_error(tmp_path: Path) -> None:
-    """The other export has the same shapes, as after a crash between the two files of one over another."""
+    """The other export has the same shapes, as after a crash between the two files of one over
+    another.
+    """
     graph, other = tmp_path / "p.onnx", tmp_path / "other.onnx"
     export_onnx(make_policy(), graph)
     whole = graph.read_bytes()

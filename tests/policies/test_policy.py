@@ -16,9 +16,13 @@ from .toys import SMALL, info, make_policy
 def _batch(policy: DiffusionPolicy, environment: list[int], seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)
     n = len(environment)
-    return Batch(torch.rand(n, policy.history, policy.obs_dim, generator=g),
-                 torch.rand(n, policy.horizon, policy.action_dim, generator=g), torch.ones(n, policy.horizon),
-                 torch.tensor(environment), torch.ones(n))
+    return Batch(
+        torch.rand(n, policy.history, policy.obs_dim, generator=g),
+        torch.rand(n, policy.horizon, policy.action_dim, generator=g),
+        torch.ones(n, policy.horizon),
+        torch.tensor(environment),
+        torch.ones(n),
+    )
 
 
 def _randomise(policy: DiffusionPolicy) -> None:
@@ -59,8 +63,11 @@ def test_weights_that_are_cut_short_or_of_another_policy_are_a_user_error(tmp_pa
     make_policy([info("a")]).save(tmp_path / "p")
     make_policy([info("a", obs_dim=4)]).save(tmp_path / "other")
     weights = tmp_path / "p" / "model.safetensors"
-    for data, message in ((weights.read_bytes()[:-50], "cannot be read"), (b"", "cannot be read"),
-                          ((tmp_path / "other" / weights.name).read_bytes(), "size mismatch for normalizer.obs_mean")):
+    for data, message in (
+        (weights.read_bytes()[:-50], "cannot be read"),
+        (b"", "cannot be read"),
+        ((tmp_path / "other" / weights.name).read_bytes(), "size mismatch for normalizer.obs_mean"),
+    ):
         weights.write_bytes(data)
         with pytest.raises(UserError, match=message) as error:
             load_policy(tmp_path / "p")
@@ -99,7 +106,9 @@ def test_padded_dimensions_change_neither_loss_nor_action():
     policy = make_policy([info("a", 3, 1), info("b", 5, 2)])
     _randomise(policy)
     batch = _batch(policy, [0, 0])
-    other = Batch(batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.weight)
+    other = Batch(
+        batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.weight
+    )
     other.window[:, :, 3:] += 7.0
     other.action[:, :, 1:] -= 3.0
     losses = [policy.loss(b, torch.Generator().manual_seed(0)) for b in (batch, other)]
@@ -121,16 +130,28 @@ def test_masked_steps_do_not_count():
     clean = policy.normalizer.action(batch.action)
     target_free = policy.errors(torch.zeros_like(clean), clean, batch)
     other.action[:, 2:] += 9.0
-    assert torch.equal(policy.errors(torch.zeros_like(clean), policy.normalizer.action(other.action), other), target_free)
+    assert torch.equal(
+        policy.errors(torch.zeros_like(clean), policy.normalizer.action(other.action), other),
+        target_free,
+    )
 
 
 def test_a_row_depends_on_its_own_noise_only():
     policy = make_policy([info("a")])
     _randomise(policy)
-    window, environment = np.random.default_rng(0).random((3, 1, 3), dtype=np.float32), np.zeros(3, dtype=np.int64)
+    window, environment = (
+        np.random.default_rng(0).random((3, 1, 3), dtype=np.float32),
+        np.zeros(3, dtype=np.int64),
+    )
     shape = (policy.draws, policy.horizon, policy.action_dim)
-    noise = {s: np.random.default_rng(s).standard_normal(shape, dtype=np.float32) for s in (1, 2, 3, 8, 9)}
-    first, other = (policy.act(window, environment, np.stack([noise[s] for s in row])) for row in ((1, 2, 3), (9, 2, 8)))
+    noise = {
+        s: np.random.default_rng(s).standard_normal(shape, dtype=np.float32)
+        for s in (1, 2, 3, 8, 9)
+    }
+    first, other = (
+        policy.act(window, environment, np.stack([noise[s] for s in row]))
+        for row in ((1, 2, 3), (9, 2, 8))
+    )
     assert np.array_equal(first[1], other[1]) and not np.array_equal(first[0], other[0])
 
 
@@ -148,7 +169,9 @@ def test_normaliser_maps_actions_to_unit_range_and_back():
     normalizer, _ = fit_normalizer([a, a], [a, a], "per_environment", "range", 2, 2)
     x = torch.from_numpy(a.astype(np.float32))[:, None]
     y = normalizer.action(x)
-    assert torch.isclose(y.amax(), torch.tensor(1.0), atol=1e-5) and torch.isclose(y.amin(), torch.tensor(-1.0), atol=1e-5)
+    assert torch.isclose(y.amax(), torch.tensor(1.0), atol=1e-5) and torch.isclose(
+        y.amin(), torch.tensor(-1.0), atol=1e-5
+    )
     assert torch.allclose(normalizer.unaction(y), x, atol=1e-5)
 
 
@@ -159,8 +182,14 @@ def test_pooled_statistics_count_every_environment_the_same():
     assert torch.allclose(normalizer.obs_scale, torch.ones(2, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"execute": 9, "horizon": 8}, {"process": "vp", "diffusion_steps": 10, "sampling_steps": 20},
-                                 {"action_normalizer": "standard", "clip": 1.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"execute": 9, "horizon": 8},
+        {"process": "vp", "diffusion_steps": 10, "sampling_steps": 20},
+        {"action_normalizer": "standard", "clip": 1.0},
+    ],
+)
 def test_inconsistent_settings_are_refused(bad):
     with pytest.raises(ValueError):
         PolicySettings(**bad)

@@ -8,33 +8,52 @@ import torch
 
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import demonstration_data, fit_demonstrations, make_normalizer
+from alltrades.policies.learning.demonstrations import (
+    demonstration_data,
+    fit_demonstrations,
+    make_normalizer,
+)
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import TrainSettings
 
 from .toys import SMALL, info, make_policy, make_steps
 
-TAKES = SMALL.model_copy(update={"horizon": 1, "execute": 1, "embedding": 0, "preference_input": True, "width": 64, "depth": 2,
-                                 "sampling_steps": 8, "clip": None})
+TAKES = SMALL.model_copy(
+    update={
+        "horizon": 1,
+        "execute": 1,
+        "embedding": 0,
+        "preference_input": True,
+        "width": 64,
+        "depth": 2,
+        "sampling_steps": 8,
+        "clip": None,
+    }
+)
 INFOS = [info("a"), info("b")]
 TRAIN = TrainSettings(steps=2000, batch=256, lr=3e-3, ema=0.98)
 
 
 def conflict() -> Steps:
     """Experts that do opposite things at equal observations; which environment it is is hidden."""
-    return Steps.concatenate([make_steps("a", episodes=40, gain=0.8), make_steps("b", episodes=40, seed=1, gain=-0.8)])
+    return Steps.concatenate(
+        [make_steps("a", episodes=40, gain=0.8), make_steps("b", episodes=40, seed=1, gain=-0.8)]
+    )
 
 
 @pytest.fixture(scope="module")
 def policy():
     steps = conflict()
-    return fit_demonstrations(steps, INFOS, make_normalizer(steps, INFOS, TAKES), TAKES, TRAIN, 0).policy
+    return fit_demonstrations(
+        steps, INFOS, make_normalizer(steps, INFOS, TAKES), TAKES, TRAIN, 0
+    ).policy
 
 
 def test_share_of_chunks_of_each_expert_is_the_preference(policy):
-    """The mixture of two experts under lambda is what minimises sum_k lambda_k L_k: a drawn chunk is expert a's with
-    probability lambda_a."""
+    """The mixture of two experts under lambda is what minimises sum_k lambda_k L_k: a drawn chunk
+    is expert a's with probability lambda_a.
+    """
     rng = torch.Generator().manual_seed(0)
     window = torch.rand(4000, 1, 3, generator=rng) * 2 - 1
     window = window[window[:, 0, :2].norm(dim=1) > 0.5]  # experts want +-0.8 of it: far apart
@@ -61,7 +80,9 @@ def test_preference_is_refused_where_none_is_taken(policy):
         make_policy(INFOS).set_preference({"a": 1.0})
     with pytest.raises(UserError, match="expected one of a, b"):
         policy.set_preference({"c": 1.0})
-    assert make_policy(INFOS[:1], TAKES).chosen_preference() is None  # one environment leaves nothing to prefer
+    assert (
+        make_policy(INFOS[:1], TAKES).chosen_preference() is None
+    )  # one environment leaves nothing to prefer
 
 
 def test_server_keeps_the_chosen_preference_when_it_loads_the_artifact_again(policy, tmp_path):
@@ -73,7 +94,10 @@ def test_server_keeps_the_chosen_preference_when_it_loads_the_artifact_again(pol
 
 
 def test_training_with_drawn_preferences_resumes_to_the_same_bits(tmp_path):
-    steps, settings = conflict(), TRAIN.model_copy(update={"steps": 30, "batch": 16, "checkpoint_every": 10})
+    steps, settings = (
+        conflict(),
+        TRAIN.model_copy(update={"steps": 30, "batch": 16, "checkpoint_every": 10}),
+    )
 
     def trainer(total=None):
         policy = make_policy(INFOS, TAKES)
@@ -87,10 +111,18 @@ def test_training_with_drawn_preferences_resumes_to_the_same_bits(tmp_path):
 
 
 def test_drawing_preferences_leaves_windows_and_labels_as_they_are():
-    steps, plain, takes = conflict(), make_policy(INFOS), make_policy(INFOS, TAKES.model_copy(update={"horizon": 4}))
+    steps, plain, takes = (
+        conflict(),
+        make_policy(INFOS),
+        make_policy(INFOS, TAKES.model_copy(update={"horizon": 4})),
+    )
     a, rows = demonstration_data(steps, plain, False).batch(64, 0, 5)
     b, same = demonstration_data(steps, takes, False).batch(64, 0, 5)
-    assert np.array_equal(rows, same) and torch.equal(a.window, b.window) and torch.equal(a.action, b.action)
+    assert (
+        np.array_equal(rows, same)
+        and torch.equal(a.window, b.window)
+        and torch.equal(a.action, b.action)
+    )
     assert a.preference is None and b.preference.shape == (64, 2)
     assert torch.allclose(b.preference.sum(1), torch.ones(64))
 
@@ -106,6 +138,9 @@ def test_exported_graph_acts_by_the_preference_it_was_exported_with(policy, tmp_
     noise = rng.standard_normal((64, 1, 1, 2)).astype(np.float32)
     for preference, sign in (({"a": 1.0}, 1), ({"b": 1.0}, -1)):
         report = export_onnx(policy.set_preference(preference), tmp_path / "p.onnx")
-        assert json.loads(report.contract.read_text())["preference"] == {"a": 0.0, "b": 0.0} | preference
+        assert (
+            json.loads(report.contract.read_text())["preference"]
+            == {"a": 0.0, "b": 0.0} | preference
+        )
         chunk = OnnxPolicy(report.path).act(window, environment, noise)
         assert (np.sign(chunk.mean(axis=(1, 2))) == sign).mean() > 0.95

@@ -15,21 +15,28 @@ diffusers = pytest.importorskip("diffusers", reason="needs: pip install alltrade
 
 def draw(seed: int = 0, batch: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return (torch.randn(batch, 5, 3, generator=g), torch.randn(batch, 5, 3, generator=g),
-            torch.rand(batch, generator=g))
+    return (
+        torch.randn(batch, 5, 3, generator=g),
+        torch.randn(batch, 5, 3, generator=g),
+        torch.rand(batch, generator=g),
+    )
 
 
 @pytest.mark.parametrize("steps", [10, 100, 1000])
 def test_cosine_schedule_is_the_one_of_diffusers(steps: int) -> None:
     theirs = diffusers.DDPMScheduler(steps, beta_schedule="squaredcos_cap_v2").betas.double()
     alpha, _ = VPDiffusion("cosine", steps).coefficients(torch.arange(1, steps + 1) / steps)
-    torch.testing.assert_close(alpha.double().square(), torch.cumprod(1 - theirs, 0), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(
+        alpha.double().square(), torch.cumprod(1 - theirs, 0), rtol=1e-4, atol=1e-9
+    )
 
 
 def test_linear_schedule_is_the_one_of_diffusers_and_ends_in_noise_at_any_length() -> None:
     theirs = diffusers.DDPMScheduler(1000, beta_schedule="linear").betas.double()
     alpha, _ = VPDiffusion("linear", 1000).coefficients(torch.arange(1, 1001) / 1000)
-    torch.testing.assert_close(alpha.double().square(), torch.cumprod(1 - theirs, 0), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(
+        alpha.double().square(), torch.cumprod(1 - theirs, 0), rtol=1e-4, atol=1e-9
+    )
     for steps in (10, 50, 100):
         alpha, _ = VPDiffusion("linear", steps).coefficients(torch.ones(1))
         assert alpha < 0.01
@@ -81,7 +88,9 @@ def test_the_target_leads_back_to_sample_noise_and_velocity(name: str, predictio
     torch.testing.assert_close(process.to_velocity(target, x_t, t), velocity, atol=1e-4, rtol=0)
     for to in PREDICTIONS:
         there = process.convert(target, prediction, to, x_t, t)
-        torch.testing.assert_close(process.convert(there, to, prediction, x_t, t), target, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            process.convert(there, to, prediction, x_t, t), target, atol=1e-4, rtol=0
+        )
 
 
 def test_flow_velocity_is_the_derivative_of_the_path() -> None:
@@ -98,14 +107,20 @@ def test_vp_velocity_and_noised_sample_are_those_of_diffusers() -> None:
     x0, eps, uniform = draw()
     t = process.draw_time(uniform)
     k = (t * 100).round().long() - 1
-    torch.testing.assert_close(process.noise(x0, eps, t), scheduler.add_noise(x0, eps, k), atol=2e-6, rtol=0)
-    torch.testing.assert_close(process.target(x0, eps, t), scheduler.get_velocity(x0, eps, k), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        process.noise(x0, eps, t), scheduler.add_noise(x0, eps, k), atol=2e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        process.target(x0, eps, t), scheduler.get_velocity(x0, eps, k), atol=2e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("end", [0.0, 1.0])
-def test_conversions_stay_finite_at_both_ends_of_time(name: str, prediction: str, end: float) -> None:
+def test_conversions_stay_finite_at_both_ends_of_time(
+    name: str, prediction: str, end: float
+) -> None:
     process = make_process(name, prediction)
     x, value, _ = draw()
     for to in PREDICTIONS:

@@ -1,4 +1,6 @@
-"""Asynchronous robots over the server: what a request may freeze, and the served policy as a policy of this process."""
+"""Asynchronous robots over the server: what a request may freeze, and the served policy as a policy
+of this process.
+"""
 
 from __future__ import annotations
 
@@ -26,43 +28,64 @@ def policy() -> DiffusionPolicy:
     return make_policy()
 
 
-def inputs(policy: DiffusionPolicy, environments: list[int], seed: int = 0) -> dict[str, np.ndarray]:
+def inputs(
+    policy: DiffusionPolicy, environments: list[int], seed: int = 0
+) -> dict[str, np.ndarray]:
     rng, rows = np.random.default_rng(seed), len(environments)
     index = np.array(environments)
     window = rng.normal(size=(rows, policy.history, policy.obs_dim)).astype(np.float32)
     known = rng.uniform(-0.5, 0.5, (rows, policy.horizon, policy.action_dim)).astype(np.float32)
     for row, i in enumerate(environments):
-        window[row, :, policy.environments[i].obs_dim:] = 0
-        known[row, :, policy.environments[i].action_dim:] = 0
+        window[row, :, policy.environments[i].obs_dim :] = 0
+        known[row, :, policy.environments[i].action_dim :] = 0
     keep = np.tile(np.array([1, 1, 1, 0.5, 0.25, 0, 0, 0], np.float32), (rows, 1))
-    noise = rng.standard_normal((rows, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32)
-    return {"window": window, "environment": index, "noise": noise, "known": known * (keep[:, :, None] > 0), "keep": keep}
+    noise = rng.standard_normal(
+        (rows, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32
+    )
+    return {
+        "window": window,
+        "environment": index,
+        "noise": noise,
+        "known": known * (keep[:, :, None] > 0),
+        "keep": keep,
+    }
 
 
 def small(policy: DiffusionPolicy, chunk: np.ndarray, environments: list[int]) -> np.ndarray:
     """Zeros where an environment has no action."""
     out = chunk.copy()
     for row, i in enumerate(environments):
-        out[row, :, policy.environments[i].action_dim:] = 0
+        out[row, :, policy.environments[i].action_dim :] = 0
     return out
 
 
-# ---- the served policy as a policy ------------------------------------------------------------------------------
+# ---- the served policy as a policy ---------------------------------------------------------------
 @pytest.mark.parametrize("environments", [[1], [0], [1, 0, 1]])
-def test_a_remote_policy_acts_like_the_policy_itself(policy: DiffusionPolicy, environments: list[int]) -> None:
+def test_a_remote_policy_acts_like_the_policy_itself(
+    policy: DiffusionPolicy, environments: list[int]
+) -> None:
     given = inputs(policy, environments)
     free = {k: v for k, v in given.items() if k not in ("known", "keep")}
     with running(policy, guard=False, batch=1) as server:
         remote = RemotePolicy(port=server.port)
         for arguments in (given, free, given):
-            want = np.concatenate([policy.act(**{k: v[[row]] for k, v in arguments.items()}) for row in range(len(environments))])
-            np.testing.assert_array_equal(remote.act(**arguments), small(policy, want, environments))
+            want = np.concatenate(
+                [
+                    policy.act(**{k: v[[row]] for k, v in arguments.items()})
+                    for row in range(len(environments))
+                ]
+            )
+            np.testing.assert_array_equal(
+                remote.act(**arguments), small(policy, want, environments)
+            )
         assert remote.digest() == policy.digest() and remote.environments == policy.environments
         assert not remote.held
         remote.close()
 
 
-def test_a_controller_over_the_server_gives_the_actions_of_one_in_process(policy: DiffusionPolicy) -> None:
+def test_a_controller_over_the_server_gives_the_actions_of_one_in_process(
+    policy: DiffusionPolicy,
+) -> None:
     def episode(controller: Any) -> np.ndarray:
         with controller:
             controller.reset(environment=LARGE, seed=3)
@@ -90,7 +113,9 @@ def test_the_guard_of_the_robots_own_process_has_the_last_word() -> None:
         remote.close()
 
 
-def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(policy: DiffusionPolicy) -> None:
+def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(
+    policy: DiffusionPolicy,
+) -> None:
     clock = Clock()
     executor = Later(clock)
 
@@ -107,11 +132,21 @@ def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(polic
         controller.reset(environment=SMALL)
         act(range(3))
     out = act(range(3, 15))  # a chunk has eight actions
-    assert (out[5:] == out[4]).all() and controller.refusals["hold"] == 7 and controller.statistics()["failures"] > 0
+    assert (
+        (out[5:] == out[4]).all()
+        and controller.refusals["hold"] == 7
+        and controller.statistics()["failures"] > 0
+    )
     with running(policy) as server:
-        remote._options["port"] = server.port  # a new server has no reason to be elsewhere, but for this test
+        remote._options["port"] = (
+            server.port
+        )  # a new server has no reason to be elsewhere, but for this test
         out = act(range(15, 18))
-        assert controller.statistics()["chunks"] == 2 and controller.refusals["hold"] == 8 and len(np.unique(out)) > 2
+        assert (
+            controller.statistics()["chunks"] == 2
+            and controller.refusals["hold"] == 8
+            and len(np.unique(out)) > 2
+        )
         remote.close()
 
 
@@ -129,8 +164,15 @@ def test_a_stopped_robot_that_waits_for_chunks_stays_where_it_is(policy: Diffusi
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_from_there(asynchronous: bool) -> None:
-    policy = make_policy(1, stop_action=(0.25, None), max_action_rate=(0.05, 0.05), max_action_acceleration=(0.02, 0.02))
+def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_from_there(
+    asynchronous: bool,
+) -> None:
+    policy = make_policy(
+        1,
+        stop_action=(0.25, None),
+        max_action_rate=(0.05, 0.05),
+        max_action_acceleration=(0.02, 0.02),
+    )
     with running(policy, batch=1) as server:
         remote = RemotePolicy(port=server.port)
         controller: Controller | RealTimeController = Controller(remote)
@@ -143,12 +185,14 @@ def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_
             actions.append(controller.act(observation(i, 2))[0])
         remote.close()
     steps = np.diff(actions, axis=0)
-    assert np.abs(steps).max() <= 0.05 * 1.001 and np.abs(np.diff(steps, axis=0)).max() <= 0.02 * 1.01
+    assert (
+        np.abs(steps).max() <= 0.05 * 1.001 and np.abs(np.diff(steps, axis=0)).max() <= 0.02 * 1.01
+    )
     assert actions[63][0] == pytest.approx(0.25) and np.abs(steps[50:62]).max() < 1e-6
     assert np.abs(steps[66:]).max() > 1e-3
 
 
-def test_a_new_episode_of_a_robot_may_start_anywhere_and_a_second_robot_needs_a_policy_of_its_own() -> None:
+def test_a_new_episode_may_start_anywhere_and_a_second_robot_needs_a_policy_of_its_own() -> None:
     policy = make_policy(1, max_action_rate=(0.01, 0.01))
     with running(policy, batch=1) as server:
         remote = RemotePolicy(port=server.port)
@@ -166,24 +210,31 @@ def test_a_new_episode_of_a_robot_may_start_anywhere_and_a_second_robot_needs_a_
         remote.close()
 
 
-def test_a_server_with_another_kind_of_policy_is_refused_when_it_is_met_again(policy: DiffusionPolicy) -> None:
+def test_a_server_with_another_kind_of_policy_is_refused_when_it_is_met_again(
+    policy: DiffusionPolicy,
+) -> None:
     given = inputs(policy, [1])
     with running(policy) as server:
         remote = RemotePolicy(port=server.port, timeout=5)
     ddpm = {"process": "vp", "sampler": "ddpm", "prediction": "noise"}
-    others = {"draws": make_policy(settings=SETTINGS.model_copy(update=ddpm)),
-              "horizon": make_policy(settings=SETTINGS.model_copy(update={"horizon": 16})),
-              "environments": make_policy(control_hz=20.0)}
+    others = {
+        "draws": make_policy(settings=SETTINGS.model_copy(update=ddpm)),
+        "horizon": make_policy(settings=SETTINGS.model_copy(update={"horizon": 16})),
+        "environments": make_policy(control_hz=20.0),
+    }
     for changed, other in others.items():
         with running(other) as server:
             remote._options["port"] = server.port
             remote.close()
             for _ in range(2):
-                with pytest.raises(UserError, match=f"another policy than before, with other {changed}; expected the same"):
+                with pytest.raises(
+                    UserError,
+                    match=f"another policy than before, with other {changed}; expected the same",
+                ):
                     remote.act(**given)
 
 
-# ---- requests ----------------------------------------------------------------------------------------------------
+# ---- requests ------------------------------------------------------------------------------------
 def test_known_actions_are_kept_and_the_reply_is_the_whole_horizon(policy: DiffusionPolicy) -> None:
     known = np.full((3, 3), 0.25, np.float32)
     with running(policy) as server, PolicyClient(port=server.port) as client:
@@ -191,14 +242,22 @@ def test_known_actions_are_kept_and_the_reply_is_the_whole_horizon(policy: Diffu
         reply = client.infer({"observation": observation(0), "known": known})
         assert reply["actions"].shape == (8, 3)
         np.testing.assert_allclose(reply["actions"][:3], known, atol=1e-6)
-        free = client.infer({"observation": observation(0), "known": np.zeros((0, 3), np.float32)})["actions"]
+        free = client.infer({"observation": observation(0), "known": np.zeros((0, 3), np.float32)})[
+            "actions"
+        ]
         assert free.shape == (8, 3) and np.abs(free[:3] - known).max() > 1e-2
         assert client.infer({"observation": observation(0)})["actions"].shape == (4, 3)
 
 
-def test_noise_that_a_client_brings_makes_the_chunk_a_function_of_the_request(policy: DiffusionPolicy) -> None:
+def test_noise_that_a_client_brings_makes_the_chunk_a_function_of_the_request(
+    policy: DiffusionPolicy,
+) -> None:
     noise = np.random.default_rng(0).standard_normal((1, 8, 3), dtype=np.float32)
-    request = {"observation": np.stack([observation(0), observation(1)]), "known": np.zeros((0, 3)), "noise": noise}
+    request = {
+        "observation": np.stack([observation(0), observation(1)]),
+        "known": np.zeros((0, 3)),
+        "noise": noise,
+    }
     with running(policy) as server, PolicyClient(port=server.port) as client:
         client.reset(environment=LARGE, seed=1)
         first, second = (client.infer(request)["actions"] for _ in range(2))
@@ -207,37 +266,63 @@ def test_noise_that_a_client_brings_makes_the_chunk_a_function_of_the_request(po
         assert np.abs(first - other).max() > 1e-3
 
 
-@pytest.mark.parametrize(("more", "reason"), [
-    ({"known": np.zeros((9, 3))}, "k <= 8"), ({"known": np.zeros((1, 2))}, "shape"), ({"known": np.zeros(3)}, "shape"),
-    ({"known": np.full((1, 3), np.nan)}, "finite"), ({"known": "x"}, "numbers"), ({"known": None}, "numbers"),
-    ({"known": np.zeros((2, 3)), "keep": [1.0]}, "weight for each"), ({"known": np.zeros((1, 3)), "keep": [1.1]}, r"\[0, 1\]"),
-    ({"known": np.zeros((1, 3)), "keep": [np.nan]}, "finite"), ({"keep": [1.0]}, "without 'known'"),
-    ({"noise": np.zeros((1, 8, 3))}, "without 'known'"), ({"known": np.zeros((1, 3)), "noise": np.zeros((2, 8, 3))}, "noise"),
-    ({"known": np.zeros((1, 3)), "noise": np.full((1, 8, 3), np.inf)}, "finite")])
-def test_what_is_frozen_is_checked_like_every_other_field(policy: DiffusionPolicy, more: dict, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"known": np.zeros((9, 3))}, "k <= 8"),
+        ({"known": np.zeros((1, 2))}, "shape"),
+        ({"known": np.zeros(3)}, "shape"),
+        ({"known": np.full((1, 3), np.nan)}, "finite"),
+        ({"known": "x"}, "numbers"),
+        ({"known": None}, "numbers"),
+        ({"known": np.zeros((2, 3)), "keep": [1.0]}, "weight for each"),
+        ({"known": np.zeros((1, 3)), "keep": [1.1]}, r"\[0, 1\]"),
+        ({"known": np.zeros((1, 3)), "keep": [np.nan]}, "finite"),
+        ({"keep": [1.0]}, "without 'known'"),
+        ({"noise": np.zeros((1, 8, 3))}, "without 'known'"),
+        ({"known": np.zeros((1, 3)), "noise": np.zeros((2, 8, 3))}, "noise"),
+        ({"known": np.zeros((1, 3)), "noise": np.full((1, 8, 3), np.inf)}, "finite"),
+    ],
+)
+def test_what_is_frozen_is_checked_like_every_other_field(
+    policy: DiffusionPolicy, more: dict, reason: str
+) -> None:
     with pytest.raises(UserError, match=reason):
-        read_request(pack({"observation": observation(0), "environment": LARGE, **more}), policy, None)
+        read_request(
+            pack({"observation": observation(0), "environment": LARGE, **more}), policy, None
+        )
 
 
-def test_a_held_robot_executes_what_it_has_frozen_and_holds_the_last_of_it(policy: DiffusionPolicy) -> None:
+def test_a_held_robot_executes_what_it_has_frozen_and_holds_the_last_of_it(
+    policy: DiffusionPolicy,
+) -> None:
     known = np.arange(12, dtype=np.float32).reshape(4, 3) / 20
     with running(policy) as server, PolicyClient(port=server.port) as client:
         client.reset(environment=LARGE)
         server.hold()
-        reply = client.infer({"observation": observation(0), "known": known, "keep": [1, 1, 0.5, 0.2]})
+        reply = client.infer(
+            {"observation": observation(0), "known": known, "keep": [1, 1, 0.5, 0.2]}
+        )
         assert reply["held"] is True
         np.testing.assert_array_equal(reply["actions"], [known[0], *[known[1]] * 7])
 
 
-def test_the_limits_of_the_server_reach_the_guard_of_the_client(policy: DiffusionPolicy, tmp_path: Any) -> None:
+def test_the_limits_of_the_server_reach_the_guard_of_the_client(
+    policy: DiffusionPolicy, tmp_path: Any
+) -> None:
     limits = tmp_path / "limits.yaml"
     limits.write_text('"*": {low: -0.25, rate: 0.125}\n')
     with running(policy, limits=limits) as server:
         remote = RemotePolicy(port=server.port)
-        assert all(set(e.action_low) == {-0.25} and set(e.max_action_rate or ()) == {0.125} for e in remote.environments)
+        assert all(
+            set(e.action_low) == {-0.25} and set(e.max_action_rate or ()) == {0.125}
+            for e in remote.environments
+        )
         # across chunks too, of which the server does not know how many actions were executed
         controller = Controller(remote)
         controller.reset(environment=LARGE, seed=0)
         actions = np.concatenate([controller.act(observation(i)) for i in range(20)])
-        assert np.abs(np.diff(actions, axis=0)).max() <= 0.125 * (1 + 1e-4) and actions.min() >= -0.25
+        assert (
+            np.abs(np.diff(actions, axis=0)).max() <= 0.125 * (1 + 1e-4) and actions.min() >= -0.25
+        )
         remote.close()

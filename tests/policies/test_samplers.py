@@ -1,4 +1,6 @@
-"""Samplers against diffusers' schedulers and against Gaussians whose flow is known in closed form."""
+"""Samplers against diffusers' schedulers and against Gaussians whose flow is known in
+closed form.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ import torch
 from torch import Tensor
 
 from alltrades.errors import UserError
-from alltrades.policies.model.processes import PREDICTIONS, PROCESSES, FlowMatching, Process, VPDiffusion, make_process
+from alltrades.policies.model.processes import (
+    PREDICTIONS,
+    PROCESSES,
+    FlowMatching,
+    Process,
+    VPDiffusion,
+    make_process,
+)
 from alltrades.policies.model.samplers import SAMPLERS, STOCHASTIC, sample
 
 diffusers = pytest.importorskip("diffusers", reason="needs: pip install alltrades[test]")
@@ -32,7 +41,9 @@ def source(seed: int) -> Callable[[], Tensor]:
 
 
 def network(process: Process, wiggle: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """The exact denoiser of N(MEAN, DEVIATION^2) data, plus an optional nonlinear term, as `process` predicts."""
+    """The exact denoiser of N(MEAN, DEVIATION^2) data, plus an optional nonlinear term, as
+    `process` predicts.
+    """
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         assert t.shape == (len(x),)
@@ -44,12 +55,24 @@ def network(process: Process, wiggle: float = 0.0) -> Callable[[Tensor, Tensor],
     return denoise
 
 
-def theirs(kind: type, process: VPDiffusion, x: Tensor, steps: int, step_options: dict[str, Any],
-           **options: Any) -> Tensor:
+def theirs(
+    kind: type,
+    process: VPDiffusion,
+    x: Tensor,
+    steps: int,
+    step_options: dict[str, Any],
+    **options: Any,
+) -> Tensor:
     """The same network in a scheduler of diffusers."""
-    scheduler = kind(process.steps, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing",
-                     prediction_type=THEIR_NAME[process.prediction], **options)
-    # its table in double precision: the single-precision one is off by 2e-5 at the last, capped beta
+    scheduler = kind(
+        process.steps,
+        beta_schedule="squaredcos_cap_v2",
+        timestep_spacing="trailing",
+        prediction_type=THEIR_NAME[process.prediction],
+        **options,
+    )
+    # its table in double precision: the single-precision one is off by 2e-5 at the last, capped
+    # beta
     scheduler.alphas_cumprod = torch.cumprod(1.0 - scheduler.betas.double(), 0)
     scheduler.set_timesteps(steps)
     denoise = network(process, wiggle=0.3)
@@ -64,8 +87,15 @@ def theirs(kind: type, process: VPDiffusion, x: Tensor, steps: int, step_options
 @pytest.mark.parametrize("steps", [10, 50, 100])
 def test_ddim_agrees_with_diffusers(prediction: str, clip: float | None, steps: int) -> None:
     process = VPDiffusion("cosine", 100, prediction)
-    expected = theirs(diffusers.DDIMScheduler, process, noise(), steps, {"use_clipped_model_output": clip is not None},
-                      clip_sample=clip is not None, clip_sample_range=clip or 1.0)
+    expected = theirs(
+        diffusers.DDIMScheduler,
+        process,
+        noise(),
+        steps,
+        {"use_clipped_model_output": clip is not None},
+        clip_sample=clip is not None,
+        clip_sample_range=clip or 1.0,
+    )
     mine = sample("ddim", process, network(process, 0.3), noise(), steps, clip=clip)
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
@@ -73,11 +103,19 @@ def test_ddim_agrees_with_diffusers(prediction: str, clip: float | None, steps: 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("clip", [None, 0.8])
 @pytest.mark.parametrize("steps", [10, 100])
-def test_ddpm_agrees_with_diffusers_draw_for_draw(prediction: str, clip: float | None, steps: int) -> None:
+def test_ddpm_agrees_with_diffusers_draw_for_draw(
+    prediction: str, clip: float | None, steps: int
+) -> None:
     process = VPDiffusion("cosine", 100, prediction)
-    expected = theirs(diffusers.DDPMScheduler, process, noise(), steps,
-                      {"generator": torch.Generator().manual_seed(5)}, clip_sample=clip is not None,
-                      clip_sample_range=clip or 1.0)
+    expected = theirs(
+        diffusers.DDPMScheduler,
+        process,
+        noise(),
+        steps,
+        {"generator": torch.Generator().manual_seed(5)},
+        clip_sample=clip is not None,
+        clip_sample_range=clip or 1.0,
+    )
     mine = sample("ddpm", process, network(process, 0.3), noise(), steps, source(5), clip)
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
@@ -86,14 +124,24 @@ def test_ddpm_agrees_with_diffusers_draw_for_draw(prediction: str, clip: float |
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 10, 25])
 def test_dpmpp2m_agrees_with_diffusers(prediction: str, steps: int) -> None:
     process = VPDiffusion("cosine", 100, prediction)
-    expected = theirs(diffusers.DPMSolverMultistepScheduler, process, noise(), steps, {},
-                      algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint")
+    expected = theirs(
+        diffusers.DPMSolverMultistepScheduler,
+        process,
+        noise(),
+        steps,
+        {},
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+    )
     mine = sample("dpmpp2m", process, network(process, 0.3), noise(), steps)
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
 
 def gaussian_end(process: Process, x: Tensor) -> Tensor:
-    """Where the probability-flow ODE takes x from t = 1 to t = 0: standardised values do not change along it."""
+    """Where the probability-flow ODE takes x from t = 1 to t = 0: standardised values do not change
+    along it.
+    """
     alpha, sigma = process.coefficients_at(1.0)
     return MEAN + DEVIATION * (x - alpha * MEAN) / math.sqrt(alpha**2 * DEVIATION**2 + sigma**2)
 
@@ -110,7 +158,9 @@ def test_ode_samplers_carry_gaussian_quantiles_along(name: str, kind: str, predi
 
 
 class Circle(FlowMatching):
-    """Variance-preserving, at uniform angle: the limit of the cosine schedule without its offset and its cap."""
+    """Variance-preserving, at uniform angle: the limit of the cosine schedule without its offset
+    and its cap.
+    """
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return (0.5 * math.pi * t).cos(), (0.5 * math.pi * t).sin()
@@ -121,11 +171,18 @@ class Circle(FlowMatching):
 
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
 @pytest.mark.parametrize("kind", [FlowMatching, Circle])
-def test_the_error_falls_with_the_order_of_the_sampler(name: str, order: int, kind: type[FlowMatching]) -> None:
+def test_the_error_falls_with_the_order_of_the_sampler(
+    name: str, order: int, kind: type[FlowMatching]
+) -> None:
     process = kind("sample")
     x = noise(dtype=torch.float64)
-    error = [(sample(name, process, network(process), x, n) - gaussian_end(process, x)).abs().max().item()
-             for n in (64, 128)]
+    error = [
+        (sample(name, process, network(process), x, n) - gaussian_end(process, x))
+        .abs()
+        .max()
+        .item()
+        for n in (64, 128)
+    ]
     assert math.log2(error[0] / error[1]) == pytest.approx(order, abs=0.3)
 
 
@@ -134,8 +191,13 @@ def test_multistep_beats_ddim_at_equal_network_calls(kind: str) -> None:
     process = make_process(kind, "sample", steps=1000)
     x = noise(dtype=torch.float64)
     for steps in (10, 20, 50):
-        error = {n: (sample(n, process, network(process), x, steps) - gaussian_end(process, x)).abs().max().item()
-                 for n in ("ddim", "dpmpp2m")}
+        error = {
+            n: (sample(n, process, network(process), x, steps) - gaussian_end(process, x))
+            .abs()
+            .max()
+            .item()
+            for n in ("ddim", "dpmpp2m")
+        }
         assert error["dpmpp2m"] < 0.5 * error["ddim"]
 
 
@@ -144,7 +206,9 @@ def test_ancestral_sampling_draws_from_the_data_law(kind: str) -> None:
     process = make_process(kind, "sample", steps=200)
     g = torch.Generator().manual_seed(0)
     start = torch.randn(4000, 6, 2, generator=g)
-    out = sample("ddpm", process, network(process), start, 200, lambda: torch.randn(start.shape, generator=g))
+    out = sample(
+        "ddpm", process, network(process), start, 200, lambda: torch.randn(start.shape, generator=g)
+    )
     assert out.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert out.std().item() == pytest.approx(DEVIATION, abs=0.015)
     fresh = torch.corrcoef(torch.stack([start.flatten(), out.flatten()]))[0, 1]
@@ -170,8 +234,9 @@ def test_flow_euler_is_the_textbook_step() -> None:
 @pytest.mark.parametrize("kind", PROCESSES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("steps", [1, 2, 6])
-def test_a_network_that_knows_the_sample_is_answered_with_it(name: str, kind: str, prediction: str,
-                                                             steps: int) -> None:
+def test_a_network_that_knows_the_sample_is_answered_with_it(
+    name: str, kind: str, prediction: str, steps: int
+) -> None:
     """Also at one step, where flow with alpha = 0 and the end with sigma = 0 meet."""
     process = make_process(kind, prediction)
     x0 = 0.4 * noise(seed=3).clamp(-2, 2)
@@ -197,7 +262,9 @@ def test_clip_bounds_the_chunk(name: str, kind: str) -> None:
     assert free.abs().max() > 4
 
 
-@pytest.mark.parametrize(("name", "calls"), [("ddpm", 6), ("ddim", 6), ("dpmpp2m", 6), ("euler", 6), ("heun", 11)])
+@pytest.mark.parametrize(
+    ("name", "calls"), [("ddpm", 6), ("ddim", 6), ("dpmpp2m", 6), ("euler", 6), ("heun", 11)]
+)
 def test_network_calls_and_fresh_draws_are_as_documented(name: str, calls: int) -> None:
     process = make_process("vp", "sample")
     seen: list[float] = []
@@ -228,7 +295,9 @@ def test_rows_do_not_mix(name: str) -> None:
 
 @pytest.mark.parametrize("name", ODE)
 @pytest.mark.parametrize("kind", PROCESSES)
-def test_an_exported_sampler_agrees_at_another_batch_size(name: str, kind: str, tmp_path: Path) -> None:
+def test_an_exported_sampler_agrees_at_another_batch_size(
+    name: str, kind: str, tmp_path: Path
+) -> None:
     pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
     runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
     process = make_process(kind, "velocity")
@@ -236,12 +305,18 @@ def test_an_exported_sampler_agrees_at_another_batch_size(name: str, kind: str, 
 
     class Loop(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return sample(name, process, lambda x, t: layer(x).sin() + t.view(-1, 1, 1), x, 5, clip=0.9)
+            return sample(
+                name, process, lambda x, t: layer(x).sin() + t.view(-1, 1, 1), x, 5, clip=0.9
+            )
 
     loop, path = Loop(), str(tmp_path / "loop.onnx")
     loop.layer = layer
-    torch.onnx.export(loop, (noise(2),), path, input_names=["x"], dynamic_axes={"x": {0: "batch"}}, dynamo=False)
-    (out,) = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": noise(5).numpy()})
+    torch.onnx.export(
+        loop, (noise(2),), path, input_names=["x"], dynamic_axes={"x": {0: "batch"}}, dynamo=False
+    )
+    (out,) = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        None, {"x": noise(5).numpy()}
+    )
     torch.testing.assert_close(torch.from_numpy(out), loop(noise(5)).detach(), atol=1e-5, rtol=0)
 
 

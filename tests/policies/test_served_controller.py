@@ -1,4 +1,6 @@
-"""Robots that are elsewhere: the limits between what one was sent and its next chunk, and the way to rest."""
+"""Robots that are elsewhere: the limits between what one was sent and its next chunk, and the way
+to rest.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,28 @@ class Scripted:
 
     def __init__(self, **more: object) -> None:
         fields: dict = {"max_action_rate": (RATE, RATE)} | more
-        self.environments = (EnvironmentInfo("a", 1, 2, (-4.0, -4.0), (4.0, 4.0), "d", 10.0, 50, **fields),
-                             EnvironmentInfo("b", 1, 1, (-4.0,), (4.0,), "d", 10.0, 50))
-        self.history, self.horizon, self.execute, self.draws, self.obs_dim, self.action_dim = 1, HORIZON, EXECUTE, 1, 1, 2
+        self.environments = (
+            EnvironmentInfo("a", 1, 2, (-4.0, -4.0), (4.0, 4.0), "d", 10.0, 50, **fields),
+            EnvironmentInfo("b", 1, 1, (-4.0,), (4.0,), "d", 10.0, 50),
+        )
+        self.history, self.horizon, self.execute, self.draws, self.obs_dim, self.action_dim = (
+            1,
+            HORIZON,
+            EXECUTE,
+            1,
+            1,
+            2,
+        )
         self.chunk = np.zeros((HORIZON, 2), np.float32)
 
-    def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray, known: np.ndarray | None = None,
-            keep: np.ndarray | None = None) -> np.ndarray:
+    def act(
+        self,
+        window: np.ndarray,
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+    ) -> np.ndarray:
         return np.repeat(self.chunk[None], len(window), axis=0)
 
     def environment_index(self, env_id: str) -> int:
@@ -50,12 +67,16 @@ def known(*values: float, keep: float = 1.0) -> Overlap:
 
 
 def ask(controller: ServedController, overlap: Overlap | None = None) -> np.ndarray:
-    return controller.plan({0: np.zeros((1, 1), np.float32)}, {} if overlap is None else {0: overlap})[0]
+    return controller.plan(
+        {0: np.zeros((1, 1), np.float32)}, {} if overlap is None else {0: overlap}
+    )[0]
 
 
-# ---- from one chunk to the next ----------------------------------------------------------------------------------
+# ---- from one chunk to the next ------------------------------------------------------------------
 def test_a_robot_that_never_says_what_it_executes_is_never_sent_a_jump() -> None:
-    """With and without an empty `known`: the first action is within the rate limit of one that was sent before."""
+    """With and without an empty `known`: the first action is within the rate limit of one that was
+    sent before.
+    """
     policy = Scripted()
     controller = served(policy)
     sent: np.ndarray | None = None
@@ -71,7 +92,9 @@ def test_a_robot_that_never_says_what_it_executes_is_never_sent_a_jump() -> None
 
 
 def test_a_chunk_that_goes_on_from_any_action_of_the_last_one_is_left_alone() -> None:
-    """How many were executed is not known: an ensemble goes on from the first, others from the third or the last."""
+    """How many were executed is not known: an ensemble goes on from the first, others from the
+    third or the last.
+    """
     for executed in range(1, HORIZON + 1):
         policy = Scripted()
         controller = served(policy)
@@ -128,7 +151,7 @@ def test_a_chunk_that_is_not_finite_holds_what_will_have_been_executed_last() ->
     assert (ask(controller, known()) == ramp(0.0)[EXECUTE - 1]).all()
 
 
-# ---- rest --------------------------------------------------------------------------------------------------------
+# ---- rest ----------------------------------------------------------------------------------------
 def test_the_way_to_the_stop_action_keeps_the_limits_and_is_not_counted_as_refused() -> None:
     policy = Scripted(stop_action=(0.0, None), max_action_acceleration=(0.125, 0.125))
     controller = served(policy)
@@ -138,8 +161,13 @@ def test_the_way_to_the_stop_action_keeps_the_limits_and_is_not_counted_as_refus
     assert all(p.shape == (EXECUTE, 2) for p in path)
     actions = np.concatenate(path)
     steps = np.diff(actions, axis=0)
-    assert np.abs(steps).max() <= RATE * 1.001 and np.abs(np.diff(steps, axis=0)).max() <= 0.125 * 1.001
-    assert actions[-1].tolist() == [0.0, 1.0] and (actions[:, 1] == 1.0).all()  # None keeps the last value
+    assert (
+        np.abs(steps).max() <= RATE * 1.001
+        and np.abs(np.diff(steps, axis=0)).max() <= 0.125 * 1.001
+    )
+    assert (
+        actions[-1].tolist() == [0.0, 1.0] and (actions[:, 1] == 1.0).all()
+    )  # None keeps the last value
     assert not any(controller.refusals.values())
     policy.chunk = ramp(2.0, 0.0)
     assert abs(ask(controller)[0, 0]) <= 0.125 * 1.001  # and it goes on from there
@@ -147,7 +175,9 @@ def test_the_way_to_the_stop_action_keeps_the_limits_and_is_not_counted_as_refus
 
 def test_an_asynchronous_robot_executes_what_it_has_frozen_and_then_comes_to_rest() -> None:
     controller = served(Scripted(stop_action=(0.0, 0.0)))
-    overlap = Overlap(np.array([[1, 1], [0.9, 1], [4, 4]], np.float32), np.array([1, 1, 0.5], np.float32))
+    overlap = Overlap(
+        np.array([[1, 1], [0.9, 1], [4, 4]], np.float32), np.array([1, 1, 0.5], np.float32)
+    )
     want = [[1, 1], [0.9, 1], [0.65, 0.75], [0.4, 0.5], [0.15, 0.25], [0, 0]]
     np.testing.assert_allclose(controller.hold(0, overlap), want, atol=1e-6)
 
@@ -159,26 +189,43 @@ def test_without_a_stop_action_a_robot_holds_the_action_that_it_executes_last() 
         policy.chunk = ramp(0.0)
         ask(controller, overlap)
         out = controller.hold(0, overlap)
-        assert (out == ramp(0.0)[EXECUTE - 1]).all() and len(out) == (EXECUTE if overlap is None else HORIZON)
+        assert (out == ramp(0.0)[EXECUTE - 1]).all() and len(out) == (
+            EXECUTE if overlap is None else HORIZON
+        )
         assert (controller.hold(0, overlap) == out).all()
 
 
-@pytest.mark.parametrize(("stop", "overlap", "asked", "able"), [
-    (None, None, False, False), (None, None, True, True), ((0.0, 0.0), None, False, True), ((0.0, None), None, False, False),
-    ((0.0, None), None, True, True), (None, known(1.0), False, True), (None, known(), False, False)])
+@pytest.mark.parametrize(
+    ("stop", "overlap", "asked", "able"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        ((0.0, 0.0), None, False, True),
+        ((0.0, None), None, False, False),
+        ((0.0, None), None, True, True),
+        (None, known(1.0), False, True),
+        (None, known(), False, False),
+    ],
+)
 def test_a_robot_of_which_nothing_is_known_can_only_be_given_a_whole_stop_action(
-        stop: tuple | None, overlap: Overlap | None, asked: bool, able: bool) -> None:
+    stop: tuple | None, overlap: Overlap | None, asked: bool, able: bool
+) -> None:
     policy = Scripted(stop_action=stop)
     controller = served(policy)
     if asked:
         ask(controller)
     assert controller.can_hold(0, policy.environments[0], overlap, True) == able
     forgotten = SimpleNamespace(stop_action=stop)
-    assert controller.can_hold(0, forgotten, overlap, False) == (able and not (asked and stop != (0.0, 0.0)))
+    assert controller.can_hold(0, forgotten, overlap, False) == (
+        able and not (asked and stop != (0.0, 0.0))
+    )
 
 
 def test_tighter_limits_hold_for_a_robot_at_rest() -> None:
     policy = Scripted(stop_action=(0.0, 0.0))
-    controller = served(policy, guard={"a": Limits((-1.0, -1.0), (1.0, 1.0), (0.1, 0.1)), "b": Limits((-4.0,), (4.0,))})
+    controller = served(
+        policy,
+        guard={"a": Limits((-1.0, -1.0), (1.0, 1.0), (0.1, 0.1)), "b": Limits((-4.0,), (4.0,))},
+    )
     out = controller.hold(0, known(3.0, 3.0))
     assert out.max() <= 1.0 and np.abs(np.diff(out, axis=0)).max() <= 0.1 * 1.001

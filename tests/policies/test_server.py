@@ -1,4 +1,6 @@
-"""The server over a real socket: with the public client, with our own, and with messages that make no sense."""
+"""The server over a real socket: with the public client, with our own, and with messages that make
+no sense.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,24 @@ def server(policy: DiffusionPolicy) -> Iterator[PolicyServer]:
         yield out
 
 
-def test_the_public_client_gets_the_actions_of_a_controller(policy: DiffusionPolicy, server: PolicyServer) -> None:
-    module = pytest.importorskip("openpi_client.websocket_client_policy",
-                                 reason="needs: pip install --no-deps openpi-client")
+def test_the_public_client_gets_the_actions_of_a_controller(
+    policy: DiffusionPolicy, server: PolicyServer
+) -> None:
+    module = pytest.importorskip(
+        "openpi_client.websocket_client_policy", reason="needs: pip install --no-deps openpi-client"
+    )
     client = module.WebsocketClientPolicy("127.0.0.1", server.port)
     metadata = client.get_server_metadata()
-    assert metadata["policy"] == policy.digest() and metadata["execute"] == 4 and metadata["history"] == 2
+    assert (
+        metadata["policy"] == policy.digest()
+        and metadata["execute"] == 4
+        and metadata["history"] == 2
+    )
     assert [e["id"] for e in metadata["environments"]] == [SMALL, LARGE]
     frames = [observation(i) for i in range(3)]
-    replies = [client.infer({"observation": f, "environment": LARGE, "seed": np.int64(7)}) for f in frames]
+    replies = [
+        client.infer({"observation": f, "environment": LARGE, "seed": np.int64(7)}) for f in frames
+    ]
     for reply, actions in zip(replies, expected(policy, LARGE, frames, 7)):
         assert actions.shape == (4, 3) and reply["server_timing"]["infer_ms"] > 0
         np.testing.assert_array_equal(reply["actions"], actions)
@@ -55,16 +66,23 @@ def test_the_public_client_gets_the_actions_of_a_controller(policy: DiffusionPol
 
 
 def test_our_messages_are_those_of_the_public_package() -> None:
-    theirs = pytest.importorskip("openpi_client.msgpack_numpy", reason="needs: pip install --no-deps openpi-client")
-    message = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float64(1.5), "c": [1, "x", None, {"d": 1}]}
+    theirs = pytest.importorskip(
+        "openpi_client.msgpack_numpy", reason="needs: pip install --no-deps openpi-client"
+    )
+    message = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.float64(1.5),
+        "c": [1, "x", None, {"d": 1}],
+    }
     assert pack(message) == theirs.packb(message)
     for out in (unpack(theirs.packb(message)), theirs.unpackb(pack(message))):
         np.testing.assert_array_equal(out["a"], message["a"])
         assert out["a"].dtype == np.float32 and out["b"] == 1.5 and out["c"] == message["c"]
 
 
-def test_each_client_has_a_history_of_its_own_and_reset_starts_it_afresh(policy: DiffusionPolicy,
-                                                                         server: PolicyServer) -> None:
+def test_each_client_has_a_history_of_its_own_and_reset_starts_it_afresh(
+    policy: DiffusionPolicy, server: PolicyServer
+) -> None:
     frames = [observation(i) for i in range(4)]
     with PolicyClient(port=server.port) as one, PolicyClient(port=server.port) as two:
         one.reset(environment=LARGE, seed=1)
@@ -141,8 +159,9 @@ MALFORMED: dict[str, bytes | str] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_message_is_refused_and_changes_nothing(name: str, policy: DiffusionPolicy,
-                                                            server: PolicyServer) -> None:
+def test_a_malformed_message_is_refused_and_changes_nothing(
+    name: str, policy: DiffusionPolicy, server: PolicyServer
+) -> None:
     frames = [observation(i) for i in range(2)]
     with connect(f"ws://127.0.0.1:{server.port}", compression=None, proxy=None) as socket:
         socket.recv()
@@ -153,7 +172,9 @@ def test_a_malformed_message_is_refused_and_changes_nothing(name: str, policy: D
         assert isinstance(reply, str) and reply.startswith("refused: ")
         assert len(reply) < 400 and "\n" not in reply
         socket.send(pack({"observation": frames[1]}))  # same connection, same episode
-        np.testing.assert_array_equal(unpack(socket.recv())["actions"], expected(policy, LARGE, frames, 3)[1])
+        np.testing.assert_array_equal(
+            unpack(socket.recv())["actions"], expected(policy, LARGE, frames, 3)[1]
+        )
 
 
 @pytest.mark.filterwarnings("error")
@@ -183,11 +204,38 @@ def scalar(value: float, dtype: str) -> dict:
 def anything(rng: np.random.Generator, depth: int = 0) -> object:
     """A value that msgpack or the format of arrays can express."""
     empty = array() | {b"data": b""}
-    plain: list = [None, True, -3, 2**63, 2**64 - 1, -2**63, 0.5, np.nan, np.inf, 1e308, "", "\x00", "\u00e9" * 50, "x" * 5000,
-                   b"", b"\xff\x00", msgpack.ExtType(5, b"abcd"), msgpack.Timestamp(3, 4), LARGE, SMALL, [0.0] * 5,
-                   [[0.0] * 3] * 2, [2**64 - 1, -1], [2**63, 0.5], scalar(300, "|i1"), scalar(1e300, "<f2"),
-                   scalar(2**64 - 1, "<i8"), empty | {b"shape": [0, 2**62]}, empty | {b"shape": [2**63 - 1, 0]},
-                   np.zeros(tuple(rng.integers(0, 4, rng.integers(0, 8))))]
+    plain: list = [
+        None,
+        True,
+        -3,
+        2**63,
+        2**64 - 1,
+        -(2**63),
+        0.5,
+        np.nan,
+        np.inf,
+        1e308,
+        "",
+        "\x00",
+        "\u00e9" * 50,
+        "x" * 5000,
+        b"",
+        b"\xff\x00",
+        msgpack.ExtType(5, b"abcd"),
+        msgpack.Timestamp(3, 4),
+        LARGE,
+        SMALL,
+        [0.0] * 5,
+        [[0.0] * 3] * 2,
+        [2**64 - 1, -1],
+        [2**63, 0.5],
+        scalar(300, "|i1"),
+        scalar(1e300, "<f2"),
+        scalar(2**64 - 1, "<i8"),
+        empty | {b"shape": [0, 2**62]},
+        empty | {b"shape": [2**63 - 1, 0]},
+        np.zeros(tuple(rng.integers(0, 4, rng.integers(0, 8)))),
+    ]
     kind = int(rng.integers(len(plain) + (4 if depth < 3 else 0)))
     if kind < len(plain):
         return plain[kind]
@@ -198,17 +246,28 @@ def anything(rng: np.random.Generator, depth: int = 0) -> object:
         return value
     if kind == len(plain) + 1:
         keys = ["x", b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"]
-        return {keys[rng.integers(len(keys))]: anything(rng, depth + 1) for _ in range(int(rng.integers(0, 4)))}
+        return {
+            keys[rng.integers(len(keys))]: anything(rng, depth + 1)
+            for _ in range(int(rng.integers(0, 4)))
+        }
     return [anything(rng, depth + 1) for _ in range(int(rng.integers(0, 5)))]
 
 
 def test_a_message_that_breaks_the_reading_of_it_is_refused_without_an_end_of_the_connection(
-        policy: DiffusionPolicy, server: PolicyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    policy: DiffusionPolicy,
+    server: PolicyServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with PolicyClient(port=server.port) as client:
         for error in (TypeError, OverflowError, KeyError, RecursionError, MemoryError):
             with monkeypatch.context() as patch:
-                patch.setattr(requests, "_frames", lambda *a, error=error: (_ for _ in ()).throw(error("odd")))
-                with pytest.raises(UserError, match=f"refused: message cannot be read \\({error.__name__}"):
+                patch.setattr(
+                    requests, "_frames", lambda *a, error=error: (_ for _ in ()).throw(error("odd"))
+                )
+                with pytest.raises(
+                    UserError, match=f"refused: message cannot be read \\({error.__name__}"
+                ):
                     client.infer(good)
         assert client.infer(good)["actions"].shape == (4, 3) and "Traceback" not in caplog.text
 
@@ -232,8 +291,9 @@ def test_a_client_that_vanishes_leaves_the_service_up(server: PolicyServer) -> N
         assert client.infer(good)["actions"].shape == (4, 3)
 
 
-def test_a_failure_inside_the_policy_is_reported_and_the_service_goes_on(policy: DiffusionPolicy, server: PolicyServer,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_inside_the_policy_is_reported_and_the_service_goes_on(
+    policy: DiffusionPolicy, server: PolicyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with PolicyClient(port=server.port) as client:
         with monkeypatch.context() as patch:
             patch.setattr(policy, "act", lambda *a: 1 / 0)
@@ -262,7 +322,9 @@ def test_our_client_says_in_one_line_what_the_server_refused(server: PolicyServe
         pack({"observation": np.array([object()])})
 
 
-def test_no_server_and_a_taken_port_are_user_errors(policy: DiffusionPolicy, server: PolicyServer) -> None:
+def test_no_server_and_a_taken_port_are_user_errors(
+    policy: DiffusionPolicy, server: PolicyServer
+) -> None:
     with pytest.raises(UserError, match="choose another port"):
         PolicyServer(policy, ServerSettings(port=server.port)).run()
     with running(policy) as other:
@@ -272,15 +334,23 @@ def test_no_server_and_a_taken_port_are_user_errors(policy: DiffusionPolicy, ser
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_service_cleanly_with_a_client_connected(policy: DiffusionPolicy, tmp_path: os.PathLike,
-                                                                   number: int) -> None:
+def test_a_signal_ends_the_service_cleanly_with_a_client_connected(
+    policy: DiffusionPolicy, tmp_path: os.PathLike, number: int
+) -> None:
     folder = policy.save(os.path.join(tmp_path, "policy"))
-    code = ("import sys; from alltrades.policies.model.policy import load_policy; "
-            "from alltrades.policies.server import ServerSettings, serve_forever; "
-            "serve_forever(load_policy(sys.argv[1]), ServerSettings(port=0), announce=lambda a: print(a, flush=True)); "
-            "print('end')")
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    code = (
+        "import sys; from alltrades.policies.model.policy import load_policy; "
+        "from alltrades.policies.server import ServerSettings, serve_forever; "
+        "serve_forever(load_policy(sys.argv[1]), ServerSettings(port=0), announce=lambda a: "
+        "print(a, flush=True)); "
+        "print('end')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     with PolicyClient(port=int(address.rpartition(":")[2])) as client:

@@ -1,4 +1,6 @@
-"""Which thread calls the policy: its own, or the network's where one client is alone and calls have proven short."""
+"""Which thread calls the policy: its own, or the network's where one client is alone and calls have
+proven short.
+"""
 
 import threading
 
@@ -31,11 +33,14 @@ def callers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def ask(client: PolicyClient, count: int, first: int = 0) -> list[np.ndarray]:
-    return [client.infer({"observation": observation(first + i, 2)})["actions"] for i in range(count)]
+    return [
+        client.infer({"observation": observation(first + i, 2)})["actions"] for i in range(count)
+    ]
 
 
-def test_a_lone_client_of_a_quick_policy_is_answered_without_a_change_of_thread_and_with_the_same_actions(
-        callers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_client_of_a_quick_policy_is_answered_without_a_change_of_thread(
+    callers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batcher, "SHORT", 1e9)
     policy = make_policy()
     with running(policy, batch=8) as server, PolicyClient(port=server.port) as client:
@@ -45,12 +50,15 @@ def test_a_lone_client_of_a_quick_policy_is_answered_without_a_change_of_thread_
         assert server.metrics.value("requests", outcome="answered") == 8
     assert set(callers[:3]) == {"policy"} and len(callers) == 8
     assert "policy" not in callers[3:]
-    for answer, alone in zip(answers, expected(policy, SMALL, [observation(i, 2) for i in range(8)], 4)):
+    for answer, alone in zip(
+        answers, expected(policy, SMALL, [observation(i, 2) for i in range(8)], 4)
+    ):
         assert np.array_equal(answer, alone)
 
 
 def test_several_clients_or_a_policy_that_takes_its_time_keep_the_network_free(
-        callers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    callers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batcher, "SHORT", 0.0)
     with running(make_policy()) as server, PolicyClient(port=server.port) as client:
         client.reset(SMALL, 0)
@@ -67,7 +75,9 @@ def test_several_clients_or_a_policy_that_takes_its_time_keep_the_network_free(
     assert set(callers) == {"policy"}
 
 
-def test_a_failure_in_the_networks_thread_is_reported_and_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_networks_thread_is_reported_and_the_service_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(batcher, "SHORT", 1e9)
     monkeypatch.setattr(batcher, "PROVEN", 1)
     with running(make_policy()) as server, PolicyClient(port=server.port) as client:

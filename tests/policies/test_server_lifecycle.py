@@ -23,7 +23,16 @@ from websockets.sync.client import connect
 from alltrades.errors import UserError
 from alltrades.policies.client.client import PolicyClient, pack, unpack
 from alltrades.policies.model.policy import DiffusionPolicy
-from tests.policies.serving import LARGE, SETTINGS, expected, get, make_policy, metric, observation, running
+from tests.policies.serving import (
+    LARGE,
+    SETTINGS,
+    expected,
+    get,
+    make_policy,
+    metric,
+    observation,
+    running,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,12 @@ class Hanging:
     """A policy whose calls do not return until `release`, once it is `armed`."""
 
     def __init__(self) -> None:
-        self.policy, self.entered, self.release, self.armed = make_policy(), threading.Event(), threading.Event(), False
+        self.policy, self.entered, self.release, self.armed = (
+            make_policy(),
+            threading.Event(),
+            threading.Event(),
+            False,
+        )
         act = self.policy.act
 
         def wait(*arguments: object) -> np.ndarray:
@@ -61,8 +75,9 @@ class Hanging:
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
-def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(engine: str, policy: DiffusionPolicy,
-                                                                        tmp_path: Path) -> None:
+def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(
+    engine: str, policy: DiffusionPolicy, tmp_path: Path
+) -> None:
     """The truth is a controller of which the policy is exchanged between two plans."""
     from alltrades.policies.control.controller import Controller
 
@@ -93,28 +108,51 @@ def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(engine: s
 
 
 def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_goes_on(
-        policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = policy.save(tmp_path / "policy")
     with running(policy, folder) as server, PolicyClient(port=server.port) as client:
-        for spoil, words in ((lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
-                             (lambda: make_policy(max_action_rate=(1.0,) * 2).save(folder), "'toy/small' is missing or changed"),
-                             (lambda: changed(horizon=16).save(folder), "horizon is 16, that of the policy being served 8"),
-                             (lambda: changed(process="vp", prediction="noise", sampler="ddpm").save(folder),
-                              "draws is 6, that of the policy being served 1"),
-                             (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
-                             (lambda: (policy.save(folder), other_policy(2).save(tmp_path / "b"),
-                                       shutil.copy(tmp_path / "b" / "model.safetensors", folder)), "do not belong together"),
-                             (lambda: (folder / "model.safetensors").unlink(), "no policy here")):
+        for spoil, words in (
+            (lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
+            (
+                lambda: make_policy(max_action_rate=(1.0,) * 2).save(folder),
+                "'toy/small' is missing or changed",
+            ),
+            (
+                lambda: changed(horizon=16).save(folder),
+                "horizon is 16, that of the policy being served 8",
+            ),
+            (
+                lambda: changed(process="vp", prediction="noise", sampler="ddpm").save(folder),
+                "draws is 6, that of the policy being served 1",
+            ),
+            (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
+            (
+                lambda: (
+                    policy.save(folder),
+                    other_policy(2).save(tmp_path / "b"),
+                    shutil.copy(tmp_path / "b" / "model.safetensors", folder),
+                ),
+                "do not belong together",
+            ),
+            (lambda: (folder / "model.safetensors").unlink(), "no policy here"),
+        ):
             caplog.clear()
             spoil()
             assert not server.reload().result(60)
             lines = [r.getMessage() for r in caplog.records if "reload refused" in r.getMessage()]
             assert len(lines) == 1 and words in lines[0] and "\n" not in lines[0]
-            reply = client.infer({"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1})
-            np.testing.assert_array_equal(reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0])
+            reply = client.infer(
+                {"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1}
+            )
+            np.testing.assert_array_equal(
+                reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0]
+            )
 
 
-def test_a_watched_artifact_is_loaded_when_it_is_written_again(policy: DiffusionPolicy, tmp_path: Path) -> None:
+def test_a_watched_artifact_is_loaded_when_it_is_written_again(
+    policy: DiffusionPolicy, tmp_path: Path
+) -> None:
     folder, successor = policy.save(tmp_path / "policy"), other_policy(3)
     with running(policy, folder, watch=True) as server:
         successor.save(folder)
@@ -125,14 +163,18 @@ def test_a_watched_artifact_is_loaded_when_it_is_written_again(policy: Diffusion
         assert server.digest == successor.digest()
 
 
-# ---- the command -------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 class command:
     """`alltrades serve` in a process of its own."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         code = "import sys; from alltrades.cli import main; sys.exit(main(sys.argv[1:]))"
-        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("serving "), line + self.process.communicate()[1]
@@ -146,7 +188,9 @@ class command:
         self.process.wait()
 
 
-def test_the_command_reloads_on_sighup_and_drains_on_sigterm(policy: DiffusionPolicy, tmp_path: Path) -> None:
+def test_the_command_reloads_on_sighup_and_drains_on_sigterm(
+    policy: DiffusionPolicy, tmp_path: Path
+) -> None:
     folder, successor = policy.save(tmp_path / "policy"), other_policy(4)
     with command(folder) as server, PolicyClient(port=server.port, timeout=30) as client:
         message = {"observation": observation(0), "environment": LARGE}
@@ -169,8 +213,10 @@ def test_the_end_answers_requests_in_flight_and_refuses_new_ones() -> None:
     slow = Hanging()
     with running(slow.policy) as server:
         slow.armed = True
-        with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy, \
-                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle:
+        with (
+            connect(f"ws://127.0.0.1:{server.port}", proxy=None) as busy,
+            connect(f"ws://127.0.0.1:{server.port}", proxy=None) as idle,
+        ):
             busy.recv(), idle.recv()
             busy.send(pack({"observation": observation(0), "environment": LARGE}))
             assert slow.entered.wait(60)
@@ -186,11 +232,16 @@ def test_the_end_answers_requests_in_flight_and_refuses_new_ones() -> None:
                 busy.recv(timeout=60)
 
 
-def test_the_end_does_not_wait_for_a_policy_call_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_does_not_wait_for_a_policy_call_that_hangs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     hung = Hanging()
     try:
-        with running(hung.policy, drain_seconds=0.2) as server, connect(f"ws://127.0.0.1:{server.port}", proxy=None) as one, \
-                connect(f"ws://127.0.0.1:{server.port}", proxy=None) as two:
+        with (
+            running(hung.policy, drain_seconds=0.2) as server,
+            connect(f"ws://127.0.0.1:{server.port}", proxy=None) as one,
+            connect(f"ws://127.0.0.1:{server.port}", proxy=None) as two,
+        ):
             hung.armed = True
             one.recv(), two.recv()
             one.send(pack({"observation": observation(0), "environment": LARGE}))
@@ -208,7 +259,10 @@ def test_the_end_does_not_wait_for_a_policy_call_that_hangs(caplog: pytest.LogCa
     finally:
         hung.release.set()
     text = caplog.text
-    assert "2 requests were not answered within 0.2 s and are given up" in text and "a policy call did not end" in text
+    assert (
+        "2 requests were not answered within 0.2 s and are given up" in text
+        and "a policy call did not end" in text
+    )
 
 
 HANGING = """
@@ -220,13 +274,21 @@ server = PolicyServer(hung.policy, ServerSettings(port=0, drain_seconds=3600))
 def announce(address):
     hung.armed = True
     print(address, flush=True)
-threading.Thread(target=lambda: (hung.entered.wait(), print("entered", flush=True)), daemon=True).start()
+def say():
+    hung.entered.wait()
+    print("entered", flush=True)
+threading.Thread(target=say, daemon=True).start()
 server.run(announce)
 """
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert process.stdout is not None
     try:
         port = int(process.stdout.readline().rpartition(":")[2])

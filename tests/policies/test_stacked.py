@@ -22,31 +22,55 @@ TRAIN = TrainSettings(steps=40, batch=16, precision="fp32", observation_noise=0.
 
 
 def learners(train=TRAIN, **changes):
-    """Three environments with experts of very different gain, so that their gradients have very different norms."""
+    """Three environments with experts of very different gain, so that their gradients have very
+    different norms.
+    """
     settings = SMALL.model_copy(update={"depth": 2, "history": 2, **changes})
     out = []
     for k, gain in enumerate((0.01, 0.5, 3.0)):
         name = "abc"[k]
         steps = make_steps(name, seed=k, gain=gain)
-        policy = make_policy([info(name)], settings)  # its statistics are those of the first learner: one action scale
-        out.append(Learner(info(name), steps, policy.normalizer, settings, train, seed=10 + k, stop=(40, 20, 40)[k]))
+        policy = make_policy(
+            [info(name)], settings
+        )  # its statistics are those of the first learner: one action scale
+        out.append(
+            Learner(
+                info(name),
+                steps,
+                policy.normalizer,
+                settings,
+                train,
+                seed=10 + k,
+                stop=(40, 20, 40)[k],
+            )
+        )
     return out
 
 
 def alone(learner):
     policy = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
-    return Trainer(policy, demonstration_data(learner.demos, policy, False), learner.train, learner.seed,
-                   total=learner.steps).fit()
+    return Trainer(
+        policy,
+        demonstration_data(learner.demos, policy, False),
+        learner.train,
+        learner.seed,
+        total=learner.steps,
+    ).fit()
 
 
 def distance(a, b):
-    return max(float((x - y).detach().abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    return max(
+        float((x - y).detach().abs().max())
+        for x, y in zip(a.parameters(), b.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("clip", [1.0, 0.01])
 def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
-    """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors that differ greatly."""
+    """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors
+    that differ greatly.
+    """
     many = learners(TRAIN.model_copy(update={"grad_clip": clip}), backbone=backbone)
     for learner, learned in zip(many, fit_learners(many), strict=True):
         policy = learned.policy
@@ -57,11 +81,19 @@ def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
 
 
 def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
-    wide = Learner(info("w", obs_dim=5, action_dim=2), make_steps("w", obs_dim=5), make_policy([info("w", obs_dim=5)]).normalizer,
-                   SMALL, TRAIN, seed=3)
+    wide = Learner(
+        info("w", obs_dim=5, action_dim=2),
+        make_steps("w", obs_dim=5),
+        make_policy([info("w", obs_dim=5)]).normalizer,
+        SMALL,
+        TRAIN,
+        seed=3,
+    )
     many = [learners()[0], wide, *learners()[1:]]
     found = fit_learners(many)
-    assert all(distance(a.policy, alone(learner)) < 1e-4 for a, learner in zip(found, many, strict=True))
+    assert all(
+        distance(a.policy, alone(learner)) < 1e-4 for a, learner in zip(found, many, strict=True)
+    )
 
 
 def test_stacks_may_be_trained_beside_one_another():
@@ -74,13 +106,19 @@ def test_stacks_may_be_trained_beside_one_another():
 
 
 def test_patience_ends_a_stack_when_no_group_has_had_a_new_lowest_loss(tmp_path):
-    """Random actions: whatever is learned harms on held-out episodes, and beside them one group goes on learning."""
-    train = TRAIN.model_copy(update={"steps": 100, "observation_noise": 0.0, "lr": 1e-2, "ema": 0.5})
+    """Random actions: whatever is learned harms on held-out episodes, and beside them one group
+    goes on learning.
+    """
+    train = TRAIN.model_copy(
+        update={"steps": 100, "observation_noise": 0.0, "lr": 1e-2, "ema": 0.5}
+    )
     learner = replace(learners(train)[1], stop=None)
     rng = np.random.default_rng(0)
     noise = make_steps("b", episodes=3, seed=5)
     noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
-    lost = replace(learner, demos=noise, held=make_steps("b", episodes=50, seed=6, gain=0.0), group=1)
+    lost = replace(
+        learner, demos=noise, held=make_steps("b", episodes=50, seed=6, gain=0.0), group=1
+    )
     (whole,) = fit_learners([lost])
     lowest = min(whole.curve, key=whole.curve.get)
     assert lowest < 60  # else there is nothing to end
@@ -88,7 +126,9 @@ def test_patience_ends_a_stack_when_no_group_has_had_a_new_lowest_loss(tmp_path)
     assert sorted(ended.curve) == list(range(10, lowest + 21, 10))
     assert ended.curve == {step: whole.curve[step] for step in ended.curve}
     (again,) = fit_learners([lost], patience=2, folder=tmp_path)
-    assert again.curve == ended.curve and distance(again.policy, ended.policy) == 0  # a finished one is not continued
+    assert (
+        again.curve == ended.curve and distance(again.policy, ended.policy) == 0
+    )  # a finished one is not continued
     assert distance(ended.policy, whole.policy) > 0
     (capped,) = fit_learners([replace(lost, held=None, stop=lowest + 20)])
     assert distance(ended.policy, capped.policy) < 1e-6  # kept as it was when it ended
@@ -112,6 +152,7 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
         def each(step):
             if step >= steps_of_all(at):
                 raise Killed
+
         return each
 
     for at in (13, 27):
@@ -136,7 +177,9 @@ def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
     noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
     curve = fit_learners([replace(learner, held=noise, stop=None)])[0].curve
     scale = learner.normalizer.action_scale.square().mean() ** 0.5
-    assert curve[4] == pytest.approx(float(1 / scale**2), rel=0.25)  # hardly trained: predicts about 0
+    assert curve[4] == pytest.approx(
+        float(1 / scale**2), rel=0.25
+    )  # hardly trained: predicts about 0
     assert list(curve) == sorted(curve) and len(set(curve.values())) == 10
 
 
@@ -160,7 +203,7 @@ def test_row_of_a_stack_acts_as_its_member_whatever_the_other_rows(backbone):
 
     chunk = act(list(range(8)), [2, 0, 1, 1, 3, 2, 0, 0])
     for i, k in enumerate([2, 0, 1, 1, 3, 2, 0, 0]):
-        single = members[k].eval().act(window[i: i + 1], np.zeros(1, np.int64), noise[i: i + 1])
+        single = members[k].eval().act(window[i : i + 1], np.zeros(1, np.int64), noise[i : i + 1])
         np.testing.assert_allclose(chunk[i], single[0], atol=1e-5)
     assert np.abs(chunk[2] - chunk[3]).max() > 1e-3
     other = act([5, 4, 7, 0, 1, 2, 3, 6], [2, 3, 2, 2, 1, 3, 0, 1])
@@ -199,6 +242,9 @@ def test_policies_that_differ_in_shape_scale_or_environments_are_not_stacked():
     scaled = make_policy([info("d")])
     scaled.normalizer.action_scale.mul_(2)
     two = make_policy([info("a"), info("b")])
-    assert len({stack_key(p) for p in (a, wide, scaled, two, make_policy([info("a"), info("b")]))}) == 5
+    assert (
+        len({stack_key(p) for p in (a, wide, scaled, two, make_policy([info("a"), info("b")]))})
+        == 5
+    )
     with pytest.raises(ValueError, match="shapes"):
         StackedPolicy([a, wide])

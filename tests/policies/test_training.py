@@ -59,26 +59,45 @@ SHIFT = Translation(((0, 1), (3, 4)), span=(0.2, 0.1))
 def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetries():
     infos = [info("a"), info("b", obs_dim=5, action_dim=3), info("c")]
     policy = make_policy(infos)
-    steps = Steps.concatenate([make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1), make_steps("c", seed=2)])
-    steps.observation[steps.episode_of_step == 6, 3:5] = 0.0  # in one episode the second thing of b is absent
+    steps = Steps.concatenate(
+        [make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1), make_steps("c", seed=2)]
+    )
+    steps.observation[steps.episode_of_step == 6, 3:5] = (
+        0.0  # in one episode the second thing of b is absent
+    )
     data = demonstration_data(steps, policy, False, {"a": (FLIP,), "b": (SHIFT,)})
     batch, rows = data.batch(768, 0, 0)
     plain = data.gather(rows)
     a, b, c = ((batch.environment == k).numpy() for k in range(3))
-    assert np.array_equal(batch.window[c], plain.window[c]) and np.array_equal(batch.action[b | c], plain.action[b | c])
+    assert np.array_equal(batch.window[c], plain.window[c]) and np.array_equal(
+        batch.action[b | c], plain.action[b | c]
+    )
 
     changed = (batch.window != plain.window).numpy().any(axis=(1, 2)) & a
     assert 80 < changed.sum() < 176  # of 256
-    assert np.allclose(batch.window.numpy()[changed, :, :3], FLIP.observation(plain.window.numpy()[changed, :, :3]), atol=1e-6)
-    assert np.allclose(batch.action.numpy()[changed, :, :2], FLIP.action(plain.action.numpy()[changed, :, :2]), atol=1e-6)
+    assert np.allclose(
+        batch.window.numpy()[changed, :, :3],
+        FLIP.observation(plain.window.numpy()[changed, :, :3]),
+        atol=1e-6,
+    )
+    assert np.allclose(
+        batch.action.numpy()[changed, :, :2],
+        FLIP.action(plain.action.numpy()[changed, :, :2]),
+        atol=1e-6,
+    )
     assert (batch.window[a][..., 3:] == 0).all() and (batch.action[a][..., 2:] == 0).all()
     assert np.array_equal(batch.action[a & ~changed], plain.action[a & ~changed])
 
     moved = (batch.window - plain.window).numpy()[b]
-    assert 0.15 < np.abs(moved[..., 0]).max() <= 0.2 + 1e-6 and 0.08 < np.abs(moved[..., 1]).max() <= 0.1 + 1e-6
+    assert (
+        0.15 < np.abs(moved[..., 0]).max() <= 0.2 + 1e-6
+        and 0.08 < np.abs(moved[..., 1]).max() <= 0.1 + 1e-6
+    )
     present = plain.window.numpy()[b, 0, 3] != 0
     assert 0 < (~present).sum() < present.sum()
-    assert np.allclose(moved[present, :, 3:5], moved[present, :, 0:2], atol=1e-6)  # everything by the same amount
+    assert np.allclose(
+        moved[present, :, 3:5], moved[present, :, 0:2], atol=1e-6
+    )  # everything by the same amount
     assert (moved[~present, :, 3:5] == 0).all() and (moved[..., 2] == 0).all()
 
 
@@ -121,7 +140,9 @@ def test_no_rows_is_a_clear_error():
 
 
 def test_weights_in_sampling_and_in_loss_give_equal_expected_gradients_once():
-    """Drawing row i with probability w_i / N equals uniform rows with factor w_i; w squared does not."""
+    """Drawing row i with probability w_i / N equals uniform rows with factor w_i; w squared does
+    not.
+    """
     steps = make_steps("a", episodes=4, length=10)
     rng = np.random.default_rng(0)
     w = rng.uniform(0.2, 3.0, 40)
@@ -143,16 +164,26 @@ def test_weights_in_sampling_and_in_loss_give_equal_expected_gradients_once():
 
 def test_linear_objective_is_the_preference_weighted_mean_of_environment_means():
     losses, environment = torch.tensor([1.0, 3.0, 10.0]), torch.tensor([0, 0, 1])
-    assert Linear(["a", "b"])(losses, environment, torch.ones(3)) == pytest.approx(0.5 * 2 + 0.5 * 10)
-    assert Linear(["a", "b"], {"a": 3, "b": 1})(losses, environment, torch.ones(3)) == pytest.approx(0.75 * 2 + 0.25 * 10)
+    assert Linear(["a", "b"])(losses, environment, torch.ones(3)) == pytest.approx(
+        0.5 * 2 + 0.5 * 10
+    )
+    assert Linear(["a", "b"], {"a": 3, "b": 1})(
+        losses, environment, torch.ones(3)
+    ) == pytest.approx(0.75 * 2 + 0.25 * 10)
     with pytest.raises(UserError, match="did you mean"):
         Linear(["reach", "push"], {"reech": 1.0})
 
 
 def test_policy_learns_a_known_linear_expert():
     steps = make_steps("a", episodes=40)
-    fit = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], SMALL), SMALL.model_copy(
-        update={"horizon": 1, "execute": 1}), TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98), seed=0)
+    fit = fit_demonstrations(
+        steps,
+        [info("a")],
+        make_normalizer(steps, [info("a")], SMALL),
+        SMALL.model_copy(update={"horizon": 1, "execute": 1}),
+        TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98),
+        seed=0,
+    )
     window = torch.rand(64, 1, 3) * 2 - 1
     chunk = fit.policy.sample(window, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2))
     error = (chunk[:, 0] - 0.5 * window[:, 0, :2]).square().mean()
@@ -165,41 +196,74 @@ def test_held_out_selection_stops_before_overfitting():
     steps = replace(steps, action=rng.uniform(-1, 1, steps.action.shape).astype(np.float32))
     settings = TrainSettings(steps=600, batch=64, lr=3e-3, ema=0.9, precision="fp32")
     big = SMALL.model_copy(update={"width": 128, "depth": 2})
-    fit = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0,
-                             selection="holdout")
+    fit = fit_demonstrations(
+        steps,
+        [info("a")],
+        make_normalizer(steps, [info("a")], big),
+        big,
+        settings,
+        0,
+        selection="holdout",
+    )
     assert fit.steps < 600  # actions are noise: every later step memorises
-    last = fit_demonstrations(steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0)
+    last = fit_demonstrations(
+        steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0
+    )
     fresh = make_steps("a", episodes=5, length=8, seed=9)
     fresh = replace(fresh, action=rng.uniform(-1, 1, fresh.action.shape).astype(np.float32))
     look = HeldOut([held_out(demonstration_data(fresh, fit.policy, False), 0)], [0], 1)
-    assert look(fit.policy, list(fit.policy.parameters())) < look(last.policy, list(last.policy.parameters()))
+    assert look(fit.policy, list(fit.policy.parameters())) < look(
+        last.policy, list(last.policy.parameters())
+    )
 
 
 def test_environments_with_few_episodes_hold_none_out():
     settings = TRAIN.model_copy(update={"steps": 20})
 
     def fit(episodes_of_a: int):
-        steps = Steps.concatenate([make_steps("a", episodes=episodes_of_a), make_steps("b", episodes=2, seed=1)])
+        steps = Steps.concatenate(
+            [make_steps("a", episodes=episodes_of_a), make_steps("b", episodes=2, seed=1)]
+        )
         infos = [info("a"), info("b")]
-        return fit_demonstrations(steps, infos, make_normalizer(steps, infos, SMALL), SMALL, settings, 0, selection="holdout")
+        return fit_demonstrations(
+            steps,
+            infos,
+            make_normalizer(steps, infos, SMALL),
+            SMALL,
+            settings,
+            0,
+            selection="holdout",
+        )
 
     assert fit(2).held_out is None and fit(2).steps == 20
     assert fit(3).held_out is not None
 
 
 def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
-    small, large = make_steps("a", obs_dim=2, action_dim=1), make_steps("b", obs_dim=5, action_dim=3)
+    small, large = (
+        make_steps("a", obs_dim=2, action_dim=1),
+        make_steps("b", obs_dim=5, action_dim=3),
+    )
     both = Steps.concatenate([small, large])
     data = TrainingData(both, ["a"], 1, 4, 2, 1)
     batch, rows = data.batch(16, 0, 0)
-    assert np.array_equal(batch.window[:, 0].numpy(), small.observation[rows]) and batch.action.shape == (16, 4, 1)
+    assert np.array_equal(
+        batch.window[:, 0].numpy(), small.observation[rows]
+    ) and batch.action.shape == (16, 4, 1)
 
 
 def test_dimensions_that_hardly_move_are_named_and_keep_their_unit():
     steps = make_steps()
-    steps = replace(steps, observation=steps.observation * np.float32([1, 1e-4, 1]), action=steps.action * np.float32([1, 0]))
+    steps = replace(
+        steps,
+        observation=steps.observation * np.float32([1, 1e-4, 1]),
+        action=steps.action * np.float32([1, 0]),
+    )
     found = constant_dimensions(steps, [info("a")], SMALL)
-    assert [line.split(" in the")[0] for line in found] == ["observation[1] hardly moves", "action[1] hardly moves"]
+    assert [line.split(" in the")[0] for line in found] == [
+        "observation[1] hardly moves",
+        "action[1] hardly moves",
+    ]
     normalizer = make_normalizer(steps, [info("a")], SMALL)
     assert normalizer.obs_scale[0, 1] == 1 and normalizer.action_scale[1] == 1
     assert constant_dimensions(make_steps(), [info("a")], SMALL) == []

@@ -14,7 +14,10 @@ from alltrades.policies.control.worker import Worker
 
 def test_calls_run_one_after_another_in_one_thread_and_what_they_raise_is_kept() -> None:
     executor, seen = Worker("w"), []
-    calls = [executor.submit(lambda i=i: seen.append((i, threading.current_thread().name))) for i in range(20)]
+    calls = [
+        executor.submit(lambda i=i: seen.append((i, threading.current_thread().name)))
+        for i in range(20)
+    ]
     failing = executor.submit(lambda: 1 // 0)
     assert isinstance(failing.exception(60), ZeroDivisionError)
     assert seen == [(i, "w") for i in range(20)] and all(c.done() for c in calls)
@@ -22,7 +25,9 @@ def test_calls_run_one_after_another_in_one_thread_and_what_they_raise_is_kept()
     executor.shutdown()
 
 
-def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(worker, "PATIENCE", 0.05)
     executor, release = Worker("w"), threading.Event()
     hangs, after = executor.submit(release.wait), executor.submit(int)
@@ -35,6 +40,8 @@ def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(monke
 
 
 def test_a_process_ends_though_a_call_never_does() -> None:
-    code = ("import threading; from alltrades.policies.control.worker import Worker; "
-            "call = Worker('w').submit(threading.Event().wait)\nwhile not call.running(): pass")
+    code = (
+        "import threading; from alltrades.policies.control.worker import Worker; "
+        "call = Worker('w').submit(threading.Event().wait)\nwhile not call.running(): pass"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -1,4 +1,6 @@
-"""Small policies and data whose right answers are known; module level, so that any test can use them."""
+"""Small policies and data whose right answers are known; module level, so that any test can use
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,50 @@ SMALL = PolicySettings(horizon=4, execute=2, width=32, depth=1, embedding=4, sam
 
 
 def info(name: str, obs_dim: int = 3, action_dim: int = 2) -> EnvironmentInfo:
-    return EnvironmentInfo(name, obs_dim, action_dim, (-1.0,) * action_dim, (1.0,) * action_dim, "digest", 10.0, 50)
+    return EnvironmentInfo(
+        name, obs_dim, action_dim, (-1.0,) * action_dim, (1.0,) * action_dim, "digest", 10.0, 50
+    )
 
 
-def make_steps(name: str = "a", episodes: int = 6, length: int = 20, obs_dim: int = 3, action_dim: int = 2, seed: int = 0,
-               source: str = "expert", gain: float = 0.5) -> Steps:
+def make_steps(
+    name: str = "a",
+    episodes: int = 6,
+    length: int = 20,
+    obs_dim: int = 3,
+    action_dim: int = 2,
+    seed: int = 0,
+    source: str = "expert",
+    gain: float = 0.5,
+) -> Steps:
     """Episodes of random observations whose action is gain * the first observation entries."""
     rng = np.random.default_rng(seed)
     n = episodes * length
     observation = rng.uniform(-1, 1, (n, obs_dim)).astype(np.float32)
     action = (gain * observation[:, :action_dim]).astype(np.float32)
-    return Steps(observation=observation, action=action, success=np.zeros(n, bool),
-                 ends=np.arange(1, episodes + 1) * length, environment=np.array([name] * episodes),
-                 source=np.array([source] * episodes), seed=np.arange(episodes, dtype=np.uint64),
-                 episode_success=np.ones(episodes, bool), first_success=np.full(episodes, -1),
-                 has_actions=np.ones(episodes, bool))
+    return Steps(
+        observation=observation,
+        action=action,
+        success=np.zeros(n, bool),
+        ends=np.arange(1, episodes + 1) * length,
+        environment=np.array([name] * episodes),
+        source=np.array([source] * episodes),
+        seed=np.arange(episodes, dtype=np.uint64),
+        episode_success=np.ones(episodes, bool),
+        first_success=np.full(episodes, -1),
+        has_actions=np.ones(episodes, bool),
+    )
 
 
-def make_policy(infos: list[EnvironmentInfo], settings: PolicySettings = SMALL, seed: int = 0) -> DiffusionPolicy:
+def make_policy(
+    infos: list[EnvironmentInfo], settings: PolicySettings = SMALL, seed: int = 0
+) -> DiffusionPolicy:
     rng = np.random.default_rng(seed)
-    normalizer, _ = fit_normalizer([rng.uniform(-1, 1, (100, i.obs_dim)) for i in infos],
-                                   [rng.uniform(-1, 1, (100, i.action_dim)) for i in infos],
-                                   settings.observation_normalizer, settings.action_normalizer,
-                                   max(i.obs_dim for i in infos), max(i.action_dim for i in infos))
+    normalizer, _ = fit_normalizer(
+        [rng.uniform(-1, 1, (100, i.obs_dim)) for i in infos],
+        [rng.uniform(-1, 1, (100, i.action_dim)) for i in infos],
+        settings.observation_normalizer,
+        settings.action_normalizer,
+        max(i.obs_dim for i in infos),
+        max(i.action_dim for i in infos),
+    )
     return build_policy(settings, infos, normalizer, seed)

@@ -17,18 +17,37 @@ BACKBONES: dict[str, type[Backbone]] = {
 }
 
 
-def make_backbone(name: str, horizon: int, action_dim: int, condition_dim: int, width: int, depth: int,
-                  image: Image | None = None) -> Backbone:
+def make_backbone(
+    name: str,
+    horizon: int,
+    action_dim: int,
+    condition_dim: int,
+    width: int,
+    depth: int,
+    image: Image | None = None,
+) -> Backbone:
     """Build a denoiser by name; `image` where the environments are images.
 
-    Raises UserError for a name that is not in `BACKBONES`, and for a backbone of images without `image`.
+    Raises UserError for a name that is not in `BACKBONES`, and for a backbone of images without
+    `image`.
     """
     if name not in BACKBONES:
-        raise UserError(f"backbone '{name}'; expected one of {', '.join(BACKBONES)}{nearest(name, list(BACKBONES))}")
+        raise UserError(
+            f"backbone '{name}'; expected one of "
+            f"{', '.join(BACKBONES)}{nearest(name, list(BACKBONES))}"
+        )
     if name == "unet2d":
         return ConditionalUnet2d(horizon, action_dim, condition_dim, width, depth, image)
     return BACKBONES[name](horizon, action_dim, condition_dim, width, depth)
 
 
-__all__ = ["BACKBONES", "Backbone", "ChunkTransformer", "ConditionalUnet1d", "ConditionalUnet2d", "Image", "ResidualMLP",
-           "make_backbone"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "ChunkTransformer",
+    "ConditionalUnet1d",
+    "ConditionalUnet2d",
+    "Image",
+    "ResidualMLP",
+    "make_backbone",
+]

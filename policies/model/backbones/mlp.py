@@ -1,4 +1,6 @@
-"""Residual MLP over the flattened chunk: the default denoiser, and the one that is fast on a processor."""
+"""Residual MLP over the flattened chunk: the default denoiser, and the one that is fast on a
+processor.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,17 @@ TIME_DIM = 64
 
 
 class ResidualMLP(Backbone):
-    """Pre-norm residual blocks of two square layers; chunk, time and condition are joined once, at the input.
+    """Pre-norm residual blocks of two square layers; chunk, time and condition are joined once, at
+    the input.
 
-    At width 512 and depth 3 about 1.7 M parameters for a chunk of 16 x 4 and a condition of 100. Nearly all of its
-    time is in matrix products, hence SiLU rather than the dearer Mish, and no conditioning layers inside the blocks.
+    At width 512 and depth 3 about 1.7 M parameters for a chunk of 16 x 4 and a condition of 100.
+    Nearly all of its time is in matrix products, hence SiLU rather than the dearer Mish, and no
+    conditioning layers inside the blocks.
     """
 
-    def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3) -> None:
+    def __init__(
+        self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3
+    ) -> None:
         super().__init__(horizon, action_dim, condition_dim, width, depth)
         self.time = TimeEmbedding(TIME_DIM)
         self.inlet = nn.Linear(horizon * action_dim + TIME_DIM + condition_dim, width)

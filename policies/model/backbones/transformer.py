@@ -13,16 +13,23 @@ HEAD_DIM = 64
 
 
 class ChunkTransformer(Backbone):
-    """One token per action; time and condition set the scale, shift and gate of every block (Peebles & Xie 2023).
+    """One token per action; time and condition set the scale, shift and gate of every block
+    (Peebles & Xie 2023).
 
     All gates start at zero, so that every block starts as the identity.
     """
 
-    def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 256, depth: int = 4) -> None:
+    def __init__(
+        self, horizon: int, action_dim: int, condition_dim: int, width: int = 256, depth: int = 4
+    ) -> None:
         super().__init__(horizon, action_dim, condition_dim, width, depth)
         self.time = TimeEmbedding(TIME_DIM)
-        self.context = nn.Sequential(nn.Linear(TIME_DIM + condition_dim, width), nn.SiLU(), nn.Linear(width, width),
-                                     nn.SiLU())
+        self.context = nn.Sequential(
+            nn.Linear(TIME_DIM + condition_dim, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+        )
         self.inlet = nn.Linear(action_dim, width)
         self.position = nn.Parameter(0.02 * torch.randn(1, horizon, width))
         self.blocks = nn.ModuleList([AdaptiveBlock(width) for _ in range(depth)])
@@ -41,7 +48,9 @@ class ChunkTransformer(Backbone):
 
 
 class AdaptiveBlock(nn.Module):
-    """Self-attention and a two-layer network, each modulated and gated by the context (adaLN-Zero)."""
+    """Self-attention and a two-layer network, each modulated and gated by the context
+    (adaLN-Zero).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -51,16 +60,22 @@ class AdaptiveBlock(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
+        )
 
     def attend(self, x: Tensor) -> Tensor:
         """Every step sees every other: (B, H, width) -> (B, H, width)."""
-        heads = self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)  # (B, heads, 3, H, d)
+        heads = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)
+        )  # (B, heads, 3, H, d)
         q, k, v = heads.unbind(2)  # (B, heads, H, d) each
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, H, width), (B, width) -> (B, H, width)."""
-        scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(context)[:, None].chunk(6, dim=-1)
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(context)[:, None].chunk(
+            6, dim=-1
+        )
         x = x + gate1 * self.attend(self.norm1(x) * (1.0 + scale1) + shift1)
         return x + gate2 * self.mlp(self.norm2(x) * (1.0 + scale2) + shift2)

@@ -1,4 +1,6 @@
-"""Convolutional U-Net over the steps of the chunk with feature-wise conditioning (as in Chi et al. 2023)."""
+"""Convolutional U-Net over the steps of the chunk with feature-wise conditioning (as in Chi et al.
+2023).
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,28 @@ GROUPS = 8
 
 
 class ConditionalUnet1d(Backbone):
-    """`depth` levels whose channels double up to `width`, for example 128, 256, 512; every level halves the time axis.
+    """`depth` levels whose channels double up to `width`, for example 128, 256, 512; every level
+    halves the time axis.
 
-    Any horizon is accepted: chunks are padded with zeros to a multiple of 2 ** (depth - 1) and cut back at the end.
+    Any horizon is accepted: chunks are padded with zeros to a multiple of 2 ** (depth - 1) and cut
+    back at the end.
     """
 
-    def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3) -> None:
+    def __init__(
+        self, horizon: int, action_dim: int, condition_dim: int, width: int = 512, depth: int = 3
+    ) -> None:
         super().__init__(horizon, action_dim, condition_dim, width, depth)
         channels = [rounded(width >> (depth - 1 - level)) for level in range(depth)]
         multiple = 2 ** (depth - 1)
         self.padding = -horizon % multiple
         self.time = TimeEmbedding(TIME_DIM)
         context = 4 * TIME_DIM
-        self.context = nn.Sequential(nn.Linear(TIME_DIM + condition_dim, context), nn.SiLU(),
-                                     nn.Linear(context, context), nn.SiLU())
+        self.context = nn.Sequential(
+            nn.Linear(TIME_DIM + condition_dim, context),
+            nn.SiLU(),
+            nn.Linear(context, context),
+            nn.SiLU(),
+        )
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         before = action_dim
@@ -36,7 +46,11 @@ class ConditionalUnet1d(Backbone):
             self.down.append(FilmBlock(before, size, context))
             if level < depth - 1:
                 self.shrink.append(nn.Conv1d(size, size, 3, stride=2, padding=1))
-                self.grow.append(nn.ConvTranspose1d(channels[level + 1], channels[level + 1], 4, stride=2, padding=1))
+                self.grow.append(
+                    nn.ConvTranspose1d(
+                        channels[level + 1], channels[level + 1], 4, stride=2, padding=1
+                    )
+                )
                 self.up.append(FilmBlock(channels[level + 1] + size, size, context))
             before = size
         self.middle = FilmBlock(before, before, context)
@@ -53,9 +67,11 @@ class ConditionalUnet1d(Backbone):
 
 
 def descend_and_climb(net: nn.Module, x: Tensor, context: Tensor) -> Tensor:
-    """x (B, channels, *size) through the levels of a U-Net and back; each level halves the size, and is joined again.
+    """x (B, channels, *size) through the levels of a U-Net and back; each level halves the size,
+    and is joined again.
 
-    `net` has lists of modules down (one a level), and shrink, grow and up (one between two levels), and middle.
+    `net` has lists of modules down (one a level), and shrink, grow and up (one between two levels),
+    and middle.
     """
     skips: list[Tensor] = []
     for block, shrink in zip_longest(net.down, net.shrink):  # type: ignore[arg-type]
@@ -70,10 +86,18 @@ def descend_and_climb(net: nn.Module, x: Tensor, context: Tensor) -> Tensor:
 
 
 class FilmBlock(nn.Module):
-    """Two convolutions with a residual path; the context scales and shifts the features between them (FiLM)."""
+    """Two convolutions with a residual path; the context scales and shifts the features between
+    them (FiLM).
+    """
 
-    def __init__(self, inputs: int, outputs: int, context: int, conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d,
-                 kernel: int = 5) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        context: int,
+        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d,
+        kernel: int = 5,
+    ) -> None:
         super().__init__()
         self.conv1 = conv(inputs, outputs, kernel, padding=kernel // 2)
         self.norm1 = group_norm(outputs)
@@ -83,7 +107,9 @@ class FilmBlock(nn.Module):
         self.skip = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, inputs, ...), (B, context) -> (B, outputs, ...), over the steps of a chunk or the pixels of an image."""
+        """(B, inputs, ...), (B, context) -> (B, outputs, ...), over the steps of a chunk or the
+        pixels of an image.
+        """
         film = self.film(context).unflatten(1, (-1, *[1] * (x.dim() - 2)))  # (B, 2 outputs, 1, ...)
         scale, shift = film.chunk(2, dim=1)  # (B, outputs, 1, ...) each
         h = F.silu(self.norm1(self.conv1(x)))
@@ -92,7 +118,9 @@ class FilmBlock(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Eight groups, fewer where a group would have less than four channels: one value alone has no deviation."""
+    """Eight groups, fewer where a group would have less than four channels: one value alone has no
+    deviation.
+    """
     return nn.GroupNorm(min(GROUPS, channels // 4), channels)
 
 

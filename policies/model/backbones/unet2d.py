@@ -1,4 +1,6 @@
-"""Convolutional U-Net over images: the chunk is an image, conditioned on the observed images pixel by pixel."""
+"""Convolutional U-Net over images: the chunk is an image, conditioned on the observed images pixel
+by pixel.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from torch import Tensor, nn
 
 from alltrades.errors import UserError
 from alltrades.policies.model.backbones.base import Backbone, Image, TimeEmbedding, zero_head
-from alltrades.policies.model.backbones.unet1d import TIME_DIM, FilmBlock, descend_and_climb, group_norm, rounded
+from alltrades.policies.model.backbones.unet1d import (
+    TIME_DIM,
+    FilmBlock,
+    descend_and_climb,
+    group_norm,
+    rounded,
+)
 
 CONTEXT = 128
 
@@ -16,10 +24,11 @@ CONTEXT = 128
 class ConditionalUnet2d(Backbone):
     """`depth` levels whose channels double up to `width`; every level halves both sides.
 
-    Every action of the chunk is one or several images (H, W), and so is the beginning of the condition (the observation
-    window): both enter as channels. Time and the rest of the condition (the environment) scale and shift the features of
-    every block. A learned mixture of the observed images, nothing at first, is added to the output: a restored image is
-    close to the degraded one. Sides are padded with zeros to a multiple of 2 ** (depth - 1).
+    Every action of the chunk is one or several images (H, W), and so is the beginning of the
+    condition (the observation window): both enter as channels. Time and the rest of the condition
+    (the environment) scale and shift the features of every block. A learned mixture of the observed
+    images, nothing at first, is added to the output: a restored image is close to the degraded one.
+    Sides are padded with zeros to a multiple of 2 ** (depth - 1).
 
     Args:
         image: shape of the images, and how many of them the condition begins with.
@@ -27,23 +36,37 @@ class ConditionalUnet2d(Backbone):
     Raises UserError without `image`, and for actions that are no whole number of images.
     """
 
-    def __init__(self, horizon: int, action_dim: int, condition_dim: int, width: int = 64, depth: int = 3,
-                 image: Image | None = None) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        action_dim: int,
+        condition_dim: int,
+        width: int = 64,
+        depth: int = 3,
+        image: Image | None = None,
+    ) -> None:
         super().__init__(horizon, action_dim, condition_dim, width, depth)
         if image is None:
-            raise UserError("backbone 'unet2d' needs environments that are images; expected an image_shape in their "
-                            "specification; use mlp, unet1d or transformer")
+            raise UserError(
+                "backbone 'unet2d' needs environments that are images; expected an image_shape in "
+                "their "
+                "specification; use mlp, unet1d or transformer"
+            )
         self.shape, self.frames = (image.height, image.width), image.images
         self.pixels = image.height * image.width
         if action_dim % self.pixels:
-            raise UserError(f"backbone 'unet2d' got actions of {action_dim} entries; expected a multiple of "
-                            f"{self.pixels}, the pixels of an image; use another backbone")
+            raise UserError(
+                f"backbone 'unet2d' got actions of {action_dim} entries; expected a multiple of "
+                f"{self.pixels}, the pixels of an image; use another backbone"
+            )
         out = horizon * action_dim // self.pixels
         channels = [rounded(width >> (depth - 1 - level)) for level in range(depth)]
         self.padding = [-side % 2 ** (depth - 1) for side in self.shape]
         self.time = TimeEmbedding(TIME_DIM)
         rest = condition_dim - self.frames * self.pixels
-        self.context = nn.Sequential(nn.Linear(TIME_DIM + rest, CONTEXT), nn.SiLU(), nn.Linear(CONTEXT, CONTEXT), nn.SiLU())
+        self.context = nn.Sequential(
+            nn.Linear(TIME_DIM + rest, CONTEXT), nn.SiLU(), nn.Linear(CONTEXT, CONTEXT), nn.SiLU()
+        )
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         before = out + self.frames
@@ -51,7 +74,11 @@ class ConditionalUnet2d(Backbone):
             self.down.append(FilmBlock(before, size, CONTEXT, nn.Conv2d, 3))
             if level < depth - 1:
                 self.shrink.append(nn.Conv2d(size, size, 3, stride=2, padding=1))
-                self.grow.append(nn.ConvTranspose2d(channels[level + 1], channels[level + 1], 4, stride=2, padding=1))
+                self.grow.append(
+                    nn.ConvTranspose2d(
+                        channels[level + 1], channels[level + 1], 4, stride=2, padding=1
+                    )
+                )
                 self.up.append(FilmBlock(channels[level + 1] + size, size, CONTEXT, nn.Conv2d, 3))
             before = size
         self.middle = FilmBlock(before, before, CONTEXT, nn.Conv2d, 3)
@@ -62,10 +89,14 @@ class ConditionalUnet2d(Backbone):
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, horizon, A), (B,), (B, C) -> (B, horizon, A)."""
         cut = self.frames * self.pixels
-        context = self.context(torch.cat([self.time(t), condition[:, cut:]], dim=-1))  # (B, context)
+        context = self.context(
+            torch.cat([self.time(t), condition[:, cut:]], dim=-1)
+        )  # (B, context)
         seen = condition[:, :cut].unflatten(1, (self.frames, *self.shape))  # (B, frames, H, W)
         drawn = noisy.flatten(1).unflatten(1, (-1, *self.shape))  # (B, images, H, W)
         x = F.pad(torch.cat([drawn, seen], dim=1), (0, self.padding[1], 0, self.padding[0]))
         x = descend_and_climb(self, x, context)
-        x = self.head(F.silu(self.norm(x)))[:, :, : self.shape[0], : self.shape[1]]  # (B, images, H, W)
+        x = self.head(F.silu(self.norm(x)))[
+            :, :, : self.shape[0], : self.shape[1]
+        ]  # (B, images, H, W)
         return (x + self.keep(seen)).flatten(1).unflatten(1, (self.horizon, self.action_dim))
