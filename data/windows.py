@@ -11,8 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """Indices into steps: obs_index (B, history), action_index (B, horizon); masks are False where
-    an index was clamped.
+    """Indices into steps: obs_index (B, n_obs_steps), action_index (B, horizon); masks are False
+    where an index was clamped.
     """
 
     obs_index: np.ndarray
@@ -26,27 +26,29 @@ class WindowIndex:
 
     Args:
         ends: (E,) one past the last step of every episode, increasing.
-        history: observation frames, the step's own being the last.
+        n_obs_steps: observation frames, the step's own being the last.
         horizon: actions, the step's own being the first.
 
     No window crosses an episode's end: history clamps to the first frame, the chunk to the last
     step. Memory O(steps), a call O(B).
     """
 
-    def __init__(self, ends: np.ndarray, history: int, horizon: int) -> None:
-        if history < 1 or horizon < 1:
-            raise ValueError(f"history = {history}, horizon = {horizon}; expected both >= 1")
+    def __init__(self, ends: np.ndarray, n_obs_steps: int, horizon: int) -> None:
+        if n_obs_steps < 1 or horizon < 1:
+            raise ValueError(
+                f"n_obs_steps = {n_obs_steps}, horizon = {horizon}; expected both >= 1"
+            )
         ends = np.asarray(ends, dtype=np.int64)
         lengths = np.diff(ends, prepend=0)
         self.first = np.repeat(ends - lengths, lengths)  # (S,)
         self.last = np.repeat(ends - 1, lengths)  # (S,)
-        self.before = np.arange(1 - history, 1)
+        self.before = np.arange(1 - n_obs_steps, 1)
         self.after = np.arange(horizon)
 
     def take(self, rows: np.ndarray) -> Window:
         """Windows of the steps `rows` (B,)."""
         rows = np.asarray(rows)
-        obs = rows[:, None] + self.before  # (B, history)
+        obs = rows[:, None] + self.before  # (B, n_obs_steps)
         action = rows[:, None] + self.after  # (B, horizon)
         first, last = self.first[rows, None], self.last[rows, None]
         return Window(

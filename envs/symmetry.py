@@ -52,7 +52,7 @@ class Reflection:
     def augment(
         self, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator
     ) -> None:
-        """Replace half of these rows of windows (B, history, D) and chunks (B, H, A) by their
+        """Replace half of these rows of windows (B, n_obs_steps, D) and chunks (B, H, A) by their
         image; padding stays.
         """
         chosen = rows[rng.random(len(rows)) < 0.5]
@@ -91,14 +91,14 @@ class Translation:
     def augment(
         self, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator
     ) -> None:
-        """Shift these rows of windows (B, history, D), each by its own uniform amount; chunks stay
-        as they are.
+        """Shift these rows of windows (B, n_obs_steps, D), each by its own uniform amount; chunks
+        stay as they are.
         """
         shift = rng.uniform(-1, 1, (len(rows), 1, 1, len(self.span))) * np.asarray(self.span)
         at = rows[:, None, None], np.arange(window.shape[1])[:, None], np.ravel(self.positions)
         found = window[at].reshape(
             len(rows), window.shape[1], len(self.positions), -1
-        )  # (n, history, things, coordinates)
+        )  # (n, n_obs_steps, things, coordinates)
         window[at] = (found + shift * found.any(axis=3, keepdims=True)).reshape(
             len(rows), window.shape[1], -1
         )

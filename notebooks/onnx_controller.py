@@ -51,16 +51,16 @@ class BarePolicy:
         ids = [e["id"] for e in self.contract["environments"]]
         self.index = 0 if environment is None else ids.index(environment)
         self.info, self.rng = self.contract["environments"][self.index], rng
-        self.frames: list[np.ndarray] = []  # the last `history` observations, oldest first
+        self.frames: list[np.ndarray] = []  # the last `n_obs_steps` observations, oldest first
 
     def observe(self, observation: np.ndarray) -> None:
         """At every control step. Before an episode's first frame that frame is repeated."""
-        history = self.contract["history"]
-        self.frames = [*(self.frames or [observation] * history), observation][-history:]
+        n_obs_steps = self.contract["n_obs_steps"]
+        self.frames = [*(self.frames or [observation] * n_obs_steps), observation][-n_obs_steps:]
 
     def chunk(self) -> np.ndarray:
-        """The next actions to execute (execute, action_dim), in the environment's units and inside
-        its box.
+        """The next actions to execute (n_action_steps, action_dim), in the environment's units and
+        inside its box.
         """
         shapes = {
             name: [n if isinstance(n, int) else 1 for n in facts["shape"]]  # any batch size: here 1
@@ -83,7 +83,9 @@ class BarePolicy:
             np.array([empty if v is None else v for v in self.info[name]], np.float32)
             for name, empty in (("action_low", -np.inf), ("action_high", np.inf))
         )
-        return np.clip(actions[0, : self.contract["execute"], : self.info["action_dim"]], low, high)
+        return np.clip(
+            actions[0, : self.contract["n_action_steps"], : self.info["action_dim"]], low, high
+        )
 
 
 def run_bare(path: Path, environment: str | None, steps: int) -> None:

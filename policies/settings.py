@@ -16,9 +16,9 @@ class Frozen(BaseModel):
 class PolicySettings(Frozen):
     """Architecture, diffusion process and sampling of one policy."""
 
-    history: int = Field(1, ge=1, description="observation frames the policy sees")
+    n_obs_steps: int = Field(1, ge=1, description="observation frames the policy sees")
     horizon: int = Field(16, ge=1, description="actions per predicted chunk")
-    execute: int = Field(
+    n_action_steps: int = Field(
         8, ge=1, description="actions of a chunk that are executed before the next one"
     )
     process: Literal["flow", "vp"] = Field(
@@ -67,9 +67,10 @@ class PolicySettings(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySettings:
-        if self.execute > self.horizon:
+        if self.n_action_steps > self.horizon:
             raise ValueError(
-                f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute"
+                f"n_action_steps = {self.n_action_steps} exceeds horizon = {self.horizon}; lower "
+                "n_action_steps"
             )
         if self.process == "vp" and self.sampling_steps > self.diffusion_steps:
             raise ValueError(

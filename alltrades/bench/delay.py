@@ -90,7 +90,7 @@ def delay(
                     }
                 )
             )
-            + f"; chunks of {policy.horizon}, of which {policy.execute} are executed; "
+            + f"; chunks of {policy.horizon}, of which {policy.n_action_steps} are executed; "
             f"{len(specs)} environments"
         )
         with (

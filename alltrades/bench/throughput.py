@@ -78,7 +78,7 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     data = TrainingData(
         _steps(policy, [s.id for s in specs], 20000, 200),
         [s.id for s in specs],
-        policy.history,
+        policy.n_obs_steps,
         policy.horizon,
         policy.obs_dim,
         policy.action_dim,
@@ -162,7 +162,7 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     specs, policy = _policy(names)
     policy.eval()
     for batch in (1, 32):
-        window = np.zeros((batch, policy.history, policy.obs_dim), dtype=np.float32)
+        window = np.zeros((batch, policy.n_obs_steps, policy.obs_dim), dtype=np.float32)
         noise = np.zeros((batch, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32)
         with threads(1):
             calls = rate(

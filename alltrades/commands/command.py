@@ -44,10 +44,10 @@ def preference_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute_argument(parser: argparse.ArgumentParser) -> None:
-    """--execute, in place of what a policy was trained with."""
+def n_action_steps_argument(parser: argparse.ArgumentParser) -> None:
+    """--n-action-steps, in place of what a policy was trained with."""
     parser.add_argument(
-        "--execute",
+        "--n-action-steps",
         type=int,
         default=None,
         metavar="N",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alltrades.commands.command import Command, execute_argument, preference_argument
+from alltrades.commands.command import Command, n_action_steps_argument, preference_argument
 from alltrades.errors import UserError
 
 
@@ -19,7 +19,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STORE",
         help="check the graph on 1,000 observations of this store, too, not on random ones alone",
     )
-    execute_argument(parser)
+    n_action_steps_argument(parser)
     preference_argument(parser)
 
 
@@ -34,7 +34,7 @@ def export(args: argparse.Namespace) -> int:
     policy = (
         load_policy(args.policy)
         .set_preference(parse_preference(args.preference))
-        .set_execute(args.execute)
+        .set_n_action_steps(args.n_action_steps)
     )
     given = (
         None

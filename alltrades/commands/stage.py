@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import (
     Command,
-    execute_argument,
+    n_action_steps_argument,
     preference_argument,
     recipe_arguments,
     recipe_settings,
@@ -341,7 +341,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         help="plan at every step and execute the mean of "
         "overlapping chunks, weighted by exp(-M i) from the oldest on",
     )
-    execute_argument(parser)
+    n_action_steps_argument(parser)
     preference_argument(parser)
 
 
@@ -360,7 +360,7 @@ def evaluate(args: argparse.Namespace) -> int:
     policies = load_policies(folder, specs, settings.device, preference)
     prefer(policies, preference or settings.evaluation.preference)
     for policy in policies.values():
-        policy.set_execute(args.execute)
+        policy.set_n_action_steps(args.n_action_steps)
     name = args.name or folder.name
     with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
         result = stages.evaluate_row(

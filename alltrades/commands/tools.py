@@ -112,7 +112,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--every",
         type=int,
         default=None,
-        help="steps between requests (delay); default the policy's execute less the delay",
+        help="steps between requests (delay); default the policy's n_action_steps less the delay",
     )
     parser.add_argument(
         "--overlap",

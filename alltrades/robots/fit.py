@@ -59,7 +59,7 @@ def open_policy(
         torch.set_num_threads(threads)
         policy = load_policy(Path(artifact), device)
     policy.act(
-        np.zeros((1, policy.history, policy.obs_dim), np.float32),
+        np.zeros((1, policy.n_obs_steps, policy.obs_dim), np.float32),
         np.zeros(1, np.int64),
         np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32),
     )

@@ -78,7 +78,7 @@ def setup(folder: Path) -> list[str]:
         f"wide, {value('policy.depth')} "
         f"deep; specialists {value('specialist.width')} wide, {value('specialist.depth')} "
         f"deep{_parameters(folder)}{hidden}. "
-        f"Chunks of {policy['horizon']} actions, of which {policy['execute']} are executed.",
+        f"Chunks of {policy['horizon']} actions, of which {policy['n_action_steps']} are executed.",
         f"Data: {value('demos.episodes')} demonstrations per environment; "
         f"{value('distill.rollouts')} rollouts per environment "
         f"and teacher ({value('distill.teachers')}), weights {value('distill.weights.kind')}, "

@@ -24,9 +24,9 @@ from alltrades.errors import UserError
 MAX_MESSAGE = 1 << 20  # bytes, either way
 SHORTEST_TOKEN = 16
 FACTS = (
-    "history",
+    "n_obs_steps",
     "horizon",
-    "execute",
+    "n_action_steps",
     "draws",
     "obs_dim",
     "action_dim",
@@ -202,8 +202,8 @@ class PolicyClient:
             self._start["seed"] = seed
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """{"observation": (obs_dim,), ...} -> {"actions": (execute, action_dim) float32, "held":
-        False, ...}.
+        """{"observation": (obs_dim,), ...} -> {"actions": (n_action_steps, action_dim) float32,
+        "held": False, ...}.
 
         `alltrades.policies.server` says what else a request and a reply may hold. While "held" is
         true the operator has stopped the robots: the actions lead to the environment's stop action,

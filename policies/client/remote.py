@@ -57,10 +57,10 @@ class RemotePolicy:
         first = PolicyClient(**self._options)
         self._clients.append(first)
         self.environments, numbers = self._described(first)
-        self.history, self.horizon, self.execute = (
-            numbers["history"],
+        self.n_obs_steps, self.horizon, self.n_action_steps = (
+            numbers["n_obs_steps"],
             numbers["horizon"],
-            numbers["execute"],
+            numbers["n_action_steps"],
         )
         self.draws, self.obs_dim, self.action_dim = (
             numbers["draws"],

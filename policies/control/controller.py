@@ -45,8 +45,8 @@ class Controller(Lanes):
             frames: per lane (k, obs_dim of its environment), k >= 1: observations since its last
                 plan, oldest first.
 
-        Returns per lane (execute, action_dim of its environment) float32 in environment units,
-        guarded. The history before an episode's first frame is that frame, as in training.
+        Returns per lane (n_action_steps, action_dim of its environment) float32 in environment
+        units, guarded. The history before an episode's first frame is that frame, as in training.
         """
         arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
         return {
@@ -78,7 +78,7 @@ class Controller(Lanes):
 
     def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
         """Actions to execute (k, A_env) of a new chunk (horizon, A_env)."""
-        return chunk[: self.policy.execute]
+        return chunk[: self.policy.n_action_steps]
 
     # ---- deployment ------------------------------------------------------------------------------
     def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:

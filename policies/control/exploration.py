@@ -70,7 +70,7 @@ class ExploringController(Controller):
         info = self.policy.environments[self._environment[lane]]
         explored = (
             super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]
-        )  # (execute, A_env)
+        )  # (n_action_steps, A_env)
         return (
             np.clip(explored, np.float32(info.action_low), np.float32(info.action_high))
             if self.attempt

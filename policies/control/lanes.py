@@ -27,10 +27,10 @@ class ActingPolicy(Protocol):
     """
 
     environments: tuple[Any, ...]
-    history: int
+    n_obs_steps: int
     horizon: int
     draws: int
-    execute: int
+    n_action_steps: int
     obs_dim: int
     action_dim: int
 
@@ -96,7 +96,7 @@ class Lanes:
         self._guarded = guard is not False
         self._guards: dict[tuple[int, bool], ActionGuard] = {}
         self._refused = [dict.fromkeys((*REASONS, *TIMEOUTS), 0) for _ in range(lanes)]
-        self._window = np.zeros((lanes, policy.history, policy.obs_dim), dtype=np.float32)
+        self._window = np.zeros((lanes, policy.n_obs_steps, policy.obs_dim), dtype=np.float32)
         self._environment = np.zeros(lanes, dtype=np.int64)
         self._generators = [
             np.random.default_rng(0)
@@ -253,16 +253,16 @@ class Lanes:
             )
 
     def _push(self, lane: int, new: np.ndarray) -> None:
-        window = self._window[lane, :, : self._obs_dims[lane]]  # (history, D_env), a view
+        window = self._window[lane, :, : self._obs_dims[lane]]  # (n_obs_steps, D_env), a view
         if not self._seen[lane]:
             window[:] = new[0]
             self._seen[lane] = True
-        history = len(window)
-        if len(new) < history:
-            window[: history - len(new)] = window[len(new) :].copy()
-            window[history - len(new) :] = new
+        n_obs_steps = len(window)
+        if len(new) < n_obs_steps:
+            window[: n_obs_steps - len(new)] = window[len(new) :].copy()
+            window[n_obs_steps - len(new) :] = new
         else:
-            window[:] = new[-history:]
+            window[:] = new[-n_obs_steps:]
 
     # ---- the policy's inputs ---------------------------------------------------------------------
     def _inputs(

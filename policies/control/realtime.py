@@ -79,8 +79,8 @@ class RealTimeController(Lanes):
         policy, lanes, guard, batch: see `Lanes`.
         stop_after: seconds.
         every: steps between two requests, one of which is on its way at a time; 1 for as often as
-            its calls allow: fresher actions for more calls. By default `execute` less the delay: no
-            action is then older than one of a synchronous robot.
+            its calls allow: fresher actions for more calls. By default `n_action_steps` less the
+            delay: no action is then older than one of a synchronous robot.
         delay: seconds that a chunk is taken to need until that is measured; None: as many control
             steps as a chunk has beyond those that are executed.
         overlap: steps after the frozen ones over which the pull of the last chunk decays; None for
@@ -198,7 +198,7 @@ class RealTimeController(Lanes):
     def delay(self, lane: int) -> int:
         """Control steps that a chunk of this lane is expected to take."""
         if not self._delays and self._guess is None:
-            return self.policy.horizon - self.policy.execute
+            return self.policy.horizon - self.policy.n_action_steps
         seconds = (
             float(np.quantile(self._delays, QUANTILE, method="higher"))
             if self._delays
@@ -213,7 +213,7 @@ class RealTimeController(Lanes):
         if self._flights[lane] is not None or self._watchdogs[lane].stopped:
             return False
         delay = self.delay(lane)
-        every = self.policy.execute - delay if self._every is None else self._every
+        every = self.policy.n_action_steps - delay if self._every is None else self._every
         interval = max(1, min(every, self.policy.horizon - delay))
         return not self._queues[lane] or self._steps[lane] - self._asked[lane] >= interval
 

@@ -26,7 +26,7 @@ class TrainingData:
     Args:
         steps: S steps of E episodes.
         environments: ids in the order of the policy; rows of other environments are ignored.
-        history, horizon: window sizes.
+        n_obs_steps, horizon: window sizes.
         obs_dim, action_dim: padded sizes of the policy.
         probability: (S,) non-negative, any scale; normalised within each environment. Default:
             uniform over steps.
@@ -47,7 +47,7 @@ class TrainingData:
         self,
         steps: Steps,
         environments: Sequence[str],
-        history: int,
+        n_obs_steps: int,
         horizon: int,
         obs_dim: int,
         action_dim: int,
@@ -84,7 +84,7 @@ class TrainingData:
             share = np.cumsum(p[self.order[block]])
             cumulative[block] = i + share / share[-1]
         self.cumulative = cumulative
-        self.windows = WindowIndex(steps.ends, history, horizon)
+        self.windows = WindowIndex(steps.ends, n_obs_steps, horizon)
         self.observation = torch.from_numpy(_fit(steps.observation, obs_dim))
         self.action = torch.from_numpy(_fit(steps.action, action_dim))
         self.weight = None if weight is None else np.asarray(weight, dtype=np.float32)
@@ -116,7 +116,7 @@ class TrainingData:
             labelled = label >= 0
             action[labelled] = self.labels[label[labelled]]
             mask[labelled] = 1.0
-        observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, history, D)
+        observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, n_obs_steps, D)
         if rng is not None:
             for symmetry, members in self.symmetries.items():
                 symmetry.augment(
@@ -162,7 +162,7 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
     return Batch(window, action, mask, network.repeat_interleave(len(batches[0].action)), weight)
 
 
-def windows_of(steps: Steps, rows: np.ndarray, history: int, obs_dim: int) -> Tensor:
-    """Observation windows (B, history, D) of given rows."""
-    index = WindowIndex(steps.ends, history, 1).take(rows).obs_index
+def windows_of(steps: Steps, rows: np.ndarray, n_obs_steps: int, obs_dim: int) -> Tensor:
+    """Observation windows (B, n_obs_steps, D) of given rows."""
+    index = WindowIndex(steps.ends, n_obs_steps, 1).take(rows).obs_index
     return torch.from_numpy(_fit(steps.observation, obs_dim)[index])

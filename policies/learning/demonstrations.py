@@ -106,7 +106,7 @@ def demonstration_data(
     return TrainingData(
         demos,
         [e.id for e in policy.environments],
-        policy.history,
+        policy.n_obs_steps,
         policy.horizon,
         policy.obs_dim,
         policy.action_dim,

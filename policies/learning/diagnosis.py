@@ -138,7 +138,7 @@ def _recorded(policy: DiffusionPolicy, demos: Steps, rows: np.ndarray) -> Traini
     return TrainingData(
         demos,
         [e.id for e in policy.environments],
-        policy.history,
+        policy.n_obs_steps,
         policy.horizon,
         policy.obs_dim,
         policy.action_dim,
@@ -166,7 +166,7 @@ def _chunks(
     """
     device = next(policy.parameters()).device
     environment = torch.full((len(rows),), policy.environment_index(name), device=device)
-    window = windows_of(steps, rows, policy.history, policy.obs_dim).to(device)
+    window = windows_of(steps, rows, policy.n_obs_steps, policy.obs_dim).to(device)
     mine = noise[:, : policy.draws, :, : policy.action_dim].to(device)
     chunk = policy.normalizer.action(policy.sample_from(window, environment, mine)).cpu()
     return torch.nn.functional.pad(chunk, (0, noise.shape[-1] - policy.action_dim))

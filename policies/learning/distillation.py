@@ -231,7 +231,7 @@ def label_rows(
                 part = mine[start : start + batch]
                 rng = np.random.default_rng([seed, kind, int(part[0])])
                 draw = partial(_normal, rng, (len(part), horizon, policy.action_dim), device)
-                window = windows_of(rows.steps, part, policy.history, policy.obs_dim).to(device)
+                window = windows_of(rows.steps, part, policy.n_obs_steps, policy.obs_dim).to(device)
                 environment = torch.full((len(part),), index, device=device)
                 with torch.inference_mode():
                     chunk = policy.sample(
@@ -267,7 +267,7 @@ def stage2_data(
     return TrainingData(
         rows.steps,
         [e.id for e in policy.environments],
-        policy.history,
+        policy.n_obs_steps,
         policy.horizon,
         policy.obs_dim,
         policy.action_dim,

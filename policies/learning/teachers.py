@@ -87,7 +87,7 @@ class TeacherPredictions:
             a = teacher.action_dim
             local = torch.full_like(where, index)
             condition = teacher.condition(
-                batch.window[where][:, -teacher.history :, : teacher.obs_dim], local
+                batch.window[where][:, -teacher.n_obs_steps :, : teacher.obs_dim], local
             )
             predicted = teacher.backbone(x_t[where][:, :, :a], t[where], condition).float()
             out[where, :, :a] = policy.process.convert(

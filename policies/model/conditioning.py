@@ -14,7 +14,7 @@ class Conditioner(nn.Module):
 
     Args:
         n_environments: K; with K = 1 or embedding = 0 the environment is not shown.
-        history, obs_dim: shape of the window.
+        n_obs_steps, obs_dim: shape of the window.
         embedding: size of the environment embedding.
         preference: whether the preference over environments is an input; it enters as K lambda - 1,
             0 where uniform.
@@ -23,7 +23,7 @@ class Conditioner(nn.Module):
     def __init__(
         self,
         n_environments: int,
-        history: int,
+        n_obs_steps: int,
         obs_dim: int,
         embedding: int,
         preference: bool = False,
@@ -34,7 +34,7 @@ class Conditioner(nn.Module):
         )
         self.preference = preference
         self.dim = (
-            history * obs_dim
+            n_obs_steps * obs_dim
             + (embedding if self.embedding is not None else 0)
             + (n_environments if preference else 0)
         )
@@ -42,8 +42,10 @@ class Conditioner(nn.Module):
     def forward(
         self, window: Tensor, environment: Tensor, preference: Tensor | None = None
     ) -> Tensor:
-        """(B, history, D) normalised, (B,) and, where it is an input, lambda (B, K) -> (B, dim)."""
-        parts = [window.flatten(1)]  # (B, history * D)
+        """(B, n_obs_steps, D) normalised, (B,) and, where it is an input, lambda (B, K) -> (B,
+        dim).
+        """
+        parts = [window.flatten(1)]  # (B, n_obs_steps * D)
         if self.embedding is not None:
             parts.append(self.embedding(environment))
         if self.preference:

@@ -55,7 +55,7 @@ class Normalizer(nn.Module):
         return out
 
     def observation(self, window: Tensor, environment: Tensor) -> Tensor:
-        """(B, history, D) and (B,) -> (B, history, D), clipped to +-8; missing dimensions
+        """(B, n_obs_steps, D) and (B,) -> (B, n_obs_steps, D), clipped to +-8; missing dimensions
         become 0.
         """
         mean, scale = (

@@ -39,7 +39,7 @@ initialising = (
 class Batch:
     """One training batch.
 
-    window (B, history, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
+    window (B, n_obs_steps, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
     environment (B,), weight (B,) and, where it is drawn, preference (B, K) of each sample.
     """
 
@@ -77,10 +77,10 @@ class DiffusionPolicy(nn.Module):
         self.environments = tuple(environments)
         self.obs_dim = max(e.obs_dim for e in self.environments)
         self.action_dim = max(e.action_dim for e in self.environments)
-        self.history, self.horizon, self.execute = (
-            settings.history,
+        self.n_obs_steps, self.horizon, self.n_action_steps = (
+            settings.n_obs_steps,
             settings.horizon,
-            settings.execute,
+            settings.n_action_steps,
         )
         self.normalizer = normalizer
         count = len(self.environments)
@@ -90,7 +90,7 @@ class DiffusionPolicy(nn.Module):
         shape = common_image_shape(self.environments)
         with initialising:
             self.conditioner = Conditioner(
-                count, self.history, self.obs_dim, settings.embedding, self.takes_preference
+                count, self.n_obs_steps, self.obs_dim, settings.embedding, self.takes_preference
             )
             self.backbone = make_backbone(
                 settings.backbone,
@@ -99,7 +99,7 @@ class DiffusionPolicy(nn.Module):
                 self.conditioner.dim,
                 settings.width,
                 settings.depth,
-                shape and Image(self.history * self.obs_dim // (shape[0] * shape[1]), *shape),
+                shape and Image(self.n_obs_steps * self.obs_dim // (shape[0] * shape[1]), *shape),
             )
         self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(
@@ -114,7 +114,7 @@ class DiffusionPolicy(nn.Module):
         observation_noise: Tensor | None = None,
         preference: Tensor | None = None,
     ) -> Tensor:
-        """(B, history, D) in environment units, (B,) -> (B, C).
+        """(B, n_obs_steps, D) in environment units, (B,) -> (B, C).
 
         Args:
             observation_noise: added after normalisation.
@@ -242,8 +242,8 @@ class DiffusionPolicy(nn.Module):
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
-        """`sample_from` on arrays: float32 (B, history, D), int64 (B,), float32 (B, draws, H, A) ->
-        float32 (B, H, A).
+        """`sample_from` on arrays: float32 (B, n_obs_steps, D), int64 (B,), float32 (B, draws, H,
+        A) -> float32 (B, H, A).
         """
         device = self.normalizer.fitted.device
         where = (torch.from_numpy(x).to(device) for x in (window, environment, noise))
@@ -267,7 +267,7 @@ class DiffusionPolicy(nn.Module):
         self.preference.copy_(preference_vector([e.id for e in self.environments], preference))
         return self
 
-    def set_execute(self, actions: int | None) -> DiffusionPolicy:
+    def set_n_action_steps(self, actions: int | None) -> DiffusionPolicy:
         """Choose how many actions of each chunk are executed before the next one (as trained with
         None); returns the policy.
 
@@ -277,11 +277,11 @@ class DiffusionPolicy(nn.Module):
         if actions is not None:
             if not 1 <= actions <= self.horizon:
                 raise UserError(
-                    f"execute = {actions}; expected 1 to {self.horizon}, the length of this "
+                    f"n_action_steps = {actions}; expected 1 to {self.horizon}, the length of this "
                     "policy's chunks"
                 )
-            self.execute = actions
-            self.settings = self.settings.model_copy(update={"execute": actions})
+            self.n_action_steps = actions
+            self.settings = self.settings.model_copy(update={"n_action_steps": actions})
         return self
 
     def chosen_preference(self) -> dict[str, float] | None:

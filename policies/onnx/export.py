@@ -73,9 +73,9 @@ def export_onnx(
 ) -> ExportReport:
     """Write `path` and `path` with the suffix .json, after checking the graph against PyTorch.
 
-    Graph: window (B, history, obs_dim) float32, environment (B,) int64, noise (B, draws, horizon,
-    action_dim) float32 from a standard normal, known (B, horizon, action_dim) and keep (B, horizon)
-    float32 -> actions (B, horizon, action_dim) float32 in environment units. Windows of
+    Graph: window (B, n_obs_steps, obs_dim) float32, environment (B,) int64, noise (B, draws,
+    horizon, action_dim) float32 from a standard normal, known (B, horizon, action_dim) and keep (B,
+    horizon) float32 -> actions (B, horizon, action_dim) float32 in environment units. Windows of
     environments with fewer dimensions are padded with zeros at the end; of their actions the first
     action_dim count. keep = 1 fixes a step to that of `known`; 0 leaves it free. A policy that
     takes a preference is exported with the one that it was told by `set_preference`; the contract
@@ -84,7 +84,7 @@ def export_onnx(
     Args:
         batch: fixed batch size B; None for any.
         observations: windows for the check besides the 1,000 random ones (see `observed_windows`):
-            environment id -> (N, history, its obs_dim).
+            environment id -> (N, n_obs_steps, its obs_dim).
 
     Raises UserError when packages of the `export` extra are missing or the graph differs from
     PyTorch by more than 1e-4 of the action range; nothing is written then.
@@ -148,11 +148,11 @@ def check_windows(
     rows: int = ROWS,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (N, history, obs_dim) float32 and their environments (N,) int64 on which graph and
-    policy are compared.
+    """Windows (N, n_obs_steps, obs_dim) float32 and their environments (N,) int64 on which graph
+    and policy are compared.
 
     `rows` of them are uniform within three deviations of the mean of the normaliser, environments
-    in turn; the given ones, id -> (n, history, obs_dim of that environment), follow.
+    in turn; the given ones, id -> (n, n_obs_steps, obs_dim of that environment), follow.
     """
     rng = np.random.default_rng(seed)
     count = len(policy.environments)
@@ -161,11 +161,11 @@ def check_windows(
         getattr(policy.normalizer, n).cpu().numpy()[environment][:, None]
         for n in ("obs_mean", "obs_scale", "obs_mask")
     )  # (N, 1, D)
-    spread = rng.uniform(-3, 3, (len(environment), policy.history, policy.obs_dim))
+    spread = rng.uniform(-3, 3, (len(environment), policy.n_obs_steps, policy.obs_dim))
     windows, indices = [(mean + spread * scale) * mask], [environment]
     for name, given in (observations or {}).items():
         index = policy.environment_index(name)
-        expected = (policy.history, policy.environments[index].obs_dim)
+        expected = (policy.n_obs_steps, policy.environments[index].obs_dim)
         if np.ndim(given) != 3 or given.shape[1:] != expected:
             raise UserError(
                 f"windows of '{name}' have shape {np.shape(given)}; expected (n, {expected[0]}, "
@@ -179,7 +179,7 @@ def check_windows(
 def observed_windows(
     policy: DiffusionPolicy, store: EpisodeStore, rows: int = ROWS, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Windows of a store's steps, as in training: environment id -> (n, history, its obs_dim)
+    """Windows of a store's steps, as in training: environment id -> (n, n_obs_steps, its obs_dim)
     float32.
 
     About `rows` in all, as many of each of the policy's environments that the store holds, or all
@@ -194,7 +194,11 @@ def observed_windows(
             f"{', '.join(e.id for e in policy.environments[:12])}; expected "
             "observations of the policy's environments; give another store"
         )
-    index, rng, out = WindowIndex(steps.ends, policy.history, 1), np.random.default_rng(seed), {}
+    index, rng, out = (
+        WindowIndex(steps.ends, policy.n_obs_steps, 1),
+        np.random.default_rng(seed),
+        {},
+    )
     for info in infos:
         mine = steps.environment == info.id
         found = sorted({int(d) for d in sizes[mine]})
@@ -267,7 +271,7 @@ def max_relative_error(
 def _trace(policy: DiffusionPolicy, path: Path, batch: int | None) -> None:
     rows = batch or 2
     example = (
-        torch.zeros(rows, policy.history, policy.obs_dim),
+        torch.zeros(rows, policy.n_obs_steps, policy.obs_dim),
         torch.zeros(rows, dtype=torch.long),
         torch.zeros(rows, policy.draws, policy.horizon, policy.action_dim),
         torch.zeros(rows, policy.horizon, policy.action_dim),
@@ -313,7 +317,7 @@ def _contract(
         "policy": policy.digest(),
         "inputs": {
             "window": {
-                "shape": [size, policy.history, policy.obs_dim],
+                "shape": [size, policy.n_obs_steps, policy.obs_dim],
                 "dtype": "float32",
                 "units": "observations as the environment gives them, oldest first; before an "
                 "episode's first "
@@ -355,9 +359,9 @@ def _contract(
         "obs_dim": policy.obs_dim,
         "action_dim": policy.action_dim,
         "draws": policy.draws,
-        "history": policy.history,
+        "n_obs_steps": policy.n_obs_steps,
         "horizon": policy.horizon,
-        "execute": policy.execute,
+        "n_action_steps": policy.n_action_steps,
         "sampler": settings.sampler,
         "steps": settings.sampling_steps,
         "process": settings.process,

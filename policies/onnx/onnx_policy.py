@@ -53,8 +53,8 @@ class OnnxPolicy:
                 )
             self.environments = tuple(EnvironmentInfo.from_json(e) for e in facts["environments"])
             self.obs_dim, self.action_dim = int(facts["obs_dim"]), int(facts["action_dim"])
-            self.history, self.horizon = int(facts["history"]), int(facts["horizon"])
-            self.execute, self.draws = int(facts["execute"]), int(facts["draws"])
+            self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])
+            self.n_action_steps, self.draws = int(facts["n_action_steps"]), int(facts["draws"])
             self._digest, shapes = (
                 str(facts["policy"]),
                 {k: v["shape"] for k, v in facts["inputs"].items()},
@@ -113,7 +113,7 @@ class OnnxPolicy:
         """Chunks (B, horizon, action_dim) float32 in environment units.
 
         Args:
-            window: (B, history, obs_dim). environment: (B,) positions in `environments`.
+            window: (B, n_obs_steps, obs_dim). environment: (B,) positions in `environments`.
             noise: (B, draws, horizon, action_dim), standard normal.
             known, keep: (B, horizon, action_dim) actions that are decided and their weights (B,
                 horizon), or None.

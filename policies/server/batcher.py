@@ -31,9 +31,9 @@ T = TypeVar("T")
 class Job:
     """One request on its way; the batcher fills in the answer or the error.
 
-    actions (execute, action_dim) in environment units, or (horizon, action_dim) for a request with
-    an overlap; `rows` of the policy call that made them, 0 when held. `refused` is the reason why
-    the request was not taken, which changed nothing.
+    actions (n_action_steps, action_dim) in environment units, or (horizon, action_dim) for a
+    request with an overlap; `rows` of the policy call that made them, 0 when held. `refused` is the
+    reason why the request was not taken, which changed nothing.
     """
 
     session: Session
@@ -61,7 +61,7 @@ def stable_sizes(policy: Any, batch: int) -> list[int]:
     rng = np.random.default_rng(0)
     infos = [policy.environments[lane % len(policy.environments)] for lane in range(batch)]
     frames = {
-        lane: rng.standard_normal((policy.history, info.obs_dim)).astype(np.float32)
+        lane: rng.standard_normal((policy.n_obs_steps, info.obs_dim)).astype(np.float32)
         for lane, info in enumerate(infos)
     }
 
@@ -309,7 +309,7 @@ class Batcher(threading.Thread):
     def _hold(self, job: Job) -> None:
         session = job.session
         seen = np.concatenate(session.backlog)[
-            -self._controller.policy.history :
+            -self._controller.policy.n_obs_steps :
         ]  # what the policy will want to know later
         session.backlog[:] = [seen]
         self._send(job, self._controller.hold(session.lane, job.request.overlap))
@@ -318,4 +318,7 @@ class Batcher(threading.Thread):
         """Answer with a chunk, of which a robot that was asked with an overlap is taken to execute
         as many as any other.
         """
-        job.actions, job.session.last = actions, actions[: self._controller.policy.execute][-1]
+        job.actions, job.session.last = (
+            actions,
+            actions[: self._controller.policy.n_action_steps][-1],
+        )

@@ -123,7 +123,7 @@ class ServedController(Controller):
         end = frozen[-1] if len(frozen) else None if last is None else last[-1]
         stop = [None] * dims if info.stop_action is None else info.stop_action
         rest = np.array([v if v is not None else end[i] for i, v in enumerate(stop)], np.float32)  # type: ignore[index]
-        length = self.policy.execute if overlap is None else self.policy.horizon
+        length = self.policy.n_action_steps if overlap is None else self.policy.horizon
         actions = np.concatenate([frozen, np.repeat(rest[None], length - len(frozen), axis=0)])
         guard = self._guard(int(self._environment[lane]), acceleration=overlap is None)
         out = actions if guard is None else guard.preview(actions, last)
@@ -135,7 +135,7 @@ class ServedController(Controller):
         number, as many as a synchronous one.
         """
         last, sent = self._last[lane], self._sent[lane]
-        return last if last is not None or sent is None else sent[: self.policy.execute][-2:]
+        return last if last is not None or sent is None else sent[: self.policy.n_action_steps][-2:]
 
     def _before(self, lane: int, first: np.ndarray) -> np.ndarray | None:
         """Where the limits of a chunk with the first action `first` begin, (1 or 2, A_env); None

@@ -39,13 +39,13 @@ class PolicyServer:
     """`run()` blocks until `stop()`, SIGTERM or SIGINT, answers what is in flight, closes the
     connections and returns.
 
-    A reply is {"actions": (execute, action_dim), "request_id", "policy": digest, "held", "starved",
-    "server_timing": {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request with "known"
-    the actions are (horizon, action_dim). "held" is true while the operator has stopped the robots:
-    the actions then lead to the environment's stop action, or repeat the last one where it has
-    none, from the frozen ones on; a robot of which neither is known is refused. "starved" counts
-    replies that came more than a control period after the client had used up the actions of the one
-    before.
+    A reply is {"actions": (n_action_steps, action_dim), "request_id", "policy": digest, "held",
+    "starved", "server_timing": {"infer_ms", "queue_ms", "batch", "prev_total_ms"}}; to a request
+    with "known" the actions are (horizon, action_dim). "held" is true while the operator has
+    stopped the robots: the actions then lead to the environment's stop action, or repeat the last
+    one where it has none, from the frozen ones on; a robot of which neither is known is refused.
+    "starved" counts replies that came more than a control period after the client had used up the
+    actions of the one before.
 
     The guard knows what each connection was sent, so that a connection is for one robot. Neither
     "known" (see `ServedController`) nor "reset" lets a chunk begin beyond the rate limit from that,
@@ -407,7 +407,7 @@ class PolicyServer:
         waits = request.overlap is None or not len(
             request.overlap.known
         )  # it has executed what a synchronous robot executes
-        had = self.policy.execute if waits else self.policy.horizon
+        had = self.policy.n_action_steps if waits else self.policy.horizon
         if session.late(
             now, had, self.policy.environments[request.index].control_hz, request.begin
         ):

@@ -18,7 +18,7 @@ from alltrades.policies.settings import PolicySettings
 from tests.policies.toys import info, make_policy
 
 SETTINGS = PolicySettings(
-    history=2, horizon=8, execute=4, width=32, depth=1, embedding=4, sampling_steps=3
+    n_obs_steps=2, horizon=8, n_action_steps=4, width=32, depth=1, embedding=4, sampling_steps=3
 )
 
 # A robot whose sensor does everything wrong; what it sent and was told is written when it is

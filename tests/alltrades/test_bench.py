@@ -200,7 +200,7 @@ def test_actions_of_a_fresh_artifact_depend_on_what_it_sees() -> None:
     with fresh_artifact(None, ["planar/reach"], None) as path:
         policy = load_policy(path)
     rng = np.random.default_rng(0)
-    window = rng.normal(size=(6, policy.history, policy.obs_dim)).astype(np.float32)
+    window = rng.normal(size=(6, policy.n_obs_steps, policy.obs_dim)).astype(np.float32)
     noise = np.zeros((6, policy.draws, policy.horizon, policy.action_dim), np.float32)
     assert policy.act(window, np.zeros(6, np.int64), noise).std(axis=0).min() > 1e-4
 

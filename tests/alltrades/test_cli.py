@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy():
         (["run", "--distill.train.steps", "many"], "distill.train.steps"),
         (["run", "no_such_recipe"], "no_such_recipe"),
         (["run", "--evaluation.rows", "[nobody]"], "nobody"),
-        (["run", "--policy.execute", "99"], "execute"),
+        (["run", "--policy.n_action_steps", "99"], "n_action_steps"),
         (["run", "--environments", "[planar/reech]"], "did you mean 'planar/reach'"),
         (["evaluate", "nowhere", "--environments", "[planar/reach]"], "no policy"),
         (["data", "info", "nowhere.zarr"], "no such store"),

@@ -32,14 +32,15 @@ class Train(Frozen):
 class Policy(Frozen):
     kind: Literal["mlp", "unet"] = Field("mlp", description="network")
     horizon: int = Field(16, ge=1)
-    execute: int = Field(8, ge=1)
+    n_action_steps: int = Field(8, ge=1)
     train: Train = Train(steps=500)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":
-        if self.execute > self.horizon:
+        if self.n_action_steps > self.horizon:
             raise ValueError(
-                f"execute = {self.execute} exceeds horizon = {self.horizon}; lower execute"
+                f"n_action_steps = {self.n_action_steps} exceeds horizon = {self.horizon}; lower "
+                "n_action_steps"
             )
         return self
 
@@ -119,7 +120,7 @@ def test_small_without_a_small_block_is_refused(tmp_path):
 def test_extends_merges_the_other_recipe_first_and_empty_mappings_clear(tmp_path):
     (tmp_path / "base.yaml").write_text(
         "seed: 5\ngeneralists: {a: {horizon: 20}}\npreference: {x: 1}\n"
-        "small: {name: little, generalists: {a: {execute: 1}}}\n"
+        "small: {name: little, generalists: {a: {n_action_steps: 1}}}\n"
     )
     settings, origins = load(
         tmp_path, "extends: base\npreference: {y: 2}\ngeneralists: {}\n", small=True
@@ -200,7 +201,10 @@ def test_unknown_keys_in_a_file_name_the_file(tmp_path):
         (["--limits", "[1, x]"], ["limits.1 = x", "a list of (an integer)"]),
         (["--policy", "3"], ["policy = 3", "a group of settings", "horizon"]),
         (["--generalists.a.horizon", "x"], ["generalists.a.horizon = x", "an integer >= 1"]),
-        (["--policy.execute", "20"], ["policy: execute = 20 exceeds horizon = 16; lower execute"]),
+        (
+            ["--policy.n_action_steps", "20"],
+            ["policy: n_action_steps = 20 exceeds horizon = 16; lower n_action_steps"],
+        ),
         (
             ["--seed", "x", "--policy.kind", "y", "--policy.horizon", "z"],
             ["seed = x", "(and 2 more)"],
@@ -243,7 +247,7 @@ def test_an_empty_recipe_is_the_defaults(tmp_path):
 
 
 def test_saved_settings_load_back_and_name_their_origin(tmp_path):
-    tokens = ["--generalists.a.execute", "2", "--name", "no", "--note", "a: b # c"]
+    tokens = ["--generalists.a.n_action_steps", "2", "--name", "no", "--note", "a: b # c"]
     settings, origins = load(tmp_path, FILE, *tokens, small=True)
     text = dump_yaml(settings, origins)
     assert load(tmp_path, text)[0] == settings
@@ -251,7 +255,7 @@ def test_saved_settings_load_back_and_name_their_origin(tmp_path):
     assert {
         "seed: 2  # recipe (small)",
         "horizon: 32  # recipe",
-        "execute: 2  # command line",
+        "n_action_steps: 2  # command line",
         "report: true",
     } <= lines
     assert yaml.safe_load(text) == settings.model_dump(mode="json")

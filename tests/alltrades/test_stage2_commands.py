@@ -206,22 +206,29 @@ def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_to
 
     trained, same, often = (
         evaluated("trained"),
-        evaluated("same", "--execute", "8"),
-        evaluated("often", "--execute", "1"),
+        evaluated("same", "--n-action-steps", "8"),
+        evaluated("often", "--n-action-steps", "1"),
     )
     assert (
         same == trained
         and often["policy"] != trained["policy"]
         and often["returns"] != trained["returns"]
     )
-    assert cli.main(["evaluate", f"{made}/specialists", *SMALL, "--execute", "17"]) == 2
-    assert "execute = 17; expected 1 to 16" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"{made}/specialists", *SMALL, "--n-action-steps", "17"]) == 2
+    assert "n_action_steps = 17; expected 1 to 16" in capsys.readouterr().err
 
     graph = tmp_path / "policy.onnx"
     assert (
         cli.main(
-            ["export", f"{made}/specialists/planar-reach", "--out", str(graph), "--execute", "3"]
+            [
+                "export",
+                f"{made}/specialists/planar-reach",
+                "--out",
+                str(graph),
+                "--n-action-steps",
+                "3",
+            ]
         )
         == 0
     )
-    assert json.loads(graph.with_suffix(".json").read_text())["execute"] == 3
+    assert json.loads(graph.with_suffix(".json").read_text())["n_action_steps"] == 3

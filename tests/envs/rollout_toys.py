@@ -222,8 +222,8 @@ class NoisyController:
     many threads.
     """
 
-    def __init__(self, lanes: int = 4, execute: int = 3) -> None:
-        self.lanes, self.execute = lanes, execute
+    def __init__(self, lanes: int = 4, n_action_steps: int = 3) -> None:
+        self.lanes, self.n_action_steps = lanes, n_action_steps
         self.generators: dict[int, np.random.Generator] = {}
         self.begun: list[tuple[int, str, int]] = []
         self.frames: list[dict[int, np.ndarray]] = []
@@ -242,5 +242,7 @@ class NoisyController:
 
     def _chunk(self, lane: int, last: np.ndarray) -> np.ndarray:
         heading = last[2:4] - last[:2] if len(last) == 4 else np.zeros(2)
-        noise = self.generators[lane].normal(0, 1, (self.execute, 2))  # some of it leaves the box
+        noise = self.generators[lane].normal(
+            0, 1, (self.n_action_steps, 2)
+        )  # some of it leaves the box
         return (3 * heading + noise).astype(np.float32)

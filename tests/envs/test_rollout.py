@@ -105,7 +105,7 @@ def test_one_call_serves_lanes_of_all_environments():
 
 
 def test_each_job_is_served_by_its_own_policy():
-    first, second = NoisyController(4, execute=2), NoisyController(4, execute=5)
+    first, second = NoisyController(4, n_action_steps=2), NoisyController(4, n_action_steps=5)
     jobs = [Job(COUNTER.id, s, "first" if s % 2 else "second") for s in range(8)]
     run(jobs, controllers={"first": first, "second": second})
     assert sorted(s for _, _, s in first.begun) == [1, 3, 5, 7]

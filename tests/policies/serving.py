@@ -21,7 +21,7 @@ from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.settings import PolicySettings
 
 SMALL, LARGE = "toy/small", "toy/large"
-SETTINGS = PolicySettings(history=2, horizon=8, execute=4, width=32, depth=1)
+SETTINGS = PolicySettings(n_obs_steps=2, horizon=8, n_action_steps=4, width=32, depth=1)
 
 
 def make_policy(

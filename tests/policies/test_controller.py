@@ -28,12 +28,12 @@ class Recorder:
     """
 
     def __init__(
-        self, history: int = 3, horizon: int = 6, execute: int = 4, box: float = 1e6
+        self, n_obs_steps: int = 3, horizon: int = 6, n_action_steps: int = 4, box: float = 1e6
     ) -> None:
-        self.history, self.horizon, self.execute, self.obs_dim, self.action_dim = (
-            history,
+        self.n_obs_steps, self.horizon, self.n_action_steps, self.obs_dim, self.action_dim = (
+            n_obs_steps,
             horizon,
-            execute,
+            n_action_steps,
             5,
             3,
         )
@@ -76,14 +76,14 @@ class Recorder:
         return chunk
 
 
-def real_policy(history: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
+def real_policy(n_obs_steps: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
     torch.manual_seed(0)
     infos = [
         EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
         EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50),
     ]
     settings = PolicySettings(
-        history=history, horizon=8, execute=4, width=32, depth=1, backbone=backbone
+        n_obs_steps=n_obs_steps, horizon=8, n_action_steps=4, width=32, depth=1, backbone=backbone
     )
     normalizer = Normalizer(2, 5, 3)
     normalizer.obs_mask[0, 2:] = 0
@@ -99,7 +99,7 @@ def real_policy(history: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
 
 
 def test_the_history_is_padded_with_the_first_frame_then_slides() -> None:
-    policy = Recorder(history=3)
+    policy = Recorder(n_obs_steps=3)
     controller = Controller(policy, lanes=2)
     controller.begin(1, SMALL, seed=5)
     frame = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -116,7 +116,7 @@ def test_the_history_is_padded_with_the_first_frame_then_slides() -> None:
 
 
 def test_several_frames_at_the_start_are_padded_by_the_first_of_them() -> None:
-    policy = Recorder(history=4)
+    policy = Recorder(n_obs_steps=4)
     controller = Controller(policy)
     controller.begin(0, SMALL, seed=0)
     frame = np.arange(4, dtype=np.float32).reshape(2, 2)
@@ -125,7 +125,7 @@ def test_several_frames_at_the_start_are_padded_by_the_first_of_them() -> None:
 
 
 def test_a_new_episode_forgets_the_window_of_the_last_one() -> None:
-    policy = Recorder(history=3)
+    policy = Recorder(n_obs_steps=3)
     controller = Controller(policy)
     controller.begin(0, LARGE, seed=0)
     controller.plan({0: np.full((3, 5), 9, dtype=np.float32)})
@@ -195,7 +195,7 @@ def test_an_episode_does_not_depend_on_its_neighbours_bit_for_bit(backbone: str)
 
 
 def test_the_real_policy_gives_the_chunk_of_a_direct_call() -> None:
-    policy = real_policy(history=2)
+    policy = real_policy(n_obs_steps=2)
     controller = Controller(policy, lanes=1, guard=False)
     controller.begin(0, LARGE, seed=3)
     frame = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
@@ -237,7 +237,7 @@ def test_actions_of_one_plan_are_not_overwritten_by_the_next() -> None:
 
 
 def test_acting_plans_every_execute_steps_with_all_frames_in_between() -> None:
-    policy = Recorder(history=3, execute=4)
+    policy = Recorder(n_obs_steps=3, n_action_steps=4)
     controller = Controller(policy, lanes=2)
     controller.reset(environment=SMALL, seed=0)
     frame = np.arange(18, dtype=np.float32).reshape(9, 1, 2).repeat(2, axis=1)
@@ -249,7 +249,7 @@ def test_acting_plans_every_execute_steps_with_all_frames_in_between() -> None:
 
 
 def test_the_chunk_queue_never_survives_a_reset() -> None:
-    policy = Recorder(execute=4)
+    policy = Recorder(n_action_steps=4)
     controller = Controller(policy, lanes=2)
     controller.reset(environment=SMALL, seed=0)
     controller.act(np.zeros((2, 2), np.float32))  # three actions are left in each queue
@@ -284,7 +284,7 @@ def test_a_reset_without_a_seed_gives_new_noise_and_with_a_seed_the_same() -> No
 
 
 def test_a_refused_observation_leaves_no_trace() -> None:
-    policy = Recorder(history=2)
+    policy = Recorder(n_obs_steps=2)
     controller = Controller(policy, lanes=2)
     controller.reset(environment=SMALL, seed=0)
     with pytest.raises(UserError, match="shape"):
@@ -295,7 +295,7 @@ def test_a_refused_observation_leaves_no_trace() -> None:
 
 
 def test_a_policy_that_fails_leaves_every_frame_in_the_history_once() -> None:
-    policy = Recorder(history=6)
+    policy = Recorder(n_obs_steps=6)
     controller = Controller(policy)
     controller.reset(environment=SMALL, seed=0)
     frame = np.arange(6, dtype=np.float32).reshape(3, 1, 2)

@@ -31,7 +31,7 @@ from alltrades.policies.settings import TrainSettings
 from .toys import SMALL, info, make_policy, make_steps
 
 SMALL = SMALL.model_copy(
-    update={"horizon": 1, "execute": 1}
+    update={"horizon": 1, "n_action_steps": 1}
 )  # longer chunks of random states have no truth to learn
 TRAIN = TrainSettings(steps=500, batch=128, lr=3e-3, ema=0.98)
 INFO = info("a")

@@ -41,7 +41,7 @@ def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(
 
 def test_simulation_and_deployment_agree() -> None:
     acting, planning = (
-        EnsemblingController(Counting(history=3, drift=0.5), every=2) for _ in range(2)
+        EnsemblingController(Counting(n_obs_steps=3, drift=0.5), every=2) for _ in range(2)
     )
     acting.reset(seed=4)
     planning.begin(0, "count", 4)
@@ -56,8 +56,8 @@ def test_simulation_and_deployment_agree() -> None:
 
 def test_a_plan_for_the_whole_chunk_is_the_plain_controller() -> None:
     controllers = (
-        EnsemblingController(Counting(horizon=6, execute=6), every=6),
-        Controller(Counting(horizon=6, execute=6)),
+        EnsemblingController(Counting(horizon=6, n_action_steps=6), every=6),
+        Controller(Counting(horizon=6, n_action_steps=6)),
     )
     for controller in controllers:
         controller.reset(seed=2)

@@ -20,7 +20,7 @@ from alltrades.policies.settings import TrainSettings
 
 from .toys import SMALL, info, make_policy, make_steps
 
-ONE = SMALL.model_copy(update={"horizon": 1, "execute": 1})
+ONE = SMALL.model_copy(update={"horizon": 1, "n_action_steps": 1})
 INFOS = [info("a"), info("b")]
 TRAIN = TrainSettings(steps=500, batch=128, lr=3e-3, ema=0.98, precision="fp32")
 

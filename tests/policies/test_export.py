@@ -52,7 +52,14 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     normalizer.action_mean.copy_(torch.arange(action_dim) * 1.0)
     normalizer.action_scale.copy_(torch.arange(action_dim) + 1.0)
     normalizer.fitted.fill_(1)
-    small = {"history": 2, "horizon": 8, "execute": 4, "width": 32, "depth": 2, "sampling_steps": 3}
+    small = {
+        "n_obs_steps": 2,
+        "horizon": 8,
+        "n_action_steps": 4,
+        "width": 32,
+        "depth": 2,
+        "sampling_steps": 3,
+    }
     policy = DiffusionPolicy(PolicySettings.model_validate(small | settings), infos, normalizer)
     with (
         torch.no_grad()
@@ -137,7 +144,7 @@ def test_the_contract_describes_the_graph(tmp_path: Path) -> None:
     assert [e["id"] for e in contract["environments"]] == ["toy/small", "toy/large"]
     assert contract["environments"][1]["action_high"] == [512.0, 512.0, None]
     assert [e["control_hz"] for e in contract["environments"]] == [10.0, 20.0]
-    assert (contract["horizon"], contract["execute"], contract["history"]) == (8, 4, 2)
+    assert (contract["horizon"], contract["n_action_steps"], contract["n_obs_steps"]) == (8, 4, 2)
     assert (contract["sampler"], contract["steps"], contract["policy"]) == (
         "euler",
         3,
@@ -180,9 +187,9 @@ def test_a_policy_of_images_is_exported_with_several_steps(
     normalizer.fitted.fill_(1)
     settings = PolicySettings(
         backbone="unet2d",
-        history=1,
+        n_obs_steps=1,
         horizon=1,
-        execute=1,
+        n_action_steps=1,
         width=16,
         depth=2,
         process=process,

@@ -132,7 +132,7 @@ def test_facts_of_the_contract_are_those_of_the_policy(tmp_path: Path) -> None:
     policy = make_policy()
     export_onnx(policy, tmp_path / "p.onnx")
     loaded = OnnxPolicy(tmp_path / "p.onnx")
-    for name in ("obs_dim", "action_dim", "history", "horizon", "execute", "draws"):
+    for name in ("obs_dim", "action_dim", "n_obs_steps", "horizon", "n_action_steps", "draws"):
         assert getattr(loaded, name) == getattr(policy, name)
     assert loaded.digest() == policy.digest()
     assert [vars(e) for e in loaded.environments] == [vars(e) for e in policy.environments]

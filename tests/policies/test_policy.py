@@ -17,7 +17,7 @@ def _batch(policy: DiffusionPolicy, environment: list[int], seed: int = 0) -> Ba
     g = torch.Generator().manual_seed(seed)
     n = len(environment)
     return Batch(
-        torch.rand(n, policy.history, policy.obs_dim, generator=g),
+        torch.rand(n, policy.n_obs_steps, policy.obs_dim, generator=g),
         torch.rand(n, policy.horizon, policy.action_dim, generator=g),
         torch.ones(n, policy.horizon),
         torch.tensor(environment),
@@ -185,7 +185,7 @@ def test_pooled_statistics_count_every_environment_the_same():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"execute": 9, "horizon": 8},
+        {"n_action_steps": 9, "horizon": 8},
         {"process": "vp", "diffusion_steps": 10, "sampling_steps": 20},
         {"action_normalizer": "standard", "clip": 1.0},
     ],

@@ -22,7 +22,7 @@ from .toys import SMALL, info, make_policy, make_steps
 TAKES = SMALL.model_copy(
     update={
         "horizon": 1,
-        "execute": 1,
+        "n_action_steps": 1,
         "embedding": 0,
         "preference_input": True,
         "width": 64,

@@ -29,18 +29,25 @@ class Counting:
 
     def __init__(
         self,
-        history: int = 1,
+        n_obs_steps: int = 1,
         horizon: int = 12,
-        execute: int = 6,
+        n_action_steps: int = 6,
         drift: float = 0.0,
         box: float = 1e6,
         stop: tuple[float | None, ...] | None = None,
         lean: bool = False,
     ) -> None:
-        self.history, self.horizon, self.execute, self.draws, self.obs_dim, self.action_dim = (
-            history,
+        (
+            self.n_obs_steps,
+            self.horizon,
+            self.n_action_steps,
+            self.draws,
+            self.obs_dim,
+            self.action_dim,
+        ) = (
+            n_obs_steps,
             horizon,
-            execute,
+            n_action_steps,
             1,
             2,
             2,
@@ -120,9 +127,9 @@ def make(
 ) -> tuple[RealTimeController, Clock, Later]:
     clock = Clock()
     executor = Later(clock)
-    # every `execute` steps, with a pull over all that is left of the last chunk, unless a test
-    # wants it otherwise
-    usual: dict[str, Any] = {"delay": delay / HZ, "every": policy.execute, "overlap": None}
+    # every `n_action_steps` steps, with a pull over all that is left of the last chunk, unless a
+    # test wants it otherwise
+    usual: dict[str, Any] = {"delay": delay / HZ, "every": policy.n_action_steps, "overlap": None}
     controller = RealTimeController(policy, clock=clock, executor=executor, **(usual | options))
     controller.reset(seed=0)
     return controller, clock, executor
@@ -132,9 +139,9 @@ def make(
 def test_without_delay_and_overlap_it_is_the_synchronous_controller_bit_for_bit() -> None:
     clock = Clock()
     asynchronous = RealTimeController(
-        Counting(history=3), lanes=2, overlap=0, delay=0.0, executor=Immediate(), clock=clock
+        Counting(n_obs_steps=3), lanes=2, overlap=0, delay=0.0, executor=Immediate(), clock=clock
     )
-    synchronous = Controller(Counting(history=3), lanes=2)
+    synchronous = Controller(Counting(n_obs_steps=3), lanes=2)
     for controller in (asynchronous, synchronous):
         controller.reset(seed=7)
     want = drive(synchronous, 40, Clock())
@@ -152,7 +159,8 @@ def test_every_action_is_the_one_meant_for_its_step_whatever_the_delay(delay: in
         drive(controller, 60, clock, executor, delay)[:, 0], np.arange(60)
     )
     assert controller.statistics()["late"] == controller.statistics()["held"] == 0
-    # asked for every `execute` steps, or as early as a delay beyond the half of the chunk demands
+    # asked for every `n_action_steps` steps, or as early as a delay beyond the half of the chunk
+    # demands
     steps = [int(w[0, -1, 0]) for w in policy.windows]
     assert steps == list(range(0, 60, 6))
 
@@ -167,9 +175,9 @@ def test_by_default_no_action_is_older_than_a_synchronous_robots_and_the_last_ch
         drive(controller, 60, clock, executor, delay)[:, 0], np.arange(60)
     )
     asked = [int(w[0, -1, 0]) for w in policy.windows]
-    assert set(np.diff(asked[1:])) == {max(policy.execute - delay, delay, 1)}
+    assert set(np.diff(asked[1:])) == {max(policy.n_action_steps - delay, delay, 1)}
     ages = [step - max(a for a in asked if a == 0 or a + delay <= step) for step in range(20, 60)]
-    assert max(ages) == policy.execute - 1
+    assert max(ages) == policy.n_action_steps - 1
     assert all(told is None or np.count_nonzero(told[1]) == delay for told in policy.told)
 
 
@@ -260,7 +268,7 @@ def test_what_the_guard_will_make_of_planned_actions_is_what_is_frozen() -> None
 
 # ---- history -------------------------------------------------------------------------------------
 def test_the_history_is_the_real_past_also_between_requests() -> None:
-    policy = Counting(history=3)
+    policy = Counting(n_obs_steps=3)
     controller, clock, executor = make(policy, 2)
     drive(controller, 20, clock, executor, 2)
     np.testing.assert_array_equal(
@@ -304,7 +312,7 @@ def test_a_call_of_many_lanes_is_cut_into_batches() -> None:
 
 # ---- delay ---------------------------------------------------------------------------------------
 def test_the_delay_is_measured_without_the_first_calls_and_an_upper_quantile_counts() -> None:
-    policy = Counting(horizon=20, execute=4)
+    policy = Counting(horizon=20, n_action_steps=4)
     clock = Clock()
     controller = RealTimeController(policy, clock=clock, executor=(executor := Later(clock)))
     controller.reset()
@@ -332,7 +340,7 @@ def test_at_a_higher_rate_no_action_is_taken_back_while_the_next_chunk_is_on_its
     """A chunk takes 0.1 s, five control steps of 50 Hz: all of them are frozen, and none is
     late.
     """
-    policy = Counting(horizon=16, execute=8, drift=0.25)
+    policy = Counting(horizon=16, n_action_steps=8, drift=0.25)
     controller, clock, executor = make(policy, 1, rate=50.0)
     drive(controller, 60, clock, executor, 5)
     frozen = [int((told[1][0] == 1).sum()) for told in policy.told if told is not None]
@@ -358,7 +366,7 @@ def test_held_by_the_operator_a_lane_rests_and_goes_on_from_there() -> None:
 
 
 def test_what_is_frozen_follows_the_measured_delay() -> None:
-    policy = Counting(horizon=12, execute=4)
+    policy = Counting(horizon=12, n_action_steps=4)
     controller, clock, executor = make(policy, 0)
     drive(controller, 40, clock, executor, 4)
     frozen = [int((told[1][0] == 1).sum()) for told in policy.told if told is not None]
@@ -369,7 +377,7 @@ def test_what_is_frozen_follows_the_measured_delay() -> None:
 
 
 def test_a_chunk_that_comes_when_all_its_actions_have_passed_is_asked_for_again() -> None:
-    policy = Counting(horizon=6, execute=3)
+    policy = Counting(horizon=6, n_action_steps=3)
     controller, clock, executor = make(policy, 1, stop_after=1e9)
     drive(controller, 30, clock)  # nothing but the first is delivered
     assert controller.refusals["hold"] == 24

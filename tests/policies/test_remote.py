@@ -33,7 +33,7 @@ def inputs(
 ) -> dict[str, np.ndarray]:
     rng, rows = np.random.default_rng(seed), len(environments)
     index = np.array(environments)
-    window = rng.normal(size=(rows, policy.history, policy.obs_dim)).astype(np.float32)
+    window = rng.normal(size=(rows, policy.n_obs_steps, policy.obs_dim)).astype(np.float32)
     known = rng.uniform(-0.5, 0.5, (rows, policy.horizon, policy.action_dim)).astype(np.float32)
     for row, i in enumerate(environments):
         window[row, :, policy.environments[i].obs_dim :] = 0

@@ -25,7 +25,7 @@ from alltrades.report.text import selection
 from .toys import SMALL, info, make_steps
 
 ONE = SMALL.model_copy(
-    update={"horizon": 1, "execute": 1}
+    update={"horizon": 1, "n_action_steps": 1}
 )  # observations here are random: only the next action can be known
 TRAIN = TrainSettings(steps=60, batch=32, lr=1e-2, ema=0.9, precision="fp32", checkpoint_every=7)
 LEARNS = Candidate("learns", ONE, TRAIN)

@@ -27,7 +27,14 @@ class Scripted:
             EnvironmentInfo("a", 1, 2, (-4.0, -4.0), (4.0, 4.0), "d", 10.0, 50, **fields),
             EnvironmentInfo("b", 1, 1, (-4.0,), (4.0,), "d", 10.0, 50),
         )
-        self.history, self.horizon, self.execute, self.draws, self.obs_dim, self.action_dim = (
+        (
+            self.n_obs_steps,
+            self.horizon,
+            self.n_action_steps,
+            self.draws,
+            self.obs_dim,
+            self.action_dim,
+        ) = (
             1,
             HORIZON,
             EXECUTE,

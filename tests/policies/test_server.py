@@ -49,8 +49,8 @@ def test_the_public_client_gets_the_actions_of_a_controller(
     metadata = client.get_server_metadata()
     assert (
         metadata["policy"] == policy.digest()
-        and metadata["execute"] == 4
-        and metadata["history"] == 2
+        and metadata["n_action_steps"] == 4
+        and metadata["n_obs_steps"] == 2
     )
     assert [e["id"] for e in metadata["environments"]] == [SMALL, LARGE]
     frames = [observation(i) for i in range(3)]

@@ -113,10 +113,10 @@ def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch
 
         def __init__(self) -> None:
             inner = make_policy()
-            self.environments, self.history, self.execute = (
+            self.environments, self.n_obs_steps, self.n_action_steps = (
                 inner.environments,
-                inner.history,
-                inner.execute,
+                inner.n_obs_steps,
+                inner.n_action_steps,
             )
             self.obs_dim, self.action_dim, self.environment_index = (
                 inner.obs_dim,

@@ -25,7 +25,7 @@ def learners(train=TRAIN, **changes):
     """Three environments with experts of very different gain, so that their gradients have very
     different norms.
     """
-    settings = SMALL.model_copy(update={"depth": 2, "history": 2, **changes})
+    settings = SMALL.model_copy(update={"depth": 2, "n_obs_steps": 2, **changes})
     out = []
     for k, gain in enumerate((0.01, 0.5, 3.0)):
         name = "abc"[k]

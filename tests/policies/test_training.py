@@ -180,7 +180,7 @@ def test_policy_learns_a_known_linear_expert():
         steps,
         [info("a")],
         make_normalizer(steps, [info("a")], SMALL),
-        SMALL.model_copy(update={"horizon": 1, "execute": 1}),
+        SMALL.model_copy(update={"horizon": 1, "n_action_steps": 1}),
         TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98),
         seed=0,
     )

@@ -13,7 +13,9 @@ from alltrades.policies.model.normalizer import fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 
-SMALL = PolicySettings(horizon=4, execute=2, width=32, depth=1, embedding=4, sampling_steps=4)
+SMALL = PolicySettings(
+    horizon=4, n_action_steps=2, width=32, depth=1, embedding=4, sampling_steps=4
+)
 
 
 def info(name: str, obs_dim: int = 3, action_dim: int = 2) -> EnvironmentInfo:
