@@ -11,8 +11,7 @@ from numpy.random import mtrand
 
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
-
-GLOBAL_STREAM = 0x6E70  # keeps the global NumPy stream of an episode apart from its other streams
+from alltrades.system.streams import stream_seed
 
 
 class EnvironmentFailure(Exception):
@@ -72,7 +71,7 @@ class EnvAdapter:
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of `seed`; returns the first observation (obs_dim,) f32."""
         self._seed, self._step = seed, 0
-        self._bits = np.random.MT19937(np.random.SeedSequence([seed, GLOBAL_STREAM]))
+        self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
         observation, info = self._guarded(lambda: self._build().reset(seed=seed))
         return self._observe(observation, info)
 

@@ -36,6 +36,7 @@ from alltrades.policies.learning.diagnosis import (
     distillation_gap,
     neighbour_error,
 )
+from alltrades.system.streams import stream
 
 if TYPE_CHECKING:
     from alltrades.pipeline.pipeline import Pipeline
@@ -238,16 +239,16 @@ def advise(
     rows = stages.unlabelled_rows(settings, demos, rollouts, weights, teachers)
     statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}
     out: dict[str, Any] = {}
-    for i, name in enumerate(pipeline.ids):
+    for name in pipeline.ids:
         rates = _rates(name, settings.teachers, statistics, evaluations)
-        best, rng = best_teacher(rates), np.random.default_rng([s.seed, i])
+        best, rng = best_teacher(rates), stream(s.seed, "advice", name)
         gap = distillation_gap(generalist, teachers, rows, name, rng)
         own = demos.select(demos.environment == name)
         outside = (
             None
             if best is None
             else demonstration_error(
-                teachers[best][name], unseen, name, np.random.default_rng([s.seed, i, 2])
+                teachers[best][name], unseen, name, stream(s.seed, "advice", name, "held out")
             )
         )
         missed, neighbours = (
@@ -273,7 +274,7 @@ def advise(
                 (rollouts.environment == name) & (rollouts.source == str(best))
             )
             shift = estimate_weights(
-                own, visits, WeightSettings(kind="ratio"), np.random.default_rng([s.seed, i, 1])
+                own, visits, WeightSettings(kind="ratio"), stream(s.seed, "advice", name, "shift")
             )
         line = advice_line(
             Rate(result.successes, result.n),
@@ -299,7 +300,7 @@ def advise(
                 shift.raw_ess,
             )
         )
-        each(i + 1)
+        each(len(out))
     return out
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,13 +51,12 @@ from alltrades.policies.settings import TrainSettings
 from alltrades.report import text
 from alltrades.settings.run import DistillSettings, RolloutSettings, RunSettings, teacher_kind
 from alltrades.system.files import write_json
+from alltrades.system.streams import stream, stream_seed
 
 
 def stage_seed(seed: int, name: str) -> int:
     """Seed of one stage: independent streams for stages of one run."""
-    return int(
-        np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint32)[0]
-    )
+    return stream_seed(seed, "stage", name)
 
 
 def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
@@ -341,7 +339,7 @@ def weigh(
     results = {}
     names = [str(x) for x in dict.fromkeys(demos.environment)]
     for k, name in enumerate(names):
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        rng = stream(seed, "weights", name)
         results[name] = estimate_weights(
             demos.select(demos.environment == name),
             rollouts.select(rollouts.environment == name),

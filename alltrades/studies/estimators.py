@@ -45,6 +45,7 @@ from alltrades.studies.result import StudyResult
 from alltrades.system.files import write_json
 from alltrades.system.machine import processors
 from alltrades.system.progress import Progress
+from alltrades.system.streams import stream
 
 CROSS_FITTED = {
     "quadratic": "ratio",
@@ -88,7 +89,7 @@ class Settings(Frozen):
 
 def repetition(s: Settings, demos: int, dim: int, drift: float, r: int) -> list[dict[str, Any]]:
     """Error and ESS/n of every estimator, guard and scoring in one draw."""
-    rng = np.random.default_rng([s.seed, r, demos, dim, round(1000 * drift)])
+    rng = stream(s.seed, "estimators", r, demos, dim, round(1000 * drift))
     world = LinearGaussian(dim, drift, rng)
     x = (world.demonstrations(demos, rng), world.rollouts(s.rollouts, rng))
     episodes = [np.repeat(np.arange(len(rows) // LENGTH), LENGTH) for rows in x]

@@ -56,6 +56,7 @@ from alltrades.studies.requirements import Curve, curves_plot, elasticity, slope
 from alltrades.studies.result import StudyResult, Table
 from alltrades.system.files import write_json
 from alltrades.system.progress import Progress
+from alltrades.system.streams import stream
 
 METHODS = ("specialists", "labeled", "noise", "score")
 
@@ -126,8 +127,8 @@ def repetition(s: Settings, d_h: int, d_g: int, r: int) -> list[dict[str, Any]]:
     n.
     """
     rng, shared = (
-        np.random.default_rng([s.seed, r, d_h]),
-        np.random.default_rng([s.seed, r, d_h, d_g]),
+        stream(s.seed, "world", r, d_h),
+        stream(s.seed, "data", r, d_h, d_g),
     )
     sizes = Sizes(s.environments, s.state_dim, d_h, d_g, s.times, s.noise, s.bandwidth)
     world = World(sizes, rng, shared)

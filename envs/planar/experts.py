@@ -16,6 +16,7 @@ from alltrades.envs.planar.model import (
     PUCK_RADIUS,
     PlanarParams,
 )
+from alltrades.system.streams import stream
 
 TOUCH = EFFECTOR_RADIUS + PUCK_RADIUS  # centre distance of effector and puck in contact
 GAIN = 8.0  # command per metre left
@@ -34,7 +35,7 @@ class PlanarExpert:
 
     def reset(self, seed: int) -> None:
         """Start of the episode with this seed."""
-        self.side = 1.0 if np.random.default_rng([seed, 1]).random() < 0.5 else -1.0
+        self.side = 1.0 if stream(seed, "side").random() < 0.5 else -1.0
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         """Observation (16,) with the goal visible -> action (2,) in [-1, 1]."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.system.streams import stream
 
 PURPOSES = (
     "demos",
@@ -28,7 +29,7 @@ PURPOSES = (
 
 def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
     """63-bit seed of episode `index` of an environment; raises ValueError for an unknown
-    purpose.
+    purpose. Stores and published results name these seeds: the formula stays as it is.
     """
     entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
@@ -37,10 +38,8 @@ def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
 def policy_generator(seed: int) -> np.random.Generator:
     """Generator of the policy's noise in the episode with this seed, independent of the
     environment's own stream.
-
-    NumPy's, so that the noise is the same on every device and where PyTorch is not installed.
     """
-    return np.random.default_rng(np.random.SeedSequence([seed, 0x9011C7]))
+    return stream(seed, "policy")
 
 
 def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:

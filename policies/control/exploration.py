@@ -11,6 +11,7 @@ import numpy as np
 
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.lanes import ActingPolicy
+from alltrades.system.streams import stream, stream_seed
 
 
 class ExploringController(Controller):
@@ -43,12 +44,9 @@ class ExploringController(Controller):
         self._rng: list[np.random.Generator] = [np.random.default_rng()] * lanes
 
     def begin(self, lane: int, environment: str, seed: int) -> None:
-        word = (
-            int(np.random.SeedSequence([seed, self.attempt, 0xE4]).generate_state(1, np.uint64)[0])
-            >> 1
-        )
+        word = stream_seed(seed, "try", self.attempt)
         super().begin(lane, environment, word if self.attempt else seed)
-        self._rng[lane] = np.random.default_rng(word)
+        self._rng[lane] = stream(seed, "exploration", self.attempt)
         self._draw(lane)
 
     def _draw(self, lane: int) -> None:

@@ -16,6 +16,7 @@ from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
 from alltrades.policies.model.policy import Batch
 from alltrades.policies.model.preference import draw_preferences
+from alltrades.system.streams import stream
 
 Symmetries = Mapping[str, Sequence[Symmetry]]  # by environment id
 
@@ -133,7 +134,7 @@ class TrainingData:
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
         """Batch number `step` and its rows."""
-        rng = np.random.default_rng([seed, step])
+        rng = stream(seed, "batch", step)
         rows = self.rows(size, rng)
         batch = self.gather(rows, rng)
         if self.concentration is not None:

@@ -21,6 +21,7 @@ from alltrades.policies.model.environment import EnvironmentInfo, common_image_s
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import Batch, DiffusionPolicy, initialising
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.streams import stream
 
 FEWEST = 3  # episodes of an environment from which one may be held out
 LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
@@ -122,7 +123,7 @@ def held_out(data: TrainingData, seed: int, draws: int = 1024) -> Batch:
     """Fixed rows of held-out episodes: the same for every checkpoint and every candidate of one
     selection.
     """
-    return data.gather(data.rows(draws, np.random.default_rng(seed)))
+    return data.gather(data.rows(draws, stream(seed, "held out", "rows")))
 
 
 @dataclass
@@ -238,7 +239,7 @@ def hold_out(demos: Steps, seed: int) -> np.ndarray:
     """(E,) bool: a fifth of each environment's episodes, at least one of 3 and more, none
     of fewer.
     """
-    rng = np.random.default_rng([seed, 77])
+    rng = stream(seed, "held out")
     held = np.zeros(len(demos.environment), bool)
     for name in np.unique(demos.environment):
         shuffled = rng.permutation(np.flatnonzero((demos.environment == name) & demos.has_actions))

@@ -28,6 +28,7 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.batches import Symmetries, TrainingData, windows_of
 from alltrades.policies.learning.teachers import TeacherPredictions
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.system.streams import stream
 
 RECORDED = -1  # teacher of a row that keeps its recorded actions
 
@@ -229,7 +230,7 @@ def label_rows(
             device = next(policy.parameters()).device
             for start in range(0, len(mine), batch):
                 part = mine[start : start + batch]
-                rng = np.random.default_rng([seed, kind, int(part[0])])
+                rng = stream(seed, "label", kind, int(part[0]))
                 draw = partial(_normal, rng, (len(part), horizon, policy.action_dim), device)
                 window = windows_of(rows.steps, part, policy.n_obs_steps, policy.obs_dim).to(device)
                 environment = torch.full((len(part),), index, device=device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.teachers import TeacherPredictions
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.system.streams import stream, stream_seed
 
 DRAWS = 2048  # rows of an environment from which C_k is estimated
 LEAST = 1e-4  # smallest C_k: where the state says nothing about the chunk no excess is worth more
@@ -74,12 +75,12 @@ class ExcessLoss:
 
     @torch.no_grad()
     def _scales(self, data: TrainingData, policy: DiffusionPolicy, seed: int) -> Tensor:
-        every = data.rows(DRAWS * len(data.present), np.random.default_rng([seed, 5]))
+        every = data.rows(DRAWS * len(data.present), stream(seed, "excess"))
         out = torch.ones(data.count, device=data.device)
         for k in data.present:
             rows = every[data.environment[every] == k]
             batch = data.gather(rows)
-            generator = torch.Generator(data.device).manual_seed(seed % (1 << 63))
+            generator = torch.Generator(data.device).manual_seed(stream_seed(seed, "excess"))
             noise, uniform = policy.draw(batch, generator)
             x_t, t, target = policy.noised(batch, noise, uniform)
             target, reference = self._reference(policy, batch, x_t, t, target, rows)

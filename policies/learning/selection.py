@@ -32,6 +32,7 @@ from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.streams import stream
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
 
     Episodes without actions are -1 too.
     """
-    rng = np.random.default_rng([seed, 78])
+    rng = stream(seed, "folds")
     out = np.full(len(demos.environment), -1)
     for name in dict.fromkeys(demos.environment.tolist()):
         mine = np.flatnonzero((demos.environment == name) & demos.has_actions)

@@ -22,6 +22,7 @@ from alltrades.policies.learning.ema import EMA
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
+from alltrades.system.streams import stream_seed
 
 Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
 SMALL = 500_000  # parameters below which a second thread costs more than it brings
@@ -40,7 +41,7 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 def noise_seed(seed: int, step: int) -> int:
     """Seed of the noise of one step."""
-    return (seed * 1_000_003 + step) % (1 << 63)
+    return stream_seed(seed, "noise", step)
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:

@@ -204,13 +204,13 @@ def test_at_most_so_many_environments_take_part():
 
 
 def test_holdout_finds_the_steps_of_each_environment():
-    learnable, infos = several((5, 5, 2), length=8)
-    noise, _ = several((5, 5, 2), noise=True, length=8)
+    learnable, infos = several((5, 5, 2), length=4)
+    noise, _ = several((5, 5, 2), noise=True, length=4)
     action = np.where((learnable.episode_of_step < 5)[:, None], learnable.action, noise.action)
     candidate = Candidate(
         "wide",
         ONE.model_copy(update={"width": 96, "depth": 2}),
-        TRAIN.model_copy(update={"steps": 200}),
+        TRAIN.model_copy(update={"steps": 600}),
     )
     done = []
     demos = replace(learnable, action=action)
@@ -219,9 +219,9 @@ def test_holdout_finds_the_steps_of_each_environment():
     )
     assert fits[0].steps > fits[1].steps
     assert (
-        done[-1][0] == done[-1][1] == 400 + sum(f.steps for f in fits)
+        done[-1][0] == done[-1][1] == 1200 + sum(f.steps for f in fits)
     )  # the count ends where the work does
-    assert fits[2].steps == 200 and fits[2].held_out is None  # fewer than three episodes
+    assert fits[2].steps == 600 and fits[2].held_out is None  # fewer than three episodes
 
 
 @pytest.mark.parametrize("mode", ["pooled", "per_environment"])

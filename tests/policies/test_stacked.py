@@ -69,14 +69,14 @@ def distance(a, b):
 @pytest.mark.parametrize("clip", [1.0, 0.01])
 def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
     """Own rows, noise, stop and gradient clipping: with 0.01 every gradient is clipped, by factors
-    that differ greatly.
+    that differ greatly. Rounding, which differs between processors, grows over the steps.
     """
     many = learners(TRAIN.model_copy(update={"grad_clip": clip}), backbone=backbone)
     for learner, learned in zip(many, fit_learners(many), strict=True):
         policy = learned.policy
         single = alone(learner)
         start = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
-        assert distance(policy, single) < 1e-4 < 1e-2 < distance(single, start)
+        assert distance(policy, single) < 1e-3 < 1e-2 < distance(single, start)
         assert policy.environments == single.environments and policy.settings == single.settings
 
 
@@ -92,7 +92,7 @@ def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
     many = [learners()[0], wide, *learners()[1:]]
     found = fit_learners(many)
     assert all(
-        distance(a.policy, alone(learner)) < 1e-4 for a, learner in zip(found, many, strict=True)
+        distance(a.policy, alone(learner)) < 1e-3 for a, learner in zip(found, many, strict=True)
     )
 
 

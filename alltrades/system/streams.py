@@ -1,0 +1,26 @@
+"""Random streams: one for every (seed, names), independent of others, equal on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def _entropy(seed: int, names: tuple[str | int, ...]) -> int:
+    """128 bits of (seed, names): no two lists of names share them, however their parts are cut."""
+    text = repr((int(seed), *(n if isinstance(n, str) else int(n) for n in names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+
+
+def stream(seed: int, *names: str | int) -> np.random.Generator:
+    """The generator of what `names` say, such as stream(seed, "held out", environment).
+
+    NumPy's, so that it is the same on every device and where PyTorch is not installed.
+    """
+    return np.random.default_rng(_entropy(seed, names))
+
+
+def stream_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed, for what takes a seed and no generator."""
+    return _entropy(seed, names) & ((1 << 63) - 1)
