@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from alltrades.errors import UserError, nearest
+
 
 class Sized(Protocol):
     """An environment's id and sizes; an `EnvSpec` and what a policy remembers of one have them."""
@@ -35,6 +37,15 @@ class Layout:
         self.obs_dims = np.array([e.obs_dim for e in environments], dtype=np.int64)
         self.action_dims = np.array([e.action_dim for e in environments], dtype=np.int64)
         self.obs_dim, self.action_dim = int(self.obs_dims.max()), int(self.action_dims.max())
+
+    def index(self, environment: str) -> int:
+        """Position of an environment. Raises UserError for one that is not among them."""
+        if environment not in self.ids:
+            raise UserError(
+                f"unknown environment '{environment}'; expected one of {', '.join(self.ids[:12])}"
+                f"{nearest(environment, list(self.ids))}"
+            )
+        return self.ids.index(environment)
 
     @property
     def obs_mask(self) -> np.ndarray:

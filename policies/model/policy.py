@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alltrades.data.layout import Layout
 from alltrades.envs.spec import EnvSpec
-from alltrades.errors import UserError, nearest
+from alltrades.errors import UserError
 from alltrades.policies.model.backbones import Image, make_backbone
 from alltrades.policies.model.conditioning import Conditioner
 from alltrades.policies.model.environment import EnvironmentInfo, common_image_shape
@@ -75,8 +76,8 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.settings = settings
         self.environments = tuple(environments)
-        self.obs_dim = max(e.obs_dim for e in self.environments)
-        self.action_dim = max(e.action_dim for e in self.environments)
+        self.layout = Layout(self.environments)
+        self.obs_dim, self.action_dim = self.layout.obs_dim, self.layout.action_dim
         self.n_obs_steps, self.horizon, self.n_action_steps = (
             settings.n_obs_steps,
             settings.horizon,
@@ -292,14 +293,7 @@ class DiffusionPolicy(nn.Module):
 
     def environment_index(self, env_id: str) -> int:
         """Position of an environment; raises UserError for one that the policy does not know."""
-        ids = [e.id for e in self.environments]
-        if env_id not in ids:
-            raise UserError(
-                f"policy does not know environment '{env_id}'; it was made for "
-                f"{', '.join(ids[:12])}"
-                f"{nearest(env_id, ids)}"
-            )
-        return ids.index(env_id)
+        return self.layout.index(env_id)
 
     def check(self, spec: EnvSpec) -> int:
         """Index of the environment; raises UserError when its definition differs from the one

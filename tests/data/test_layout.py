@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alltrades.data.layout import Layout, pad
+from alltrades.errors import UserError
 
 LAYOUT = Layout(
     [SimpleNamespace(id=i, obs_dim=d, action_dim=a) for i, d, a in (("a", 3, 2), ("b", 5, 1))]
@@ -36,3 +37,9 @@ def test_nothing_is_cut_off():
         LAYOUT.pack_observation(np.zeros((2, 6)))
     x = np.zeros(5)
     assert pad(x, 5) is x
+
+
+def test_an_unknown_environment_is_told_which_there_are():
+    assert [LAYOUT.index(name) for name in ("a", "b")] == [0, 1]
+    with pytest.raises(UserError, match="unknown environment 'bb'; expected one of a, b.*'b'"):
+        LAYOUT.index("bb")
