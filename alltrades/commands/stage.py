@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from alltrades.commands.command import (
 )
 from alltrades.errors import UserError
 from alltrades.system.files import write_json
+from alltrades.system.lock import locked
 
 if TYPE_CHECKING:
     from alltrades.data.steps import Steps
@@ -35,6 +37,17 @@ def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvS
         settings.demos.episodes,
         settings.demos.observations,
     )
+
+
+def _one_writer(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that no other may join in its folder `--out` while it runs."""
+
+    @wraps(run)
+    def alone(args: argparse.Namespace) -> int:
+        with locked(args.out):
+            return run(args)
+
+    return alone
 
 
 def _work(out: Path, key: dict[str, Any]) -> Path:
@@ -90,6 +103,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the artifact(s)")
 
 
+@_one_writer
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
     from alltrades.pipeline import stages
@@ -206,6 +220,7 @@ def _weigh_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the weights")
 
 
+@_one_writer
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
     from alltrades.pipeline import stages
@@ -257,6 +272,7 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the artifact")
 
 
+@_one_writer
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades.pipeline import stages

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alltrades.errors import UserError
-from alltrades.system.files import copy, list_files, remove, to_json, tree_digest, write_json
+from alltrades.system.files import copy, list_files, remove, slug, to_json, tree_digest, write_json
 from alltrades.system.machine import processors
 
 if TYPE_CHECKING:
@@ -65,13 +64,6 @@ def facts() -> tuple[dict[str, str], dict[str, Any]]:
         "torch_threads": torch.get_num_threads() if torch is not None else None,
     }
     return packages, machine
-
-
-def slug(stage: str) -> str:
-    """A stage's name as one folder name, different for different stages."""
-    return re.sub(
-        r"[^A-Za-z0-9._+-]", lambda m: "__" if m[0] == "/" else f"%{ord(m[0]):02x}", stage
-    )
 
 
 class Manifest:

@@ -4,17 +4,15 @@ at any moment.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from alltrades.errors import UserError
-from alltrades.pipeline.manifest import Manifest, slug
-from alltrades.system.files import write_json, write_text
+from alltrades.pipeline.manifest import Manifest
+from alltrades.system.files import slug, write_json, write_text
+from alltrades.system.lock import Lock
 
 
 class RunDir:
@@ -36,38 +34,18 @@ class RunDir:
     ) -> None:
         self.path, self.relatives = Path(path), tuple(Path(p) for p in relatives)
         self.manifest = Manifest(self, seed)
-        self._lock: int | None = None
+        self._lock = Lock(self.path, "run folder")
 
     @property
     def locked(self) -> bool:
-        return self._lock is not None
+        return self._lock.held
 
     def __enter__(self) -> RunDir:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(
-                f"run folder {self.path}: {error.strerror}; expected a folder that can be written; "
-                "choose another"
-            ) from error
-        try:  # the kernel frees the lock when its process dies, however it dies
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            raise UserError(
-                f"run folder {self.path} is in use by process {owner}; expected one run per "
-                "folder; "
-                "wait for it or choose another folder"
-            ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock = lock
+        self._lock.acquire()
         try:
             self.manifest.open()
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
         return self
 
@@ -77,15 +55,7 @@ class RunDir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.ftruncate(self._lock, 0)
-            os.close(
-                self._lock
-            )  # the file stays: removing it would let two processes lock two files of one name
-            self._lock = None
+        self._lock.release()
 
     def work(self, stage: str) -> Path:
         """Folder for the stage's own partial files (checkpoints); emptied when the stage is

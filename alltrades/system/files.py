@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +47,57 @@ def to_json(value: Any) -> str:
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old or the new one, also after a kill: temporary file,
-    fsync, rename.
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends without an error.
+
+    Readers see the old or the new file, also after a kill: fsync, rename, fsync of the folder.
+    After an error the old file stays and the temporary one is removed.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as UTF-8 text through `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of `to_json`."""
     write_text(path, to_json(value))
+
+
+def slug(name: str) -> str:
+    """A name (an environment's, a stage's) as one folder name, different for different names.
+
+    "/" becomes "__"; what is no letter, digit or one of "._+-", an underscore beside another or
+    beside "/", and a first "." or "/" become "%" and the hexadecimal bytes of their UTF-8.
+    """
+    name = re.sub(r"[^A-Za-z0-9._+/-]|^[./]|_(?=[_/])|(?<=[_/])_", _escaped, name)
+    return name.replace("/", "__")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02x}" for byte in match[0].encode(errors="surrogatepass"))
 
 
 def file_digest(path: Path) -> str:
@@ -75,15 +107,17 @@ def file_digest(path: Path) -> str:
 
 
 def list_files(path: Path) -> list[str]:
-    """Relative names of the files below a folder, sorted, without half-written ones; [""] for a
-    file itself.
+    """Relative names of the files below a folder, sorted, without half-written ones and locks; [""]
+    for a file itself.
     """
     if path.is_file():
         return [""]
     return sorted(
         p.relative_to(path).as_posix()
         for p in path.rglob("*")
-        if p.is_file() and not (p.name.startswith(".") and p.name.endswith(".partial"))
+        if p.is_file()
+        and p.name != ".lock"
+        and not (p.name.startswith(".") and p.name.endswith(".partial"))
     )
 
 

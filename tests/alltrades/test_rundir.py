@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from alltrades.errors import UserError
-from alltrades.pipeline.manifest import slug
 from alltrades.pipeline.rundir import RunDir
 from alltrades.system.files import file_digest, to_json, tree_digest, write_json, write_text
 
@@ -339,8 +338,3 @@ def test_tree_digest_depends_on_names_and_contents_only(tmp_path):
         file_digest(tmp_path / "abc")
         == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
-
-
-def test_stage_folders_do_not_collide():
-    names = ["a/b", "a_b", "a b", "a:b", "a", "a%20b"]
-    assert len({slug(n) for n in names}) == len(names) and all("/" not in slug(n) for n in names)
