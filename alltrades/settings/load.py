@@ -15,12 +15,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from alltrades.errors import UserError
+from alltrades.settings.nested import flatten, merge, nest
 from alltrades.settings.recipes import (
     Layer,
     Loader,
     Recipe,
     find_recipe,
-    flatten,
     packaged_recipes,
     read_recipe,
 )
@@ -95,7 +95,7 @@ def load_settings(
     values: dict[str, Any] = defaults(model)
     origins: dict[str, str] = {}
     for layer in layers:
-        values = _merge(values, layer.values)
+        values = merge(values, layer.values)
         for key, _ in flatten(layer.values):
             origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
             origins[key] = layer.label
@@ -140,7 +140,7 @@ def parse_overrides(model: type[BaseModel], tokens: Sequence[str]) -> list[dict[
                     f"{token}: --no-KEY is for true/false settings; {leaf.key} takes "
                     f"{leaf.accepted}"
                 )
-            found.append(_nest(leaf.path, False))
+            found.append(nest(leaf.path, False))
             continue
         leaf = lookup(model, key)
         if equals:
@@ -154,7 +154,7 @@ def parse_overrides(model: type[BaseModel], tokens: Sequence[str]) -> list[dict[
                 raise UserError(f"--{leaf.key} has no value; expected {leaf.accepted}")
             value = _parse(leaf, texts) if texts else True
         check_value(leaf, value, COMMAND_LINE)
-        found.append(_nest(leaf.path, value))
+        found.append(nest(leaf.path, value))
     return found
 
 
@@ -201,25 +201,7 @@ def _yaml(text: str, leaf: Leaf, loader: Any) -> Any:
         ) from error
 
 
-# ---- merging and messages ------------------------------------------------------------------------
-def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
-    for name in reversed(path):
-        value = {name: value}
-    return value
-
-
-def _merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in layer.items():
-        below = merged.get(key)
-        merged[key] = (
-            _merge(below, value)
-            if isinstance(value, dict) and value and isinstance(below, dict)
-            else value
-        )
-    return merged
-
-
+# ---- messages and saved settings -----------------------------------------------------------------
 def _translate(model: type[BaseModel], error: ValidationError, origins: Mapping[str, str]) -> str:
     """The first of pydantic's errors as one line: field, value, where it came from, what is
     accepted.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from alltrades.errors import UserError, nearest
+from alltrades.settings.nested import flatten, without
 from alltrades.settings.schema import show
 
 
@@ -148,29 +148,9 @@ def read_recipe(
     recipe = read_recipe(extends, folder, (*chain, label)) if extends is not None else Recipe()
     cleared = [key for key, value in flatten(values) if value == {}]
     recipe.small = [
-        Layer(x.label, _without(x.values, cleared)) for x in recipe.small
+        Layer(x.label, without(x.values, cleared)) for x in recipe.small
     ]  # gone there as well
     recipe.layers.append(Layer(label, values))
     if small is not None:
         recipe.small.append(Layer(f"{label} (small)", small))
     return recipe
-
-
-def flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, (*path, str(name)))
-        else:
-            yield ".".join((*path, str(name))), value
-
-
-def _without(
-    values: dict[str, Any], keys: Sequence[str], path: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    kept = {}
-    for name, value in values.items():
-        if ".".join((*path, str(name))) not in keys:
-            kept[name] = (
-                _without(value, keys, (*path, str(name))) if isinstance(value, dict) else value
-            )
-    return kept

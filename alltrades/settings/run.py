@@ -12,6 +12,7 @@ from alltrades.data.weights.estimate import WeightSettings
 from alltrades.errors import nearest
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
+from alltrades.settings.nested import merge
 from alltrades.system.machine import processors
 
 OWN_ROWS = {
@@ -327,7 +328,7 @@ class RunSettings(Frozen):
                 base = base.model_dump()
             values = dict(values)
             values["generalists"] = {
-                k: _merge(base, v) if isinstance(v, dict) else v
+                k: merge(base, v) if isinstance(v, dict) else v
                 for k, v in values["generalists"].items()
             }
         return values
@@ -437,14 +438,3 @@ def teacher_kind(teacher: str) -> tuple[str, str]:
     """("scratch", "_2") for "scratch_2"; the second is empty for the first of its kind."""
     kind, _, number = teacher.rpartition("_")
     return (kind, f"_{number}") if number.isdigit() and int(number) > 1 else (teacher, "")
-
-
-def _merge(base: dict, override: dict) -> dict:
-    out = dict(base)
-    for key, value in override.items():
-        out[key] = (
-            _merge(out[key], value)
-            if isinstance(value, dict) and isinstance(out.get(key), dict)
-            else value
-        )
-    return out
