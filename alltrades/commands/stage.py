@@ -109,6 +109,7 @@ def train(args: argparse.Namespace) -> int:
     from alltrades.pipeline import stages
     from alltrades.pipeline.beside import Beside
     from alltrades.pipeline.rundir import policy_digests
+    from alltrades.settings.rows import Row
     from alltrades.system.progress import Progress
 
     settings, _ = recipe_settings(args)
@@ -148,7 +149,7 @@ def train(args: argparse.Namespace) -> int:
     with Progress(args.what, 1, "step") as progress:
         line = stages.train_specialists(
             settings,
-            kind,
+            Row(kind),
             specs,
             demos,
             joint,

@@ -36,6 +36,7 @@ from alltrades.policies.learning.diagnosis import (
     distillation_gap,
     neighbour_error,
 )
+from alltrades.settings.rows import Row
 from alltrades.system.streams import stream
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ MISSES = 0.7
 ESS_LOW = 0.3
 # demonstrations per environment, beside those that are learned from, on which teachers are measured
 HELD_OUT = 5
-ROW_OF_TEACHER = {"scratch": "specialists", "joint_init": "specialists_joint"}
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def advice_key(pipeline: Pipeline, evaluations: Mapping[str, Evaluation]) -> dic
     s = pipeline.s
     settings = s.distill
     seen = pipeline.held_out_path if s.demos.path is None else pipeline.demos_path
-    rows = {"generalist", *(ROW_OF_TEACHER.get(k, k) for k in settings.teachers)}
+    rows = {"generalist", *(str(Row.of_teacher(k)) for k in settings.teachers)}
     return pipeline.demos_key() | {
         "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
         "rollouts": {
@@ -316,7 +316,7 @@ def _rates(
     out = {}
     for kind in teachers:
         found = statistics[kind].get(name, {"successes": 0, "n": 0})
-        row = evaluations.get(ROW_OF_TEACHER.get(kind, kind))
+        row = evaluations.get(str(Row.of_teacher(kind)))
         measured = [r for r in row.rows if r.environment == name] if row is not None else []
         n = found["n"] + sum(r.n for r in measured)
         if n:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -42,14 +43,13 @@ from alltrades.pipeline.rounds import Visit, run_rounds
 from alltrades.pipeline.rundir import RunDir, policy_digest, policy_digests
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.report import text
-from alltrades.settings.run import DistillSettings, RunSettings, teacher_kind
+from alltrades.settings.rows import Row
+from alltrades.settings.run import DistillSettings, RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
-HOLDOUT = "labeled_only_holdout"
 AVERAGES = "labeled_only_averages"  # of labeled-only networks, for their held-out forms
-KIND_OF_ROW = {"specialists": "scratch", "specialists_joint": "joint_init"}
 
 
 class Pipeline:
@@ -83,16 +83,16 @@ class Pipeline:
     def rollouts_path(self, kind: str) -> Path:
         return self.dir.path / "stores" / f"rollouts_{kind}.zarr"
 
-    def policy_path(self, row: str) -> Path:
-        """Artifact of a row, or folder with one artifact per environment."""
-        if row in KIND_OF_ROW:
-            return self.dir.path / "policies" / "specialists" / KIND_OF_ROW[row]
-        return self.dir.path / "policies" / row
+    def policy_path(self, row: Row | str) -> Path:
+        """Artifact of a row, or of any other name; for specialists a folder with one artifact per
+        environment.
+        """
+        if isinstance(row, Row) and row.specialists:
+            return self.dir.path / "policies" / "specialists" / row.teacher
+        return self.dir.path / "policies" / str(row)
 
-    def teacher_path(self, kind: str) -> Path:
-        if teacher_kind(kind)[0] in KIND_OF_ROW.values():
-            return self.dir.path / "policies" / "specialists" / kind
-        return self.policy_path(kind)
+    def teacher_path(self, name: str) -> Path:
+        return self.policy_path(Row.of_teacher(name))
 
     # ---- helpers ---------------------------------------------------------------------------------
     def stage(
@@ -184,25 +184,21 @@ class Pipeline:
 
     def train_labeled_only(
         self,
-        name: str = "labeled_only",
+        row: Row,
+        name: str | None = None,
         preference: Mapping[str, float] | None = None,
         objective: ObjectiveSettings | None = None,
         other: Event | None = None,
     ) -> None:
-        """The baseline after all its steps, or, where its name ends so, after those that held-out
-        demonstrations prefer.
+        """The baseline after all its steps, or after those that held-out demonstrations prefer,
+        into the artifact `name`, by default that of the row.
 
-        With a number behind the name, such as "labeled_only_2", the same from another seed. The
-        held-out form takes its weights from the averages that the other one kept on its way, where
-        they are there after `other`, and trains them otherwise. `objective` and `preference` are
-        linear and uniform unless given; excess losses are those over the scratch specialists.
+        The held-out form takes its weights from the averages that the other one kept on its way,
+        where they are there after `other`, and trains them otherwise. `objective` and `preference`
+        are linear and uniform unless given; excess losses are those over the scratch specialists.
         """
-        s = self.s
-        kind, number = teacher_kind(name)
-        seed = stages.stage_seed(
-            s.seed, f"labeled_only{number}" if kind in ("labeled_only", HOLDOUT) else "labeled_only"
-        )
-        holdout = kind.endswith(HOLDOUT)
+        s, name = self.s, name or str(row)
+        seed = stages.stage_seed(s.seed, str(replace(row, kind="labeled_only")))
         key = self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}
         if objective is not None:
             key |= {
@@ -227,7 +223,7 @@ class Pipeline:
                 self.policy_path(name),
                 self.work(name),
                 seed,
-                "holdout" if holdout else "last",
+                "holdout" if row.held_out else "last",
                 self.log(name),
                 progress.update,
                 averages=self.work(AVERAGES)
@@ -243,17 +239,20 @@ class Pipeline:
             key,
             [self.policy_path(name)],
             body,
-            s.labeled_only.steps * (2 if holdout else 1),
+            s.labeled_only.steps * (2 if row.held_out else 1),
             "step",
         )
 
-    def train_specialists(self, teacher: str) -> None:
+    def train_specialists(self, row: Row) -> None:
         """All specialists of a teacher in one stage: those of equal shape are trained together."""
         s = self.s
-        kind, number = teacher_kind(teacher)
-        name = f"specialists/{teacher}"
-        out = self.teacher_path(teacher)
-        joint = self.policy_path(f"labeled_only{number}") if kind == "joint_init" else None
+        name = f"specialists/{row.teacher}"
+        out = self.policy_path(row)
+        joint = (
+            self.policy_path(replace(row, kind="labeled_only"))
+            if row.kind == "joint_init"
+            else None
+        )
         key = self.demos_key() | {
             "specialist": s.specialist.model_dump(mode="json"),
             "initial": policy_digest(joint) if joint else None,
@@ -272,7 +271,7 @@ class Pipeline:
             lambda p: found.append(
                 stages.train_specialists(
                     s,
-                    teacher,
+                    row,
                     self.specs,
                     self.demos(),
                     joint,
@@ -440,7 +439,7 @@ class Pipeline:
         """
         s = self.s
         path, preference = (
-            path or self.policy_path(row),
+            path or self.policy_path(self.s.rows().get(row, row)),
             dict(preference or s.evaluation.preference),
         )
         out = self.dir.path / "evaluation" / f"{row}.json"
@@ -478,7 +477,7 @@ class Pipeline:
         def body(progress: Progress) -> None:
             found = {
                 row: stages.trajectories(
-                    load_policies(self.policy_path(row), self.specs, s.device),
+                    load_policies(self.policy_path(s.rows()[row]), self.specs, s.device),
                     self.specs,
                     DRAWN,
                     s.seed,
@@ -492,7 +491,7 @@ class Pipeline:
             )
 
         key = {
-            "policies": {row: policy_digests(self.policy_path(row)) for row in rows},
+            "policies": {row: policy_digests(self.policy_path(s.rows()[row])) for row in rows},
             "episodes": DRAWN,
             "starts": "plot",
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -17,11 +17,12 @@ from alltrades.envs.rollouts.evaluation import Evaluation, common_metrics, paire
 from alltrades.errors import UserError
 from alltrades.pipeline import stages
 from alltrades.pipeline.advice import advice_key, advise
-from alltrades.pipeline.pipeline import AVERAGES, HOLDOUT, KIND_OF_ROW, Pipeline
+from alltrades.pipeline.pipeline import AVERAGES, Pipeline
 from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.learning.demonstrations import constant_dimensions
 from alltrades.policies.model.environment import EnvironmentInfo
-from alltrades.settings.run import RunSettings, teacher_kind
+from alltrades.settings.rows import Row
+from alltrades.settings.run import RunSettings
 from alltrades.system.files import remove
 from alltrades.system.progress import Progress
 from alltrades.system.tracking import Tracker
@@ -87,17 +88,15 @@ def _stages(p: Pipeline) -> RunResult:
     rows = p.s.evaluation.rows
     distillations = p.s.distillations()
     teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
-    policies = list(dict.fromkeys([*teachers, *(KIND_OF_ROW.get(r, r) for r in rows)]))
-    specialists = sorted(x for x in policies if teacher_kind(x)[0] in KIND_OF_ROW.values())[
-        ::-1
-    ]  # scratch ones first
-    labeled_only = {x for x in policies if teacher_kind(x)[0] in ("labeled_only", HOLDOUT)}
+    needed = {*map(Row.of_teacher, teachers), *(p.s.rows()[name] for name in rows)}
+    specialists = sorted((r for r in needed if r.specialists), key=lambda r: r.teacher)
+    joint = [r for r in specialists if r.kind == "joint_init"]
+    scratch = [r for r in specialists if r.kind == "scratch"]
+    labeled_only = {r for r in needed if r.labeled_only}
+    labeled_only |= {replace(r, kind="labeled_only") for r in joint}
     labeled_only |= {
-        f"labeled_only{number}"
-        for kind, number in map(teacher_kind, specialists)
-        if kind == "joint_init"
+        Row("labeled_only") for d in distillations.values() if d.init == "labeled_only"
     }
-    labeled_only |= {"labeled_only" for d in distillations.values() if d.init == "labeled_only"}
     p.collect()
     still = constant_dimensions(
         p.demos(), [EnvironmentInfo.of(spec) for spec in p.specs], p.s.policy
@@ -105,24 +104,24 @@ def _stages(p: Pipeline) -> RunResult:
     if still:
         more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
         print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
-    finished = {name: Event() for name in labeled_only}
+    finished = {row: Event() for row in labeled_only}
 
-    def labeled(name: str) -> None:
+    def labeled(row: Row) -> None:
         try:
-            p.train_labeled_only(name, other=finished.get(name.replace(HOLDOUT, "labeled_only")))
+            other = finished.get(replace(row, kind="labeled_only")) if row.held_out else None
+            p.train_labeled_only(row, other=other)
         finally:
-            finished[name].set()
+            finished[row].set()
 
-    joint = [name for name in specialists if teacher_kind(name)[0] == "joint_init"]
     p.beside.run(
         [
-            *(partial(labeled, name) for name in sorted(labeled_only)),
-            *(partial(p.train_specialists, name) for name in specialists if name not in joint),
+            *(partial(labeled, row) for row in sorted(labeled_only, key=str)),
+            *(partial(p.train_specialists, row) for row in scratch),
         ]
     )
     remove(p.work(AVERAGES))
-    for name in joint:
-        p.train_specialists(name)
+    for row in joint:
+        p.train_specialists(row)
     for kind in teachers:
         p.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
     used = {"demos": p.demos_path, **{f"rollouts/{k}": p.rollouts_path(k) for k in teachers}}

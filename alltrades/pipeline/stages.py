@@ -49,7 +49,8 @@ from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.report import text
-from alltrades.settings.run import DistillSettings, RolloutSettings, RunSettings, teacher_kind
+from alltrades.settings.rows import Row
+from alltrades.settings.run import DistillSettings, RolloutSettings, RunSettings
 from alltrades.system.files import write_json
 from alltrades.system.streams import stream, stream_seed
 
@@ -151,7 +152,7 @@ def train_labeled_only(
 
 def train_specialists(
     settings: RunSettings,
-    teacher: str,
+    row: Row,
     specs: Sequence[EnvSpec],
     demos: Steps,
     labeled_only: Path | None,
@@ -164,7 +165,7 @@ def train_specialists(
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init"
     fine-tuned from labeled-only.
 
-    A number behind the name, as in "scratch_2", is another seed. The action scale is that of all
+    The action scale is that of all
     demonstrations, so that every policy of a run predicts in the same units.
 
     Args:
@@ -177,13 +178,12 @@ def train_specialists(
     Returns what cross-validation chose, in one line.
     """
     s, device, hold_end = settings.specialist, settings.device, settings.demos.hold_end
-    kind = teacher_kind(teacher)[0]
-    names = [f"specialist/{teacher}/{slug(x.id)}" for x in specs]
+    names = [f"specialist/{row.teacher}/{slug(x.id)}" for x in specs]
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
     table, line = None, None
     beside = Beside(1) if beside is None else beside
-    if kind == "joint_init":
+    if row.kind == "joint_init":
         assert labeled_only is not None
         joint = load_policy(labeled_only, device)
         selection = "holdout" if s.selection == "holdout" else "last"

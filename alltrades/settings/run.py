@@ -9,20 +9,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights.estimate import WeightSettings
-from alltrades.errors import nearest
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
 from alltrades.settings.nested import merge
+from alltrades.settings.rows import GENERALIST, OWN_ROWS, TEACHERS, Row
 from alltrades.system.machine import processors
-
-OWN_ROWS = {
-    "specialists",
-    "specialists_joint",
-    "labeled_only",
-    "labeled_only_holdout",
-    "generalist",
-}
-TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout")
 
 
 class DemoSettings(Frozen):
@@ -244,12 +235,7 @@ class DistillSettings(Frozen):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if teacher_kind(name)[0] not in TEACHERS:
-                raise ValueError(
-                    f"teacher '{name}'; expected one of {', '.join(TEACHERS)}, or one of these "
-                    "with _2, _3, ... "
-                    f"behind it{nearest(name, list(TEACHERS))}"
-                )
+            Row.of_teacher(name)
         return value
 
 
@@ -366,26 +352,18 @@ class RunSettings(Frozen):
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
-        every = {"generalist": self.distill, **self.generalists}
-        known = {
-            *OWN_ROWS,
-            *self.generalists,
-            *(
-                f"{name}_round{r}"
-                for name, d in every.items()
-                if d.rounds.count
-                for r in range(d.rounds.count + 1)
-            ),
-        }
-        for row in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
-            if row not in known:
-                raise ValueError(
-                    f"evaluation names row '{row}'; expected one of {', '.join(sorted(known))}"
-                )
         for name in self.generalists:
-            if teacher_kind(name)[0] in OWN_ROWS:
+            kind, _, number = name.rpartition("_")
+            taken = {*OWN_ROWS, *TEACHERS, *(str(r) for r in self._rounds() if r.kind != name)}
+            if name in taken or number.isdigit() and kind in {*OWN_ROWS, *TEACHERS}:
                 raise ValueError(
                     f"generalists may not be called '{name}': that row or teacher exists already"
+                )
+        known = self.rows()
+        for name in (*self.evaluation.rows, *(r for pair in self.evaluation.compare for r in pair)):
+            if name not in known:
+                raise ValueError(
+                    f"evaluation names row '{name}'; expected one of {', '.join(sorted(known))}"
                 )
         return self
 
@@ -397,12 +375,24 @@ class RunSettings(Frozen):
 
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""
-        every = {"generalist": self.distill, **self.generalists}
-        return {
-            name: s
-            for name, s in every.items()
-            if any(row == name or row.startswith(f"{name}_round") for row in self.evaluation.rows)
-        }
+        measured = {self.rows()[name].kind for name in self.evaluation.rows}
+        return {name: s for name, s in self._generalists().items() if name in measured}
+
+    def rows(self) -> dict[str, Row]:
+        """Every row that the evaluation may name."""
+        named = [*map(Row, self.generalists), *self._rounds()]
+        return OWN_ROWS | {str(row): row for row in named}
+
+    def _rounds(self) -> list[Row]:
+        return [
+            Row(name, round=r)
+            for name, d in self._generalists().items()
+            if d.rounds.count
+            for r in range(d.rounds.count + 1)
+        ]
+
+    def _generalists(self) -> dict[str, DistillSettings]:
+        return {GENERALIST: self.distill, **self.generalists}
 
     def specialist_candidates(self) -> list[tuple[str, PolicySettings, TrainSettings]]:
         """Name, architecture and training of every candidate of specialists from scratch; the
@@ -432,9 +422,3 @@ class RunSettings(Frozen):
 
 def _common(changes: dict[str, Any], base: Frozen) -> dict[str, Any]:
     return {k: v for k, v in changes.items() if k in type(base).model_fields}
-
-
-def teacher_kind(teacher: str) -> tuple[str, str]:
-    """("scratch", "_2") for "scratch_2"; the second is empty for the first of its kind."""
-    kind, _, number = teacher.rpartition("_")
-    return (kind, f"_{number}") if number.isdigit() and int(number) > 1 else (teacher, "")

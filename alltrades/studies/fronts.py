@@ -20,10 +20,11 @@ from pydantic import Field
 
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.errors import UserError
-from alltrades.pipeline.pipeline import AVERAGES, HOLDOUT, Pipeline
+from alltrades.pipeline.pipeline import AVERAGES, Pipeline
 from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen
+from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
 from alltrades.studies.hypervolume import lattice
 from alltrades.system.files import remove
@@ -31,7 +32,6 @@ from alltrades.system.tracking import Tracker
 
 FrontKind = Literal["linear", "tchebycheff", "worst", "conditioned"]
 MOST = 64  # preferences
-GENERALIST = "generalist"
 Measured = dict[
     tuple[str, str], list[Evaluation]
 ]  # (front, method) -> one evaluation per preference
@@ -128,7 +128,7 @@ class _Front(Pipeline):
             )
             self.train_generalist(pareto.row, settings, place, seed_of=pareto.row)
         else:
-            self.train_labeled_only(place, preference, pareto.objective(front))
+            self.train_labeled_only(Row(method), place, preference, pareto.objective(front))
 
     def measure(self, pareto: ParetoSettings, front: FrontKind, method: str) -> list[Evaluation]:
         """Success at every preference, in the order of `pareto.vectors`."""
@@ -210,7 +210,7 @@ def measure_fronts(
         for kind in sorted(
             pareto.labeled_only, reverse=True
         ):  # the held-out form takes averages of the other one
-            methods.append("labeled_only" if kind == "last" else HOLDOUT)
+            methods.append("labeled_only" if kind == "last" else "labeled_only_holdout")
         with pipeline.crew:
             found: Measured = {
                 (front, method): pipeline.measure(pareto, front, method)

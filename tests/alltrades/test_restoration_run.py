@@ -17,7 +17,8 @@ from alltrades.pipeline.runner import RunResult, run
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.onnx.export import export_onnx
 from alltrades.settings.load import load_settings
-from alltrades.settings.run import RunSettings, teacher_kind
+from alltrades.settings.rows import Row
+from alltrades.settings.run import RunSettings
 
 SMALL = [
     "--tracking.wandb",
@@ -130,16 +131,29 @@ def test_the_artifact_knows_its_images_and_exports(
 @pytest.mark.parametrize(
     "name, expected",
     [
-        ("scratch", ("scratch", "")),
-        ("scratch_2", ("scratch", "_2")),
-        ("labeled_only", ("labeled_only", "")),
-        ("joint_init_12", ("joint_init", "_12")),
-        ("scratch_1", ("scratch_1", "")),
-        ("scratch_x", ("scratch_x", "")),
+        ("scratch", Row("scratch")),
+        ("scratch_2", Row("scratch", 2)),
+        ("labeled_only", Row("labeled_only")),
+        ("joint_init_12", Row("joint_init", 12)),
     ],
 )
-def test_names_of_teachers(name: str, expected: tuple[str, str]) -> None:
-    assert teacher_kind(name) == expected
+def test_names_of_teachers(name: str, expected: Row) -> None:
+    assert Row.of_teacher(name) == expected and expected.teacher == name
+
+
+@pytest.mark.parametrize("name", ["scratch_1", "scratch_x", "scratch_02", "specialists", "_2"])
+def test_other_names_are_no_teachers(name: str) -> None:
+    with pytest.raises(ValueError, match="expected one of scratch, joint_init, "):
+        Row.of_teacher(name)
+
+
+def test_rows_have_the_names_of_the_evaluation() -> None:
+    rows = RunSettings(generalists={"wide": {"rounds": {"count": 1}}}).rows()
+    assert all(str(row) == name for name, row in rows.items())
+    assert rows["specialists_joint"] == Row("joint_init")
+    assert rows["wide_round1"] == Row("wide", round=1) and "generalist_round0" not in rows
+    with pytest.raises(ValueError, match="may not be called 'wide_round0'"):
+        RunSettings(generalists={"wide": {"rounds": {"count": 1}}, "wide_round0": {}})
 
 
 @pytest.mark.parametrize(
