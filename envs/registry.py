@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.envs.spec import EnvSpec
-from alltrades.errors import UserError, nearest
+from alltrades.errors import MissingExtra, UserError, nearest
 
 Expert = Callable[[np.ndarray], np.ndarray]
 ENTRY_POINTS = "alltrades.environments"
@@ -161,9 +161,9 @@ def require_extra(spec: EnvSpec) -> None:
     modules = {"metaworld": "metaworld", "pusht": "gym_pusht", "restoration": "skimage"}
     module = modules.get(spec.extra or "")
     if module is not None and importlib.util.find_spec(module) is None:
-        raise UserError(
-            f"environment '{spec.id}' needs the package {module}, which is not installed; "
-            f'pip install "alltrades[{spec.extra}]"'
+        raise MissingExtra(
+            f"environment '{spec.id}' needs the package {module}, which is not installed",
+            spec.extra or "",
         )
 
 

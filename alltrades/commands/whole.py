@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands.command import Command, recipe_settings
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,12 +47,8 @@ def run(args: argparse.Namespace) -> int:
     )
     result = run_pipeline(settings, folder, origins)
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
-    for name in result.left_out:
-        hint = (
-            ""
-            if "(" in name
-            else f'; to add it: pip install "alltrades[{name.split("/")[0].lower()}]"'
-        )
+    for name, why in result.left_out.items():
+        hint = f"; to add it: {why.remedy}" if isinstance(why, MissingExtra) else f" ({why})"
         print(f"left out: {name}{hint}")
     print(f"run folder: {result.folder}")
     if result.report is not None:

@@ -30,14 +30,16 @@ from alltrades.system.tracking import Tracker
 
 @dataclass
 class RunResult:
-    """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice."""
+    """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice; and
+    what was left out, with the reason.
+    """
 
     folder: Path
     evaluations: dict[str, Evaluation]
     comparison: dict[str, Any]
     advice: dict[str, Any]
     report: Path | None = None
-    left_out: list[str] = field(default_factory=list)
+    left_out: dict[str, UserError] = field(default_factory=dict)
 
 
 def run(
@@ -77,7 +79,7 @@ def run(
             try:
                 result.report = write_report(path)
             except UserError as error:
-                result.left_out.append(f"report ({error})")
+                result.left_out["report"] = error
         return result
 
 

@@ -20,7 +20,7 @@ from alltrades.envs.rollouts.evaluation import Evaluation, evaluate
 from alltrades.envs.rollouts.rollout import Crew, Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed, plot_seeds
 from alltrades.envs.spec import EnvSpec
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 from alltrades.pipeline.acting import Policies, controllers_of, slug
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.collection import Each, first_demos, open_or_create
@@ -60,20 +60,18 @@ def stage_seed(seed: int, name: str) -> int:
     return stream_seed(seed, "stage", name)
 
 
-def resolve(settings: RunSettings) -> tuple[list[EnvSpec], list[str]]:
-    """Specifications of a run's environments, and the optional ones left out because their extra is
-    missing.
+def resolve(settings: RunSettings) -> tuple[list[EnvSpec], dict[str, UserError]]:
+    """Specifications of a run's environments, and the optional ones that are left out, with what is
+    missing for them.
     """
     registry.load_plugins(settings.plugins)
     specs = registry.resolve(settings.environments)
-    left_out: list[str] = []
+    left_out: dict[str, UserError] = {}
     for name in settings.optional_environments:
         try:
             specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
-        except UserError as error:
-            if "pip install" not in str(error):
-                raise
-            left_out.append(name)
+        except MissingExtra as error:
+            left_out[name] = error
     return specs, left_out
 
 

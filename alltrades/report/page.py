@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 
 HERE = Path(__file__).parent
 
@@ -68,9 +68,8 @@ def _require() -> tuple[Any, Any]:
         import jinja2
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise UserError(
-            f"the report needs plotly and jinja2, found no {error.name}; pip install "
-            '"alltrades[report]"'
+        raise MissingExtra(
+            f"the report needs plotly and jinja2, found no {error.name}", "report"
         ) from error
     return jinja2, get_plotlyjs
 

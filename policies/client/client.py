@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 
 MAX_MESSAGE = 1 << 20  # bytes, either way
 SHORTEST_TOKEN = 16
@@ -44,9 +44,8 @@ def require(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(
-            f"package {package} is not installed; expected the serve extra; pip install "
-            '"alltrades[serve]"'
+        raise MissingExtra(
+            f"package {package} is not installed; expected the serve extra", "serve"
         ) from error
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from alltrades.data.store import EpisodeStore
 from alltrades.data.windows import WindowIndex
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.onnx.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT, OnnxPolicy
 
@@ -381,7 +381,6 @@ def require_packages() -> ModuleType:
         import_module("onnx")
         return import_module("onnxruntime")
     except ImportError as error:
-        raise UserError(
-            f"package {error.name} is not installed; expected the export extra; "
-            'pip install "alltrades[export]"'
+        raise MissingExtra(
+            f"package {error.name} is not installed; expected the export extra", "export"
         ) from error
