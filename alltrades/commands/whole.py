@@ -100,11 +100,22 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         default="success",
         help="what to compare: success, or a metric of the environments",
     )
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="go through the starts one by one and stop at the first that decides (success only)",
+    )
 
 
 def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
-    from alltrades.envs.rollouts.evaluation import Evaluation, paired_over_seeds
+    from alltrades.envs.rollouts.evaluation import (
+        Evaluation,
+        paired_over_seeds,
+        sequential_difference,
+    )
+    from alltrades.envs.rollouts.verdicts import corrected
+    from alltrades.report import text
     from alltrades.report.tables import over_seeds_text, show_result
 
     def read(path: Path) -> Evaluation:
@@ -136,16 +147,22 @@ def compare(args: argparse.Namespace) -> int:
         a, b = (read(Path(x)) for x in args.a)
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
     first, *others = rows
+    if args.sequential:
+        for other in others:
+            for folder, mine, theirs in zip(args.a, rows[first], rows[other]):
+                found = sequential_difference(mine, theirs, args.at)
+                where = f" in {folder}" if args.rows is not None else ""
+                print(f"{first} - {other}{where}: {text.sequential(found)}")
+        return 0
+    every = corrected(
+        [
+            paired_over_seeds(list(zip(rows[first], rows[o])), at=args.at, metric=args.metric)
+            for o in others
+        ]
+    )
     pairs = [
-        {
-            "a": first,
-            "b": other,
-            "metric": args.metric,
-            **paired_over_seeds(
-                list(zip(rows[first], rows[other])), at=args.at, metric=args.metric
-            ).to_json(),
-        }
-        for other in others
+        {"a": first, "b": other, "metric": args.metric, **pair.to_json()}
+        for other, pair in zip(others, every)
     ]
     print(over_seeds_text(rows, args.at, args.metric) + "\n")
     show_result({}, {"pairs": pairs})

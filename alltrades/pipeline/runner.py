@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from alltrades.envs.rollouts.evaluation import Evaluation, common_metrics, paired_difference
+from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.errors import UserError
 from alltrades.pipeline import stages
 from alltrades.pipeline.advice import advice_key, advise
@@ -149,16 +150,11 @@ def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     pairs = p.s.evaluation.compare or tuple(
         ("generalist", r) for r in evaluations if r != "generalist" and "generalist" in evaluations
     )
-    found = [
-        {
-            "a": a,
-            "b": b,
-            "metric": m,
-            **paired_difference(evaluations[a], evaluations[b], metric=m).to_json(),
-        }
-        for m in common_metrics(evaluations.values())
-        for a, b in pairs
-    ]
+    found = []
+    for metric in common_metrics(evaluations.values()):
+        every = [paired_difference(evaluations[a], evaluations[b], metric=metric) for a, b in pairs]
+        for (a, b), pair in zip(pairs, corrected(every)):
+            found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
     comparison = {"pairs": found}
     p.dir.write_json("comparison.json", comparison)
     return comparison

@@ -15,14 +15,20 @@ from typing import Any
 import numpy as np
 
 from alltrades.envs.rollouts.evaluation import Evaluation
-from alltrades.envs.rollouts.statistics import EQUAL, verdict
+from alltrades.envs.rollouts.verdicts import EQUAL, verdict
 from alltrades.report import text
 
 ROW_COLORS = 8  # --row0 ... --row7 in page.css
 MOST_POINTS = 400  # of a curve
 MOST_EPISODES = 10  # of a row in a trajectory plot
 MOST_NAMED = 8  # curves in a legend
-VERDICT_COLOR = {"BETTER": "@good", "WORSE": "@bad", "SAME": "@ink2", "UNDERPOWERED": "@warn"}
+VERDICT_COLOR = {
+    "BETTER": "@good",
+    "WORSE": "@bad",
+    "SAME": "@ink2",
+    "UNDERPOWERED": "@warn",
+    "SEEDS DISAGREE": "@warn",
+}
 
 
 @dataclass(frozen=True)

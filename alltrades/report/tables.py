@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from alltrades.envs.rollouts.evaluation import Evaluation
 
-COLOR = {"BETTER": "green", "WORSE": "red", "SAME": "default", "UNDERPOWERED": "yellow"}
+PAIRED = "paired differences on common starts, 95 % interval over starts"
+ONE_SEED = ", one training seed"
+COLOR = {
+    "BETTER": "green",
+    "WORSE": "red",
+    "SAME": "default",
+    "UNDERPOWERED": "yellow",
+    "SEEDS DISAGREE": "yellow",
+}
 SIGNAL = "* trained with the simulator's success signal"
 
 
@@ -75,9 +83,10 @@ def difference_lines(comparison: Mapping[str, Any]) -> list[tuple[str, str, str,
     for pair in comparison.get("pairs", ()):
         better, worse, n = text.tally(pair)
         where = f"better in {better}, worse in {worse} of {n} environments" if n > 1 else ""
-        if len(pair.get("seeds", ())) > 1:
-            where += (
-                ("; " if where else "") + "seeds " + " ".join(text.signed(x) for x in pair["seeds"])
+        if pair.get("seed_interval"):
+            seeds = " ".join(text.signed(x) for x in pair["seeds"])
+            where += ("; " if where else "") + (
+                f"over seeds {text.signed_interval(pair['seed_interval'])}: {seeds}"
             )
         out.append(
             (
@@ -121,7 +130,7 @@ def plain_text(
     if differences := difference_lines(comparison):
         blocks.append(
             [
-                "paired differences on common starts, 95 % interval",
+                PAIRED if len(comparison["pairs"][0].get("seeds", ())) > 1 else PAIRED + ONE_SEED,
                 *_columns([list(x) for x in differences]),
             ]
         )

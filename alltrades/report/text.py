@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alltrades.envs.rollouts.sequential import Sequential
 
 WORDS = {
     "BETTER": "better than {}",
     "WORSE": "worse than {}",
     "SAME": "the same as {} within 0.05",
+    "SEEDS DISAGREE": "not told apart from {} by these training seeds",
     "UNDERPOWERED": "not told apart from {} by this many episodes",
 }
 
@@ -70,6 +74,13 @@ def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | No
     parts = [WORDS.get(word, "{}").format(_and(names)) for word, names in groups.items()]
     start = "The" if name == "success" else f"In {name} the"
     return f"{start} {a} is {_and(parts, ', and ')}." if parts else None
+
+
+def sequential(found: Sequential) -> str:
+    """The outcome of a sequential comparison and the rounds that it took."""
+    up, down = found.evidence
+    rounds = f"after {found.rounds} starts per environment"
+    return f"{found.verdict} {rounds} (evidence {up:.3g} for, {down:.3g} against)"
 
 
 def selection(table: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any, Literal, NamedTuple
 
-from alltrades.envs.rollouts.statistics import EQUAL
+from alltrades.envs.rollouts.verdicts import EQUAL
 
 Verdict = Literal["held", "refuted", "undecided"]
 Row = dict[str, Any]

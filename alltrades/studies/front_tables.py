@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.rollouts.statistics import bootstrap_mean, verdict, wilson
+from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
+from alltrades.envs.rollouts.verdicts import seed_interval, verdict
 from alltrades.report.figures import Figure
 from alltrades.studies.fronts import GENERALIST, Measured
 from alltrades.studies.hypervolume import MOST_COORDINATES, covered, dominated, hypervolume
@@ -182,7 +183,8 @@ def _gaps(fronts: Sequence[Front], preferences: np.ndarray) -> Table:
                 value, (low, high) = bootstrap_mean(
                     list(starts[p] * (len(vector) * vector)[:, None]), BOOT, bounds=bounds
                 )
-                word = verdict((low, high), bool((np.sign(seeds[:, p]) == np.sign(value)).all()))
+                over_seeds = seed_interval(seeds[:, p]) if len(seeds) > 1 else None
+                word = verdict((low, high), over_seeds)
                 rows.append(
                     [
                         a.kind,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from alltrades.envs.rollouts.statistics import EQUAL
+from alltrades.envs.rollouts.verdicts import EQUAL
 from alltrades.studies.evidence import (
     Change,
     Claim,

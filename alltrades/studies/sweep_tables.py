@@ -20,6 +20,7 @@ from alltrades.envs.rollouts.evaluation import (
     paired_over_seeds,
 )
 from alltrades.envs.rollouts.statistics import bootstrap_mean
+from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.settings.schema import show
 from alltrades.studies.plots import Point, intervals_plot
 from alltrades.studies.result import StudyResult, Table
@@ -167,31 +168,39 @@ def _difference_table(
     environments: list[str] | None = None,
 ) -> Table:
     """Paired differences that the recipe asks for, within every cell."""
-    lines = []
-    for cell in cells:
-        for a, b in s.evaluation.compare or [
-            ("generalist", row) for row in cell.rows if row != "generalist"
-        ]:
-            if a not in cell.rows or b not in cell.rows:
-                continue
-            found = paired_over_seeds(
+    compared = [
+        (cell, a, b)
+        for cell in cells
+        for a, b in s.evaluation.compare
+        or [("generalist", row) for row in cell.rows if row != "generalist"]
+        if a in cell.rows and b in cell.rows
+    ]
+    pairs = corrected(
+        [
+            paired_over_seeds(
                 [(e[a].only(environments), e[b].only(environments)) for e in cell.seeds.values()],
                 n_boot=BOOT,
                 metric=metric,
             )
-            lines.append(
-                [
-                    *(cell.label(k) for k in keys),
-                    f"{a} - {b}",
-                    found.mean,
-                    *found.interval,
-                    found.verdict,
-                    *found.seeds,
-                ]
-            )
+            for cell, a, b in compared
+        ]
+    )
+    lines = [
+        [
+            *(cell.label(k) for k in keys),
+            f"{a} - {b}",
+            found.mean,
+            *found.interval,
+            *(found.seed_interval or (None, None)),
+            found.verdict,
+            *found.seeds,
+        ]
+        for (cell, a, b), found in zip(compared, pairs)
+    ]
+    columns = ("a - b", "difference", "low", "high", "seeds low", "seeds high", "verdict")
     return Table(
         ("differences" if metric == SUCCESS else f"differences_{metric}") + suffix,
-        (*keys, "a - b", "difference", "low", "high", "verdict", *(f"seed {x}" for x in s.seeds)),
+        (*keys, *columns, *(f"seed {x}" for x in s.seeds)),
         lines,
         f"Paired differences in {metric} on common starts" + (f", {where}" if where else ""),
     )

@@ -15,7 +15,9 @@ import numpy as np
 
 from alltrades.envs.rollouts.rollout import Crew, Job, LaneController, rollout
 from alltrades.envs.rollouts.seeding import evaluation_seeds
-from alltrades.envs.rollouts.statistics import Paired, bootstrap_mean, paired, wilson
+from alltrades.envs.rollouts.sequential import Sequential, sequential
+from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
+from alltrades.envs.rollouts.verdicts import Paired, paired
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -320,6 +322,19 @@ def paired_difference(
     return paired(_differences(a, b, at, metric), n_boot, seed, bounds=_bounds(metric))
 
 
+def sequential_difference(
+    a: Evaluation, b: Evaluation, at: int | None = None, alpha: float = 0.05
+) -> Sequential:
+    """Success of a against b, start after start, as if each had been run when the one before left
+    it open: a round is one common start of every environment (see `sequential`).
+
+    Raises UserError as `paired_difference`.
+    """
+    each = list(_differences(a, b, at, SUCCESS).values())
+    n = min(map(len, each))
+    return sequential(np.mean([d[:n] for d in each], axis=0), alpha)
+
+
 @dataclass(frozen=True)
 class Repeated:
     """One row of several training seeds: mean, its 95 % interval over starts, each seed's mean, and
@@ -364,8 +379,8 @@ def paired_over_seeds(
 ) -> Paired:
     """The same for several training seeds: each start's difference is averaged over them.
 
-    The interval then speaks of new starts for these training seeds; their spread is in
-    `Paired.seeds`.
+    `Paired.interval` speaks of new starts for these training seeds, `Paired.seed_interval` of new
+    training seeds.
     """
     if not pairs:
         raise UserError("no runs to compare; expected at least one; name run folders")

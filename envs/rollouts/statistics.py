@@ -1,16 +1,13 @@
-"""Intervals of success rates and means, and paired comparisons."""
+"""Intervals of success rates and means."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 Z95 = 1.959963984540054
-EQUAL = 0.05  # an interval inside +-EQUAL, in the unit of what is compared, counts as SAME
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -44,6 +41,17 @@ def bootstrap_mean(
 
     O(samples x values) time; memory O(samples x largest group).
     """
+    drawn = resampled_means(groups, samples, seed, bounds)
+    return float(np.mean([g.mean() for g in groups])), interval_of(drawn)
+
+
+def resampled_means(
+    groups: Sequence[np.ndarray],
+    samples: int,
+    seed: int,
+    bounds: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """(samples,) means of resamples, as `bootstrap_mean` describes them."""
     rng = np.random.default_rng(seed)
     total = np.zeros(samples)
     for values in groups:
@@ -51,74 +59,10 @@ def bootstrap_mean(
     if bounds is not None:
         unseen = np.minimum(rng.exponential(1 / min(map(len, groups)), samples), 1.0)
         total += unseen * (rng.choice(bounds, samples) - total / len(groups))
-    low, high = np.percentile(total / len(groups), [2.5, 97.5])
-    return float(np.mean([g.mean() for g in groups])), (float(low), float(high))
+    return total / len(groups)
 
 
-def verdict(interval: tuple[float, float], agreed: bool = True) -> str:
-    """BETTER or WORSE when the interval of a - b excludes 0, else SAME when it lies within +-0.05,
-    else UNDERPOWERED.
-
-    Where training seeds have not `agreed` in the sign it is neither BETTER nor WORSE.
-    """
-    low, high = interval
-    if agreed and low > 0:
-        return "BETTER"
-    if agreed and high < 0:
-        return "WORSE"
-    return "SAME" if -EQUAL <= low and high <= EQUAL else "UNDERPOWERED"
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Difference a - b of a result on common starts, mean over environments.
-
-    `seeds` holds the difference of each pair where several training seeds were compared.
-    """
-
-    mean: float
-    interval: tuple[float, float]
-    per_environment: dict[str, dict[str, Any]]
-    verdict: str
-    n: int
-    seeds: tuple[float, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "mean": self.mean,
-            "interval": list(self.interval),
-            "verdict": self.verdict,
-            "n": self.n,
-            "seeds": list(self.seeds),
-            "per_environment": self.per_environment,
-        }
-
-
-def paired(
-    differences: dict[str, np.ndarray],
-    samples: int = 10_000,
-    seed: int = 0,
-    seeds: Sequence[float] = (),
-    bounds: tuple[float, float] | None = None,
-) -> Paired:
-    """Bootstrap of per-start differences (n_k,) of each environment k, stratified by environment
-    (environments are fixed).
-
-    With several training seeds the difference of a start is its mean over them, and the verdict
-    BETTER or WORSE also needs the same sign in every seed. `bounds`: of a difference, where they
-    are known (see `bootstrap_mean`).
-    """
-    mean, interval = bootstrap_mean(list(differences.values()), samples, seed, bounds)
-    each = {}
-    for name, values in differences.items():
-        own, own_interval = bootstrap_mean([values], samples, seed, bounds)
-        each[name] = {"mean": own, "interval": list(own_interval), "verdict": verdict(own_interval)}
-    word = verdict(interval, all(np.sign(s) == np.sign(mean) for s in seeds))
-    return Paired(
-        mean,
-        interval,
-        each,
-        word,
-        sum(len(v) for v in differences.values()),
-        tuple(float(s) for s in seeds),
-    )
+def interval_of(drawn: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of resamples."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)

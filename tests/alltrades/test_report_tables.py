@@ -101,11 +101,11 @@ def test_output_that_is_not_a_terminal_is_plain(run):
 
 
 def test_a_comparison_alone_needs_no_evaluations(run):
-    pair = {**run.comparison["pairs"][0], "seeds": [0.1, 0.125, 0.2]}
+    pair = {**run.comparison["pairs"][0], "seeds": [0.1, 0.125, 0.2], "seed_interval": [0.01, 0.27]}
     shown = plain_text({}, {"pairs": [pair]}, {})
     assert (
         shown.startswith("paired differences")
-        and "seeds +0.100 +0.125 +0.200" in shown
+        and "over seeds [+0.010, +0.270]: +0.100 +0.125 +0.200" in shown
         and "success, 95" not in shown
     )
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from alltrades.envs.rollouts.statistics import bootstrap_mean, paired, verdict, wilson
+from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
+from alltrades.envs.rollouts.verdicts import paired, verdict
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 100, 400])
@@ -195,21 +196,11 @@ def test_each_environment_has_its_own_difference():
     "seeds, word",
     [
         ((0.3, 0.2, 0.4), "BETTER"),
-        ((0.9, 0.1, -0.1), "UNDERPOWERED"),
-        ((0.9, 0.0), "UNDERPOWERED"),
+        ((0.9, 0.1, -0.1), "SEEDS DISAGREE"),
+        ((0.9, 0.0), "SEEDS DISAGREE"),
         ((), "BETTER"),
     ],
 )
-def test_training_seeds_that_disagree_in_sign_withhold_the_verdict(
-    seeds: tuple[float, ...], word: str
-):
+def test_training_seeds_that_disagree_withhold_the_verdict(seeds: tuple[float, ...], word: str):
     values = np.tile([1.0, 0.0, 0.0, 0.0], 50)
     assert paired({"env": values}, seeds=seeds).verdict == word
-
-
-def test_a_small_difference_whose_sign_training_seeds_disagree_on_is_the_same():
-    values = np.repeat([1.0, 0.0], [6, 394])
-    found = [paired({"env": values}, seeds=seeds) for seeds in ((0.02, 0.01), (0.03, 0.0))]
-    assert [f.verdict for f in found] == ["BETTER", "SAME"] and 0 < found[0].interval[0] < found[
-        0
-    ].interval[1] < 0.05
