@@ -20,6 +20,7 @@ from alltrades.commands.command import (
 from alltrades.errors import UserError
 from alltrades.system.files import write_json
 from alltrades.system.lock import locked
+from alltrades.system.reporting import Report
 
 if TYPE_CHECKING:
     from alltrades.data.steps import Steps
@@ -135,7 +136,7 @@ def train(args: argparse.Namespace) -> int:
                 out,
                 work,
                 stages.stage_seed(settings.seed, "labeled_only"),
-                each=progress.update,
+                report=Report(progress.update),
             )
         shutil.rmtree(work)
         print(f"wrote {out}")
@@ -155,7 +156,7 @@ def train(args: argparse.Namespace) -> int:
             joint,
             out,
             work,
-            each=progress.update,
+            report=Report(progress.update),
             beside=Beside(settings.training_count()),
         )
     shutil.rmtree(work)
@@ -338,7 +339,7 @@ def distill(args: argparse.Namespace) -> int:
             out,
             work,
             seed,
-            each=progress.update,
+            report=Report(progress.update),
         )
     shutil.rmtree(work)
     print(f"wrote {out}")

@@ -46,6 +46,7 @@ from alltrades.report import text
 from alltrades.settings.rows import Row
 from alltrades.settings.run import DistillSettings, RunSettings
 from alltrades.system.progress import Progress
+from alltrades.system.reporting import Report
 from alltrades.system.tracking import Tracker
 
 DRAWN = 4  # episodes per environment and row in the report's trajectory plots
@@ -115,8 +116,8 @@ class Pipeline:
     def work(self, stage: str) -> Path:
         return self.dir.work(stage)
 
-    def log(self, stage: str) -> Callable[[int, dict[str, Any]], None]:
-        return lambda step, values: self.tracker.log(stage, step, values)
+    def report(self, stage: str, progress: Progress) -> Report:
+        return Report(progress.update, self.tracker.log, stage)
 
     def demos(self) -> Any:
         return collection.first_demos(
@@ -224,8 +225,7 @@ class Pipeline:
                 self.work(name),
                 seed,
                 "holdout" if row.held_out else "last",
-                self.log(name),
-                progress.update,
+                self.report(name, progress),
                 averages=self.work(AVERAGES)
                 / key_digest(self.base | key | {"training seed": seed}),
                 selected=None if other is None else other.wait,
@@ -277,8 +277,7 @@ class Pipeline:
                     joint,
                     out,
                     self.work(name),
-                    self.tracker.log,
-                    p.update,
+                    self.report(name, p),
                     self.beside,
                 )
             ),
@@ -413,8 +412,7 @@ class Pipeline:
                 stages.stage_seed(s.seed, f"distill/{seed_of or name}"),
                 found,
                 train_settings,
-                self.log(stage),
-                progress.update,
+                self.report(stage, progress),
             )
 
         key = self.stage2_key(stores, settings.rollouts) | {

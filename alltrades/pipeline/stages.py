@@ -52,6 +52,7 @@ from alltrades.report import text
 from alltrades.settings.rows import Row
 from alltrades.settings.run import DistillSettings, RolloutSettings, RunSettings
 from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
 from alltrades.system.streams import stream, stream_seed
 
 
@@ -84,8 +85,7 @@ def train_labeled_only(
     work: Path,
     seed: int,
     selection: str = "last",
-    log: Any = None,
-    each: Callable[[int], None] | None = None,
+    report: Report | None = None,
     *,
     averages: Path | None = None,
     selected: Callable[[], object] | None = None,
@@ -133,8 +133,7 @@ def train_labeled_only(
         folder=work,
         averages=averages,
         selected=selected,
-        log=log,
-        each=each,
+        report=report,
         device=settings.device,
     )
     fit.policy.save(
@@ -156,8 +155,7 @@ def train_specialists(
     labeled_only: Path | None,
     out: Path,
     work: Path,
-    log: Callable[[str, int, dict[str, Any]], None] | None = None,
-    each: Each | None = None,
+    report: Report | None = None,
     beside: Beside | None = None,
 ) -> str | None:
     """Specialists of all environments: "scratch" on their own demonstrations, "joint_init"
@@ -169,8 +167,8 @@ def train_specialists(
     Args:
         out: folder of one artifact per environment, and of selection.json where cross-validation
             chose.
-        log: called with (metrics name, step, values).
-        each: called with (steps done, steps in all), counted over all networks.
+        report: gets the steps done, counted over all networks, and the metrics of each specialist
+            under its name.
         beside: runs fine-tunings and stacks of specialists; default one after the other.
 
     Returns what cross-validation chose, in one line.
@@ -180,6 +178,7 @@ def train_specialists(
     seeds = [stage_seed(settings.seed, name) for name in names]
     symmetries = {x.id: x.symmetries for x in specs}
     table, line = None, None
+    report = report or Report()
     beside = Beside(1) if beside is None else beside
     if row.kind == "joint_init":
         assert labeled_only is not None
@@ -187,14 +186,9 @@ def train_specialists(
         selection = "holdout" if s.selection == "holdout" else "last"
         total = s.finetune.steps * (2 if selection == "holdout" else 1)
         fitted: dict[int, Fit] = {}
-        steps = [0] * len(specs)
+        reports = report.parts([total] * len(specs))
 
         def fine_tune(k: int) -> None:
-            def counted(step: int) -> None:
-                steps[k] = step
-                if each is not None:
-                    each(sum(steps), len(specs) * total)
-
             fitted[k] = fit_demonstrations(
                 demos.select(demos.environment == specs[k].id),
                 joint.environments,
@@ -207,8 +201,7 @@ def train_specialists(
                 initial=joint,
                 symmetries=symmetries,
                 folder=work / slug(specs[k].id),
-                log=None if log is None else partial(log, names[k]),
-                each=counted,
+                report=reports[k].named(names[k]),
                 device=device,
             )
 
@@ -223,8 +216,8 @@ def train_specialists(
             hold_end,
             symmetries,
             work,
-            None if log is None else (lambda k, step, values: log(names[k], step, values)),
-            each,
+            report,
+            names,
             beside.run,
             device,
         )
@@ -363,8 +356,7 @@ def distill(
     seed: int,
     visits: Sequence[tuple[Steps, Mapping[str, int]]] = (),
     train: TrainSettings | None = None,
-    log: Any = None,
-    each: Callable[[int], None] | None = None,
+    report: Report | None = None,
 ) -> Stage2:
     """Train one generalist and save it; returns the rows it was trained on.
 
@@ -401,7 +393,7 @@ def distill(
         distillation.objective, [s.id for s in specs], distillation.preference
     )
     trainer = Trainer(policy, data, train, seed, objective, loss)
-    trainer.fit(work, log, each)
+    trainer.fit(work, report)
     policy.save(
         out,
         {

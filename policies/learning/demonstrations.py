@@ -16,11 +16,12 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import Symmetries, TrainingData
 from alltrades.policies.learning.objectives import Linear
-from alltrades.policies.learning.training import HeldOut, Log, Loss, Trainer, read_average
+from alltrades.policies.learning.training import HeldOut, Loss, Trainer, read_average
 from alltrades.policies.model.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import Batch, DiffusionPolicy, initialising
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 
 FEWEST = 3  # episodes of an environment from which one may be held out
@@ -154,8 +155,7 @@ def fit_demonstrations(
     folder: Path | None = None,
     averages: Path | None = None,
     selected: Callable[[], object] | None = None,
-    log: Log | None = None,
-    each: Callable[[int], None] | None = None,
+    report: Report | None = None,
     device: str = "cpu",
 ) -> Fit:
     """Fit one policy to demonstrations.
@@ -182,17 +182,18 @@ def fit_demonstrations(
             return copy.deepcopy(initial).train()
         return build_policy(settings, infos, copy.deepcopy(normalizer), seed, device)
 
-    def run(
-        trainer: Trainer, at: Path | None, log: Log | None, each: Callable[[int], None] | None
-    ) -> None:
-        trainer.fit(at, log, each)
+    def run(trainer: Trainer, at: Path | None, report: Report) -> None:
+        trainer.fit(at, report)
         if at is not None:
             trainer.save(at)  # an interrupted fit does not repeat its finished part
 
     shown = symmetries if train.symmetry else None
-    best, lowest, done = train.steps, None, 0
+    best, lowest = train.steps, None
     held = hold_out(demos, seed)
-    if selection == "holdout" and held.any():
+    first = selection == "holdout" and held.any()
+    report = report or Report()
+    choosing, training = report.parts([train.steps if first else 0, train.steps])
+    if first:
         policy = fresh()
         check = held_out(demonstration_data(demos.select(held), policy, hold_end), seed)
         judge = None if objective is None else Linear(objective.environments, objective.weights())
@@ -206,9 +207,8 @@ def fit_demonstrations(
             None if loss is None else loss(data, policy),
             held_out=HeldOut([check], [seed], train.steps, judge),
         )
-        run(trainer, None if folder is None else folder / "selection", None, each)
+        run(trainer, None if folder is None else folder / "selection", choosing.unrecorded())
         lowest, best = min((losses[0], step) for step, losses in trainer.curve.items())
-        done = train.steps
         if selected is not None:
             selected()
         policy = fresh()
@@ -226,12 +226,7 @@ def fit_demonstrations(
         total=best,
         averages=averages if selection == "last" else None,
     )
-    run(
-        trainer,
-        None if folder is None else folder / "training",
-        log,
-        None if each is None else (lambda step: each(done + step)),
-    )
+    run(trainer, None if folder is None else folder / "training", training)
     return Fit(policy, best, lowest)
 
 

@@ -14,7 +14,7 @@ depends on how the row was kept:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.batches import Symmetries, TrainingData, windows_of
 from alltrades.policies.learning.teachers import TeacherPredictions
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 
 RECORDED = -1  # teacher of a row that keeps its recorded actions
@@ -203,7 +204,7 @@ def label_rows(
     steps: int,
     seed: int,
     batch: int = 1024,
-    each: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Stage2:
     """Draw one fresh chunk from its teacher for every row that a teacher labels.
 
@@ -212,10 +213,11 @@ def label_rows(
             of its shortcut); never fewer than the teacher's own, nor more than a discrete process
             was trained with.
         seed: of all noise that teachers' samplers draw.
-        each: called with (rows done, rows in all).
+        report: gets the rows done.
 
     Cost: one network call per `batch` rows and sampling step.
     """
+    report = report or Report()
     wanted = np.flatnonzero(rows.teacher >= 0)
     horizon, action_dim = rows.labels.shape[1:]
     labels = np.zeros((len(wanted), horizon, action_dim), np.float32)
@@ -240,8 +242,7 @@ def label_rows(
                     )
                 labels[label_of_row[part], :, : policy.action_dim] = chunk.cpu().numpy()
                 done += len(part)
-                if each is not None:
-                    each(done, len(wanted))
+                report.progress(done, len(wanted))
     return replace(rows, labels=labels, label_of_row=label_of_row)
 
 

@@ -9,8 +9,8 @@ taken, at the number of steps where that mean is lowest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from alltrades.policies.learning.demonstrations import Fit, hold_out, make_norma
 from alltrades.policies.learning.stacked_training import (
     Learned,
     Learner,
-    LearnerLog,
     Run,
     fit_learners,
     in_order,
@@ -32,6 +31,7 @@ from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 
 
@@ -160,9 +160,9 @@ class Specialists:
         demos: steps of all environments; they set the action scale of every specialist.
         infos, seeds: of every environment.
         folder: where checkpoints are kept; an interrupted fit is continued.
-        log: called with (environment's position, step, values) while the specialists that are kept
-            are trained.
-        each: called with (steps done, steps in all), counted over all networks.
+        report: gets the steps done, counted over all networks, and the metrics of the specialists
+            that are kept, each under its own of `names`.
+        names: of each environment's metrics; default: its id.
         run: trains stacks of specialists, such as beside one another; default in their order.
     """
 
@@ -172,13 +172,10 @@ class Specialists:
     hold_end: bool = False
     symmetries: Symmetries | None = None
     folder: Path | None = None
-    log: LearnerLog | None = None
-    each: Callable[[int, int], None] | None = None
+    report: Report = field(default_factory=Report)
+    names: Sequence[str] | None = None
     run: Run = in_order
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        self.done, self.total = 0, 0
 
     def fit(
         self,
@@ -198,10 +195,14 @@ class Specialists:
             folds, most, patience: see `cross_validate`.
         """
         candidate, choice = candidates[0], None
+        longest = max(c.train.steps for c in candidates) if selection == "cv" else 0
+        choosing, training = self.report.parts(
+            [0, (longest or candidate.train.steps) * len(self.infos)]
+        )
         stops = [candidate.train.steps] * len(self.infos)
         losses: list[float | None] = [None] * len(self.infos)
         if selection == "cv":
-            choice = self.cross_validate(candidates, folds, most, patience)
+            choice = self.cross_validate(candidates, folds, most, patience, choosing)
             if choice is not None:
                 candidate, stops = candidates[choice.candidate], [choice.steps] * len(self.infos)
                 at = choice.candidate, choice.looks.index(choice.steps)
@@ -210,37 +211,42 @@ class Specialists:
                     for i in self.infos
                 ]
         elif selection == "holdout":
-            stops, losses = self.holdout(candidate)
-        return [Fit(*facts) for facts in zip(self.last(candidate, stops), stops, losses)], choice
+            stops, losses = self.holdout(candidate, choosing)
+        return [
+            Fit(*facts) for facts in zip(self.last(candidate, stops, training), stops, losses)
+        ], choice
 
     # ---- the three selections --------------------------------------------------------------------
     def last(
-        self, candidate: Candidate, stops: Sequence[int] | None = None
+        self,
+        candidate: Candidate,
+        stops: Sequence[int] | None = None,
+        report: Report | None = None,
     ) -> list[DiffusionPolicy]:
         """One policy per environment from all its demonstrations, after `stops` steps or all."""
         learners = [
             self._learner(k, candidate, n, self._of(info), stop=None if stops is None else stops[k])
             for k, (info, n) in enumerate(zip(self.infos, self._normalizers(self.demos, candidate)))
         ]
-        # nothing follows: `_fit` knows the number of steps, which may be less than was expected
-        self.total = 0
-        return [x.policy for x in self._fit(learners, "training", log=self.log)]
+        return [x.policy for x in self._fit(learners, "training", report or self.report)]
 
-    def holdout(self, candidate: Candidate) -> tuple[list[int], list[float | None]]:
+    def holdout(
+        self, candidate: Candidate, report: Report | None = None
+    ) -> tuple[list[int], list[float | None]]:
         """For each environment the number of steps with the lowest loss on held-out episodes, and
         that loss.
 
         A fifth of its episodes are held out; all steps and None where there are fewer than 3.
         """
+        quiet = (report or self.report).unrecorded()
         held = [hold_out(self._of(info), seed) for info, seed in zip(self.infos, self.seeds)]
         able = [k for k, x in enumerate(held) if x.any()]
         normalizers = self._normalizers(self.demos, candidate)
-        self.total = candidate.train.steps * (len(able) + len(self.infos))
         learners = [
             self._learner(k, candidate, normalizers[k], self._of(self.infos[k]), held[k])
             for k in able
         ]
-        curves = {k: x.curve for k, x in zip(able, self._fit(learners, "holdout"))}
+        curves = {k: x.curve for k, x in zip(able, self._fit(learners, "holdout", quiet))}
         best = [
             min((v, s) for s, v in curves[k].items())
             if k in curves
@@ -250,7 +256,12 @@ class Specialists:
         return [s for _, s in best], [v for v, _ in best]
 
     def cross_validate(
-        self, candidates: Sequence[Candidate], folds: int, most: int, patience: int | None = None
+        self,
+        candidates: Sequence[Candidate],
+        folds: int,
+        most: int,
+        patience: int | None = None,
+        report: Report | None = None,
     ) -> Choice | None:
         """The choice shared by all environments; None where every environment has one
         demonstration.
@@ -290,11 +301,9 @@ class Specialists:
                         owner.append((c, k))
         if not learners:
             return None
-        self.total = sum(x.steps for x in learners) + max(c.train.steps for c in candidates) * len(
-            self.infos
-        )
+        quiet = (report or self.report).unrecorded()
         curves: dict[tuple[int, int], list[dict[int, float]]] = {}
-        for key, learned in zip(owner, self._fit(learners, "folds", patience)):
+        for key, learned in zip(owner, self._fit(learners, "folds", quiet, patience)):
             curves.setdefault(key, []).append(learned.curve)
         looks = sorted({look for parts in curves.values() for x in parts for look in x})
         losses = {
@@ -340,28 +349,23 @@ class Specialists:
             None if held is None else own.select(held),
             stop,
             group,
+            self.infos[k].id if self.names is None else self.names[k],
         )
 
     def _fit(
         self,
         learners: Sequence[Learner],
         name: str,
+        report: Report,
         patience: int | None = None,
-        log: LearnerLog | None = None,
     ) -> list[Learned]:
-        before, here = self.done, sum(x.steps for x in learners)
-        self.total = max(self.total, before + here)
-        each = self.each
-        out = fit_learners(
+        return fit_learners(
             learners,
             hold_end=self.hold_end,
             symmetries=self.symmetries,
             patience=patience,
-            log=log,
+            report=report,
             folder=None if self.folder is None else self.folder / name,
             run=self.run,
             device=self.device,
-            each=None if each is None else (lambda step: each(before + step, self.total)),
         )
-        self.done = before + here
-        return out

@@ -5,10 +5,11 @@ as if alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +18,18 @@ from torch import Tensor
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.batches import Symmetries, TrainingData, stack_batches
 from alltrades.policies.learning.demonstrations import build_policy, demonstration_data, held_out
-from alltrades.policies.learning.training import HeldOut, Log, Trainer, autocast, noise_seed
+from alltrades.policies.learning.training import HeldOut, Trainer, autocast, noise_seed
 from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.stacked import StackedPolicy, stacks
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.reporting import Report
 
 LARGEST = 32  # members of one stack: more save no time
 MOST_PARAMETERS = (
     4_000_000  # of one stack: nor do large ones, and their optimiser states fill the memory
 )
-LearnerLog = Callable[[int, int, dict[str, float]], None]  # (index of the learner, step, values)
 Run = Callable[[Sequence[Callable[[], None]]], None]  # runs jobs and returns when all are done
 
 
@@ -113,16 +114,11 @@ class StackedTrainer(Trainer):
         """Whether there is nothing left to do."""
         return super().finished() or self.stale()
 
-    def fit(
-        self,
-        folder: Path | None = None,
-        log: Log | None = None,
-        each: Callable[[int], None] | None = None,
-    ) -> DiffusionPolicy:
+    def fit(self, folder: Path | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train every member to its stop; the stack then has their kept averages. Done once, a
         folder gives them again.
         """
-        policy = super().fit(folder, log, each)
+        policy = super().fit(folder, report)
         if folder is not None:
             self.save(folder)
         torch._foreach_copy_([p.data for p in self.parameters], self.kept)
@@ -138,6 +134,7 @@ class Learner:
         held: episodes on which its loss is followed.
         stop: steps after which it is kept; default `train.steps`.
         group: learners of one group are judged together by `patience`.
+        name: under which its metrics are recorded.
     """
 
     info: EnvironmentInfo
@@ -149,6 +146,7 @@ class Learner:
     held: Steps | None = None
     stop: int | None = None
     group: int = 0
+    name: str = ""
 
     @property
     def steps(self) -> int:
@@ -195,8 +193,7 @@ def fit_learners(
     symmetries: Symmetries | None = None,
     patience: int | None = None,
     folder: Path | None = None,
-    log: LearnerLog | None = None,
-    each: Callable[[int], None] | None = None,
+    report: Report | None = None,
     run: Run = in_order,
     device: str = "cpu",
 ) -> list[Learned]:
@@ -206,12 +203,14 @@ def fit_learners(
         patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.
         folder: where checkpoints are kept, one folder for each stack; an interrupted training is
             continued.
-        each: called with the number of steps done, counted over all learners, each up to its stop.
+        report: gets the steps done, counted over all learners, each up to its stop, and the metrics
+            of each under its name.
         run: trains the stacks, such as beside one another; default in their order.
     """
     found: dict[int, Learned] = {}
     parts = _parts(learners, device)
-    done = [0] * len(parts)
+    report = report or Report()
+    reports = report.parts([sum(learners[i].steps for i in part) for part in parts])
 
     def train_part(number: int, part: list[int]) -> None:
         mine = [learners[i] for i in part]
@@ -237,18 +236,19 @@ def fit_learners(
             patience,
         )
 
-        def logged(step: int, values: dict) -> None:
-            for i, loss in zip(part, values["loss"]):
-                if log is not None and step <= learners[i].steps:
-                    log(i, step, {"loss": loss, "lr": values["lr"]})
+        def record(_: str, step: int, values: Mapping[str, Any]) -> None:
+            for x, loss in zip(mine, values["loss"]):
+                if step <= x.steps:
+                    report.named(x.name).log(step, {"loss": loss, "lr": values["lr"]})
 
-        def counted(step: int) -> None:
-            done[number] = sum(min(step, x.steps) for x in mine)
-            if each is not None:
-                each(sum(done))
+        def show(step: int, _: int) -> None:
+            reports[number].progress(
+                sum(min(step, x.steps) for x in mine), sum(x.steps for x in mine)
+            )
 
-        stack = trainer.fit(None if folder is None else folder / f"stack-{number}", logged, counted)
-        counted(train.steps)
+        work = None if folder is None else folder / f"stack-{number}"
+        stack = trainer.fit(work, Report(show, record))
+        show(train.steps, train.steps)
         assert isinstance(stack, StackedPolicy)
         for member, (i, policy) in enumerate(zip(part, policies)):
             stack.copy_member(member, policy)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +21,12 @@ from alltrades.policies.learning.ema import EMA
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
+from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
 Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
 SMALL = 500_000  # parameters below which a second thread costs more than it brings
 LOOKS = 10  # at held-out losses during a training
-Log = Callable[[int, dict[str, Any]], None]
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
@@ -279,25 +278,19 @@ class Trainer:
         return True
 
     # ---- the loop --------------------------------------------------------------------------------
-    def fit(
-        self,
-        folder: Path | None = None,
-        log: Log | None = None,
-        each: Callable[[int], None] | None = None,
-    ) -> DiffusionPolicy:
+    def fit(self, folder: Path | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train to the last step and return the policy with its averaged weights.
 
         Args:
             folder: where checkpoints are kept; an existing one is continued.
-            log: called with (step, {"loss", "lr"} and the objective's metrics) every `log_every`
-                steps; the loss is the mean since the last call.
-            each: called with the number of finished steps after every step.
+            report: gets the steps done after every step, and every `log_every` steps {"loss", "lr"}
+                and the objective's metrics; the loss is the mean since the last time.
         """
         if folder is not None:
             self.restore(folder)
         self.policy.train()
         with threads_for(self.policy):
-            self._loop(folder, log, each)
+            self._loop(folder, report or Report())
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
 
@@ -305,16 +298,12 @@ class Trainer:
         """Whether there is nothing left to do."""
         return self.step >= self.total
 
-    def _loop(
-        self, folder: Path | None, log: Log | None, each: Callable[[int], None] | None
-    ) -> None:
+    def _loop(self, folder: Path | None, report: Report) -> None:
         since: list[Tensor] = []
         while not self.finished():
             since.append(self.update())
-            if log is not None and (
-                self.step % self.settings.log_every == 0 or self.step == self.total
-            ):
-                log(
+            if self.step % self.settings.log_every == 0 or self.step == self.total:
+                report.log(
                     self.step,
                     {
                         "loss": torch.stack(since).mean(0).tolist(),
@@ -329,5 +318,4 @@ class Trainer:
                 and self.step < self.total
             ):
                 self.save(folder)
-            if each is not None:
-                each(self.step)
+            report.progress(self.step, self.total)

@@ -21,6 +21,7 @@ from alltrades.policies.learning.selection import (
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import TrainSettings
 from alltrades.report.text import selection
+from alltrades.system.reporting import Report
 
 from .toys import SMALL, info, make_steps
 
@@ -116,9 +117,9 @@ def test_candidate_is_trained_no_further_than_its_patience():
     ]
     whole = specialists(demos, infos).cross_validate(candidates, 2, 10)
     done = []
-    choice = specialists(demos, infos, each=lambda *counts: done.append(counts)).cross_validate(
-        candidates, 2, 10, patience=2
-    )
+    choice = specialists(
+        demos, infos, report=Report(lambda *counts: done.append(counts))
+    ).cross_validate(candidates, 2, 10, patience=2)
     known = np.isfinite(choice.relative)
     lowest = int(whole.relative[0].argmin())
     assert (
@@ -214,7 +215,7 @@ def test_holdout_finds_the_steps_of_each_environment():
     )
     done = []
     demos = replace(learnable, action=action)
-    fits, _ = specialists(demos, infos, each=lambda *counts: done.append(counts)).fit(
+    fits, _ = specialists(demos, infos, report=Report(lambda *counts: done.append(counts))).fit(
         [candidate], "holdout", 3, 10
     )
     assert fits[0].steps > fits[1].steps
@@ -263,7 +264,7 @@ def test_interrupted_cross_validation_goes_on_and_ends_with_the_same_bits(tmp_pa
         650,
     ):  # in the first and the second stack of folds, and in the last training
         with pytest.raises(KeyboardInterrupt):
-            specialists(demos, infos, folder=tmp_path, each=interrupt(at)).fit(
+            specialists(demos, infos, folder=tmp_path, report=Report(interrupt(at))).fit(
                 candidates, "cv", 3, 10
             )
     assert seen.count(5) == 1  # what was done was not done again

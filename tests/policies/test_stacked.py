@@ -14,6 +14,7 @@ from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.settings import TrainSettings
+from alltrades.system.reporting import Report
 
 from .toys import SMALL, info, make_policy, make_steps
 
@@ -99,7 +100,9 @@ def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
 def test_stacks_may_be_trained_beside_one_another():
     many = [*learners(), *learners(backbone="transformer"), *learners(width=24)]
     counts = []
-    beside = fit_learners(many, run=Beside(2).run, each=counts.append)
+    beside = fit_learners(
+        many, run=Beside(2).run, report=Report(lambda done, _: counts.append(done))
+    )
     assert counts[-1] == max(counts) == 3 * 100  # steps of all stacks
     for a, b in zip(fit_learners(many), beside, strict=True):
         assert distance(a.policy, b.policy) == 0
@@ -149,7 +152,7 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
         return sum(min(step, x.steps) for x in many)  # one of them stops after 20
 
     def kill(at):
-        def each(step):
+        def each(step, _):
             if step >= steps_of_all(at):
                 raise Killed
 
@@ -157,12 +160,16 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
 
     for at in (13, 27):
         with pytest.raises(Killed):
-            fit_learners(many, folder=tmp_path, each=kill(at))
+            fit_learners(many, folder=tmp_path, report=Report(kill(at)))
     resumed_at = []
-    resumed = fit_learners(many, folder=tmp_path, each=resumed_at.append)
+    resumed = fit_learners(
+        many, folder=tmp_path, report=Report(lambda done, _: resumed_at.append(done))
+    )
     assert min(resumed_at) == steps_of_all(21) and max(resumed_at) == steps_of_all(40) == 100
     again_at = []
-    again = fit_learners(many, folder=tmp_path, each=again_at.append)
+    again = fit_learners(
+        many, folder=tmp_path, report=Report(lambda done, _: again_at.append(done))
+    )
     assert again_at == [100]  # nothing was trained again
     for a, b, c in zip(whole, resumed, again, strict=True):
         assert distance(a.policy, b.policy) == distance(a.policy, c.policy) == 0
