@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compare: success, or a metric of the environments",
     )
     parser.add_argument(
+        "--letters",
+        action="store_true",
+        help="compare all pairs of rows; rows that share a letter are not told apart",
+    )
+    parser.add_argument(
         "--sequential",
         action="store_true",
         help="go through the starts one by one and stop at the first that decides (success only)",
@@ -111,10 +117,11 @@ def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
     from alltrades.envs.rollouts.evaluation import (
         Evaluation,
+        over_seeds,
         paired_over_seeds,
         sequential_difference,
     )
-    from alltrades.envs.rollouts.verdicts import corrected
+    from alltrades.envs.rollouts.verdicts import corrected, letters
     from alltrades.report import text
     from alltrades.report.tables import over_seeds_text, show_result
 
@@ -148,23 +155,35 @@ def compare(args: argparse.Namespace) -> int:
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
     first, *others = rows
     if args.sequential:
+        if args.metric != "success":
+            raise UserError(
+                f"--sequential with --metric {args.metric}; expected success, whose "
+                "differences lie between -1 and 1; leave one of them out"
+            )
         for other in others:
             for folder, mine, theirs in zip(args.a, rows[first], rows[other]):
                 found = sequential_difference(mine, theirs, args.at)
                 where = f" in {folder}" if args.rows is not None else ""
                 print(f"{first} - {other}{where}: {text.sequential(found)}")
         return 0
+    names = list(combinations(rows, 2)) if args.letters else [(first, other) for other in others]
     every = corrected(
         [
-            paired_over_seeds(list(zip(rows[first], rows[o])), at=args.at, metric=args.metric)
-            for o in others
+            paired_over_seeds(list(zip(rows[a], rows[b])), at=args.at, metric=args.metric)
+            for a, b in names
         ]
     )
+    groups = None
+    if args.letters:
+        means = {name: over_seeds(each, args.at, args.metric).mean for name, each in rows.items()}
+        apart = [pair for pair, p in zip(names, every) if p.verdict in ("BETTER", "WORSE")]
+        groups = letters(sorted(means, key=lambda name: -means[name]), apart)
     pairs = [
-        {"a": first, "b": other, "metric": args.metric, **pair.to_json()}
-        for other, pair in zip(others, every)
+        {"a": a, "b": b, "metric": args.metric, **pair.to_json()}
+        for (a, b), pair in zip(names, every)
+        if a == first
     ]
-    print(over_seeds_text(rows, args.at, args.metric) + "\n")
+    print(over_seeds_text(rows, args.at, args.metric, groups) + "\n")
     show_result({}, {"pairs": pairs})
     return 0
 

@@ -142,10 +142,13 @@ def plain_text(
 
 
 def over_seeds_text(
-    rows: Mapping[str, Sequence[Evaluation]], at: int | None = None, metric: str = "success"
+    rows: Mapping[str, Sequence[Evaluation]],
+    at: int | None = None,
+    metric: str = "success",
+    letters: Mapping[str, str] | None = None,
 ) -> str:
     """Rows of several runs in aligned columns: means by environment, over all with its interval,
-    and of each run.
+    of each run and, where given, the compact letters of each row (see `verdicts.letters`).
     """
     found = {name: over_seeds(each, at, metric) for name, each in rows.items()}
     evaluations = next(iter(rows.values()))
@@ -172,6 +175,11 @@ def over_seeds_text(
                     ]
                 ]
                 if runs > 1
+                else []
+            ),
+            *(
+                [["share a letter: not told apart", *(letters[name] for name in rows)]]
+                if letters
                 else []
             ),
         ]

@@ -7,7 +7,7 @@ several pairs it is corrected for their number (Holm 1979).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -130,3 +130,24 @@ def corrected(pairs: Sequence[Paired]) -> list[Paired]:
         word = "UNDERPOWERED" if lost else pairs[i].verdict
         out[i] = replace(pairs[i], p_holm=highest, verdict=word)
     return out
+
+
+def letters(ordered: Sequence[str], different: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Compact letters of rows, best first: two rows share a letter exactly when they were not told
+    apart (insert and absorb; Piepho 2004, "An algorithm for a letter-based representation").
+
+    O(pairs x groups), and at most 26 groups.
+    """
+    groups = [frozenset(ordered)]
+    for a, b in different:
+        split = [g - {x} for g in groups if a in g and b in g for x in (a, b)]
+        groups = [g for g in groups if not (a in g and b in g)]
+        for new in sorted(split, key=len, reverse=True):
+            if not any(new <= g for g in groups):
+                groups.append(new)
+    place = {name: i for i, name in enumerate(ordered)}
+    groups.sort(key=lambda g: sorted(place[name] for name in g))
+    return {
+        name: "".join(chr(ord("a") + k) for k, g in enumerate(groups) if name in g)
+        for name in ordered
+    }

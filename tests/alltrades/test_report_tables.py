@@ -1,14 +1,17 @@
 """The result in a terminal: right numbers, aligned, narrow enough."""
 
 import io
+import json
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from alltrades import cli
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.sequential import e_process
 from alltrades.envs.rollouts.statistics import wilson
 from alltrades.report import text
 from alltrades.report.run_files import RunFiles, read_run
@@ -246,3 +249,35 @@ def test_rows_of_several_runs_stand_above_their_differences(tmp_path, capsys):
     ]
     assert cli.main(["compare", *folders, "--rows", "generalist", "generalist"]) == 2
     assert "at least two different rows" in capsys.readouterr().err
+
+
+def test_letters_say_which_rows_are_not_told_apart(tmp_path, capsys):
+    folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
+    rows = ["labeled_only", "generalist", "specialists"]
+    assert cli.main(["compare", *folders, "--letters", "--rows", *rows]) == 0
+    shown = capsys.readouterr().out
+    found = re.search(r"^share a letter: not told apart +(\w+) +(\w+) +(\w+)$", shown, re.M)
+    own = dict(zip(rows, found.groups()))
+    assert own["generalist"] == "a"  # the best row
+    for other in ("generalist", "specialists"):
+        line = next(x for x in shown.splitlines() if x.startswith(f"labeled_only - {other}"))
+        apart = "BETTER" in line or "WORSE" in line
+        assert bool(set(own["labeled_only"]) & set(own[other])) == (not apart)
+
+
+def test_sequential_comparison_stops_at_the_start_that_decides(tmp_path, capsys):
+    """Of 200 starts a wins every other one and never loses: evidence grows by each win."""
+    names = {}
+    for name, won in (("a", [1, -1] * 100), ("b", [-1] * 200)):
+        result = EnvironmentResult(
+            "env", tuple(range(200)), tuple(won), (0.0,) * 200, (0.0,) * 200, 10, ""
+        )
+        names[name] = tmp_path / f"{name}.json"
+        names[name].write_text(json.dumps(Evaluation(name, (result,)).to_json()))
+    assert cli.main(["compare", str(names["a"]), str(names["b"]), "--sequential"]) == 0
+    rounds = int(re.search(r"^a - b: BETTER after (\d+) starts", capsys.readouterr().out)[1])
+    evidence = e_process(np.array([1.0, 0.0] * 100))
+    assert rounds == int(np.argmax(evidence >= 40)) + 1 < 40
+    wrong = ["compare", str(names["a"]), str(names["b"]), "--sequential", "--metric", "psnr"]
+    assert cli.main(wrong) == 2
+    assert "--sequential with --metric psnr" in capsys.readouterr().err

@@ -4,11 +4,20 @@ of pairs.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from alltrades.envs.rollouts.verdicts import corrected, paired, seed_interval, seed_p, verdict
+from alltrades.envs.rollouts.verdicts import (
+    corrected,
+    letters,
+    paired,
+    seed_interval,
+    seed_p,
+    verdict,
+)
 
 ENVIRONMENTS, STARTS = 6, 100
 
@@ -99,3 +108,20 @@ def test_pairs_of_a_table_are_corrected_for_their_number():
             assert after.verdict == "UNDERPOWERED"
     assert corrected(alone[:1])[0].p_holm == alone[0].p
     assert corrected([]) == []
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_rows_share_a_letter_exactly_when_they_were_not_told_apart(seed):
+    rng = np.random.default_rng(seed)
+    names = list("pqrstu")
+    pairs = list(itertools.combinations(names, 2))
+    different = {pair for pair in pairs if rng.random() < 0.5}
+    found = letters(names, different)
+    for a, b in pairs:
+        assert bool(set(found[a]) & set(found[b])) == ((a, b) not in different)
+    assert all(found.values())
+
+
+def test_letters_go_from_the_best_row_on():
+    assert letters(["x", "y", "z"], [("x", "z")]) == {"x": "a", "y": "ab", "z": "b"}
+    assert letters(["x", "y"], []) == {"x": "a", "y": "a"}
