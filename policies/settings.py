@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,22 +86,15 @@ class PolicySettings(Frozen):
         return self
 
 
-class TrainSettings(Frozen):
-    """Optimisation of one network."""
+class NetworkTrainSettings(Frozen):
+    """Optimisation of one network: what differs between the networks of a run."""
 
     steps: int = Field(6000, ge=1, description="gradient steps")
     batch: int = Field(256, ge=1, description="windows per step, balanced over environments")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of the one-cycle schedule")
-    warmup: float = Field(
-        0.05, ge=0, le=1, description="share of the steps in which the rate rises"
-    )
     weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
-    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema: float = Field(
         0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is saved"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="bf16 autocast where the processor has it"
     )
     observation_noise: float = Field(
         0.0, ge=0, description="noise on normalised observations while training"
@@ -109,5 +102,29 @@ class TrainSettings(Frozen):
     symmetry: bool = Field(
         True, description="augment windows by the symmetries that their environments declare"
     )
+
+
+class TrainingSettings(Frozen):
+    """What every training of a run has in common."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="bf16 autocast where the processor has it"
+    )
+    warmup: float = Field(
+        0.05, ge=0, le=1, description="share of the steps in which the rate rises"
+    )
+    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")
+
+    def of(self, network: NetworkTrainSettings) -> TrainSettings:
+        """All that a `Trainer` of this network needs."""
+        return TrainSettings(**dict(network), **dict(self))
+
+
+class TrainSettings(TrainingSettings, NetworkTrainSettings):
+    """Optimisation of one network, complete."""
+
+    def determining(self) -> dict[str, Any]:
+        """What trained weights depend on, besides data and seed."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "log_every"})

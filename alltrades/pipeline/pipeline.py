@@ -200,7 +200,7 @@ class Pipeline:
         """
         s, name = self.s, name or str(row)
         seed = stages.stage_seed(s.seed, str(replace(row, kind="labeled_only")))
-        key = self.demos_key() | {"train": s.labeled_only.model_dump(mode="json")}
+        key = self.demos_key() | {"train": s.training.of(s.labeled_only).determining()}
         if objective is not None:
             key |= {
                 "preference": dict(preference or {}),
@@ -255,6 +255,7 @@ class Pipeline:
         )
         key = self.demos_key() | {
             "specialist": s.specialist.model_dump(mode="json"),
+            "train": s.training.of(s.specialist.train).determining(),
             "initial": policy_digest(joint) if joint else None,
         }
         if joint is None:  # their own architecture: the generalist's may change
@@ -383,7 +384,7 @@ class Pipeline:
         s = self.s
         stores, stage = self.teacher_stores(settings), f"distill/{name}"
         weights_path = self.dir.path / "weights" / row
-        train_settings = settings.rounds.train if visits else settings.train
+        train_settings = s.training.of(settings.rounds.train if visits else settings.train)
         if initial is None and settings.init == "labeled_only":
             initial = self.policy_path("labeled_only")
 
@@ -416,8 +417,8 @@ class Pipeline:
             )
 
         key = self.stage2_key(stores, settings.rollouts) | {
-            "distill": settings.model_dump(mode="json", exclude={"rounds"}),
-            "train": train_settings.model_dump(mode="json"),
+            "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
+            "train": train_settings.determining(),
             "teachers": {k: policy_digests(self.teacher_path(k)) for k in settings.teachers},
             "initial": policy_digest(initial) if initial else None,
         }

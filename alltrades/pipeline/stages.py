@@ -121,7 +121,7 @@ def train_labeled_only(
         infos,
         normalizer,
         settings.policy,
-        settings.labeled_only,
+        settings.training.of(settings.labeled_only),
         seed,
         hold_end=settings.demos.hold_end,
         selection=selection,
@@ -194,7 +194,7 @@ def train_specialists(
                 joint.environments,
                 joint.normalizer,
                 joint.settings,
-                s.finetune,
+                settings.training.of(s.finetune),
                 seeds[k],
                 hold_end=hold_end,
                 selection=selection,
@@ -365,7 +365,7 @@ def distill(
         visits: episodes of earlier rounds and who labels them, per environment (see `add_visits`).
         train: in place of `distillation.train`.
     """
-    train = train or distillation.train
+    train = train or settings.training.of(distillation.train)
     rows = labelled_rows(distillation, demos, rollouts, weights, teachers, seed, visits)
     infos = [EnvironmentInfo.of(s) for s in specs]
     if initial is not None:

@@ -10,7 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights.estimate import WeightSettings
 from alltrades.policies.learning.objectives import ObjectiveSettings
-from alltrades.policies.settings import Frozen, PolicySettings, TrainSettings
+from alltrades.policies.settings import (
+    Frozen,
+    NetworkTrainSettings,
+    PolicySettings,
+    TrainingSettings,
+    TrainSettings,
+)
 from alltrades.settings.nested import merge
 from alltrades.settings.rows import GENERALIST, OWN_ROWS, TEACHERS, Row
 from alltrades.system.machine import processors
@@ -91,8 +97,8 @@ class SpecialistSettings(Frozen):
     selection_environments: int = Field(
         10, ge=1, description="environments that take part in `cv`, evenly spread"
     )
-    train: TrainSettings = TrainSettings(steps=2500)
-    finetune: TrainSettings = TrainSettings(steps=1000, lr=3e-4)
+    train: NetworkTrainSettings = NetworkTrainSettings(steps=2500)
+    finetune: NetworkTrainSettings = NetworkTrainSettings(steps=1000, lr=3e-4)
 
     @model_validator(mode="after")
     def _candidates_are_compared(self) -> SpecialistSettings:
@@ -172,7 +178,7 @@ class RoundSettings(Frozen):
     selection: int = Field(
         30, ge=1, description="episodes per environment, on starts of their own, that judge a round"
     )
-    train: TrainSettings = TrainSettings(steps=3000, lr=5e-4)
+    train: NetworkTrainSettings = NetworkTrainSettings(steps=3000, lr=5e-4)
 
     @field_validator("explore")
     @classmethod
@@ -218,7 +224,7 @@ class DistillSettings(Frozen):
         default_factory=dict, description="lambda per environment; empty: uniform"
     )
     objective: ObjectiveSettings = ObjectiveSettings()
-    train: TrainSettings = TrainSettings()
+    train: NetworkTrainSettings = NetworkTrainSettings()
     rounds: RoundSettings = RoundSettings()
 
     @model_validator(mode="after")
@@ -289,9 +295,10 @@ class RunSettings(Frozen):
         description="networks trained beside one another, each on one processor thread; "
         "1: one after the other on all; default: as many as cores, at most 8; 1 on a GPU",
     )
+    training: TrainingSettings = TrainingSettings()
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()
-    labeled_only: TrainSettings = TrainSettings()
+    labeled_only: NetworkTrainSettings = NetworkTrainSettings()
     specialist: SpecialistSettings = SpecialistSettings()
     rollout: RolloutSettings = RolloutSettings()
     distill: DistillSettings = DistillSettings()
@@ -414,7 +421,7 @@ class RunSettings(Frozen):
                 (
                     candidate.name(),
                     policy.model_copy(update=_common(changes, policy)),
-                    s.train.model_copy(update=_common(changes, s.train)),
+                    self.training.of(s.train.model_copy(update=_common(changes, s.train))),
                 )
             )
         return out

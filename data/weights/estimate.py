@@ -37,6 +37,7 @@ ESTIMATOR = {
 }
 TAUS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SEPARABLE = 0.95
+COMPONENTS = 8  # principal components that an estimator sees at most
 FEWEST = 4  # demonstrations below which no ratio is estimated
 
 
@@ -78,7 +79,6 @@ class WeightSettings(BaseModel):
         "0.5 trusts only shifts that held-out episodes confirm",
     )
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
-    max_pca: int = Field(8, ge=1, description="principal components the classifier sees")
     folds: int = Field(5, ge=2, description="folds over episodes")
 
     @property
@@ -257,7 +257,7 @@ def estimate_weights(
         rollouts.episode_of_step[r_rows],
         rollout_base[r_rows],
         folds,
-        settings.max_pca,
+        COMPONENTS,
         rng,
         ESTIMATOR[settings.kind],
         alpha,

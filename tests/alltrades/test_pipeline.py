@@ -247,7 +247,7 @@ def test_a_held_out_form_takes_an_average_of_labeled_only_with_the_bits_of_its_o
     monkeypatch.setattr(
         Trainer, "update", lambda self: (updates.append(self.step), update(self))[1]
     )
-    more = ["--labeled_only.steps", "40", "--labeled_only.log_every", "4", "--evaluation.rows"]
+    more = ["--labeled_only.steps", "40", "--training.log_every", "4", "--evaluation.rows"]
     counts = []
     for rows in ("labeled_only", "labeled_only_holdout", "labeled_only, labeled_only_holdout"):
         updates.clear()
@@ -521,9 +521,7 @@ def test_run_killed_at_many_moments_ends_with_the_same_bits(finished, tmp_path):
         "--out",
         str(folder),
         *SMALL,
-        "--labeled_only.checkpoint_every",
-        "20",
-        "--distill.train.checkpoint_every",
+        "--training.checkpoint_every",
         "20",
     ]
     kills, delay = 0, 4.0

@@ -166,7 +166,7 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionPolicy, "save", killed)
         for name in ("same", "seed", "store"):
-            assert distill(made, tmp_path / name, "--distill.train.checkpoint_every", "5") == 130
+            assert distill(made, tmp_path / name, "--training.checkpoint_every", "5") == 130
             assert list((tmp_path / name / "work").rglob("*"))
     other = tmp_path / "other"
     shutil.copytree(made, other)
@@ -179,11 +179,9 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
         ("seed", made, ("--seed", "1")),
         ("store", other, ()),
     ):
-        assert distill(folder, tmp_path / name, *more, "--distill.train.checkpoint_every", "5") == 0
+        assert distill(folder, tmp_path / name, *more, "--training.checkpoint_every", "5") == 0
         assert (
-            distill(
-                folder, tmp_path / f"{name}-whole", *more, "--distill.train.checkpoint_every", "5"
-            )
+            distill(folder, tmp_path / f"{name}-whole", *more, "--training.checkpoint_every", "5")
             == 0
         )
         assert (
