@@ -1,6 +1,7 @@
 """Environments: specifications, registry, adapters, rollouts and evaluation."""
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.registry import register, register_suite
 from alltrades.envs.spec import EnvSpec
 
-__all__ = ["EnvSpec", "register", "register_suite"]
+__all__ = ["ActionSpec", "EnvSpec", "register", "register_suite"]

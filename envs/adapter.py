@@ -57,9 +57,9 @@ class EnvAdapter:
     """
 
     def __init__(self, spec: EnvSpec) -> None:
-        self.spec = spec
-        self.low = np.asarray(spec.action_low, dtype=np.float32)
-        self.high = np.asarray(spec.action_high, dtype=np.float32)
+        self.spec, self._interface = spec, spec.interface
+        self.low = np.asarray(spec.action.low, dtype=np.float32)
+        self.high = np.asarray(spec.action.high, dtype=np.float32)
         self.expert_observation: np.ndarray = np.zeros(spec.obs_dim, np.float32)
         self.action = np.zeros(
             spec.action_dim, np.float32
@@ -139,16 +139,10 @@ class EnvAdapter:
         return {name: float(info[name]) for name in self.spec.metrics}
 
     def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
-        out = np.asarray(observation, dtype=np.float32).ravel()
-        if out.shape != (self.spec.obs_dim,):
-            raise self._failure(
-                f"its observation has {out.size} entries; the specification says "
-                f"{self.spec.obs_dim}"
-            )
-        if not np.isfinite(out).all():
-            raise self._failure(
-                f"its observation is not finite at entry {int(np.argmin(np.isfinite(out)))}"
-            )
+        try:
+            out = self._interface.check(np.ravel(observation))
+        except UserError as error:
+            raise self._failure(str(error)) from error
         self.expert_observation = np.asarray(info.get("expert_observation", observation))
         return out
 

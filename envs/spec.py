@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.symmetry import Reflection, Symmetry
 
 
@@ -20,17 +19,11 @@ class EnvSpec:
         make: module-level callable (or functools.partial of one) that builds the gymnasium
             environment.
         obs_dim: length of the flat observation vector.
-        action_dim: length of the action vector.
-        action_low, action_high: bounds of each action dimension, in the environment's units.
+        action: limits of the actions: box, and where they are defined rate, acceleration and what
+            brings a robot to rest.
         max_steps: time limit in control steps, enforced by the adapter.
         control_hz: control rate in Hz.
         stop_at_success: end the episode at the first success flag.
-        max_action_rate: largest change of each action dimension between two steps, or None for no
-            limit.
-        max_action_acceleration: largest change of that change, or None for no limit.
-        stop_action: what brings a robot to rest, such as zero velocities; None for a dimension that
-            keeps its last value (a gripper that holds something). Without one a robot that gets no
-            more actions holds the last.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test
             starts.
@@ -44,20 +37,17 @@ class EnvSpec:
         metrics: names of info values of an episode's last step that evaluations report beside
             success; higher is better.
         version: raise it when observations or actions change meaning.
+
+    Raises ValueError for what cannot be.
     """
 
     id: str
     make: Callable[[], Any]
     obs_dim: int
-    action_dim: int
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
+    action: ActionSpec
     max_steps: int
     control_hz: float = 10.0
     stop_at_success: bool = True
-    max_action_rate: tuple[float, ...] | None = None
-    max_action_acceleration: tuple[float, ...] | None = None
-    stop_action: tuple[float | None, ...] | None = None
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
     selection_seed: Callable[[int], int] | None = None
@@ -68,31 +58,26 @@ class EnvSpec:
     version: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.action_low) != self.action_dim or len(self.action_high) != self.action_dim:
-            raise ValueError(
-                f"{self.id}: action bounds have {len(self.action_low)} and "
-                f"{len(self.action_high)} entries; "
-                f"expected action_dim = {self.action_dim}"
-            )
-        if self.stop_action is not None and len(self.stop_action) != self.action_dim:
-            raise ValueError(
-                f"{self.id}: stop_action has {len(self.stop_action)} entries; expected "
-                f"{self.action_dim}"
-            )
-        if self.max_steps < 1 or self.obs_dim < 1:
-            raise ValueError(
-                f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, "
-                f"{self.obs_dim}"
-            )
-        if self.image_shape is not None:
-            pixels = self.image_shape[0] * self.image_shape[1]
-            if self.obs_dim % pixels or self.action_dim % pixels:
-                raise ValueError(
-                    f"{self.id}: images of {self.image_shape} with {self.obs_dim} observations and "
-                    f"{self.action_dim} actions; expected multiples of {pixels}"
-                )
+        _ = self.interface  # checks itself
         for symmetry in self.symmetries:
             self._check(symmetry)
+
+    @property
+    def action_dim(self) -> int:
+        return self.action.size
+
+    @property
+    def interface(self) -> Interface:
+        """What a policy must know of it."""
+        return Interface(
+            self.id,
+            self.obs_dim,
+            self.action,
+            self.max_steps,
+            self.control_hz,
+            self.image_shape,
+            self.version,
+        )
 
     def _check(self, symmetry: Symmetry) -> None:
         if isinstance(symmetry, Reflection):
@@ -109,19 +94,3 @@ class EnvSpec:
                 "expected indices "
                 f"below {self.obs_dim}"
             )
-
-    def digest(self) -> str:
-        """Hash of what a policy depends on: sizes, action bounds, control rate, version (not the
-        time limit).
-        """
-        facts = [
-            self.id,
-            self.obs_dim,
-            self.action_dim,
-            list(self.action_low),
-            list(self.action_high),
-            self.control_hz,
-            self.version,
-            *([] if self.image_shape is None else [list(self.image_shape)]),
-        ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

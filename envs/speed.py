@@ -22,7 +22,7 @@ def measure_speed(spec: EnvSpec, seconds: float = 1.0) -> float:
     """
     built = spec.make()
     rng = np.random.default_rng(0)
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    low, high = np.array(spec.action.low), np.array(spec.action.high)
     steps, episode, spent = 0, 0, 0.0
     while spent < seconds:
         built.reset(seed=episode)

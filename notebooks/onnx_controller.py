@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,10 @@ class BarePolicy:
             ["actions"], feed
         )  # (B, horizon, action_dim of the largest environment)
         low, high = (
-            np.array([empty if v is None else v for v in self.info[name]], np.float32)
-            for name, empty in (("action_low", -np.inf), ("action_high", np.inf))
+            np.array([empty if v is None else v for v in self.info["action"][name]], np.float32)
+            for name, empty in (("low", -np.inf), ("high", np.inf))
         )
-        return np.clip(
-            actions[0, : self.contract["n_action_steps"], : self.info["action_dim"]], low, high
-        )
+        return np.clip(actions[0, : self.contract["n_action_steps"], : len(low)], low, high)
 
 
 def run_bare(path: Path, environment: str | None, steps: int) -> None:
@@ -112,7 +111,7 @@ def run_controller(path: Path, environment: str | None, steps: int) -> None:
     info: Any = policy.environments[
         0 if environment is None else policy.environment_index(environment)
     ]
-    guard = ActionGuard(info.action_low, info.action_high, rate=[RATE] * info.action_dim)
+    guard = ActionGuard(replace(info.action, rate=[RATE] * info.action_dim))
     controller = Controller(
         policy, guard=guard
     )  # by default a guard of the environment's own limits

@@ -30,7 +30,6 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
 
     from alltrades.envs import registry
     from alltrades.policies.learning.demonstrations import build_policy
-    from alltrades.policies.model.environment import EnvironmentInfo
     from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.model.policy import load_policy
     from alltrades.policies.settings import PolicySettings
@@ -42,7 +41,7 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
         policy = load_policy(folder)
         policy.settings = policy.settings.model_copy(update={"sampling_steps": steps})
     else:
-        infos = [EnvironmentInfo.of(s) for s in registry.resolve(list(names))]
+        infos = [s.interface for s in registry.resolve(list(names))]
         normalizer = Normalizer(
             len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
         )

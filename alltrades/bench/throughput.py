@@ -35,12 +35,11 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
 def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.envs import registry
     from alltrades.policies.learning.demonstrations import build_policy
-    from alltrades.policies.model.environment import EnvironmentInfo
     from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.settings import PolicySettings
 
     specs = registry.resolve(list(names))
-    infos = [EnvironmentInfo.of(s) for s in specs]
+    infos = [s.interface for s in specs]
     normalizer = Normalizer(
         len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
     )
@@ -143,13 +142,12 @@ def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.envs import registry
     from alltrades.policies.learning.demonstrations import build_policy
     from alltrades.policies.model.normalizer import Normalizer
-    from alltrades.policies.model.policy import EnvironmentInfo
     from alltrades.policies.settings import PolicySettings
 
     specs = registry.resolve(list(names))
     settings = PolicySettings(width=96, depth=2)
     return specs, [
-        build_policy(settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), i)
+        build_policy(settings, [s.interface], Normalizer(1, s.obs_dim, s.action_dim), i)
         for i, s in enumerate(specs)
     ]
 

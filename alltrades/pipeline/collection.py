@@ -115,7 +115,7 @@ def open_or_create(
     that it recorded differs in one of the given facts, or in its environments, to which `grows`
     allows others to be added.
     """
-    environments = [[s.id, s.digest()] for s in specs]
+    environments = [[s.id, s.interface.digest()] for s in specs]
     if not (path / "commit.json").exists():
         return EpisodeStore.create(
             path,
@@ -128,10 +128,10 @@ def open_or_create(
     if grows:
         ids = [name for name, _ in recorded]
         environments = [
-            next(([s.id, s.digest()] for s in specs if s.id == name), [name, digest])
+            next(([s.id, s.interface.digest()] for s in specs if s.id == name), [name, digest])
             for name, digest in recorded
         ]
-        environments += [[s.id, s.digest()] for s in specs if s.id not in ids]
+        environments += [[s.id, s.interface.digest()] for s in specs if s.id not in ids]
         recorded += environments[len(recorded) :]
     for what, value in {**provenance, "environments": environments}.items():
         there = recorded if what == "environments" else store.provenance.get(what)

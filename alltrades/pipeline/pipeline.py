@@ -68,7 +68,7 @@ class Pipeline:
         self.base = {
             "seed": settings.seed,
             "environments": {
-                s.id: [s.digest(), s.max_steps, repr(s.symmetries)] for s in self.specs
+                s.id: [s.interface.digest(), s.max_steps, repr(s.symmetries)] for s in self.specs
             },
         }
 

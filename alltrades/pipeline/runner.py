@@ -21,7 +21,6 @@ from alltrades.pipeline.advice import advice_key, advise
 from alltrades.pipeline.pipeline import AVERAGES, Pipeline
 from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.learning.demonstrations import constant_dimensions
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.settings.rows import Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import remove
@@ -101,9 +100,7 @@ def _stages(p: Pipeline) -> RunResult:
         Row("labeled_only") for d in distillations.values() if d.init == "labeled_only"
     }
     p.collect()
-    still = constant_dimensions(
-        p.demos(), [EnvironmentInfo.of(spec) for spec in p.specs], p.s.policy
-    )
+    still = constant_dimensions(p.demos(), [spec.interface for spec in p.specs], p.s.policy)
     if still:
         more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
         print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)

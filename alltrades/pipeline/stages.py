@@ -45,7 +45,6 @@ from alltrades.policies.learning.objectives import ObjectiveSettings, make_objec
 from alltrades.policies.learning.selection import Candidate, Specialists
 from alltrades.policies.learning.teachers import TeacherPredictions
 from alltrades.policies.learning.training import Trainer
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.report import text
@@ -114,7 +113,7 @@ def train_labeled_only(
             )
             return ExcessLoss(predictions, data, policy, seed)
 
-    infos = [EnvironmentInfo.of(s) for s in specs]
+    infos = [s.interface for s in specs]
     normalizer = make_normalizer(demos, infos, settings.policy)
     fit = fit_demonstrations(
         demos,
@@ -211,7 +210,7 @@ def train_specialists(
         candidates = [Candidate(*c) for c in settings.specialist_candidates()]
         fitter = Specialists(
             demos,
-            [EnvironmentInfo.of(x) for x in specs],
+            [x.interface for x in specs],
             seeds,
             hold_end,
             symmetries,
@@ -367,7 +366,7 @@ def distill(
     """
     train = train or settings.training.of(distillation.train)
     rows = labelled_rows(distillation, demos, rollouts, weights, teachers, seed, visits)
-    infos = [EnvironmentInfo.of(s) for s in specs]
+    infos = [s.interface for s in specs]
     if initial is not None:
         policy = load_policy(initial, settings.device).train()
     else:

@@ -20,6 +20,7 @@ from alltrades.envs import registry
 from alltrades.envs.robots.load import load_robot
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.errors import UserError
+from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.realtime import RealTimeController
 from alltrades.robots import fit as deployment
 from alltrades.robots.loop import ControlLoop
@@ -72,7 +73,7 @@ def _drive(
         stack.callback(policy.close)
     robot = load_robot(args.robot)
     stack.callback(robot.close)
-    if args.fast and not getattr(robot, "waits", False):
+    if args.fast and not robot.waits:
         raise UserError(
             f"--fast with {args.robot}; expected gym:ID or env:ID; other robots run in real time"
         )
@@ -91,18 +92,15 @@ def _drive(
         "mode": args.mode,
         "rate": rate,
         "seed": args.seed,
-        "low": list(limits.low),
-        "high": list(limits.high),
-        "max_rate": limits.rate,
-        "max_acceleration": limits.acceleration,
+        "limits": limits.to_json(),
     }
     loop = ControlLoop(
         robot,
         controller,
-        deployment.guard_of(limits),
+        ActionGuard(limits),
         rate,
         args.timeout,
-        deployment.stop_action_of(info, robot),
+        limits.stop,
     )
     stack.callback(loop.close)
     store = None if args.record is None else _store(Path(args.record), info, session.facts)

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.robots.robot import Robot
 from alltrades.errors import UserError, nearest
 from alltrades.policies.client.remote import RemotePolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.ensembling import EnsemblingController
-from alltrades.policies.control.guard import ActionGuard
-from alltrades.policies.control.limits import Limits, read_limits
+from alltrades.policies.control.limits import read_limits
 from alltrades.policies.control.realtime import RealTimeController
 
 SCHEMES = ("ws", "wss")
@@ -98,14 +98,16 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def environment_of(environments: Sequence[Any], robot: Robot, given: str | None = None) -> Any:
+def environment_of(
+    environments: Sequence[Interface], robot: Robot, given: str | None = None
+) -> Interface:
     """The environment that a robot is: the one named, else what the robot says of itself, else the
     policy's only one.
 
     Raises UserError where that is none of the policy's, or where the robot does not fit it.
     """
     ids = [e.id for e in environments]
-    name = given or getattr(robot, "environment", None)
+    name = given or robot.environment
     if name is None:
         if len(ids) > 1:
             raise UserError(
@@ -119,18 +121,14 @@ def environment_of(environments: Sequence[Any], robot: Robot, given: str | None 
             f"{', '.join(ids[:12])}{nearest(name, ids)}"
         )
     info = environments[ids.index(name)]
-    if robot.limits.action_dim != info.action_dim:
+    if robot.limits.size != info.action_dim:
         raise UserError(
-            f"the robot takes {robot.limits.action_dim} action values and '{name}' has "
+            f"the robot takes {robot.limits.size} action values and '{name}' has "
             f"{info.action_dim}; expected "
             "the same; choose another --environment"
         )
-    spec = getattr(robot, "spec", None)
-    if (
-        spec is not None
-        and spec.id == name
-        and getattr(info, "digest", spec.digest()) != spec.digest()
-    ):
+    own = robot.interface
+    if own is not None and own.id == name and own.digest() != info.digest():
         raise UserError(
             f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or "
             "version); train "
@@ -140,9 +138,10 @@ def environment_of(environments: Sequence[Any], robot: Robot, given: str | None 
 
 
 def limits_of(
-    info: Any, robot: Robot, file: Path | str | None = None, rate: float | None = None
-) -> Limits:
-    """The narrowest of what the environment, the robot and a file of limits allow.
+    info: Interface, robot: Robot, file: Path | str | None = None, rate: float | None = None
+) -> ActionSpec:
+    """The narrowest of what the environment, the robot and a file of limits allow, with what brings
+    the robot to rest (see `stop_of`).
 
     Args:
         file: limits per control step of the environment, as those of the environment itself.
@@ -151,73 +150,41 @@ def limits_of(
 
     Raises UserError where the boxes do not meet, and for what is wrong with the file.
     """
-    trained, r = float(info.control_hz), robot.limits
-    rate = trained if rate is None or getattr(robot, "waits", False) else rate
-    limits = at_rate(
-        Limits.of(info) if file is None else read_limits(file, [info])[info.id], trained, rate
-    )
-    own = at_rate(
-        Limits(
-            tuple(r.low),
-            tuple(r.high),
-            None if r.rate is None else tuple(r.rate),
-            None if r.acceleration is None else tuple(r.acceleration),
-        ),
-        r.control_hz or trained,
-        rate,
-    )
+    trained = info.control_hz
+    rate = trained if rate is None or robot.waits else rate
+    moving = replace(info, action=replace(info.action, stop=None))
+    limits = moving.action if file is None else read_limits(file, [moving])[info.id]
+    limits = limits.at_rate(trained, rate)
+    own = robot.limits.at_rate(robot.control_hz or trained, rate)
     entry: dict[str, Any] = {
         "low": np.maximum(limits.low, own.low).tolist(),
         "high": np.minimum(limits.high, own.high).tolist(),
+        **{k: v for k, v in (("rate", own.rate), ("acceleration", own.acceleration)) if v},
     }
-    for key, value in (("rate", own.rate), ("acceleration", own.acceleration)):
-        if value is not None:
-            entry[key] = [float(v) for v in value]
     limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
-    limits.check_stop(stop_action_of(info, robot), f"limits of '{info.id}'")
-    return limits
+    return limits.stopping_at(stop_of(info, robot), f"limits of '{info.id}'")
 
 
-def at_rate(limits: Limits, declared: float, rate: float) -> Limits:
-    """Limits per control step at `declared` Hz as limits per control step at `rate` Hz: the same
-    per second, and per second^2.
-    """
-    scale = declared / rate
-    return replace(
-        limits,
-        rate=None if limits.rate is None else tuple(scale * v for v in limits.rate),
-        acceleration=None
-        if limits.acceleration is None
-        else tuple(scale**2 * v for v in limits.acceleration),
-    )
-
-
-def stop_action_of(info: Any, robot: Robot) -> Sequence[float | None] | None:
+def stop_of(info: Interface, robot: Robot) -> Sequence[float | None] | None:
     """What brings a robot to rest: its own stop action, else its environment's; None for a robot
     that waits anyway.
 
     Raises UserError where neither declares one: such a robot would be left with its last action,
     which may be a velocity.
     """
-    if getattr(robot, "waits", False):
+    if robot.waits:
         return None
-    stop = info.stop_action if robot.limits.stop_action is None else robot.limits.stop_action
+    stop = info.action.stop if robot.limits.stop is None else robot.limits.stop
     if stop is None:
         raise UserError(
-            f"neither the robot nor '{info.id}' says what brings it to rest; expected a "
-            "stop_action in the robot's "
-            "RobotLimits: 0 for a velocity or a torque, None for a value that it keeps, such as a "
-            "position"
+            f"neither the robot nor '{info.id}' says what brings it to rest; expected `stop` in "
+            "the robot's limits: 0 for a velocity or a torque, None for a value that it keeps, "
+            "such as a position"
         )
     return stop
 
 
-def guard_of(limits: Limits) -> ActionGuard:
-    """The guard that enforces limits."""
-    return ActionGuard(limits.low, limits.high, limits.rate, limits.acceleration)
-
-
-def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
+def rate_of(info: Interface, robot: Robot, given: float | None = None) -> float:
     """Control rate in Hz: the one given, else the robot's, which must be that of the policy's
     environment.
 
@@ -225,8 +192,8 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
     """
     if given is not None:
         return given
-    trained = float(info.control_hz)
-    rate = robot.limits.control_hz or trained
+    trained = info.control_hz
+    rate = robot.control_hz or trained
     if abs(rate - trained) > 0.01 * trained:
         raise UserError(
             f"the robot runs at {rate:g} Hz and '{info.id}' was trained at {trained:g} Hz; "
@@ -239,7 +206,7 @@ def rate_of(info: Any, robot: Robot, given: float | None = None) -> float:
 def make_controller(
     mode: str,
     policy: Any,
-    limits: Mapping[str, Limits],
+    limits: Mapping[str, ActionSpec],
     stop_after: float,
     rate: float | None = None,
 ) -> Controller | RealTimeController:

@@ -82,7 +82,7 @@ class ControlLoop:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._waits = bool(getattr(robot, "waits", False))
+        self._waits = robot.waits
         if rate is not None and not self._waits and timeout < 2 / rate:
             raise UserError(
                 f"timeout of {timeout:g} s at {rate:g} Hz; expected two control steps "
@@ -135,9 +135,7 @@ class ControlLoop:
             )
         self._begin(environment, seed)
         try:
-            reset = getattr(self.robot, "reset", None)
-            if reset is not None:
-                reset(seed)
+            self.robot.reset(seed)
             self.controller.reset(environment=environment, seed=seed)
             begun = self._clock()
             try:
@@ -189,10 +187,11 @@ class ControlLoop:
         """Note what the last action led to, where the robot can tell; why the episode is over, or
         None.
         """
-        ask = getattr(self.robot, "outcome", None)
-        if ask is None or not self._outcomes:
+        if not self._outcomes:
             return None
-        found = Outcome(*ask())
+        found = self.robot.outcome()
+        if found is None:
+            return None
         if not np.isfinite(found.reward):
             raise UserError(
                 f"the robot's outcome has the reward {found.reward}; expected a finite number"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.planar.experts import PlanarExpert
 from alltrades.envs.planar.model import OBS_DIM, TASKS, PlanarParams
 from alltrades.envs.spec import EnvSpec
@@ -57,12 +58,9 @@ def planar_spec(
         env_id,
         partial(make, task, params),
         OBS_DIM,
-        2,
-        (-1.0, -1.0),
-        (1.0, 1.0),
+        ActionSpec((-1.0, -1.0), (1.0, 1.0), stop=(0.0, 0.0)),
         MAX_STEPS[task],
         control_hz=20.0,
-        stop_action=(0.0, 0.0),
     )
     return spec, PlanarExpert(task, params)
 

@@ -2,6 +2,7 @@
 torch.
 """
 
-from alltrades.envs.robots.robot import Outcome, Reading, Robot, RobotLimits
+from alltrades.data.interface import ActionSpec
+from alltrades.envs.robots.robot import Outcome, Reading, Robot
 
-__all__ = ["Outcome", "Reading", "Robot", "RobotLimits"]
+__all__ = ["ActionSpec", "Outcome", "Reading", "Robot"]

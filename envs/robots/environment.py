@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.robots.robot import Outcome, Reading, RobotLimits
+from alltrades.envs.robots.robot import Outcome, Reading, Robot
 from alltrades.envs.spec import EnvSpec
 
 
-class EnvironmentRobot:
+class EnvironmentRobot(Robot):
     """One step of the environment per action; an episode is that of a rollout with the same seed
     and actions.
     """
 
+    waits = True
+
     def __init__(self, spec: EnvSpec) -> None:
-        self.spec, self.environment = spec, spec.id
-        self.limits = RobotLimits(
-            spec.action_low,
-            spec.action_high,
-            spec.control_hz,
-            spec.max_action_rate,
-            spec.max_action_acceleration,
-        )
-        self.waits = True
+        self.environment = spec.id
+        self.limits = replace(spec.action, stop=None)  # it waits: nothing has to be stopped
+        self.control_hz, self.interface = spec.control_hz, spec.interface
         self._adapter = EnvAdapter(spec)
         self._observation = np.zeros(spec.obs_dim, np.float32)
         self._outcome = Outcome()

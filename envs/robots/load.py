@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from alltrades.data.interface import ActionSpec
 from alltrades.envs import registry
-from alltrades.envs.robots.robot import Robot, RobotLimits
+from alltrades.envs.robots.robot import Outcome, Reading, Robot
 from alltrades.errors import UserError
 
 FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
@@ -65,18 +68,61 @@ def _own(module: str, attribute: str) -> Robot:
             "function that returns "
             "a robot"
         )
-    robot = found()
-    missing = [part for part in ("observe", "act", "limits", "close") if not hasattr(robot, part)]
-    if missing:
+    return adopt(found(), f"robot '{module}:{attribute}'")
+
+
+def adopt(driver: Any, name: str = "the robot") -> Robot:
+    """Anything with observe(), act(action), limits and close() as a `Robot`; `name` stands in
+    errors.
+
+    Raises UserError where one of them is missing, or an attribute is none.
+    """
+    if isinstance(driver, Robot):
+        robot = driver
+    else:
+        missing = [p for p in ("observe", "act", "limits", "close") if not hasattr(driver, p)]
+        if missing:
+            raise UserError(
+                f"{name} has no {', no '.join(missing)}; expected observe(), act(action), limits "
+                "and close(); see alltrades.envs.robots.Robot"
+            )
+        robot = _Driver(driver)
+    if not isinstance(robot.limits, ActionSpec):
         raise UserError(
-            f"robot '{module}:{attribute}' has no {', no '.join(missing)}; expected observe(), "
-            "act(action), limits "
-            "and close(); see alltrades.envs.robots.Robot"
-        )
-    if not isinstance(robot.limits, RobotLimits):
-        raise UserError(
-            f"robot '{module}:{attribute}': limits is a {type(robot.limits).__name__}; expected a "
-            "RobotLimits from "
+            f"{name}: limits is a {type(robot.limits).__name__}; expected an ActionSpec from "
             "alltrades.envs.robots"
         )
+    rate = robot.control_hz
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+        raise UserError(
+            f"{name}: control_hz is {rate!r}; expected a positive number of Hz, or None"
+        )
     return robot
+
+
+class _Driver(Robot):
+    """A user's class as a `Robot`: what it does not have is as `Robot` declares it."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        for name in ("limits", "control_hz", "environment", "interface", "waits"):
+            if hasattr(driver, name):
+                setattr(self, name, getattr(driver, name))
+        self._reset = getattr(driver, "reset", super().reset)
+        self._outcome = getattr(driver, "outcome", super().outcome)
+
+    def observe(self) -> np.ndarray | Reading | None:
+        return self._driver.observe()
+
+    def act(self, action: np.ndarray) -> None:
+        self._driver.act(action)
+
+    def close(self) -> None:
+        self._driver.close()
+
+    def reset(self, seed: int) -> None:
+        self._reset(seed)
+
+    def outcome(self) -> Outcome | None:
+        found = self._outcome()
+        return None if found is None else Outcome(*found)

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alltrades.envs.robots.robot import Outcome, RobotLimits
+from alltrades.data.interface import ActionSpec
+from alltrades.envs.robots.robot import Outcome
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
@@ -17,10 +18,11 @@ class Plant(Protocol):
 
     timestep: seconds of one physics step. substeps: physics steps after which a held action is
     commanded anew, and the outcome is looked at. max_steps: physics steps of an episode, or None.
-    environment: its id, or None.
+    environment: its id, or None. limits, control_hz: see `Robot`.
     """
 
-    limits: RobotLimits
+    limits: ActionSpec
+    control_hz: float | None
     timestep: float
     substeps: int
     max_steps: int | None
@@ -58,14 +60,8 @@ class PlanarPlant:
             )
         self._env = env
         self.environment: str | None = spec.id
-        self.limits = RobotLimits(
-            spec.action_low,
-            spec.action_high,
-            spec.control_hz,
-            spec.max_action_rate,
-            spec.max_action_acceleration,
-            stop_action=spec.stop_action,
-        )
+        self.limits = spec.action
+        self.control_hz: float | None = spec.control_hz
         self.timestep, self.substeps = TIMESTEP, SUBSTEPS
         self.max_steps: int | None = spec.max_steps * SUBSTEPS
 
@@ -97,6 +93,7 @@ class MjcfPlant:
     """
 
     environment: str | None = None
+    control_hz: float | None = None
     max_steps: int | None = None
     substeps = 10
 
@@ -120,8 +117,8 @@ class MjcfPlant:
         self.data = mujoco.MjData(m)
         low, high = m.actuator_ctrlrange.T
         holds = (m.actuator_biasprm[:, 1] != 0) | (low > 0) | (high < 0)
-        self.limits = RobotLimits(
-            low.tolist(), high.tolist(), stop_action=[None if h else 0.0 for h in holds]
+        self.limits = ActionSpec(
+            low.tolist(), high.tolist(), stop=[None if h else 0.0 for h in holds]
         )
         self.timestep = float(m.opt.timestep)
 

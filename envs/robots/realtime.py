@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from alltrades.envs.robots.plants import Plant
-from alltrades.envs.robots.robot import Outcome, Reading
+from alltrades.envs.robots.robot import Outcome, Reading, Robot
 
 ROUNDING = 1e-6  # of a physics step
 
 
-class RealTimeRobot:
+class RealTimeRobot(Robot):
     """Moves on with its last action while the policy computes: an action that comes late is
     executed late.
 
@@ -35,8 +35,7 @@ class RealTimeRobot:
         self, plant: Plant, clock: Callable[[], float] = time.perf_counter, threaded: bool = True
     ) -> None:
         self.plant, self.limits = plant, plant.limits
-        if plant.environment is not None:
-            self.environment = plant.environment
+        self.environment, self.control_hz = plant.environment, plant.control_hz
         self._clock, self._threaded = clock, threaded
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -50,7 +49,7 @@ class RealTimeRobot:
     def reset(self, seed: int) -> None:
         with self._lock:
             self.plant.reset(seed)
-            stop = self.limits.stop_action
+            stop = self.limits.stop
             self._steps, self._held, self._success, self._action = 0, 0, False, None
             if stop is not None and None not in stop:
                 self._command(np.asarray(stop, dtype=np.float32))

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -107,9 +108,7 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
         env_id,
         partial(FlatEnv, gym_id),
         int(spaces.flatdim(observation_space)),
-        len(low),
-        tuple(low.tolist()),
-        tuple(high.tolist()),
+        ActionSpec(low.tolist(), high.tolist()),
         declared.max_episode_steps or MAX_STEPS,
         control_hz=float(rate),
     )

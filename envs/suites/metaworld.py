@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
@@ -240,13 +241,10 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
                 f"metaworld/{task}{HIDDEN if hidden else ''}",
                 partial(MetaWorldEnv, task, hidden),
                 39,
-                4,
-                (-1.0,) * 4,
-                (1.0,) * 4,
+                ActionSpec((-1.0,) * 4, (1.0,) * 4, stop=(0.0, 0.0, 0.0, None)),
                 MAX_STEPS,
                 control_hz=80.0,
                 extra="metaworld",
-                stop_action=(0.0, 0.0, 0.0, None),
                 symmetries=() if hidden else symmetries(task),
             )
             out.append((spec, MetaWorldExpert(task)))

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection
 from alltrades.errors import UserError
@@ -222,9 +223,7 @@ def specs() -> list[tuple[EnvSpec, None]]:
                 ID,
                 PushTEnv,
                 18,
-                2,
-                (0.0, 0.0),
-                (SIZE, SIZE),
+                ActionSpec((0.0, 0.0), (SIZE, SIZE)),
                 MAX_STEPS,
                 control_hz=10.0,
                 extra="pusht",

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.suites import images
 from alltrades.envs.suites.images import Images, psnr, ssim
@@ -211,9 +212,7 @@ def restoration_spec(env_id: str, task: str, source: str) -> EnvSpec:
         env_id,
         partial(RestorationEnv, task, source),
         pixels * TASKS[task].frames,
-        pixels,
-        (0.0,) * pixels,
-        (1.0,) * pixels,
+        ActionSpec((0.0,) * pixels, (1.0,) * pixels),
         max_steps=1,
         control_hz=1.0,
         extra="restoration" if source == "photographs" else None,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError, nearest
 from alltrades.policies.client.client import FACTS, PolicyClient
-from alltrades.policies.model.environment import EnvironmentInfo
 
 
 class RemotePolicy:
@@ -130,7 +130,7 @@ class RemotePolicy:
 
         Raises UserError for a second robot where the server limits rates.
         """
-        if lane and any(e.max_action_rate is not None for e in self.environments):
+        if lane and any(e.action.rate is not None for e in self.environments):
             raise UserError(
                 f"lane {lane} of a remote policy whose server limits rates; expected one robot; "
                 "make a RemotePolicy "
@@ -178,13 +178,11 @@ class RemotePolicy:
                 )
         return client
 
-    def _described(
-        self, client: PolicyClient
-    ) -> tuple[tuple[EnvironmentInfo, ...], dict[str, int]]:
+    def _described(self, client: PolicyClient) -> tuple[tuple[Interface, ...], dict[str, int]]:
         """Environments and numbers of the policy, as the server promises them."""
         facts = client.metadata
         try:
-            return tuple(EnvironmentInfo.from_json(e) for e in facts["environments"]), {
+            return tuple(Interface.from_json(e) for e in facts["environments"]), {
                 name: int(facts[name]) for name in FACTS
             }
         except (KeyError, TypeError, ValueError) as error:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.lanes import BATCH, ActingPolicy, Lanes, Overlap
-from alltrades.policies.control.limits import Limits
 
 
 class Controller(Lanes):
@@ -25,7 +25,7 @@ class Controller(Lanes):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
         batch: int = BATCH,
     ) -> None:
         super().__init__(policy, lanes, guard, batch)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.lanes import BATCH, ActingPolicy
-from alltrades.policies.control.limits import Limits
 
 
 class EnsemblingController(Controller):
@@ -35,7 +35,7 @@ class EnsemblingController(Controller):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
         batch: int = BATCH,
         *,
         m: float = 0.01,

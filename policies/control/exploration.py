@@ -52,7 +52,7 @@ class ExploringController(Controller):
     def _draw(self, lane: int) -> None:
         info = self.policy.environments[self._environment[lane]]
         half = (
-            np.asarray(info.action_high, np.float32) - np.asarray(info.action_low, np.float32)
+            np.asarray(info.action.high, np.float32) - np.asarray(info.action.low, np.float32)
         ) / 2  # (A_env,)
         rng, (low, high) = self._rng[lane], self.scale
         size = np.exp(rng.uniform(np.log(low), np.log(high)))
@@ -70,7 +70,7 @@ class ExploringController(Controller):
             super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]
         )  # (n_action_steps, A_env)
         return (
-            np.clip(explored, np.float32(info.action_low), np.float32(info.action_high))
+            np.clip(explored, np.float32(info.action.low), np.float32(info.action.high))
             if self.attempt
             else explored
         )

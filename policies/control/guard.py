@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
+
 log = logging.getLogger(__name__)
 
 REASONS = ("finite", "box", "rate", "acceleration")  # why an action was replaced
@@ -31,41 +33,19 @@ class ActionGuard:
     itself goes before the limit.
 
     Args:
-        low, high: (A,) bounds in the environment's action units; infinite bounds are allowed.
-        rate: (A,) largest change of each dimension between two consecutive actions, or None for no
-            limit.
-        acceleration: (A,) largest change of that change, or None for no limit.
-
-    Raises ValueError when shapes disagree or the box is empty.
+        limits: in the environment's action units; infinite bounds are allowed.
     """
 
-    def __init__(
-        self,
-        low: Sequence[float] | np.ndarray,
-        high: Sequence[float] | np.ndarray,
-        rate: Sequence[float] | np.ndarray | None = None,
-        acceleration: Sequence[float] | np.ndarray | None = None,
-    ) -> None:
-        self.low = np.asarray(low, dtype=np.float32)
-        self.high = np.asarray(high, dtype=np.float32)
-        self.rate = None if rate is None else np.asarray(rate, dtype=np.float32)
-        self.acceleration = (
-            None if acceleration is None else np.asarray(acceleration, dtype=np.float32)
+    def __init__(self, limits: ActionSpec) -> None:
+        self.limits = limits
+        self.low, self.high = (
+            np.asarray(limits.low, np.float32),
+            np.asarray(limits.high, np.float32),
         )
-        if (
-            self.low.ndim != 1
-            or self.low.shape != self.high.shape
-            or not (self.low <= self.high).all()
-        ):
-            raise ValueError(
-                f"action box: low {self.low.tolist()}, high {self.high.tolist()}; "
-                "expected two vectors of one length with low <= high"
-            )
-        for name, limit in (("rate", self.rate), ("acceleration", self.acceleration)):
-            if limit is not None and (limit.shape != self.low.shape or not (limit > 0).all()):
-                raise ValueError(
-                    f"action {name} {limit.tolist()}; expected {len(self.low)} positive entries"
-                )
+        self.rate = None if limits.rate is None else np.asarray(limits.rate, np.float32)
+        self.acceleration = (
+            None if limits.acceleration is None else np.asarray(limits.acceleration, np.float32)
+        )
         finite = np.isfinite(self.low) & np.isfinite(self.high)
         with np.errstate(invalid="ignore"):  # inf - inf, discarded
             span = np.where(finite, self.high - self.low, 0.0)

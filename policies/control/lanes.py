@@ -5,16 +5,16 @@ controller builds on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
 from alltrades.policies.control.guard import REASONS, TIMEOUTS, ActionGuard
-from alltrades.policies.control.limits import Limits
 
 BATCH = 8
 
@@ -26,7 +26,7 @@ class ActingPolicy(Protocol):
     A policy may have `begin(lane)`, too: it is called when an episode starts in a lane.
     """
 
-    environments: tuple[Any, ...]
+    environments: tuple[Interface, ...]
     n_obs_steps: int
     horizon: int
     draws: int
@@ -83,7 +83,7 @@ class Lanes:
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
         batch: int = BATCH,
     ) -> None:
         if lanes < 1 or batch < 1:
@@ -176,7 +176,7 @@ class Lanes:
                 start = seed + lane if isinstance(seed, (int, np.integer)) else seed[lane]
             self.begin(lane, named or self._default(lane), int(start))
 
-    def environment(self, lane: int) -> Any:
+    def environment(self, lane: int) -> Interface:
         """What the policy knows of the environment that a lane is in."""
         return self.policy.environments[self._environment[lane]]
 
@@ -332,9 +332,9 @@ class Lanes:
             return self._shared
         if (index, acceleration) not in self._guards:
             info = self.policy.environments[index]
-            limits = Limits.of(info) if self._limits is None else self._limits[info.id]
+            limits = info.action if self._limits is None else self._limits[info.id]
             self._guards[index, acceleration] = ActionGuard(
-                limits.low, limits.high, limits.rate, limits.acceleration if acceleration else None
+                limits if acceleration else replace(limits, acceleration=None)
             )
         return self._guards[index, acceleration]
 

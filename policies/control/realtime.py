@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.guard import ActionGuard, Watchdog
 from alltrades.policies.control.lanes import BATCH, ActingPolicy, Lanes, Overlap
-from alltrades.policies.control.limits import Limits
 from alltrades.policies.control.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class RealTimeController(Lanes):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
         batch: int = BATCH,
         *,
         stop_after: float = 1.0,
@@ -143,7 +143,7 @@ class RealTimeController(Lanes):
         if self._flights[lane] is not None:
             self._counts["dropped"] += 1
         self._flights[lane], self._steps[lane], self._asked[lane] = None, 0, 0
-        self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).stop_action)
+        self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).action.stop)
 
     def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
         """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, ->
@@ -324,7 +324,7 @@ class RealTimeController(Lanes):
         """The stop action (A_env,) of the lane's environment; its last action where that
         has none.
         """
-        last, stop = self._last[lane], self.environment(lane).stop_action
+        last, stop = self._last[lane], self.environment(lane).action.stop
         assert last is not None
         return (
             last[-1]

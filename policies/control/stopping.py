@@ -4,6 +4,8 @@ NumPy only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from alltrades.policies.control.guard import ActionGuard
@@ -27,7 +29,7 @@ def step_to_rest(guard: ActionGuard, sent: np.ndarray, stop: np.ndarray) -> np.n
     last = sent[-1]
     rest = np.where(np.isnan(stop), last, stop).astype(np.float32)
     between = ActionGuard(
-        np.minimum(last, rest), np.maximum(last, rest), guard.rate, guard.acceleration
+        replace(guard.limits, low=np.minimum(last, rest), high=np.maximum(last, rest), stop=None)
     )
     return guard.preview(between.preview(rest[None], sent), sent)[0]
 

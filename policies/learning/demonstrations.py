@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alltrades.data.interface import Interface, common_image_shape
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import Symmetries, TrainingData
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.learning.training import HeldOut, Loss, Trainer, read_average
-from alltrades.policies.model.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import Batch, DiffusionPolicy, initialising
 from alltrades.policies.settings import PolicySettings, TrainSettings
@@ -29,7 +29,7 @@ LossOf = Callable[[TrainingData, DiffusionPolicy], Loss]
 
 
 def make_normalizer(
-    demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings
+    demos: Steps, infos: Sequence[Interface], settings: PolicySettings
 ) -> Normalizer:
     """Statistics of demonstrations, one block per environment (see `fit_normalizer`).
 
@@ -41,7 +41,7 @@ def make_normalizer(
 
 
 def constant_dimensions(
-    demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings
+    demos: Steps, infos: Sequence[Interface], settings: PolicySettings
 ) -> list[str]:
     """One line for every observation and action dimension that hardly moves in the
     demonstrations.
@@ -50,7 +50,7 @@ def constant_dimensions(
 
 
 def _fitted(
-    demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings
+    demos: Steps, infos: Sequence[Interface], settings: PolicySettings
 ) -> tuple[Normalizer, list[str]]:
     """`fit_normalizer` on demonstrations, the pixels of an image as rows."""
     observations: list[np.ndarray] = []
@@ -90,7 +90,7 @@ def _fitted(
 
 def build_policy(
     settings: PolicySettings,
-    infos: Sequence[EnvironmentInfo],
+    infos: Sequence[Interface],
     normalizer: Normalizer,
     seed: int,
     device: str = "cpu",
@@ -140,7 +140,7 @@ class Fit:
 
 def fit_demonstrations(
     demos: Steps,
-    infos: Sequence[EnvironmentInfo],
+    infos: Sequence[Interface],
     normalizer: Normalizer,
     settings: PolicySettings,
     train: TrainSettings,

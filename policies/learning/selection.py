@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import Symmetries
@@ -27,7 +28,6 @@ from alltrades.policies.learning.stacked_training import (
     fit_learners,
     in_order,
 )
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings, TrainSettings
@@ -132,7 +132,7 @@ def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
 
 
 def specialist_normalizers(
-    demos: Steps, infos: Sequence[EnvironmentInfo], settings: PolicySettings, actions: Normalizer
+    demos: Steps, infos: Sequence[Interface], settings: PolicySettings, actions: Normalizer
 ) -> list[Normalizer]:
     """Statistics of each environment's specialist: observations of `demos`, the action scale of
     `actions`.
@@ -167,7 +167,7 @@ class Specialists:
     """
 
     demos: Steps
-    infos: Sequence[EnvironmentInfo]
+    infos: Sequence[Interface]
     seeds: Sequence[int]
     hold_end: bool = False
     symmetries: Symmetries | None = None
@@ -318,7 +318,7 @@ class Specialists:
         return choose(losses, looks)
 
     # ---- helpers ---------------------------------------------------------------------------------
-    def _of(self, info: EnvironmentInfo) -> Steps:
+    def _of(self, info: Interface) -> Steps:
         return self.demos.select(self.demos.environment == info.id)
 
     def _normalizers(self, demos: Steps, candidate: Candidate) -> list[Normalizer]:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.batches import Symmetries, TrainingData, stack_batches
 from alltrades.policies.learning.demonstrations import build_policy, demonstration_data, held_out
 from alltrades.policies.learning.training import HeldOut, Trainer, autocast, noise_seed
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.stacked import StackedPolicy, stacks
@@ -137,7 +137,7 @@ class Learner:
         name: under which its metrics are recorded.
     """
 
-    info: EnvironmentInfo
+    info: Interface
     demos: Steps
     normalizer: Normalizer
     settings: PolicySettings

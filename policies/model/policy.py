@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alltrades.data.interface import Interface, common_image_shape
 from alltrades.data.layout import Layout
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.model.backbones import Image, make_backbone
 from alltrades.policies.model.conditioning import Conditioner
-from alltrades.policies.model.environment import EnvironmentInfo, common_image_shape
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Generators = torch.Generator | Sequence[torch.Generator]
 initialising = (
     threading.RLock()
@@ -70,7 +70,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(
         self,
         settings: PolicySettings,
-        environments: Sequence[EnvironmentInfo],
+        environments: Sequence[Interface],
         normalizer: Normalizer,
     ) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class DiffusionPolicy(nn.Module):
         trained on.
         """
         index = self.environment_index(spec.id)
-        if self.environments[index].digest != spec.digest():
+        if self.environments[index].digest() != spec.interface.digest():
             info = self.environments[index]
             raise UserError(
                 f"environment '{spec.id}' changed since the policy was trained (observation "
@@ -327,11 +327,8 @@ class DiffusionPolicy(nn.Module):
         return {
             "format_version": FORMAT_VERSION,
             "settings": self.settings.model_dump(),
-            "environments": [
-                {k: v for k, v in asdict(e).items() if k != "stop_action" or v is not None}
-                for e in self.environments
-            ],
-        }  # artifacts from before stop_action keep their digests
+            "environments": [e.to_json() for e in self.environments],
+        }
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
         """Write model.safetensors and policy.json; raises UserError when the normaliser was never
@@ -373,12 +370,12 @@ class DiffusionPolicy(nn.Module):
         try:
             text = json.loads((folder / "policy.json").read_text())
             version = text["format_version"]
-            if version > FORMAT_VERSION:
+            if version != FORMAT_VERSION:
                 raise UserError(
-                    f"{folder}: policy format {version}; up to {FORMAT_VERSION} is known; upgrade "
-                    "alltrades"
+                    f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the "
+                    "policy again, or use the alltrades that wrote it"
                 )
-            infos = [EnvironmentInfo.from_json(e) for e in text["environments"]]
+            infos = [Interface.from_json(e) for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
             obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
         except FileNotFoundError as error:

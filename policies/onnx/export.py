@@ -258,7 +258,7 @@ def max_relative_error(
         np.zeros((len(policy.environments), policy.action_dim)),
     )
     for k, info in enumerate(policy.environments):
-        span = np.asarray(info.action_high) - np.asarray(info.action_low)
+        span = np.asarray(info.action.high) - np.asarray(info.action.low)
         spans[k, : info.action_dim] = np.where(
             np.isfinite(span) & (span > 0), span, scale[: info.action_dim]
         )

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError, nearest
-from alltrades.policies.model.environment import EnvironmentInfo
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 INPUTS = ("window", "environment", "noise", "known", "keep")
 OUTPUT = "actions"
 
@@ -51,7 +51,7 @@ class OnnxPolicy:
                     f"{CONTRACT_VERSION}; "
                     "export the policy again"
                 )
-            self.environments = tuple(EnvironmentInfo.from_json(e) for e in facts["environments"])
+            self.environments = tuple(Interface.from_json(e) for e in facts["environments"])
             self.obs_dim, self.action_dim = int(facts["obs_dim"]), int(facts["action_dim"])
             self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])
             self.n_action_steps, self.draws = int(facts["n_action_steps"]), int(facts["draws"])

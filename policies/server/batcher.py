@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.limits import Limits
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.robots import ServedController
 from alltrades.policies.server.session import Session, Sessions
@@ -102,7 +102,7 @@ class Batcher(threading.Thread):
         lanes: int,
         batch: int,
         budget: float,
-        guard: bool | Mapping[str, Limits],
+        guard: bool | Mapping[str, ActionSpec],
         deliver: Callable[[list[Job]], None],
         guarded: Callable[[str, int, Job], None],
     ) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guard import SLACK, ActionGuard
 from alltrades.policies.control.lanes import BATCH, ActingPolicy, Overlap
-from alltrades.policies.control.limits import Limits
 
 
 class ServedController(Controller):
@@ -36,7 +36,7 @@ class ServedController(Controller):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, Limits] = True,
+        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
         batch: int = BATCH,
     ) -> None:
         super().__init__(policy, lanes, guard, batch)
@@ -99,7 +99,7 @@ class ServedController(Controller):
         """Whether `hold` knows what to send; `remembers` says whether the lane's last actions will
         still be known by then.
         """
-        whole = info.stop_action is not None and None not in info.stop_action
+        whole = info.action.stop is not None and None not in info.action.stop
         return (
             whole
             or (overlap is not None and len(overlap.known) > 0)
@@ -121,7 +121,7 @@ class ServedController(Controller):
             frozen = overlap.known[: max(1, int((overlap.keep == 1).cumprod().sum()))]
             last = frozen[:1]
         end = frozen[-1] if len(frozen) else None if last is None else last[-1]
-        stop = [None] * dims if info.stop_action is None else info.stop_action
+        stop = [None] * dims if info.action.stop is None else info.action.stop
         rest = np.array([v if v is not None else end[i] for i, v in enumerate(stop)], np.float32)  # type: ignore[index]
         length = self.policy.n_action_steps if overlap is None else self.policy.horizon
         actions = np.concatenate([frozen, np.repeat(rest[None], length - len(frozen), axis=0)])

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
 from alltrades.policies.client.client import FACTS, pack, read_token, require
-from alltrades.policies.control.limits import Limits, read_limits
+from alltrades.policies.control.limits import read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.events import Events
@@ -28,7 +30,7 @@ from alltrades.policies.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 1
+PROTOCOL = 2
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
 LOGGED = 5  # refused requests of one client, and replaced chunks for each reason, that are logged
 WATCH = 1.0  # seconds between two looks at the artifact
@@ -91,10 +93,6 @@ class PolicyServer:
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events = Events()
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
-        for info in policy.environments:
-            self.limits(info).check_stop(
-                info.stop_action, info.id if s.limits is None else f"{s.limits}: {info.id}"
-            )
         self._batcher = Batcher(
             self._acting(policy),
             self.sessions,
@@ -113,26 +111,17 @@ class PolicyServer:
         self.draining = False
         self.ready = threading.Event()
 
-    def limits(self, info: Any) -> Limits:
+    def limits(self, info: Interface) -> ActionSpec:
         """Those of an environment, tightened by the file that was given."""
-        return Limits.of(info) if isinstance(self._limits, bool) else self._limits[info.id]
+        return info.action if isinstance(self._limits, bool) else self._limits[info.id]
 
     def metadata(self) -> dict[str, Any]:
         """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the
         guard has.
         """
-        environments = []
-        for info in self.policy.environments:
-            limits = self.limits(info)
-            environments.append(
-                {
-                    **info.to_json(),
-                    "action_low": list(limits.low),
-                    "action_high": list(limits.high),
-                    "max_action_rate": _listed(limits.rate),
-                    "max_action_acceleration": _listed(limits.acceleration),
-                }
-            )
+        environments = [
+            replace(e, action=self.limits(e)).to_json() for e in self.policy.environments
+        ]
         return {
             "server": "alltrades",
             "protocol": PROTOCOL,
@@ -474,10 +463,6 @@ class PolicyServer:
                 reason,
                 last,
             )
-
-
-def _listed(values: tuple[float, ...] | None) -> list[float] | None:
-    return None if values is None else list(values)
 
 
 def _quiet() -> logging.Logger:

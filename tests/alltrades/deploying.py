@@ -12,7 +12,6 @@ pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
 from alltrades.envs import registry
-from alltrades.policies.model.policy import EnvironmentInfo
 from alltrades.policies.onnx.export import export_onnx
 from alltrades.policies.settings import PolicySettings
 from tests.policies.toys import info, make_policy
@@ -26,10 +25,11 @@ SETTINGS = PolicySettings(
 BAD_ROBOT = """
 import json, os, signal, time
 import numpy as np
-from alltrades.envs.robots import Reading, RobotLimits
+from alltrades.envs.robots import ActionSpec, Reading
 
 class {name}:
-    limits = RobotLimits((-1, -1), (1, 1), control_hz=10, stop_action=(0, 0))
+    limits = ActionSpec((-1, -1), (1, 1), stop=(0, 0))
+    control_hz = 10
     silent_after, signal_at = {silent_after}, {signal_at}
 
     def __init__(self):
@@ -77,7 +77,7 @@ def make_artifacts(folder: Path) -> Path:
     names = ["planar/reach", "planar/push", "gym:Pendulum-v1"]
     for name, infos in (
         ("toy", [info("toy")]),
-        ("planar", [EnvironmentInfo.of(registry.get(n)) for n in names]),
+        ("planar", [registry.get(n).interface for n in names]),
     ):
         policy = make_policy(infos, SETTINGS)
         with (
@@ -106,10 +106,11 @@ def log_of(folder: Path, name: str) -> list:
 GOOD_ROBOT = """
 import json, os, signal, time
 import numpy as np
-from alltrades.envs.robots import Reading, RobotLimits
+from alltrades.envs.robots import ActionSpec, Reading
 
 class {name}:
-    limits = RobotLimits((-1, -1), (1, 1), control_hz=10, rate=(1, 1), stop_action=(0, 0))
+    limits = ActionSpec((-1, -1), (1, 1), rate=(1, 1), stop=(0, 0))
+    control_hz = 10
     signals = {signals}  # by the number of observations, and of actions
 
     def __init__(self):

@@ -80,7 +80,7 @@ BROKEN = """
 import gymnasium
 import numpy as np
 
-from alltrades.envs import EnvSpec, register
+from alltrades.envs import ActionSpec, EnvSpec, register
 
 
 class Broken(gymnasium.Env):
@@ -95,8 +95,8 @@ class Broken(gymnasium.Env):
         return np.zeros(2), 0.0, False, False, {"success": False}
 
 
-register(EnvSpec("mine/broken", Broken, obs_dim=2, action_dim=1, action_low=(-1,),
-                 action_high=(1,), max_steps=9), lambda observation: np.zeros(1))
+register(EnvSpec("mine/broken", Broken, obs_dim=2, action=ActionSpec((-1,), (1,)),
+                 max_steps=9), lambda observation: np.zeros(1))
 """
 
 

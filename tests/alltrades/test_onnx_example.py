@@ -89,7 +89,7 @@ def test_both_ways_give_the_same_actions_for_the_same_noise(
         bare = example.BarePolicy(graph, environment, policy_generator(4))
         controller = Controller(OnnxPolicy(graph))
         controller.reset(environment=environment, seed=4)
-        dim, queue, both = bare.info["action_dim"], [], []
+        dim, queue, both = len(bare.info["action"]["low"]), [], []
         for observation in example.robot(bare.info["obs_dim"], 10):
             bare.observe(observation)
             queue = queue or list(bare.chunk())

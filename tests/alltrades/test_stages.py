@@ -11,7 +11,6 @@ from alltrades.pipeline import collection, stages
 from alltrades.pipeline.acting import controllers_of, slug
 from alltrades.policies.control.ensembling import EnsemblingController
 from alltrades.policies.learning.demonstrations import build_policy
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
@@ -67,7 +66,7 @@ def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path
     policies = {}
     for k, spec in enumerate(specs):
         policy = build_policy(
-            settings, [EnvironmentInfo.of(spec)], Normalizer(1, spec.obs_dim, spec.action_dim), k
+            settings, [spec.interface], Normalizer(1, spec.obs_dim, spec.action_dim), k
         )
         torch.nn.init.normal_(
             policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k)

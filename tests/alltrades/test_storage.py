@@ -9,7 +9,6 @@ from alltrades.envs import registry
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, stages
 from alltrades.policies.learning.demonstrations import build_policy
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RolloutSettings
@@ -22,9 +21,7 @@ HERE = RolloutSettings(lanes=4, workers=0)
 def policies(seed=0):
     settings = PolicySettings(width=16, depth=1)
     return {
-        s.id: build_policy(
-            settings, [EnvironmentInfo.of(s)], Normalizer(1, s.obs_dim, s.action_dim), seed
-        )
+        s.id: build_policy(settings, [s.interface], Normalizer(1, s.obs_dim, s.action_dim), seed)
         for s in SPECS
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from alltrades.data.interface import ActionSpec
 from alltrades.envs.spec import EnvSpec
 
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
@@ -175,9 +176,7 @@ def spec(
         id=name,
         make=make,
         obs_dim=obs_dim,
-        action_dim=2,
-        action_low=(-1.0, -1.0),
-        action_high=(1.0, 1.0),
+        action=ActionSpec((-1.0, -1.0), (1.0, 1.0)),
         max_steps=max_steps,
         **options,
     )

@@ -36,7 +36,7 @@ def test_specification_repeats_what_gymnasium_declares():
         1,
         200,
     )
-    assert (spec.action_low, spec.action_high) == ((-2.0,), (2.0,))
+    assert (spec.action.low, spec.action.high) == ((-2.0,), (2.0,))
     assert registry.get("gym:Pendulum-v1") is spec
     assert pickle.loads(pickle.dumps(spec)) is not None
 
@@ -64,7 +64,7 @@ def test_time_limit_is_the_declared_one_and_no_wrapper_of_gymnasium_is_left():
 
 def test_dict_observations_are_concatenated_by_key_and_actions_take_their_shape(declared):
     spec = gymnasium_spec("gym:alltrades/Keyed-v0")
-    assert (spec.obs_dim, spec.action_dim, spec.action_low, spec.max_steps) == (
+    assert (spec.obs_dim, spec.action_dim, spec.action.low, spec.max_steps) == (
         5,
         4,
         (-2.0,) * 4,

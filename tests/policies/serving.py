@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
@@ -25,17 +25,17 @@ SETTINGS = PolicySettings(n_obs_steps=2, horizon=8, n_action_steps=4, width=32, 
 
 
 def make_policy(
-    environments: int = 2, settings: PolicySettings | None = None, **more: Any
+    environments: int = 2, settings: PolicySettings | None = None, **limits: Any
 ) -> DiffusionPolicy:
-    """An untrained policy of the first `environments` toys, with `more` fields of their
-    `EnvironmentInfo`.
+    """An untrained policy of the first `environments` toys, with `limits` of their actions
+    replaced.
     """
     torch.manual_seed(0)
     infos = [
-        EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-        EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50),
+        Interface(SMALL, 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
+        Interface(LARGE, 5, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50),
     ][:environments]
-    infos = [replace(info, **more) for info in infos]
+    infos = [replace(i, action=replace(i.action, **limits)) for i in infos]
     obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
     normalizer = Normalizer(environments, obs_dim, action_dim)
     normalizer.fitted.fill_(1)

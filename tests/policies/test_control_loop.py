@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alltrades.envs.robots import Outcome, Reading, RobotLimits
+from alltrades.data.interface import ActionSpec
+from alltrades.envs.robots import Outcome, Reading, Robot
 from alltrades.errors import UserError
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.robots.feed import Feed
@@ -26,11 +27,12 @@ def frame(value: float, stamp: float | None = None) -> Any:
     return observation if stamp is None else Reading(observation, stamp)
 
 
-class Scripted:
+class Scripted(Robot):
     """Observes a list, one entry per tick; remembers what it was told."""
 
     def __init__(self, script: list[Any], outcomes: dict[int, Outcome] | None = None) -> None:
-        self.limits = RobotLimits((-1.0,), (1.0,), control_hz=10.0)
+        self.limits = ActionSpec((-1.0,), (1.0,))
+        self.control_hz = 10.0
         self.script, self.outcomes = list(script), outcomes or {}
         self.actions: list[float] = []
         self.seeds: list[int] = []
@@ -82,7 +84,7 @@ def make(
     """
     clock = Clock()
     robot, controller = Scripted(script, **options), Proportional()
-    guard = ActionGuard([-1.0], [1.0], rate, acceleration)
+    guard = ActionGuard(ActionSpec([-1.0], [1.0], rate, acceleration))
     loop = ControlLoop(
         robot, controller, guard, 10.0, timeout, stop, Working(clock, work), clock, clock.sleep
     )
@@ -168,7 +170,7 @@ def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard([-1.0], [1.0]),
+        ActionGuard(ActionSpec([-1.0], [1.0])),
         10.0,
         1.0,
         None,
@@ -230,7 +232,7 @@ def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard([-1.0, -1.0], [1.0, 1.0]),
+        ActionGuard(ActionSpec([-1.0, -1.0], [1.0, 1.0])),
         10.0,
         1.0,
         (0.0, None),
@@ -320,7 +322,9 @@ def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that
             release.wait(60)
 
     robot.act, controller.work = talk, work  # type: ignore[method-assign]
-    loop = ControlLoop(robot, controller, ActionGuard([-1.0], [1.0], [0.2]), 50.0, 1.5, (0.0,))
+    loop = ControlLoop(
+        robot, controller, ActionGuard(ActionSpec([-1.0], [1.0], [0.2])), 50.0, 1.5, (0.0,)
+    )
     assert loop.run("env", 0) == "starved" and not release.is_set()
     assert (
         robot.actions[0] == 0.2
@@ -346,11 +350,11 @@ def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
 
 def test_a_robot_that_waits_waits_for_a_slow_policy() -> None:
     _, robot, controller, clock = make([frame(i, i) for i in range(3)])
-    robot.waits = True  # type: ignore[attr-defined]
+    robot.waits = True
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard([-1.0], [1.0]),
+        ActionGuard(ActionSpec([-1.0], [1.0])),
         None,
         0.5,
         None,

@@ -4,17 +4,15 @@ one.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guard import ActionGuard
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
@@ -39,9 +37,7 @@ class Recorder:
         )
         self.draws = 2
         self.environments = tuple(
-            SimpleNamespace(
-                id=i, obs_dim=d, action_dim=a, action_low=(-box,) * a, action_high=(box,) * a
-            )
+            Interface(i, d, ActionSpec((-box,) * a, (box,) * a), 50)
             for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)]
         )
         self.windows: list[np.ndarray] = []
@@ -79,8 +75,8 @@ class Recorder:
 def real_policy(n_obs_steps: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
     torch.manual_seed(0)
     infos = [
-        EnvironmentInfo(SMALL, 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-        EnvironmentInfo(LARGE, 5, 3, (-1.0,) * 3, (1.0,) * 3, "b", 10.0, 50),
+        Interface(SMALL, 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
+        Interface(LARGE, 5, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50),
     ]
     settings = PolicySettings(
         n_obs_steps=n_obs_steps, horizon=8, n_action_steps=4, width=32, depth=1, backbone=backbone
@@ -222,7 +218,7 @@ def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> N
     raw = Controller(policy, guard=False)
     raw.begin(0, SMALL, seed=0)
     assert raw.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 3]
-    mine = Controller(policy, guard=ActionGuard([-1, -1], [1, 1], rate=[0.25, 1]))
+    mine = Controller(policy, guard=ActionGuard(ActionSpec([-1, -1], [1, 1], rate=[0.25, 1])))
     mine.begin(0, SMALL, seed=0)
     assert mine.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 0.25, 0.5, 0.75]
     assert mine.plan({0: np.zeros((1, 2), np.float32)})[0][0, 0] == 0.5  # from .75 towards 0

@@ -9,26 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alltrades.data.interface import Interface
 from alltrades.envs import registry
-from alltrades.envs.robots import RobotLimits
+from alltrades.envs.robots import ActionSpec, Robot
 from alltrades.envs.robots.environment import EnvironmentRobot
 from alltrades.errors import UserError
-from alltrades.policies.model.policy import EnvironmentInfo
+from alltrades.policies.control.guard import ActionGuard
 from alltrades.robots.fit import (
     environment_of,
-    guard_of,
     limits_of,
     make_controller,
     open_policy,
     rate_of,
-    stop_action_of,
+    stop_of,
 )
 from tests.policies.toys import SMALL, info, make_policy
 
 
-class Arm:
-    def __init__(self, **limits: Any) -> None:
-        self.limits = RobotLimits(**({"low": (-1.0, -1.0), "high": (1.0, 1.0)} | limits))
+class Arm(Robot):
+    def __init__(self, control_hz: float | None = None, **limits: Any) -> None:
+        self.limits = ActionSpec(**({"low": (-1.0, -1.0), "high": (1.0, 1.0)} | limits))
+        self.control_hz = control_hz
 
     def observe(self) -> np.ndarray: ...
 
@@ -37,11 +38,16 @@ class Arm:
     def close(self) -> None: ...
 
 
+def limited(**limits: Any) -> Interface:
+    environment = info("a")
+    return replace(environment, action=replace(environment.action, **limits))
+
+
 def test_the_environment_is_the_one_named_or_the_robots_own_or_the_only_one() -> None:
     one, two, wide = info("a"), info("b"), info("wide", action_dim=3)
     robot = Arm()
     assert environment_of([one], robot) is one and environment_of([one, two], robot, "b") is two
-    robot.environment = "b"  # type: ignore[attr-defined]
+    robot.environment = "b"
     assert (
         environment_of([one, two], robot) is two and environment_of([one, two], robot, "a") is one
     )
@@ -56,14 +62,14 @@ def test_the_environment_is_the_one_named_or_the_robots_own_or_the_only_one() ->
 
 def test_an_environment_that_changed_since_training_is_refused() -> None:
     spec = registry.get("planar/reach")
-    robot, trained = EnvironmentRobot(spec), EnvironmentInfo.of(spec)
+    robot, trained = EnvironmentRobot(spec), spec.interface
     assert environment_of([trained], robot) is trained
     with pytest.raises(UserError, match="changed since"):
-        environment_of([replace(trained, digest="other")], robot)
+        environment_of([replace(trained, version=2)], robot)
 
 
 def test_the_narrowest_limits_of_environment_robot_and_file_hold(tmp_path: Path) -> None:
-    environment = replace(info("a"), max_action_rate=(0.3, 0.3), stop_action=(None, None))
+    environment = limited(rate=(0.3, 0.3), stop=(None, None))
     file = tmp_path / "limits.yaml"
     file.write_text("a: {high: 0.5, rate: [0.1, 0.4], acceleration: 0.05}\n")
     robot = Arm(low=(-0.2, -5.0), high=(9.0, 0.4), rate=(0.2, 0.2))
@@ -74,7 +80,7 @@ def test_the_narrowest_limits_of_environment_robot_and_file_hold(tmp_path: Path)
     with pytest.raises(UserError, match="limits of the robot as 'a'"):
         limits_of(environment, Arm(low=(2.0, 2.0), high=(3.0, 3.0)))
     with pytest.raises(UserError, match="the stop action"):
-        limits_of(environment, Arm(high=(1.0, 0.7), stop_action=(0.0, 0.6)), file)
+        limits_of(environment, Arm(high=(1.0, 0.7), stop=(0.0, 0.6)), file)
 
 
 def test_the_rate_is_the_robots_and_must_be_that_of_the_training() -> None:
@@ -89,7 +95,7 @@ def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
     make_policy([info("a"), info("b", obs_dim=5)], SMALL).save(tmp_path / "p")
     policy = open_policy(str(tmp_path / "p"))
     limits = limits_of(
-        policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2), stop_action=(None, 0.1))
+        policy.environments[1], Arm(low=(0.1, 0.1), high=(0.2, 0.2), stop=(None, 0.1))
     )
     for mode in ("sync", "async"):
         with make_controller(mode, policy, {"b": limits}, 1.0) as controller:
@@ -99,29 +105,25 @@ def test_a_policy_folder_acts_within_the_limits_given(tmp_path: Path) -> None:
 
 
 def test_a_robot_stops_as_it_says_or_as_its_environment_does_unless_it_waits() -> None:
-    environment, spec = replace(info("a"), stop_action=(0.0, None)), registry.get("planar/reach")
-    assert stop_action_of(environment, Arm()) == (0.0, None)
-    assert stop_action_of(environment, Arm(stop_action=(0.5, 0.5))) == (0.5, 0.5)
-    assert (
-        spec.stop_action is not None
-        and stop_action_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec)) is None
-    )
+    environment, spec = limited(stop=(0.0, None)), registry.get("planar/reach")
+    assert stop_of(environment, Arm()) == (0.0, None)
+    assert stop_of(environment, Arm(stop=(0.5, 0.5))) == (0.5, 0.5)
+    assert spec.action.stop is not None and stop_of(spec.interface, EnvironmentRobot(spec)) is None
 
 
 def test_a_robot_of_which_nobody_knows_how_it_stops_is_refused() -> None:
     with pytest.raises(UserError, match="what brings it to rest"):
-        stop_action_of(info("a"), Arm())
+        stop_of(info("a"), Arm())
 
 
 @pytest.mark.parametrize(("rate", "factor"), [(50.0, 5.0), (10.0, 1.0), (5.0, 0.5)])
 def test_limits_per_second_stay_at_another_control_rate(
     rate: float, factor: float, tmp_path: Path
 ) -> None:
-    environment = replace(
-        info("a"),
-        max_action_rate=(0.3, 0.5),
-        max_action_acceleration=(0.2, 0.2),
-        stop_action=(0.0, 0.0),
+    environment = limited(
+        rate=(0.3, 0.5),
+        acceleration=(0.2, 0.2),
+        stop=(0.0, 0.0),
     )
     robot = Arm(
         control_hz=20.0, rate=(0.2, 0.2), acceleration=(0.02, 0.08)
@@ -138,9 +140,9 @@ def test_limits_per_second_stay_at_another_control_rate(
 
 
 def test_at_five_times_the_rate_a_robot_is_as_quick_per_second() -> None:
-    environment = replace(info("a"), max_action_rate=(0.1, 0.1), stop_action=(0.0, 0.0))
+    environment = limited(rate=(0.1, 0.1), stop=(0.0, 0.0))
     for rate in (10.0, 50.0):
-        guard = guard_of(limits_of(environment, Arm(), None, rate))
+        guard = ActionGuard(limits_of(environment, Arm(), None, rate))
         sent = np.zeros((1, 2), np.float32)
         for _ in range(int(rate) // 2):  # half a second
             sent = guard(np.ones((1, 2)), sent)
@@ -148,8 +150,9 @@ def test_at_five_times_the_rate_a_robot_is_as_quick_per_second() -> None:
 
 
 def test_a_robot_that_waits_keeps_the_limits_of_its_own_time() -> None:
-    spec = replace(registry.get("planar/reach"), max_action_rate=(0.1, 0.1))
-    assert limits_of(EnvironmentInfo.of(spec), EnvironmentRobot(spec), None, 200.0).rate == (
+    spec = registry.get("planar/reach")
+    spec = replace(spec, action=replace(spec.action, rate=(0.1, 0.1)))
+    assert limits_of(spec.interface, EnvironmentRobot(spec), None, 200.0).rate == (
         0.1,
         0.1,
     )

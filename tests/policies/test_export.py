@@ -17,10 +17,11 @@ runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrade
 
 from alltrades import cli  # noqa: E402
 from alltrades.data.episode import Episode  # noqa: E402
+from alltrades.data.interface import ActionSpec, Interface  # noqa: E402
 from alltrades.data.store import EpisodeStore  # noqa: E402
 from alltrades.errors import UserError  # noqa: E402
 from alltrades.policies.model.normalizer import Normalizer  # noqa: E402
-from alltrades.policies.model.policy import DiffusionPolicy, EnvironmentInfo  # noqa: E402
+from alltrades.policies.model.policy import DiffusionPolicy  # noqa: E402
 from alltrades.policies.onnx import export  # noqa: E402
 from alltrades.policies.onnx.export import (  # noqa: E402
     check_windows,
@@ -36,9 +37,9 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     """Toy environments of 2 and 5 observations; actions of the second reach from 0 to 512."""
     torch.manual_seed(0)
     infos = [
-        EnvironmentInfo("toy/small", 2, 2, (-1.0, -1.0), (1.0, 1.0), "a", 10.0, 50),
-        EnvironmentInfo(
-            "toy/large", 5, 3, (0.0, 0.0, -np.inf), (512.0, 512.0, np.inf), "b", 20.0, 50
+        Interface("toy/small", 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
+        Interface(
+            "toy/large", 5, ActionSpec((0.0, 0.0, -np.inf), (512.0, 512.0, np.inf)), 50, 20.0
         ),
     ]
     infos = infos[:environments]
@@ -142,7 +143,7 @@ def test_the_contract_describes_the_graph(tmp_path: Path) -> None:
         }
         assert all(d["units"] for d in described.values())
     assert [e["id"] for e in contract["environments"]] == ["toy/small", "toy/large"]
-    assert contract["environments"][1]["action_high"] == [512.0, 512.0, None]
+    assert contract["environments"][1]["action"]["high"] == [512.0, 512.0, None]
     assert [e["control_hz"] for e in contract["environments"]] == [10.0, 20.0]
     assert (contract["horizon"], contract["n_action_steps"], contract["n_obs_steps"]) == (8, 4, 2)
     assert (contract["sampler"], contract["steps"], contract["policy"]) == (
@@ -180,8 +181,8 @@ def test_a_policy_of_images_is_exported_with_several_steps(
     tmp_path: Path, process: str, sampler: str
 ) -> None:
     """One action is an image of 4 x 6 and is seen by the convolutions in every step of the loop."""
-    info = EnvironmentInfo(
-        "toy/image", 24, 24, (0.0,) * 24, (1.0,) * 24, "a", 1.0, 1, image_shape=(4, 6)
+    info = Interface(
+        "toy/image", 24, ActionSpec((0.0,) * 24, (1.0,) * 24), 1, 1.0, image_shape=(4, 6)
     )
     normalizer = Normalizer(1, 24, 24)
     normalizer.fitted.fill_(1)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from alltrades.data.interface import ActionSpec
 from alltrades.policies.control.guard import ActionGuard, Watchdog, _braking
 
 
@@ -18,14 +19,14 @@ def vector(values: list) -> np.ndarray:
 
 
 def test_actions_inside_the_box_pass_bit_for_bit_and_count_nothing() -> None:
-    guard = ActionGuard([-1, -2], [1, 2])
+    guard = ActionGuard(ActionSpec([-1, -2], [1, 2]))
     actions = np.random.default_rng(0).uniform([-1, -2], [1, 2], (50, 2)).astype(np.float32)
     np.testing.assert_array_equal(guard(actions, None), actions)
     assert guard.refusals == {"finite": 0, "box": 0, "rate": 0, "acceleration": 0}
 
 
 def test_non_finite_actions_hold_the_last_good_one() -> None:
-    guard = ActionGuard([0, 0], [512, 512])
+    guard = ActionGuard(ActionSpec([0, 0], [512, 512]))
     actions = np.array(
         [[np.nan, 5], [10, 20], [np.inf, 1], [3, -np.inf], [30, 40]], dtype=np.float32
     )
@@ -40,14 +41,14 @@ def test_non_finite_actions_hold_the_last_good_one() -> None:
 def test_actions_outside_the_box_are_clipped_and_counted_per_step_but_rounding_is_not_counted() -> (
     None
 ):
-    guard = ActionGuard([-1, -1], [1, 1])
+    guard = ActionGuard(ActionSpec([-1, -1], [1, 1]))
     out = guard(np.array([[1.5, -3], [0, 2], [1 + 1e-6, 0]], dtype=np.float32), None)
     np.testing.assert_array_equal(out, np.array([[1, -1], [0, 1], [1, 0]], dtype=np.float32))
     assert guard.refusals["box"] == 2
 
 
 def test_the_rate_limit_holds_from_the_last_action_on_and_is_absent_at_the_start() -> None:
-    guard = ActionGuard([-10], [10], rate=[1])
+    guard = ActionGuard(ActionSpec([-10], [10], rate=[1]))
     jump = np.array([[5], [5], [0]], dtype=np.float32)
     np.testing.assert_array_equal(guard(jump, np.array([3], dtype=np.float32)), [[4], [5], [4]])
     assert guard.refusals["rate"] == 2
@@ -55,7 +56,7 @@ def test_the_rate_limit_holds_from_the_last_action_on_and_is_absent_at_the_start
 
 
 def test_unbounded_dimensions_are_allowed() -> None:
-    guard = ActionGuard([-np.inf, 0.5], [np.inf, np.inf])
+    guard = ActionGuard(ActionSpec([-np.inf, 0.5], [np.inf, np.inf]))
     np.testing.assert_array_equal(
         guard(np.array([[1e9, 0]], dtype=np.float32), None), vector([[1e9, 0.5]])
     )
@@ -67,14 +68,14 @@ def test_unbounded_dimensions_are_allowed() -> None:
 def test_the_input_is_not_changed() -> None:
     actions = np.array([[np.nan], [9]], dtype=np.float32)
     before = actions.copy()
-    ActionGuard([-1], [1], rate=[0.1])(actions, np.zeros(1, dtype=np.float32))
+    ActionGuard(ActionSpec([-1], [1], rate=[0.1]))(actions, np.zeros(1, dtype=np.float32))
     np.testing.assert_array_equal(actions, before)
 
 
 def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    guard = ActionGuard([-1], [1])
+    guard = ActionGuard(ActionSpec([-1], [1]))
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             guard(np.array([[3], [np.nan]], dtype=np.float32), None)
@@ -91,7 +92,7 @@ def test_the_first_refusal_of_each_kind_is_logged_and_only_the_first(
 def test_whatever_comes_in_what_goes_out_is_finite_inside_and_slow(actions: np.ndarray) -> None:
     low, high, rate = vector([-1, 0, -5]), vector([1, 2, -4]), vector([0.3, 0.1, 1])
     last = vector([0.5, 2, -4.5])
-    out = ActionGuard(low, high, rate)(actions, last)
+    out = ActionGuard(ActionSpec(low, high, rate))(actions, last)
     assert np.isfinite(out).all() and (out >= low).all() and (out <= high).all()
     steps = np.abs(np.diff(np.concatenate([last[None], out]), axis=0))
     assert (steps <= rate + 1e-6).all()
@@ -102,16 +103,16 @@ def test_whatever_comes_in_what_goes_out_is_finite_inside_and_slow(actions: np.n
 )
 def test_a_guard_that_makes_no_sense_is_refused(arguments: tuple) -> None:
     with pytest.raises(ValueError, match="action"):
-        ActionGuard(*arguments)
+        ActionGuard(ActionSpec(*arguments))
 
 
 def test_actions_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
-        ActionGuard([0], [1])(np.zeros((3, 2), dtype=np.float32))
+        ActionGuard(ActionSpec([0], [1]))(np.zeros((3, 2), dtype=np.float32))
 
 
 def test_a_step_changes_by_the_acceleration_limit_and_comes_to_rest_in_the_box() -> None:
-    guard = ActionGuard([0], [10], acceleration=[1])
+    guard = ActionGuard(ActionSpec([0], [10], acceleration=[1]))
     out = guard(np.full((12, 1), 10, np.float32), np.zeros(1, np.float32))[:, 0]
     np.testing.assert_allclose(out, [1, 3, 6, 8, 9.5, 10, 10, 10, 10, 10, 10, 10], atol=0.51)
     assert out[-1] == pytest.approx(10) and guard.refusals["acceleration"] > 0
@@ -153,7 +154,7 @@ def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_siz
         vector([0.5, 3]),
         vector([0.2, 0.7]),
     )
-    guard, past = ActionGuard(low, high, rate, acceleration), vector([0.1, 10])[None]
+    guard, past = ActionGuard(ActionSpec(low, high, rate, acceleration)), vector([0.1, 10])[None]
     for start in range(0, len(actions), size):
         past = np.concatenate([past, guard(actions[start : start + size], past[-2:])])
     assert np.isfinite(past).all() and (past >= low).all() and (past <= high).all()
@@ -164,7 +165,7 @@ def test_whatever_comes_in_what_goes_out_accelerates_slowly_in_chunks_of_any_siz
 
 def test_a_preview_is_what_the_guard_would_do_and_counts_nothing() -> None:
     guard, actions = (
-        ActionGuard([-1], [1], rate=[0.5]),
+        ActionGuard(ActionSpec([-1], [1], rate=[0.5])),
         np.array([[3.0], [np.nan], [-1.0]], np.float32),
     )
     preview = guard.preview(actions, np.zeros(1, np.float32))

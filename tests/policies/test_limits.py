@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.limits import Limits, read_limits
+from alltrades.policies.control.limits import read_limits
 from tests.policies.toys import info, make_policy
 
 INFOS = [info("a"), info("b")]
@@ -23,8 +24,8 @@ def written(folder: Path, text: str) -> Path:
 def test_a_file_tightens_every_environment_and_single_ones(tmp_path):
     text = '"*": {rate: 0.2}\nb: {low: [-0.5, -1], high: 0.5, rate: [0.1, 0.4], acceleration: 0.05}'
     found = read_limits(written(tmp_path, text), INFOS)
-    assert found["a"] == Limits((-1.0, -1.0), (1.0, 1.0), (0.2, 0.2))
-    assert found["b"] == Limits((-0.5, -1.0), (0.5, 0.5), (0.1, 0.2), (0.05, 0.05))
+    assert found["a"] == ActionSpec((-1.0, -1.0), (1.0, 1.0), (0.2, 0.2))
+    assert found["b"] == ActionSpec((-0.5, -1.0), (0.5, 0.5), (0.1, 0.2), (0.05, 0.05))
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def test_a_controller_without_torch_gives_the_actions_of_the_policy_for_the_same
 
 ROBOT = """
 import numpy as np
-from alltrades.envs.robots import RobotLimits
+from alltrades.envs.robots import ActionSpec
 class Robot:
-    limits = RobotLimits((-1, -1), (1, 1), stop_action=(0, 0))
+    limits = ActionSpec((-1, -1), (1, 1), stop=(0, 0))
     def observe(self):
         return np.zeros(2)
     def act(self, action):

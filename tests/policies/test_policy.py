@@ -91,12 +91,12 @@ def test_unknown_environment_names_the_nearest():
 
 
 def test_changed_environment_is_refused():
+    from alltrades.data.interface import ActionSpec
     from alltrades.envs.spec import EnvSpec
-    from alltrades.policies.model.policy import EnvironmentInfo
 
-    old = EnvSpec("e", dict, 3, 2, (-1, -1), (1, 1), 50)
-    new = EnvSpec("e", dict, 4, 2, (-1, -1), (1, 1), 50)
-    policy = make_policy([EnvironmentInfo.of(old)])
+    old = EnvSpec("e", dict, 3, ActionSpec((-1, -1), (1, 1)), 50)
+    new = EnvSpec("e", dict, 4, ActionSpec((-1, -1), (1, 1)), 50)
+    policy = make_policy([old.interface])
     assert policy.check(old) == 0
     with pytest.raises(UserError, match="changed since"):
         policy.check(new)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.realtime import RealTimeController, overlap_weights
@@ -57,15 +57,7 @@ class Counting:
             lean,
         )  # drift: chunks disagree; lean: what it is told is ignored
         self.environments = (
-            SimpleNamespace(
-                id="count",
-                obs_dim=2,
-                action_dim=2,
-                action_low=(-box, -box),
-                action_high=(box, box),
-                control_hz=HZ,
-                stop_action=stop,
-            ),
+            Interface("count", 2, ActionSpec((-box, -box), (box, box), stop=stop), 50, HZ),
         )
         self.windows: list[np.ndarray] = []
         self.told: list[tuple[np.ndarray, np.ndarray] | None] = []

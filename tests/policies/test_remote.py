@@ -4,6 +4,7 @@ of this process.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,9 +170,9 @@ def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_
 ) -> None:
     policy = make_policy(
         1,
-        stop_action=(0.25, None),
-        max_action_rate=(0.05, 0.05),
-        max_action_acceleration=(0.02, 0.02),
+        stop=(0.25, None),
+        rate=(0.05, 0.05),
+        acceleration=(0.02, 0.02),
     )
     with running(policy, batch=1) as server:
         remote = RemotePolicy(port=server.port)
@@ -193,7 +194,7 @@ def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_
 
 
 def test_a_new_episode_may_start_anywhere_and_a_second_robot_needs_a_policy_of_its_own() -> None:
-    policy = make_policy(1, max_action_rate=(0.01, 0.01))
+    policy = make_policy(1, rate=(0.01, 0.01))
     with running(policy, batch=1) as server:
         remote = RemotePolicy(port=server.port)
         here, there = Controller(policy), Controller(remote)
@@ -217,10 +218,12 @@ def test_a_server_with_another_kind_of_policy_is_refused_when_it_is_met_again(
     with running(policy) as server:
         remote = RemotePolicy(port=server.port, timeout=5)
     ddpm = {"process": "vp", "sampler": "ddpm", "prediction": "noise"}
+    faster = make_policy()
+    faster.environments = tuple(replace(e, control_hz=20.0) for e in faster.environments)
     others = {
         "draws": make_policy(settings=SETTINGS.model_copy(update=ddpm)),
         "horizon": make_policy(settings=SETTINGS.model_copy(update={"horizon": 16})),
-        "environments": make_policy(control_hz=20.0),
+        "environments": faster,
     }
     for changed, other in others.items():
         with running(other) as server:
@@ -315,7 +318,7 @@ def test_the_limits_of_the_server_reach_the_guard_of_the_client(
     with running(policy, limits=limits) as server:
         remote = RemotePolicy(port=server.port)
         assert all(
-            set(e.action_low) == {-0.25} and set(e.max_action_rate or ()) == {0.125}
+            set(e.action.low) == {-0.25} and set(e.action.rate or ()) == {0.125}
             for e in remote.environments
         )
         # across chunks too, of which the server does not know how many actions were executed

@@ -4,15 +4,12 @@ to rest.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
 from alltrades.policies.control.lanes import Overlap
-from alltrades.policies.control.limits import Limits
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.server.robots import ServedController
 
 HORIZON, EXECUTE, RATE = 6, 3, 0.25
@@ -22,10 +19,10 @@ class Scripted:
     """Every chunk is `chunk`, whatever was asked."""
 
     def __init__(self, **more: object) -> None:
-        fields: dict = {"max_action_rate": (RATE, RATE)} | more
+        limits: dict = {"rate": (RATE, RATE)} | more
         self.environments = (
-            EnvironmentInfo("a", 1, 2, (-4.0, -4.0), (4.0, 4.0), "d", 10.0, 50, **fields),
-            EnvironmentInfo("b", 1, 1, (-4.0,), (4.0,), "d", 10.0, 50),
+            Interface("a", 1, ActionSpec((-4.0, -4.0), (4.0, 4.0), **limits), 50),
+            Interface("b", 1, ActionSpec((-4.0,), (4.0,)), 50),
         )
         (
             self.n_obs_steps,
@@ -160,7 +157,7 @@ def test_a_chunk_that_is_not_finite_holds_what_will_have_been_executed_last() ->
 
 # ---- rest ----------------------------------------------------------------------------------------
 def test_the_way_to_the_stop_action_keeps_the_limits_and_is_not_counted_as_refused() -> None:
-    policy = Scripted(stop_action=(0.0, None), max_action_acceleration=(0.125, 0.125))
+    policy = Scripted(stop=(0.0, None), acceleration=(0.125, 0.125))
     controller = served(policy)
     policy.chunk = ramp(1.0, 0.0)
     path = [ask(controller)]
@@ -181,7 +178,7 @@ def test_the_way_to_the_stop_action_keeps_the_limits_and_is_not_counted_as_refus
 
 
 def test_an_asynchronous_robot_executes_what_it_has_frozen_and_then_comes_to_rest() -> None:
-    controller = served(Scripted(stop_action=(0.0, 0.0)))
+    controller = served(Scripted(stop=(0.0, 0.0)))
     overlap = Overlap(
         np.array([[1, 1], [0.9, 1], [4, 4]], np.float32), np.array([1, 1, 0.5], np.float32)
     )
@@ -217,22 +214,24 @@ def test_without_a_stop_action_a_robot_holds_the_action_that_it_executes_last() 
 def test_a_robot_of_which_nothing_is_known_can_only_be_given_a_whole_stop_action(
     stop: tuple | None, overlap: Overlap | None, asked: bool, able: bool
 ) -> None:
-    policy = Scripted(stop_action=stop)
+    policy = Scripted(stop=stop)
     controller = served(policy)
     if asked:
         ask(controller)
     assert controller.can_hold(0, policy.environments[0], overlap, True) == able
-    forgotten = SimpleNamespace(stop_action=stop)
-    assert controller.can_hold(0, forgotten, overlap, False) == (
+    assert controller.can_hold(0, policy.environments[0], overlap, False) == (
         able and not (asked and stop != (0.0, 0.0))
     )
 
 
 def test_tighter_limits_hold_for_a_robot_at_rest() -> None:
-    policy = Scripted(stop_action=(0.0, 0.0))
+    policy = Scripted(stop=(0.0, 0.0))
     controller = served(
         policy,
-        guard={"a": Limits((-1.0, -1.0), (1.0, 1.0), (0.1, 0.1)), "b": Limits((-4.0,), (4.0,))},
+        guard={
+            "a": ActionSpec((-1.0, -1.0), (1.0, 1.0), (0.1, 0.1)),
+            "b": ActionSpec((-4.0,), (4.0,)),
+        },
     )
     out = controller.hold(0, known(3.0, 3.0))
     assert out.max() <= 1.0 and np.abs(np.diff(out, axis=0)).max() <= 0.1 * 1.001

@@ -115,7 +115,7 @@ def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_go
         for spoil, words in (
             (lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
             (
-                lambda: make_policy(max_action_rate=(1.0,) * 2).save(folder),
+                lambda: make_policy(rate=(1.0,) * 2).save(folder),
                 "'toy/small' is missing or changed",
             ),
             (

@@ -56,7 +56,7 @@ def test_a_stop_brings_robots_to_their_stop_action_within_the_limits_given(tmp_p
     limits = tmp_path / "limits.yaml"
     limits.write_text('"*": {rate: 0.05}\n')
     with (
-        running(make_policy(1, stop_action=(0.25, None)), limits=limits) as server,
+        running(make_policy(1, stop=(0.25, None)), limits=limits) as server,
         PolicyClient(port=server.port) as client,
     ):
         actions = client.infer({"observation": observation(0, 2)})["actions"]
@@ -90,7 +90,7 @@ def test_a_stopped_robot_of_which_nothing_is_known_gets_the_stop_action_or_a_rea
             reply["actions"], expected(policy, LARGE, [observation(1)], 4)[0]
         )
     with (
-        running(make_policy(1, stop_action=(0.25, -0.5))) as server,
+        running(make_policy(1, stop=(0.25, -0.5))) as server,
         PolicyClient(port=server.port) as client,
     ):
         server.hold()
@@ -105,7 +105,7 @@ def test_limits_that_shut_out_the_stop_action_are_refused(tmp_path: Path) -> Non
     with pytest.raises(
         UserError, match=r"limits.yaml: toy/small: the stop action \[0.0, None\] lies outside"
     ):
-        PolicyServer(make_policy(1, stop_action=(0.0, None)), ServerSettings(port=0, limits=limits))
+        PolicyServer(make_policy(1, stop=(0.0, None)), ServerSettings(port=0, limits=limits))
 
 
 def test_the_page_has_the_limits_that_the_guard_has(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_quick_episode_goes_on_from_what_was_sent_and_a_later_one_may_start_an
     """Time is what the requests say: a chunk of 8 actions at 10 Hz, and a second to go
     elsewhere.
     """
-    policy = make_policy(1, max_action_rate=(0.01, 0.01))
+    policy = make_policy(1, rate=(0.01, 0.01))
     sessions, done = Sessions(1), threading.Semaphore(0)
     batcher = Batcher(
         policy, sessions, 1, 1, 0.0, True, lambda jobs: done.release(), lambda *arguments: None
@@ -163,7 +163,7 @@ def test_a_quick_episode_goes_on_from_what_was_sent_and_a_later_one_may_start_an
 def test_an_empty_list_of_known_actions_is_no_way_around_the_rate_limit() -> None:
     empty = np.zeros((0, 2), np.float32)
     with (
-        running(make_policy(1, max_action_rate=(0.01, 0.01))) as server,
+        running(make_policy(1, rate=(0.01, 0.01))) as server,
         PolicyClient(port=server.port) as client,
     ):
         last, jumps = None, []

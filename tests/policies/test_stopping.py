@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alltrades.data.interface import ActionSpec
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
 
@@ -34,7 +35,7 @@ def test_whatever_moved_comes_to_rest_within_its_limits(
     low, high = -rng.uniform(0.5, 2, 3), rng.uniform(0.5, 2, 3)
     rate = rng.uniform(0.02, 1, 3) if has_rate else None
     acceleration = rng.uniform(0.01, 0.5, 3) if has_acceleration else None
-    guard = ActionGuard(low, high, rate, acceleration)
+    guard = ActionGuard(ActionSpec(low, high, rate, acceleration))
     stop = np.where(rng.random(3) < 0.3, NAN, rng.uniform(low, high)).astype(np.float32)
     sent = start_at_rest(guard, rng.uniform(low, high).astype(np.float32), stop)
     for _ in range(rng.integers(1, 15)):  # somewhere, and moving
@@ -53,7 +54,7 @@ def test_whatever_moved_comes_to_rest_within_its_limits(
 
 
 def test_without_limits_rest_is_one_step_away() -> None:
-    guard, stop = ActionGuard([-1, -1], [1, 1]), np.array([0.0, NAN], np.float32)
+    guard, stop = ActionGuard(ActionSpec([-1, -1], [1, 1])), np.array([0.0, NAN], np.float32)
     np.testing.assert_array_equal(
         way(guard, np.array([[0.5, 0.25]], np.float32), stop), [[0.5, 0.25], [0.0, 0.25]]
     )
@@ -61,21 +62,25 @@ def test_without_limits_rest_is_one_step_away() -> None:
 
 def test_with_a_rate_limit_it_is_as_many_as_the_limit_asks_for() -> None:
     path = way(
-        ActionGuard([-1], [1], [0.25]), np.array([[0.9]], np.float32), np.zeros(1, np.float32)
+        ActionGuard(ActionSpec([-1], [1], [0.25])),
+        np.array([[0.9]], np.float32),
+        np.zeros(1, np.float32),
     )
     np.testing.assert_allclose(path[:, 0], [0.9, 0.65, 0.4, 0.15, 0], atol=1e-6)
 
 
 def test_with_an_acceleration_limit_it_slows_down_before_it_arrives() -> None:
     path = way(
-        ActionGuard([-9], [9], None, [1.0]), np.array([[4.0]], np.float32), np.zeros(1, np.float32)
+        ActionGuard(ActionSpec([-9], [9], None, [1.0])),
+        np.array([[4.0]], np.float32),
+        np.zeros(1, np.float32),
     )
     np.testing.assert_allclose(path[:, 0], [4, 3, 1, 0], atol=1e-6)
 
 
 def test_a_dimension_without_a_stop_value_stays_where_it_comes_to_rest() -> None:
     path = way(
-        ActionGuard([-9], [9], None, [1.0]),
+        ActionGuard(ActionSpec([-9], [9], None, [1.0])),
         np.array([[0.0], [2.5]], np.float32),
         np.array([NAN], np.float32),
     )
@@ -89,7 +94,7 @@ def test_a_dimension_without_a_stop_value_stays_where_it_comes_to_rest() -> None
 def test_an_episode_starts_at_the_stop_action_as_far_as_that_is_known(
     wanted: list[float], start: list[float]
 ) -> None:
-    guard = ActionGuard([-1, -1], [1, 1], [0.1, 0.1])
+    guard = ActionGuard(ActionSpec([-1, -1], [1, 1], [0.1, 0.1]))
     found = start_at_rest(guard, np.array(wanted, np.float32), np.array([0.1, NAN], np.float32))
     np.testing.assert_allclose(found, [start], rtol=1e-6)
     assert not any(guard.refusals.values())

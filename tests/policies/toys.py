@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.demonstrations import build_policy
-from alltrades.policies.model.environment import EnvironmentInfo
 from alltrades.policies.model.normalizer import fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
@@ -18,10 +18,8 @@ SMALL = PolicySettings(
 )
 
 
-def info(name: str, obs_dim: int = 3, action_dim: int = 2) -> EnvironmentInfo:
-    return EnvironmentInfo(
-        name, obs_dim, action_dim, (-1.0,) * action_dim, (1.0,) * action_dim, "digest", 10.0, 50
-    )
+def info(name: str, obs_dim: int = 3, action_dim: int = 2) -> Interface:
+    return Interface(name, obs_dim, ActionSpec((-1.0,) * action_dim, (1.0,) * action_dim), 50)
 
 
 def make_steps(
@@ -54,7 +52,7 @@ def make_steps(
 
 
 def make_policy(
-    infos: list[EnvironmentInfo], settings: PolicySettings = SMALL, seed: int = 0
+    infos: list[Interface], settings: PolicySettings = SMALL, seed: int = 0
 ) -> DiffusionPolicy:
     rng = np.random.default_rng(seed)
     normalizer, _ = fit_normalizer(
