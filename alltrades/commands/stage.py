@@ -1,14 +1,17 @@
-"""The stages of a run one by one: collect, train, rollout, weigh, distill, evaluate."""
+"""The stages of a run one by one: collect, train, rollout, weigh, distill, evaluate.
+
+They are the stages that `run` calls, with inputs and outputs of the user's. An output folder keeps
+the account of its stage, and its checkpoints, in a sub-folder.
+"""
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alltrades.commands.command import (
     Command,
@@ -18,50 +21,29 @@ from alltrades.commands.command import (
     recipe_settings,
 )
 from alltrades.errors import UserError
-from alltrades.system.files import write_json
-from alltrades.system.lock import locked
-from alltrades.system.reporting import Report
 
 if TYPE_CHECKING:
-    from alltrades.data.steps import Steps
-    from alltrades.envs.spec import EnvSpec
-    from alltrades.settings.run import RunSettings
+    from alltrades.pipeline.context import Context
+
+ACCOUNT = ".stage"  # sub-folder of an output folder: its manifest, checkpoints and own weights
 
 
-def _demos(args: argparse.Namespace, settings: RunSettings, specs: Sequence[EnvSpec]) -> Steps:
-    """The demonstrations that a command is to use."""
-    from alltrades.pipeline import collection
+@contextmanager
+def _context(args: argparse.Namespace, out: Path | None = None) -> Iterator[Context]:
+    """What the stages of a command are given: they write in the folder `out` alone, or continue a
+    store.
+    """
+    from alltrades.pipeline.context import opened
+    from alltrades.pipeline.rundir import RunDir
 
-    return collection.first_demos(
-        Path(args.demos),
-        [s.id for s in specs],
-        settings.demos.episodes,
-        settings.demos.observations,
-    )
-
-
-def _one_writer(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command that no other may join in its folder `--out` while it runs."""
-
-    @wraps(run)
-    def alone(args: argparse.Namespace) -> int:
-        with locked(args.out):
-            return run(args)
-
-    return alone
-
-
-def _work(out: Path, key: dict[str, Any]) -> Path:
-    """Folder of checkpoints: those of an interrupted training with the same inputs, else empty."""
-    from alltrades.pipeline.manifest import key_digest
-
-    work, digest = out / "work", key_digest(key)
-    marker = work / "key.txt"
-    if not marker.exists() or marker.read_text() != digest:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        marker.write_text(digest)
-    return work
+    if out is None:
+        with opened(recipe_settings(args)[0]) as context:
+            yield context
+    else:
+        settings = recipe_settings(args)[0]
+        with RunDir(out, what="folder", account=ACCOUNT) as rundir:
+            with opened(settings, rundir.manifest) as context:
+                yield context
 
 
 def _collect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,21 +53,12 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def collect(args: argparse.Namespace) -> int:
     """Demonstrations from scripted experts."""
-    from alltrades.pipeline import collection, stages
-    from alltrades.system.progress import Progress
+    from alltrades.data.store import EpisodeStore
+    from alltrades.pipeline.demonstrations import record
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    with Progress("collect", len(specs), "env") as progress:
-        rates = collection.collect(
-            specs,
-            settings.demos.episodes,
-            settings.seed,
-            Path(args.out),
-            settings.rollout,
-            settings.demos.attempts,
-            lambda done, total: progress.update(done),
-        )
+    with _context(args) as context:
+        record(context, Path(args.out))
+    rates = EpisodeStore.open(Path(args.out)).provenance["experts"]
     for name, rate in rates.items():
         print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
     print(f"wrote {args.out}")
@@ -94,7 +67,9 @@ def collect(args: argparse.Namespace) -> int:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=["specialists", "specialists_joint", "labeled_only"], help="which policies"
+        "what",
+        choices=["specialists", "specialists_joint", "labeled_only", "labeled_only_holdout"],
+        help="which policies",
     )
     recipe_arguments(parser)
     parser.add_argument("--demos", required=True, help="store of demonstrations")
@@ -104,62 +79,26 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the artifact(s)")
 
 
-@_one_writer
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
-    from alltrades.pipeline import stages
-    from alltrades.pipeline.beside import Beside
-    from alltrades.pipeline.rundir import policy_digests
-    from alltrades.settings.rows import Row
-    from alltrades.system.progress import Progress
+    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.pipeline.labeled_only import train_labeled_only
+    from alltrades.pipeline.specialists import train_specialists
+    from alltrades.settings.rows import OWN_ROWS
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    out = Path(args.out)
-    demos = _demos(args, settings, specs)
-    joint = Path(args.labeled_only) if args.labeled_only else None
-    work = _work(
-        out,
-        {
-            "what": args.what,
-            "settings": settings.model_dump(mode="json"),
-            "demos": demos.digest(),
-            "joint": policy_digests(joint) if joint else None,
-        },
-    )
-    if args.what == "labeled_only":
-        with Progress("labeled_only", settings.labeled_only.steps, "step") as progress:
-            stages.train_labeled_only(
-                settings,
-                specs,
-                demos,
-                out,
-                work,
-                stages.stage_seed(settings.seed, "labeled_only"),
-                report=Report(progress.update),
+    row, out, line = OWN_ROWS[args.what], Path(args.out), None
+    with _context(args, out) as context:
+        demos = Demonstrations(context, Path(args.demos))
+        if row.labeled_only:
+            train_labeled_only(demos, row, out)
+        elif row.kind == "joint_init" and args.labeled_only is None:
+            raise UserError(
+                "specialists_joint start from the labeled-only policy; none was given; add "
+                "--labeled-only FOLDER"
             )
-        shutil.rmtree(work)
-        print(f"wrote {out}")
-        return 0
-    kind = "scratch" if args.what == "specialists" else "joint_init"
-    if kind == "joint_init" and args.labeled_only is None:
-        raise UserError(
-            "specialists_joint start from the labeled-only policy; none was given; add "
-            "--labeled-only FOLDER"
-        )
-    with Progress(args.what, 1, "step") as progress:
-        line = stages.train_specialists(
-            settings,
-            Row(kind),
-            specs,
-            demos,
-            joint,
-            out,
-            work,
-            report=Report(progress.update),
-            beside=Beside(settings.training_count()),
-        )
-    shutil.rmtree(work)
+        else:
+            joint = Path(args.labeled_only) if row.kind == "joint_init" else None
+            line = train_specialists(demos, row, out, joint)
     if line is not None:
         print(line)
     print(f"wrote {out}")
@@ -181,28 +120,13 @@ def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 def rollout(args: argparse.Namespace) -> int:
     """Pseudo-trajectories."""
-    from alltrades.pipeline import stages
-    from alltrades.pipeline.acting import load_policies
+    from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
     from alltrades.policies.model.preference import parse_preference
-    from alltrades.system.progress import Progress
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    policies = load_policies(
-        Path(args.policy), specs, settings.device, parse_preference(args.preference)
-    )
-    with Progress("rollout", args.episodes * len(specs), "episode") as progress:
-        stages.rollout_store(
-            policies,
-            specs,
-            args.episodes,
-            stages.stage_seed(settings.seed, f"rollouts/{args.teacher}"),
-            args.teacher,
-            Path(args.out),
-            settings.rollout,
-            each=lambda done, total: progress.update(done),
-        )
-    for name, facts in stages.rollout_statistics(Path(args.out)).items():
+    teacher = Teacher(args.teacher, Path(args.policy), Path(args.out))
+    with _context(args) as context:
+        roll_out(context, teacher, args.episodes, parse_preference(args.preference))
+    for name, facts in rollout_statistics(teacher.rollouts).items():
         print(
             f"{name}: {facts['successes']} of {facts['n']} episodes succeeded, {facts['steps']} "
             "steps"
@@ -222,22 +146,20 @@ def _weigh_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the weights")
 
 
-@_one_writer
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
-    from alltrades.pipeline import stages
-    from alltrades.pipeline.stage2_inputs import save_weights
+    from alltrades.pipeline import weighing
+    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.settings.rows import GENERALIST
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    demos = _demos(args, settings, specs)
-    rollouts = stages.union_of_rollouts(
-        {x: Path(x) for x in args.rollouts}, specs, settings.distill.rollouts
-    )
-    results = stages.weigh(
-        demos, rollouts, settings.distill, stages.stage_seed(settings.seed, "distill/generalist")
-    )
-    save_weights(Path(args.out), results, demos, rollouts, settings.distill.weights)
+    with _context(args, Path(args.out)) as context:
+        results = weighing.weigh(
+            Demonstrations(context, Path(args.demos)),
+            [Path(store) for store in args.rollouts],
+            GENERALIST,
+            context.settings.distill,
+            Path(args.out),
+        )
     for name, result in results.items():
         summary = result.summary()
         shown = " ".join(
@@ -274,74 +196,46 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the artifact")
 
 
-@_one_writer
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
-    from alltrades.pipeline import stages
-    from alltrades.pipeline.rundir import policy_digests
-    from alltrades.pipeline.stage2_inputs import load_weights, read_teachers
+    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.pipeline.generalist import Sources, train_generalist
+    from alltrades.pipeline.rollouts import parse_teacher
+    from alltrades.pipeline.weighing import weigh
+    from alltrades.pipeline.weights_folder import load_weights
     from alltrades.report import text
-    from alltrades.system.files import tree_digest
-    from alltrades.system.progress import Progress
+    from alltrades.settings.rows import GENERALIST, Row
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    teachers, stores = read_teachers(args.teacher, specs, settings.device)
-    initial = (
-        Path(args.labeled_only)
-        if settings.distill.init == "labeled_only" and args.labeled_only
-        else None
-    )
-    if settings.distill.init == "labeled_only" and initial is None:
-        raise UserError(
-            "distill.init is labeled_only and no policy was given; add --labeled-only FOLDER"
-        )
-    demos = _demos(args, settings, specs)
-    rollouts = stages.union_of_rollouts(stores, specs, settings.distill.rollouts)
-    seed = stages.stage_seed(settings.seed, "distill/generalist")
-    if args.weights is not None:
-        weights = load_weights(Path(args.weights), demos, rollouts, settings.distill.weights)
-    else:
-        weights = stages.weigh(demos, rollouts, settings.distill, seed)
-    for line in text.weight_warnings({name: result.warnings for name, result in weights.items()}):
-        print(f"weights: {line}", file=sys.stderr)
-    if settings.distill.rounds.count:
-        print(
-            "this is the generalist before rounds (distill.rounds), which are a part of "
-            "`alltrades run`",
-            file=sys.stderr,
-        )
     out = Path(args.out)
-    work = _work(
-        out,
-        {
-            "settings": settings.model_dump(mode="json"),
-            "demos": demos.digest(),
-            "rollouts": rollouts.digest(),
-            "teachers": {
-                kind: {i: p.digest() for i, p in of_env.items()}
-                for kind, of_env in teachers.items()
-            },
-            "initial": policy_digests(initial) if initial else None,
-            "weights": tree_digest(Path(args.weights)) if args.weights else None,
-        },
-    )
-    with Progress("distill", settings.distill.train.steps, "step") as progress:
-        stages.distill(
-            settings,
-            settings.distill,
-            specs,
-            demos,
-            rollouts,
-            weights,
-            teachers,
-            initial,
-            out,
-            work,
-            seed,
-            report=Report(progress.update),
+    with _context(args, out) as context:
+        settings = context.settings.distill
+        if settings.init == "labeled_only" and not args.labeled_only:
+            raise UserError(
+                "distill.init is labeled_only and no policy was given; add --labeled-only FOLDER"
+            )
+        given = Sources(
+            Demonstrations(context, Path(args.demos)),
+            tuple(parse_teacher(word) for word in args.teacher),
+            Path(args.weights) if args.weights else out / ACCOUNT / "weights",
+            Path(args.labeled_only) if settings.init == "labeled_only" else None,
         )
-    shutil.rmtree(work)
+        given.check_policies()
+        if args.weights:
+            given.check_weights(settings)
+            results = load_weights(given.weights, context.ids)
+        else:
+            results = weigh(given.demos, given.stores, GENERALIST, settings, given.weights)
+        for line in text.weight_warnings({i: result.warnings for i, result in results.items()}):
+            print(f"weights: {line}", file=sys.stderr)
+        row = Row(GENERALIST)
+        if settings.rounds.count:
+            row = Row(GENERALIST, round=0)
+            print(
+                "this is the generalist before rounds (distill.rounds), which are a part of "
+                "`alltrades run`",
+                file=sys.stderr,
+            )
+        train_generalist(given, settings, str(row), out)
     print(f"wrote {out}")
     return 0
 
@@ -365,35 +259,24 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Success with intervals."""
-    from alltrades.pipeline import stages
-    from alltrades.pipeline.acting import load_policies, prefer, used_success_signal
+    from alltrades.pipeline.measurement import Manner, measure
     from alltrades.policies.model.preference import parse_preference
     from alltrades.report.tables import show_result
-    from alltrades.system.progress import Progress
 
-    settings, _ = recipe_settings(args)
-    specs, _ = stages.resolve(settings)
-    folder = Path(args.policy)
-    preference = parse_preference(args.preference)
-    policies = load_policies(folder, specs, settings.device, preference)
-    prefer(policies, preference or settings.evaluation.preference)
-    for policy in policies.values():
-        policy.set_n_action_steps(args.n_action_steps)
-    name = args.name or folder.name
-    with Progress("evaluate", settings.evaluation.episodes * len(specs), "episode") as progress:
-        result = stages.evaluate_row(
-            name,
-            policies,
-            specs,
-            settings,
-            used_success_signal(folder),
-            each=lambda done, total: progress.update(done),
+    folder, asked = Path(args.policy), parse_preference(args.preference)
+    out = Path(args.out) if args.out else None
+    with _context(args) as context:
+        manner = Manner(
+            asked or context.settings.evaluation.preference,
+            strict=bool(asked),
+            n_action_steps=args.n_action_steps,
             ensemble=args.ensemble,
         )
-    show_result({name: result}, {"pairs": []}, {}, settings.evaluation.limits)
-    if args.out:
-        write_json(Path(args.out), result.to_json())
-        print(f"wrote {args.out}")
+        name, limits = args.name or folder.name, context.settings.evaluation.limits
+        result = measure(context, name, folder, out, manner)
+    show_result({name: result}, {"pairs": []}, {}, limits)
+    if out is not None:
+        print(f"wrote {out}")
     return 0
 
 

@@ -160,7 +160,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 def data(args: argparse.Namespace) -> int:
     """Stores."""
     from alltrades.data.store import EpisodeStore
-    from alltrades.pipeline.weight_column import describe_weights
+    from alltrades.pipeline.weights_folder import describe_weights
 
     store = EpisodeStore.open(Path(args.store))
     shown = () if args.weights is None else describe_weights(store, Path(args.weights))

@@ -244,8 +244,8 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
 def pareto(args: argparse.Namespace) -> int:
     """Pareto fronts of a finished run."""
     from alltrades.settings.load import load_settings
-    from alltrades.studies.fronts import ParetoSettings
     from alltrades.studies.pareto import of_run
+    from alltrades.studies.pareto_training import ParetoSettings
 
     words = [
         f"--{name}=[{','.join(values)}]"

@@ -70,32 +70,6 @@ def load_policies(
     return found
 
 
-def used_success_signal(path: Path) -> bool:
-    """Whether the artifact has seen the simulator's success signal; no for a folder of
-    specialists.
-    """
-    facts = path / "policy.json"
-    return facts.exists() and bool(
-        json.loads(facts.read_text())["training"].get("used_success_signal", False)
-    )
-
-
-def prefer(policies: Policies, preference: Mapping[str, float]) -> Policies:
-    """The policies, those that take a preference acting by this one."""
-    for policy in policies.values():
-        if policy.takes_preference:
-            policy.set_preference(preference)
-    return policies
-
-
-def check_engine(rollouts: RolloutSettings) -> None:
-    """Raises UserError where packages of the engine are missing."""
-    if rollouts.engine == "onnx":
-        from alltrades.policies.onnx.export import require_packages
-
-        require_packages()
-
-
 def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> ActingPolicy:
     """What computes a policy's chunks in rollouts: the policy itself, or its ONNX graph for calls
     of `batch` rows.

@@ -10,37 +10,12 @@ any other more demonstrations.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import numpy as np
-
-from alltrades.data.steps import Steps
-from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import (
-    SEPARABLE,
-    WeightResult,
-    WeightSettings,
-    estimate_weights,
-)
-from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.data.weights.estimate import SEPARABLE
 from alltrades.envs.rollouts.statistics import wilson
-from alltrades.pipeline import stages
-from alltrades.pipeline.acting import Policies, load_policies, slug
-from alltrades.pipeline.rundir import policy_digests
-from alltrades.policies.learning.diagnosis import (
-    demonstration_error,
-    distillation_gap,
-    neighbour_error,
-)
-from alltrades.settings.rows import Row
-from alltrades.system.streams import stream
-
-if TYPE_CHECKING:
-    from alltrades.pipeline.pipeline import Pipeline
 
 SOLVED = 0.95  # success from which an environment needs nothing
 # a generalist this far below its best teacher, and by more than chance, lost something in stage 2
@@ -54,8 +29,6 @@ MISSES = 0.7
 # effective share of rollouts, before any guard, below which few of them are where demonstrations
 # are
 ESS_LOW = 0.3
-# demonstrations per environment, beside those that are learned from, on which teachers are measured
-HELD_OUT = 5
 
 
 @dataclass(frozen=True)
@@ -173,152 +146,3 @@ def advice_line(
 def best_teacher(rates: Mapping[str, Rate]) -> str | None:
     """The teacher with the highest lower end of its interval; the first named wins ties."""
     return max(rates, key=lambda kind: rates[kind].interval[0]) if rates else None
-
-
-def held_out(pipeline: Pipeline) -> Steps:
-    """Demonstrations that nothing was trained on: further ones of the experts, or those of a given
-    store behind the first.
-    """
-    if pipeline.s.demos.path is None:
-        return EpisodeStore.open(pipeline.held_out_path).steps(pipeline.ids)
-    steps, used = (
-        EpisodeStore.open(pipeline.demos_path).steps(pipeline.ids),
-        pipeline.s.demos.episodes,
-    )
-    keep = np.zeros(len(steps.environment), bool)
-    for name in pipeline.ids:
-        keep[
-            np.flatnonzero((steps.environment == name) & steps.has_actions)[used : used + HELD_OUT]
-        ] = True
-    return steps.select(keep)
-
-
-def advice_key(pipeline: Pipeline, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """What advice depends on: stores, policies, settings of stage 2, and the evaluations of
-    generalist and teachers.
-    """
-    s = pipeline.s
-    settings = s.distill
-    seen = pipeline.held_out_path if s.demos.path is None else pipeline.demos_path
-    rows = {"generalist", *(str(Row.of_teacher(k)) for k in settings.teachers)}
-    return pipeline.demos_key() | {
-        "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
-        "rollouts": {
-            k: EpisodeStore.open(path).digest()
-            for k, path in pipeline.teacher_stores(settings).items()
-        },
-        "held out": EpisodeStore.open(seen).digest(),
-        "generalist": policy_digests(pipeline.policy_path("generalist")),
-        "teachers": {k: policy_digests(pipeline.teacher_path(k)) for k in settings.teachers},
-        "evaluations": {name: e.to_json() for name, e in evaluations.items() if name in rows},
-    }
-
-
-def advise(
-    pipeline: Pipeline, evaluations: Mapping[str, Evaluation], each: Callable[[int], None]
-) -> dict[str, Any]:
-    """Diagnosis of the row "generalist" in every environment, as plain data; `each`: called with
-    environments done.
-    """
-    s = pipeline.s
-    settings = s.distill
-    stores = pipeline.teacher_stores(settings)
-    demos, unseen = pipeline.demos(), held_out(pipeline)
-    rollouts = stages.union_of_rollouts(stores, pipeline.specs, settings.rollouts)
-    weights = {
-        i: WeightResult.load(pipeline.dir.path / "weights" / "generalist" / slug(i))
-        for i in pipeline.ids
-    }
-    teachers: dict[str, Policies] = {
-        k: load_policies(pipeline.teacher_path(k), pipeline.specs, s.device)
-        for k in settings.teachers
-    }
-    generalist = load_policies(pipeline.policy_path("generalist"), pipeline.specs, s.device)[
-        pipeline.ids[0]
-    ]
-    rows = stages.unlabelled_rows(settings, demos, rollouts, weights, teachers)
-    statistics = {k: stages.rollout_statistics(path) for k, path in stores.items()}
-    out: dict[str, Any] = {}
-    for name in pipeline.ids:
-        rates = _rates(name, settings.teachers, statistics, evaluations)
-        best, rng = best_teacher(rates), stream(s.seed, "advice", name)
-        gap = distillation_gap(generalist, teachers, rows, name, rng)
-        own = demos.select(demos.environment == name)
-        outside = (
-            None
-            if best is None
-            else demonstration_error(
-                teachers[best][name], unseen, name, stream(s.seed, "advice", name, "held out")
-            )
-        )
-        missed, neighbours = (
-            (None, None)
-            if best is None
-            else (
-                measure(teachers[best][name], own, name, rng)
-                for measure in (demonstration_error, neighbour_error)
-            )
-        )
-        result = next(r for r in evaluations["generalist"].rows if r.environment == name)
-        facts = pipeline.teacher_path("scratch") / slug(name) / "policy.json"
-        held_out_loss = (
-            json.loads(facts.read_text())["training"].get("held_out_loss")
-            if facts.exists()
-            else None
-        )
-        teacher = None if best is None else rates[best]
-        labelled = int(((demos.environment == name) & demos.has_actions).sum())
-        shift = weights[name]
-        if shift.auc is None or settings.weights.filtered:  # not estimated, or of successes only
-            visits = rollouts.select(
-                (rollouts.environment == name) & (rollouts.source == str(best))
-            )
-            shift = estimate_weights(
-                own, visits, WeightSettings(kind="ratio"), stream(s.seed, "advice", name, "shift")
-            )
-        line = advice_line(
-            Rate(result.successes, result.n),
-            teacher,
-            gap,
-            missed,
-            neighbours,
-            None if shift.auc_interval is None else shift.auc_interval[0],
-            shift.raw_ess,
-            labelled,
-        )
-        out[name] = asdict(
-            Diagnosis(
-                line,
-                best,
-                None if teacher is None else 1 - teacher.mean,
-                outside,
-                held_out_loss,
-                missed,
-                neighbours,
-                gap,
-                shift.auc,
-                shift.raw_ess,
-            )
-        )
-        each(len(out))
-    return out
-
-
-def _rates(
-    name: str,
-    teachers: tuple[str, ...],
-    statistics: Mapping[str, Mapping[str, Mapping[str, int]]],
-    evaluations: Mapping[str, Evaluation],
-) -> dict[str, Rate]:
-    """Success of every teacher in one environment, over its rollouts and, where it was a row, its
-    evaluation.
-    """
-    out = {}
-    for kind in teachers:
-        found = statistics[kind].get(name, {"successes": 0, "n": 0})
-        row = evaluations.get(str(Row.of_teacher(kind)))
-        measured = [r for r in row.rows if r.environment == name] if row is not None else []
-        n = found["n"] + sum(r.n for r in measured)
-        if n:
-            out[kind] = Rate(found["successes"] + sum(r.successes for r in measured), n)
-    return out

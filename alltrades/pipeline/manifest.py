@@ -18,14 +18,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alltrades.errors import UserError
 from alltrades.system.files import copy, list_files, remove, slug, to_json, tree_digest, write_json
 from alltrades.system.machine import processors
-
-if TYPE_CHECKING:
-    from alltrades.pipeline.rundir import RunDir
 
 VERSION = 1
 PACKAGES = (
@@ -74,14 +71,26 @@ class Manifest:
     that finished the stage, "finished" in UTC.
     """
 
-    def __init__(self, rundir: RunDir, seed: int | None) -> None:
-        self._dir, self._seed = rundir, seed
+    def __init__(
+        self,
+        folder: Path,
+        seed: int | None,
+        relatives: Sequence[Path] = (),
+        account: Path | None = None,
+    ) -> None:
+        self.folder, self._seed, self._relatives = folder, seed, tuple(relatives)
+        self._account = folder if account is None else account
         self._lock = threading.RLock()  # stages may run beside one another
         self._data: dict[str, Any] | None = None
+        self._open = False
 
     @property
     def path(self) -> Path:
-        return self._dir.path / "manifest.json"
+        return self._account / "manifest.json"
+
+    def work(self, stage: str) -> Path:
+        """Folder for a stage's own partial files (checkpoints); emptied when the stage is done."""
+        return self._account / "work" / slug(stage)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -89,7 +98,7 @@ class Manifest:
         if self._data is None:
             self._data = self._read()
             if self._data is None:
-                raise UserError(f"{self._dir.path} holds no manifest.json; expected a run folder")
+                raise UserError(f"{self.folder} holds no manifest.json; expected a run folder")
         return self._data
 
     @property
@@ -119,13 +128,15 @@ class Manifest:
         return data
 
     def open(self) -> None:
-        """Read or begin the manifest and bring its facts up to date."""
+        """Read or begin the manifest and bring its facts up to date; stages may be written until
+        `close`. For one process at a time: see `RunDir`.
+        """
         found = self._read()
         stages = found["stages"] if found is not None else {}
         seed = self._seed if self._seed is not None or found is None else found["seed"]
         if found is not None and stages and found["seed"] != seed:
             raise UserError(
-                f"run folder {self._dir.path} holds a run with seed {found['seed']}, not {seed}; "
+                f"run folder {self.folder} holds a run with seed {found['seed']}, not {seed}; "
                 "expected one seed per folder; choose another folder, or delete this one"
             )
         packages, machine = facts()
@@ -138,6 +149,11 @@ class Manifest:
         }
         if self._data != found:
             write_json(self.path, self._data)
+        self._open = True
+
+    def close(self) -> None:
+        """No more stages are written."""
+        self._open = False
 
     def done(self, name: str, key: Mapping[str, Any]) -> bool:
         """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes
@@ -149,12 +165,12 @@ class Manifest:
         )
 
     def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
-        listing = _read_json(self._dir.work(name) / "outputs.json")
+        listing = _read_json(self.work(name) / "outputs.json")
         for path, digest in record["outputs"].items():
             # the listing, not the folder: a file that somebody put beside an artifact does not
             # change it
             try:
-                if tree_digest(self._dir.path / path, listing.get(path)) != digest:
+                if tree_digest(self.folder / path, listing.get(path)) != digest:
                     return False
             except OSError:
                 return False
@@ -174,15 +190,15 @@ class Manifest:
             outputs: files and folders inside the run folder that `run` writes, no two stages the
                 same.
             run: does the work; must itself continue from partial outputs and from the files in
-                `RunDir.work(name)`.
+                `work(name)`.
 
         Raises:
             UserError: an output is there already that no run wrote.
         """
-        if not self._dir.locked:
+        if not self._open:
             raise RuntimeError("stages are written inside `with RunDir(...)` only")
-        paths = [_relative(self._dir.path, p) for p in outputs]
-        work, digest = self._dir.work(name), key_digest(key)
+        paths = [_relative(self.folder, p) for p in outputs]
+        work, digest = self.work(name), key_digest(key)
         with self._lock:
             if self.done(name, key):
                 self._clean(work)
@@ -196,16 +212,16 @@ class Manifest:
         start = time.monotonic()
         if not self._take_over(name, digest, paths, work):
             run()
-        missing = [p for p in paths if not (self._dir.path / p).exists()]
+        missing = [p for p in paths if not (self.folder / p).exists()]
         if missing:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
-        listing = {p: list_files(self._dir.path / p) for p in paths}
+        listing = {p: list_files(self.folder / p) for p in paths}
         write_json(work / "outputs.json", listing)
         record = {
             "state": "done",
             "key": digest,
             "seconds": round(time.monotonic() - start, 3),
-            "outputs": {p: tree_digest(self._dir.path / p, listing[p]) for p in paths},
+            "outputs": {p: tree_digest(self.folder / p, listing[p]) for p in paths},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with self._lock:
@@ -220,7 +236,7 @@ class Manifest:
 
         They are copied aside and renamed, so that a kill leaves no output in part.
         """
-        for relative in self._dir.relatives:
+        for relative in self._relatives:
             record = _read_json(relative / "manifest.json").get("stages", {}).get(name, {})
             if record.get("key") != digest or set(record["outputs"]) != set(paths):
                 continue
@@ -235,7 +251,7 @@ class Manifest:
             except OSError:
                 continue
             for i, path in enumerate(paths):
-                target = self._dir.path / path
+                target = self.folder / path
                 remove(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (work / f"copy-{i}").rename(target)
@@ -248,17 +264,17 @@ class Manifest:
         """
         record = self.stages.get(name)
         for path in paths if record is None and not marker else ():
-            if (self._dir.path / path).exists():
+            if (self.folder / path).exists():
                 raise UserError(
-                    f"{self._dir.path / path} is there already and no run wrote it; expected "
+                    f"{self.folder / path} is there already and no run wrote it; expected "
                     "nothing "
                     "there; move it away or choose another run folder"
                 )
-        work = self._dir.work(name)
+        work = self.work(name)
         # Fits no key, so that what is half removed is never continued.
         write_json(work / "key.json", {"digest": "", "key": "being removed"})
         for path in {*paths, *(record["outputs"] if record is not None else ())}:
-            remove(self._dir.path / path)
+            remove(self.folder / path)
         for path_in_work in work.iterdir():
             if path_in_work.name != "key.json":
                 remove(path_in_work)

@@ -16,52 +16,144 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Evaluation, paired_difference
-from alltrades.envs.rollouts.rollout import Crew, Job, rollout
+from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed, selection_seeds
 from alltrades.envs.rollouts.statistics import wilson
-from alltrades.envs.spec import EnvSpec
-from alltrades.pipeline import collection, stages
+from alltrades.pipeline import collection
 from alltrades.pipeline.acting import acting, load_policies
-from alltrades.pipeline.rundir import policy_digest
+from alltrades.pipeline.artifacts import policy_digest
+from alltrades.pipeline.context import Context
+from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.generalist import Sources, Visit, train_generalist
+from alltrades.pipeline.measurement import check_starts, success
+from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.policies.control.exploration import ExploringController
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.settings.run import DistillSettings, RolloutSettings, RoundSettings
-from alltrades.system.progress import Progress
+from alltrades.settings.rows import Row
+from alltrades.settings.run import DistillSettings, RoundSettings
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
 
-if TYPE_CHECKING:
-    from alltrades.pipeline.pipeline import Pipeline
+
+def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillSettings) -> None:
+    """Rounds of one generalist, from its form after no round to the one that is kept, `row`."""
+    context, rounds = sources.demos.context, settings.rounds
+    first = replace(row, round=0)
+    best, measured = first, _select(context, folder, first, settings)
+    idle = 0  # rounds since the last one that helped
+    report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0]}]
+    visits: tuple[Visit, ...] = ()
+    for r in range(1, rounds.count + 1):
+        last, this = replace(row, round=r - 1), replace(row, round=r)
+        visits += (_visit(folder, sources, this, settings, folder.policy(last)),)
+        check_starts(context, {f"round {r}": visits[-1].path})
+        initial = folder.policy(last) if rounds.init == "previous" else sources.initial
+        train_generalist(
+            replace(sources, initial=initial),
+            settings,
+            str(this),
+            folder.policy(this),
+            visits=visits,
+        )
+        found = _select(context, folder, this, settings)
+        gain = paired_difference(found, measured)
+        report.append(
+            {
+                "round": r,
+                "selection": found.mean()[0],
+                "gain": gain.mean,
+                "interval": list(gain.interval),
+                "teachers": visits[-1].teachers,
+                "tries": EpisodeStore.open(visits[-1].path).provenance["tries"],
+            }
+        )
+        if gain.mean > 0:
+            best, measured, idle = this, found, 0
+        else:
+            idle += 1
+        if idle == rounds.patience:
+            break
+    write_json(
+        folder.rounds(row),
+        {"rounds": [{**r, "kept": r["round"] == best.round} for r in report]},
+    )
+    _keep(context, row, folder.policy(best), folder.policy(row))
 
 
-@dataclass(frozen=True)
-class Visit:
-    """Episodes of a round; by environment the kind of teacher ("self" for their own success) and
-    its index.
-    """
+def _keep(context: Context, row: Row, chosen: Path, out: Path) -> None:
+    """The artifact of the best round as the generalist's."""
 
-    path: Path
-    teachers: dict[str, str]
-    teacher_of_environment: dict[str, int]
+    def body(_: Report) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(chosen, out)
+
+    context.stage(f"keep/{row}", {"policy": policy_digest(chosen)}, [out], body)
+
+
+def _visit(
+    folder: RunFolder, sources: Sources, row: Row, settings: DistillSettings, policy: Path
+) -> Visit:
+    """The generalist's episodes that lead to its form `row`, and who labels them."""
+    context, rounds = sources.demos.context, settings.rounds
+    name, path = f"visit/{row.kind}/{row.round}", folder.visits(row)
+
+    def body(report: Report) -> None:
+        found = load_policies(policy, context.specs, context.settings.device)[context.ids[0]]
+        source = f"{row.kind} round {row.round}"
+        visit(context, found, rounds, context.seed(name), source, path, report)
+
+    key = {
+        "policy": policy_digest(policy),
+        **context.settings.rollout.acting(),
+        "rounds": rounds.model_dump(mode="json", include={"episodes", "tries", "explore", "renew"}),
+    }
+    context.stage(name, key, [path], body, rounds.episodes * len(context.specs), "episode")
+    statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
+    if rounds.teacher == "best":
+        statistics |= {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+    teachers = best_teachers(statistics)
+    index = {t.name: i for i, t in enumerate(sources.teachers)} | {"self": RECORDED}
+    return Visit(path, teachers, {name: index[kind] for name, kind in teachers.items()})
+
+
+def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSettings) -> Evaluation:
+    """Success on selection starts, the same for every round."""
+    policy, out, episodes = folder.policy(row), folder.selection(row), settings.rounds.selection
+
+    def body(report: Report) -> None:
+        policies = load_policies(policy, context.specs, context.settings.device)
+        seed = context.settings.seed
+        seeds = {s.id: selection_seeds(s, seed, episodes) for s in context.specs}
+        result = success(context, str(row), policies, report, used_success_signal=True, seeds=seeds)
+        write_json(out, result.to_json())
+
+    key = {
+        "policy": policy_digest(policy),
+        "episodes": episodes,
+        **context.settings.rollout.acting(),
+    }
+    total = episodes * len(context.specs)
+    context.stage(f"select/{row}", key, [out], body, total, "episode")
+    return Evaluation.from_json(json.loads(out.read_text()))
 
 
 def visit(
+    context: Context,
     policy: DiffusionPolicy,
-    specs: Sequence[EnvSpec],
     settings: RoundSettings,
     seed: int,
     source: str,
     path: Path,
-    rollouts: RolloutSettings,
-    crew: Crew | None = None,
-    each: collection.Each | None = None,
+    report: Report,
 ) -> None:
     """Roll a generalist out on new starts into a store: every first try, and the successes of later
     ones.
@@ -69,6 +161,7 @@ def visit(
     Interrupted, it repeats the try of all starts that it was at. The store's provenance holds, per
     try, {environment: {"n", "successes"}}.
     """
+    specs, rollouts = context.specs, context.settings.rollout
     store = collection.open_or_create(
         path, specs, {"kind": "round", "seed": seed, "policy": policy.digest()}
     )
@@ -112,14 +205,13 @@ def visit(
             workers=rollouts.worker_count(),
             lanes=rollouts.lanes,
             source=source,
-            crew=crew,
+            crew=context.crew,
         ):
             counts[episode.environment]["n"] += 1
             counts[episode.environment]["successes"] += episode.success
             if episode.success or attempt == 0:
                 kept.append(episode)
-            if each is not None:
-                each(sum(c["n"] for c in counts.values()), len(missing))
+            report.progress(sum(c["n"] for c in counts.values()), len(missing))
         tries.append(counts)
         store.set_provenance(tries=tries)  # before the episodes: a kill in between repeats both
         store.append(kept)
@@ -144,111 +236,3 @@ def best_teachers(statistics: Mapping[str, Mapping[str, Mapping[str, int]]]) -> 
         )
         for name in names
     }
-
-
-def run_rounds(p: Pipeline, row: str, settings: DistillSettings) -> None:
-    """Rounds of one generalist, from its artifact ROW_round0 to the one that is kept, ROW."""
-    rounds = settings.rounds
-    best, measured = 0, _select(p, row, 0, settings)
-    idle = 0  # rounds since the last one that helped
-    report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0]}]
-    visits: tuple[Visit, ...] = ()
-    for r in range(1, rounds.count + 1):
-        last = p.policy_path(f"{row}_round{r - 1}")
-        visits += (_visit(p, row, r, settings, last),)
-        p.check_starts({f"round {r}": visits[-1].path})
-        p.train_generalist(
-            row, settings, f"{row}_round{r}", visits, last if rounds.init == "previous" else None
-        )
-        found = _select(p, row, r, settings)
-        gain = paired_difference(found, measured)
-        report.append(
-            {
-                "round": r,
-                "selection": found.mean()[0],
-                "gain": gain.mean,
-                "interval": list(gain.interval),
-                "teachers": visits[-1].teachers,
-                "tries": EpisodeStore.open(visits[-1].path).provenance["tries"],
-            }
-        )
-        if gain.mean > 0:
-            best, measured, idle = r, found, 0
-        else:
-            idle += 1
-        if idle == rounds.patience:
-            break
-    p.dir.write_json(
-        f"rounds/{row}.json", {"rounds": [{**r, "kept": r["round"] == best} for r in report]}
-    )
-    chosen, out = p.policy_path(f"{row}_round{best}"), p.policy_path(row)
-
-    def keep(_: Progress) -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(chosen, out)
-
-    p.stage(f"keep/{row}", {"policy": policy_digest(chosen)}, [out], keep)
-
-
-def _visit(p: Pipeline, row: str, r: int, settings: DistillSettings, policy: Path) -> Visit:
-    """The generalist's episodes of round `r`, and who labels them."""
-    rounds, name = settings.rounds, f"visit/{row}/{r}"
-    path = p.dir.path / "stores" / f"{row}_round{r}.zarr"
-
-    def body(progress: Progress) -> None:
-        found = load_policies(policy, p.specs, p.s.device)[p.ids[0]]
-        visit(
-            found,
-            p.specs,
-            rounds,
-            stages.stage_seed(p.s.seed, name),
-            f"{row} round {r}",
-            path,
-            p.s.rollout,
-            p.crew,
-            lambda done, total: progress.update(done),
-        )
-
-    key = {
-        "policy": policy_digest(policy),
-        **p.s.rollout.acting(),
-        "rounds": rounds.model_dump(mode="json", include={"episodes", "tries", "explore", "renew"}),
-    }
-    p.stage(name, key, [path], body, rounds.episodes * len(p.specs), "episode")
-    statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
-    if rounds.teacher == "best":
-        statistics |= {k: stages.rollout_statistics(p.rollouts_path(k)) for k in settings.teachers}
-    teachers = best_teachers(statistics)
-    index = {k: i for i, k in enumerate(settings.teachers)} | {"self": RECORDED}
-    return Visit(path, teachers, {name: index[kind] for name, kind in teachers.items()})
-
-
-def _select(p: Pipeline, row: str, r: int, settings: DistillSettings) -> Evaluation:
-    """Success on selection starts, the same for every round."""
-    name, policy = f"{row}_round{r}", p.policy_path(f"{row}_round{r}")
-    out = p.dir.path / "selection" / f"{name}.json"
-    episodes = settings.rounds.selection
-
-    def body(progress: Progress) -> None:
-        policies = load_policies(policy, p.specs, p.s.device)
-        result = stages.evaluate_row(
-            name,
-            policies,
-            p.specs,
-            p.s,
-            True,
-            p.crew,
-            lambda done, total: progress.update(done),
-            {s.id: selection_seeds(s, p.s.seed, episodes) for s in p.specs},
-        )
-        p.dir.write_json(f"selection/{name}.json", result.to_json())
-
-    p.stage(
-        f"select/{name}",
-        {"policy": policy_digest(policy), "episodes": episodes, **p.s.rollout.acting()},
-        [out],
-        body,
-        episodes * len(p.specs),
-        "episode",
-    )
-    return Evaluation.from_json(json.loads(out.read_text()))

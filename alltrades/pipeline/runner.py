@@ -1,12 +1,15 @@
 """The whole run, top to bottom: demonstrations, stage 1, rollouts, weights, stage 2, measurement,
 report.
+
+Every stage is recorded in the run folder's manifest under a key made of its settings and of the
+digests of its inputs: a stage whose key did not change is not run again, and a killed run goes on
+where it was.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +19,23 @@ from typing import Any
 from alltrades.envs.rollouts.evaluation import Evaluation, common_metrics, paired_difference
 from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.errors import UserError
-from alltrades.pipeline import stages
-from alltrades.pipeline.advice import advice_key, advise
-from alltrades.pipeline.pipeline import AVERAGES, Pipeline
+from alltrades.pipeline.context import Context, opened
+from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
+from alltrades.pipeline.diagnosis import advise
+from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.generalist import Sources, train_generalist
+from alltrades.pipeline.labeled_only import Averages, train_labeled_only
+from alltrades.pipeline.measurement import check_starts, draw, measure
+from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
+from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
+from alltrades.pipeline.specialists import train_specialists
+from alltrades.pipeline.weighing import weigh
 from alltrades.policies.learning.demonstrations import constant_dimensions
-from alltrades.settings.rows import Row
+from alltrades.report import text
+from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
-from alltrades.system.files import remove
-from alltrades.system.progress import Progress
+from alltrades.system.files import write_json, write_text
 from alltrades.system.tracking import Tracker
 
 
@@ -59,7 +70,8 @@ def run(
 
     path = Path(folder) if folder is not None else Path("runs") / settings.name
     with RunDir(path, settings.seed, relatives) as rundir:
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins or {}))
+        files = RunFolder(path)
+        write_text(files.settings, dump_yaml(settings, origins or {}))
         tracker = Tracker(
             path,
             settings.tracking.wandb,
@@ -68,9 +80,8 @@ def run(
             project=settings.tracking.project,
         )
         try:
-            pipeline = Pipeline(settings, rundir, tracker)
-            with pipeline.crew:
-                result = _stages(pipeline)
+            with opened(settings, rundir.manifest, tracker.log) as context:
+                result = _stages(context, files)
         finally:
             tracker.finish()
         if settings.report:
@@ -83,69 +94,143 @@ def run(
         return result
 
 
-def _stages(p: Pipeline) -> RunResult:
+def _stages(context: Context, folder: RunFolder) -> RunResult:
     """Every stage that the rows of the evaluation need, teachers before those that learn
     from them.
     """
-    rows = p.s.evaluation.rows
-    distillations = p.s.distillations()
-    teachers: list[str] = list(dict.fromkeys(t for d in distillations.values() for t in d.teachers))
-    needed = {*map(Row.of_teacher, teachers), *(p.s.rows()[name] for name in rows)}
-    specialists = sorted((r for r in needed if r.specialists), key=lambda r: r.teacher)
-    joint = [r for r in specialists if r.kind == "joint_init"]
-    scratch = [r for r in specialists if r.kind == "scratch"]
-    labeled_only = {r for r in needed if r.labeled_only}
-    labeled_only |= {replace(r, kind="labeled_only") for r in joint}
-    labeled_only |= {
-        Row("labeled_only") for d in distillations.values() if d.init == "labeled_only"
+    settings, generalists = context.settings, context.settings.distillations()
+    rows = {name: settings.rows()[name] for name in settings.evaluation.rows}
+    teachers = dict.fromkeys(
+        Row.of_teacher(name) for d in generalists.values() for name in d.teachers
+    )
+    demos = Demonstrations(context, folder.demos)
+    if settings.demos.path is None:
+        record(context, demos.store, folder.experts)
+    else:
+        imported(context, Path(settings.demos.path), demos.store)
+    _warn_of_constant_dimensions(demos)
+    needed = {*teachers, *rows.values()}
+    if any(d.init == "labeled_only" for d in generalists.values()):
+        needed.add(Row("labeled_only"))
+    _stage_one(demos, folder, needed)
+    for row in teachers:
+        wanted = [d.rollouts for d in generalists.values() if row.teacher in d.teachers]
+        roll_out(context, teacher(folder, row), max(wanted))
+    advised = GENERALIST in rows
+    if advised and settings.demos.path is None:
+        record_held_out(context, folder.held_out)
+    check_starts(context, _stores(context, folder, teachers, advised))
+    write_json(
+        folder.rollout_counts,
+        {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},
+    )
+    context.beside.run([partial(_stage_two, demos, folder, Row(name)) for name in generalists])
+    evaluations = {
+        name: measure(context, name, folder.policy(row), folder.evaluation(name))
+        for name, row in rows.items()
     }
-    p.collect()
-    still = constant_dimensions(p.demos(), [spec.interface for spec in p.specs], p.s.policy)
-    if still:
-        more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
-        print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
-    finished = {row: Event() for row in labeled_only}
+    drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
+    draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
+    comparison = _compare(settings, evaluations, folder)
+    generalist = Row(GENERALIST)
+    advice = advise(folder, sources(demos, folder, generalist), settings.distill, evaluations)
+    return RunResult(folder.path, evaluations, comparison, advice, left_out=dict(context.left_out))
+
+
+# ---- stage 1 -------------------------------------------------------------------------------------
+def _stage_one(demos: Demonstrations, folder: RunFolder, needed: set[Row]) -> None:
+    """Labeled-only policies and specialists beside one another; then the specialists that go on
+    from a labeled-only policy.
+    """
+    context = demos.context
+    fine_tuned = sorted((r for r in needed if r.kind == "joint_init"), key=str)
+    labeled_only = {r for r in needed if r.labeled_only}
+    labeled_only |= {replace(r, kind="labeled_only") for r in fine_tuned}
+    finished, averages = {row: Event() for row in labeled_only}, Averages(context)
 
     def labeled(row: Row) -> None:
+        other = finished.get(replace(row, kind="labeled_only")) if row.held_out else None
         try:
-            other = finished.get(replace(row, kind="labeled_only")) if row.held_out else None
-            p.train_labeled_only(row, other=other)
+            train_labeled_only(demos, row, folder.policy(row), averages=averages, after=other)
         finally:
             finished[row].set()
 
-    p.beside.run(
+    def specialists(row: Row, joint: Path | None = None) -> None:
+        line = train_specialists(demos, row, folder.policy(row), joint)
+        if line is not None:
+            print(f"specialists/{row.teacher}: {line}", file=sys.stderr)
+
+    scratch = sorted((r for r in needed if r.kind == "scratch"), key=str)
+    context.beside.run(
         [
             *(partial(labeled, row) for row in sorted(labeled_only, key=str)),
-            *(partial(p.train_specialists, row) for row in scratch),
+            *(partial(specialists, row) for row in scratch),
         ]
     )
-    remove(p.work(AVERAGES))
-    for row in joint:
-        p.train_specialists(row)
-    for kind in teachers:
-        p.roll_out(kind, max(d.rollouts for d in distillations.values() if kind in d.teachers))
-    used = {"demos": p.demos_path, **{f"rollouts/{k}": p.rollouts_path(k) for k in teachers}}
-    if p.s.demos.observations is not None:
-        used["observations"] = Path(p.s.demos.observations)
-    if "generalist" in rows and p.s.demos.path is None:  # for advice
-        p.collect_held_out()
-        used["held out"] = p.held_out_path
-    p.check_starts(used)
-    p.dir.write_json(
-        "rollouts.json", {k: stages.rollout_statistics(p.rollouts_path(k)) for k in teachers}
+    averages.remove()
+    for row in fine_tuned:
+        specialists(row, folder.policy(replace(row, kind="labeled_only")))
+
+
+# ---- stage 2 -------------------------------------------------------------------------------------
+def _stage_two(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
+    """One generalist: weights, stage 2, rounds."""
+    settings, given = demos.context.settings.distillations()[row.kind], sources(demos, folder, row)
+    summary = folder.weights_summary(row)
+    results = weigh(demos, given.stores, str(row), settings, given.weights, summary)
+    for line in text.weight_warnings({name: r.warnings for name, r in results.items()}):
+        print(f"weights of {row}: {line}", file=sys.stderr)
+    first = replace(row, round=0) if settings.rounds.count else row
+    train_generalist(given, settings, str(first), folder.policy(first))
+    if settings.rounds.count:
+        run_rounds(folder, given, row, settings)
+
+
+# ---- inputs of stages ----------------------------------------------------------------------------
+def teacher(folder: RunFolder, row: Row) -> Teacher:
+    """A row of a run as a teacher."""
+    return Teacher(row.teacher, folder.policy(row), folder.rollouts(row))
+
+
+def sources(demos: Demonstrations, folder: RunFolder, row: Row) -> Sources:
+    """What a run's generalist `row` learns from."""
+    settings = demos.context.settings.distillations().get(row.kind, demos.context.settings.distill)
+    return Sources(
+        demos,
+        tuple(teacher(folder, Row.of_teacher(name)) for name in settings.teachers),
+        folder.weights(row),
+        folder.policy(Row("labeled_only")) if settings.init == "labeled_only" else None,
     )
-    p.beside.run([partial(p.distill, row, settings) for row, settings in distillations.items()])
-    evaluations = {row: p.evaluate(row) for row in rows}
-    p.draw(rows[0], rows[-1])
-    comparison = _compare(p, evaluations)
-    advice = _advise(p, evaluations)
-    return RunResult(p.dir.path, evaluations, comparison, advice, left_out=p.left_out)
 
 
-def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+def _stores(
+    context: Context, folder: RunFolder, teachers: Mapping[Row, None], held_out: bool
+) -> dict[str, Path]:
+    """Stores whose starts no evaluation may use."""
+    demos = context.settings.demos
+    stores = {"demos": folder.demos}
+    stores |= {f"rollouts/{row.teacher}": folder.rollouts(row) for row in teachers}
+    if demos.observations is not None:
+        stores["observations"] = Path(demos.observations)
+    if held_out and demos.path is None:
+        stores["held out"] = folder.held_out
+    return stores
+
+
+def _warn_of_constant_dimensions(demos: Demonstrations) -> None:
+    context = demos.context
+    still = constant_dimensions(demos.steps(), context.interfaces, context.settings.policy)
+    if still:
+        more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
+        print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
+
+
+def _compare(
+    settings: RunSettings, evaluations: Mapping[str, Evaluation], folder: RunFolder
+) -> dict[str, Any]:
     """Paired differences of the rows on their common starts."""
-    pairs = p.s.evaluation.compare or tuple(
-        ("generalist", r) for r in evaluations if r != "generalist" and "generalist" in evaluations
+    pairs = settings.evaluation.compare or tuple(
+        (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
     )
     found = []
     for metric in common_metrics(evaluations.values()):
@@ -153,25 +238,5 @@ def _compare(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         for (a, b), pair in zip(pairs, corrected(every)):
             found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
     comparison = {"pairs": found}
-    p.dir.write_json("comparison.json", comparison)
+    write_json(folder.comparison, comparison)
     return comparison
-
-
-def _advise(p: Pipeline, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-    """One line per environment: where the error comes from; nothing where no generalist was
-    measured.
-    """
-    out, measured = p.dir.path / "advice.json", "generalist" in evaluations
-
-    def body(progress: Progress) -> None:
-        p.dir.write_json("advice.json", advise(p, evaluations, progress.update) if measured else {})
-
-    p.stage(
-        "advice",
-        advice_key(p, evaluations) if measured else {"rows": "no generalist"},
-        [out],
-        body,
-        len(p.ids),
-        "env",
-    )
-    return json.loads(out.read_text())

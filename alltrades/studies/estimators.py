@@ -42,7 +42,7 @@ from alltrades.policies.settings import Frozen
 from alltrades.studies.estimator_tables import summarise
 from alltrades.studies.linear_gaussian import LENGTH, LinearGaussian
 from alltrades.studies.result import StudyResult
-from alltrades.system.files import write_json
+from alltrades.system.files import write_json, write_text
 from alltrades.system.machine import processors
 from alltrades.system.progress import Progress
 from alltrades.system.streams import stream
@@ -240,7 +240,7 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
 
     sizes = settings.model_dump(mode="json", include={"rollouts", "alpha"})
     with RunDir(folder, seed=settings.seed) as rundir:
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins))
+        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
         jobs = [(*cell, r) for r in range(settings.repetitions) for cell in settings.cells()]
         paths = {
             job: folder / "repetitions" / ("-".join(f"{v:g}" for v in job) + ".json")

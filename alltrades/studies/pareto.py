@@ -13,9 +13,10 @@ from alltrades.errors import UserError
 from alltrades.pipeline.rundir import RunDir
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
-from alltrades.studies.front_tables import summarise
-from alltrades.studies.fronts import Measured, ParetoSettings, measure_fronts
+from alltrades.studies.pareto_tables import summarise
+from alltrades.studies.pareto_training import Measured, ParetoSettings, measure_fronts
 from alltrades.studies.result import StudyResult
+from alltrades.system.files import write_text
 
 
 class Settings(RunSettings):
@@ -36,8 +37,8 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
     plain = {k: getattr(settings, k) for k in RunSettings.model_fields}
     measured: list[Measured] = []
     environments: list[str] = []
-    with RunDir(folder, seed=settings.seeds[0]) as rundir:
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins))
+    with RunDir(folder, seed=settings.seeds[0]):
+        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
         for seed in settings.seeds:
             own = RunSettings.model_validate(plain | {"seed": seed})
             place = folder / f"seed-{seed}"

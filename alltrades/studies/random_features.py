@@ -54,7 +54,7 @@ from alltrades.studies.feature_world import (
 )
 from alltrades.studies.requirements import Curve, curves_plot, elasticity, slope
 from alltrades.studies.result import StudyResult, Table
-from alltrades.system.files import write_json
+from alltrades.system.files import write_json, write_text
 from alltrades.system.progress import Progress
 from alltrades.system.streams import stream
 
@@ -166,7 +166,7 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
 
     # small matrices: more threads would cost more than they bring, and could change the last bits
     with RunDir(folder, seed=settings.seed) as rundir, threadpool_limits(1):
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins))
+        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
         rows: list[dict[str, Any]] = []
         sizes = settings.model_dump(mode="json", exclude={"name", "repetitions", "target"})
         with Progress(

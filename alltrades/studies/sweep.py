@@ -29,6 +29,7 @@ from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import check_value, lookup, plain, show
 from alltrades.studies.result import StudyResult
 from alltrades.studies.sweep_tables import Cell, summarise
+from alltrades.system.files import write_text
 
 OWN = ("study", "seeds", "sweep", "first", "title")
 
@@ -129,8 +130,8 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
         for values in settings.grid()
     ]
     cells = {cell_name(values): Cell(values) for values in settings.grid()}
-    with RunDir(folder, seed=settings.seeds[0]) as rundir:
-        rundir.write_text("settings.yaml", dump_yaml(settings, origins))
+    with RunDir(folder, seed=settings.seeds[0]):
+        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
         done: list[Path] = []
         for i, (seed, values, own) in enumerate(jobs, 1):
             name = cell_name(values)

@@ -45,7 +45,8 @@ FED = [
 ]
 STARVED = {
     "demonstrations": (["--demos.episodes", "2"], "more demonstrations (now 2)"),
-    "rollouts": (["--distill.rollouts", "1", "--demos.episodes", "30"], "more rollouts"),
+    # one rollout is too little for a gap that means something: its chunks hardly vary
+    "rollouts": (["--distill.rollouts", "3", "--demos.episodes", "30"], "more rollouts"),
     "steps": (["--distill.train.steps", "30"], "more distillation steps or width"),
     "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
     "steps of the specialists": (

@@ -11,13 +11,14 @@ import pytest
 from alltrades import cli
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
 from alltrades.errors import UserError
-from alltrades.pipeline import stages
+from alltrades.pipeline import generalist
 from alltrades.pipeline.runner import run
 from alltrades.policies.model.policy import load_policy
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
-from alltrades.studies.front_tables import summarise
-from alltrades.studies.fronts import ParetoSettings
+from alltrades.studies.pareto_tables import summarise
+from alltrades.studies.pareto_training import ParetoSettings
+from alltrades.system.files import slug
 
 QUICK = [
     "--tracking.wandb",
@@ -292,7 +293,7 @@ def test_training_seeds_that_disagree_are_not_called_better():
     ]
     result = summarise(["a", "b"], preferences, seeds, [0, 1], {})
     line = next(r for r in result.tables[1].rows if r[2] == "success")
-    assert line[4] == pytest.approx(0.175) and line[5] > 0 and line[7] == "UNDERPOWERED"
+    assert line[4] == pytest.approx(0.175) and line[5] > 0 and line[7] == "SEEDS DISAGREE"
 
 
 def test_equal_outcomes_at_every_start_leave_intervals_with_a_width():
@@ -320,14 +321,14 @@ def test_preferences_are_normalised():
 
 def test_preference_given_twice_is_trained_once(finished, monkeypatch):
     trained: list[Path] = []
-    distill = stages.distill
+    fit = generalist.fit
 
     def counted(*args):
-        trained.append(args[8])
-        distill(*args)
+        trained.append(args[5])
+        return fit(*args)
 
-    monkeypatch.setattr(stages, "distill", counted)
+    monkeypatch.setattr(generalist, "fit", counted)
     assert (
         cli.main(["pareto", str(finished), "--preferences", "1,9", "2,18", "--labeled-only"]) == 0
     )
-    assert trained == [finished / "policies" / "pareto" / "linear" / "0.1_0.9" / "generalist"]
+    assert trained == [finished / "work" / slug("distill/pareto/linear/0.1_0.9/generalist")]

@@ -23,13 +23,13 @@ from alltrades.envs import registry
 from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds, selection_seeds
 from alltrades.errors import UserError
 from alltrades.pipeline.collection import first_demos
-from alltrades.pipeline.pipeline import Pipeline
-from alltrades.pipeline.rundir import RunDir
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.measurement import check_starts
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.training import Trainer
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
-from alltrades.system.tracking import Tracker
+from tests.alltrades.contexts import context_of
 
 SMALL = [
     "--tracking.wandb",
@@ -40,6 +40,7 @@ SMALL = [
     "--rollout.lanes",
     "8",
 ]
+SPECS = registry.resolve(["planar/reach", "planar/push"])
 
 
 def settings(*more: str) -> RunSettings:
@@ -108,11 +109,9 @@ def test_run_says_where_weights_are_off_also_when_they_were_estimated_before(
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
-    monkeypatch.setattr(Pipeline, "train_generalist", lambda *args, **more: None)
-    s = settings("--distill.weights.auc_min", "0.99")
+    again = settings("--distill.weights.auc_min", "0.99", "--distill.train.steps", "2")
     for _ in range(2):
-        with RunDir(folder, s.seed) as rundir:
-            Pipeline(s, rundir, None).distill("generalist", s.distill)
+        run(again, folder)
         said = [
             line
             for line in capsys.readouterr().err.splitlines()
@@ -365,7 +364,7 @@ def test_a_run_with_score_targets_weights_in_the_loss_and_labeled_only_to_start_
 
 
 def test_plots_are_of_starts_that_neither_selection_nor_evaluation_uses(finished):
-    specs = registry.resolve(["planar/reach", "planar/push"])
+    specs = SPECS
     uses = [
         {(s.id, x) for s in specs for x in seeds(s, 0, 50)}
         for seeds in (plot_seeds, selection_seeds, evaluation_seeds)
@@ -380,12 +379,12 @@ def test_a_run_whose_evaluation_starts_are_used_otherwise_is_refused(
     tmp_path, monkeypatch, use, said
 ):
     monkeypatch.setattr(
-        "alltrades.pipeline.pipeline.evaluation_seeds",
+        "alltrades.pipeline.measurement.evaluation_seeds",
         {"plot": plot_seeds, "selection": selection_seeds}[use],
     )
-    pipeline = Pipeline(settings("--distill.rounds.count", "1"), RunDir(tmp_path, 0), None)
+    here = context_of(SPECS, settings=settings("--distill.rounds.count", "1"))
     with pytest.raises(UserError, match=f"evaluation starts were used for {said} too"):
-        pipeline.check_starts({})
+        check_starts(here, {})
 
 
 def test_a_run_says_what_is_left_out_where_an_extra_is_missing(tmp_path, monkeypatch, capsys):
@@ -499,8 +498,8 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
 
 def test_observations_do_not_change_what_runs_without_them_are_known_by(finished):
     def key(*more):
-        with RunDir(finished[0], 0) as rundir:
-            return Pipeline(settings(*more), rundir, Tracker(finished[0], "disabled")).demos_key()
+        here = context_of(SPECS, settings=settings(*more))
+        return Demonstrations(here, finished[0] / "stores" / "demos.zarr").key()
 
     assert set(key()) == {"demos", "policy", "settings"} and "observations" not in key()["settings"]
     assert (

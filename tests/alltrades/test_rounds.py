@@ -11,13 +11,19 @@ import pytest
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
-from alltrades.pipeline import stages
+from alltrades.pipeline import generalist
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.generalist import Sources
 from alltrades.pipeline.rounds import best_teachers, run_rounds, visit
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import load_policy
 from alltrades.settings.load import load_settings
+from alltrades.settings.rows import Row
 from alltrades.settings.run import DistillSettings, RolloutSettings, RoundSettings, RunSettings
+from alltrades.system.reporting import Report
+from tests.alltrades.contexts import context_of
 
 SMALL = [
     "--tracking.wandb",
@@ -103,7 +109,7 @@ def test_selection_starts_are_neither_evaluation_starts_nor_visited(finished):
 
 
 def test_only_failed_starts_are_tried_again_and_only_their_successes_are_kept(policy, tmp_path):
-    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "a.zarr", TWO)
+    visit(context_of(SPECS, TWO), policy, ROUNDS, 3, "round", tmp_path / "a.zarr", Report())
     store = EpisodeStore.open(tmp_path / "a.zarr")
     tries, columns = store.provenance["tries"], store.columns()
     assert {name: c["n"] for name, c in tries[0].items()} == {"planar/reach": 6, "planar/push": 6}
@@ -121,7 +127,8 @@ def test_only_failed_starts_are_tried_again_and_only_their_successes_are_kept(po
 
 
 def test_a_visit_that_was_cut_ends_with_the_same_store(policy, tmp_path):
-    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "whole.zarr", TWO)
+    here = context_of(SPECS, TWO)
+    visit(here, policy, ROUNDS, 3, "round", tmp_path / "whole.zarr", Report())
     reached = {"calls": 0}
 
     class Cut(Exception):
@@ -133,9 +140,9 @@ def test_a_visit_that_was_cut_ends_with_the_same_store(policy, tmp_path):
             raise Cut
 
     with pytest.raises(Cut):
-        visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "cut.zarr", TWO, each=cut)
+        visit(here, policy, ROUNDS, 3, "round", tmp_path / "cut.zarr", Report(cut))
     assert len(EpisodeStore.open(tmp_path / "cut.zarr")) == 12
-    visit(policy, SPECS, ROUNDS, 3, "round", tmp_path / "cut.zarr", TWO)
+    visit(here, policy, ROUNDS, 3, "round", tmp_path / "cut.zarr", Report())
     whole, again = (EpisodeStore.open(tmp_path / f"{n}.zarr") for n in ("whole", "cut"))
     assert (
         whole.digest() == again.digest() and whole.provenance["tries"] == again.provenance["tries"]
@@ -153,16 +160,14 @@ def test_the_teacher_has_the_highest_lower_end_not_the_highest_rate():
 
 @pytest.mark.parametrize("targets", ["noise", "score"])
 def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, targets):
-    counted, trained, own = [], [], stages.distill
+    counted, trained, fit = [], [], generalist.fit
 
     def best(statistics):
         counted.append(statistics)
         return {"planar/reach": "scratch", "planar/push": "self"}
 
     monkeypatch.setattr("alltrades.pipeline.rounds.best_teachers", best)
-    monkeypatch.setattr(
-        stages, "distill", lambda *args, **more: trained.append(own(*args, **more)) or trained[-1]
-    )
+    monkeypatch.setattr(generalist, "fit", lambda *args: trained.append(fit(*args)) or trained[-1])
     rounds = [
         "--distill.rounds.count",
         "1",
@@ -189,7 +194,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
     }
     (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
     assert report["teachers"] == {"planar/reach": "scratch", "planar/push": "self"}
-    rows = trained[-1]
+    rows, _ = trained[-1]
     visited = rows.steps.source[rows.steps.episode_of_step] == "generalist round 1"
     reach = rows.steps.environment[rows.steps.episode_of_step] == "planar/reach"
     assert (visited & reach).any() and (rows.teacher[visited & reach] == 0).all()
@@ -221,35 +226,33 @@ def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(
 ):
     successes = [5, 4, 7, 8, 8, 9]  # of ten selection starts, after so many rounds
 
-    def select(p, row, r, settings):
-        first = tuple(5 if i < successes[r] else -1 for i in range(10))
+    def select(context, folder, row, settings):
+        first = tuple(5 if i < successes[row.round] else -1 for i in range(10))
         return Evaluation(
-            row,
+            str(row),
             (EnvironmentResult("a", tuple(range(10)), first, (0.0,) * 10, (0.0,) * 10, 10, ""),),
         )
 
-    trained, written = [], {}
+    def train(sources, settings, name, out, visits):
+        trained.append((len(visits), sources.initial.name))
+
+    trained, kept, rounds = [], [], "alltrades.pipeline.rounds"
     visited = SimpleNamespace(path=tmp_path, teachers={})
-    monkeypatch.setattr("alltrades.pipeline.rounds._select", select)
-    monkeypatch.setattr("alltrades.pipeline.rounds._visit", lambda *_: visited)
-    monkeypatch.setattr("alltrades.pipeline.rounds.policy_digest", lambda path: path.name)
+    monkeypatch.setattr(f"{rounds}._select", select)
+    monkeypatch.setattr(f"{rounds}._visit", lambda *_: visited)
+    monkeypatch.setattr(f"{rounds}._keep", lambda *args: kept.append(args[2].name))
+    monkeypatch.setattr(f"{rounds}.train_generalist", train)
+    monkeypatch.setattr(f"{rounds}.check_starts", lambda *_: None)
     monkeypatch.setattr(
         EpisodeStore, "open", lambda path: SimpleNamespace(provenance={"tries": []})
     )
-    pipeline = SimpleNamespace(
-        policy_path=lambda name: tmp_path / name,
-        check_starts=lambda stores: None,
-        train_generalist=lambda row, settings, name, visits, initial: trained.append(
-            (len(visits), initial.name)
-        ),
-        dir=SimpleNamespace(write_json=written.__setitem__),
-        stage=lambda name, key, *_: written.update(kept=key["policy"]),
-    )
-    run_rounds(pipeline, "g", DistillSettings(rounds=RoundSettings(count=4, patience=patience)))
+    folder = RunFolder(tmp_path)
+    sources = Sources(Demonstrations(context_of(SPECS), folder.demos), (), tmp_path)
+    distill = DistillSettings(rounds=RoundSettings(count=4, patience=patience))
+    run_rounds(folder, sources, Row("g"), distill)
     assert trained == [
         (r + 1, f"g_round{r}") for r in range(done)
     ]  # each goes on from the one before, with all visits
-    assert written["kept"] == f"g_round{chosen}"
-    assert [r["kept"] for r in written["rounds/g.json"]["rounds"]] == [
-        r == chosen for r in range(done + 1)
-    ]
+    assert kept == [f"g_round{chosen}"]
+    report = json.loads(folder.rounds(Row("g")).read_text())["rounds"]
+    assert [r["kept"] for r in report] == [r == chosen for r in range(done + 1)]

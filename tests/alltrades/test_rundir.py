@@ -113,7 +113,7 @@ def test_partial_work_is_continued_for_the_same_key_and_removed_for_another(tmp_
     def append(fail: bool) -> None:
         store.mkdir(exist_ok=True)
         (store / str(len(list(store.iterdir())))).write_text("row")
-        work = run.work("grow")
+        work = run.manifest.work("grow")
         (work / f"checkpoint{len(list(work.glob('checkpoint*')))}").write_text("")
         if fail:
             raise KeyboardInterrupt
@@ -121,13 +121,16 @@ def test_partial_work_is_continued_for_the_same_key_and_removed_for_another(tmp_
     for _ in range(2):
         with RunDir(tmp_path, seed=0) as run, pytest.raises(KeyboardInterrupt):
             run.manifest.stage("grow", {"k": 1}, [store], lambda: append(True))
-    assert len(list(store.iterdir())) == 2 and len(list(run.work("grow").glob("checkpoint*"))) == 2
+    assert (
+        len(list(store.iterdir())) == 2
+        and len(list(run.manifest.work("grow").glob("checkpoint*"))) == 2
+    )
     assert run.manifest.stages == {}
     with RunDir(tmp_path, seed=0) as run:
         run.manifest.stage("grow", {"k": 1}, [store], lambda: append(False))
         assert len(list(store.iterdir())) == 3
         assert (
-            list(run.work("grow").glob("checkpoint*")) == []
+            list(run.manifest.work("grow").glob("checkpoint*")) == []
         )  # a finished stage needs no checkpoints
     with RunDir(tmp_path, seed=0) as run, pytest.raises(KeyboardInterrupt):
         run.manifest.stage("grow", {"k": 2}, [store], lambda: append(True))
@@ -219,7 +222,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     process.stdout.close()
     assert (tmp_path / ".lock").read_text().strip() == str(process.pid)
     with RunDir(tmp_path, seed=0) as run:
-        assert run.locked
+        assert run.manifest.stage("a", {}, [], lambda: None) is True
 
 
 def test_another_seed_or_format_in_the_folder_is_refused(tmp_path):
@@ -248,17 +251,18 @@ KILLED = """
     import json, sys
     from pathlib import Path
     from alltrades.pipeline.rundir import RunDir
+    from alltrades.system.files import write_json
 
     folder = Path(sys.argv[1])
 
     def grow(stage, rows):
         def body():
-            out, checkpoint = folder / stage, run.work(stage) / "state.json"
+            out, checkpoint = folder / stage, run.manifest.work(stage) / "state.json"
             state = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
             while len(state) < rows:
                 state.append(len(state) ** 2)
-                run.write_json(str(checkpoint.relative_to(folder)), state)
-            run.write_json(f"{stage}/result.json", state)
+                write_json(checkpoint, state)
+            write_json(folder / stage / "result.json", state)
         return body
 
     print("go", flush=True)
@@ -338,3 +342,16 @@ def test_tree_digest_depends_on_names_and_contents_only(tmp_path):
         file_digest(tmp_path / "abc")
         == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_an_artifacts_folder_keeps_the_account_of_its_stage_in_a_sub_folder(tmp_path):
+    body = Counted(tmp_path / "policy.json")
+    for expected in (True, False):
+        with RunDir(tmp_path, account=".stage") as run:
+            assert run.manifest.stage("a", {}, [body.path], body) is expected
+    assert {p.name for p in tmp_path.iterdir()} == {"policy.json", ".stage"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "policy.json").write_text("precious")
+    with RunDir(tmp_path / "mine", account=".stage") as run:
+        with pytest.raises(UserError, match="no run wrote it"):
+            run.manifest.stage("a", {}, [tmp_path / "mine" / "policy.json"], body)

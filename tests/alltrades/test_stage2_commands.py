@@ -74,7 +74,7 @@ def test_distill_takes_the_weights_that_weigh_wrote_and_estimates_the_same_ones_
     made, tmp_path, monkeypatch
 ):
     assert distill(made, tmp_path / "own") == 0
-    monkeypatch.setattr("alltrades.pipeline.stages.weigh", None)
+    monkeypatch.setattr("alltrades.pipeline.weighing.weigh", None)
     assert distill(made, tmp_path / "given", "--weights", f"{made}/weights") == 0
     assert load_policy(tmp_path / "own").digest() == load_policy(tmp_path / "given").digest()
 
@@ -167,7 +167,7 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
         patch.setattr(DiffusionPolicy, "save", killed)
         for name in ("same", "seed", "store"):
             assert distill(made, tmp_path / name, "--training.checkpoint_every", "5") == 130
-            assert list((tmp_path / name / "work").rglob("*"))
+            assert list((tmp_path / name / ".stage" / "work").rglob("*.safetensors"))
     other = tmp_path / "other"
     shutil.copytree(made, other)
     for path in ("demos.zarr", "rollouts.zarr"):
@@ -188,7 +188,7 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
             load_policy(tmp_path / name).digest()
             == load_policy(tmp_path / f"{name}-whole").digest()
         ), name
-        assert not (tmp_path / name / "work").exists()
+        assert not list((tmp_path / name / ".stage" / "work").rglob("*.safetensors"))
 
 
 def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_told(

@@ -7,8 +7,9 @@ import torch
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.pipeline import collection, stages
+from alltrades.pipeline import collection
 from alltrades.pipeline.acting import controllers_of, slug
+from alltrades.pipeline.rollouts import record
 from alltrades.policies.control.ensembling import EnsemblingController
 from alltrades.policies.learning.demonstrations import build_policy
 from alltrades.policies.model.normalizer import Normalizer
@@ -16,6 +17,7 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RolloutSettings
+from tests.alltrades.contexts import context_of
 from tests.policies.toys import SMALL, info, make_policy
 
 NAMES = ["planar/reach", "planar/reach-long", "planar/push"]
@@ -79,26 +81,13 @@ def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path
     )
     digests = []
     for workers in (0, 1, 2):
-        stages.rollout_store(
-            policies,
-            specs,
-            3,
-            1,
-            "scratch",
-            tmp_path / str(workers),
-            RolloutSettings(lanes=6, workers=workers),
-        )
+        here = context_of(specs, RolloutSettings(lanes=6, workers=workers))
+        with here.crew:
+            record(here, policies, "scratch", 3, 1, tmp_path / str(workers))
         digests.append(EpisodeStore.open(tmp_path / str(workers)).digest())
     assert len(set(digests)) == 1
-    stages.rollout_store(
-        {k: policies[k] for k in NAMES[:2]},
-        specs[:2],
-        3,
-        1,
-        "scratch",
-        tmp_path / "fewer",
-        RolloutSettings(lanes=6, workers=0),
-    )
+    here = context_of(specs[:2], RolloutSettings(lanes=6, workers=0))
+    record(here, {k: policies[k] for k in NAMES[:2]}, "scratch", 3, 1, tmp_path / "fewer")
     steps = {str(n): EpisodeStore.open(tmp_path / n).steps([NAMES[1]]) for n in ("0", "fewer")}
     assert (steps["0"].action == steps["fewer"].action).all()  # whoever else is in the stack
 
@@ -120,9 +109,8 @@ def test_cross_validated_specialists_record_what_was_chosen(demos, tmp_path, cap
     assert table["chosen"] == "width 24" and set(table["losses"]) == set(NAMES[:2])
     assert set(table["relative_loss"]) == {"width 24", "lr 1e-06, observation_noise 0.1"}
     said = capsys.readouterr().out
-    assert (
-        "cross-validation over 2 environments chose: width 24, " in said
-        and not (tmp_path / "cv" / "work").exists()
+    assert "cross-validation over 2 environments chose: width 24, " in said and not list(
+        (tmp_path / "cv" / ".stage").rglob("*.safetensors")
     )
     for name in NAMES[:2]:
         folder = tmp_path / "cv" / slug(name)

@@ -7,11 +7,13 @@ from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.errors import UserError
-from alltrades.pipeline import collection, stages
+from alltrades.pipeline import collection
+from alltrades.pipeline.rollouts import record
 from alltrades.policies.learning.demonstrations import build_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RolloutSettings
+from tests.alltrades.contexts import context_of
 
 NAMES = ["planar/reach", "planar/push"]
 SPECS = [registry.get(name) for name in NAMES]
@@ -27,9 +29,8 @@ def policies(seed=0):
 
 
 def roll_out(path, *, by=0, specs=SPECS, episodes=2, seed=1, teacher="scratch"):
-    stages.rollout_store(
-        {s.id: policies(by)[s.id] for s in specs}, specs, episodes, seed, teacher, path, HERE
-    )
+    given = {s.id: policies(by)[s.id] for s in specs}
+    record(context_of(specs, HERE), given, teacher, episodes, seed, path)
     return EpisodeStore.open(path)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
 from alltrades.envs.rollouts.verdicts import seed_interval, verdict
 from alltrades.report.figures import Figure
-from alltrades.studies.fronts import GENERALIST, Measured
-from alltrades.studies.hypervolume import MOST_COORDINATES, covered, dominated, hypervolume
+from alltrades.studies.pareto_points import MOST_COORDINATES, covered, dominated, hypervolume
+from alltrades.studies.pareto_training import GENERALIST, Measured
 from alltrades.studies.result import StudyResult, Table
 
 BOOT = 1000

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alltrades.studies.hypervolume import dominated, hypervolume, lattice
+from alltrades.studies.pareto_points import dominated, hypervolume, lattice
 
 
 def test_lattice_holds_every_preference_once():

@@ -10,7 +10,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightSettings, estimate_weights
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import slug
-from alltrades.pipeline.weight_column import weight_column
+from alltrades.pipeline.weights_folder import weight_column
 
 NAMES = ("toy/a", "toy/b")
 

@@ -1,18 +1,72 @@
-"""Weights as a column of a store: they are an artifact of their own, and reading puts the two
-together.
-"""
+"""A folder of weights: one sub-folder per environment, and what they were estimated on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import WeightResult
+from alltrades.data.weights.estimate import WeightResult, WeightSettings
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import slug
+from alltrades.system.files import write_json
+
+INPUTS = "inputs.json"
+
+
+def weight_files(folder: Path, environments: Sequence[str]) -> list[Path]:
+    """What `save_weights` writes."""
+    return [*(folder / slug(name) for name in environments), folder / INPUTS]
+
+
+def _inputs(demos: Steps, rollouts: Steps, settings: WeightSettings) -> dict[str, Any]:
+    return {
+        "demonstrations": demos.digest(),
+        "rollouts": rollouts.digest(),
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def save_weights(
+    folder: Path,
+    results: Mapping[str, WeightResult],
+    demos: Steps,
+    rollouts: Steps,
+    settings: WeightSettings,
+) -> None:
+    """Write the weights of every environment, and what they were estimated on."""
+    (folder / INPUTS).unlink(missing_ok=True)
+    for name, result in results.items():
+        result.save(folder / slug(name))
+    write_json(folder / INPUTS, _inputs(demos, rollouts, settings))
+
+
+def load_weights(folder: Path, environments: Sequence[str]) -> dict[str, WeightResult]:
+    """The weights of these environments."""
+    return {name: WeightResult.load(folder / slug(name)) for name in environments}
+
+
+def check_weights(folder: Path, demos: Steps, rollouts: Steps, settings: WeightSettings) -> None:
+    """UserError where `folder` has no weights, or those of other rows or settings."""
+    try:
+        found = json.loads((folder / INPUTS).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: no weights here ({error}); expected a folder that `alltrades weigh` wrote"
+        ) from error
+    for what, value in _inputs(demos, rollouts, settings).items():
+        if found.get(what) != value:
+            raise UserError(
+                f"{folder}: the weights were estimated with other {what}; expected the same "
+                "demonstrations, rollouts "
+                "(stores in the order of the teachers) and distill.weights; give those, or weigh "
+                "again"
+            )
 
 
 def weight_column(store: EpisodeStore, folder: Path) -> np.ndarray:

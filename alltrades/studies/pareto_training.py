@@ -8,27 +8,31 @@ names hold pareto/, so that it is continued after a kill, and none is made twice
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import comb
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.errors import UserError
-from alltrades.pipeline.pipeline import AVERAGES, Pipeline
+from alltrades.pipeline.context import Context, opened
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.generalist import train_generalist
+from alltrades.pipeline.labeled_only import Aim, Averages, train_labeled_only
+from alltrades.pipeline.measurement import Manner, measure
 from alltrades.pipeline.rundir import RunDir
+from alltrades.pipeline.runner import sources
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import Frozen
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
-from alltrades.studies.hypervolume import lattice
-from alltrades.system.files import remove
-from alltrades.system.tracking import Tracker
+from alltrades.studies.pareto_points import lattice
 
 FrontKind = Literal["linear", "tchebycheff", "worst", "conditioned"]
 MOST = 64  # preferences
@@ -99,72 +103,74 @@ class ParetoSettings(Frozen):
         return values / values.sum(axis=1, keepdims=True)
 
 
-class _Front(Pipeline):
-    """A run's pipeline whose stages are those of a front; their metrics stay out of the run's
+@dataclass(frozen=True)
+class _Fronts:
+    """Trainings and measurements of fronts in a run's folder; their metrics stay out of the run's
     report.
     """
 
-    def log(self, stage: str) -> Any:
-        return None
+    context: Context
+    folder: RunFolder
+    pareto: ParetoSettings
 
-    def with_settings(self, **update: Any) -> _Front:
-        other = copy.copy(self)
-        other.s = self.s.model_copy(update=update)
-        return other
-
-    def train(
-        self,
-        front: FrontKind,
-        method: str,
-        pareto: ParetoSettings,
-        place: str,
-        preference: Mapping[str, float] | None,
-    ) -> None:
-        """Make the network of one place of a front, unless it is there."""
-        base = self.s.distillations()[pareto.row]
-        if method == GENERALIST:
-            settings = base.model_copy(
-                update={"objective": pareto.objective(front), "preference": dict(preference or {})}
-            )
-            self.train_generalist(pareto.row, settings, place, seed_of=pareto.row)
-        else:
-            self.train_labeled_only(Row(method), place, preference, pareto.objective(front))
-
-    def measure(self, pareto: ParetoSettings, front: FrontKind, method: str) -> list[Evaluation]:
-        """Success at every preference, in the order of `pareto.vectors`."""
-        policy = self.s.policy
+    def measure(self, front: FrontKind, method: Row) -> list[Evaluation]:
+        """Success at every preference, in the order of `ParetoSettings.vectors`."""
+        policy, ids = self.context.settings.policy, self.context.ids
         takes = front == "conditioned"
-        pipeline = (
-            self
-            if policy.preference_input == takes
-            else self.with_settings(policy=policy.model_copy(update={"preference_input": takes}))
-        )
-        preferences = [
-            dict(zip(self.ids, map(float, vector))) for vector in pareto.vectors(self.ids)
-        ]
-        places = [
-            f"pareto/{front}/{'_'.join(f'{v:.4g}' for v in p.values())}/{method}"
+        preferences = [dict(zip(ids, map(float, vector))) for vector in self.pareto.vectors(ids)]
+        names = [
+            f"pareto/{front}/{'_'.join(f'{v:.4g}' for v in p.values())}/{_kind(method)}"
             for p in preferences
         ]
+        with_input = policy.model_copy(update={"preference_input": takes})
+        settings = self.context.settings.model_copy(update={"policy": with_input})
+        context = replace(self.context, settings=settings)
         if not takes:
-            self.beside.run(
+            self.context.beside.run(
                 [
-                    partial(pipeline.train, front, method, pareto, place, preference)
-                    for place, preference in dict(zip(places, preferences)).items()
+                    partial(self._train, context, front, method, name, preference)
+                    for name, preference in dict(zip(names, preferences)).items()
                 ]
             )
-            return [pipeline.evaluate(place) for place in places]
-        own = self.policy_path(pareto.row if method == GENERALIST else method)
-        if not (
-            policy.preference_input and own.exists()
-        ):  # else the run's own network takes preferences
-            place = f"pareto/{front}/{method}"
-            self.beside.run([partial(pipeline.train, front, method, pareto, place, None)])
-            own = self.policy_path(place)
+            return [
+                measure(context, name, self.folder.artifact(name), self.folder.evaluation(name))
+                for name in names
+            ]
+        own = self.folder.policy(method)
+        if not (policy.preference_input and own.exists()):
+            # else the run's own network takes preferences
+            name = f"pareto/{front}/{_kind(method)}"
+            self.context.beside.run([partial(self._train, context, front, method, name, {})])
+            own = self.folder.artifact(name)
         return [
-            pipeline.evaluate(place, own, preference)
-            for place, preference in zip(places, preferences)
+            measure(context, name, own, self.folder.evaluation(name), Manner(preference))
+            for name, preference in zip(names, preferences)
         ]
+
+    def _train(
+        self,
+        context: Context,
+        front: FrontKind,
+        method: Row,
+        name: str,
+        preference: Mapping[str, float],
+    ) -> None:
+        """Make the network of one place of a front, unless it is there."""
+        demos, objective = Demonstrations(context, self.folder.demos), self.pareto.objective(front)
+        out = self.folder.artifact(name)
+        if method.labeled_only:
+            reference = self.folder.policy(Row("scratch")) if objective.excess else None
+            aim = Aim(objective, preference, reference)
+            train_labeled_only(demos, method, out, name=name, aim=aim, averages=Averages(context))
+            return
+        base = context.settings.distillations()[str(method)]
+        settings = base.model_copy(update={"objective": objective, "preference": dict(preference)})
+        given = sources(demos, self.folder, method)
+        train_generalist(given, settings, name, out, seed_of=str(method))
+
+
+def _kind(method: Row) -> str:
+    return str(method) if method.labeled_only else GENERALIST
 
 
 def measure_fronts(
@@ -191,9 +197,8 @@ def measure_fronts(
             "teachers at the "
             "observation itself; expected fronts linear or conditioned"
         )
-    with RunDir(folder, seed=settings.seed) as rundir:
-        pipeline = _Front(settings, rundir, Tracker(folder, "disabled"))
-        pareto.vectors(pipeline.ids)
+    with RunDir(folder, seed=settings.seed) as rundir, opened(settings, rundir.manifest) as context:
+        pareto.vectors(context.ids)
         needed = [
             f"weigh/{pareto.row}",
             *(f"rollouts/{k}" for k in settings.distillations()[pareto.row].teachers),
@@ -206,16 +211,16 @@ def measure_fronts(
                     f"{folder}: the run has not finished its stage {stage}; end it with "
                     "`alltrades run` first"
                 )
-        methods = [GENERALIST]
+        methods = [Row(pareto.row)]
         for kind in sorted(
             pareto.labeled_only, reverse=True
         ):  # the held-out form takes averages of the other one
-            methods.append("labeled_only" if kind == "last" else "labeled_only_holdout")
-        with pipeline.crew:
-            found: Measured = {
-                (front, method): pipeline.measure(pareto, front, method)
-                for front in pareto.fronts
-                for method in methods
-            }
-        remove(pipeline.work(AVERAGES))
-        return pipeline.ids, found
+            methods.append(Row("labeled_only" if kind == "last" else "labeled_only_holdout"))
+        fronts = _Fronts(context, RunFolder(folder), pareto)
+        measured: Measured = {
+            (front, _kind(method)): fronts.measure(front, method)
+            for front in pareto.fronts
+            for method in methods
+        }
+        Averages(context).remove()
+        return context.ids, measured

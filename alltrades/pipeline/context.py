@@ -1,0 +1,149 @@
+"""What every stage of a run is given, and how a stage is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.interface import Interface
+from alltrades.envs import registry
+from alltrades.envs.rollouts.rollout import Crew
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import MissingExtra, UserError
+from alltrades.pipeline.beside import Beside
+from alltrades.pipeline.manifest import Manifest
+from alltrades.settings.run import RunSettings
+from alltrades.system.progress import Progress
+from alltrades.system.reporting import Report
+from alltrades.system.streams import stream_seed
+
+
+def _unrecorded(name: str, step: int, values: Mapping[str, Any]) -> None:
+    """Metrics that nobody keeps."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage is given besides its inputs and outputs.
+
+    Attributes:
+        specs: the environments.
+        left_out: optional environments without their packages, and what is missing.
+        manifest: which stages are done; None where every stage runs and its outputs, such as a
+            store, are continued by themselves.
+        crew: processes that step environments.
+        beside: trainings at the same time.
+        record: called with (name, step, values) of trainings.
+    """
+
+    settings: RunSettings
+    specs: tuple[EnvSpec, ...]
+    left_out: Mapping[str, UserError]
+    manifest: Manifest | None
+    crew: Crew
+    beside: Beside
+    record: Callable[[str, int, Mapping[str, Any]], None] = field(default=_unrecorded)
+
+    @property
+    def ids(self) -> list[str]:
+        return [spec.id for spec in self.specs]
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        return [spec.interface for spec in self.specs]
+
+    @property
+    def symmetries(self) -> dict[str, Any]:
+        return {spec.id: spec.symmetries for spec in self.specs}
+
+    def seed(self, name: str) -> int:
+        """Seed of one piece of work: different names have independent streams."""
+        return stream_seed(self.settings.seed, "stage", name)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """What every stage depends on."""
+        return {
+            "seed": self.settings.seed,
+            "environments": {
+                s.id: [s.interface.digest(), s.max_steps, repr(s.symmetries)] for s in self.specs
+            },
+        }
+
+    def work(self, stage: str) -> Path:
+        """Folder of a stage's checkpoints."""
+        if self.manifest is None:
+            raise RuntimeError(f"stage '{stage}' keeps checkpoints, which need a manifest")
+        return self.manifest.work(stage)
+
+    def done(self, stage: str, key: Mapping[str, Any]) -> bool:
+        """Whether a stage is done with these inputs."""
+        return self.manifest is not None and self.manifest.done(stage, self.base | dict(key))
+
+    def stage(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        outputs: Sequence[Path],
+        body: Callable[[Report], None],
+        total: int = 1,
+        unit: str = "it",
+    ) -> None:
+        """Run `body` with a progress line unless the manifest shows it done with this key.
+
+        Args:
+            key: what the outputs depend on besides `base`.
+            total: units of work that are expected.
+        """
+
+        def work() -> None:
+            with Progress(name, total, unit, check=self.beside.check) as line:
+                body(Report(line.update, self.record, name))
+
+        if self.manifest is None:
+            work()
+        else:
+            self.manifest.stage(name, self.base | dict(key), outputs, work)
+
+    def unrecorded(self) -> Context:
+        """The same with metrics kept nowhere."""
+        return replace(self, record=_unrecorded)
+
+
+def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserError]]:
+    """Specifications of a run's environments, and the optional ones that are left out, with what is
+    missing for them.
+    """
+    registry.load_plugins(settings.plugins)
+    specs = registry.resolve(settings.environments)
+    left_out: dict[str, UserError] = {}
+    for name in settings.optional_environments:
+        try:
+            specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
+        except MissingExtra as error:
+            left_out[name] = error
+    return tuple(specs), left_out
+
+
+@contextmanager
+def opened(
+    settings: RunSettings,
+    manifest: Manifest | None = None,
+    record: Callable[[str, int, Mapping[str, Any]], None] = _unrecorded,
+) -> Iterator[Context]:
+    """The context of a run or of a single stage; its processes end with it.
+
+    Raises UserError for environments that are not there, and where packages of the engine are
+    missing.
+    """
+    if settings.rollout.engine == "onnx":
+        from alltrades.policies.onnx.export import require_packages
+
+        require_packages()
+    specs, left_out = resolve(settings)
+    with Crew(settings.rollout.worker_count()) as crew:
+        beside = Beside(settings.training_count())
+        yield Context(settings, specs, left_out, manifest, crew, beside, record)

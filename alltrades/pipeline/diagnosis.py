@@ -1,0 +1,170 @@
+"""The stage of advice: the sources of error of the generalist, measured in every environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.store import EpisodeStore
+from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.pipeline.acting import load_policies, slug
+from alltrades.pipeline.advice import Diagnosis, Rate, advice_line, best_teacher
+from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.demonstrations import held_out
+from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.generalist import Sources, rows_of
+from alltrades.pipeline.rollouts import first_rollouts, rollout_statistics
+from alltrades.pipeline.weights_folder import load_weights
+from alltrades.policies.learning.diagnosis import (
+    demonstration_error,
+    distillation_gap,
+    neighbour_error,
+)
+from alltrades.settings.rows import GENERALIST, Row
+from alltrades.settings.run import DistillSettings
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
+from alltrades.system.streams import stream
+
+
+def advise(
+    folder: RunFolder,
+    sources: Sources,
+    settings: DistillSettings,
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Any]:
+    """Diagnosis of the generalist in every environment, as plain data; nothing where it was not
+    measured.
+    """
+    context = sources.demos.context
+    measured = GENERALIST in evaluations
+
+    def body(report: Report) -> None:
+        found = _diagnoses(folder, sources, settings, evaluations, report) if measured else {}
+        write_json(folder.advice, found)
+
+    key = _key(folder, sources, settings, evaluations) if measured else {"rows": "no generalist"}
+    context.stage("advice", key, [folder.advice], body, len(context.ids), "env")
+    return json.loads(folder.advice.read_text())
+
+
+def _key(
+    folder: RunFolder,
+    sources: Sources,
+    settings: DistillSettings,
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Any]:
+    """What advice depends on: stores, policies, settings of stage 2, and the evaluations of
+    generalist and teachers.
+    """
+    context = sources.demos.context
+    seen = folder.held_out if context.settings.demos.path is None else sources.demos.store
+    rows = {GENERALIST, *(str(Row.of_teacher(t.name)) for t in sources.teachers)}
+    return sources.demos.key() | {
+        "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
+        "rollouts": {t.name: EpisodeStore.open(t.rollouts).digest() for t in sources.teachers},
+        "held out": EpisodeStore.open(seen).digest(),
+        "generalist": policy_digests(folder.policy(Row(GENERALIST))),
+        "teachers": {t.name: policy_digests(t.policies) for t in sources.teachers},
+        "evaluations": {name: e.to_json() for name, e in evaluations.items() if name in rows},
+    }
+
+
+def _diagnoses(
+    folder: RunFolder,
+    sources: Sources,
+    settings: DistillSettings,
+    evaluations: Mapping[str, Evaluation],
+    report: Report,
+) -> dict[str, Any]:
+    context, seed = sources.demos.context, sources.demos.context.settings.seed
+    demos, unseen = sources.demos.steps(), held_out(sources.demos, folder.held_out)
+    rollouts = first_rollouts(context, sources.stores, settings.rollouts)
+    weights, teachers = load_weights(sources.weights, context.ids), sources.policies()
+    policy = load_policies(folder.policy(Row(GENERALIST)), context.specs, context.settings.device)[
+        context.ids[0]
+    ]
+    rows = rows_of(sources, settings, demos, teachers)
+    statistics = {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+    out: dict[str, Any] = {}
+    for name in context.ids:
+        rates = _rates(name, list(teachers), statistics, evaluations)
+        best, rng = best_teacher(rates), stream(seed, "advice", name)
+        gap = distillation_gap(policy, teachers, rows, name, rng)
+        own = demos.select(demos.environment == name)
+        outside = missed = neighbours = teacher = None
+        if best is not None:
+            teacher, acting = rates[best], teachers[best][name]
+            outside = demonstration_error(
+                acting, unseen, name, stream(seed, "advice", name, "held out")
+            )
+            missed = demonstration_error(acting, own, name, rng)
+            neighbours = neighbour_error(acting, own, name, rng)
+        result = next(r for r in evaluations[GENERALIST].rows if r.environment == name)
+        labelled = int(((demos.environment == name) & demos.has_actions).sum())
+        shift = weights[name]
+        if shift.auc is None or settings.weights.filtered:  # not estimated, or of successes only
+            visits = rollouts.select(
+                (rollouts.environment == name) & (rollouts.source == str(best))
+            )
+            shift = estimate_weights(
+                own, visits, WeightSettings(kind="ratio"), stream(seed, "advice", name, "shift")
+            )
+        line = advice_line(
+            Rate(result.successes, result.n),
+            teacher,
+            gap,
+            missed,
+            neighbours,
+            None if shift.auc_interval is None else shift.auc_interval[0],
+            shift.raw_ess,
+            labelled,
+        )
+        out[name] = asdict(
+            Diagnosis(
+                line,
+                best,
+                None if teacher is None else 1 - teacher.mean,
+                outside,
+                _held_out_loss(folder.policy(Row("scratch")) / slug(name)),
+                missed,
+                neighbours,
+                gap,
+                shift.auc,
+                shift.raw_ess,
+            )
+        )
+        report.progress(len(out), len(context.ids))
+    return out
+
+
+def _held_out_loss(artifact: Path) -> float | None:
+    """What selection measured of a specialist."""
+    facts = artifact / "policy.json"
+    if not facts.exists():
+        return None
+    return json.loads(facts.read_text())["training"].get("held_out_loss")
+
+
+def _rates(
+    name: str,
+    teachers: Sequence[str],
+    statistics: Mapping[str, Mapping[str, Mapping[str, int]]],
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Rate]:
+    """Success of every teacher in one environment, over its rollouts and, where it was a row, its
+    evaluation.
+    """
+    out = {}
+    for kind in teachers:
+        found = statistics[kind].get(name, {"successes": 0, "n": 0})
+        row = evaluations.get(str(Row.of_teacher(kind)))
+        measured = [r for r in row.rows if r.environment == name] if row is not None else []
+        n = found["n"] + sum(r.n for r in measured)
+        if n:
+            out[kind] = Rate(found["successes"] + sum(r.successes for r in measured), n)
+    return out

@@ -1,0 +1,237 @@
+"""The stage of a generalist: rows of demonstrations and rollouts, labelled by teachers, and the
+network that learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
+from alltrades.data.weights.estimate import WeightResult
+from alltrades.pipeline.acting import Policies, load_policies
+from alltrades.pipeline.artifacts import artifact_files, policy_digest, policy_digests
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.rollouts import Teacher, digest_of_first, first_rollouts
+from alltrades.pipeline.weights_folder import check_weights, load_weights
+from alltrades.policies.learning.batches import TrainingData
+from alltrades.policies.learning.demonstrations import build_policy, make_normalizer
+from alltrades.policies.learning.distillation import (
+    RECORDED,
+    ScoreLoss,
+    Stage2,
+    add_visits,
+    label_rows,
+    stage2_data,
+    stage2_rows,
+)
+from alltrades.policies.learning.excess import ExcessLoss
+from alltrades.policies.learning.objectives import make_objective
+from alltrades.policies.learning.teachers import TeacherPredictions
+from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.settings import TrainSettings
+from alltrades.settings.run import DistillSettings
+from alltrades.system.reporting import Report
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a generalist learns from.
+
+    Attributes:
+        weights: folder of the weights of these demonstrations and rollouts.
+        initial: artifact whose weights training goes on from; None for fresh ones.
+    """
+
+    demos: Demonstrations
+    teachers: tuple[Teacher, ...]
+    weights: Path
+    initial: Path | None = None
+
+    @property
+    def stores(self) -> list[Path]:
+        return [teacher.rollouts for teacher in self.teachers]
+
+    def policies(self) -> dict[str, Policies]:
+        context = self.demos.context
+        return {
+            t.name: load_policies(t.policies, context.specs, context.settings.device)
+            for t in self.teachers
+        }
+
+    def check_policies(self) -> None:
+        """UserError where a policy is missing, or cannot act in the environments."""
+        self.policies()
+        if self.initial is not None:
+            policy_digest(self.initial)
+
+    def check_weights(self, settings: DistillSettings) -> None:
+        """UserError where the weights are those of other rows or settings."""
+        rollouts = first_rollouts(self.demos.context, self.stores, settings.rollouts)
+        check_weights(self.weights, self.demos.steps(), rollouts, settings.weights)
+
+    def key(self, episodes: int) -> dict[str, Any]:
+        """What depends on them and on so many rollouts per environment and teacher."""
+        context = self.demos.context
+        return self.demos.key() | {
+            "rollouts": {
+                t.name: digest_of_first(context, t.rollouts, episodes) for t in self.teachers
+            },
+            "teachers": {t.name: policy_digests(t.policies) for t in self.teachers},
+            "initial": policy_digest(self.initial) if self.initial is not None else None,
+        }
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Episodes of a round; by environment the kind of teacher ("self" for their own success) and
+    its index.
+    """
+
+    path: Path
+    teachers: dict[str, str]
+    teacher_of_environment: dict[str, int]
+
+
+def train_generalist(
+    sources: Sources,
+    settings: DistillSettings,
+    name: str,
+    out: Path,
+    *,
+    visits: Sequence[Visit] = (),
+    seed_of: str | None = None,
+) -> None:
+    """Stage 2: train a generalist into the artifact `out`, in a round with what was visited since.
+
+    Args:
+        name: of the generalist; its stage and its seed are named after it.
+        seed_of: generalist whose seed is used in place of its own.
+    """
+    context, stage = sources.demos.context, f"distill/{name}"
+    training = context.settings.training.of(settings.rounds.train if visits else settings.train)
+
+    def train(report: Report) -> None:
+        rows, policy = fit(
+            sources,
+            settings,
+            training,
+            context.seed(f"distill/{seed_of or name}"),
+            visits,
+            context.work(stage),
+            report,
+        )
+        seen = any(RECORDED in v.teacher_of_environment.values() for v in visits)
+        policy.save(
+            out,
+            {
+                "steps": training.steps,
+                "seed": context.seed(f"distill/{seed_of or name}"),
+                "teachers": [t.name for t in sources.teachers],
+                "weights": settings.weights.kind,
+                "rounds": len(visits),
+                "used_success_signal": uses_success(settings) or seen,
+            },
+        )
+
+    key = sources.key(settings.rollouts) | {
+        "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
+        "train": training.determining(),
+    }
+    if visits:
+        key |= {
+            "share": settings.rounds.share,
+            "teachers of visits": [v.teacher_of_environment for v in visits],
+            "visits": [EpisodeStore.open(v.path).digest() for v in visits],
+        }
+    context.stage(stage, key, artifact_files(out), train, training.steps, "step")
+
+
+def fit(
+    sources: Sources,
+    settings: DistillSettings,
+    training: TrainSettings,
+    seed: int,
+    visits: Sequence[Visit],
+    work: Path,
+    report: Report,
+) -> tuple[Stage2, DiffusionPolicy]:
+    """The rows that a generalist learns from, and the generalist."""
+    context, demos, teachers = sources.demos.context, sources.demos.steps(), sources.policies()
+    run = context.settings
+    rows = rows_of(sources, settings, demos, teachers)
+    if visits:
+        visited = [
+            (EpisodeStore.open(v.path).steps(context.ids), v.teacher_of_environment) for v in visits
+        ]
+        rows = add_visits(rows, visited, settings.rounds.share)
+    rows = label_rows(rows, list(teachers.values()), steps=settings.label_steps, seed=seed)
+    if sources.initial is not None:
+        policy = load_policy(sources.initial, run.device).train()
+    else:
+        normalizer = make_normalizer(demos, context.interfaces, run.policy)
+        policy = build_policy(run.policy, context.interfaces, normalizer, seed, run.device)
+    symmetries = context.symmetries if training.symmetry else None
+    data = stage2_data(rows, policy, run.demos.hold_end, symmetries)
+    loss: Any = None
+    if settings.objective.excess:
+        loss = excess_loss(rows, teachers, data, policy, seed, settings.targets == "score")
+    elif settings.targets == "score":
+        loss = ScoreLoss(rows, list(teachers.values()), policy)
+    objective = make_objective(settings.objective, context.ids, settings.preference)
+    trainer = Trainer(policy, data, training, seed, objective, loss)
+    trainer.fit(work, report)
+    return rows, policy
+
+
+def rows_of(
+    sources: Sources,
+    settings: DistillSettings,
+    demos: Steps,
+    teachers: Mapping[str, Policies],
+) -> Stage2:
+    """Rows of stage 2 before their teachers draw chunks."""
+    context = sources.demos.context
+    weights: Mapping[str, WeightResult] = load_weights(sources.weights, context.ids)
+    return stage2_rows(
+        demos,
+        first_rollouts(context, sources.stores, settings.rollouts),
+        weights,
+        list(teachers.values()),
+        {name: i for i, name in enumerate(teachers)},
+        filtered=uses_success(settings),
+        reuse_labels=settings.reuse_labels,
+        demo_share=settings.demo_share,
+        apply=settings.apply,
+    )
+
+
+def uses_success(settings: DistillSettings) -> bool:
+    """Whether training sees the simulator's success signal."""
+    return settings.weights.filtered
+
+
+def excess_loss(
+    rows: Stage2,
+    teachers: Mapping[str, Policies],
+    data: TrainingData,
+    policy: DiffusionPolicy,
+    seed: int,
+    score: bool,
+) -> ExcessLoss:
+    """Excess over the teacher that labels the row; for rows with recorded actions over the one that
+    acted, else the first.
+    """
+    source = rows.steps.source[rows.steps.episode_of_step]
+    acted = np.array([list(teachers).index(s) if s in teachers else 0 for s in source])
+    kind = np.where(rows.teacher >= 0, rows.teacher, acted)
+    predictions = TeacherPredictions(
+        kind, list(teachers.values()), policy, "excess losses", "objective: linear"
+    )
+    return ExcessLoss(predictions, data, policy, seed, rows.teacher >= 0 if score else None)

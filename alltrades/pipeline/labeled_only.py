@@ -1,0 +1,137 @@
+"""The stage of the baseline: the generalist's network on demonstrations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from alltrades.pipeline.acting import load_policies
+from alltrades.pipeline.artifacts import artifact_files, policy_digests
+from alltrades.pipeline.context import Context
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.manifest import key_digest
+from alltrades.policies.learning.batches import TrainingData
+from alltrades.policies.learning.demonstrations import fit_demonstrations, make_normalizer
+from alltrades.policies.learning.excess import ExcessLoss
+from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
+from alltrades.policies.learning.teachers import TeacherPredictions
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.settings.rows import Row
+from alltrades.system.files import remove
+from alltrades.system.reporting import Report
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the environments' losses are put together to.
+
+    Attributes:
+        preference: weight per environment; empty for equal ones.
+        reference: specialists over whose loss an objective of excess losses is taken; nothing else
+            is learned from them.
+    """
+
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    preference: Mapping[str, float] = field(default_factory=dict)
+    reference: Path | None = None
+
+    def key(self) -> dict[str, Any]:
+        return {
+            "preference": dict(self.preference),
+            "objective": self.objective.model_dump(mode="json"),
+            "reference": policy_digests(self.reference) if self.reference is not None else None,
+        }
+
+
+class Averages:
+    """Averages of weights that trainings keep on their way, for their held-out forms."""
+
+    def __init__(self, context: Context) -> None:
+        self._folder = context.work("labeled_only_averages")
+
+    def of(self, key: Mapping[str, Any]) -> Path:
+        """Folder of all trainings with these inputs."""
+        return self._folder / key_digest(key)
+
+    def remove(self) -> None:
+        remove(self._folder)
+
+
+def train_labeled_only(
+    demos: Demonstrations,
+    row: Row,
+    out: Path,
+    *,
+    name: str | None = None,
+    aim: Aim | None = None,
+    averages: Averages | None = None,
+    after: Event | None = None,
+) -> None:
+    """Train the baseline for all its steps, or for those that held-out demonstrations prefer, into
+    the artifact `out`.
+
+    The held-out form takes its weights from the averages that the other one kept on its way, where
+    they are there after `after`, and trains them otherwise.
+
+    Args:
+        row: "labeled_only" or its held-out form.
+        name: of the stage; by default the row's.
+        aim: default all environments alike.
+    """
+    context, name = demos.context, name or str(row)
+    settings, seed = context.settings, context.seed(str(replace(row, kind="labeled_only")))
+    training = settings.training.of(settings.labeled_only)
+    key = demos.key() | {"train": training.determining()}
+    if aim is not None:
+        key |= aim.key()
+    together = aim or Aim()
+
+    def train(report: Report) -> None:
+        steps = demos.steps()
+        fit = fit_demonstrations(
+            steps,
+            context.interfaces,
+            make_normalizer(steps, context.interfaces, settings.policy),
+            settings.policy,
+            training,
+            seed,
+            hold_end=settings.demos.hold_end,
+            selection="holdout" if row.held_out else "last",
+            symmetries=context.symmetries,
+            objective=make_objective(together.objective, context.ids, together.preference),
+            loss=_excess(context, together, seed),
+            folder=context.work(name),
+            averages=(
+                averages.of(context.base | key | {"training seed": seed}) if averages else None
+            ),
+            selected=after.wait if after is not None else None,
+            report=report,
+            device=settings.device,
+        )
+        facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out}
+        fit.policy.save(out, facts | {"used_success_signal": False})
+
+    total = training.steps * (2 if row.held_out else 1)
+    context.stage(name, key, artifact_files(out), train, total, "step")
+
+
+def _excess(context: Context, aim: Aim, seed: int) -> Any:
+    """What makes the loss of an objective of excess losses; None for others."""
+    if not aim.objective.excess:
+        return None
+    assert aim.reference is not None
+    teachers = [load_policies(aim.reference, context.specs, context.settings.device)]
+
+    def make(data: TrainingData, policy: DiffusionPolicy) -> ExcessLoss:
+        kind = np.zeros(len(data.environment), dtype=np.int64)
+        predictions = TeacherPredictions(
+            kind, teachers, policy, "excess losses", "objective: linear"
+        )
+        return ExcessLoss(predictions, data, policy, seed)
+
+    return make

@@ -1,0 +1,199 @@
+"""Stages that measure: success on the common starts, and a few trajectories to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alltrades.data.store import EpisodeStore
+from alltrades.envs.rollouts.evaluation import Evaluation, evaluate
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import (
+    check_disjoint,
+    evaluation_seeds,
+    plot_seeds,
+    selection_seeds,
+)
+from alltrades.pipeline.acting import Policies, controllers_of, load_policies
+from alltrades.pipeline.artifacts import policy_digests, used_success_signal
+from alltrades.pipeline.context import Context
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
+
+DRAWN = 4  # episodes per environment and row in the report's trajectory plots
+Paths = dict[str, list[list[list[float]]]]  # {environment: [[[x, y], ...] per episode]}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How policies act, where a measurement asks for more than their training.
+
+    Attributes:
+        preference: what policies that take one act by.
+        strict: whether policies that take none are refused, with UserError, or act without it.
+        n_action_steps: actions of a chunk that are executed; None as in training.
+        ensemble: plan at every step and average overlapping chunks (see `EnsemblingController`).
+    """
+
+    preference: Mapping[str, float] = field(default_factory=dict)
+    strict: bool = False
+    n_action_steps: int | None = None
+    ensemble: float | None = None
+
+    def load(self, path: Path, context: Context) -> Policies:
+        asked = self.preference if self.strict else None
+        policies = load_policies(path, context.specs, context.settings.device, asked)
+        for policy in policies.values():
+            if policy.takes_preference:
+                policy.set_preference(self.preference)
+            policy.set_n_action_steps(self.n_action_steps)
+        return policies
+
+    def key(self) -> dict[str, Any]:
+        """What it changes, for the key of a stage."""
+        changes = {"n_action_steps": self.n_action_steps, "ensemble": self.ensemble}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return {"preference": dict(self.preference)} | given
+
+
+def measure(
+    context: Context,
+    name: str,
+    policies: Path,
+    out: Path | None = None,
+    manner: Manner | None = None,
+) -> Evaluation:
+    """Success of a row on the common evaluation starts, also as JSON in `out`."""
+    settings = context.settings
+    manner = manner or Manner(settings.evaluation.preference)
+    key = {
+        "policies": policy_digests(policies),
+        "episodes": settings.evaluation.episodes,
+        "starts": settings.evaluation.seed,
+        **manner.key(),
+        **settings.rollout.acting(),
+    }
+    found: list[Evaluation] = []
+
+    def body(report: Report) -> None:
+        acting = manner.load(policies, context)
+        found.append(
+            success(
+                context,
+                name,
+                acting,
+                report,
+                used_success_signal=used_success_signal(policies),
+                ensemble=manner.ensemble,
+            )
+        )
+        if out is not None:
+            write_json(out, found[0].to_json())
+
+    total = settings.evaluation.episodes * len(context.specs)
+    outputs = [out] if out is not None else []
+    context.stage(f"evaluate/{name}", key, outputs, body, total, "episode")
+    return Evaluation.from_json(json.loads(out.read_text())) if out is not None else found[0]
+
+
+def success(
+    context: Context,
+    name: str,
+    policies: Policies,
+    report: Report,
+    *,
+    used_success_signal: bool,
+    seeds: Mapping[str, Sequence[int]] | None = None,
+    ensemble: float | None = None,
+) -> Evaluation:
+    """Success of policies on the common evaluation starts, or on the starts given for each
+    environment.
+    """
+    settings = context.settings
+    controllers, keys = controllers_of(policies, settings.rollout, ensemble)
+    return evaluate(
+        name,
+        controllers,
+        {s.id: s for s in context.specs},
+        keys,
+        settings.evaluation.episodes,
+        settings.evaluation.seed,
+        workers=settings.rollout.worker_count(),
+        lanes=settings.rollout.lanes,
+        used_success_signal=used_success_signal,
+        digests={i: policies[i].digest() for i in context.ids},
+        crew=context.crew,
+        progress=report.progress,
+        seeds=seeds,
+    )
+
+
+def draw(context: Context, rows: Mapping[str, Path], out: Path) -> None:
+    """Record a few trajectories of rows, given with their artifacts, for the report."""
+
+    def body(_: Report) -> None:
+        device = context.settings.device
+        found = {
+            row: trajectories(context, load_policies(path, context.specs, device))
+            for row, path in rows.items()
+        }
+        write_json(out, {i: {row: found[row][i] for row in rows} for i in context.ids})
+
+    key = {
+        "policies": {row: policy_digests(path) for row, path in rows.items()},
+        "episodes": DRAWN,
+        "starts": "plot",
+    }
+    context.stage("trajectories", key, [out], body)
+
+
+def trajectories(context: Context, policies: Policies) -> Paths:
+    """Where the effector went, on starts that nothing else uses."""
+    settings = context.settings.rollout
+    controllers, keys = controllers_of(policies, settings)
+    starts = {s.id: plot_seeds(s, context.settings.seed, DRAWN) for s in context.specs}
+    jobs = [
+        Job(s.id, starts[s.id][i], keys[s.id], points=True)
+        for i in range(DRAWN)
+        for s in context.specs
+    ]
+    found: Paths = {i: [] for i in context.ids}
+    for episode in rollout(
+        jobs,
+        {s.id: s for s in context.specs},
+        controllers,
+        workers=settings.worker_count(),
+        lanes=settings.lanes,
+        crew=context.crew,
+    ):
+        if "point" in episode.observations:
+            points = episode.observations["point"][:, 0]
+            found[episode.environment].append(points.astype(float).round(4).tolist())
+    return found
+
+
+def check_starts(context: Context, stores: Mapping[str, Path]) -> None:
+    """Evaluation starts must be disjoint from every other use: episodes of these stores, selection,
+    plots.
+    """
+    settings, specs = context.settings, context.specs
+    judged = max(
+        (d.rounds.selection for d in settings.distillations().values() if d.rounds.count),
+        default=0,
+    )
+    uses = {
+        "selection": [(s.id, x) for s in specs for x in selection_seeds(s, settings.seed, judged)],
+        "plots": [(s.id, x) for s in specs for x in plot_seeds(s, settings.seed, DRAWN)],
+    }
+    for name, path in stores.items():
+        columns = EpisodeStore.open(path).columns()
+        uses[name] = [(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])]
+    uses["evaluation"] = [
+        (s.id, x)
+        for s in specs
+        for x in evaluation_seeds(s, settings.evaluation.seed, settings.evaluation.episodes)
+    ]
+    check_disjoint(uses)

@@ -1,0 +1,166 @@
+"""The stage of rollouts: what the teachers of a generalist do on starts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alltrades.data.episode import Episode
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.errors import UserError
+from alltrades.pipeline.acting import Policies, controllers_of, load_policies
+from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.collection import first_demos, open_or_create
+from alltrades.pipeline.context import Context
+from alltrades.system.reporting import Report
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Whose rollouts a generalist learns from: the name that its episodes are recorded under, its
+    artifacts, and the store of its rollouts.
+    """
+
+    name: str
+    policies: Path
+    rollouts: Path
+
+
+def parse_teacher(word: str) -> Teacher:
+    """The teacher that is written NAME=POLICIES:ROLLOUTS.
+
+    Raises UserError for other words, and for a store whose episodes were not recorded under that
+    name.
+    """
+    name, _, rest = word.partition("=")
+    folder, _, store = rest.rpartition(":")
+    if not (name and folder and store):
+        raise UserError(
+            f"--teacher {word}; expected NAME=POLICIES:ROLLOUTS, such as "
+            "scratch=specialists:rollouts.zarr"
+        )
+    sources = {str(s) for s in EpisodeStore.open(Path(store)).columns()["source"]}
+    others = sorted(sources - {name})
+    if others:
+        raise UserError(
+            f"--teacher {word}: episodes of {store} were recorded by '{others[0]}'; expected "
+            f"'{name}'; write {others[0]}={rest}"
+        )
+    return Teacher(name, Path(folder), Path(store))
+
+
+def roll_out(
+    context: Context,
+    teacher: Teacher,
+    episodes: int,
+    preference: Mapping[str, float] | None = None,
+) -> None:
+    """A teacher's rollouts, so many episodes per environment; a store that has some is continued.
+
+    `preference`: what policies that take one act by.
+    """
+    name, out = f"rollouts/{teacher.name}", teacher.rollouts
+    key = {
+        "policies": policy_digests(teacher.policies),
+        "episodes": episodes,
+        **context.settings.rollout.acting(),
+    }
+    stored = _episodes(out) // len(context.specs)
+    if stored > episodes and context.done(name, key | {"episodes": stored}):
+        return  # a generalist that has gone since needed more
+
+    def body(report: Report) -> None:
+        policies = load_policies(
+            teacher.policies, context.specs, context.settings.device, preference
+        )
+        record(context, policies, teacher.name, episodes, context.seed(name), out, report)
+
+    context.stage(name, key, [out], body, episodes * len(context.specs), "episode")
+
+
+def record(
+    context: Context,
+    policies: Policies,
+    teacher: str,
+    episodes: int,
+    seed: int,
+    out: Path,
+    report: Report | None = None,
+) -> None:
+    """Roll every environment's policy out; episodes are ordered by index, then environment, and
+    appended in that order.
+
+    A store that exists is continued: episode i depends on its index only. UserError for one of
+    other policies, environments, teacher or seed.
+    """
+    settings, report = context.settings.rollout, report or Report()
+    digests = {name: p.digest() for name, p in policies.items()}
+    facts = {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
+    store = open_or_create(out, context.specs, facts)
+    controllers, keys = controllers_of(policies, settings)
+    jobs = [
+        Job(s.id, episode_seed(seed, "rollout", s.id, i), keys[s.id])
+        for i in range(episodes)
+        for s in context.specs
+    ]
+    buffer: list[Episode] = []
+    for episode in rollout(
+        jobs[len(store) :],
+        {s.id: s for s in context.specs},
+        controllers,
+        workers=settings.worker_count(),
+        lanes=settings.lanes,
+        source=teacher,
+        crew=context.crew,
+    ):
+        buffer.append(episode)
+        if (
+            len(buffer) >= 32 and sum(map(len, buffer)) >= 1024
+        ):  # an append costs the same for few steps as for many
+            store.append(buffer)
+            buffer = []
+        report.progress(len(store) + len(buffer), len(jobs))
+    store.append(buffer)
+
+
+def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
+    """{environment: {"n", "successes", "steps"}} of a store."""
+    steps = EpisodeStore.open(path).steps()
+    lengths = np.diff(np.concatenate([[0], steps.ends]))
+    return {
+        str(name): {
+            "n": int((mine := steps.environment == name).sum()),
+            "successes": int(steps.episode_success[mine].sum()),
+            "steps": int(lengths[mine].sum()),
+        }
+        for name in np.unique(steps.environment)
+    }
+
+
+def first_rollouts(context: Context, stores: Sequence[Path], episodes: int) -> Steps:
+    """The first `episodes` rollouts per environment of every store."""
+    return Steps.concatenate([first_demos(path, context.ids, episodes) for path in stores])
+
+
+def digest_of_first(context: Context, store: Path, episodes: int) -> str:
+    """Digest of the part of a store that holds the first `episodes` of every environment."""
+    found = EpisodeStore.open(store)
+    environment = found.columns()["environment"]
+    ends = [np.flatnonzero(environment == i)[:episodes][-1:] + 1 for i in context.ids]
+    return found.digest(int(max(np.concatenate(ends), default=0)))
+
+
+def _episodes(path: Path) -> int:
+    """Episodes in a store; 0 for one that is missing or damaged, which its stage then makes
+    again.
+    """
+    try:
+        return len(EpisodeStore.open(path))
+    except UserError:
+        return 0

@@ -1,0 +1,166 @@
+"""The stage of specialists: one policy per environment, all of a teacher in one stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alltrades.pipeline.acting import slug
+from alltrades.pipeline.artifacts import artifact_files, policy_digest
+from alltrades.pipeline.context import Context
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.policies.learning.demonstrations import Fit, fit_demonstrations
+from alltrades.policies.learning.selection import Candidate, Specialists
+from alltrades.policies.model.policy import load_policy
+from alltrades.report import text
+from alltrades.settings.rows import Row
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
+
+SELECTION = "selection.json"  # what cross-validation measured
+
+
+def train_specialists(
+    demos: Demonstrations, row: Row, out: Path, joint: Path | None = None
+) -> str | None:
+    """Specialists of all environments: "scratch" on their own demonstrations, "joint_init"
+    fine-tuned from the labeled-only policy `joint`. Those of equal shape are trained together.
+
+    The action scale is that of all demonstrations, so that every policy of a run predicts in the
+    same units.
+
+    Args:
+        out: folder of one artifact per environment, and of selection.json where cross-validation
+            chose.
+
+    Returns what cross-validation chose, in one line; None where it did not run now.
+    """
+    context = demos.context
+    specialist, name = context.settings.specialist, f"specialists/{row.teacher}"
+    key = demos.key() | {
+        "specialist": specialist.model_dump(mode="json"),
+        "train": context.settings.training.of(specialist.train).determining(),
+        "initial": policy_digest(joint) if joint else None,
+    }
+    if joint is None:  # their own architecture: the generalist's may change
+        candidates = context.settings.specialist_candidates()
+        key |= {"policy": [policy.model_dump(mode="json") for _, policy, _ in candidates]}
+    lines: list[str] = []
+
+    def train(report: Report) -> None:
+        if joint is not None:
+            fits, table = _fine_tuned(demos, row, joint, report), None
+        else:
+            fits, table = _from_scratch(demos, row, report)
+            if specialist.selection == "cv":
+                lines.append(_chosen(context, table))
+                write_json(out / SELECTION, table or {})
+        for spec, fit in zip(context.specs, fits):
+            fit.policy.save(out / slug(spec.id), _facts(context, row, spec.id, fit, table))
+
+    outputs = [file for i in context.ids for file in artifact_files(out / slug(i))]
+    if joint is None and specialist.selection == "cv":
+        outputs.append(out / SELECTION)
+    context.stage(name, key, outputs, train, unit="step")
+    return lines[0] if lines else None
+
+
+def _seed(context: Context, row: Row, environment: str) -> int:
+    return context.seed(f"specialist/{row.teacher}/{slug(environment)}")
+
+
+def _metrics(row: Row, environment: str) -> str:
+    return f"specialist/{row.teacher}/{slug(environment)}"
+
+
+def _fine_tuned(demos: Demonstrations, row: Row, joint: Path, report: Report) -> list[Fit]:
+    """The labeled-only policy, trained on in every environment alone."""
+    context, steps, policy = (
+        demos.context,
+        demos.steps(),
+        load_policy(joint, demos.context.settings.device),
+    )
+    settings = context.settings.specialist
+    work = context.work(f"specialists/{row.teacher}")
+    selection = "holdout" if settings.selection == "holdout" else "last"
+    total = settings.finetune.steps * (2 if selection == "holdout" else 1)
+    fits: dict[str, Fit] = {}
+
+    def fit(environment: str, part: Report) -> None:
+        fits[environment] = fit_demonstrations(
+            steps.select(steps.environment == environment),
+            policy.environments,
+            policy.normalizer,
+            policy.settings,
+            context.settings.training.of(settings.finetune),
+            _seed(context, row, environment),
+            hold_end=context.settings.demos.hold_end,
+            selection=selection,
+            initial=policy,
+            symmetries=context.symmetries,
+            folder=work / slug(environment),
+            report=part,
+            device=context.settings.device,
+        )
+
+    parts = [
+        part.named(_metrics(row, i))
+        for i, part in zip(context.ids, report.parts([total] * len(context.ids)))
+    ]
+    context.beside.run([partial(fit, i, part) for i, part in zip(context.ids, parts)])
+    return [fits[i] for i in context.ids]
+
+
+def _from_scratch(
+    demos: Demonstrations, row: Row, report: Report
+) -> tuple[list[Fit], dict[str, Any] | None]:
+    """Specialists of their own architecture, and what cross-validation measured where it chose."""
+    context, settings = demos.context, demos.context.settings
+    fitter = Specialists(
+        demos.steps(),
+        context.interfaces,
+        [_seed(context, row, i) for i in context.ids],
+        settings.demos.hold_end,
+        context.symmetries,
+        context.work(f"specialists/{row.teacher}"),
+        report,
+        [_metrics(row, i) for i in context.ids],
+        context.beside.run,
+        settings.device,
+    )
+    candidates = [Candidate(*c) for c in settings.specialist_candidates()]
+    s = settings.specialist
+    fits, choice = fitter.fit(
+        candidates, s.selection, s.folds, s.selection_environments, s.patience
+    )
+    return fits, None if choice is None else choice.to_json(candidates)
+
+
+def _chosen(context: Context, table: dict[str, Any] | None) -> str:
+    if table is not None:
+        return text.selection(table)
+    name, _, train = context.settings.specialist_candidates()[0]
+    return (
+        "no environment has two demonstrations to cross-validate with; kept: "
+        f"{name}, all {train.steps:,} steps"
+    )
+
+
+def _facts(
+    context: Context, row: Row, environment: str, fit: Fit, table: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What the artifact says of its training."""
+    facts: dict[str, Any] = {
+        "steps": fit.steps,
+        "seed": _seed(context, row, environment),
+        "held_out_loss": fit.held_out,
+        "used_success_signal": False,
+    }
+    if table is not None:
+        facts["selection"] = {
+            "chosen": table["chosen"],
+            "relative_loss": table["relative_loss"],
+            "losses": table["losses"].get(environment),
+        }
+    return facts
