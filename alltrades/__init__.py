@@ -1,16 +1,62 @@
 """alltrades: one diffusion policy for many environments, from a handful of demonstrations each.
 
-`run`, `load_policy`, `rollout` and `evaluate` are the calls behind the commands of the same names.
+The public names, each imported when it is first asked for: `import alltrades` costs nothing, and a
+robot's computer that asks for `OnnxPolicy` needs no PyTorch. `run`, `load_policy`, `rollout` and
+`evaluate` are the calls behind the commands of the same names.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alltrades.data.episode import Episode
+    from alltrades.data.store import EpisodeStore
+    from alltrades.envs.registry import register
+    from alltrades.envs.rollouts.evaluation import evaluate
+    from alltrades.envs.rollouts.rollout import rollout
+    from alltrades.envs.spec import EnvSpec
+    from alltrades.errors import UserError
+    from alltrades.pipeline.runner import run
+    from alltrades.policies.client.client import PolicyClient
+    from alltrades.policies.client.remote import RemotePolicy
+    from alltrades.policies.control.controller import Controller
+    from alltrades.policies.control.realtime import RealTimeController
+    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+    from alltrades.settings.run import RunSettings
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load_policy", "rollout", "run"]
+__all__ = [
+    "Controller",
+    "EnvSpec",
+    "Episode",
+    "EpisodeStore",
+    "OnnxPolicy",
+    "PolicyClient",
+    "RealTimeController",
+    "RemotePolicy",
+    "RunSettings",
+    "UserError",
+    "evaluate",
+    "load_policy",
+    "register",
+    "rollout",
+    "run",
+]
 
 _HOMES = {
+    "Controller": "alltrades.policies.control.controller",
+    "EnvSpec": "alltrades.envs.spec",
+    "Episode": "alltrades.data.episode",
+    "EpisodeStore": "alltrades.data.store",
+    "OnnxPolicy": "alltrades.policies.onnx.onnx_policy",
+    "PolicyClient": "alltrades.policies.client.client",
+    "RealTimeController": "alltrades.policies.control.realtime",
+    "RemotePolicy": "alltrades.policies.client.remote",
+    "RunSettings": "alltrades.settings.run",
+    "UserError": "alltrades.errors",
     "evaluate": "alltrades.envs.rollouts.evaluation",
     "load_policy": "alltrades.policies.model.policy",
+    "register": "alltrades.envs.registry",
     "rollout": "alltrades.envs.rollouts.rollout",
     "run": "alltrades.pipeline.runner",
 }
@@ -22,3 +68,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

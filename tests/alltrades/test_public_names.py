@@ -1,0 +1,78 @@
+"""What users import from `alltrades`: each name in a fresh process, at no needless cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alltrades
+
+HEAVY = ("torch", "zarr", "mujoco", "sklearn", "wandb", "pydantic", "numpy", "scipy", "gymnasium")
+WITHOUT_TORCH = (
+    "Controller",
+    "EnvSpec",
+    "Episode",
+    "OnnxPolicy",
+    "PolicyClient",
+    "RealTimeController",
+    "RemotePolicy",
+    "UserError",
+    "register",
+)
+
+
+def fresh(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", alltrades.__all__)
+def test_a_public_name_is_there_in_a_fresh_process(name):
+    code = (
+        f"from alltrades import {name} as found; import alltrades, sys; "
+        f"assert callable(found) and found.__name__ == '{name}'; "
+        f"assert alltrades.{name} is found; print('torch' in sys.modules)"
+    )
+    has_torch = fresh(code) == "True"
+    if name in WITHOUT_TORCH:
+        assert not has_torch
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = f"import alltrades, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    assert fresh(code) == "[]"
+    seconds = (
+        "import time; t = time.perf_counter(); import alltrades; print(time.perf_counter() - t)"
+    )
+    assert min(float(fresh(seconds)) for _ in range(3)) < 0.05
+
+
+def test_editors_and_type_checkers_see_the_names_where_they_are_found():
+    tree = ast.parse(Path(alltrades.__file__).read_text())
+    typed = {
+        alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        for alias in node.names
+    }
+    assert typed == alltrades._HOMES
+    assert sorted(typed) == sorted(alltrades.__all__)
+
+
+def test_dir_lists_the_names_before_they_are_used():
+    code = "import alltrades; print(set(alltrades.__all__) <= set(dir(alltrades)))"
+    assert fresh(code) == "True"
+
+
+def test_run_is_the_function_also_after_the_pipeline_was_imported():
+    code = "import alltrades.pipeline.runner, alltrades; print(callable(alltrades.run))"
+    assert fresh(code) == "True"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Controler'"):
+        alltrades.Controler  # noqa: B018
