@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alltrades.data.episode import Episode
+    from alltrades.data.interface import ActionSpec
     from alltrades.data.store import EpisodeStore
     from alltrades.envs.registry import register
     from alltrades.envs.rollouts.evaluation import evaluate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActionSpec",
     "Controller",
     "EnvSpec",
     "Episode",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ActionSpec": "alltrades.data.interface",
     "Controller": "alltrades.policies.control.controller",
     "EnvSpec": "alltrades.envs.spec",
     "Episode": "alltrades.data.episode",

@@ -11,6 +11,7 @@ import alltrades
 
 HEAVY = ("torch", "zarr", "mujoco", "sklearn", "wandb", "pydantic", "numpy", "scipy", "gymnasium")
 WITHOUT_TORCH = (
+    "ActionSpec",
     "Controller",
     "EnvSpec",
     "Episode",
