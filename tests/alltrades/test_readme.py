@@ -1,7 +1,9 @@
-"""Every command of the README parses, and runs in its small form, in the order in which the README
-gives them.
+"""Every command of the README and of the pages in docs/ parses; those of fenced blocks run in their
+small form, page after page in the order of the README's table.
 """
 
+import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,23 +12,56 @@ import pytest
 
 from alltrades import cli
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    *(ROOT / p for p in re.findall(r"^\| \[\w+\]\((docs/\w+\.md)\)", README.read_text(), re.M)),
+]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 QUICK = ["--rollout.workers", "0", "--tracking.wandb", "disabled"]
 
 
+def test_the_readme_leads_to_every_page():
+    assert sorted(PAGES[1:]) == sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_files_that_a_page_names_are_there(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path
+        assert linked.is_file(), target
+        headings = re.findall(r"^#+ (.*)", linked.read_text(), flags=re.M)
+        assert not anchor or anchor in [h.lower().replace(" ", "-") for h in headings], target
+    for path in re.findall(
+        r"`((?:alltrades|configs|data|envs|notebooks|policies|tests)/[^` ]*\.\w+)`", text
+    ):
+        assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("block", range(len(re.findall("```python\n", TEXT))))
+def test_what_python_examples_import_is_there(block):
+    for node in ast.walk(ast.parse(blocks("python")[block])):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("alltrades"):
+            for alias in node.names:
+                assert hasattr(importlib.import_module(node.module), alias.name), alias.name
+
+
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
 def commands() -> list[list[str]]:
-    """The words after `alltrades`, of fenced blocks and of the recipes' table."""
+    """The words after `alltrades`, of fenced blocks and of tables and prose."""
     lines = [
         part.strip()
         for block in blocks("bash")
         for line in block.splitlines()
         for part in line.split("&&")
     ]
-    lines += re.findall(r"`(alltrades [^`]+)`", README)
+    lines += re.findall(r"`(alltrades [^`]+)`", TEXT)
     return [
         shlex.split(" ".join(line.split()))[1:] for line in lines if line.startswith("alltrades")
     ]
