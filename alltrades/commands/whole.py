@@ -61,6 +61,7 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
     """A recipe with `study:` at its top."""
     from alltrades.settings.load import load_settings
     from alltrades.studies.claims import judge
+    from alltrades.studies.files import write_study
 
     if args.data is not None:
         raise UserError("--data is for runs and the recipe names a study; leave it out")
@@ -75,7 +76,7 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
     result = study.run(settings, folder, origins)
     if not args.small:  # too few episodes to judge by
         result.findings += map(str, judge(settings.name, result.to_json()))
-    written = result.write(folder)
+    written = write_study(result, folder)
     result.show()
     for path in written:
         print(f"wrote {path}")
@@ -244,6 +245,7 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
 def pareto(args: argparse.Namespace) -> int:
     """Pareto fronts of a finished run."""
     from alltrades.settings.load import load_settings
+    from alltrades.studies.files import write_study
     from alltrades.studies.pareto import of_run
     from alltrades.studies.pareto_training import ParetoSettings
 
@@ -256,7 +258,7 @@ def pareto(args: argparse.Namespace) -> int:
     settings, _ = load_settings(ParetoSettings, overrides=words)
     folder = Path(args.run)
     result = of_run(folder, settings, args.episodes)
-    written = result.write(folder / "pareto", "front")
+    written = write_study(result, folder / "pareto", "front")
     result.show()
     for path in written:
         print(f"wrote {path}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from alltrades.envs.rollouts.evaluation import common_metrics, over_seeds
 from alltrades.report import text
+from alltrades.report.columns import columns
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -115,7 +116,7 @@ def plain_text(
     for metric in common_metrics(evaluations.values()):
         lines = table_lines(evaluations, limits, metric)
         cells = [[f"{c[0]} {c[1]}" if c else "-" for c in line.cells] for line in lines]
-        block = _columns(
+        block = columns(
             [
                 [f"{metric}, 95 % interval", "n", *row_names(evaluations)],
                 *([line.label, line.n, *own] for line, own in zip(lines, cells)),
@@ -131,12 +132,12 @@ def plain_text(
         blocks.append(
             [
                 PAIRED if len(comparison["pairs"][0].get("seeds", ())) > 1 else PAIRED + ONE_SEED,
-                *_columns([list(x) for x in differences]),
+                *columns([list(x) for x in differences]),
             ]
         )
     if advice:
         blocks.append(
-            ["advice", *_columns([[name, facts["line"]] for name, facts in advice.items()])]
+            ["advice", *columns([[name, facts["line"]] for name, facts in advice.items()])]
         )
     return "\n\n".join("\n".join(block) for block in blocks)
 
@@ -159,7 +160,7 @@ def over_seeds_text(
     )
     stars = ["*" if any(e.used_success_signal for e in each) else "" for each in rows.values()]
     environments = next(iter(found.values())).environments
-    block = _columns(
+    block = columns(
         [
             [title, *(name + star for name, star in zip(found, stars))],
             *([e, *(text.rate(r.environments[e]) for r in found.values())] for e in environments),
@@ -324,15 +325,3 @@ def _table(title: str) -> Any:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-
-
-def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Lines with every column as wide as its widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]

@@ -5,16 +5,14 @@ plots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alltrades.envs.rollouts.statistics import bootstrap_mean
+from alltrades.studies.estimator_settings import Settings
 from alltrades.studies.plots import intervals_plot
 from alltrades.studies.result import StudyResult, Table
-
-if TYPE_CHECKING:
-    from alltrades.studies.estimators import Settings
 
 RAW, RELATIVE, IN_SAMPLE = "quadratic, raw", "quadratic, relative", "mlp in-sample, raw"
 OURS = (RELATIVE, "rulsif", "classifier-mlp")

@@ -30,15 +30,14 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from alltrades.data.weights.density_ratio import Scores, cross_fit, relative_ratio, scored
 from alltrades.data.weights.estimate import WeightSettings, flattening
 from alltrades.pipeline.rundir import RunDir
-from alltrades.policies.settings import Frozen
+from alltrades.studies.estimator_settings import Settings
 from alltrades.studies.estimator_tables import summarise
 from alltrades.studies.linear_gaussian import LENGTH, LinearGaussian
 from alltrades.studies.result import StudyResult
@@ -58,33 +57,6 @@ GUARDS: dict[str, dict[str, float]] = {
     "ess+auc": {"auc_min": 0.5},
 }
 LARGEST_LOGIT = 30.0  # of a raw ratio: e^30 outweighs every other row as well as infinity would
-
-
-class Settings(Frozen):
-    """Sizes of the study."""
-
-    study: Literal["estimators"] = "estimators"
-    name: str = Field("estimators", min_length=1, description="names the folder runs/NAME")
-    seed: int = Field(0, ge=0, description="repetition r draws from (seed, r)")
-    repetitions: int = Field(
-        50, ge=2, description="draws of world, demonstrations and rollouts per cell"
-    )
-    demos: tuple[int, ...] = Field((5, 25), min_length=1, description="demonstrations")
-    dimensions: tuple[int, ...] = Field(
-        (10, 30), min_length=1, description="observed dimensions, at least 6"
-    )
-    drift: tuple[float, ...] = Field(
-        (0.4, 0.0), min_length=1, description="shares of rollouts that drift away; 0: no shift"
-    )
-    rollouts: int = Field(150, ge=2, description="rollouts")
-    alpha: float = Field(
-        0.2, gt=0, lt=1, description="share of demonstration states in the mixture"
-    )
-    workers: int | None = Field(None, ge=1, description="processes; default: one per processor")
-
-    def cells(self) -> list[tuple[int, int, float]]:
-        """(demonstrations, dimensions, drift)."""
-        return [(n, d, share) for share in self.drift for d in self.dimensions for n in self.demos]
 
 
 def repetition(s: Settings, demos: int, dim: int, drift: float, r: int) -> list[dict[str, Any]]:

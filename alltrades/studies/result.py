@@ -1,19 +1,14 @@
-"""What a study found, as files: results.json, one CSV per table, and one self-contained HTML page
-with the plots.
-"""
+"""What a study found: tables, figures, findings."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from alltrades.errors import UserError
+from alltrades.report.columns import columns
 from alltrades.report.figures import Figure
-from alltrades.system.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -66,23 +61,6 @@ class StudyResult:
             "tables": {t.name: {"columns": t.columns, "rows": t.rows} for t in self.tables},
         }
 
-    def write(self, folder: Path, stem: str = "results") -> list[Path]:
-        """Write STEM.json, NAME.csv for every table, and STEM.html where the extra `report` is
-        installed.
-        """
-        from alltrades.studies.page import write_study_page
-
-        paths = [folder / f"{stem}.json"]
-        write_json(paths[0], self.to_json())
-        for table in self.tables:
-            paths.append(folder / f"{table.name}.csv")
-            write_text(paths[-1], table.csv())
-        try:
-            paths.append(write_study_page(self, folder / f"{stem}.html"))
-        except UserError as error:
-            self.findings = [*self.findings, f"left out: plots ({error})"]
-        return paths
-
     def show(self) -> None:
         """Print tables and findings in aligned plain columns."""
         for table in self.tables:
@@ -90,12 +68,6 @@ class StudyResult:
                 print(table.caption or table.name)
                 print("\n".join(columns([table.columns, *table.text()])) + "\n")
         print("\n".join(self.findings))
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with every column as wide as its widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
 
 
 def _cell(value: Any, digits: int) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +24,7 @@ from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.settings.schema import show
 from alltrades.studies.plots import Point, intervals_plot
 from alltrades.studies.result import StudyResult, Table
-
-if TYPE_CHECKING:
-    from alltrades.studies.sweep import Settings
+from alltrades.studies.sweep_settings import Settings
 
 BOOT = 4000
 Mean = tuple[float, tuple[float, float], list[float]]  # over seeds, 95 % interval, of every seed

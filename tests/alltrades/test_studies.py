@@ -8,6 +8,7 @@ from alltrades import cli
 from alltrades.settings.load import load_settings, packaged_recipes
 from alltrades.settings.run import RunSettings
 from alltrades.studies import STUDIES, study_of
+from alltrades.studies.files import write_study
 from alltrades.studies.result import StudyResult, Table
 
 
@@ -67,7 +68,7 @@ def test_results_are_written_as_json_and_csv_and_shown(tmp_path, capsys):
     result = StudyResult(
         "Title", "What was done.", ["a found b"], [table, Table("raw", ("x",), [[1]], shown=False)]
     )
-    written = result.write(tmp_path)
+    written = write_study(result, tmp_path)
     assert (tmp_path / "sizes.csv").read_text() == 'name,value\n"a, b",0.123457\nc,\n'
     assert json.loads((tmp_path / "results.json").read_text())["tables"]["sizes"]["rows"] == [
         ["a, b", 0.123456789],
