@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
+from scipy.stats import binomtest
 
-Z95 = 1.959963984540054
 
-
+@cache
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson score 95 % interval of a success probability (Wilson 1927); (0, 1) for n = 0."""
+    """Wilson score 95 % interval of a success probability (Wilson 1927); (0, 1) for n = 0.
+
+    Kept once computed: tables ask for the same few counts again and again, and SciPy, which also
+    computes a test, takes a thousand times as long as the formula. Raises ValueError unless
+    0 <= successes <= n.
+    """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}; expected 0 <= successes <= n")
     if n == 0:
         return 0.0, 1.0
-    p, z2 = successes / n, Z95**2
-    center = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # at the ends the exact value is 0 or 1; rounding must not leave it
-    return (0.0 if successes == 0 else center - half), (1.0 if successes == n else center + half)
+    found = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def bootstrap_mean(
