@@ -17,9 +17,9 @@ import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.remote import RemotePolicy
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.lanes import ActingPolicy
 from alltrades.policies.control.realtime import ROUNDING, RealTimeController
 
 LANES = 32
@@ -162,7 +162,7 @@ class WaitingController(Controller):
         self._seconds = seconds
 
     def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        before = {lane: self._last[lane] for lane in frames}
+        before = {lane: self.states[lane].last for lane in frames}
         out = {}
         for lane, actions in super().plan(frames).items():
             last, hz = before[lane], self.environment(lane).control_hz

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
+from alltrades.data.interface import Interface
 from alltrades.policies.client.client import MAX_MESSAGE, pack, require, unpack
 from alltrades.policies.server.metrics import resident_bytes
 
@@ -210,15 +211,15 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
         return reply if isinstance(reply, str) else unpack(reply)["actions"]
 
     (bad, metadata), (fine, _) = open_one(), open_one()
-    info = metadata["environments"][0]
+    info = Interface.from_json(metadata["environments"][0])
     request = {
-        "observation": np.linspace(-1, 1, info["obs_dim"]).astype(np.float32),
-        "environment": info["id"],
+        "observation": np.linspace(-1, 1, info.obs_dim).astype(np.float32),
+        "environment": info.id,
     }
     first = request | {"reset": True, "seed": 1}
     want = ask(fine, first)
-    decided = request | {"known": np.zeros((1, info["action_dim"]), np.float32)}
-    for kind, message in messages(count, decided, info["obs_dim"], seed):
+    decided = request | {"known": np.zeros((1, info.action_dim), np.float32)}
+    for kind, message in messages(count, decided, info.obs_dim, seed):
         reply: Any = None
         try:
             bad.send(message)

@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.ensembling import EnsemblingController
-from alltrades.policies.control.lanes import ActingPolicy
+from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
@@ -96,7 +95,7 @@ def controllers_of(
     """One controller for policies of equal shape, and the controller's key for each environment.
 
     With `ensemble` they plan at every step and average overlapping chunks (see
-    `EnsemblingController`).
+    `Ensembling`).
 
     Lanes are spread over environments: one call for the specialists of many serves more of them
     than a call of each. Where shapes differ, few lanes ask one policy at a time, and its calls have
@@ -112,10 +111,14 @@ def controllers_of(
         StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]]
         for group in groups
     ]
-    make = Controller if ensemble is None else partial(EnsemblingController, m=ensemble)
     return (
         {
-            f"{number}": make(acting(policy, rollouts, batch), rollouts.lanes, batch=batch)
+            f"{number}": Controller(
+                acting(policy, rollouts, batch),
+                rollouts.lanes,
+                batch=batch,
+                execution=None if ensemble is None else Ensembling(ensemble),
+            )
             for number, policy in enumerate(members)
         },
         {name: group_of[id(policy)] for name, policy in policies.items()},

@@ -35,7 +35,7 @@ class Manner:
         preference: what policies that take one act by.
         strict: whether policies that take none are refused, with UserError, or act without it.
         n_action_steps: actions of a chunk that are executed; None as in training.
-        ensemble: plan at every step and average overlapping chunks (see `EnsemblingController`).
+        ensemble: plan at every step and average overlapping chunks (see `Ensembling`).
     """
 
     preference: Mapping[str, float] = field(default_factory=dict)

@@ -35,7 +35,8 @@ from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, Visit, train_generalist
 from alltrades.pipeline.measurement import check_starts, success
 from alltrades.pipeline.rollouts import rollout_statistics
-from alltrades.policies.control.exploration import ExploringController
+from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.exploration import Exploration
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
@@ -186,13 +187,11 @@ def visit(
         if not missing:
             break
         batch = min(rollouts.batch, rollouts.lanes)
-        controller = ExploringController(
+        controller = Controller(
             acting(policy, rollouts, batch),
             rollouts.lanes,
-            attempt,
-            settings.explore,
-            settings.renew,
-            batch,
+            batch=batch,
+            execution=Exploration(attempt, settings.explore, settings.renew),
         )
         kept: list[Episode] = []
         counts = {

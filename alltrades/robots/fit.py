@@ -17,7 +17,7 @@ from alltrades.envs.robots.robot import Robot
 from alltrades.errors import UserError, nearest
 from alltrades.policies.client.remote import RemotePolicy
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.ensembling import EnsemblingController
+from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.control.limits import read_limits
 from alltrades.policies.control.realtime import RealTimeController
 
@@ -221,5 +221,5 @@ def make_controller(
     if mode == "async":
         return RealTimeController(policy, guard=limits, stop_after=stop_after, rate=rate)
     if mode == "ensemble":
-        return EnsemblingController(policy, guard=limits)
+        return Controller(policy, guard=limits, execution=Ensembling())
     return Controller(policy, guard=limits)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.interface import Interface
-from alltrades.errors import UserError, nearest
+from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.client import FACTS, PolicyClient
 
 
-class RemotePolicy:
+class RemotePolicy(ActingPolicy):
     """The policy behind `alltrades serve`: `act` sends every row over a connection of its own, so
     that the server batches them.
 
@@ -62,11 +63,7 @@ class RemotePolicy:
             numbers["horizon"],
             numbers["n_action_steps"],
         )
-        self.draws, self.obs_dim, self.action_dim = (
-            numbers["draws"],
-            numbers["obs_dim"],
-            numbers["action_dim"],
-        )
+        self.draws = numbers["draws"]
         self._digest = str(first.metadata.get("policy"))
         self.held = False  # the operator has stopped the robots
 
@@ -89,7 +86,8 @@ class RemotePolicy:
                     client.reset()
         try:
             for row in rows:
-                info = self.environments[int(environment[row])]
+                index = int(environment[row])
+                info = self.environments[index]
                 used = (
                     0
                     if keep is None
@@ -98,12 +96,12 @@ class RemotePolicy:
                     else 0
                 )
                 request = {
-                    "observation": window[row, :, : info.obs_dim],
+                    "observation": self.layout.observation(index, window[row]),
                     "environment": info.id,
                     "noise": noise[row],
                     "known": np.zeros((0, info.action_dim), np.float32)
                     if known is None
-                    else known[row, :used, : info.action_dim],
+                    else self.layout.action(index, known[row, :used]),
                 }
                 self._client(row).send(
                     request if keep is None else request | {"keep": keep[row, :used]}
@@ -121,7 +119,7 @@ class RemotePolicy:
                 raise UserError(
                     f"the server sent actions of shape {actions.shape}; expected {expected}"
                 )
-            out[row, :, : expected[1]] = actions
+            out[row] = self.layout.pack_action(actions)
         return out
 
     def begin(self, lane: int) -> None:
@@ -137,17 +135,6 @@ class RemotePolicy:
                 "for each"
             )
         self._starting = True
-
-    def environment_index(self, env_id: str) -> int:
-        """Position of an environment; raises UserError for one that the policy does not know."""
-        ids = [e.id for e in self.environments]
-        if env_id not in ids:
-            raise UserError(
-                f"policy does not know environment '{env_id}'; it was made for "
-                f"{', '.join(ids[:12])}"
-                f"{nearest(env_id, ids)}"
-            )
-        return ids.index(env_id)
 
     def digest(self) -> str:
         """Digest of the policy that was served when this client connected."""

@@ -4,37 +4,88 @@ can wait for it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
-from alltrades.policies.control.guard import ActionGuard
-from alltrades.policies.control.lanes import BATCH, ActingPolicy, Lanes, Overlap
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.execution import Execution
+from alltrades.policies.control.guards import Guard
+from alltrades.policies.control.lanes import BATCH, Lanes
 
 
-class Controller(Lanes):
-    """Synchronous: a lane whose actions are used up waits for its next chunk. See `Lanes` for the
-    arguments.
+class RobotController(ABC):
+    """What decides for one robot: `Controller` and `RealTimeController` with one lane, or a class
+    of your own.
+
+    Attributes:
+        stopped: (lanes,) bool: lanes that got no action for too long and stay stopped until
+            `reset`; their loop should end.
+        held: the operator of the policy's server holds the robots.
+        refusals: actions that were replaced so far, by reason.
+    """
+
+    @property
+    def stopped(self) -> np.ndarray:
+        return np.zeros(1, dtype=bool)
+
+    @property
+    def held(self) -> bool:
+        return False
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        return {}
+
+    @abstractmethod
+    def reset(self, *, environment: str | None = None, seed: int | None = None) -> None:
+        """Start an episode."""
+
+    @abstractmethod
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """One control step: observation (obs_dim,) -> (1, action_dim)."""
+
+    def statistics(self) -> dict[str, Any] | None:
+        """What became of chunks that were drawn in the background; None where none are."""
+        return None
+
+    def close(self) -> None:  # noqa: B027
+        """End what runs in the background."""
+
+
+class Controller(Lanes, RobotController):
+    """Synchronous: a lane whose actions are used up waits for its next chunk.
 
     Simulation: `begin(lane, ...)`, then `plan` with the new frames of the lanes that need a chunk.
     Deployment: `reset(...)`, then `act` at every control step.
+
+    Args:
+        policy, lanes, guard, batch: see `Lanes`.
+        execution: what of each chunk is executed; by default its first `n_action_steps`. See
+            `Ensembling`, `Exploration`.
     """
 
     def __init__(
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
+        guard: Guard = True,
         batch: int = BATCH,
+        execution: Execution | None = None,
     ) -> None:
         super().__init__(policy, lanes, guard, batch)
-        self._frames: list[list[np.ndarray]] = [
-            [] for _ in range(lanes)
-        ]  # of act(), since the last plan
+        self.execution = execution or Execution()
+        self.execution.check(policy)
+        self._frames: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # since the last plan
+
+    def noise_seed(self, seed: int) -> int:
+        return self.execution.noise_seed(seed)
 
     def begin(self, lane: int, environment: str, seed: int) -> None:
         super().begin(lane, environment, seed)
+        self.execution.begin(lane, self.environment(lane), seed)
         self._frames[lane].clear()
 
     # ---- simulation ------------------------------------------------------------------------------
@@ -48,37 +99,19 @@ class Controller(Lanes):
         Returns per lane (n_action_steps, action_dim of its environment) float32 in environment
         units, guarded. The history before an episode's first frame is that frame, as in training.
         """
-        arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
-        return {
-            lane: self._leave(lane, actions) for lane, actions in self._propose(arrays, {}).items()
-        }
+        proposed = self._propose(self.frames(frames))
+        return {lane: self.leave(lane, actions) for lane, actions in proposed.items()}
 
-    def _propose(
-        self, arrays: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap]
-    ) -> dict[int, np.ndarray]:
-        """Checks and pushes the frames, calls the policy: per lane the actions that it is to
-        execute, not guarded yet.
-
-        A lane whose chunk is to fit actions that are decided already gets the whole horizon.
-        """
-        for lane, new in arrays.items():
-            self._check(lane, new)
-        for lane, new in arrays.items():
-            self._push(lane, new)
+    def _propose(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """The actions that each lane is to execute, not guarded yet."""
+        for lane, new in frames.items():
+            self.states[lane].push(new)
             self._frames[lane].clear()  # they are in the history, even if the policy fails
-        out: dict[int, np.ndarray] = {}
-        asking = list(arrays)
-        for start in range(0, len(asking), self.batch):
-            lanes = asking[start : start + self.batch]
-            chunks = self.policy.act(*self._inputs(lanes, overlaps))  # (batch, horizon, A)
-            for lane, chunk in zip(lanes, chunks):
-                chunk = chunk[:, : self._action_dims[lane]].copy()
-                out[lane] = chunk if lane in overlaps else self._part(lane, chunk)
-        return out
-
-    def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
-        """Actions to execute (k, A_env) of a new chunk (horizon, A_env)."""
-        return chunk[: self.policy.n_action_steps]
+        chunks = self.source.chunks([self.states[lane] for lane in frames], [None] * len(frames))
+        return {
+            lane: self.execution.actions(lane, chunk, self.policy)
+            for lane, chunk in zip(frames, chunks)
+        }
 
     # ---- deployment ------------------------------------------------------------------------------
     def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
@@ -89,17 +122,17 @@ class Controller(Lanes):
         dimensions that an environment does not have, are 0. A lane that was never reset starts by
         itself when the policy has one environment.
         """
-        rows = self._observed(observation)  # all are checked before any is used
+        rows = self.observed(observation)  # all are checked before any is used
         asking: dict[int, np.ndarray] = {}
         for lane, row in rows.items():
             self._frames[lane].append(row)
-            if not self._queues[lane]:
+            if not self.states[lane].queue:
                 asking[lane] = np.stack(self._frames[lane])
         if asking:
-            for lane, actions in self._propose(asking, {}).items():
-                self._queues[lane] = list(actions[::-1])
+            for lane, actions in self._propose(asking).items():
+                self.states[lane].queue = list(actions[::-1])
         out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
         for lane in rows:
-            action = self._leave(lane, self._queues[lane].pop()[None])[0]
-            out[lane, : len(action)] = action
+            action = self.leave(lane, self.states[lane].queue.pop()[None])
+            out[lane] = self.policy.layout.pack_action(action)[0]
         return out

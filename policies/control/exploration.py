@@ -1,5 +1,5 @@
-"""Tries again what failed: a controller whose actions carry an offset that persists, so that
-another outcome is reached.
+"""Tries again what failed: actions carry an offset that persists, so that another outcome is
+reached.
 
 Sampling noise alone hardly changes how an episode ends: a policy that stops short of a goal does so
 every time. An offset that lasts for many steps moves the place where a feedback loop settles.
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.lanes import ActingPolicy
+from alltrades.data.interface import Interface
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.execution import Execution
 from alltrades.system.streams import stream, stream_seed
 
 
-class ExploringController(Controller):
-    """A controller that adds to every action of a lane an offset, redrawn now and then.
+class Exploration(Execution):
+    """Adds to every action of a lane an offset, redrawn now and then.
 
     At each chunk, with probability `renew`, a new offset is drawn: normal in every dimension, with
     a scale drawn log-uniformly from `scale`, in units of half the action box (1 where the box is
@@ -29,48 +30,37 @@ class ExploringController(Controller):
         renew: chance of a new offset per chunk; 0 keeps one for the whole episode.
     """
 
-    def __init__(
-        self,
-        policy: ActingPolicy,
-        lanes: int,
-        attempt: int,
-        scale: tuple[float, float],
-        renew: float = 0.0,
-        batch: int = 8,
-    ) -> None:
-        super().__init__(policy, lanes, batch=batch)
+    def __init__(self, attempt: int, scale: tuple[float, float], renew: float = 0.0) -> None:
         self.attempt, self.scale, self.renew = attempt, scale, renew
-        self._offset = np.zeros((lanes, policy.action_dim), dtype=np.float32)
-        self._rng: list[np.random.Generator] = [np.random.default_rng()] * lanes
+        self._environment: dict[int, Interface] = {}
+        self._offset: dict[int, np.ndarray] = {}  # lane -> (A_env,) float32
+        self._rng: dict[int, np.random.Generator] = {}
 
-    def begin(self, lane: int, environment: str, seed: int) -> None:
-        word = stream_seed(seed, "try", self.attempt)
-        super().begin(lane, environment, word if self.attempt else seed)
+    def noise_seed(self, seed: int) -> int:
+        return stream_seed(seed, "try", self.attempt) if self.attempt else seed
+
+    def begin(self, lane: int, environment: Interface, seed: int) -> None:
+        self._environment[lane] = environment
         self._rng[lane] = stream(seed, "exploration", self.attempt)
         self._draw(lane)
 
     def _draw(self, lane: int) -> None:
-        info = self.policy.environments[self._environment[lane]]
-        half = (
-            np.asarray(info.action.high, np.float32) - np.asarray(info.action.low, np.float32)
-        ) / 2  # (A_env,)
+        box = self._environment[lane].action
+        half = (np.asarray(box.high, np.float32) - np.asarray(box.low, np.float32)) / 2  # (A_env,)
         rng, (low, high) = self._rng[lane], self.scale
         size = np.exp(rng.uniform(np.log(low), np.log(high)))
-        self._offset[lane] = 0.0
+        offset = np.zeros(len(half))
         if self.attempt:
-            self._offset[lane, : len(half)] = (
-                size * rng.standard_normal(len(half)) * np.where(np.isfinite(half), half, 1.0)
-            )
+            offset = size * rng.standard_normal(len(half)) * np.where(np.isfinite(half), half, 1.0)
+        self._offset[lane] = offset.astype(np.float32)
 
-    def _part(self, lane: int, chunk: np.ndarray) -> np.ndarray:
+    def actions(self, lane: int, chunk: np.ndarray, policy: ActingPolicy) -> np.ndarray:
         if self.renew and self._rng[lane].random() < self.renew:
             self._draw(lane)
-        info = self.policy.environments[self._environment[lane]]
-        explored = (
-            super()._part(lane, chunk) + self._offset[lane, : self._action_dims[lane]]
-        )  # (n_action_steps, A_env)
+        box = self._environment[lane].action
+        explored = super().actions(lane, chunk, policy) + self._offset[lane]  # (k, A_env)
         return (
-            np.clip(explored, np.float32(info.action.low), np.float32(info.action.high))
+            np.clip(explored, np.float32(box.low), np.float32(box.high))
             if self.attempt
             else explored
         )

@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
-from alltrades.policies.control.guard import ActionGuard, Watchdog
-from alltrades.policies.control.lanes import BATCH, ActingPolicy, Lanes, Overlap
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.chunks import Overlap
+from alltrades.policies.control.controller import RobotController
+from alltrades.policies.control.guard import Watchdog
+from alltrades.policies.control.guards import Guard
+from alltrades.policies.control.lanes import BATCH, Lanes
 from alltrades.policies.control.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ class _Flight:
     end: float | None = None
 
 
-class RealTimeController(Lanes):
+class RealTimeController(Lanes, RobotController):
     """Like `Controller.act`, but a lane's next chunk is drawn in the background while its current
     one is executed.
 
@@ -96,7 +99,7 @@ class RealTimeController(Lanes):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
+        guard: Guard = True,
         batch: int = BATCH,
         *,
         stop_after: float = 1.0,
@@ -153,21 +156,21 @@ class RealTimeController(Lanes):
         Raises UserError when an episode's first chunk does not come, and what the policy raises
         there.
         """
-        rows = self._observed(observation)  # all are checked before any is used
+        rows = self.observed(observation)  # all are checked before any is used
         for lane, row in rows.items():
-            self._push(lane, row[None])
+            self.states[lane].push(row[None])
             self._land(lane)
         due = [lane for lane in rows if self._due(lane)]
-        for start in range(0, len(due), self.batch):
-            self._ask(due[start : start + self.batch])
+        for start in range(0, len(due), self.source.batch):
+            self._ask(due[start : start + self.source.batch])
         out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
         for lane in rows:
-            if self._last[lane] is None:
+            if self.states[lane].last is None:
                 self._wait(lane)
             self._land(lane)
-            action = self._leave(lane, self._next(lane)[None])[0]
+            action = self.leave(lane, self._next(lane)[None])
             self._steps[lane] += 1
-            out[lane, : len(action)] = action
+            out[lane] = self.policy.layout.pack_action(action)[0]
         return out
 
     def close(self) -> None:
@@ -177,6 +180,7 @@ class RealTimeController(Lanes):
 
     @property
     def stopped(self) -> np.ndarray:
+        """(lanes,) bool: lanes that got no action for too long."""
         return np.array([watchdog.stopped for watchdog in self._watchdogs])
 
     def statistics(self) -> dict[str, Any]:
@@ -215,11 +219,11 @@ class RealTimeController(Lanes):
         delay = self.delay(lane)
         every = self.policy.n_action_steps - delay if self._every is None else self._every
         interval = max(1, min(every, self.policy.horizon - delay))
-        return not self._queues[lane] or self._steps[lane] - self._asked[lane] >= interval
+        return not self.states[lane].queue or self._steps[lane] - self._asked[lane] >= interval
 
     def _ask(self, lanes: list[int]) -> None:
-        overlaps = {lane: overlap for lane in lanes if (overlap := self._decided(lane)) is not None}
-        inputs = self._inputs(lanes, overlaps)
+        overlaps = [self._decided(lane) for lane in lanes]
+        inputs = self.source.inputs([self.states[lane] for lane in lanes], overlaps)
         flight = _Flight(lanes, self._clock())
         for lane in lanes:
             self._flights[lane], self._asked[lane] = flight, self._steps[lane]
@@ -238,7 +242,8 @@ class RealTimeController(Lanes):
         """What the lane will execute while its next chunk is drawn, and what it had planned after
         that.
         """
-        last, left = self._last[lane], self._queues[lane][::-1]
+        state = self.states[lane]
+        last, left = state.last, state.queue[::-1]
         if last is None:
             self._frozen[lane] = 0
             return None
@@ -250,7 +255,7 @@ class RealTimeController(Lanes):
         known = np.concatenate(
             [planned, np.repeat(planned[-1:], max(0, end - len(planned)), axis=0)]
         )[:end]
-        guard = self._guard(int(self._environment[lane]))
+        guard = self.guards.of(state.environment)
         if guard is not None:
             known = guard.preview(known, last)
         keep = overlap_weights(frozen, end, end)
@@ -293,38 +298,32 @@ class RealTimeController(Lanes):
             return
         self._failing = False
         executed = self._steps[lane] - self._asked[lane]
-        chunk = flight.future.result()[
-            flight.lanes.index(lane), executed:, : self._action_dims[lane]
-        ]
-        self._queues[lane] = list(chunk[::-1].copy())
+        chunk = flight.future.result()[flight.lanes.index(lane), executed:]
+        self.states[lane].queue = list(self.source.own(self.states[lane], chunk)[::-1])
         self._counts["chunks"] += 1
         self._counts["late"] += executed > self._frozen[lane]
 
     def _next(self, lane: int) -> np.ndarray:
         """The lane's next action (A_env,), before the guard."""
-        watchdog, queue, now = self._watchdogs[lane], self._queues[lane], self._clock()
-        if (
-            self._last[lane] is not None
-            and getattr(self.policy, "held", False)
-            and not watchdog.stopped
-        ):
+        state, watchdog, now = self.states[lane], self._watchdogs[lane], self._clock()
+        queue, last = state.queue, state.last
+        if last is not None and self.held and not watchdog.stopped:
             queue.clear()  # a server's chunk for a held robot repeats what it did last
             watchdog.fresh(now)
             return self._rest(lane)
         if queue and not watchdog.stopped:
             watchdog.fresh(now)
             return queue.pop()
-        last = self._last[lane]
         assert last is not None  # `_wait` saw to that
         action, reason = watchdog.missing(last[-1], now)
-        self._refused[lane][reason] += 1
+        self.guards.missed(lane, reason)
         return action
 
     def _rest(self, lane: int) -> np.ndarray:
         """The stop action (A_env,) of the lane's environment; its last action where that
         has none.
         """
-        last, stop = self._last[lane], self.environment(lane).action.stop
+        last, stop = self.states[lane].last, self.environment(lane).action.stop
         assert last is not None
         return (
             last[-1]

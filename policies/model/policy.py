@@ -21,6 +21,7 @@ from alltrades.data.interface import Interface, common_image_shape
 from alltrades.data.layout import Layout
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.model.backbones import Image, make_backbone
 from alltrades.policies.model.conditioning import Conditioner
 from alltrades.policies.model.normalizer import Normalizer
@@ -52,7 +53,7 @@ class Batch:
     preference: Tensor | None = None
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(nn.Module, ActingPolicy):
     """Stateless map from observation windows to action chunks.
 
     Args:
@@ -77,7 +78,6 @@ class DiffusionPolicy(nn.Module):
         self.settings = settings
         self.environments = tuple(environments)
         self.layout = Layout(self.environments)
-        self.obs_dim, self.action_dim = self.layout.obs_dim, self.layout.action_dim
         self.n_obs_steps, self.horizon, self.n_action_steps = (
             settings.n_obs_steps,
             settings.horizon,
@@ -290,10 +290,6 @@ class DiffusionPolicy(nn.Module):
         if not self.takes_preference:
             return None
         return {e.id: round(float(v), 7) for e, v in zip(self.environments, self.preference)}
-
-    def environment_index(self, env_id: str) -> int:
-        """Position of an environment; raises UserError for one that the policy does not know."""
-        return self.layout.index(env_id)
 
     def check(self, spec: EnvSpec) -> int:
         """Index of the environment; raises UserError when its definition differs from the one

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.interface import Interface
-from alltrades.errors import UserError, nearest
+from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 
 CONTRACT_VERSION = 4
 INPUTS = ("window", "environment", "noise", "known", "keep")
 OUTPUT = "actions"
 
 
-class OnnxPolicy:
+class OnnxPolicy(ActingPolicy):
     """Reads what `alltrades export` wrote.
 
     Args:
@@ -52,7 +53,6 @@ class OnnxPolicy:
                     "export the policy again"
                 )
             self.environments = tuple(Interface.from_json(e) for e in facts["environments"])
-            self.obs_dim, self.action_dim = int(facts["obs_dim"]), int(facts["action_dim"])
             self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])
             self.n_action_steps, self.draws = int(facts["n_action_steps"]), int(facts["draws"])
             self._digest, shapes = (
@@ -137,17 +137,6 @@ class OnnxPolicy:
                 self.session.run([OUTPUT], {name: value[taken] for name, value in feed.items()})[0]
             )
         return np.concatenate(parts)[:rows]
-
-    def environment_index(self, env_id: str) -> int:
-        """Position of an environment; raises UserError for one that the policy does not know."""
-        ids = [e.id for e in self.environments]
-        if env_id not in ids:
-            raise UserError(
-                f"policy does not know environment '{env_id}'; it was made for "
-                f"{', '.join(ids[:12])}"
-                f"{nearest(env_id, ids)}"
-            )
-        return ids.index(env_id)
 
     def digest(self) -> str:
         """Digest of the policy that was exported."""

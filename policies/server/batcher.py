@@ -7,16 +7,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
+from alltrades.policies.control.guards import Guard
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.robots import ServedController
 from alltrades.policies.server.session import Session, Sessions
@@ -48,7 +49,7 @@ class Job:
     ended: float = 0.0
 
 
-def stable_sizes(policy: Any, batch: int) -> list[int]:
+def stable_sizes(policy: ActingPolicy, batch: int) -> list[int]:
     """Batch sizes up to `batch`, ascending, whose rows have the bits of a call with `batch` rows;
     warms the policy up.
 
@@ -66,7 +67,7 @@ def stable_sizes(policy: Any, batch: int) -> list[int]:
     }
 
     def run(size: int) -> list[np.ndarray]:
-        controller.batch = size
+        controller.source.batch = size
         for lane, info in enumerate(infos):
             controller.begin(lane, info.id, lane)
         return list(controller.plan(frames).values())
@@ -97,18 +98,18 @@ class Batcher(threading.Thread):
 
     def __init__(
         self,
-        policy: Any,
+        policy: ActingPolicy,
         sessions: Sessions,
         lanes: int,
         batch: int,
         budget: float,
-        guard: bool | Mapping[str, ActionSpec],
+        guard: Guard,
         deliver: Callable[[list[Job]], None],
         guarded: Callable[[str, int, Job], None],
     ) -> None:
         super().__init__(name="policy", daemon=True)
         self._controller = ServedController(policy, lanes=lanes, guard=guard, batch=batch)
-        self._sizes = [self._controller.batch]
+        self._sizes = [self._controller.source.batch]
         self._sessions, self._budget = sessions, budget
         self._deliver, self._guarded = deliver, guarded
         self._changed = threading.Condition()
@@ -161,19 +162,19 @@ class Batcher(threading.Thread):
             self._changed.notify()
         return future
 
-    def replace(self, policy: Any, sizes: list[int]) -> None:
+    def replace(self, policy: ActingPolicy, sizes: list[int]) -> None:
         """Go on with another policy for the same environments, history and chunk; run it by `call`.
 
         Histories, noise and the guard's memory of the last actions stay as they are.
         """
-        self._controller.policy = policy
+        self._controller.source.policy = policy
         self._sizes = sizes
 
     def warm_up(self) -> None:
         """A network's first call is slow, and a policy that cannot run should not be announced; run
         it by `call`.
         """
-        self._sizes = stable_sizes(self._controller.policy, self._controller.batch)
+        self._sizes = stable_sizes(self._controller.policy, self._controller.source.batch)
 
     def close(self, seconds: float) -> None:
         """End the thread after the jobs that are there; a policy call that hangs is left behind
@@ -286,7 +287,7 @@ class Batcher(threading.Thread):
     def _plan(self, jobs: list[Job]) -> None:
         controller = self._controller
         frames = {job.session.lane: np.concatenate(job.session.backlog) for job in jobs}
-        controller.batch = next(s for s in self._sizes if s >= len(jobs))
+        controller.source.batch = next(s for s in self._sizes if s >= len(jobs))
         before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
             job.session.backlog.clear()  # the controller has them, even if the policy fails
@@ -299,7 +300,7 @@ class Batcher(threading.Thread):
             },
         )
         for job in jobs:
-            job.rows = controller.batch
+            job.rows = controller.source.batch
             self._send(job, planned[job.session.lane])
         for job, known in zip(jobs, before):
             for reason, count in controller.refusals_of(job.session.lane).items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from alltrades.errors import UserError, nearest
 from alltrades.policies.client.client import unpack
-from alltrades.policies.control.lanes import Overlap
+from alltrades.policies.control.chunks import Overlap
 
 KEYS = (
     "observation",

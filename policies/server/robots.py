@@ -5,19 +5,20 @@ rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError
-from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.guard import SLACK, ActionGuard
-from alltrades.policies.control.lanes import BATCH, ActingPolicy, Overlap
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.chunks import Overlap
+from alltrades.policies.control.guard import SLACK
+from alltrades.policies.control.guards import Guard
+from alltrades.policies.control.lanes import BATCH, Lanes
 
 
-class ServedController(Controller):
-    """A `Controller` with one lane per robot, of which it sees what they ask and not what they
+class ServedController(Lanes):
+    """A controller with one lane per robot, of which it sees what they ask and not what they
     execute.
 
     Without an overlap a lane executes all actions of its plan, and the guard knows the last two of
@@ -36,7 +37,7 @@ class ServedController(Controller):
         self,
         policy: ActingPolicy,
         lanes: int = 1,
-        guard: bool | ActionGuard | Mapping[str, ActionSpec] = True,
+        guard: Guard = True,
         batch: int = BATCH,
     ) -> None:
         super().__init__(policy, lanes, guard, batch)
@@ -46,39 +47,49 @@ class ServedController(Controller):
         """Start an episode in one lane; with `goes_on` the robot is where it was: what it was sent
         is not forgotten.
         """
-        memory = self._last[lane], self._sent[lane]
+        memory = self.states[lane].last, self._sent[lane]
         super().begin(lane, environment, seed)
         self._sent[lane] = None
         if goes_on:
-            self._last[lane], self._sent[lane] = memory
+            self.states[lane].last, self._sent[lane] = memory
 
     def plan(
         self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None
     ) -> dict[int, np.ndarray]:
-        """`Controller.plan`; a lane with an overlap gets the whole horizon, (horizon, action_dim of
-        its environment).
+        """Next actions (n_action_steps, action_dim of its environment) of the lanes that ask, see
+        `Controller.plan`; a lane with an overlap gets the whole horizon.
         """
-        overlaps = overlaps or {}
-        arrays = {lane: np.asarray(new, dtype=np.float32) for lane, new in frames.items()}
-        out = {}
-        for lane, actions in self._propose(arrays, overlaps).items():
-            before = self._before(lane, actions[0])
-            if lane in overlaps:
-                known = overlaps[lane].known[:1]
-                guard = self._guard(int(self._environment[lane]), acceleration=False)
-                out[lane] = self._through(lane, guard, actions, known if len(known) else before)
-                self._last[lane] = None
-            else:
-                self._last[lane] = before
-                out[lane] = self._leave(lane, actions)
-            self._sent[lane] = out[lane]
+        overlaps, frames = overlaps or {}, self.frames(frames)
+        for lane, new in frames.items():
+            self.states[lane].push(new)
+        chunks = self.source.chunks(
+            [self.states[lane] for lane in frames], [overlaps.get(lane) for lane in frames]
+        )
+        return {
+            lane: self._chosen(lane, chunk, overlaps.get(lane))
+            for lane, chunk in zip(frames, chunks)
+        }
+
+    def _chosen(self, lane: int, chunk: np.ndarray, overlap: Overlap | None) -> np.ndarray:
+        """What is sent of a new chunk (horizon, A_env), guarded."""
+        state = self.states[lane]
+        before = self._before(lane, chunk[0])
+        if overlap is None:
+            state.last = before
+            out = self.leave(lane, chunk[: self.policy.n_action_steps])
+        else:
+            known = overlap.known[:1]
+            guard = self.guards.of(state.environment, acceleration=False)
+            out = self.guards.apply(lane, guard, chunk, known if len(known) else before)
+            state.last = None
+        self._sent[lane] = out
         return out
 
     def check(self, lane: int, known: np.ndarray) -> None:
         """Raise UserError where a robot cannot have come to `known[0]`, which it says it executes
         now, within the rate limit.
         """
-        sent, guard = self._sent[lane], self._guard(int(self._environment[lane]))
+        sent, guard = self._sent[lane], self.guards.of(self.environment(lane))
         if sent is None or not len(known) or guard is None or guard.rate is None:
             return
         steps = (
@@ -95,7 +106,9 @@ class ServedController(Controller):
                 "executed, or reset"
             )
 
-    def can_hold(self, lane: int, info: Any, overlap: Overlap | None, remembers: bool) -> bool:
+    def can_hold(
+        self, lane: int, info: Interface, overlap: Overlap | None, remembers: bool
+    ) -> bool:
         """Whether `hold` knows what to send; `remembers` says whether the lane's last actions will
         still be known by then.
         """
@@ -115,7 +128,8 @@ class ServedController(Controller):
         executes what it has frozen. Nothing is counted as refused: the way to rest is no fault of
         the policy.
         """
-        info, dims = self.environment(lane), self._action_dims[lane]
+        info = self.environment(lane)
+        dims = info.action_dim
         frozen, last = np.zeros((0, dims), np.float32), self._executed(lane)
         if overlap is not None and len(overlap.known):
             frozen = overlap.known[: max(1, int((overlap.keep == 1).cumprod().sum()))]
@@ -125,16 +139,16 @@ class ServedController(Controller):
         rest = np.array([v if v is not None else end[i] for i, v in enumerate(stop)], np.float32)  # type: ignore[index]
         length = self.policy.n_action_steps if overlap is None else self.policy.horizon
         actions = np.concatenate([frozen, np.repeat(rest[None], length - len(frozen), axis=0)])
-        guard = self._guard(int(self._environment[lane]), acceleration=overlap is None)
+        guard = self.guards.of(self.environment(lane), acceleration=overlap is None)
         out = actions if guard is None else guard.preview(actions, last)
-        self._last[lane], self._sent[lane] = out[-2:] if overlap is None else None, out
+        self.states[lane].last, self._sent[lane] = out[-2:] if overlap is None else None, out
         return out
 
     def _executed(self, lane: int) -> np.ndarray | None:
         """What the lane will have executed last, (1 or 2, A_env): a robot that executes an unknown
         number, as many as a synchronous one.
         """
-        last, sent = self._last[lane], self._sent[lane]
+        last, sent = self.states[lane].last, self._sent[lane]
         return last if last is not None or sent is None else sent[: self.policy.n_action_steps][-2:]
 
     def _before(self, lane: int, first: np.ndarray) -> np.ndarray | None:
@@ -142,9 +156,9 @@ class ServedController(Controller):
         where nothing is known.
         """
         last, sent, guard = (
-            self._last[lane],
+            self.states[lane].last,
             self._sent[lane],
-            self._guard(int(self._environment[lane])),
+            self.guards.of(self.environment(lane)),
         )
         if (
             last is not None

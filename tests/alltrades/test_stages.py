@@ -10,7 +10,7 @@ from alltrades.envs import registry
 from alltrades.pipeline import collection
 from alltrades.pipeline.acting import controllers_of, slug
 from alltrades.pipeline.rollouts import record
-from alltrades.policies.control.ensembling import EnsemblingController
+from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.learning.demonstrations import build_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
@@ -198,9 +198,7 @@ def test_a_policy_is_called_with_as_many_rows_as_asked_for_and_its_lanes_allow()
 def test_an_ensembling_evaluation_plans_at_every_step():
     policies = {"a": make_policy([info("a")], SMALL)}
     (controller,) = controllers_of(policies, RolloutSettings(lanes=2), ensemble=0.5)[0].values()
-    assert isinstance(controller, EnsemblingController) and (controller.m, controller.every) == (
-        0.5,
-        1,
-    )
+    execution = controller.execution
+    assert isinstance(execution, Ensembling) and (execution.m, execution.every) == (0.5, 1)
     controller.begin(0, "a", 0)
     assert controller.plan({0: np.zeros((1, 3), np.float32)})[0].shape == (1, 2)

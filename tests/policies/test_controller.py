@@ -11,6 +11,7 @@ import torch
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.model.normalizer import Normalizer
@@ -20,7 +21,7 @@ from alltrades.policies.settings import PolicySettings
 SMALL, LARGE = "toy/small", "toy/large"
 
 
-class Recorder:
+class Recorder(ActingPolicy):
     """Remembers what it was asked; action t of row i is (first observation + t, environment, noise,
     ...).
     """
@@ -28,13 +29,8 @@ class Recorder:
     def __init__(
         self, n_obs_steps: int = 3, horizon: int = 6, n_action_steps: int = 4, box: float = 1e6
     ) -> None:
-        self.n_obs_steps, self.horizon, self.n_action_steps, self.obs_dim, self.action_dim = (
-            n_obs_steps,
-            horizon,
-            n_action_steps,
-            5,
-            3,
-        )
+        self.n_obs_steps, self.horizon = n_obs_steps, horizon
+        self.n_action_steps = n_action_steps
         self.draws = 2
         self.environments = tuple(
             Interface(i, d, ActionSpec((-box,) * a, (box,) * a), 50)
@@ -43,12 +39,7 @@ class Recorder:
         self.windows: list[np.ndarray] = []
         self.index: list[np.ndarray] = []
         self.noise: list[np.ndarray] = []
-
-    def environment_index(self, env_id: str) -> int:
-        ids = [e.id for e in self.environments]
-        if env_id not in ids:
-            raise UserError(f"unknown {env_id}")
-        return ids.index(env_id)
+        self.broken = False  # its chunks are not finite
 
     def act(
         self,
@@ -69,7 +60,7 @@ class Recorder:
         chunk[:, :, 0] = window[:, -1, :1] + np.arange(self.horizon)
         chunk[:, :, 1] = noise[:, 0, 0, :1]
         chunk[:, :, 2] = environment[:, None]
-        return chunk
+        return np.full_like(chunk, np.nan) if self.broken else chunk
 
 
 def real_policy(n_obs_steps: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
@@ -213,8 +204,10 @@ def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> N
         "hold": 0,
         "stop": 0,
     }
-    held = controller.plan({0: np.full((1, 2), np.nan, np.float32)})[0]
+    policy.broken = True
+    held = controller.plan({0: np.zeros((1, 2), np.float32)})[0]
     assert held[:, 0].tolist() == [2, 2, 2, 2] and controller.refusals["finite"] == 4
+    policy.broken = False
     raw = Controller(policy, guard=False)
     raw.begin(0, SMALL, seed=0)
     assert raw.plan({0: np.zeros((1, 2), np.float32)})[0][:, 0].tolist() == [0, 1, 2, 3]
@@ -335,7 +328,7 @@ def test_queued_actions_pass_the_guard_when_they_leave_not_when_they_are_planned
     controller.reset(environment=SMALL, seed=0)
     frame = np.zeros((1, 2), np.float32)
     controller.act(frame)
-    controller._queues[0][-1][:] = np.nan  # what damages a queue must not reach the machine
+    controller.states[0].queue[-1][:] = np.nan  # what damages a queue must not reach the machine
     assert controller.refusals["finite"] == 0
     assert (
         controller.act(frame)[0, 0] == 0.0 and controller.refusals["finite"] == 1

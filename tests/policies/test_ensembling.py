@@ -9,7 +9,7 @@ import pytest
 
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.ensembling import EnsemblingController
+from alltrades.policies.control.ensembling import Ensembling
 from tests.policies.background import Clock
 from tests.policies.test_realtime import Counting, drive
 
@@ -32,7 +32,7 @@ def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(
     every: int, m: float
 ) -> None:
     policy = Counting(horizon=12, drift=0.5)
-    controller = EnsemblingController(policy, m=m, every=every)
+    controller = Controller(policy, execution=Ensembling(m=m, every=every))
     controller.reset(seed=0)
     out = drive(controller, 40, Clock())[:, 0]
     np.testing.assert_allclose(out, expected(40, 12, every, m, 0.5), rtol=1e-5)
@@ -41,7 +41,8 @@ def test_an_action_is_the_weighted_mean_of_all_predictions_of_its_step(
 
 def test_simulation_and_deployment_agree() -> None:
     acting, planning = (
-        EnsemblingController(Counting(n_obs_steps=3, drift=0.5), every=2) for _ in range(2)
+        Controller(Counting(n_obs_steps=3, drift=0.5), execution=Ensembling(every=2))
+        for _ in range(2)
     )
     acting.reset(seed=4)
     planning.begin(0, "count", 4)
@@ -56,7 +57,7 @@ def test_simulation_and_deployment_agree() -> None:
 
 def test_a_plan_for_the_whole_chunk_is_the_plain_controller() -> None:
     controllers = (
-        EnsemblingController(Counting(horizon=6, n_action_steps=6), every=6),
+        Controller(Counting(horizon=6, n_action_steps=6), execution=Ensembling(every=6)),
         Controller(Counting(horizon=6, n_action_steps=6)),
     )
     for controller in controllers:
@@ -65,7 +66,7 @@ def test_a_plan_for_the_whole_chunk_is_the_plain_controller() -> None:
 
 
 def test_chunks_of_the_last_episode_have_no_vote() -> None:
-    controller = EnsemblingController(Counting())
+    controller = Controller(Counting(), execution=Ensembling())
     controller.reset()
     drive(controller, 5, Clock())
     controller.reset()
@@ -74,28 +75,30 @@ def test_chunks_of_the_last_episode_have_no_vote() -> None:
 
 def test_a_prediction_that_is_not_finite_has_no_vote_and_the_guard_has_the_last_word() -> None:
     policy = Counting(box=5.0)
-    controller = EnsemblingController(policy)
+    controller = Controller(policy, execution=Ensembling())
     controller.reset()
     controller.act(np.array([1.0, 0]))
-    assert controller.act(np.array([np.nan, 0]))[0, 0] == 2.0  # the first chunk's prediction
+    policy.broken = True
+    assert controller.act(np.array([7.0, 0]))[0, 0] == 2.0  # the first chunk's prediction
+    policy.broken = False
     assert controller.act(np.array([90.0, 0]))[0, 0] == 5.0 and controller.refusals["box"] == 1
 
 
 def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_goes_on() -> None:
     policy = Counting(drift=0.5)
-    policy.held = False  # type: ignore[attr-defined]
-    controller = EnsemblingController(policy)
+    policy.held = False
+    controller = Controller(policy, execution=Ensembling())
     controller.reset()
     drive(controller, 5, Clock())
-    policy.held = True  # type: ignore[attr-defined]
+    policy.held = True
     assert (
         controller.act(np.array([100.0, 0]))[0, 0] == 100.0 + 0.5 * 6
     )  # what the server says, not a mean with older plans
-    policy.held = False  # type: ignore[attr-defined]
+    policy.held = False
     assert controller.act(np.array([7.0, 0]))[0, 0] == 7.0 + 0.5 * 7
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"every": 13}, {"m": math.nan}])
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(UserError, match="expected"):
-        EnsemblingController(Counting(), **options)
+        Controller(Counting(), execution=Ensembling(**options))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.exploration import ExploringController
+from alltrades.policies.control.exploration import Exploration
 
 from .test_controller import LARGE, SMALL, Recorder, real_policy
 
@@ -15,29 +15,32 @@ def play(controller, env_id: str, seed: int, chunks: int = 3, lane: int = 0) -> 
     )
 
 
+def exploring(policy, lanes: int, *settings) -> Controller:
+    return Controller(policy, lanes, execution=Exploration(*settings))
+
+
 def test_the_first_try_is_the_policy_itself():
     policy = real_policy()
     plain = play(Controller(policy, 2), LARGE, 5)
-    assert np.array_equal(play(ExploringController(policy, 2, 0, (0.1, 0.2), 0.5), LARGE, 5), plain)
-    assert not np.array_equal(play(ExploringController(policy, 2, 1, (0.1, 0.2)), LARGE, 5), plain)
+    assert np.array_equal(play(exploring(policy, 2, 0, (0.1, 0.2), 0.5), LARGE, 5), plain)
+    assert not np.array_equal(play(exploring(policy, 2, 1, (0.1, 0.2)), LARGE, 5), plain)
 
 
 def test_a_try_is_a_function_of_seed_and_attempt_whatever_its_lane():
     policy = real_policy()
-    first = play(ExploringController(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7)
+    first = play(exploring(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7)
     assert np.array_equal(
-        play(ExploringController(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7, lane=2), first
+        play(exploring(policy, 3, 2, (0.1, 0.2), 0.5), SMALL, 7, lane=2),
+        first,
     )
-    assert not np.array_equal(
-        play(ExploringController(policy, 3, 3, (0.1, 0.2), 0.5), SMALL, 7), first
-    )
+    assert not np.array_equal(play(exploring(policy, 3, 3, (0.1, 0.2), 0.5), SMALL, 7), first)
 
 
 def offsets(attempt: int, scale: tuple[float, float], renew: float, seeds: int = 400) -> np.ndarray:
     """(seeds, chunks, 2) offsets of the first and third dimension, in units of half the action box
     (10 here).
     """
-    controller = ExploringController(Recorder(box=10.0), 1, attempt, scale, renew)
+    controller = exploring(Recorder(box=10.0), 1, attempt, scale, renew)
     found = []
     for seed in range(seeds):
         controller.begin(0, LARGE, seed)
@@ -62,6 +65,6 @@ def test_offsets_are_renewed_as_often_as_asked_for():
 
 
 def test_exploring_stays_in_the_box_without_a_word_of_the_guard(caplog):
-    controller = ExploringController(Recorder(box=1.0), 1, 1, (5.0, 5.0))
+    controller = exploring(Recorder(box=1.0), 1, 1, (5.0, 5.0))
     assert np.abs(play(controller, LARGE, 0)).max() == 1.0
     assert not caplog.records and not sum(controller.refusals.values())

@@ -13,6 +13,7 @@ import pytest
 
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.realtime import RealTimeController, overlap_weights
 from tests.policies.background import Clock, Immediate, Later
@@ -20,7 +21,7 @@ from tests.policies.background import Clock, Immediate, Later
 HZ = 10.0
 
 
-class Counting:
+class Counting(ActingPolicy):
     """Its observation is the number of the control step (and the lane): action i of a chunk is that
     plus i, noise beside it.
 
@@ -37,21 +38,8 @@ class Counting:
         stop: tuple[float | None, ...] | None = None,
         lean: bool = False,
     ) -> None:
-        (
-            self.n_obs_steps,
-            self.horizon,
-            self.n_action_steps,
-            self.draws,
-            self.obs_dim,
-            self.action_dim,
-        ) = (
-            n_obs_steps,
-            horizon,
-            n_action_steps,
-            1,
-            2,
-            2,
-        )
+        self.n_obs_steps, self.horizon = n_obs_steps, horizon
+        self.n_action_steps, self.draws = n_action_steps, 1
         self.drift, self.lean = (
             drift,
             lean,
@@ -62,12 +50,7 @@ class Counting:
         self.windows: list[np.ndarray] = []
         self.told: list[tuple[np.ndarray, np.ndarray] | None] = []
         self.failure: Exception | None = None
-
-    def environment_index(self, env_id: str) -> int:
-        return 0
-
-    def close(self) -> None:
-        """As policies over a network have it."""
+        self.broken = False  # its chunks are not finite
 
     def act(
         self,
@@ -88,7 +71,7 @@ class Counting:
         chunk[:, :, 1] = noise[:, 0, :, 0]
         if known is not None and keep is not None and not self.lean:
             chunk += keep[:, :, None] * (known - chunk)
-        return chunk
+        return np.full_like(chunk, np.nan) if self.broken else chunk
 
 
 def drive(
@@ -342,15 +325,15 @@ def test_at_a_higher_rate_no_action_is_taken_back_while_the_next_chunk_is_on_its
 # ---- an operator ---------------------------------------------------------------------------------
 def test_held_by_the_operator_a_lane_rests_and_goes_on_from_there() -> None:
     policy = Counting(stop=(0.0, None))
-    policy.held = False  # type: ignore[attr-defined]
+    policy.held = False
     controller, clock, executor = make(policy, 1, stop_after=0.5)
     before = drive(controller, 5, clock, executor, 1)
-    policy.held = True  # type: ignore[attr-defined]
+    policy.held = True
     out = drive(controller, 20, clock, executor, 1, start=5)
     assert (out == [0.0, before[-1, 1]]).all() and not controller.stopped.any()
     told = policy.told[-1]
     assert told is not None and told[0][0, 0].tolist() == out[-1].tolist()  # frozen is what it does
-    policy.held = False  # type: ignore[attr-defined]
+    policy.held = False
     assert drive(controller, 1, clock, start=25)[0, 0] == 0.0  # no chunk yet
     executor.deliver()
     after = drive(controller, 9, clock, executor, 1, start=26)[:, 0]

@@ -9,13 +9,14 @@ import pytest
 
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
-from alltrades.policies.control.lanes import Overlap
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.chunks import Overlap
 from alltrades.policies.server.robots import ServedController
 
 HORIZON, EXECUTE, RATE = 6, 3, 0.25
 
 
-class Scripted:
+class Scripted(ActingPolicy):
     """Every chunk is `chunk`, whatever was asked."""
 
     def __init__(self, **more: object) -> None:
@@ -24,21 +25,8 @@ class Scripted:
             Interface("a", 1, ActionSpec((-4.0, -4.0), (4.0, 4.0), **limits), 50),
             Interface("b", 1, ActionSpec((-4.0,), (4.0,)), 50),
         )
-        (
-            self.n_obs_steps,
-            self.horizon,
-            self.n_action_steps,
-            self.draws,
-            self.obs_dim,
-            self.action_dim,
-        ) = (
-            1,
-            HORIZON,
-            EXECUTE,
-            1,
-            1,
-            2,
-        )
+        self.n_obs_steps, self.horizon, self.n_action_steps = 1, HORIZON, EXECUTE
+        self.draws = 1
         self.chunk = np.zeros((HORIZON, 2), np.float32)
 
     def act(
@@ -50,9 +38,6 @@ class Scripted:
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
         return np.repeat(self.chunk[None], len(window), axis=0)
-
-    def environment_index(self, env_id: str) -> int:
-        return [e.id for e in self.environments].index(env_id)
 
 
 def served(policy: Scripted, **options: object) -> ServedController:

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from alltrades import cli
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.client import PolicyClient, pack
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
@@ -108,7 +109,7 @@ def test_clients_that_ask_at_once_get_what_each_gets_alone(policy: DiffusionPoli
 
 
 def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch() -> None:
-    class Uneven:
+    class Uneven(ActingPolicy):
         """Calls of fewer than four rows differ in the last bit."""
 
         def __init__(self) -> None:
@@ -117,11 +118,6 @@ def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch
                 inner.environments,
                 inner.n_obs_steps,
                 inner.n_action_steps,
-            )
-            self.obs_dim, self.action_dim, self.environment_index = (
-                inner.obs_dim,
-                inner.action_dim,
-                inner.environment_index,
             )
             self.horizon, self.draws = inner.horizon, inner.draws
 
