@@ -18,6 +18,7 @@ from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.settings.run import RolloutSettings
+from alltrades.system.files import slug
 
 GRAPHS = 128  # kept in memory; the oldest goes first
 Policies = dict[str, DiffusionPolicy]  # environment id -> policy
@@ -26,11 +27,6 @@ _graphs: dict[tuple[str, str, int], OnnxPolicy] = {}  # by digest, preference an
 _exporting = (
     threading.Lock()
 )  # of `_graphs`, and of PyTorch's exporter, which keeps its state in globals
-
-
-def slug(env_id: str) -> str:
-    """Environment id as a folder name."""
-    return env_id.replace("/", "-").replace(":", "-")
 
 
 def load_policies(
@@ -51,13 +47,11 @@ def load_policies(
             raise UserError(
                 f"{path} has one policy per environment, which take no preference; give none"
             )
-        found = {}
-        for folder in sorted(p.parent for p in path.glob("*/policy.json")):
-            facts = json.loads((folder / "policy.json").read_text())
-            names = [e["id"] for e in facts["environments"]]
-            mine = [s for s in specs if slug(s.id) == folder.name and s.id in names]
-            if mine:
-                found[mine[0].id] = load_policy(folder, device)
+        found = {
+            s.id: load_policy(path / slug(s.id), device)
+            for s in specs
+            if (path / slug(s.id) / "policy.json").exists()
+        }
         missing = [s.id for s in specs if s.id not in found]
         if missing:
             raise UserError(

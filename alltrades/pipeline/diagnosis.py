@@ -11,7 +11,7 @@ from typing import Any
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightSettings, estimate_weights
 from alltrades.envs.rollouts.evaluation import Evaluation
-from alltrades.pipeline.acting import load_policies, slug
+from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.advice import Diagnosis, Rate, advice_line, best_teacher
 from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.demonstrations import held_out
@@ -26,7 +26,7 @@ from alltrades.policies.learning.diagnosis import (
 )
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import DistillSettings
-from alltrades.system.files import write_json
+from alltrades.system.files import slug, write_json
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alltrades.pipeline.acting import slug
 from alltrades.pipeline.artifacts import artifact_files, policy_digest
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
@@ -15,7 +14,7 @@ from alltrades.policies.learning.selection import Candidate, Specialists
 from alltrades.policies.model.policy import load_policy
 from alltrades.report import text
 from alltrades.settings.rows import Row
-from alltrades.system.files import write_json
+from alltrades.system.files import slug, write_json
 from alltrades.system.reporting import Report
 
 SELECTION = "selection.json"  # what cross-validation measured
@@ -67,7 +66,7 @@ def train_specialists(
 
 
 def _seed(context: Context, row: Row, environment: str) -> int:
-    return context.seed(f"specialist/{row.teacher}/{slug(environment)}")
+    return context.seed(f"specialist/{row.teacher}/{environment}")
 
 
 def _metrics(row: Row, environment: str) -> str:

@@ -13,8 +13,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult, WeightSettings
 from alltrades.errors import UserError
-from alltrades.pipeline.acting import slug
-from alltrades.system.files import write_json
+from alltrades.system.files import slug, write_json
 
 INPUTS = "inputs.json"
 

@@ -17,6 +17,8 @@ import numpy as np
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.envs.rollouts.verdicts import EQUAL, verdict
 from alltrades.report import text
+from alltrades.settings.rows import SPECIALISTS
+from alltrades.system.files import unslug
 
 ROW_COLORS = 8  # --row0 ... --row7 in page.css
 MOST_POINTS = 400  # of a curve
@@ -225,7 +227,7 @@ def loss_curves(
         "specialist/scratch": "Specialists, from scratch",
         "specialist/joint_init": "Specialists, from the labeled-only policy",
     }
-    row_of = {"specialist/scratch": "specialists", "specialist/joint_init": "specialists_joint"}
+    row_of = {f"specialist/{kind}": row for kind, row in SPECIALISTS.items()}
     out = []
     for kind in sorted(
         groups, key=lambda k: (list(titles).index(k) if k in titles else len(titles), k)
@@ -244,7 +246,7 @@ def loss_curves(
             traces.append(
                 {
                     "type": "scatter",
-                    "name": stage.rpartition("/")[2],
+                    "name": unslug(stage.rpartition("/")[2]),
                     "mode": "lines" if len(points) > 2 else "lines+markers",
                     "x": [s for s, _ in points],
                     "y": _short([v for _, v in points]),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 
 def jsonable(value: Any) -> Any:
@@ -94,6 +95,11 @@ def slug(name: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9._+/-]|^[./]|_(?=[_/])|(?<=[_/])_", _escaped, name)
     return name.replace("/", "__")
+
+
+def unslug(folder: str) -> str:
+    """The name whose `slug` is this."""
+    return unquote(folder.replace("__", "/"), errors="surrogatepass")
 
 
 def _escaped(match: re.Match[str]) -> str:

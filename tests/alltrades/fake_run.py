@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.system.files import slug
 
 ENVIRONMENTS = (
     "planar/reach",
@@ -136,7 +137,7 @@ def fake_run(
     for name in (
         "labeled_only",
         "distill/generalist",
-        *(f"specialist/scratch/{e.replace('/', '-')}" for e in environments),
+        *(f"specialist/scratch/{slug(e)}" for e in environments),
     ):
         curve = np.exp(-np.linspace(0, 3, 60)) + 0.05 + rng.normal(0, 0.01, 60)
         lines = [

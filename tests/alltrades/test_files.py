@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from alltrades.system.files import replacing, slug
+from alltrades.system.files import replacing, slug, unslug
 
 
 def test_different_names_have_different_folders():
@@ -12,7 +12,7 @@ def test_different_names_have_different_folders():
     names += ["a b", "a:b", "a-b", "a%20b", "é1", "\u0e91", "ø", "o", "A", "日本", "\ud800"]
     names = sorted(set(names))
     slugs = [slug(n) for n in names]
-    assert len(set(slugs)) == len(names)
+    assert len(set(slugs)) == len(names) and [unslug(s) for s in slugs] == names
     assert not any("/" in s or s in (".", "..") or s.startswith((".", "__")) for s in slugs)
     assert slug("planar/reach") == "planar__reach" and slug("labeled_only") == "labeled_only"
 

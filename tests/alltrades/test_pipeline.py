@@ -454,7 +454,7 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
     assert all(
         facts["held_out_error"] is None for facts in result.advice.values()
     )  # the store has no fourth demonstration
-    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
+    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar__reach")
     assert len(weights.demo_weight) == steps.lengths[steps.environment == "planar/reach"].sum()
 
 
@@ -487,10 +487,10 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
     assert steps.has_actions.sum() == 4 and (~steps.has_actions).sum() == sum(
         e.environment == "planar/reach" for e in episodes
     )
-    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar-reach")
+    weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar__reach")
     assert len(weights.demo_weight) == steps.lengths.sum()
     first, second = (
-        f / "policies/specialists/scratch/planar-reach/model.safetensors"
+        f / "policies/specialists/scratch/planar__reach/model.safetensors"
         for f in (folder, tmp_path / "run")
     )
     assert first.read_bytes() == second.read_bytes()

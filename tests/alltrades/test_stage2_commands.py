@@ -220,7 +220,7 @@ def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_to
         cli.main(
             [
                 "export",
-                f"{made}/specialists/planar-reach",
+                f"{made}/specialists/planar__reach",
                 "--out",
                 str(graph),
                 "--n-action-steps",

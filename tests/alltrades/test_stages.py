@@ -8,7 +8,7 @@ from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.pipeline import collection
-from alltrades.pipeline.acting import controllers_of, slug
+from alltrades.pipeline.acting import controllers_of
 from alltrades.pipeline.rollouts import record
 from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.learning.demonstrations import build_policy
@@ -17,6 +17,7 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RolloutSettings
+from alltrades.system.files import slug
 from tests.alltrades.contexts import context_of
 from tests.policies.toys import SMALL, info, make_policy
 

@@ -117,10 +117,10 @@ def test_specialists_and_their_rollouts_are_shared_by_generalists_of_any_width(t
     )
     first, second = (out / f"policy.width={n}" / "seed-0" for n in (16, 24))
     for path, shared in (
-        ("policies/specialists/scratch/planar-reach/model.safetensors", True),
+        ("policies/specialists/scratch/planar__reach/model.safetensors", True),
         ("evaluation/specialists.json", True),
         ("stores/rollouts_scratch.zarr/commit.json", True),
-        ("weights/generalist/planar-reach/weights.safetensors", True),
+        ("weights/generalist/planar__reach/weights.safetensors", True),
         ("policies/generalist/model.safetensors", False),
     ):
         assert (

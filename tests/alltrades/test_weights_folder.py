@@ -9,8 +9,8 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightSettings, estimate_weights
 from alltrades.errors import UserError
-from alltrades.pipeline.acting import slug
 from alltrades.pipeline.weights_folder import weight_column
+from alltrades.system.files import slug
 
 NAMES = ("toy/a", "toy/b")
 
