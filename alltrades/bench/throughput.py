@@ -48,12 +48,13 @@ def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
 
 def _steps(policy, names: Sequence[str], count: int, episodes: int):  # type: ignore[no-untyped-def]
     """Random steps of environments in turn, with actions."""
+    from alltrades.data.rows import Rows
     from alltrades.data.steps import Steps
 
     rng = np.random.default_rng(0)
     return Steps(
-        rng.standard_normal((count, policy.obs_dim), dtype=np.float32),
-        rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32),
+        Rows.of(rng.standard_normal((count, policy.obs_dim), dtype=np.float32)),
+        Rows.of(rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32)),
         np.zeros(count, bool),
         np.arange(1, episodes + 1) * (count // episodes),
         np.array([names[i % len(names)] for i in range(episodes)]),

@@ -45,37 +45,41 @@ def collect(
         raise UserError(
             f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one"
         )
-    store = open_or_create(path, specs, {"kind": "demonstrations", "seed": seed}, grows=True)
-    rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
-    have = store.columns()["environment"] if len(store) else np.array([])
-    for k, spec in enumerate(specs):
-        there = int((have == spec.id).sum())
-        if there >= episodes:
-            continue
-        kept: list[Episode] = []
-        tried, step = 0, max(4, episodes)
-        while len(kept) < episodes:
-            if tried >= attempts * episodes:
-                raise UserError(
-                    f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; "
-                    f"expected {episodes} "
-                    "successes; raise --demos.attempts or mend the expert"
-                )
-            jobs = [
-                Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
-                for i in range(tried, tried + step)
-            ]
-            for episode in rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"):
-                tried += 1
-                if episode.success:
-                    kept.append(episode)
-                if len(kept) == episodes:
-                    break
-        rates[spec.id] = {"n": tried, "successes": episodes}
-        store.set_provenance(experts=rates)  # before the episodes: a kill in between repeats both
-        store.append(kept[there:])
-        if each is not None:
-            each(k + 1, len(specs))
+    with open_or_create(path, specs, {"kind": "demonstrations", "seed": seed}, grows=True) as store:
+        rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
+        have = store.columns()["environment"] if len(store) else np.array([])
+        for k, spec in enumerate(specs):
+            there = int((have == spec.id).sum())
+            if there >= episodes:
+                continue
+            kept: list[Episode] = []
+            tried, step = 0, max(4, episodes)
+            while len(kept) < episodes:
+                if tried >= attempts * episodes:
+                    raise UserError(
+                        f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; "
+                        f"expected {episodes} "
+                        "successes; raise --demos.attempts or mend the expert"
+                    )
+                jobs = [
+                    Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
+                    for i in range(tried, tried + step)
+                ]
+                for episode in rollout(
+                    jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"
+                ):
+                    tried += 1
+                    if episode.success:
+                        kept.append(episode)
+                    if len(kept) == episodes:
+                        break
+            rates[spec.id] = {"n": tried, "successes": episodes}
+            store.set_provenance(
+                experts=rates
+            )  # before the episodes: a kill in between repeats both
+            store.append(kept[there:])
+            if each is not None:
+                each(k + 1, len(specs))
     return rates
 
 
@@ -102,14 +106,15 @@ def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
         raise UserError(
             f"{source}: no episodes of {', '.join(wanted)}; `alltrades data info` lists what it has"
         )
-    store = open_or_create(path, specs, {"kind": "demonstrations", "imported": found.digest()})
-    store.append(episodes[len(store) :])
+    facts = {"kind": "demonstrations", "imported": found.digest()}
+    with open_or_create(path, specs, facts) as store:
+        store.append(episodes[len(store) :])
 
 
 def open_or_create(
     path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any], grows: bool = False
 ) -> EpisodeStore:
-    """A store for these environments, to append to.
+    """A store for these environments, to append to; the caller closes it.
 
     One that is there is continued where it was made from the same: UserError where the provenance
     that it recorded differs in one of the given facts, or in its environments, to which `grows`
@@ -119,8 +124,7 @@ def open_or_create(
     if not (path / "commit.json").exists():
         return EpisodeStore.create(
             path,
-            max(s.obs_dim for s in specs),
-            max(s.action_dim for s in specs),
+            {s.id: (s.obs_dim, s.action_dim) for s in specs},
             provenance | {"environments": environments},
         )
     store = EpisodeStore.open(path, mode="a")
@@ -136,6 +140,7 @@ def open_or_create(
     for what, value in {**provenance, "environments": environments}.items():
         there = recorded if what == "environments" else store.provenance.get(what)
         if there != value:
+            store.close()
             raise UserError(
                 f"{path}: a store is there already and {_differing(what, there, value)}; expected "
                 "one made from the "

@@ -102,7 +102,6 @@ def record(
     settings, report = context.settings.rollout, report or Report()
     digests = {name: p.digest() for name, p in policies.items()}
     facts = {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
-    store = open_or_create(out, context.specs, facts)
     controllers, keys = controllers_of(policies, settings)
     jobs = [
         Job(s.id, episode_seed(seed, "rollout", s.id, i), keys[s.id])
@@ -110,23 +109,24 @@ def record(
         for s in context.specs
     ]
     buffer: list[Episode] = []
-    for episode in rollout(
-        jobs[len(store) :],
-        {s.id: s for s in context.specs},
-        controllers,
-        workers=settings.worker_count(),
-        lanes=settings.lanes,
-        source=teacher,
-        crew=context.crew,
-    ):
-        buffer.append(episode)
-        if (
-            len(buffer) >= 32 and sum(map(len, buffer)) >= 1024
-        ):  # an append costs the same for few steps as for many
-            store.append(buffer)
-            buffer = []
-        report.progress(len(store) + len(buffer), len(jobs))
-    store.append(buffer)
+    with open_or_create(out, context.specs, facts) as store:
+        for episode in rollout(
+            jobs[len(store) :],
+            {s.id: s for s in context.specs},
+            controllers,
+            workers=settings.worker_count(),
+            lanes=settings.lanes,
+            source=teacher,
+            crew=context.crew,
+        ):
+            buffer.append(episode)
+            if (
+                len(buffer) >= 32 and sum(map(len, buffer)) >= 1024
+            ):  # an append costs the same for few steps as for many
+                store.append(buffer)
+                buffer = []
+            report.progress(len(store) + len(buffer), len(jobs))
+        store.append(buffer)
 
 
 def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:

@@ -103,7 +103,7 @@ def _drive(
         limits.stop,
     )
     stack.callback(loop.close)
-    store = None if args.record is None else _store(Path(args.record), info, session.facts)
+    store = None if args.record is None else _store(Path(args.record), info, session.facts, stack)
     session.loop = loop
     signals.halting = lambda: loop.halting
     stack.callback(signals.ignore)  # called first: a robot is closed to the end
@@ -178,7 +178,7 @@ def _policy(args: argparse.Namespace) -> Any:
     return policy
 
 
-def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
+def _store(path: Path, info: Any, facts: dict[str, Any], stack: ExitStack) -> EpisodeStore:
     """The store to record into, new or continued, with one entry per deployment in its
     provenance.
     """
@@ -187,14 +187,9 @@ def _store(path: Path, info: Any, facts: dict[str, Any]) -> EpisodeStore:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         store = EpisodeStore.open(path, "a")
     else:
-        store = EpisodeStore.create(path, info.obs_dim, info.action_dim)
-    width, action_width = store.widths
-    if info.obs_dim > width or info.action_dim > action_width:
-        raise UserError(
-            f"{path}: holds observations and actions of up to {width} and {action_width} values; "
-            f"'{info.id}' has "
-            f"{info.obs_dim} and {info.action_dim}; record into another store"
-        )
+        store = EpisodeStore.create(path)
+    stack.callback(store.close)
+    store.declare({info.id: (info.obs_dim, info.action_dim)})
     earlier = store.provenance.get("deployments", [])
     store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
     return store

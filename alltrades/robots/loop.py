@@ -354,7 +354,7 @@ class ControlLoop:
         first = int(np.argmax(successes)) + 1 if successes.any() else -1
         rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
         return Episode(
-            {"observation": np.stack(self._observations)},
+            {"state": np.stack(self._observations)},
             np.stack(self._actions),
             rewards,
             successes,

@@ -184,7 +184,7 @@ class LaneHost:
         self._free[start.environment].append(lane.adapter)
         successes = np.array(lane.successes, dtype=bool)
         hit = bool(successes.any())
-        fields = {"observation": np.stack(lane.observations)} | (
+        fields = {"state": np.stack(lane.observations)} | (
             {"point": np.stack(lane.points)} if lane.points else {}
         )
         return Episode(

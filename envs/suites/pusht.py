@@ -104,7 +104,7 @@ def import_demos(store: EpisodeStore) -> list[Episode]:
         length = end - start
         episodes.append(
             Episode(
-                observations={"observation": observation[start:end]},
+                observations={"state": observation[start:end]},
                 actions=action[start:end].astype(np.float32),
                 rewards=np.zeros(length, np.float32),
                 successes=np.zeros(length, bool),

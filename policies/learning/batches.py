@@ -86,8 +86,8 @@ class TrainingData:
             cumulative[block] = i + share / share[-1]
         self.cumulative = cumulative
         self.windows = WindowIndex(steps.ends, n_obs_steps, horizon)
-        self.observation = torch.from_numpy(_fit(steps.observation, obs_dim))
-        self.action = torch.from_numpy(_fit(steps.action, action_dim))
+        self.observation = torch.from_numpy(steps.observation.load(obs_dim))
+        self.action = torch.from_numpy(steps.action.load(action_dim))
         self.weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.hold_end, self.concentration, self.count = hold_end, concentration, len(environments)
         self.labels = None if labels is None else torch.from_numpy(labels)
@@ -143,14 +143,6 @@ class TrainingData:
         return batch, rows
 
 
-def _fit(x: np.ndarray, width: int) -> np.ndarray:
-    """Columns to a policy's size: zeros are added, or the padding of larger environments is cut
-    off.
-    """
-    x = np.ascontiguousarray(x[:, :width], dtype=np.float32)
-    return x if x.shape[1] == width else np.pad(x, ((0, 0), (0, width - x.shape[1])))
-
-
 def stack_batches(batches: Sequence[Batch]) -> Batch:
     """The rows of several networks as equal blocks of one batch, whose environment is the network's
     number.
@@ -166,4 +158,4 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
 def windows_of(steps: Steps, rows: np.ndarray, n_obs_steps: int, obs_dim: int) -> Tensor:
     """Observation windows (B, n_obs_steps, D) of given rows."""
     index = WindowIndex(steps.ends, n_obs_steps, 1).take(rows).obs_index
-    return torch.from_numpy(_fit(steps.observation, obs_dim)[index])
+    return torch.from_numpy(steps.observation.take(index, obs_dim))

@@ -436,11 +436,7 @@ def test_a_run_says_in_one_line_which_dimensions_hardly_move(tmp_path, monkeypat
 
 def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path):
     episodes = list(EpisodeStore.open(finished[0] / "stores" / "demos.zarr").episodes())
-    store = EpisodeStore.create(
-        tmp_path / "mixed.zarr",
-        max(e.observation.shape[1] for e in episodes),
-        max(e.actions.shape[1] for e in episodes),
-    )
+    store = EpisodeStore.create(tmp_path / "mixed.zarr")
     store.append([replace(e, actions=None) if i % 4 == 3 else e for i, e in enumerate(episodes)])
     rows = ["--evaluation.rows", "[labeled_only, generalist]", "--evaluation.episodes", "2"]
     result = run(
@@ -466,9 +462,7 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
         replace(e, actions=None)
         for e in EpisodeStore.open(folder / "stores" / "rollouts_scratch.zarr").episodes()
     ]
-    store = EpisodeStore.create(
-        tmp_path / "seen.zarr", max(e.observation.shape[1] for e in episodes), 2
-    )
+    store = EpisodeStore.create(tmp_path / "seen.zarr")
     store.append(episodes)
     run(
         settings(

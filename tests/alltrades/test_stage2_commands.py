@@ -98,7 +98,7 @@ def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, c
 def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_their_place(
     made, tmp_path, capsys
 ):
-    seen = EpisodeStore.create(tmp_path / "seen.zarr", 16, 2)
+    seen = EpisodeStore.create(tmp_path / "seen.zarr")
     seen.append(
         [replace(e, actions=None) for e in EpisodeStore.open(made / "rollouts.zarr").episodes()]
     )
@@ -111,13 +111,13 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
         "have no actions, and some of them must; give others with --demos"
         in capsys.readouterr().err
     )
-    empty = EpisodeStore.create(tmp_path / "empty.zarr", 16, 2)
+    empty = EpisodeStore.create(tmp_path / "empty.zarr")
     assert distill(made, tmp_path / "no", "--demos.observations", str(empty.path)) == 2
     assert "no episodes of planar/reach" in capsys.readouterr().err
-    narrow = EpisodeStore.create(tmp_path / "narrow.zarr", 3, 2)
+    narrow = EpisodeStore.create(tmp_path / "narrow.zarr")
     narrow.append(
         [
-            replace(e, actions=None, observations={"observation": e.observation[:, :3]})
+            replace(e, actions=None, observations={"state": e.observation[:, :3]})
             for e in seen.episodes()
         ]
     )
@@ -173,7 +173,7 @@ def test_an_interrupted_distillation_goes_on_and_one_of_other_inputs_begins_anew
     for path in ("demos.zarr", "rollouts.zarr"):
         shutil.rmtree(other / path)
         store = EpisodeStore.open(made / path)
-        EpisodeStore.create(other / path, *store.widths).append(list(store.episodes())[:6])
+        EpisodeStore.write(other / path, list(store.episodes())[:6])
     for name, folder, more in (
         ("same", made, ()),
         ("seed", made, ("--seed", "1")),

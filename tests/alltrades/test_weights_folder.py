@@ -19,7 +19,7 @@ def episode(rng: np.random.Generator, steps: int, environment: str, shift: float
     success = np.zeros(steps, bool)
     success[-1] = True
     return Episode(
-        {"observation": (shift + rng.standard_normal((steps, 3))).astype(np.float32)},
+        {"state": (shift + rng.standard_normal((steps, 3))).astype(np.float32)},
         rng.standard_normal((steps, 2)).astype(np.float32),
         np.zeros(steps, np.float32),
         success,
@@ -35,7 +35,7 @@ def episode(rng: np.random.Generator, steps: int, environment: str, shift: float
 def fill(path: Path, kind: str, lengths: dict[str, list[int]], shift: float) -> EpisodeStore:
     """Episodes of two environments in turn, of different lengths."""
     rng = np.random.default_rng(len(kind))
-    store = EpisodeStore.create(path, 3, 2, {"kind": kind})
+    store = EpisodeStore.create(path, provenance={"kind": kind})
     for i in range(max(map(len, lengths.values()))):
         store.append([episode(rng, lengths[n][i], n, shift) for n in NAMES if i < len(lengths[n])])
     return store

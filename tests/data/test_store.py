@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
+from alltrades import cli
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
@@ -22,7 +23,7 @@ def episode(
     success = np.zeros(length, bool)
     success[-1] = seed % 2 == 0
     return Episode(
-        {"observation": rng.normal(size=(length, obs)).astype(np.float32)},
+        {"state": rng.normal(size=(length, obs)).astype(np.float32)},
         rng.normal(size=(length, act)).astype(np.float32) if actions else None,
         rng.normal(size=length).astype(np.float32),
         success,
@@ -48,7 +49,7 @@ def same(a: Episode, b: Episode) -> bool:
 
 
 def test_episodes_come_back_as_they_were_with_different_sizes(tmp_path):
-    store = EpisodeStore.create(tmp_path / "s", 4, 2)
+    store = EpisodeStore.create(tmp_path / "s")
     written = [
         episode(0),
         episode(1, 7, 4, 1, "b", "scratch"),
@@ -69,18 +70,28 @@ def test_episodes_come_back_as_they_were_with_different_sizes(tmp_path):
     ]
 
 
-def test_store_is_zarr_3_in_the_flat_layout(tmp_path):
-    EpisodeStore.create(tmp_path / "s", 3, 2).append([episode(0), episode(1)])
+def test_store_is_zarr_3_with_a_group_per_environment_and_no_padding(tmp_path):
+    written = [episode(0), episode(1, 6, 4, 1, "b/x:y"), episode(2)]
+    EpisodeStore.create(tmp_path / "s").append(written)
     group = zarr.open_group(str(tmp_path / "s"), mode="r")
-    assert group.metadata.zarr_format == 3
-    assert group["meta/episode_ends"][:].tolist() == [5, 10] and group[
-        "data/observation"
-    ].shape == (10, 3)
+    assert group.metadata.zarr_format == 3 and sorted(group.group_keys()) == ["a", "b__x%3ay"]
+    a, b = group["a"], group["b__x%3ay"]
+    assert a["meta/episode_ends"][:].tolist() == [5, 10] and a["meta/place"][:].tolist() == [0, 2]
+    assert np.array_equal(
+        a["data/state"][:], np.concatenate([written[0].observation, written[2].observation])
+    )
+    assert b["data/state"].shape == (6, 4) and np.array_equal(b["data/action"], written[1].actions)
+    for _, array in [*a["data"].arrays(), *a["meta"].arrays()]:
+        assert [c["name"] for c in array.metadata.to_dict()["codecs"]] == [
+            "bytes",
+            "zstd",
+            "crc32c",
+        ]
 
 
 def test_digest_depends_on_content_not_on_how_it_was_appended(tmp_path):
     episodes = [episode(i) for i in range(4)]
-    one, many = EpisodeStore.create(tmp_path / "a", 3, 2), EpisodeStore.create(tmp_path / "b", 3, 2)
+    one, many = EpisodeStore.create(tmp_path / "a"), EpisodeStore.create(tmp_path / "b")
     one.append(episodes)
     for e in episodes:
         many.append([e])
@@ -98,7 +109,7 @@ store = EpisodeStore.open(sys.argv[1], mode="a")
 print("ready", flush=True)
 for i in range(10**6):
     n = 3000
-    observations = {"observation": np.full((n, 3), i, np.float32)}
+    observations = {"state": np.full((n, 3), i, np.float32)}
     rows = np.full((n, 2), i, np.float32), np.zeros(n, np.float32), np.zeros(n, bool)
     store.append([Episode(observations, *rows, "a", "x", i, False, -1, 0.0)])
 """
@@ -107,7 +118,7 @@ for i in range(10**6):
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.71])
 def test_append_killed_at_any_moment_leaves_whole_episodes_only(tmp_path, delay):
     path = tmp_path / "s"
-    EpisodeStore.create(path, 3, 2)
+    EpisodeStore.create(path)
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline()
     time.sleep(delay)
@@ -117,32 +128,34 @@ def test_append_killed_at_any_moment_leaves_whole_episodes_only(tmp_path, delay)
     count = len(before)
     for i, e in enumerate(before.episodes()):
         assert e.seed == i and len(e) == 3000 and (e.observation == i).all()
-    writer = EpisodeStore.open(path, mode="a")
-    assert (
-        len(writer) == count
-        and zarr.open_group(str(path), mode="r")["data/observation"].shape[0] == 3000 * count
-    )
-    writer.append([episode(7)])
+    with EpisodeStore.open(path, mode="a") as writer:
+        assert len(writer) == count
+        writer.append([episode(7)])
+    assert zarr.open_group(str(path), mode="r")["a/data/state"].shape[0] == 3000 * count + 5
     assert [e.seed for e in EpisodeStore.open(path).episodes()] == [*range(count), 7]
 
 
-def test_rows_beyond_the_commit_are_invisible_and_then_removed(tmp_path):
+def test_rows_beyond_the_commit_are_invisible_and_then_replaced(tmp_path):
     """The state an append leaves when it dies before its commit."""
     path = tmp_path / "s"
-    store = EpisodeStore.create(path, 3, 2)
+    store = EpisodeStore.create(path, {"a": (3, 2)})
     store.append([episode(0)])
     commit, digest = (path / "commit.json").read_bytes(), store.digest()
-    store.append([episode(1, environment="new")])
+    store.append([episode(1, 9, environment="new"), episode(1, 9)])
+    store.close()
     (path / "commit.json").write_bytes(commit)
     read = EpisodeStore.open(path)
     assert (
         len(read) == 1
         and read.n_steps == 5
         and read.digest() == digest
-        and read.read_array("data/reward").shape == (5,)
+        and read.read_array("data/reward", "a").shape == (5,)
     )
-    EpisodeStore.open(path, mode="a").append([episode(2)])
-    assert [e.seed for e in EpisodeStore.open(path).episodes()] == [0, 2]
+    written = [episode(0), episode(2), episode(3, environment="new")]
+    EpisodeStore.open(path, mode="a").append(written[1:])
+    assert all(same(a, b) for a, b in zip(written, EpisodeStore.open(path).episodes()))
+    group = zarr.open_group(str(path), mode="r")
+    assert group["a/data/reward"].shape == (10,) and group["new/data/reward"].shape == (5,)
 
 
 def make_v2(path: Path) -> None:
@@ -203,12 +216,9 @@ def test_unreadable_stores_give_one_clear_line(tmp_path, damage):
     elif damage == "empty":
         path.mkdir()
     elif damage in ("no_ends", "future", "array"):
-        EpisodeStore.create(path, 3, 2)
+        EpisodeStore.create(path)
         if damage == "no_ends":
             (path / "commit.json").unlink()
-            import shutil
-
-            shutil.rmtree(path / "meta")
         if damage == "future":
             commit = json.loads((path / "commit.json").read_text()) | {"format_version": 99}
             (path / "commit.json").write_text(json.dumps(commit))
@@ -219,15 +229,172 @@ def test_unreadable_stores_give_one_clear_line(tmp_path, damage):
 
 
 def test_store_refuses_what_does_not_fit_and_stays_whole(tmp_path):
-    store = EpisodeStore.create(tmp_path / "s", 3, 2)
-    store.append([episode(0)])
-    with pytest.raises(UserError, match="wider"):
-        store.append([episode(1), episode(2, obs=4)])
-    assert len(EpisodeStore.open(tmp_path / "s")) == 1
-    with pytest.raises(UserError, match="opened for reading"):
-        EpisodeStore.open(tmp_path / "s").append([episode(1)])
+    with EpisodeStore.create(tmp_path / "s") as store:
+        store.append([episode(0)])
+        with pytest.raises(UserError, match="observations of 'a' have 4 numbers.*holds 3"):
+            store.append([episode(1), episode(2, obs=4)])
+        with pytest.raises(UserError, match="actions of 'a' have 1 numbers.*holds 2"):
+            store.append([episode(1), episode(2, act=1)])
+        for name in ("", "zarr.json", "commit.json"):
+            with pytest.raises(UserError, match="cannot name an environment"):
+                store.append([episode(1, environment=name)])
+        assert len(EpisodeStore.open(tmp_path / "s")) == 1
+    for closed in (store, EpisodeStore.open(tmp_path / "s")):
+        with pytest.raises(UserError, match="opened for reading"):
+            closed.append([episode(1)])
     with pytest.raises(UserError, match="already"):
-        EpisodeStore.create(tmp_path / "s", 3, 2)
+        EpisodeStore.create(tmp_path / "s")
+
+
+def test_actions_that_come_after_episodes_without_them(tmp_path):
+    written = [episode(0, actions=False), episode(1), episode(2, actions=False)]
+    with EpisodeStore.create(tmp_path / "s") as store:
+        for e in written:
+            store.append([e])
+    read = EpisodeStore.open(tmp_path / "s")
+    assert all(same(a, b) for a, b in zip(written, read.episodes()))
+    assert read.columns()["action_dim"].tolist() == [0, 2, 0]
+    assert read.steps().action[:].any(1).tolist() == [False] * 5 + [True] * 5 + [False] * 5
+    EpisodeStore.write(tmp_path / "none", written[:1])
+    assert EpisodeStore.open(tmp_path / "none").steps().action.shape == (5, 0)
+
+
+def test_the_order_of_appending_goes_over_environments(tmp_path):
+    names = ["b", "a", "c"]
+    written = [episode(i, 3 + i % 4, environment=names[i % 3]) for i in range(12)]
+    store = EpisodeStore.write(tmp_path / "s", written, {"kind": "mine"})
+    assert [e.seed for e in store.episodes()] == list(range(12)) and len(store) == 12
+    assert [e.seed for e in store.episodes("a")] == [1, 4, 7, 10]
+    assert store.episode_ends.tolist() == np.cumsum([len(e) for e in written]).tolist()
+    assert np.array_equal(
+        store.steps().observation[:], np.concatenate([e.observation for e in written])
+    )
+    some = store.steps(["c", "a"])
+    assert some.seed.tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert np.array_equal(some.action[:], np.concatenate([written[i].actions for i in some.seed]))
+    assert store.provenance == {"kind": "mine"}
+
+
+def test_own_recordings_become_episodes(tmp_path):
+    observations, actions = np.arange(8.0).reshape(4, 2), np.ones((4, 1))
+    plain = Episode.from_arrays({"state": observations}, actions, "my/robot")
+    told = Episode.from_arrays(
+        observations={"state": observations},
+        actions=None,
+        environment="my/robot",
+        rewards=[0, 0.5, 1, 0],
+        successes=[0, 0, 1, 0],
+        source="teleoperation",
+        seed=3,
+    )
+    assert (plain.success, plain.first_success, plain.source) == (False, -1, "demo")
+    assert (told.success, told.first_success, told.return_) == (True, 3, 1.5)
+    read = list(EpisodeStore.write(tmp_path / "s", [plain, told]).episodes())
+    assert same(read[0], plain) and same(read[1], told)
+    with pytest.raises(ValueError, match="rewards has 3 steps; expected 4"):
+        Episode.from_arrays({"state": observations}, actions, "my/robot", rewards=[1, 2, 3])
+
+
+def test_chunks_are_about_a_megabyte_and_small_stores_small(tmp_path):
+    EpisodeStore.write(tmp_path / "small", [episode(i, 3) for i in range(3)])
+    files = [p for p in (tmp_path / "small").rglob("0") if p.is_file()]
+    assert len(files) == 12 and sum(p.stat().st_size for p in files) < 3000
+    wide = Episode.from_arrays(
+        {"state": np.random.default_rng(0).random((100, 20_000))}, np.zeros((100, 2)), "wide"
+    )
+    assert zarr.open_array(
+        str(EpisodeStore.write(tmp_path / "wide", [wide]).path / "wide/data/state"), mode="r"
+    ).chunks == (2**20 // 80_000, 20_000)
+    ones = np.ones((2, 300_000), np.float32)
+    huge = EpisodeStore.write(tmp_path / "huge", [Episode.from_arrays({"state": ones}, ones, "h")])
+    assert np.array_equal(huge.episode(0).observation, ones)
+
+
+def test_reading_some_episodes_reads_only_the_chunks_that_hold_them(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    written = [
+        Episode.from_arrays({"state": rng.random((100, 500))}, rng.random((100, 2)), name)
+        for _ in range(20)
+        for name in ("a", "b")
+    ]  # a chunk holds 5.2 episodes of an environment
+    store = EpisodeStore.write(tmp_path / "s", written)
+    store.columns()
+    read: list[Path] = []
+    plain = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda p: (read.append(p), plain(p))[1])
+    assert all(same(store.episode(i), written[i]) for i in range(0, 10, 2))
+    chunks = [p.relative_to(store.path).as_posix() for p in read if p.name != "zarr.json"]
+    assert sorted(chunks) == [
+        "a/data/action/c/0/0",
+        "a/data/reward/c/0",
+        "a/data/state/c/0/0",
+        "a/data/success/c/0",
+    ]
+    read.clear()
+    last = EpisodeStore.open(store.path).steps(["b"]).action[-7:]
+    assert np.array_equal(last, written[-1].actions[-7:])
+    assert not [p for p in read if "state" in p.parts or "a/data" in p.as_posix()]
+
+
+def test_an_append_touches_the_last_chunks_only(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def recording() -> Episode:
+        return Episode.from_arrays({"state": rng.random((50, 2000))}, rng.random((50, 2)), "a")
+
+    store = EpisodeStore.create(tmp_path / "s")
+    store.append([recording() for _ in range(6)])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("a/data/state/c/*/0")}
+    assert len(before) == 3
+    store.append([recording()])
+    touched = [p for p, t in before.items() if p.stat().st_mtime_ns != t]
+    assert [p.parent.name for p in touched] == ["2"]
+
+
+HOLD = """
+import sys, time
+from alltrades.data.store import EpisodeStore
+store = EpisodeStore.open(sys.argv[1], mode="a")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_refused_until_the_first_is_killed(tmp_path):
+    path = tmp_path / "s"
+    EpisodeStore.write(path, [episode(0)])
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline()
+        for opened in (lambda: EpisodeStore.open(path, "a"), lambda: EpisodeStore.create(path)):
+            with pytest.raises(
+                UserError, match=f"store {path} is in use by process {process.pid};"
+            ):
+                opened()
+        assert [e.seed for e in EpisodeStore.open(path).episodes()] == [0]
+    finally:
+        process.kill()
+        process.wait()
+    EpisodeStore.open(path, "a").append([episode(1)])
+    assert [e.seed for e in EpisodeStore.open(path).episodes()] == [0, 1]
+
+
+def test_collect_is_refused_in_one_line_while_another_writes(tmp_path, capsys):
+    words = ["collect", "--environments", "[planar/reach]", "--demos.episodes", "1"]
+    assert cli.main([*words, "--out", str(tmp_path / "s")]) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "s")], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline()
+        capsys.readouterr()
+        assert cli.main([*words, "--out", str(tmp_path / "s")]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{tmp_path / 's'} is in use by process {process.pid}" in error
+    finally:
+        process.kill()
+        process.wait()
+    assert len(EpisodeStore.open(tmp_path / "s")) == 1
 
 
 @pytest.mark.parametrize(
@@ -251,31 +418,26 @@ def test_creating_a_store_loses_nothing_that_was_there(tmp_path, there):
             "data/state", shape=(0, 3), dtype="float32"
         )
     else:
-        EpisodeStore.create(path, 3, 2).append([episode(0)])
+        EpisodeStore.create(path).append([episode(0)])
         (path / "commit.json").unlink()
     before = {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
     with pytest.raises(UserError, match="expected a new or an empty folder"):
-        EpisodeStore.create(path, 3, 2)
+        EpisodeStore.create(path)
     assert before and {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()} == before
 
 
-@pytest.mark.parametrize("left", ["nothing", "groups", "arrays", "partial"])
+@pytest.mark.parametrize("left", ["nothing", "group", "partial"])
 def test_creating_a_store_again_after_a_kill_in_its_middle(tmp_path, left):
     path = tmp_path / "s"
-    EpisodeStore.create(path, 3, 2)
+    EpisodeStore.create(path)
     commit = (path / "commit.json").read_bytes()
     (path / "commit.json").unlink()
     if left == "partial":
-        (path / "commit.json.partial").write_bytes(commit[:9])
-        (path / "data" / "reward" / "zarr.0123abcd.partial").write_bytes(b"{")
-    elif left != "arrays":
-        import shutil
-
-        shutil.rmtree(path / "meta")
-        if left == "nothing":
-            shutil.rmtree(path)
-            path.mkdir()
-    EpisodeStore.create(path, 3, 2).append([episode(0)])
+        (path / ".commit.json.partial").write_bytes(commit[:9])
+        (path / ".lock").write_bytes(b"1")
+    elif left == "nothing":
+        (path / "zarr.json").unlink()
+    EpisodeStore.create(path).append([episode(0)])
     assert [e.seed for e in EpisodeStore.open(path).episodes()] == [0]
 
 
@@ -284,8 +446,8 @@ def test_creating_a_store_again_after_a_kill_in_its_middle(tmp_path, left):
     [
         {"rewards": np.zeros(4, np.float32)},
         {"actions": np.full((5, 2), np.nan, np.float32)},
-        {"observations": {"state": np.zeros((5, 3))}},
-        {"observations": {"observation": np.zeros((0, 3))}},
+        {"observations": {"other": np.zeros((5, 3))}},
+        {"observations": {"state": np.zeros((0, 3))}},
     ],
 )
 def test_episodes_are_validated_when_made(change):

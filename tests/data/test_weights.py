@@ -96,7 +96,7 @@ def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     result = estimate(demos, rollouts, ess_min=0.0, demo_cap=1.0, floor=0.0)
     p, q = result.row_probability()
     mean = p @ demos.observation + q @ rollouts.observation
-    target = demos.observation.mean(0)
+    target = demos.observation[:].mean(0)
     assert abs(mean[0] - target[0]) < 0.15 * abs(rollouts.observation[:, 0].mean() - target[0])
     assert (
         result.moment_balance is not None

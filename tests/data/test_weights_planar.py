@@ -42,9 +42,7 @@ class FailsHalfTheTime:
 
 def record(path: Path, name: str, episodes: int, purpose: str, expert: object = None) -> Steps:
     spec = registry.resolve([name])[0]
-    store = EpisodeStore.create(
-        path / f"{purpose}.zarr", spec.obs_dim, spec.action_dim, {"kind": "rollouts"}
-    )
+    store = EpisodeStore.create(path / f"{purpose}.zarr", provenance={"kind": "rollouts"})
     jobs = [Job(name, episode_seed(0, purpose, name, i), "expert") for i in range(episodes)]
     store.append(
         list(

@@ -233,7 +233,7 @@ def make_store(path: Path, environments: dict[str, tuple[int, int]]) -> EpisodeS
     """Per environment id episodes of 40 steps: (how many, observation size). An observation's
     values are 100 episode + step.
     """
-    store = EpisodeStore.create(path, 5, 3)
+    store = EpisodeStore.create(path)
     rng = np.random.default_rng(0)
     for name, (count, dim) in environments.items():
         for k in range(count):
@@ -241,7 +241,7 @@ def make_store(path: Path, environments: dict[str, tuple[int, int]]) -> EpisodeS
             store.append(
                 [
                     Episode(
-                        {"observation": values},
+                        {"state": values},
                         rng.normal(size=(40, 2)).astype(np.float32),
                         np.zeros(40, np.float32),
                         np.zeros(40, bool),

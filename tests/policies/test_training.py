@@ -62,9 +62,9 @@ def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetri
     steps = Steps.concatenate(
         [make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1), make_steps("c", seed=2)]
     )
-    steps.observation[steps.episode_of_step == 6, 3:5] = (
-        0.0  # in one episode the second thing of b is absent
-    )
+    observation = steps.observation.load()
+    observation[steps.episode_of_step == 6, 3:5] = 0.0  # there the second thing of b is absent
+    steps = replace(steps, observation=observation)
     data = demonstration_data(steps, policy, False, {"a": (FLIP,), "b": (SHIFT,)})
     batch, rows = data.batch(768, 0, 0)
     plain = data.gather(rows)

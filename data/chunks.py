@@ -1,0 +1,265 @@
+"""One array of a store on disk: Zarr 3 chunks of about 1 MB, checked whenever they are read.
+
+The chunks are written and read here, by the Zarr 3 specification (codecs bytes, zstd, crc32c; any
+Zarr library reads them), since an append touches a dozen arrays per environment and a library's
+calls cost milliseconds each. Two checksums answer two questions: the one behind every chunk whether
+its bytes are whole, the one that the store's commit keeps of the chunk's rows whether they are the
+rows of this place, and not those of another chunk or of an append that was cut short.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import Zstd
+
+from alltrades.errors import UserError
+
+CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
+COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
+CACHED_BYTES = 2**26  # of decoded chunks kept by one store
+_CODEC = Zstd(level=0)
+
+
+class ChunkCache:
+    """The chunks that were read last, up to `limit` bytes."""
+
+    def __init__(self, limit: int = CACHED_BYTES) -> None:
+        self.limit, self.size = limit, 0
+        self._chunks: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
+
+    def get(self, key: tuple[Path, int]) -> np.ndarray | None:
+        chunk = self._chunks.get(key)
+        if chunk is not None:
+            self._chunks.move_to_end(key)
+        return chunk
+
+    def put(self, key: tuple[Path, int], chunk: np.ndarray) -> None:
+        self._chunks[key] = chunk
+        self.size += chunk.nbytes
+        while self.size > self.limit and len(self._chunks) > 1:
+            self.size -= self._chunks.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True)
+class ChunkedArray:
+    """Rows of one array, as a store's commit describes it.
+
+    Attributes:
+        path: the array's folder.
+        row_shape, dtype: of one row, and of its numbers.
+        chunk: rows of a chunk.
+        rows: committed rows N; what lies beyond them on disk does not exist.
+        checks: CRC-32C of the committed rows of each chunk, in C order.
+        cache: where decoded chunks are kept.
+
+    Raises UserError from every reading method when a file is missing or is not what was written.
+    """
+
+    path: Path
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: int
+    rows: int
+    checks: tuple[int, ...]
+    cache: ChunkCache
+
+    @classmethod
+    def empty(
+        cls,
+        path: Path,
+        row_shape: Sequence[int],
+        dtype: str,
+        cache: ChunkCache,
+        size: int = CHUNK_BYTES,
+    ) -> ChunkedArray:
+        """An array without rows, with chunks of about `size` bytes; nothing is written."""
+        kind = np.dtype(dtype)
+        row = max(1, int(np.prod(row_shape, dtype=np.int64)) * kind.itemsize)
+        return cls(path, tuple(row_shape), kind, max(1, size // row), 0, (), cache)
+
+    @classmethod
+    def from_json(
+        cls, path: Path, facts: dict[str, Any], rows: int, cache: ChunkCache
+    ) -> ChunkedArray:
+        """The array that `to_json` described."""
+        checks = tuple(int(c) for c in facts["checks"])
+        array = cls(
+            path,
+            tuple(facts["shape"]),
+            np.dtype(facts["dtype"]),
+            int(facts["chunk"]),
+            rows,
+            checks,
+            cache,
+        )
+        if len(checks) != array.chunks:
+            raise UserError(
+                f"{path}: {len(checks)} chunks are described; expected {array.chunks} for {rows} "
+                "rows; restore the store from a copy"
+            )
+        return array
+
+    def to_json(self) -> dict[str, Any]:
+        """How the commit describes it."""
+        return {
+            "shape": list(self.row_shape),
+            "dtype": self.dtype.name,
+            "chunk": self.chunk,
+            "checks": list(self.checks),
+        }
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, *self.row_shape)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks that hold rows."""
+        return -(-self.rows // self.chunk)
+
+    # ---- reading ---------------------------------------------------------------------------------
+    def check_description(self) -> None:
+        """Raises UserError unless the array's zarr.json describes it as the commit does."""
+        file = self.path / "zarr.json"
+        try:
+            found = json.loads(file.read_bytes())
+            shape = found.pop("shape")
+            same = found == _description(self) and shape[1:] == list(self.row_shape)
+            enough = same and isinstance(shape[0], int) and shape[0] >= self.rows
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
+            enough = False
+        if not enough:
+            raise UserError(
+                f"{file}: missing or changed; expected the description of {self.rows} rows of "
+                f"{self.row_shape} {self.dtype}; restore it from a copy"
+            )
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, *row_shape). Reads the chunks that hold these rows, and no others."""
+        out = np.empty((stop - start, *self.row_shape), self.dtype)
+        for i in range(start // self.chunk, -(-stop // self.chunk)):
+            first = i * self.chunk
+            low, high = max(start, first), min(stop, first + self.chunk)
+            out[low - start : high - start] = self.read_chunk(i)[low - first : high - first]
+        return out
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Rows (n, *row_shape) of an index (n,)."""
+        out = np.empty((len(index), *self.row_shape), self.dtype)
+        of_row = index // self.chunk
+        for i in np.unique(of_row):
+            here = np.flatnonzero(of_row == i)
+            out[here] = self.read_chunk(int(i))[index[here] - i * self.chunk]
+        return out
+
+    def read_chunk(self, i: int) -> np.ndarray:
+        """The committed rows of chunk i, checked."""
+        key = (self._file(i), self.checks[i])
+        found = self.cache.get(key)
+        if found is not None:
+            return found
+        self.check_description()
+        rows = min(self.chunk, self.rows - i * self.chunk)
+        chunk = _decode(self._file(i), (self.chunk, *self.row_shape), self.dtype)
+        if rows < self.chunk:
+            chunk = chunk[:rows].copy()  # a view would keep the whole chunk in memory
+        if google_crc32c.value(chunk) != self.checks[i]:
+            raise UserError(
+                f"{self._file(i)}: not the rows that were written there; expected those of the "
+                "commit; restore the store from a copy"
+            )
+        self.cache.put(key, chunk)
+        return chunk
+
+    def _file(self, i: int) -> Path:
+        return self.path / "c" / "/".join([str(i), *("0" for _ in self.row_shape)])
+
+    # ---- writing ---------------------------------------------------------------------------------
+    def extended(self, value: np.ndarray) -> ChunkedArray:
+        """The array with the rows of `value` (n, *row_shape) behind its own, which are on disk when
+        this returns and count when the store commits. O(n) and one chunk.
+        """
+        value = np.ascontiguousarray(value, self.dtype)
+        stop, checks, at = self.rows + len(value), list(self.checks), self.rows
+        while at < stop:
+            i, held = divmod(at, self.chunk)
+            new = value[at - self.rows : (i + 1) * self.chunk - self.rows]
+            chunk = np.zeros((self.chunk, *self.row_shape), self.dtype)
+            if held:
+                chunk[:held] = self.read_chunk(i)
+            chunk[held : held + len(new)] = new
+            checks.append(google_crc32c.extend(checks.pop() if held else 0, new))
+            data = _CODEC.encode(chunk)
+            _write(self._file(i), data + google_crc32c.value(data).to_bytes(4, "little"))
+            at += len(new)
+        array = replace(self, rows=stop, checks=tuple(checks))
+        facts = {"shape": list(array.shape)} | _description(array)
+        _write(self.path / "zarr.json", json.dumps(facts).encode())
+        return array
+
+
+def write_group(path: Path) -> None:
+    """The zarr.json of a group."""
+    facts = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+    _write(path / "zarr.json", json.dumps(facts).encode())
+
+
+def _description(array: ChunkedArray) -> dict[str, Any]:
+    """The content of zarr.json but for the shape, which grows before the commit does."""
+    fills: dict[str, Any] = {"f": 0.0, "b": False}
+    return {
+        "data_type": array.dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [array.chunk, *array.row_shape]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fills.get(array.dtype.kind, 0),
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+            {"name": "crc32c"},
+        ],
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+
+
+def _decode(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        stored = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}); expected rows of the store; restore it "
+            "from a copy"
+        ) from error
+    data, size = stored[:-4], int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        if google_crc32c.value(data) != int.from_bytes(stored[-4:], "little"):
+            raise ValueError("its checksum differs")
+        values = _CODEC.decode(data)
+        if len(values) != size:
+            raise ValueError(f"{len(values)} bytes of rows, not {size}")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{file}: damaged ({error}); expected what was written; restore it from a copy"
+        ) from error
+    return np.frombuffer(values, dtype).reshape(shape)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """By rename, so that readers see the old or the new file; the commit is what is synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -1,0 +1,62 @@
+"""commit.json of a store: what counts, written last, by rename, with a checksum of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from alltrades.errors import UserError
+from alltrades.system.files import write_text
+
+COMMIT = "commit.json"
+FORMAT_VERSION = 2
+
+
+def read_commit(path: Path) -> dict[str, Any] | None:
+    """The commit of the store at `path`; None for a folder without one.
+
+    Raises UserError for one that cannot be read, was changed, or is of a later format.
+    """
+    file = path / COMMIT
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{file}: {error.strerror}; expected a file that can be read; mend its rights"
+        ) from error
+    try:
+        commit = json.loads(text)
+        version = commit["format_version"]
+        known = isinstance(version, int)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(
+            f"{file}: cannot be read as a store's commit; expected JSON with a format_version; "
+            "restore it from a copy"
+        )
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path}: store format {version}; this version reads up to {FORMAT_VERSION}; upgrade "
+            "alltrades"
+        )
+    if version == FORMAT_VERSION and commit.pop("checksum", None) != _checksum(commit):
+        raise UserError(
+            f"{file}: it was changed after it was written (its checksum differs); expected what "
+            "alltrades wrote; restore it from a copy"
+        )
+    return commit
+
+
+def write_commit(path: Path, commit: dict[str, Any]) -> None:
+    """Make this the store's commit: readers see it or the one before."""
+    facts = commit | {"checksum": _checksum(commit)}
+    write_text(path / COMMIT, json.dumps(facts, sort_keys=True) + "\n")
+
+
+def _checksum(commit: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(commit, sort_keys=True).encode()).hexdigest()
