@@ -91,16 +91,57 @@ def test_clock():
     ]
 
 
-def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(monkeypatch):
+def screen(written: str) -> list[str]:
+    """Lines that a terminal shows after `written`: text, new lines, and what rich moves and erases
+    by.
+    """
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith(("\r", "\x1b")):
+            lines[row] += part
+    return lines
+
+
+@pytest.fixture
+def clock_of_the_line(monkeypatch):
     now = [10.0]
     monkeypatch.setattr("alltrades.system.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "12")
+    return now
+
+
+def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(clock_of_the_line):
     for out, expected in (
-        (Terminal(), ["", "1 aaaaaaaaa", "3 aaaaaaaaa", ""]),
-        (io.StringIO(), [""]),
+        (Terminal(), ["1 aaaaaaaaaa", "1 aaaaaaaaaa", "3 aaaaaaaaaa"]),
+        (io.StringIO(), ["", "", ""]),
     ):
         with StatusLine(out) as line:
+            seen = []
             for step, seconds in ((1, 0.0), (2, 0.05), (3, 0.06)):
-                now[0] += seconds
+                clock_of_the_line[0] += seconds
                 line.show(lambda step=step: f"{step} {'a' * 40}")
-        assert out.getvalue().split("\r\x1b[K") == expected
+                seen.append("".join(screen(out.getvalue())))
+        assert seen == expected
+        assert "".join(screen(out.getvalue())) == ""
+    assert out.getvalue() == ""
+
+
+def test_what_is_printed_after_a_clear_stays_above_the_status_line(clock_of_the_line):
+    out = Terminal()
+    with StatusLine(out) as line:
+        line.show(lambda: "one [red]")  # no markup
+        assert screen(out.getvalue()) == ["one [red]"]
+        line.clear()
+        out.write("stays\n")
+        line.show(lambda: "two")
+        assert screen(out.getvalue()) == ["stays", "two"]
+    assert screen(out.getvalue())[:2] == ["stays", ""]
+    assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")  # the cursor
