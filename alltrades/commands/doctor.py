@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from alltrades.system.machine import processors
 
 if TYPE_CHECKING:
@@ -67,12 +70,11 @@ def check(draw: bool = True) -> list[Check]:
             )
         ]
     checks = [_python(supported)]
-    checks += [_package(text) for text, extra in _split(declared) if extra is None]
+    checks += [_package(requirement) for requirement, extra in _split(declared) if extra is None]
     checks.append(_torch())
     for name, purpose in EXTRAS.items():
-        checks.append(
-            _extra(name, purpose, [text for text, extra in _split(declared) if extra == name])
-        )
+        wanted = [requirement for requirement, extra in _split(declared) if extra == name]
+        checks.append(_extra(name, purpose, wanted))
     if draw:
         checks.append(_drawing())
     checks.append(_wandb())
@@ -98,44 +100,36 @@ def render(checks: Sequence[Check], console: Console | None = None) -> None:
     (console or Console()).print(table)
 
 
-def _split(declared: Iterable[str]) -> list[tuple[str, str | None]]:
+def _split(declared: Iterable[str]) -> list[tuple[Requirement, str | None]]:
     """(requirement, extra or None) from the package's metadata, so that nothing is declared
     twice.
     """
     found = []
     for line in declared:
-        text, _, marker = line.partition(";")
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
-        found.append((text.strip(), extra[1] if extra else None))
+        requirement = Requirement(line)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", str(requirement.marker or ""))
+        requirement.marker = None
+        found.append((requirement, extra[1] if extra else None))
     return found
 
 
-def _meets(requirement: str) -> tuple[str, str, bool]:
+def _meets(requirement: Requirement) -> tuple[str, str, bool]:
     """(distribution, version or "not installed", whether the requirement is met)."""
-    name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
     try:
-        version = metadata.version(name)
+        version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return name, "not installed", False
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:  # not ours to require: without it a package that is there counts
-        return name, version, True
-    return name, version, Requirement(requirement).specifier.contains(version, prereleases=True)
+        return requirement.name, "not installed", False
+    met = requirement.specifier.contains(version, prereleases=True)
+    return requirement.name, version, met
 
 
 def _python(supported: str | None) -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    try:
-        from packaging.specifiers import SpecifierSet
-
-        ok = SpecifierSet(supported or "").contains(version, prereleases=True)
-    except ImportError:
-        ok = True
+    ok = SpecifierSet(supported or "").contains(version, prereleases=True)
     return Check("python", ok, version, "" if ok else f"use Python {supported}")
 
 
-def _package(requirement: str) -> Check:
+def _package(requirement: Requirement) -> Check:
     name, version, ok = _meets(requirement)
     return Check(name, ok, version, "" if ok else f'pip install "{requirement}"')
 
@@ -156,7 +150,7 @@ def _torch() -> Check:
     return Check("processor", True, f"{found}, no CUDA (not needed)")
 
 
-def _extra(name: str, purpose: str, requirements: Sequence[str]) -> Check:
+def _extra(name: str, purpose: str, requirements: Sequence[Requirement]) -> Check:
     found = [_meets(requirement) for requirement in requirements]
     text = ", ".join(f"{n} {v}" for n, v, _ in found)
     if found and all(ok for *_, ok in found):
@@ -167,7 +161,7 @@ def _extra(name: str, purpose: str, requirements: Sequence[str]) -> Check:
         if not ok and v != "not installed"
     ]
     if wrong:
-        text += f" (wanted {', '.join(wrong)})"
+        text += f" (wanted {', '.join(map(str, wrong))})"
     return Check(
         f"extra {name}",
         True,
@@ -209,7 +203,7 @@ def _drawing() -> Check:
 
 
 def _wandb() -> Check:
-    name, version, ok = _meets("wandb")
+    name, version, ok = _meets(Requirement("wandb"))
     if not ok:
         return Check(
             "wandb mode", True, "not installed", "--tracking.wandb disabled, or pip install wandb"

@@ -14,6 +14,7 @@ def execute(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason='needs: pip install "alltrades[notebook]"')
     pytest.importorskip("matplotlib", reason='needs: pip install "alltrades[notebook]"')
     monkeypatch.setenv("ALLTRADES_SMALL", "1")
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS))  # Jupyter starts a kernel in that folder
     monkeypatch.chdir(tmp_path)
 
     def run(name):

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from study_setup import markdown_table, outcome, setup, statement
 
 from alltrades.settings.load import dump_yaml, load_settings
 from alltrades.studies import study_of
 from alltrades.studies.claims import CLAIMS
-from alltrades.studies.setup import markdown_table, outcome, setup, statement
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_figures_name_their_axes_and_series():
         "matplotlib", reason='needs: pip install "alltrades[notebook]"'
     )
     matplotlib.use("Agg")
-    from alltrades.studies import curves
+    import study_curves as curves
 
     rows = [
         {"n": n, "width": w, "row": r, "success": 0.5, "low": 0.4, "high": 0.6}

@@ -1,5 +1,5 @@
-"""What a study did and what it found, in words made from its recipe, its settings and its results:
-for notebooks/method.ipynb.
+"""What a study did and what it found, in words made from its recipe, its settings and its results,
+for method.ipynb.
 """
 
 from __future__ import annotations

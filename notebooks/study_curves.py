@@ -1,4 +1,4 @@
-"""Figures of studies for notebooks/method.ipynb (matplotlib): every axis is named, every series is
+"""Figures of studies for method.ipynb (matplotlib): every axis is named, every series is
 in a legend.
 """
 
