@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface
 from alltrades.envs import registry
 from alltrades.envs.robots.load import load_robot
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.errors import UserError
-from alltrades.policies.control.guard import ActionGuard
-from alltrades.policies.control.realtime import RealTimeController
+from alltrades.policies.acting import ActingPolicy
 from alltrades.robots import fit as deployment
 from alltrades.robots.loop import ControlLoop
 from alltrades.robots.signals import StopSignals
@@ -69,8 +69,7 @@ def _drive(
 ) -> None:
     """Set everything up and run the episodes; `stack` takes it down again."""
     policy = _policy(args)
-    if hasattr(policy, "close"):
-        stack.callback(policy.close)
+    stack.callback(policy.close)
     robot = load_robot(args.robot)
     stack.callback(robot.close)
     if args.fast and not robot.waits:
@@ -97,10 +96,9 @@ def _drive(
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard(limits),
+        replace(info, action=limits),
         rate,
         args.timeout,
-        limits.stop,
     )
     stack.callback(loop.close)
     store = None if args.record is None else _store(Path(args.record), info, session.facts, stack)
@@ -162,7 +160,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}; expected 0 or more")
 
 
-def _policy(args: argparse.Namespace) -> Any:
+def _policy(args: argparse.Namespace) -> ActingPolicy:
     token = None
     if args.token_file is not None:
         from alltrades.policies.client.client import read_token
@@ -172,13 +170,15 @@ def _policy(args: argparse.Namespace) -> Any:
         args.artifact, args.device, args.threads, args.timeout, token, args.certificate
     )
     if args.preference:
+        from alltrades.policies.model.policy import DiffusionPolicy
         from alltrades.policies.model.preference import parse_preference
 
+        assert isinstance(policy, DiffusionPolicy)  # `_check` saw to that
         policy.set_preference(parse_preference(args.preference))
     return policy
 
 
-def _store(path: Path, info: Any, facts: dict[str, Any], stack: ExitStack) -> EpisodeStore:
+def _store(path: Path, info: Interface, facts: dict[str, Any], stack: ExitStack) -> EpisodeStore:
     """The store to record into, new or continued, with one entry per deployment in its
     provenance.
     """
@@ -211,7 +211,7 @@ def _episodes(
         seed, ended = episode_seed(args.seed, "deploy", environment, first + len(done)), "failed"
         try:
             with shown(lambda: live(loop, len(done) + 1, args.episodes, steps), signals):
-                ended = loop.run(environment, seed, steps, lambda: signals.asked)
+                ended = loop.run(seed, steps, lambda: signals.asked)
         finally:
             episode = loop.recorded(f"deploy/{name}")
             done.append(
@@ -317,9 +317,7 @@ def summary(loop: ControlLoop) -> dict[str, Any]:
             "p99": float(np.percentile(spent, 99)),
             "max": float(spent.max()),
         },
-        "chunks": loop.controller.statistics()
-        if isinstance(loop.controller, RealTimeController)
-        else None,
+        "chunks": loop.controller.statistics(),
         "observations": observed,
         "refusals": loop.refusals,
         "first_action_at": loop.first_action_at,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface, NotFinite
 from alltrades.envs.robots.robot import Reading
-from alltrades.errors import UserError
 
 
 class Feed:
@@ -20,7 +20,8 @@ class Feed:
     rest may send equal values for long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
         self.counts: Counter[str] = Counter()
         self.reset()
 
@@ -31,7 +32,10 @@ class Feed:
         self._values: np.ndarray | None = None
 
     def take(self, given: np.ndarray | Reading | None) -> np.ndarray | None:
-        """What a robot's `observe` gave -> a new observation (obs_dim,) float32, or None."""
+        """What a robot's `observe` gave -> a new observation (obs_dim,) float32, or None.
+
+        Raises UserError for what can be none of the environment.
+        """
         kind, values = self._judge(given)
         self.counts[kind] += 1
         return values if kind == "new" else None
@@ -42,14 +46,10 @@ class Feed:
         stamp = given.stamp if isinstance(given, Reading) else None
         source = given.observation if isinstance(given, Reading) else given
         try:
-            values = np.array(source, dtype=np.float32)  # a copy: the robot may reuse its buffer
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"the robot's observation is a {type(source).__name__} that is no array "
-                f"({error}); expected numbers "
-                "of shape (obs_dim,)"
-            ) from error
-        if not np.isfinite(values).all() or (stamp is not None and stamp != stamp):
+            values = self._interface.check(source)  # a copy: the robot may reuse its buffer
+        except NotFinite:
+            return "unreadable", None
+        if stamp is not None and stamp != stamp:
             return "unreadable", None
         if stamp is not None and self._stamp is not None and stamp <= self._stamp:
             return ("repeated" if stamp == self._stamp else "late"), None

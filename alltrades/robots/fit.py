@@ -15,6 +15,7 @@ import numpy as np
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.robots.robot import Robot
 from alltrades.errors import UserError, nearest
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.remote import RemotePolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.ensembling import Ensembling
@@ -36,7 +37,7 @@ def open_policy(
     timeout: float = 1.0,
     token: str | None = None,
     certificate: str | None = None,
-) -> Any:
+) -> ActingPolicy:
     """A policy from its folder, an exported .onnx file (without torch), or a `RemotePolicy` of
     ws://HOST:PORT.
 
@@ -49,7 +50,7 @@ def open_policy(
     if artifact.endswith(".onnx"):
         from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
-        policy: Any = OnnxPolicy(artifact, threads)
+        policy: ActingPolicy = OnnxPolicy(artifact, threads)
     else:
         import torch
 
@@ -205,7 +206,7 @@ def rate_of(info: Interface, robot: Robot, given: float | None = None) -> float:
 
 def make_controller(
     mode: str,
-    policy: Any,
+    policy: ActingPolicy,
     limits: Mapping[str, ActionSpec],
     stop_after: float,
     rate: float | None = None,

@@ -7,38 +7,28 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.interface import Interface
 from alltrades.envs.robots.robot import Outcome, Robot
 from alltrades.errors import UserError
+from alltrades.policies.control.controller import RobotController
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
 from alltrades.policies.control.worker import Worker
 from alltrades.robots.feed import Feed
+from alltrades.robots.refusals import Refusals
 from alltrades.robots.ticker import Ticker
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 10  # control steps for which a robot may refuse its stop action, before it is given up
 POLL = 0.1  # seconds between two questions whether to stop, where no rate says when
-
-
-class Acting(Protocol):
-    """What decides: `Controller` with one lane, or anything with its `reset` and `act`.
-
-    `act` is called in a thread of its own, one call at a time, and never while `reset` is.
-    Optional: `stopped`, whether it has given up for want of actions; `policy.held`, whether the
-    operator of its server holds the robots.
-    """
-
-    def reset(self, *, environment: str | None = None, seed: int | None = None) -> None: ...
-
-    def act(self, observation: np.ndarray) -> np.ndarray: ...
 
 
 class ControlLoop:
@@ -51,19 +41,23 @@ class ControlLoop:
     there; that time is not recorded. Every end, an exception too, brings the robot to its stop
     action along the guard's limits.
 
+    This loop's guard has the last word on every action. A controller has one of its own, which
+    cannot do without: it keeps the limits within a chunk, so that what a policy is told about the
+    actions to come is true. Only the loop knows what was sent in between: actions sent again, and
+    those from and to rest, which the limits count from.
+
     The robot is talked to by the thread of `run` alone, and the controller acts in another one: a
     policy that is slow, or hangs, does not keep the robot from being stopped. A driver that hangs
     does, and so does the end of the process.
 
     Args:
-        robot, controller: see `Robot` and `Acting`.
-        guard: the last word on every action, whatever the controller let pass. At an episode's
-            start its limits count from the stop action on.
+        robot, controller: see `Robot` and `RobotController`.
+        interface: of the environment that the robot is. What it observes must fit it, and its
+            action's limits, per control step of this loop, hold; `action.stop` is what brings the
+            robot to rest, without one it is left with its last action.
         rate: control steps per second, or None for as fast as possible.
         timeout: seconds without a fresh action after which the episode is ended. A robot that
             `waits` waits for every action.
-        stop_action: (A,) what brings the robot to rest, None for a dimension that keeps its last
-            value; None for nothing: the robot is left with its last action.
         executor: runs `controller.act`; default one thread of its own.
         clock, sleep: seconds, monotonic.
 
@@ -73,11 +67,10 @@ class ControlLoop:
     def __init__(
         self,
         robot: Robot,
-        controller: Acting,
-        guard: ActionGuard,
+        controller: RobotController,
+        interface: Interface,
         rate: float | None,
         timeout: float = 1.0,
-        stop_action: Sequence[float | None] | None = None,
         executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
@@ -88,8 +81,9 @@ class ControlLoop:
                 f"timeout of {timeout:g} s at {rate:g} Hz; expected two control steps "
                 f"({2 / rate:g} s) or more"
             )
-        self.robot, self.controller, self.guard, self.timeout = robot, controller, guard, timeout
-        self.ticker, self.feed = Ticker(rate, clock, sleep), Feed()
+        self.robot, self.controller, self.timeout = robot, controller, timeout
+        self.interface, self.guard = interface, ActionGuard(interface.action)
+        self.ticker, self.feed = Ticker(rate, clock, sleep), Feed(interface)
         self.latencies = array("d")  # seconds from an observation to its action, of all episodes
         self.held = 0  # ticks at which the last action was sent again
         self.paused = 0  # ticks at which the operator held the robot
@@ -99,19 +93,16 @@ class ControlLoop:
         self._clock = clock
         self._executor = Worker("controller") if executor is None else executor
         self._call: Future[np.ndarray] | None = None
+        stop = interface.action.stop
         self._stop = (
-            None
-            if stop_action is None
-            else np.array([np.nan if v is None else v for v in stop_action], np.float32)
+            None if stop is None else np.array([np.nan if v is None else v for v in stop], "f4")
         )
-        self._late = 0  # actions that came too late
-        self._refused = self._refusals()
-        self._begin("", 0)
+        self._refused = Refusals(controller, self.guard)
+        self._begin(0)
 
     # ---- what it does ----------------------------------------------------------------------------
     def run(
         self,
-        environment: str,
         seed: int,
         steps: int | None = None,
         stop: Callable[[], bool] = lambda: False,
@@ -120,7 +111,7 @@ class ControlLoop:
         "timeout" (no new observation in time) or "starved" (no action of the controller in time).
 
         Args:
-            environment, seed: of the controller's episode; the robot's starts from the seed too.
+            seed: of the controller's episode; the robot's starts from it too.
             steps: most actions, without held ones.
             stop: asked at every tick.
 
@@ -133,10 +124,10 @@ class ControlLoop:
                 "try again later, "
                 "or use a faster policy"
             )
-        self._begin(environment, seed)
+        self._begin(seed)
         try:
             self.robot.reset(seed)
-            self.controller.reset(environment=environment, seed=seed)
+            self.controller.reset(environment=self.interface.id, seed=seed)
             begun = self._clock()
             try:
                 end = self._ticks(steps, stop)
@@ -152,14 +143,14 @@ class ControlLoop:
         """End the thread of the controller; a call that hangs is left behind."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _begin(self, environment: str, seed: int) -> None:
-        self.environment, self.seed = environment, seed
+    def _begin(self, seed: int) -> None:
+        self.seed = seed
         self.feed.reset()
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._outcomes: list[Outcome] = []
         self._sent: np.ndarray | None = None  # last two actions, (1 or 2, A)
-        self._unfinite = self._refusals().get("finite", 0)
+        self._unfinite = self._refused["finite"]
 
     def _ticks(self, steps: int | None, stop: Callable[[], bool]) -> str:
         self.ticker.start()
@@ -216,7 +207,7 @@ class ControlLoop:
             if not self._waits:
                 self._hold()
         action = np.asarray(call.result(), dtype=np.float32).reshape(-1)[: self.guard.action_dim]
-        if np.any(getattr(self.controller, "stopped", False)) or self._is_late():
+        if self.controller.stopped.any() or self._is_late():
             return "starved"
         if self.operator_holds and self._stop is not None:
             self._pause()
@@ -228,7 +219,7 @@ class ControlLoop:
 
     def _is_late(self) -> bool:
         late = not self._waits and self._clock() - self._fresh > self.timeout
-        self._late += late
+        self._refused.late += late
         return late
 
     def _execute(self, observation: np.ndarray, wanted: np.ndarray) -> None:
@@ -254,11 +245,7 @@ class ControlLoop:
         if last is None and self._stop is not None:
             last = start_at_rest(self.guard, wanted, self._stop)
         action = self.guard(wanted[None], last)[0]
-        if (
-            self._sent is None
-            and not self._waits
-            and self._refusals().get("finite", 0) > self._unfinite
-        ):
+        if self._sent is None and not self._waits and self._refused["finite"] > self._unfinite:
             raise UserError(
                 "the policy's first action is not finite, and there is none before it to hold; "
                 "expected numbers; the "
@@ -276,13 +263,12 @@ class ControlLoop:
         """
         if self._stop is None or self._sent is None:
             return
-        refused, self.halting = dict(self.guard.refusals), True
+        self.halting = True
         try:
-            error = self._go_to_rest(self._stop)
-        finally:  # the way to rest is no fault of the policy
+            with self._refused.ignored():
+                error = self._go_to_rest(self._stop)
+        finally:
             self.halting = False
-            for reason, count in self.guard.refusals.items():
-                self._refused[reason] += count - refused[reason]
         if error is not None and not failed:
             raise error
 
@@ -327,22 +313,12 @@ class ControlLoop:
     @property
     def operator_holds(self) -> bool:
         """Whether the last reply of the policy's server said that the robots are to stop."""
-        return bool(getattr(getattr(self.controller, "policy", None), "held", False))
+        return self.controller.held
 
     @property
     def refusals(self) -> dict[str, int]:
-        """Actions replaced by the controller's guard or by this loop's, by reason, since the loop
-        was made; "late": actions that came after the timeout, or never, and were not executed.
-        """
-        counts = {
-            reason: count - self._refused.get(reason, 0)
-            for reason, count in self._refusals().items()
-        }
-        return counts | {"late": self._late}
-
-    def _refusals(self) -> dict[str, int]:
-        own, inner = self.guard.refusals, getattr(self.controller, "refusals", {})
-        return {reason: own.get(reason, 0) + inner.get(reason, 0) for reason in own | inner}
+        """See `Refusals`."""
+        return self._refused.counts()
 
     def recorded(self, source: str) -> Episode | None:
         """The episode so far, or None before the first action: observations that were answered and
@@ -358,7 +334,7 @@ class ControlLoop:
             np.stack(self._actions),
             rewards,
             successes,
-            self.environment,
+            self.interface.id,
             source,
             self.seed,
             first > 0,

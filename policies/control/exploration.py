@@ -60,7 +60,7 @@ class Exploration(Execution):
         box = self._environment[lane].action
         explored = super().actions(lane, chunk, policy) + self._offset[lane]  # (k, A_env)
         return (
-            np.clip(explored, np.float32(box.low), np.float32(box.high))
+            np.clip(explored, np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
             if self.attempt
             else explored
         )

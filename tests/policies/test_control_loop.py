@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.interface import ActionSpec, Interface
 from alltrades.envs.robots import Outcome, Reading, Robot
 from alltrades.errors import UserError
-from alltrades.policies.control.guard import ActionGuard
+from alltrades.policies.control.controller import RobotController
 from alltrades.robots.feed import Feed
 from alltrades.robots.loop import ControlLoop
 from tests.policies.background import Immediate, Working
@@ -53,8 +52,12 @@ class Scripted(Robot):
     def close(self) -> None: ...
 
 
-class Proportional:
+class Proportional(RobotController):
     """A controller whose action is a tenth of the observation; remembers what it saw."""
+
+    stopped = np.zeros(1, dtype=bool)
+    held = False
+    refusals: dict[str, int] = {}
 
     def __init__(self, work: Callable[[], None] = lambda: None) -> None:
         self.seen: list[float] = []
@@ -68,6 +71,10 @@ class Proportional:
         self.seen.append(float(observation[0]))
         self.work()
         return 0.1 * observation[None, :]  # wider than the robot's action
+
+
+def of(limits: ActionSpec) -> Interface:
+    return Interface("env", 2, limits, 50)
 
 
 def make(
@@ -84,9 +91,9 @@ def make(
     """
     clock = Clock()
     robot, controller = Scripted(script, **options), Proportional()
-    guard = ActionGuard(ActionSpec([-1.0], [1.0], rate, acceleration))
+    interface = of(ActionSpec([-1.0], [1.0], rate, acceleration, stop))
     loop = ControlLoop(
-        robot, controller, guard, 10.0, timeout, stop, Working(clock, work), clock, clock.sleep
+        robot, controller, interface, 10.0, timeout, Working(clock, work), clock, clock.sleep
     )
     return loop, robot, controller, clock
 
@@ -103,7 +110,7 @@ def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_his
         frame(3, 13),
     ]
     loop, robot, controller, _ = make(script)
-    assert loop.run("env", 7, steps=3) == "steps"
+    assert loop.run(7, steps=3) == "steps"
     assert controller.seen == [1, 2, 3] and controller.begun == [("env", 7)] and robot.seeds == [7]
     assert robot.actions == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.3]
     assert {k: loop.feed.counts[k] for k in ("new", "repeated", "late", "unreadable")} == {
@@ -118,7 +125,7 @@ def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_his
 
 
 def test_without_stamps_the_same_unchanged_array_is_a_repetition_and_equal_values_are_not() -> None:
-    feed, buffer = Feed(), np.ones(2, np.float32)
+    feed, buffer = Feed(of(ActionSpec([-1.0], [1.0]))), np.ones(2, np.float32)
     assert feed.take(buffer) is not None and feed.take(buffer) is None
     assert feed.take(buffer.copy()) is not None  # a robot at rest
     buffer[0] = 5.0  # a driver that fills the same buffer again
@@ -129,7 +136,7 @@ def test_without_stamps_the_same_unchanged_array_is_a_repetition_and_equal_value
 
 
 def test_stamps_may_start_anew_with_an_episode() -> None:
-    feed = Feed()
+    feed = Feed(of(ActionSpec([-1.0], [1.0])))
     assert feed.take(frame(1, 5)) is not None and feed.take(frame(1, 4)) is None
     feed.reset()
     assert feed.take(frame(1, 0)) is not None
@@ -137,12 +144,12 @@ def test_stamps_may_start_anew_with_an_episode() -> None:
 
 def test_an_observation_that_is_no_array_is_a_user_error() -> None:
     with pytest.raises(UserError, match="expected numbers"):
-        Feed().take("nothing")  # type: ignore[arg-type]
+        Feed(of(ActionSpec([-1.0], [1.0]))).take("nothing")  # type: ignore[arg-type]
 
 
 def test_a_robot_that_falls_silent_holds_until_the_timeout_and_is_then_stopped() -> None:
     loop, robot, _, clock = make([frame(5, 1)], timeout=0.35, stop=(0.0,))
-    assert loop.run("env", 0) == "timeout"
+    assert loop.run(0) == "timeout"
     # 0.5 once, held at 0.1, 0.2 and 0.3 s, at 0.4 s the time is up
     assert robot.actions == [0.5, 0.5, 0.5, 0.5, 0.0] and loop.held == 3
     assert clock.now - 100 == pytest.approx(0.4)
@@ -150,43 +157,42 @@ def test_a_robot_that_falls_silent_holds_until_the_timeout_and_is_then_stopped()
 
 def test_a_robot_that_never_speaks_is_never_told_anything() -> None:
     loop, robot, _, _ = make([], stop=(0.0,))
-    assert loop.run("env", 0) == "timeout" and robot.actions == [] and loop.recorded("x") is None
+    assert loop.run(0) == "timeout" and robot.actions == [] and loop.recorded("x") is None
 
 
 def test_every_action_is_guarded_and_the_way_to_rest_is_too() -> None:
     loop, robot, _, _ = make(
         [frame(50, 1), frame(50, 2), frame(4, 3), frame(0, 4)], rate=[0.25], stop=(0.0,)
     )
-    assert loop.run("env", 0, steps=3) == "steps"
+    assert loop.run(0, steps=3) == "steps"
     assert robot.actions == [0.25, 0.5, 0.4, 0.15, 0.0]
     assert loop.refusals == {"finite": 0, "box": 2, "rate": 2, "acceleration": 0, "late": 0}
 
 
 def test_refusals_of_the_controllers_own_guard_count_from_the_start_of_the_loop_on() -> None:
     controller = Proportional()
-    controller.refusals = {"box": 5, "hold": 1}  # type: ignore[attr-defined]
+    controller.refusals = {"box": 5, "hold": 1}
     robot = Scripted([frame(50, 1), frame(0, 2)])
     clock = Clock()
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard(ActionSpec([-1.0], [1.0])),
+        of(ActionSpec([-1.0], [1.0])),
         10.0,
         1.0,
-        None,
         Immediate(),
         clock,
         clock.sleep,
     )
-    controller.refusals = {"box": 7, "hold": 1, "stop": 1}  # type: ignore[attr-defined]
-    loop.run("env", 0, steps=1)
+    controller.refusals = {"box": 7, "hold": 1, "stop": 1}
+    loop.run(0, steps=1)
     assert {k: v for k, v in loop.refusals.items() if v} == {"box": 3, "stop": 1}
 
 
 def test_an_episode_ends_when_the_robot_says_so_and_keeps_what_each_action_led_to() -> None:
     outcomes = {1: Outcome(0.5), 2: Outcome(2.0, success=True), 3: Outcome(-1.0, done=True)}
     loop, robot, _, _ = make([frame(i, i) for i in range(9)], outcomes=outcomes)
-    assert loop.run("env", 3) == "success" and len(robot.actions) == 3
+    assert loop.run(3) == "success" and len(robot.actions) == 3
     episode = loop.recorded("deploy/x")
     assert episode is not None and episode.rewards.tolist() == [0.5, 2.0, -1.0]
     assert (
@@ -201,12 +207,12 @@ def test_an_episode_ends_when_the_robot_says_so_and_keeps_what_each_action_led_t
         1.5,
     )
     over, *_ = make([frame(i, i) for i in range(9)], outcomes={2: Outcome(done=True)})
-    assert over.run("env", 3) == "over" and over.steps == 2
+    assert over.run(3) == "over" and over.steps == 2
 
 
 def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
     loop, robot, _, clock = make([frame(i, i) for i in range(9)], work=0.25)
-    assert loop.run("env", 0, steps=4) == "steps"
+    assert loop.run(0, steps=4) == "steps"
     assert loop.ticker.missed == 8 and list(loop.latencies) == pytest.approx([0.25] * 4)
     assert clock.now - 100 == pytest.approx(1.0)
     # the last action is held at every control step that goes by meanwhile; before the first one
@@ -217,7 +223,7 @@ def test_a_slow_policy_misses_deadlines_and_its_latency_is_told() -> None:
 def test_a_controller_that_stopped_for_want_of_actions_ends_the_episode() -> None:
     loop, robot, controller, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
     controller.work = lambda: setattr(controller, "stopped", np.array([len(controller.seen) == 3]))
-    assert loop.run("env", 0) == "starved" and robot.actions == [
+    assert loop.run(0) == "starved" and robot.actions == [
         0.0,
         0.1,
         0.0,
@@ -232,21 +238,20 @@ def test_dimensions_without_a_stop_action_keep_their_last_value() -> None:
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard(ActionSpec([-1.0, -1.0], [1.0, 1.0])),
+        of(ActionSpec([-1.0, -1.0], [1.0, 1.0], stop=(0.0, None))),
         10.0,
         1.0,
-        (0.0, None),
         Immediate(),
         clock,
         clock.sleep,
     )
-    loop.run("env", 0, steps=1)
+    loop.run(0, steps=1)
     assert robot.actions == [[0.5, 0.25], [0.0, 0.25]]
 
 
 def test_asked_to_stop_it_stops_the_robot_and_keeps_the_episode() -> None:
     loop, robot, _, _ = make([frame(i, i) for i in range(9)], stop=(0.0,))
-    assert loop.run("env", 0, stop=lambda: len(robot.actions) == 4) == "stopped"
+    assert loop.run(0, stop=lambda: len(robot.actions) == 4) == "stopped"
     assert robot.actions == [0.0, 0.1, 0.2, 0.3, 0.0]
     episode = loop.recorded("x")
     assert episode is not None and len(episode) == 4
@@ -263,7 +268,7 @@ def test_whatever_fails_the_robot_is_stopped_first_and_the_episode_kept(broken: 
     if broken == "controller":
         controller.work = lambda: None if len(controller.seen) < 3 else fail()
     with pytest.raises(ZeroDivisionError):
-        loop.run("env", 0)
+        loop.run(0)
     assert robot.actions == [0.4, 0.4, 0.0]
     episode = loop.recorded("x")
     assert episode is not None and len(episode) == 2
@@ -276,14 +281,14 @@ def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped() -> None:
     )
     slow = [0.0, 0.0, 5.0]
     loop._executor.submit = lambda act, seen: Working(clock, slow.pop(0)).submit(act, seen)  # type: ignore[method-assign]
-    assert loop.run("env", 0) == "starved"
+    assert loop.run(0) == "starved"
     # asked for the third time at 0.2 s; held at 0.3 and 0.4 s, and at 0.5 s, 0.4 s after the last
     # fresh action, time is up
     assert robot.actions == [0.4, 0.8, 0.8, 0.8, 0.4, 0.0] and loop.held == 2
     assert loop.refusals["late"] == 1 and loop.steps == 2
     assert clock.now - 100 == pytest.approx(0.6)
     with pytest.raises(UserError, match="still works"):
-        loop.run("env", 1)
+        loop.run(1)
     assert robot.actions[-1] == 0.0 and len(robot.seeds) == 1
 
 
@@ -296,7 +301,7 @@ def test_an_action_that_came_at_all_but_too_late_is_not_executed() -> None:
         0.33  # between two control steps: it is there at the next look, 0.35 s after the last one
     )
     assert (
-        loop.run("env", 0) == "starved"
+        loop.run(0) == "starved"
         and robot.actions == [0.3, 0.3, 0.3, 0.0]
         and loop.refusals["late"] == 1
     )
@@ -323,9 +328,9 @@ def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that
 
     robot.act, controller.work = talk, work  # type: ignore[method-assign]
     loop = ControlLoop(
-        robot, controller, ActionGuard(ActionSpec([-1.0], [1.0], [0.2])), 50.0, 1.5, (0.0,)
+        robot, controller, of(ActionSpec([-1.0], [1.0], [0.2], stop=(0.0,))), 50.0, 1.5
     )
-    assert loop.run("env", 0) == "starved" and not release.is_set()
+    assert loop.run(0) == "starved" and not release.is_set()
     assert (
         robot.actions[0] == 0.2
         and robot.actions[-3:] == [0.4, 0.2, 0.0]
@@ -344,7 +349,7 @@ def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
     loop._executor.submit = lambda act, seen: Working(clock, 50 if seen[0] == 9 else 0).submit(
         act, seen
     )  # type: ignore[method-assign]
-    assert loop.run("env", 0, stop=lambda: clock.now > 100.45) == "stopped"
+    assert loop.run(0, stop=lambda: clock.now > 100.45) == "stopped"
     assert robot.actions == [0.3, 0.3, 0.3, 0.3, 0.0]
 
 
@@ -354,16 +359,15 @@ def test_a_robot_that_waits_waits_for_a_slow_policy() -> None:
     loop = ControlLoop(
         robot,
         controller,
-        ActionGuard(ActionSpec([-1.0], [1.0])),
+        of(ActionSpec([-1.0], [1.0])),
         None,
         0.5,
-        None,
         Working(clock, 30.0),
         clock,
         clock.sleep,
     )
     assert (
-        loop.run("env", 0, steps=2) == "steps"
+        loop.run(0, steps=2) == "steps"
         and robot.actions == [0.0, 0.1]
         and loop.refusals["late"] == 0
     )
@@ -378,7 +382,7 @@ def test_what_the_policy_raises_is_raised_also_when_that_is_a_timeout() -> None:
 
     controller.work = fail
     with pytest.raises(TimeoutError, match="of its own"):
-        loop.run("env", 0)
+        loop.run(0)
     assert robot.actions == [0.3, 0.0]
 
 
@@ -391,9 +395,7 @@ def test_an_observation_that_comes_after_the_timeout_is_not_answered() -> None:
         return frame(9, 1)
 
     robot.script = [frame(3, 0), late]
-    assert (
-        loop.run("env", 0) == "timeout" and controller.seen == [3] and robot.actions == [0.3, 0.0]
-    )
+    assert loop.run(0) == "timeout" and controller.seen == [3] and robot.actions == [0.3, 0.0]
 
 
 def test_a_timeout_shorter_than_two_control_steps_is_refused() -> None:
@@ -403,9 +405,8 @@ def test_a_timeout_shorter_than_two_control_steps_is_refused() -> None:
 
 def test_while_the_operator_holds_the_robot_it_goes_to_rest_and_then_on_again_unrecorded() -> None:
     loop, robot, controller, _ = make([frame(6, i) for i in range(9)], rate=[0.4], stop=(0.0,))
-    controller.policy = SimpleNamespace(held=False)  # type: ignore[attr-defined]
-    controller.work = lambda: setattr(controller.policy, "held", 3 <= len(controller.seen) <= 6)  # type: ignore[attr-defined]
-    assert loop.run("env", 0, steps=4) == "steps"
+    controller.work = lambda: setattr(controller, "held", 3 <= len(controller.seen) <= 6)
+    assert loop.run(0, steps=4) == "steps"
     assert robot.actions == [0.4, 0.6, 0.2, 0.0, 0.0, 0.0, 0.4, 0.6, 0.2, 0.0]
     assert (
         loop.paused == 4 and loop.steps == 4 == len(loop.latencies) and loop.refusals["late"] == 0
@@ -417,7 +418,7 @@ def test_a_new_episode_forgets_the_last_one() -> None:
     loop, robot, controller, _ = make(
         [frame(9, 5), frame(9, 6), frame(1, 0), frame(1, 1)], rate=[0.5]
     )  # no stop action
-    assert loop.run("env", 1, steps=1) == "steps" and loop.run("env", 2, steps=1) == "steps"
+    assert loop.run(1, steps=1) == "steps" and loop.run(2, steps=1) == "steps"
     assert robot.actions == [0.9, 0.1]  # a start has no action before it: no rate limit
     episode = loop.recorded("x")
     assert (
@@ -428,5 +429,5 @@ def test_a_new_episode_forgets_the_last_one() -> None:
 def test_a_reward_that_is_not_finite_is_a_user_error() -> None:
     loop, *_ = make([frame(i, i) for i in range(9)], outcomes={1: Outcome(float("nan"))})
     with pytest.raises(UserError, match="reward nan"):
-        loop.run("env", 0)
+        loop.run(0)
     assert loop.recorded("x") is not None

@@ -15,7 +15,7 @@ from .test_control_loop import frame, make
 
 def test_the_way_to_rest_never_jumps_however_long_the_limits_make_it() -> None:
     loop, robot, _, clock = make([frame(50, i) for i in range(64)], rate=[1 / 64], stop=(0.0,))
-    assert loop.run("env", 0, steps=64) == "steps"
+    assert loop.run(0, steps=64) == "steps"
     assert len(robot.actions) == 128 and robot.actions[63] == 1.0 and robot.actions[-1] == 0.0
     assert np.abs(np.diff(robot.actions)).max() <= 0.0158  # the robot's log is rounded
     assert clock.now - 100 == pytest.approx(12.7)  # one step per period
@@ -25,7 +25,7 @@ def test_the_first_action_starts_from_rest_within_the_limits() -> None:
     loop, robot, _, _ = make(
         [frame(9, i) for i in range(4)], rate=[0.5], acceleration=[0.2], stop=(0.0,)
     )
-    loop.run("env", 0, steps=3)
+    loop.run(0, steps=3)
     assert robot.actions[:3] == [0.2, 0.6, 0.9]
 
 
@@ -41,7 +41,7 @@ def test_interrupts_on_the_way_to_rest_are_raised_when_the_robot_rests() -> None
 
     robot.act = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        loop.run("env", 0, steps=4)
+        loop.run(0, steps=4)
     assert (
         robot.actions[:4] == [0.2, 0.4, 0.6, 0.8] and robot.actions[-1] == 0.0 and not loop.halting
     )
@@ -60,7 +60,7 @@ def test_a_driver_that_fails_now_and_then_is_asked_to_stop_again() -> None:
 
     robot.act = flaky  # type: ignore[method-assign]
     with pytest.raises(OSError, match="bus"):
-        loop.run("env", 0)
+        loop.run(0)
     assert robot.actions == [0.4, 0.8, 0.4, 0.0]
 
 
@@ -77,7 +77,7 @@ def test_a_driver_that_fails_at_the_first_action_is_stopped_too() -> None:
 
     robot.act = broken_once  # type: ignore[method-assign]
     with pytest.raises(OSError, match="bus"):
-        loop.run("env", 0)
+        loop.run(0)
     assert robot.actions == [0.8, 0.0]
 
 
@@ -87,17 +87,17 @@ def test_a_first_action_that_is_not_finite_moves_nothing(where: str) -> None:
     is.
     """
     loop, robot, controller, _ = make([frame(8, 0), frame(8, 1)], stop=(None,))
-    controller.refusals = {"finite": 3}  # type: ignore[attr-defined]
+    controller.refusals = {"finite": 3}
     loop.controller.act = lambda observation: np.array([np.nan])  # type: ignore[method-assign]
     if where == "controller":
 
         def replaced(observation: np.ndarray) -> np.ndarray:
-            controller.refusals = {"finite": 4}  # type: ignore[attr-defined]
+            controller.refusals = {"finite": 4}
             return np.zeros(1)
 
         loop.controller.act = replaced  # type: ignore[method-assign]
     with pytest.raises(UserError, match="first action is not finite"):
-        loop.run("env", 0)
+        loop.run(0)
     assert robot.actions == []
 
 
@@ -113,7 +113,7 @@ def test_a_driver_that_never_obeys_is_given_up_loudly(caplog: pytest.LogCaptureF
 
     robot.act = broken  # type: ignore[method-assign]
     with pytest.raises(OSError, match="bus"):
-        loop.run("env", 0, steps=1)
+        loop.run(0, steps=1)
     assert f"cannot be stopped, it refused {ATTEMPTS} actions: OSError: bus" in caplog.text
 
 
