@@ -14,38 +14,7 @@ from alltrades import cli
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
-
-
-def episode(
-    seed=0, length=5, obs=3, act=2, environment="a", source="expert", actions=True
-) -> Episode:
-    rng = np.random.default_rng(seed)
-    success = np.zeros(length, bool)
-    success[-1] = seed % 2 == 0
-    return Episode(
-        {"state": rng.normal(size=(length, obs)).astype(np.float32)},
-        rng.normal(size=(length, act)).astype(np.float32) if actions else None,
-        rng.normal(size=length).astype(np.float32),
-        success,
-        environment,
-        source,
-        seed,
-        bool(success.any()),
-        length if success.any() else -1,
-        1.5,
-    )
-
-
-def same(a: Episode, b: Episode) -> bool:
-    arrays = [(a.observation, b.observation), (a.rewards, b.rewards), (a.successes, b.successes)]
-    if a.actions is not None and b.actions is not None:
-        arrays.append((a.actions, b.actions))
-    facts = ("environment", "source", "seed", "success", "first_success", "return_")
-    return (
-        all(np.array_equal(x, y) for x, y in arrays)
-        and all(getattr(a, f) == getattr(b, f) for f in facts)
-        and (a.actions is None) == (b.actions is None)
-    )
+from tests.data.stores import episode, same
 
 
 def test_episodes_come_back_as_they_were_with_different_sizes(tmp_path):
@@ -206,6 +175,10 @@ def test_published_pusht_store_is_read_as_it_is():
         store.read_array("data/state").shape == (25650, 5)
         and store.read_array("data/action").max() <= 512
     )
+    first = next(store.episodes())
+    assert list(first.observations) == ["state"]
+    assert np.array_equal(first.observation, store.read_array("data/state")[: len(first)])
+    assert store.steps().observation.shape == (25650, 5)
 
 
 @pytest.mark.parametrize("damage", ["missing", "file", "empty", "no_ends", "future", "array"])
