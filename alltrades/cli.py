@@ -7,9 +7,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from alltrades import __version__
 from alltrades.commands import serving, stage, tools, whole
+from alltrades.commands.command import Command
 from alltrades.errors import UserError
 
 COMMANDS = [
@@ -22,7 +24,41 @@ COMMANDS = [
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one-line errors."""
+    """argparse with one-line errors, which declares a command's arguments when it is asked for:
+    `alltrades --help` waits for no library that they are made from.
+
+    Attributes:
+        options: what begins an option of its own.
+    """
+
+    def __init__(self, *args: Any, command: Command | None = None, **kwargs: Any) -> None:
+        self.options: set[str] = set()
+        self._command = command
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        action = super().add_argument(*args, **kwargs)
+        self.options.update(action.option_strings)
+        return action
+
+    def declare(self) -> None:
+        """Add the arguments of its command, once."""
+        command, self._command = self._command, None
+        if command is None:
+            return
+        command.arguments(self)
+        if command.settings:
+            self.add_argument(
+                "--help-settings",
+                action=_SettingsHelp,
+                nargs=0,
+                help="list every setting with its default",
+            )
+        self.set_defaults(entry=command)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.declare()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message}; see `{self.prog} --help`")
@@ -58,43 +94,32 @@ def parser() -> argparse.ArgumentParser:
                 "20000; "
                 "--help-settings lists them"
             )
-        sub = subparsers.add_parser(
+        subparsers.add_parser(
             command.name,
             help=command.summary,
             description=command.summary,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            command=command,
         )
-        command.arguments(sub)
-        if command.settings:
-            sub.add_argument(
-                "--help-settings",
-                action=_SettingsHelp,
-                nargs=0,
-                help="list every setting with its default",
-            )
-        sub.set_defaults(entry=command)
     return top
 
 
-def split_overrides(argv: list[str], top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     """Separate a command's own arguments from settings (`--a.b value`, `--a.b=value`,
     `--no-a.b`).
     """
     entry = next((c for c in COMMANDS if argv and c.name == argv[0]), None)
     if entry is None or not entry.settings:
         return argv, []
-    sub = argparse.ArgumentParser(add_help=True)
-    entry.arguments(sub)
-    known = {option for action in sub._actions for option in action.option_strings} | {
-        "--help-settings"
-    }
+    sub = _Parser(command=entry)
+    sub.declare()
     own, overrides, i = argv[:1], [], 1
     while i < len(argv):
         token = argv[i]
         i += 1
-        if not token.startswith("--") or token.split("=")[0] in known:
+        if not token.startswith("--") or token.split("=")[0] in sub.options:
             own.append(token)
             continue
         overrides.append(token)
@@ -117,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     top = parser()
     try:
-        own, overrides = split_overrides(sys.argv[1:] if argv is None else list(argv), top)
+        own, overrides = split_overrides(sys.argv[1:] if argv is None else list(argv))
         args = top.parse_args(own)
         if args.command is None:
             top.print_help()

@@ -51,90 +51,27 @@ def export(args: argparse.Namespace) -> int:
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    from alltrades.commands.flags import add_flags
+    from alltrades.policies.server.settings import ServerSettings
+
     parser.add_argument("policy", help="artifact folder")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; loopback by default"
-    )
-    parser.add_argument("--port", type=int, default=8000, help="TCP port; 0 picks a free one")
-    parser.add_argument(
-        "--dashboard", action="store_true", help="operator's page at /dashboard, with a stop button"
-    )
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        help="load the artifact again when it changes (SIGHUP does, too)",
-    )
-    parser.add_argument(
-        "--limits",
-        default=None,
-        metavar="FILE",
-        help="YAML file of action limits by environment: low, high, rate, acceleration",
-    )
-    parser.add_argument(
-        "--token-file", default=None, help="file with the secret that clients must send"
-    )
-    parser.add_argument("--certificate", default=None, help="PEM certificate: serve over TLS")
-    parser.add_argument("--key", default=None, help="PEM key of the certificate")
-    parser.add_argument(
-        "--max-message", type=int, default=1 << 20, help="bytes of the largest message"
-    )
-    parser.add_argument("--max-clients", type=int, default=128, help="connected clients, together")
-    parser.add_argument(
-        "--max-per-address", type=int, default=None, help="connected clients of one network address"
-    )
-    parser.add_argument(
-        "--rate-limit",
-        type=float,
-        default=1000.0,
-        help="requests per second of one client; 0 for no limit",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=8, help="rows of a policy call; 1 for a single robot"
-    )
-    parser.add_argument(
-        "--budget-ms",
-        type=float,
-        default=1.0,
-        help="longest wait for other clients, to answer them together",
-    )
+    add_flags(parser, ServerSettings, without=["guard"])  # nobody turns it off by a typing error
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
-    parser.add_argument(
-        "--engine",
-        choices=["torch", "onnx"],
-        default="torch",
-        help="what computes actions; onnxruntime is several times faster on a processor",
-    )
-    parser.add_argument(
-        "--drain-seconds",
-        type=float,
-        default=10.0,
-        help="longest wait for requests in flight at the end",
-    )
     preference_argument(parser)
 
 
 def serve(args: argparse.Namespace) -> int:
     """The policy server."""
     import torch
-    from pydantic import ValidationError
 
+    from alltrades.commands.flags import settings_from_flags
     from alltrades.policies.model.policy import load_policy
     from alltrades.policies.model.preference import parse_preference
     from alltrades.policies.server import ServerSettings, serve_forever
     from alltrades.robots.fit import check_device
 
-    given = {
-        name: value for name, value in vars(args).items() if name in ServerSettings.model_fields
-    }
-    try:
-        settings = ServerSettings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "".join(f"--{part}: " for part in first["loc"]).replace("_", "-")
-        raise UserError(
-            f"{name}{first['msg']}; got {first['input'] if first['loc'] else 'one of them'}"
-        ) from error
+    settings = settings_from_flags(ServerSettings, args)
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}; expected at least 1")
     check_device(args.device)

@@ -26,7 +26,7 @@ def test_examples_parse(command):
     import shlex
 
     words = shlex.split(command.example)
-    own, _ = cli.split_overrides(words, cli.parser())
+    own, _ = cli.split_overrides(words)
     assert cli.parser().parse_args(own).command == command.name
 
 
@@ -71,7 +71,7 @@ def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path
 
 def test_overrides_do_not_swallow_positional_arguments():
     words = ["run", "--seed", "1", "metaworld_mt10", "--small", "--no-report", "--a.b=c"]
-    own, overrides = cli.split_overrides(words, cli.parser())
+    own, overrides = cli.split_overrides(words)
     assert own == ["run", "metaworld_mt10", "--small"]
     assert overrides == ["--seed", "1", "--no-report", "--a.b=c"]
 

@@ -69,7 +69,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_command_parses(words):
-    own, _ = cli.split_overrides(words, cli.parser())
+    own, _ = cli.split_overrides(words)
     if "--help-settings" in words:
         with pytest.raises(SystemExit) as end:
             cli.parser().parse_args(own)
