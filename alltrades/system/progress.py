@@ -4,6 +4,7 @@ one of a running robot.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -12,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -131,8 +131,9 @@ class Progress:
 
 
 class StatusLine:
-    """One line on stderr that is drawn over and over, for a loop that must not wait; nothing where
-    there is no terminal.
+    """One line on stderr that is written over and over, for a loop that must not wait; nothing
+    where there is no terminal. Needs the standard library alone, as a robot's computer may have no
+    more.
 
     Args:
         stream: where to write; default stderr.
@@ -141,41 +142,21 @@ class StatusLine:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._out = stream if stream is not None else sys.stderr
         self._drawn = float("-inf")
-        self._live: Live | None = None
+        self._shown = self._out.isatty()
 
     def show(self, text: Callable[[], str]) -> None:
-        """Draw what `text` returns, cut to the terminal's width, unless the line was drawn a moment
-        ago.
-        """
+        """Draw what `text` returns, unless the line was drawn a moment ago."""
         now = time.monotonic()
-        if now - self._drawn < REDRAW or not self._out.isatty():
-            return
-        self._drawn = now
-        from rich.text import Text
-
-        if self._live is None:
-            self._live = self._started()
-        self._live.update(Text(text(), no_wrap=True, overflow="crop", end=""), refresh=True)
-
-    def _started(self) -> Live:
-        from rich.console import Console
-        from rich.live import Live
-
-        live = Live(
-            console=Console(file=self._out),
-            transient=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        live.start()
-        return live
+        if self._shown and now - self._drawn >= REDRAW:
+            self._drawn = now
+            self._out.write(f"\r\x1b[K{text()[: shutil.get_terminal_size().columns - 1]}")
+            self._out.flush()
 
     def clear(self) -> None:
         """Take the line away, for one that stays."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._shown:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
         self._drawn = float("-inf")
 
     def __enter__(self) -> StatusLine:

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -92,21 +94,8 @@ def test_clock():
 
 
 def screen(written: str) -> list[str]:
-    """Lines that a terminal shows after `written`: text, new lines, and what rich moves and erases
-    by.
-    """
-    lines, row = [""], 0
-    for part in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
-        if part == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif part == "\x1b[1A":
-            row -= 1
-        elif part == "\x1b[2K":
-            lines[row] = ""
-        elif not part.startswith(("\r", "\x1b")):
-            lines[row] += part
-    return lines
+    """Lines that a terminal shows after `written`: "\\x1b[K" erases from the cursor on."""
+    return [line.rsplit("\r\x1b[K", 1)[-1] for line in written.split("\n")]
 
 
 @pytest.fixture
@@ -120,7 +109,7 @@ def clock_of_the_line(monkeypatch):
 
 def test_a_status_line_is_written_over_seldom_and_only_on_a_terminal(clock_of_the_line):
     for out, expected in (
-        (Terminal(), ["1 aaaaaaaaaa", "1 aaaaaaaaaa", "3 aaaaaaaaaa"]),
+        (Terminal(), ["1 aaaaaaaaa", "1 aaaaaaaaa", "3 aaaaaaaaa"]),
         (io.StringIO(), ["", "", ""]),
     ):
         with StatusLine(out) as line:
@@ -143,5 +132,17 @@ def test_what_is_printed_after_a_clear_stays_above_the_status_line(clock_of_the_
         out.write("stays\n")
         line.show(lambda: "two")
         assert screen(out.getvalue()) == ["stays", "two"]
-    assert screen(out.getvalue())[:2] == ["stays", ""]
-    assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")  # the cursor
+    assert screen(out.getvalue()) == ["stays", ""]
+
+
+def test_a_status_line_needs_no_library():
+    code = """
+import sys
+from alltrades.system.progress import StatusLine
+sys.stderr.isatty = lambda: True
+with StatusLine() as line:
+    line.show(lambda: "step 1")
+print(sorted({m.partition(".")[0] for m in sys.modules} & {"rich", "numpy", "pydantic"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and "step 1" in done.stderr

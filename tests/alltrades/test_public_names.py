@@ -77,3 +77,15 @@ def test_run_is_the_function_also_after_the_pipeline_was_imported():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Controler'"):
         alltrades.Controler  # noqa: B018
+
+
+def test_a_robots_computer_deploys_an_exported_policy_with_numpy_and_onnxruntime_alone():
+    code = (
+        "import sys; import alltrades.cli, alltrades.robots.deploy\n"
+        "from alltrades import Controller, OnnxPolicy, RealTimeController, RemotePolicy\n"
+        "ours = {'alltrades', 'numpy'} | set(sys.stdlib_module_names)\n"
+        "files = {n: getattr(m, '__file__', None) or '' for n, m in sys.modules.items()}\n"
+        "print(*sorted({n.partition('.')[0] for n, f in files.items() if 'site-packages' in f}"
+        " - ours))"
+    )
+    assert [name for name in fresh(code).split() if not name.startswith("__editable__")] == []
