@@ -65,6 +65,16 @@ class Layout:
         """(..., a <= A) -> (..., A)."""
         return pad(x, self.action_dim)
 
+    def fit_observation(self, x: Any) -> Any:
+        """(..., d) -> (..., D): padded, or without what is padding of environments of another
+        layout.
+        """
+        return pad(x[..., : self.obs_dim], self.obs_dim)
+
+    def fit_action(self, x: Any) -> Any:
+        """(..., a) -> (..., A), as `fit_observation`."""
+        return pad(x[..., : self.action_dim], self.action_dim)
+
     def observation(self, environment: int, x: Any) -> Any:
         """(..., D) -> (..., D_k), a view of environment k's own dimensions."""
         return x[..., : int(self.obs_dims[environment])]

@@ -53,7 +53,7 @@ def delay(
     from alltrades.envs.rollouts.evaluation import Evaluation, evaluate, paired_difference
     from alltrades.envs.rollouts.rollout import Crew, LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
-    from alltrades.policies.learning.training import threads
+    from alltrades.policies.model.threads import threads
     from alltrades.settings.run import RolloutSettings
 
     if (

@@ -49,7 +49,7 @@ def latency(
             engine in-process.
         paths: which of `PATHS` to measure.
     """
-    from alltrades.policies.learning.training import threads
+    from alltrades.policies.model.threads import threads
 
     if min(clients, default=0) < 1 or rate <= 0 or seconds <= 0:
         raise UserError(

@@ -28,8 +28,9 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
     """
     import torch
 
+    from alltrades.data.layout import Layout
     from alltrades.envs import registry
-    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.learning.initial import build_policy
     from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.model.policy import load_policy
     from alltrades.policies.settings import PolicySettings
@@ -42,9 +43,7 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
         policy.settings = policy.settings.model_copy(update={"sampling_steps": steps})
     else:
         infos = [s.interface for s in registry.resolve(list(names))]
-        normalizer = Normalizer(
-            len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
-        )
+        normalizer = Normalizer(Layout(infos))
         normalizer.fitted.fill_(1)
         settings = PolicySettings() if steps is None else PolicySettings(sampling_steps=steps)
         policy = build_policy(settings, infos, normalizer, 0)

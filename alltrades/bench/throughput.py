@@ -33,16 +33,15 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
 
 
 def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
+    from alltrades.data.layout import Layout
     from alltrades.envs import registry
-    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.learning.initial import build_policy
     from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.settings import PolicySettings
 
     specs = registry.resolve(list(names))
     infos = [s.interface for s in specs]
-    normalizer = Normalizer(
-        len(infos), max(i.obs_dim for i in infos), max(i.action_dim for i in infos)
-    )
+    normalizer = Normalizer(Layout(infos))
     return specs, build_policy(PolicySettings(), infos, normalizer, 0)
 
 
@@ -70,19 +69,12 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Gradient steps per second at batch 256, window sampling included: the default generalist,
     then specialists.
     """
-    from alltrades.policies.learning.batches import TrainingData
+    from alltrades.policies.learning.batches import demonstration_data
     from alltrades.policies.learning.training import Trainer
     from alltrades.policies.settings import TrainSettings
 
     specs, policy = _policy(names)
-    data = TrainingData(
-        _steps(policy, [s.id for s in specs], 20000, 200),
-        [s.id for s in specs],
-        policy.n_obs_steps,
-        policy.horizon,
-        policy.obs_dim,
-        policy.action_dim,
-    )
+    data = demonstration_data(_steps(policy, [s.id for s in specs], 20000, 200), policy)
     counter = iter(range(1 << 40))
     batches = rate(lambda: data.batch(256, 0, next(counter)), seconds)
     yield f"window sampling: {batches:,.0f} batches of 256/s"
@@ -98,17 +90,20 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
     """A training step of one specialist per environment: one after another, and in stacks of equal
     shape.
     """
-    from alltrades.policies.learning.demonstrations import demonstration_data
-    from alltrades.policies.learning.stacked_training import LARGEST, StackedTrainer
-    from alltrades.policies.learning.training import Trainer, threads_for
+    from alltrades.policies.learning.batches import Augmentation, demonstration_data
+    from alltrades.policies.learning.stacked_training import LARGEST, Member, StackedTrainer
+    from alltrades.policies.learning.training import Trainer
     from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
+    from alltrades.policies.model.threads import threads_for
     from alltrades.policies.settings import TrainSettings
 
     for precision in ("fp32", "bf16"):
         settings = TrainSettings(precision=precision, steps=1 << 30)
         specs, policies = _specialist_policies(names)
         data = [
-            demonstration_data(_steps(p, [s.id], 500, 5), p, False, {s.id: s.symmetries})
+            demonstration_data(
+                _steps(p, [s.id], 500, 5), p, Augmentation(symmetries={s.id: s.symmetries})
+            )
             for s, p in zip(specs, policies)
         ]
         single = [Trainer(p, d, settings, 0) for p, d in zip(policies, data)]
@@ -118,10 +113,8 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
         stacked = [
             StackedTrainer(
                 StackedPolicy([policies[i] for i in part]),
-                [data[i] for i in part],
+                [Member(data[i], i, settings.steps) for i in part],
                 settings,
-                part,
-                [settings.steps] * len(part),
             )
             for part in parts
         ]
@@ -140,15 +133,16 @@ def _update_all(trainers) -> None:  # type: ignore[no-untyped-def]
 
 
 def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
+    from alltrades.data.layout import Layout
     from alltrades.envs import registry
-    from alltrades.policies.learning.demonstrations import build_policy
+    from alltrades.policies.learning.initial import build_policy
     from alltrades.policies.model.normalizer import Normalizer
     from alltrades.policies.settings import PolicySettings
 
     specs = registry.resolve(list(names))
     settings = PolicySettings(width=96, depth=2)
     return specs, [
-        build_policy(settings, [s.interface], Normalizer(1, s.obs_dim, s.action_dim), i)
+        build_policy(settings, [s.interface], Normalizer(Layout([s.interface])), i)
         for i, s in enumerate(specs)
     ]
 
@@ -156,7 +150,7 @@ def _specialist_policies(names: Sequence[str]):  # type: ignore[no-untyped-def]
 def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Milliseconds per chunk of the default generalist, one thread."""
 
-    from alltrades.policies.learning.training import threads
+    from alltrades.policies.model.threads import threads
 
     specs, policy = _policy(names)
     policy.eval()

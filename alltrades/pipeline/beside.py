@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import torch
 
-from alltrades.policies.learning.training import threads
+from alltrades.policies.model.threads import threads
 
 
 class Stopped(BaseException):

@@ -15,6 +15,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.manifest import Manifest
+from alltrades.policies.learning.batches import Augmentation
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.reporting import Report
@@ -56,8 +57,10 @@ class Context:
         return [spec.interface for spec in self.specs]
 
     @property
-    def symmetries(self) -> dict[str, Any]:
-        return {spec.id: spec.symmetries for spec in self.specs}
+    def augmentation(self) -> Augmentation:
+        """What trainings make of recorded windows."""
+        symmetries = {spec.id: spec.symmetries for spec in self.specs}
+        return Augmentation(self.settings.demos.hold_end, symmetries)
 
     def seed(self, name: str) -> int:
         """Seed of one piece of work: different names have independent streams."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
@@ -20,20 +18,20 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.rollouts import Teacher, digest_of_first, first_rollouts
 from alltrades.pipeline.weights_folder import check_weights, load_weights
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.demonstrations import build_policy, make_normalizer
+from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.distillation import (
     RECORDED,
-    ScoreLoss,
     Stage2,
+    Targets,
     add_visits,
+    excess_loss,
     label_rows,
-    stage2_data,
+    score_loss,
     stage2_rows,
 )
-from alltrades.policies.learning.excess import ExcessLoss
+from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import make_objective
-from alltrades.policies.learning.teachers import TeacherPredictions
-from alltrades.policies.learning.training import Trainer
+from alltrades.policies.learning.training import Goal, Loss, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.settings.run import DistillSettings
@@ -171,22 +169,21 @@ def fit(
             (EpisodeStore.open(v.path).steps(context.ids), v.teacher_of_environment) for v in visits
         ]
         rows = add_visits(rows, visited, settings.rounds.share)
-    rows = label_rows(rows, list(teachers.values()), steps=settings.label_steps, seed=seed)
+    rows = label_rows(rows, teachers, steps=settings.label_steps, seed=seed)
     if sources.initial is not None:
         policy = load_policy(sources.initial, run.device).train()
     else:
         normalizer = make_normalizer(demos, context.interfaces, run.policy)
         policy = build_policy(run.policy, context.interfaces, normalizer, seed, run.device)
-    symmetries = context.symmetries if training.symmetry else None
-    data = stage2_data(rows, policy, run.demos.hold_end, symmetries)
-    loss: Any = None
+    data = TrainingData(rows, policy, context.augmentation.symmetric(training.symmetry))
+    loss: Loss | None = None
+    score = settings.targets == "score"
     if settings.objective.excess:
-        loss = excess_loss(rows, teachers, data, policy, seed, settings.targets == "score")
-    elif settings.targets == "score":
-        loss = ScoreLoss(rows, list(teachers.values()), policy)
+        loss = excess_loss(rows, teachers, data, policy, seed, score=score)
+    elif score:
+        loss = score_loss(rows, teachers, policy)
     objective = make_objective(settings.objective, context.ids, settings.preference)
-    trainer = Trainer(policy, data, training, seed, objective, loss)
-    trainer.fit(work, report)
+    Trainer(policy, data, training, seed, Goal(objective, loss)).fit(Place(work), report)
     return rows, policy
 
 
@@ -203,35 +200,11 @@ def rows_of(
         demos,
         first_rollouts(context, sources.stores, settings.rollouts),
         weights,
-        list(teachers.values()),
-        {name: i for i, name in enumerate(teachers)},
-        filtered=uses_success(settings),
-        reuse_labels=settings.reuse_labels,
-        demo_share=settings.demo_share,
-        apply=settings.apply,
+        list(teachers),
+        Targets(uses_success(settings), settings.reuse_labels, settings.demo_share, settings.apply),
     )
 
 
 def uses_success(settings: DistillSettings) -> bool:
     """Whether training sees the simulator's success signal."""
     return settings.weights.filtered
-
-
-def excess_loss(
-    rows: Stage2,
-    teachers: Mapping[str, Policies],
-    data: TrainingData,
-    policy: DiffusionPolicy,
-    seed: int,
-    score: bool,
-) -> ExcessLoss:
-    """Excess over the teacher that labels the row; for rows with recorded actions over the one that
-    acted, else the first.
-    """
-    source = rows.steps.source[rows.steps.episode_of_step]
-    acted = np.array([list(teachers).index(s) if s in teachers else 0 for s in source])
-    kind = np.where(rows.teacher >= 0, rows.teacher, acted)
-    predictions = TeacherPredictions(
-        kind, list(teachers.values()), policy, "excess losses", "objective: linear"
-    )
-    return ExcessLoss(predictions, data, policy, seed, rows.teacher >= 0 if score else None)

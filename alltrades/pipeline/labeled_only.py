@@ -8,18 +8,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-
-from alltrades.pipeline.acting import load_policies
+from alltrades.pipeline.acting import Policies, load_policies
 from alltrades.pipeline.artifacts import artifact_files, policy_digests
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.manifest import key_digest
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.demonstrations import fit_demonstrations, make_normalizer
-from alltrades.policies.learning.excess import ExcessLoss
+from alltrades.policies.learning.checkpoints import Place, nothing
+from alltrades.policies.learning.demonstrations import DemonstrationFit, GoalOf
+from alltrades.policies.learning.excess import demonstration_excess
+from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
-from alltrades.policies.learning.teachers import TeacherPredictions
+from alltrades.policies.learning.training import Goal
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove
@@ -93,26 +93,20 @@ def train_labeled_only(
 
     def train(report: Report) -> None:
         steps = demos.steps()
-        fit = fit_demonstrations(
-            steps,
-            context.interfaces,
-            make_normalizer(steps, context.interfaces, settings.policy),
-            settings.policy,
+        normalizer = make_normalizer(steps, context.interfaces, settings.policy)
+        fit = DemonstrationFit(
+            build_policy(settings.policy, context.interfaces, normalizer, seed, settings.device),
             training,
             seed,
-            hold_end=settings.demos.hold_end,
-            selection="holdout" if row.held_out else "last",
-            symmetries=context.symmetries,
-            objective=make_objective(together.objective, context.ids, together.preference),
-            loss=_excess(context, together, seed),
-            folder=context.work(name),
-            averages=(
-                averages.of(context.base | key | {"training seed": seed}) if averages else None
+            context.augmentation,
+            _goal(context, together, seed),
+            Place(
+                context.work(name),
+                averages.of(context.base | key | {"training seed": seed}) if averages else None,
+                after.wait if after is not None else nothing,
             ),
-            selected=after.wait if after is not None else None,
-            report=report,
-            device=settings.device,
-        )
+            report,
+        ).fit(steps, "holdout" if row.held_out else "last")
         facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out}
         fit.policy.save(out, facts | {"used_success_signal": False})
 
@@ -120,18 +114,17 @@ def train_labeled_only(
     context.stage(name, key, artifact_files(out), train, total, "step")
 
 
-def _excess(context: Context, aim: Aim, seed: int) -> Any:
-    """What makes the loss of an objective of excess losses; None for others."""
-    if not aim.objective.excess:
-        return None
-    assert aim.reference is not None
-    teachers = [load_policies(aim.reference, context.specs, context.settings.device)]
+def _goal(context: Context, aim: Aim, seed: int) -> GoalOf:
+    """What a training for this aim minimises."""
+    reference: Policies = {}
+    if aim.objective.excess:
+        assert aim.reference is not None
+        reference = load_policies(aim.reference, context.specs, context.settings.device)
 
-    def make(data: TrainingData, policy: DiffusionPolicy) -> ExcessLoss:
-        kind = np.zeros(len(data.environment), dtype=np.int64)
-        predictions = TeacherPredictions(
-            kind, teachers, policy, "excess losses", "objective: linear"
-        )
-        return ExcessLoss(predictions, data, policy, seed)
+    def goal(data: TrainingData, policy: DiffusionPolicy) -> Goal:
+        objective = make_objective(aim.objective, context.ids, aim.preference)
+        if not reference:
+            return Goal(objective)
+        return Goal(objective, demonstration_excess(reference, data, policy, seed))
 
-    return make
+    return goal

@@ -31,7 +31,7 @@ from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
-from alltrades.policies.learning.demonstrations import constant_dimensions
+from alltrades.policies.learning.initial import constant_dimensions
 from alltrades.report import text
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alltrades.pipeline.artifacts import artifact_files, policy_digest
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.policies.learning.demonstrations import Fit, fit_demonstrations
-from alltrades.policies.learning.selection import Candidate, Specialists
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
+from alltrades.policies.learning.specialists import Specialists, Task
+from alltrades.policies.learning.stacked_training import Candidate
 from alltrades.policies.model.policy import load_policy
 from alltrades.report import text
 from alltrades.settings.rows import Row
@@ -82,26 +84,19 @@ def _fine_tuned(demos: Demonstrations, row: Row, joint: Path, report: Report) ->
     )
     settings = context.settings.specialist
     work = context.work(f"specialists/{row.teacher}")
-    selection = "holdout" if settings.selection == "holdout" else "last"
+    selection: Literal["last", "holdout"] = "holdout" if settings.selection == "holdout" else "last"
     total = settings.finetune.steps * (2 if selection == "holdout" else 1)
     fits: dict[str, Fit] = {}
 
     def fit(environment: str, part: Report) -> None:
-        fits[environment] = fit_demonstrations(
-            steps.select(steps.environment == environment),
-            policy.environments,
-            policy.normalizer,
-            policy.settings,
+        fits[environment] = DemonstrationFit(
+            policy,
             context.settings.training.of(settings.finetune),
             _seed(context, row, environment),
-            hold_end=context.settings.demos.hold_end,
-            selection=selection,
-            initial=policy,
-            symmetries=context.symmetries,
-            folder=work / slug(environment),
+            context.augmentation,
+            place=Place(work / slug(environment)),
             report=part,
-            device=context.settings.device,
-        )
+        ).fit(steps.select(steps.environment == environment), selection)
 
     parts = [
         part.named(_metrics(row, i))
@@ -118,13 +113,10 @@ def _from_scratch(
     context, settings = demos.context, demos.context.settings
     fitter = Specialists(
         demos.steps(),
-        context.interfaces,
-        [_seed(context, row, i) for i in context.ids],
-        settings.demos.hold_end,
-        context.symmetries,
-        context.work(f"specialists/{row.teacher}"),
+        [Task(i, _seed(context, row, i.id), _metrics(row, i.id)) for i in context.interfaces],
+        context.augmentation,
+        Place(context.work(f"specialists/{row.teacher}")),
         report,
-        [_metrics(row, i) for i in context.ids],
         context.beside.run,
         settings.device,
     )

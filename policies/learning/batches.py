@@ -1,10 +1,11 @@
-"""Training batches: windows drawn from steps, balanced over environments; a pure function of (seed,
+"""Training batches: windows drawn from rows, balanced over environments; a pure function of (seed,
 step).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,59 +15,90 @@ from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
-from alltrades.policies.model.policy import Batch
+from alltrades.policies.model.policy import Batch, DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
 from alltrades.system.streams import stream
 
 Symmetries = Mapping[str, Sequence[Symmetry]]  # by environment id
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Chunks in place of the recorded actions of some rows.
+
+    Attributes:
+        chunks: (L, H, A), in environment units.
+        of_row: (S,) index into `chunks`, -1 for the recorded actions.
+    """
+
+    chunks: np.ndarray
+    of_row: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRows:
+    """What batches are drawn from: S steps, each a row.
+
+    A weight enters training in one of two ways that have the same expected gradient: as
+    `probability` or as `loss_weight`.
+
+    Attributes:
+        steps: S steps of E episodes.
+        probability: (S,) with which a row is drawn: non-negative, any scale, normalised within each
+            environment.
+        loss_weight: (S,) factor of a row's loss; None: 1.
+        labels: what rows are to learn where it is not their recorded actions.
+    """
+
+    steps: Steps
+    probability: np.ndarray
+    loss_weight: np.ndarray | None = None
+    labels: Labels | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training makes of recorded windows.
+
+    Attributes:
+        hold_end: the last action counts as held after an episode's end, rather than masking those
+            steps.
+        symmetries: by environment; `TrainingData.batch` shows every window in a randomly chosen
+            equivalent form.
+    """
+
+    hold_end: bool = False
+    symmetries: Symmetries = field(default_factory=dict)
+
+    def symmetric(self, wanted: bool) -> Augmentation:
+        """The same, without symmetries unless they are wanted."""
+        return self if wanted else replace(self, symmetries={})
+
+
+PLAIN = Augmentation()
+
+
 class TrainingData:
-    """Rows of a set of steps with a sampling probability each.
+    """Rows as batches for one policy, in its sizes, on its device.
 
     Args:
-        steps: S steps of E episodes.
-        environments: ids in the order of the policy; rows of other environments are ignored.
-        n_obs_steps, horizon: window sizes.
-        obs_dim, action_dim: padded sizes of the policy.
-        probability: (S,) non-negative, any scale; normalised within each environment. Default:
-            uniform over steps.
-        weight: (S,) factors of the loss. Default: ones.
-        hold_end: treat the last action as held after an episode's end, rather than masking those
-            steps.
-        labels: (L, horizon, action_dim) chunks that replace the recorded actions of some rows.
-        label_of_row: (S,) index into `labels`, or -1 for the recorded actions.
-        symmetries: by environment; `batch` shows every window in a randomly chosen equivalent form.
-        concentration: `batch` draws a preference for every sample from this Dirichlet law (see
-            `draw_preferences`); None: none.
-        device: where batches are put.
+        rows: those of environments that the policy does not know are ignored.
+        policy: where the preference is one of its inputs, `batch` draws one for every sample (see
+            `draw_preferences`).
 
-    Memory O(S); a batch costs O(B log S).
+    Raises UserError where no row can be drawn. Memory O(S); a batch costs O(B log S).
     """
 
     def __init__(
-        self,
-        steps: Steps,
-        environments: Sequence[str],
-        n_obs_steps: int,
-        horizon: int,
-        obs_dim: int,
-        action_dim: int,
-        probability: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-        hold_end: bool = False,
-        labels: np.ndarray | None = None,
-        label_of_row: np.ndarray | None = None,
-        symmetries: Symmetries | None = None,
-        concentration: float | None = None,
-        device: str | torch.device = "cpu",
+        self, rows: TrainingRows, policy: DiffusionPolicy, augmentation: Augmentation = PLAIN
     ) -> None:
-        self.device = torch.device(device)
-        count = len(steps.observation)
-        position = {name: k for k, name in enumerate(environments)}
+        steps, layout = rows.steps, policy.layout
+        self.device, self.count = policy.device, len(layout.ids)
+        self.hold_end, self.concentration = augmentation.hold_end, policy.concentration
+        position = {name: k for k, name in enumerate(layout.ids)}
         of_episode = np.array([position.get(str(e), -1) for e in steps.environment], dtype=np.int64)
         self.environment = of_episode[steps.episode_of_step]  # (S,)
-        p = np.ones(count) if probability is None else np.asarray(probability, dtype=np.float64)
+        p = np.asarray(rows.probability, dtype=np.float64)
         p = np.where(self.environment >= 0, p, 0.0)
         self.order = np.argsort(self.environment, kind="stable")
         self.order = self.order[p[self.order] > 0]
@@ -85,19 +117,18 @@ class TrainingData:
             share = np.cumsum(p[self.order[block]])
             cumulative[block] = i + share / share[-1]
         self.cumulative = cumulative
-        self.windows = WindowIndex(steps.ends, n_obs_steps, horizon)
-        self.observation = torch.from_numpy(steps.observation.load(obs_dim))
-        self.action = torch.from_numpy(steps.action.load(action_dim))
-        self.weight = None if weight is None else np.asarray(weight, dtype=np.float32)
-        self.hold_end, self.concentration, self.count = hold_end, concentration, len(environments)
-        self.labels = None if labels is None else torch.from_numpy(labels)
-        self.label_of_row = label_of_row
+        self.windows = WindowIndex(steps.ends, policy.n_obs_steps, policy.horizon)
+        self.observation = torch.from_numpy(steps.observation.load(layout.obs_dim))
+        self.action = torch.from_numpy(steps.action.load(layout.action_dim))
+        weight = rows.loss_weight
+        self.loss_weight = None if weight is None else np.asarray(weight, dtype=np.float32)
+        self.labels = rows.labels
         self.symmetries: dict[
             Symmetry, np.ndarray
         ] = {}  # to (K,) bool: the environments that have it
-        for k, name in enumerate(environments):
-            for symmetry in (symmetries or {}).get(name, ()):
-                self.symmetries.setdefault(symmetry, np.zeros(len(environments), bool))[k] = True
+        for k, name in enumerate(layout.ids):
+            for symmetry in augmentation.symmetries.get(name, ()):
+                self.symmetries.setdefault(symmetry, np.zeros(self.count, bool))[k] = True
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present."""
@@ -112,10 +143,10 @@ class TrainingData:
         mask = torch.from_numpy(window.action_mask.astype(np.float32))  # (B, H)
         if self.hold_end:
             mask = torch.ones_like(mask)
-        if self.labels is not None and self.label_of_row is not None:
-            label = torch.from_numpy(self.label_of_row[rows])
-            labelled = label >= 0
-            action[labelled] = self.labels[label[labelled]]
+        if self.labels is not None:
+            label = self.labels.of_row[rows]
+            labelled = np.flatnonzero(label >= 0)
+            action[labelled] = torch.from_numpy(self.labels.chunks[label[labelled]])
             mask[labelled] = 1.0
         observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, n_obs_steps, D)
         if rng is not None:
@@ -127,7 +158,9 @@ class TrainingData:
                     rng,
                 )
         weight = (
-            torch.ones(len(rows)) if self.weight is None else torch.from_numpy(self.weight[rows])
+            torch.ones(len(rows))
+            if self.loss_weight is None
+            else torch.from_numpy(self.loss_weight[rows])
         )
         batch = (observation, action, mask, torch.from_numpy(self.environment[rows]), weight)
         return Batch(*(x.to(self.device, non_blocking=True) for x in batch))
@@ -143,6 +176,14 @@ class TrainingData:
         return batch, rows
 
 
+def demonstration_data(
+    demos: Steps, policy: DiffusionPolicy, augmentation: Augmentation = PLAIN
+) -> TrainingData:
+    """Recorded actions of all demonstrations that have actions, uniform over steps."""
+    recorded = demos.has_actions[demos.episode_of_step].astype(float)
+    return TrainingData(TrainingRows(steps=demos, probability=recorded), policy, augmentation)
+
+
 def stack_batches(batches: Sequence[Batch]) -> Batch:
     """The rows of several networks as equal blocks of one batch, whose environment is the network's
     number.
@@ -150,12 +191,13 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
     network = torch.arange(len(batches), device=batches[0].action.device)
     window, action, mask, weight = (
         torch.cat([getattr(b, name) for b in batches])
-        for name in ("window", "action", "mask", "weight")
+        for name in ("window", "action", "mask", "loss_weight")
     )
     return Batch(window, action, mask, network.repeat_interleave(len(batches[0].action)), weight)
 
 
-def windows_of(steps: Steps, rows: np.ndarray, n_obs_steps: int, obs_dim: int) -> Tensor:
-    """Observation windows (B, n_obs_steps, D) of given rows."""
-    index = WindowIndex(steps.ends, n_obs_steps, 1).take(rows).obs_index
-    return torch.from_numpy(steps.observation.take(index, obs_dim))
+def windows_of(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray) -> Tensor:
+    """Observation windows (B, n_obs_steps, D) of given rows (B,), on the policy's device."""
+    index = WindowIndex(steps.ends, policy.n_obs_steps, 1).take(rows).obs_index
+    window = steps.observation.take(index, policy.layout.obs_dim)
+    return torch.from_numpy(window).to(policy.device)

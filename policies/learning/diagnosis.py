@@ -4,21 +4,23 @@ its demonstrations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.layout import pad
 from alltrades.data.steps import Steps
-from alltrades.policies.learning.batches import TrainingData, windows_of
+from alltrades.policies.learning.batches import TrainingData, TrainingRows, windows_of
 from alltrades.policies.learning.distillation import Stage2
+from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.policy import DiffusionPolicy
 
 
 def distillation_gap(
     policy: DiffusionPolicy,
-    teachers: Mapping[str, Mapping[str, DiffusionPolicy]],
+    teachers: Teachers,
     rows: Stage2,
     name: str,
     rng: np.random.Generator,
@@ -49,9 +51,9 @@ def distillation_gap(
     for kind in np.unique(kind_of_draw):
         at = np.flatnonzero(kind_of_draw == kind)
         taught[at] = _chunks(teachers[kind][name], rows.steps, chosen[at], name, noise[at])
-    dims = max(teachers[kind][name].action_dim for kind in kinds)
-    gap = (own - taught)[:, :, :dims].square().mean()
-    return float(gap / taught[:, :, :dims].var(0, correction=0).mean().clamp(min=1e-6))
+    own, taught = (policy.layout.action(policy.layout.index(name), x) for x in (own, taught))
+    gap = (own - taught).square().mean()
+    return float(gap / taught.var(0, correction=0).mean().clamp(min=1e-6))
 
 
 def demonstration_error(
@@ -73,14 +75,13 @@ def demonstration_error(
         return None
     chosen = rng.choice(np.flatnonzero(recorded), size=draws)
     batch = _recorded(policy, demos, recorded).gather(chosen)
-    dims = next(e.action_dim for e in policy.environments if e.id == name)
+    own = partial(policy.layout.action, policy.layout.index(name))
     mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
-    action = policy.normalizer.action(batch.action).cpu()[:, :, :dims]
+    action = own(policy.normalizer.action(batch.action).cpu())
     errors = [
         (
             (
-                _chunks(policy, demos, chosen, name, _noise(rng, draws, policy))[:, :, :dims]
-                - action
+                own(_chunks(policy, demos, chosen, name, _noise(rng, draws, policy))) - action
             ).square()
             * mask
         ).sum((1, 2))
@@ -121,9 +122,9 @@ def neighbour_error(
     folds = min(5, len(np.unique(episode)))
     if folds < 2:
         return None
-    dims = next(e.action_dim for e in policy.environments if e.id == name)
+    own = partial(policy.layout.action, policy.layout.index(name))
     x = batch.window.flatten(1).cpu().numpy()[whole]
-    y = policy.normalizer.action(batch.action)[:, :, :dims].flatten(1).cpu().numpy()[whole]
+    y = own(policy.normalizer.action(batch.action)).flatten(1).cpu().numpy()[whole]
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
     splits = list(GroupKFold(folds).split(x, groups=episode))
     model = KNeighborsRegressor(
@@ -135,16 +136,7 @@ def neighbour_error(
 
 def _recorded(policy: DiffusionPolicy, demos: Steps, rows: np.ndarray) -> TrainingData:
     """Recorded chunks of the rows (S,) that are True, on the policy's device."""
-    return TrainingData(
-        demos,
-        [e.id for e in policy.environments],
-        policy.n_obs_steps,
-        policy.horizon,
-        policy.obs_dim,
-        policy.action_dim,
-        rows.astype(float),
-        device=next(policy.parameters()).device,
-    )
+    return TrainingData(TrainingRows(steps=demos, probability=rows.astype(float)), policy)
 
 
 def _noise(rng: np.random.Generator, rows: int, *policies: DiffusionPolicy) -> Tensor:
@@ -164,9 +156,9 @@ def _chunks(
 
     noise (B, draws, H, A) may have more draws and action dimensions than the policy uses.
     """
-    device = next(policy.parameters()).device
-    environment = torch.full((len(rows),), policy.environment_index(name), device=device)
-    window = windows_of(steps, rows, policy.n_obs_steps, policy.obs_dim).to(device)
-    mine = noise[:, : policy.draws, :, : policy.action_dim].to(device)
+    index = policy.layout.index(name)
+    environment = torch.full((len(rows),), index, device=policy.device)
+    window = windows_of(policy, steps, rows)
+    mine = policy.layout.fit_action(noise[:, : policy.draws]).to(policy.device)
     chunk = policy.normalizer.action(policy.sample_from(window, environment, mine)).cpu()
-    return torch.nn.functional.pad(chunk, (0, noise.shape[-1] - policy.action_dim))
+    return pad(chunk, noise.shape[-1])

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,81 +26,96 @@ from torch import Tensor
 from alltrades.data.steps import Steps
 from alltrades.data.weights.estimate import WeightResult
 from alltrades.errors import UserError
-from alltrades.policies.learning.batches import Symmetries, TrainingData, windows_of
-from alltrades.policies.learning.teachers import TeacherPredictions
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.learning.batches import (
+    Labels,
+    TrainingData,
+    TrainingRows,
+    windows_of,
+)
+from alltrades.policies.learning.excess import WHAT, ExcessLoss
+from alltrades.policies.learning.teachers import (
+    ScoreLoss,
+    TeacherPredictions,
+    Teachers,
+    check_comparable,
+)
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 
 RECORDED = -1  # teacher of a row that keeps its recorded actions
 
 
-@dataclass
-class Stage2:
+@dataclass(frozen=True, kw_only=True)
+class Stage2(TrainingRows):
     """Rows of stage 2: steps of demonstrations followed by steps of rollouts.
 
-    probability (S,), weight (S,); teacher (S,) is the index of the teacher that labels the row, or
-    -1 for rows that keep their recorded actions; demonstration (S,) is true for steps of
-    demonstrations; labels (L, H, A) with label_of_row (S,).
+    Attributes:
+        loss_weight: (S,) never None.
+        teacher: (S,) position of the teacher that labels the row, or RECORDED for rows that keep
+            their recorded actions.
+        demonstration: (S,) true for steps of demonstrations.
     """
 
-    steps: Steps
-    probability: np.ndarray
-    weight: np.ndarray
+    loss_weight: np.ndarray
     teacher: np.ndarray
     demonstration: np.ndarray
-    labels: np.ndarray
-    label_of_row: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the rows of stage 2 are to learn, and how weights enter.
+
+    Attributes:
+        filtered: the weights keep successful episodes only, whose executed actions are the targets.
+        reuse_labels: demonstration rows keep their recorded actions.
+        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their
+            episodes and steps; also that of episodes without actions, where the weights would leave
+            all demonstrations out.
+        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the
+            loss: never both. The expected gradient is the same.
+    """
+
+    filtered: bool
+    reuse_labels: bool
+    demo_share: float
+    apply: Literal["sample", "loss"] = "sample"
 
 
 def stage2_rows(
     demos: Steps,
     rollouts: Steps,
     weights: Mapping[str, WeightResult],
-    teachers: Sequence[Mapping[str, DiffusionPolicy]],
-    teacher_of_source: Mapping[str, int],
-    *,
-    filtered: bool,
-    reuse_labels: bool,
-    demo_share: float,
-    apply: str = "sample",
+    teachers: Sequence[str],
+    targets: Targets,
 ) -> Stage2:
     """Choose probability, weight and label source of every row.
 
     Args:
         demos, rollouts: steps of all environments.
         weights: one result per environment, estimated on exactly these rows in their order.
-        teachers: for each teacher kind, its policy per environment.
-        teacher_of_source: index into `teachers` for each value of the rollouts' source column.
-        filtered: whether the weights keep successful episodes only (their executed actions are then
-            the targets).
-        reuse_labels: whether demonstration rows keep their recorded actions.
-        demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their
-            episodes and steps; also that of episodes without actions, where the weights would leave
-            all demonstrations out.
-        apply: "sample" puts the weights into the probabilities, "loss" into the factors of the
-            loss: never both. The expected gradient is the same.
+        teachers: their names, which are the values of the rollouts' source column.
 
     Raises UserError for rollouts of a source that is no teacher.
     """
-    unknown = sorted({str(s) for s in rollouts.source} - set(teacher_of_source))
+    unknown = sorted({str(s) for s in rollouts.source} - set(teachers))
     if unknown:
         raise UserError(
             f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were "
             "recorded under, here "
-            f"{', '.join(teacher_of_source)}; name the teacher '{unknown[0]}'"
+            f"{', '.join(teachers)}; name the teacher '{unknown[0]}'"
         )
     steps = Steps.concatenate([demos, rollouts])
     n_demo = len(demos.observation)
     of_step = steps.environment[steps.episode_of_step]
-    probability, weight = np.zeros(len(of_step)), np.ones(len(of_step))
+    probability, loss_weight = np.zeros(len(of_step)), np.ones(len(of_step))
     for name, result in weights.items():
         demo_rows = np.flatnonzero(of_step[:n_demo] == name)
         roll_rows = n_demo + np.flatnonzero(of_step[n_demo:] == name)
         rows = np.concatenate([demo_rows, roll_rows])
         weighted = result.row_probability()
-        plain = weighted if apply == "sample" else result.base_probability()
-        added = np.full(len(demo_rows), reuse_labels or not weighted[1].any())
+        plain = weighted if targets.apply == "sample" else result.base_probability()
+        added = np.full(len(demo_rows), targets.reuse_labels or not weighted[1].any())
         if (
             not weighted[0].any()
         ):  # kinds that estimate no ratio leave demonstrations out, but not observations alone
@@ -108,29 +124,26 @@ def stage2_rows(
             recorded = np.zeros(len(demo_rows))
             recorded[added] = _base_measure(demos, demo_rows[added])
             weighted, plain = (
-                _with_recorded(recorded, p[1], demo_share) for p in (weighted, plain)
+                _with_recorded(recorded, p[1], targets.demo_share) for p in (weighted, plain)
             )
         full, p = np.concatenate(weighted), np.concatenate(plain)
         probability[rows] = p
-        if apply == "loss":
-            weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
+        if targets.apply == "loss":
+            loss_weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
     source = rollouts.source[rollouts.episode_of_step]
     teacher = np.full(len(of_step), RECORDED)
-    if not filtered:
-        teacher[n_demo:] = [teacher_of_source[str(s)] for s in source]
-    if not reuse_labels:
+    if not targets.filtered:
+        teacher[n_demo:] = [teachers.index(str(s)) for s in source]
+    if not targets.reuse_labels:
         teacher[:n_demo] = 0
     teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions
     teacher[probability == 0] = RECORDED
-    horizon, action_dim = _shape(teachers)
     return Stage2(
-        steps,
-        probability,
-        weight,
-        teacher,
-        np.arange(len(of_step)) < n_demo,
-        np.empty((0, horizon, action_dim), np.float32),
-        np.full(len(of_step), -1),
+        steps=steps,
+        probability=probability,
+        loss_weight=loss_weight,
+        teacher=teacher,
+        demonstration=np.arange(len(of_step)) < n_demo,
     )
 
 
@@ -148,8 +161,8 @@ def _with_recorded(
 def add_visits(
     rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float
 ) -> Stage2:
-    """Rows with what a policy visited since stage 2: `share` of their environment's probability,
-    weight 1.
+    """Rows with what a policy visited since stage 2, before teachers label them: `share` of their
+    environment's probability, loss weight 1.
 
     Args:
         visits: of each round, whole episodes and, by environment, the index of the teacher that
@@ -175,13 +188,11 @@ def add_visits(
         old[of_old == name] *= 1 - share
         added[mine] = (share * total if total > 0 else 1.0) * _base_measure(new, mine)
     return Stage2(
-        steps,
-        np.concatenate([old, added]),
-        np.concatenate([rows.weight, np.ones(len(added))]),
-        np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
-        np.concatenate([rows.demonstration, np.zeros(len(added), bool)]),
-        rows.labels,
-        np.concatenate([rows.label_of_row, np.full(len(added), -1)]),
+        steps=steps,
+        probability=np.concatenate([old, added]),
+        loss_weight=np.concatenate([rows.loss_weight, np.ones(len(added))]),
+        teacher=np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
+        demonstration=np.concatenate([rows.demonstration, np.zeros(len(added), bool)]),
     )
 
 
@@ -192,14 +203,9 @@ def _base_measure(steps: Steps, rows: np.ndarray) -> np.ndarray:
     return 1.0 / (counts[inverse] * len(counts))
 
 
-def _shape(teachers: Sequence[Mapping[str, DiffusionPolicy]]) -> tuple[int, int]:
-    policies = [p for kind in teachers for p in kind.values()]
-    return policies[0].horizon, max(p.action_dim for p in policies)
-
-
 def label_rows(
     rows: Stage2,
-    teachers: Sequence[Mapping[str, DiffusionPolicy]],
+    teachers: Teachers,
     *,
     steps: int,
     seed: int,
@@ -219,31 +225,32 @@ def label_rows(
     """
     report = report or Report()
     wanted = np.flatnonzero(rows.teacher >= 0)
-    horizon, action_dim = rows.labels.shape[1:]
-    labels = np.zeros((len(wanted), horizon, action_dim), np.float32)
-    label_of_row = np.full(len(rows.teacher), -1)
-    label_of_row[wanted] = np.arange(len(wanted))
+    every = [p for of_environment in teachers.values() for p in of_environment.values()]
+    largest = max((p.layout for p in every), key=lambda layout: layout.action_dim)
+    chunks = np.zeros((len(wanted), every[0].horizon, largest.action_dim), np.float32)
+    of_row = np.full(len(rows.teacher), -1)
+    of_row[wanted] = np.arange(len(wanted))
     of_step = rows.steps.environment[rows.steps.episode_of_step]
     done = 0
-    for kind, policies in enumerate(teachers):
+    for kind, policies in enumerate(teachers.values()):
         for name, policy in policies.items():
             mine = wanted[(rows.teacher[wanted] == kind) & (of_step[wanted] == name)]
-            index = policy.environment_index(name)
-            device = next(policy.parameters()).device
+            index = policy.layout.index(name)
             for start in range(0, len(mine), batch):
                 part = mine[start : start + batch]
                 rng = stream(seed, "label", kind, int(part[0]))
-                draw = partial(_normal, rng, (len(part), horizon, policy.action_dim), device)
-                window = windows_of(rows.steps, part, policy.n_obs_steps, policy.obs_dim).to(device)
-                environment = torch.full((len(part),), index, device=device)
+                shape = (len(part), policy.horizon, policy.layout.action_dim)
+                draw = partial(_normal, rng, shape, policy.device)
+                window = windows_of(policy, rows.steps, part)
+                environment = torch.full((len(part),), index, device=policy.device)
                 with torch.inference_mode():
                     chunk = policy.sample(
                         window, environment, draw(), draw, _label_steps(policy, steps)
                     )
-                labels[label_of_row[part], :, : policy.action_dim] = chunk.cpu().numpy()
+                chunks[of_row[part]] = largest.pack_action(chunk.cpu().numpy())
                 done += len(part)
                 report.progress(done, len(wanted))
-    return replace(rows, labels=labels, label_of_row=label_of_row)
+    return replace(rows, labels=Labels(chunks, of_row))
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -259,60 +266,36 @@ def _label_steps(policy: DiffusionPolicy, steps: int) -> int:
     )
 
 
-def stage2_data(
+def score_loss(rows: Stage2, teachers: Teachers, policy: DiffusionPolicy) -> ScoreLoss:
+    """Loss of a generalist that follows the predictions of the teachers who label its rows.
+
+    Raises UserError where the two cannot be compared.
+    """
+    check_comparable(policy, teachers, "score targets", "targets: noise")
+    labelled = rows.teacher >= 0
+    return ScoreLoss(TeacherPredictions(teachers, policy, rows.teacher, labelled))
+
+
+def excess_loss(
     rows: Stage2,
+    teachers: Teachers,
+    data: TrainingData,
     policy: DiffusionPolicy,
-    hold_end: bool = False,
-    symmetries: Symmetries | None = None,
-) -> TrainingData:
-    """The rows as training data of the generalist `policy`."""
-    return TrainingData(
-        rows.steps,
-        [e.id for e in policy.environments],
-        policy.n_obs_steps,
-        policy.horizon,
-        policy.obs_dim,
-        policy.action_dim,
-        rows.probability,
-        rows.weight,
-        hold_end,
-        rows.labels,
-        rows.label_of_row,
-        symmetries,
-        policy.concentration,
-        device=next(policy.parameters()).device,
-    )
-
-
-class ScoreLoss:
-    """Squared distance to the teacher's own prediction at the same noised chunk; recorded rows keep
-    the plain loss.
+    seed: int,
+    *,
+    score: bool,
+) -> ExcessLoss:
+    """Excess over the teacher that labels the row; for rows with recorded actions over the one that
+    acted, else the first.
 
     Args:
-        rows: labelled rows of stage 2.
-        teachers: for each teacher kind, its policy per environment; checked to be comparable with
-            the generalist.
-        policy: the generalist.
+        score: labelled rows follow their teacher's prediction rather than its chunk.
     """
-
-    def __init__(
-        self,
-        rows: Stage2,
-        teachers: Sequence[Mapping[str, DiffusionPolicy]],
-        policy: DiffusionPolicy,
-    ) -> None:
-        self.predictions = TeacherPredictions(
-            rows.teacher, teachers, policy, "score targets", "targets: noise"
-        )
-
-    def __call__(
-        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
-    ) -> Tensor:
-        noise, uniform = policy.draw(batch, generator)
-        x_t, t, target = policy.noised(batch, noise, uniform)
-        predicted, known = self.predictions(policy, batch, x_t, t, rows)
-        target = torch.where(known[:, None, None], predicted, target)
-        prediction = policy.backbone(
-            x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference)
-        )
-        return policy.errors(prediction, target, batch)
+    check_comparable(policy, teachers, *WHAT)
+    names = list(teachers)
+    source = rows.steps.source[rows.steps.episode_of_step]
+    acted = np.array([names.index(s) if s in teachers else 0 for s in source])
+    teacher_of_row = np.where(rows.teacher >= 0, rows.teacher, acted)
+    followed = rows.teacher >= 0 if score else None
+    predictions = TeacherPredictions(teachers, policy, teacher_of_row, followed)
+    return ExcessLoss(predictions, data, policy, seed)

@@ -8,17 +8,20 @@ teacher's loss, 1 that of ignoring the state. For the blind predictor the best a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.teachers import TeacherPredictions
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.learning.teachers import TeacherPredictions, check_comparable
+from alltrades.policies.model.policy import Batch, DiffusionPolicy, Noised
 from alltrades.system.streams import stream, stream_seed
 
 DRAWS = 2048  # rows of an environment from which C_k is estimated
 LEAST = 1e-4  # smallest C_k: where the state says nothing about the chunk no excess is worth more
+WHAT = ("excess losses", "objective: linear")  # see `check_comparable`
 
 
 class ExcessLoss:
@@ -29,8 +32,6 @@ class ExcessLoss:
         data: the training data; C_k is estimated on rows drawn from it.
         policy: the generalist.
         seed: of the estimate of C_k.
-        score: (S,) bool, rows whose target is the teacher's prediction rather than their chunk;
-            default none.
     """
 
     def __init__(
@@ -39,38 +40,23 @@ class ExcessLoss:
         data: TrainingData,
         policy: DiffusionPolicy,
         seed: int,
-        score: np.ndarray | None = None,
     ) -> None:
-        self.predictions, self.score = predictions, score
+        self.predictions = predictions
         self.scale = self._scales(data, policy, seed)  # (K,)
 
     def __call__(
         self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
     ) -> Tensor:
-        noise, uniform = policy.draw(batch, generator)
-        x_t, t, target = policy.noised(batch, noise, uniform)
-        target, reference = self._reference(policy, batch, x_t, t, target, rows)
-        prediction = policy.backbone(
-            x_t, t, policy.condition(batch.window, batch.environment, preference=batch.preference)
-        )
-        return (policy.errors(prediction, target, batch) - reference) / self.scale[
-            batch.environment
-        ]
+        noised = policy.noised(batch, generator)
+        target, reference = self._reference(policy, batch, noised, rows)
+        errors = policy.errors(policy.predict(batch, noised), target, batch)
+        return (errors - reference) / self.scale[batch.environment]
 
     def _reference(
-        self,
-        policy: DiffusionPolicy,
-        batch: Batch,
-        x_t: Tensor,
-        t: Tensor,
-        target: Tensor,
-        rows: np.ndarray,
+        self, policy: DiffusionPolicy, batch: Batch, noised: Noised, rows: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """Target (B, H, A) and the teacher's own error (B,) at it."""
-        predicted, known = self.predictions(policy, batch, x_t, t, rows)
-        if self.score is not None:
-            score = torch.from_numpy(self.score[rows]).to(x_t.device) & known
-            target = torch.where(score[:, None, None], predicted, target)
+        target, predicted, known = self.predictions.target(policy, batch, noised, rows)
         return target, torch.where(known, policy.errors(predicted, target, batch), 0.0)
 
     @torch.no_grad()
@@ -81,9 +67,9 @@ class ExcessLoss:
             rows = every[data.environment[every] == k]
             batch = data.gather(rows)
             generator = torch.Generator(data.device).manual_seed(stream_seed(seed, "excess"))
-            noise, uniform = policy.draw(batch, generator)
-            x_t, t, target = policy.noised(batch, noise, uniform)
-            target, reference = self._reference(policy, batch, x_t, t, target, rows)
+            noised = policy.noised(batch, generator)
+            x_t, t, _ = noised
+            target, reference = self._reference(policy, batch, noised, rows)
             clean = policy.normalizer.action(batch.action) * policy.dims(batch.environment)
             blind = policy.process.convert(
                 affine_denoiser(clean, x_t, *policy.process.coefficients(t)),
@@ -94,6 +80,23 @@ class ExcessLoss:
             )
             out[k] = (policy.errors(blind, target, batch) - reference).mean().clamp(min=LEAST)
         return out
+
+
+def demonstration_excess(
+    reference: Mapping[str, DiffusionPolicy],
+    data: TrainingData,
+    policy: DiffusionPolicy,
+    seed: int,
+) -> ExcessLoss:
+    """Excess of a policy on demonstrations over specialists, of which nothing else is learned.
+
+    Args:
+        reference: specialist of every environment.
+    """
+    teachers = {"reference": reference}
+    check_comparable(policy, teachers, *WHAT)
+    teacher_of_row = np.zeros(len(data.environment), dtype=np.int64)
+    return ExcessLoss(TeacherPredictions(teachers, policy, teacher_of_row), data, policy, seed)
 
 
 def affine_denoiser(clean: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -4,11 +4,9 @@ as if alone.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,17 @@ from torch import Tensor
 
 from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
-from alltrades.policies.learning.batches import Symmetries, TrainingData, stack_batches
-from alltrades.policies.learning.demonstrations import build_policy, demonstration_data, held_out
-from alltrades.policies.learning.training import HeldOut, Trainer, autocast, noise_seed
+from alltrades.policies.learning.batches import (
+    PLAIN,
+    Augmentation,
+    TrainingData,
+    demonstration_data,
+    stack_batches,
+)
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
+from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.learning.training import Trainer, autocast, noise_seed
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.stacked import StackedPolicy, stacks
@@ -33,6 +39,21 @@ MOST_PARAMETERS = (
 Run = Callable[[Sequence[Callable[[], None]]], None]  # runs jobs and returns when all are done
 
 
+@dataclass(frozen=True)
+class Member:
+    """One network of a stack in training.
+
+    Attributes:
+        stop: step after which its average is kept.
+        group: members of one group are judged together by `patience`.
+    """
+
+    data: TrainingData
+    seed: int
+    stop: int
+    group: int = 0
+
+
 class StackedTrainer(Trainer):
     """The members of a stack, each with its own rows, noise, gradient clipping and optimiser state.
 
@@ -40,9 +61,7 @@ class StackedTrainer(Trainer):
     average are elementwise, gradients of a sum of the members' losses do not mix.
 
     Args:
-        data, seeds: of each member.
-        stops: step after which each member's average is kept, none beyond `settings.steps`.
-        groups: number of each member's group, see `patience`.
+        members: in the order of the stack.
         patience: the training ends where no group's held-out loss, the geometric mean over its
             members, has reached a new lowest for so many looks; members that have not stopped by
             then are kept as they are. Default: it goes on.
@@ -53,31 +72,27 @@ class StackedTrainer(Trainer):
     def __init__(
         self,
         policy: StackedPolicy,
-        data: Sequence[TrainingData],
+        members: Sequence[Member],
         settings: TrainSettings,
-        seeds: Sequence[int],
-        stops: Sequence[int],
-        held_out: HeldOut | None = None,
-        groups: Sequence[int] = (),
+        held_out: HeldOutLoss | None = None,
         patience: int | None = None,
     ) -> None:
-        super().__init__(policy, data[0], settings, seeds[0], total=max(stops), held_out=held_out)
-        self.groups, self.patience = np.array(groups), patience
-        self.members, self.seeds, self.stops = list(data), list(seeds), list(stops)
-        self.generators = [torch.Generator(self.device) for _ in seeds]
+        first, last = members[0], max(m.stop for m in members)
+        super().__init__(policy, first.data, settings, first.seed, total=last, held_out=held_out)
+        self.members, self.patience = list(members), patience
+        self.groups = np.array([m.group for m in members])
+        self.generators = [torch.Generator(self.device) for _ in members]
         self.kept = [s.clone() for s in self.ema.shadow]
 
     def forward(self) -> Tensor:
         """(K,) mean loss of every member."""
         s = self.settings
-        batch = stack_batches(
-            [d.batch(s.batch, seed, self.step)[0] for d, seed in zip(self.members, self.seeds)]
-        )
-        for generator, seed in zip(self.generators, self.seeds):
-            generator.manual_seed(noise_seed(seed, self.step))
+        batch = stack_batches([m.data.batch(s.batch, m.seed, self.step)[0] for m in self.members])
+        for generator, member in zip(self.generators, self.members):
+            generator.manual_seed(noise_seed(member.seed, self.step))
         with autocast(s, self.device):
             losses = self.policy.loss(batch, self.generators, s.observation_noise)  # (K * B,)
-        return (losses * batch.weight).unflatten(0, (len(self.members), -1)).mean(1)
+        return (losses * batch.loss_weight).unflatten(0, (len(self.members), -1)).mean(1)
 
     def clip(self) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -89,13 +104,10 @@ class StackedTrainer(Trainer):
     def update(self) -> Tensor:
         value = super().update()
         over = self.stale()
-        for member in (
-            k
-            for k, stop in enumerate(self.stops)
-            if stop == self.step or (over and stop > self.step)
-        ):
-            for kept, average in zip(self.kept, self.ema.shadow):
-                kept[member] = average[member]
+        for k, member in enumerate(self.members):
+            if member.stop == self.step or (over and member.stop > self.step):
+                for kept, average in zip(self.kept, self.ema.shadow):
+                    kept[k] = average[k]
         return value
 
     def stale(self) -> bool:
@@ -114,15 +126,24 @@ class StackedTrainer(Trainer):
         """Whether there is nothing left to do."""
         return super().finished() or self.stale()
 
-    def fit(self, folder: Path | None = None, report: Report | None = None) -> DiffusionPolicy:
+    def fit(self, place: Place | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train every member to its stop; the stack then has their kept averages. Done once, a
-        folder gives them again.
+        place gives them again.
         """
-        policy = super().fit(folder, report)
-        if folder is not None:
-            self.save(folder)
+        policy = super().fit(place, report)
+        if place is not None and place.work is not None:
+            self.save(place.work)
         torch._foreach_copy_([p.data for p in self.parameters], self.kept)
         return policy
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of specialists: what it is called, its network and its training."""
+
+    name: str
+    policy: PolicySettings
+    train: TrainSettings
 
 
 @dataclass(frozen=True)
@@ -132,21 +153,24 @@ class Learner:
     Attributes:
         demos: episodes it learns from; all of its environment.
         held: episodes on which its loss is followed.
-        stop: steps after which it is kept; default `train.steps`.
+        stop: steps after which it is kept; default all of its candidate.
         group: learners of one group are judged together by `patience`.
         name: under which its metrics are recorded.
     """
 
-    info: Interface
+    environment: Interface
     demos: Steps
     normalizer: Normalizer
-    settings: PolicySettings
-    train: TrainSettings
+    candidate: Candidate
     seed: int
     held: Steps | None = None
     stop: int | None = None
     group: int = 0
     name: str = ""
+
+    @property
+    def train(self) -> TrainSettings:
+        return self.candidate.train
 
     @property
     def steps(self) -> int:
@@ -155,17 +179,18 @@ class Learner:
     def untrained(self, device: str) -> DiffusionPolicy:
         """The policy before its training."""
         return build_policy(
-            self.settings, [self.info], copy.deepcopy(self.normalizer), self.seed, device
+            self.candidate.policy, [self.environment], self.normalizer, self.seed, device
         )
 
     def key(self) -> tuple[str, ...]:
         """Equal keys can be one stack: equal shapes, process, optimisation and length of
         history.
         """
-        shape = self.settings.model_dump_json(exclude={"observation_normalizer", "embedding"})
+        settings = self.candidate.policy
+        sizes = (self.environment.obs_dim, self.environment.action_dim, self.held is None)
         return (
-            shape,
-            str((self.info.obs_dim, self.info.action_dim, self.held is None)),
+            settings.model_dump_json(exclude={"observation_normalizer", "embedding"}),
+            str(sizes),
             self.train.model_dump_json(),
         )
 
@@ -189,10 +214,9 @@ def in_order(jobs: Sequence[Callable[[], None]]) -> None:
 def fit_learners(
     learners: Sequence[Learner],
     *,
-    hold_end: bool = False,
-    symmetries: Symmetries | None = None,
+    augmentation: Augmentation = PLAIN,
     patience: int | None = None,
-    folder: Path | None = None,
+    place: Place | None = None,
     report: Report | None = None,
     run: Run = in_order,
     device: str = "cpu",
@@ -201,7 +225,7 @@ def fit_learners(
 
     Args:
         patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.
-        folder: where checkpoints are kept, one folder for each stack; an interrupted training is
+        place: where checkpoints are kept, one folder for each stack; an interrupted training is
             continued.
         report: gets the steps done, counted over all learners, each up to its stop, and the metrics
             of each under its name.
@@ -209,30 +233,28 @@ def fit_learners(
     """
     found: dict[int, Learned] = {}
     parts = _parts(learners, device)
-    report = report or Report()
+    place, report = place or Place(), report or Report()
     reports = report.parts([sum(learners[i].steps for i in part) for part in parts])
 
     def train_part(number: int, part: list[int]) -> None:
         mine = [learners[i] for i in part]
-        train, seeds = mine[0].train, [x.seed for x in mine]
+        train = mine[0].train
         policies = [x.untrained(device) for x in mine]
-        data = [
-            demonstration_data(x.demos, p, hold_end, symmetries if train.symmetry else None)
+        shown, plain = augmentation.symmetric(train.symmetry), augmentation.symmetric(False)
+        members = [
+            Member(demonstration_data(x.demos, p, shown), x.seed, x.steps, x.group)
             for x, p in zip(mine, policies)
         ]
         looks = [
-            held_out(demonstration_data(x.held, p, hold_end), x.seed)
+            held_out_batch(demonstration_data(x.held, p, plain), x.seed)
             for x, p in zip(mine, policies)
             if x.held is not None
         ]
         trainer = StackedTrainer(
             StackedPolicy(policies),
-            data,
+            members,
             train,
-            seeds,
-            [x.steps for x in mine],
-            HeldOut(looks, seeds, train.steps) if looks else None,
-            [x.group for x in mine],
+            HeldOutLoss(looks, [x.seed for x in mine], train.steps) if looks else None,
             patience,
         )
 
@@ -246,8 +268,7 @@ def fit_learners(
                 sum(min(step, x.steps) for x in mine), sum(x.steps for x in mine)
             )
 
-        work = None if folder is None else folder / f"stack-{number}"
-        stack = trainer.fit(work, Report(show, record))
+        stack = trainer.fit(place.within(f"stack-{number}"), Report(show, record))
         show(train.steps, train.steps)
         assert isinstance(stack, StackedPolicy)
         for member, (i, policy) in enumerate(zip(part, policies)):

@@ -1,39 +1,36 @@
 """What teachers predict at the noised chunks of a generalist in training, in the generalist's
-units.
+units, and the loss that follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alltrades.errors import UserError
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.model.policy import Batch, DiffusionPolicy, Noised
+
+Teachers = Mapping[str, Mapping[str, DiffusionPolicy]]  # name -> environment id -> policy
 
 
-def check_comparable(
-    policy: DiffusionPolicy, teacher: DiffusionPolicy, what: str, instead: str
-) -> None:
-    """Raise UserError where the predictions of teacher and generalist cannot be compared.
+def check_comparable(policy: DiffusionPolicy, teachers: Teachers, what: str, instead: str) -> None:
+    """Raise UserError where the predictions of a teacher and the generalist cannot be compared.
 
     Args:
         what, instead: what needs the comparison and what to use otherwise, for the message.
     """
-    a, b = policy.settings, teacher.settings
-    for field in ("process", "horizon", "schedule", "diffusion_steps", "action_normalizer"):
-        if getattr(a, field) != getattr(b, field):
-            raise UserError(
-                f"{what} need equal {field}: specialist has {getattr(b, field)}, generalist "
-                f"{getattr(a, field)}; make them equal or use {instead}"
-            )
-    width = min(teacher.action_dim, policy.action_dim)
-    for buffer in ("action_mean", "action_scale"):
-        if not torch.equal(
-            getattr(teacher.normalizer, buffer)[:width], getattr(policy.normalizer, buffer)[:width]
-        ):
+    for teacher in (t for of_environment in teachers.values() for t in of_environment.values()):
+        a, b = policy.settings, teacher.settings
+        for field in ("process", "horizon", "schedule", "diffusion_steps", "action_normalizer"):
+            if getattr(a, field) != getattr(b, field):
+                raise UserError(
+                    f"{what} need equal {field}: specialist has {getattr(b, field)}, generalist "
+                    f"{getattr(a, field)}; make them equal or use {instead}"
+                )
+        if not teacher.normalizer.same_actions(policy.normalizer):
             raise UserError(
                 f"{what} need one action scale: specialist and generalist were normalised "
                 "differently; "
@@ -45,57 +42,79 @@ class TeacherPredictions:
     """Predictions of the teachers at given noised chunks.
 
     Args:
-        kind_of_row: (S,) index into `teachers` for every row of the training data, -1 for none.
-        teachers: for each teacher kind, its policy per environment.
-        policy: the generalist; raises UserError where it and a teacher cannot be compared.
-        what, instead: see `check_comparable`.
+        teachers: comparable with the generalist (see `check_comparable`).
+        policy: the generalist.
+        teacher_of_row: (S,) position in `teachers` for every row of the training data, -1 for none.
+        followed: (S,) bool, rows whose target is the teacher's prediction rather than their chunk;
+            None: no row.
     """
 
     def __init__(
         self,
-        kind_of_row: np.ndarray,
-        teachers: Sequence[Mapping[str, DiffusionPolicy]],
+        teachers: Teachers,
         policy: DiffusionPolicy,
-        what: str,
-        instead: str,
+        teacher_of_row: np.ndarray,
+        followed: np.ndarray | None = None,
     ) -> None:
-        self.kind_of_row = kind_of_row
-        self.teachers: list[tuple[int, int, DiffusionPolicy, int]] = []
-        for kind, policies in enumerate(teachers):
-            for name, teacher in policies.items():
-                check_comparable(policy, teacher, what, instead)
-                self.teachers.append(
-                    (kind, policy.environment_index(name), teacher, teacher.environment_index(name))
-                )
+        self.teacher_of_row, self.followed = teacher_of_row, followed
+        self.teachers = [
+            (kind, policy.layout.index(name), teacher, teacher.layout.index(name))
+            for kind, of_environment in enumerate(teachers.values())
+            for name, teacher in of_environment.items()
+        ]
 
     @torch.no_grad()
     def __call__(
-        self, policy: DiffusionPolicy, batch: Batch, x_t: Tensor, t: Tensor, rows: np.ndarray
+        self, policy: DiffusionPolicy, batch: Batch, noised: Noised, rows: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """Predictions (B, H, A) of the kind that `policy` makes, and (B,) which rows have a
         teacher; others are 0.
         """
-        kind_of_row = torch.from_numpy(self.kind_of_row[rows]).to(x_t.device)
-        out, known = (
-            torch.zeros_like(x_t),
-            torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device),
-        )
+        x_t, t, _ = noised
+        of_row = torch.from_numpy(self.teacher_of_row[rows]).to(x_t.device)
+        out = torch.zeros_like(x_t)
+        known = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device)
         for kind, environment, teacher, index in self.teachers:
-            where = ((kind_of_row == kind) & (batch.environment == environment)).nonzero()[:, 0]
+            where = ((of_row == kind) & (batch.environment == environment)).nonzero()[:, 0]
             if not len(where):
                 continue
-            a = teacher.action_dim
-            local = torch.full_like(where, index)
-            condition = teacher.condition(
-                batch.window[where][:, -teacher.n_obs_steps :, : teacher.obs_dim], local
-            )
-            predicted = teacher.backbone(x_t[where][:, :, :a], t[where], condition).float()
-            out[where, :, :a] = policy.process.convert(
-                predicted,
+            sizes, local = teacher.layout, torch.full_like(where, index)
+            window = batch.window[where][:, -teacher.n_obs_steps :]
+            condition = teacher.condition(sizes.fit_observation(window), local)
+            chunk = sizes.fit_action(x_t[where])
+            predicted = policy.process.convert(
+                teacher.backbone(chunk, t[where], condition).float(),
                 teacher.settings.prediction,
                 policy.settings.prediction,
-                x_t[where][:, :, :a],
+                chunk,
                 t[where],
             )
+            out[where] = policy.layout.fit_action(predicted)
             known[where] = True
         return out, known
+
+    def target(
+        self, policy: DiffusionPolicy, batch: Batch, noised: Noised, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the generalist is to predict (B, H, A), and what `__call__` returns."""
+        predicted, known = self(policy, batch, noised, rows)
+        if self.followed is None:
+            return noised.target, predicted, known
+        follow = torch.from_numpy(self.followed[rows]).to(known.device) & known
+        return torch.where(follow[:, None, None], predicted, noised.target), predicted, known
+
+
+class ScoreLoss:
+    """Squared distance to the teacher's own prediction at the same noised chunk on rows that follow
+    one; the plain loss on others.
+    """
+
+    def __init__(self, predictions: TeacherPredictions) -> None:
+        self.predictions = predictions
+
+    def __call__(
+        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+    ) -> Tensor:
+        noised = policy.noised(batch, generator)
+        target, _, _ = self.predictions.target(policy, batch, noised, rows)
+        return policy.errors(policy.predict(batch, noised), target, batch)

@@ -4,29 +4,48 @@ under resume.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alltrades.policies.learning.batches import TrainingData, stack_batches
+from alltrades.policies.learning.batches import TrainingData
+from alltrades.policies.learning.checkpoints import (
+    Place,
+    named,
+    read_checkpoint,
+    write_average,
+    write_checkpoint,
+)
 from alltrades.policies.learning.ema import EMA
+from alltrades.policies.learning.held_out import HeldOutLoss, look_steps
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
+# (policy, batch, noise, rows (B,)) -> losses (B,)
 Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
-SMALL = 500_000  # parameters below which a second thread costs more than it brings
-LOOKS = 10  # at held-out losses during a training
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a training minimises.
+
+    Attributes:
+        objective: makes one number of the losses of all samples; None: `Linear`, uniform over the
+            policy's environments.
+        loss: of every sample; None: the policy's denoising loss.
+    """
+
+    objective: Linear | None = None
+    loss: Loss | None = None
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
@@ -54,94 +73,16 @@ def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let PyTorch use `count` threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
-    """One thread for small networks, whose steps are shorter than the wait for another thread."""
-    return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
-
-
-def look_steps(total: int) -> list[int]:
-    """The steps of a training at which its average is looked at: ten, evenly spread."""
-    return [max(1, round(total * (i + 1) / LOOKS)) for i in range(LOOKS)]
-
-
-def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> None:
-    """Keep averaged weights, in the order of the policy's parameters, as
-    folder/STEP.safetensors.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{step}.partial"
-    save_file({f"{i}": v.detach().cpu().contiguous() for i, v in enumerate(average)}, partial)
-    partial.replace(folder / f"{step}.safetensors")
-
-
-def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:
-    """Give a policy the averaged weights of a step; False when they were not kept."""
-    path = folder / f"{step}.safetensors"
-    if not path.exists():
-        return False
-    found = load_file(path)
-    with torch.no_grad():
-        for i, parameter in enumerate(p for p in policy.parameters() if p.requires_grad):
-            parameter.copy_(found[f"{i}"])
-    policy.eval()
-    return True
-
-
-class HeldOut:
-    """Denoising losses on rows kept from training, at fixed rows, noise and times: the same at
-    every step.
-
-    Args:
-        batches: rows of each network (one, or the members of a stack), equally many.
-        seeds: of each network's noise.
-        total: steps of the training, of which ten, evenly spread, are looked at.
-        preference: of one network over its environments, in whose proportion they count; default:
-            all rows alike.
-    """
-
-    def __init__(
-        self,
-        batches: Sequence[Batch],
-        seeds: Sequence[int],
-        total: int,
-        preference: Linear | None = None,
-    ) -> None:
-        self.batch = batches[0] if len(batches) == 1 else stack_batches(batches)
-        self.seeds, self.preference = seeds, preference
-        self.steps = look_steps(total)
-        self._policy: DiffusionPolicy | None = None
-
-    def __call__(self, policy: DiffusionPolicy, weights: Sequence[Tensor]) -> list[float]:
-        """Mean loss of each network under `weights`, in the order of the policy's parameters."""
-        if self._policy is None:
-            self._policy = copy.deepcopy(policy).eval()
-        device = self.batch.action.device
-        generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
-        with torch.inference_mode():
-            torch._foreach_copy_(list(self._policy.parameters()), list(weights))
-            losses = self._policy.loss(self.batch, generators)
-            if self.preference is not None:
-                return [float(self.preference(losses, self.batch.environment, self.batch.weight))]
-            return losses.unflatten(0, (len(generators), -1)).mean(1).tolist()
-
-
 class Trainer:
     """State of one training: network, optimiser, average, step; saved and restored together.
 
     Every random number is a function of (seed, step), so that a training that is killed and resumed
     from its last checkpoint ends with the same bits as one that was not, on the same machine with
     the same number of threads.
+
+    Args:
+        total: steps after which it ends, at most `settings.steps`, which set the learning rate.
+        held_out: loss of the average that is looked at on the way.
     """
 
     stacked = 0  # leading axes of parameters that count networks
@@ -152,20 +93,20 @@ class Trainer:
         data: TrainingData,
         settings: TrainSettings,
         seed: int,
-        objective: Linear | None = None,
-        loss: Loss | None = None,
+        goal: Goal | None = None,
+        *,
         total: int | None = None,
-        held_out: HeldOut | None = None,
-        averages: Path | None = None,
+        held_out: HeldOutLoss | None = None,
     ) -> None:
+        goal = goal or Goal()
         self.policy, self.data, self.settings, self.seed = policy, data, settings, seed
-        self.held_out, self.averages = held_out, averages
+        self.held_out = held_out
         self.curve: dict[int, list[float]] = {}  # step -> held-out losses of the average
         self.kept: list[Tensor] = []  # averages of members that have stopped
-        self.objective = objective or Linear([e.id for e in policy.environments])
-        self.loss = loss
+        self.objective = goal.objective or Linear(policy.layout.ids)
+        self.loss = goal.loss
         self.total = settings.steps if total is None else total
-        self.device = next(policy.parameters()).device
+        self.device = policy.device
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         matrices = [p for p in self.parameters if p.ndim - self.stacked > 1]
         vectors = [p for p in self.parameters if p.ndim - self.stacked <= 1]
@@ -194,8 +135,6 @@ class Trainer:
         self.step += 1
         if self.held_out is not None and self.step in self.held_out.steps:
             self.curve[self.step] = self.held_out(self.policy, self.ema.shadow)
-        if self.averages is not None and self.step in look_steps(self.settings.steps):
-            write_average(self.averages, self.step, self.ema.shadow)
         return value.detach()
 
     def forward(self) -> Tensor:
@@ -208,7 +147,7 @@ class Trainer:
                 losses = self.policy.loss(batch, self.generator, s.observation_noise)
             else:
                 losses = self.loss(self.policy, batch, self.generator, rows)
-        return self.objective(losses, batch.environment, batch.weight)
+        return self.objective(losses, batch.environment, batch.loss_weight)
 
     def clip(self) -> None:
         """Bound the norm of the gradient."""
@@ -216,9 +155,7 @@ class Trainer:
 
     # ---- checkpoints -----------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
-        """Write checkpoint.safetensors, then checkpoint.json; the second names the step and is
-        written by rename.
-        """
+        """Write a checkpoint (see `write_checkpoint`)."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.policy.state_dict().items()}
         for i, p in enumerate(self.parameters):
             for k, v in self.optimizer.state[p].items():
@@ -229,40 +166,18 @@ class Trainer:
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"checkpoint-{self.step}.safetensors"
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, target)
-        partial = folder / "checkpoint.json.partial"
-        partial.write_text(
-            json.dumps(
-                {
-                    "step": self.step,
-                    "file": target.name,
-                    "ema_count": ema["count"],
-                    "curve": self.curve,
-                }
-            )
-        )
-        partial.replace(folder / "checkpoint.json")
-        for old in folder.glob("checkpoint-*.safetensors"):
-            if old.name != target.name:
-                old.unlink()
+        facts = {"ema_count": ema["count"], "curve": self.curve}
+        write_checkpoint(folder, self.step, tensors, facts)
 
     def restore(self, folder: Path) -> bool:
         """Continue from the last checkpoint in `folder`; False when there is none."""
-        index = folder / "checkpoint.json"
-        if not index.exists():
+        found = read_checkpoint(folder, self.device)
+        if found is None:
             return False
-        facts = json.loads(index.read_text())
-        tensors = load_file(folder / facts["file"], device=str(self.device))
-        self.policy.load_state_dict(
-            {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        tensors, facts = found
+        self.policy.load_state_dict(named(tensors, "model."))
         for i, p in enumerate(self.parameters):
-            prefix = f"optimizer.{i}."
-            self.optimizer.state[p] = {
-                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
-            }
+            self.optimizer.state[p] = named(tensors, f"optimizer.{i}.")
         self.ema.load_state_dict(
             {
                 "shadow": [tensors[f"ema.{i}"] for i in range(len(self.parameters))],
@@ -271,26 +186,26 @@ class Trainer:
         )
         self.kept = [tensors[f"kept.{i}"] for i in range(len(self.kept))]
         self.curve = {int(step): losses for step, losses in facts["curve"].items()}
-        self.objective.load_state_dict(
-            {k[10:]: v for k, v in tensors.items() if k.startswith("objective.")}
-        )
+        self.objective.load_state_dict(named(tensors, "objective."))
         self.step = int(facts["step"])
         return True
 
     # ---- the loop --------------------------------------------------------------------------------
-    def fit(self, folder: Path | None = None, report: Report | None = None) -> DiffusionPolicy:
+    def fit(self, place: Place | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train to the last step and return the policy with its averaged weights.
 
         Args:
-            folder: where checkpoints are kept; an existing one is continued.
+            place: where checkpoints are kept, from the last of which it goes on, and the average at
+                every look.
             report: gets the steps done after every step, and every `log_every` steps {"loss", "lr"}
                 and the objective's metrics; the loss is the mean since the last time.
         """
-        if folder is not None:
-            self.restore(folder)
+        place, report = place or Place(), report or Report()
+        if place.work is not None:
+            self.restore(place.work)
         self.policy.train()
         with threads_for(self.policy):
-            self._loop(folder, report or Report())
+            self._loop(place, report)
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
 
@@ -298,10 +213,13 @@ class Trainer:
         """Whether there is nothing left to do."""
         return self.step >= self.total
 
-    def _loop(self, folder: Path | None, report: Report) -> None:
+    def _loop(self, place: Place, report: Report) -> None:
         since: list[Tensor] = []
+        looks = look_steps(self.settings.steps)
         while not self.finished():
             since.append(self.update())
+            if place.averages is not None and self.step in looks:
+                write_average(place.averages, self.step, self.ema.shadow)
             if self.step % self.settings.log_every == 0 or self.step == self.total:
                 report.log(
                     self.step,
@@ -313,9 +231,9 @@ class Trainer:
                 )
                 since = []
             if (
-                folder is not None
+                place.work is not None
                 and self.step % self.settings.checkpoint_every == 0
                 and self.step < self.total
             ):
-                self.save(folder)
+                self.save(place.work)
             report.progress(self.step, self.total)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from alltrades.data.layout import Layout
+from alltrades.policies.settings import PolicySettings
 
 # dimensions that move less than this in the data keep their unit: 1e-4 in a joint must not become
 # 100
@@ -17,8 +22,7 @@ class Normalizer(nn.Module):
     has.
 
     Args:
-        n_environments: K.
-        obs_dim, action_dim: padded sizes D and A.
+        layout: of the K environments.
 
     Buffers: obs_mean, obs_scale, obs_mask (K, D); action_mean, action_scale (A,), action_mask (K,
     A). Actions share one map over all environments, so that predictions of different policies can
@@ -33,26 +37,25 @@ class Normalizer(nn.Module):
     action_mask: Tensor
     fitted: Tensor
 
-    def __init__(self, n_environments: int, obs_dim: int, action_dim: int) -> None:
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        self.register_buffer("obs_mean", torch.zeros(n_environments, obs_dim))
-        self.register_buffer("obs_scale", torch.ones(n_environments, obs_dim))
-        self.register_buffer("obs_mask", torch.ones(n_environments, obs_dim))
-        self.register_buffer("action_mean", torch.zeros(action_dim))
-        self.register_buffer("action_scale", torch.ones(action_dim))
-        self.register_buffer("action_mask", torch.ones(n_environments, action_dim))
+        obs_mask, action_mask = torch.from_numpy(layout.obs_mask).float(), layout.action_mask
+        self.register_buffer("obs_mean", torch.zeros_like(obs_mask))
+        self.register_buffer("obs_scale", torch.ones_like(obs_mask))
+        self.register_buffer("obs_mask", obs_mask)
+        self.register_buffer("action_mean", torch.zeros(layout.action_dim))
+        self.register_buffer("action_scale", torch.ones(layout.action_dim))
+        self.register_buffer("action_mask", torch.from_numpy(action_mask).float())
         self.register_buffer("fitted", torch.zeros(()))
 
-    def repeated(self, times: int) -> Normalizer:
-        """The same maps with every dimension repeated in place: statistics of a pixel as those of
-        an image's pixels.
-        """
-        out = Normalizer(
-            len(self.obs_mean), times * self.obs_mean.shape[1], times * len(self.action_mean)
+    def same_actions(self, other: Normalizer) -> bool:
+        """Whether both map the action dimensions that they have in common alike."""
+        width = min(len(self.action_mean), len(other.action_mean))
+        pairs = (
+            (self.action_mean, other.action_mean),
+            (self.action_scale, other.action_scale),
         )
-        for name, value in self.named_buffers():
-            getattr(out, name).copy_(value.repeat_interleave(times, -1) if value.dim() else value)
-        return out
+        return all(torch.equal(a[:width], b[:width]) for a, b in pairs)
 
     def observation(self, window: Tensor, environment: Tensor) -> Tensor:
         """(B, n_obs_steps, D) and (B,) -> (B, n_obs_steps, D), clipped to +-8; missing dimensions
@@ -74,66 +77,87 @@ class Normalizer(nn.Module):
 
 
 def fit_normalizer(
-    observations: list[np.ndarray],
-    actions: list[np.ndarray],
-    obs_mode: str,
-    action_mode: str,
-    obs_dim: int,
-    action_dim: int,
+    observations: Sequence[np.ndarray],
+    actions: Sequence[np.ndarray],
+    layout: Layout,
+    settings: PolicySettings,
+    pixels: int = 1,
 ) -> tuple[Normalizer, list[str]]:
     """Fit on one (N_k, D_k) and one (N_k, A_k) array per environment.
+
+    Args:
+        pixels: so many consecutive dimensions share their statistics: an image's.
 
     Returns the normaliser and one line for every degenerate dimension (spread below 1e-2), whose
     scale stays 1 or is taken from the pooled data.
     """
-    count = len(observations)
-    out = Normalizer(count, obs_dim, action_dim)
-    padded_obs = np.full((count, obs_dim), np.nan)
-    notes: list[str] = []
-    obs_std = np.full((count, obs_dim), np.nan)
-    for k, x in enumerate(observations):
-        out.obs_mask[k, x.shape[1] :] = 0
-        out.action_mask[k, actions[k].shape[1] :] = 0
-        padded_obs[k, : x.shape[1]] = x.mean(0, dtype=np.float64)
-        obs_std[k, : x.shape[1]] = x.std(0, dtype=np.float64)
-    here = ~np.isnan(padded_obs)
-    share = here / np.maximum(here.sum(0), 1)
-    pooled_mean = (share * np.nan_to_num(padded_obs)).sum(
-        0
-    )  # every environment counts the same, however long
-    pooled_var = (
-        share * (np.nan_to_num(obs_std) ** 2 + np.nan_to_num(padded_obs - pooled_mean) ** 2)
-    ).sum(0)
-    pooled_std = np.sqrt(pooled_var)
-    if obs_mode == "pooled":
-        mean, std = np.tile(pooled_mean, (count, 1)), np.tile(pooled_std, (count, 1))
-    else:
-        mean, std = np.nan_to_num(padded_obs), np.maximum(np.nan_to_num(obs_std), 0.1 * pooled_std)
-    scale = np.where(std < MIN_STD, 1.0, std)
-    for still in np.flatnonzero((pooled_std < MIN_STD) & here.any(0)):
-        d = int(still)
-        notes.append(
-            f"observation[{d}] hardly moves in the demonstrations (deviation "
-            f"{pooled_std[d]:.1e}); not scaled"
-        )
-    out.obs_mean.copy_(torch.from_numpy(np.where(here, mean, 0.0)))
-    out.obs_scale.copy_(torch.from_numpy(np.where(here, scale, 1.0)))
-
-    for d in range(action_dim):
-        columns = [a[:, d] for a in actions if a.shape[1] > d]
-        if not columns:
-            continue
-        values = np.concatenate(columns)
-        if action_mode == "range":
-            low, high = float(values.min()), float(values.max())
-            center, half = (low + high) / 2, (high - low) / 2
-        else:
-            center, half = float(values.mean()), float(values.std())
-        if half < MIN_STD:
-            notes.append(
-                f"action[{d}] hardly moves in the demonstrations (spread {half:.1e}); not scaled"
-            )
-            half = 1.0
-        out.action_mean[d], out.action_scale[d] = center, half
+    out = Normalizer(layout)
+    values = [_by_pixel(x, pixels) for x in observations]
+    mean, scale, notes = _observations(
+        values, layout.obs_dim // pixels, settings.observation_normalizer == "pooled"
+    )
+    out.obs_mean.copy_(torch.from_numpy(mean.repeat(pixels, axis=1)))
+    out.obs_scale.copy_(torch.from_numpy(scale.repeat(pixels, axis=1)))
+    values = [_by_pixel(x, pixels) for x in actions]
+    center, half, more = _actions(
+        values, layout.action_dim // pixels, settings.action_normalizer == "range"
+    )
+    out.action_mean.copy_(torch.from_numpy(center.repeat(pixels)))
+    out.action_scale.copy_(torch.from_numpy(half.repeat(pixels)))
     out.fitted.fill_(1.0)
-    return out, notes
+    return out, notes + more
+
+
+def _by_pixel(x: np.ndarray, pixels: int) -> np.ndarray:
+    """(N, d * pixels) -> (N * pixels, d): a row for every pixel."""
+    return x.reshape(len(x), -1, pixels).swapaxes(1, 2).reshape(len(x) * pixels, -1)
+
+
+def _observations(
+    values: Sequence[np.ndarray], size: int, pooled: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Mean and scale (K, size) of one (N_k, D_k) array per environment; 0 and 1 where it has no
+    such dimension.
+    """
+    means, stds = np.full((2, len(values), size), np.nan)
+    for k, x in enumerate(values):
+        means[k, : x.shape[1]] = x.mean(0, dtype=np.float64)
+        stds[k, : x.shape[1]] = x.std(0, dtype=np.float64)
+    here = ~np.isnan(means)
+    share = here / np.maximum(here.sum(0), 1)  # every environment counts the same, however long
+    pooled_mean = (share * np.nan_to_num(means)).sum(0)
+    pooled_var = (share * (np.nan_to_num(stds) ** 2 + np.nan_to_num(means - pooled_mean) ** 2)).sum(
+        0
+    )
+    pooled_std = np.sqrt(pooled_var)
+    if pooled:
+        mean, std = np.tile(pooled_mean, (len(values), 1)), np.tile(pooled_std, (len(values), 1))
+    else:
+        mean, std = np.nan_to_num(means), np.maximum(np.nan_to_num(stds), 0.1 * pooled_std)
+    scale = np.where(std < MIN_STD, 1.0, std)
+    notes = [
+        f"observation[{d}] hardly moves in the demonstrations (deviation "
+        f"{pooled_std[d]:.1e}); not scaled"
+        for d in np.flatnonzero((pooled_std < MIN_STD) & here.any(0))
+    ]
+    return np.where(here, mean, 0.0), np.where(here, scale, 1.0), notes
+
+
+def _actions(
+    values: Sequence[np.ndarray], size: int, by_range: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Centre and scale (size,) of all (N_k, A_k) arrays together."""
+    center, half, notes = np.zeros(size), np.ones(size), []
+    for d in range(size):
+        column = np.concatenate([a[:, d] for a in values if a.shape[1] > d])
+        if by_range:
+            low, high = float(column.min()), float(column.max())
+            center[d], half[d] = (low + high) / 2, (high - low) / 2
+        else:
+            center[d], half[d] = float(column.mean()), float(column.std())
+        if half[d] < MIN_STD:
+            notes.append(
+                f"action[{d}] hardly moves in the demonstrations (spread {half[d]:.1e}); not scaled"
+            )
+            half[d] = 1.0
+    return center, half, notes

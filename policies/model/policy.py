@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
+from alltrades.system.files import replacing, write_text
 
 FORMAT_VERSION = 2
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -42,15 +44,24 @@ class Batch:
     """One training batch.
 
     window (B, n_obs_steps, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
-    environment (B,), weight (B,) and, where it is drawn, preference (B, K) of each sample.
+    environment (B,), loss_weight (B,), the factor of each sample's loss, and, where it is drawn,
+    preference (B, K) of each sample.
     """
 
     window: Tensor
     action: Tensor
     mask: Tensor
     environment: Tensor
-    weight: Tensor
+    loss_weight: Tensor
     preference: Tensor | None = None
+
+
+class Noised(NamedTuple):
+    """A noised chunk (B, H, A), its time (B,), and what the network should predict (B, H, A)."""
+
+    chunk: Tensor
+    t: Tensor
+    target: Tensor
 
 
 class DiffusionPolicy(nn.Module, ActingPolicy):
@@ -129,12 +140,31 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             preference = self.preference.expand(window.shape[0], -1)
         return self.conditioner(x, environment, preference)
 
-    def noised(self, batch: Batch, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noised chunk (B, H, A), times (B,), and the network's target (B, H, A) at those."""
-        clean = self.normalizer.action(batch.action) * self.dims(batch.environment)
+    def noised(self, batch: Batch, generator: Generators) -> Noised:
+        """The batch's chunks with noise, at times drawn for each.
+
+        `generator` is one for all rows, or one for each of equal blocks of rows.
+        """
+        device = batch.action.device
+        dims = self.dims(batch.environment)
+        noise = _random(torch.randn, batch.action.shape, generator, device) * dims
+        uniform = _random(torch.rand, batch.action.shape[:1], generator, device)
+        clean = self.normalizer.action(batch.action) * dims
         t = self.process.draw_time(uniform)
-        x_t = self.process.noise(clean, noise, t)
-        return x_t, t, self.process.target(clean, noise, t)
+        return Noised(self.process.noise(clean, noise, t), t, self.process.target(clean, noise, t))
+
+    def predict(
+        self, batch: Batch, noised: Noised, observation_noise: Tensor | None = None
+    ) -> Tensor:
+        """The network's prediction (B, H, A); for `observation_noise` see `condition`."""
+        condition = self.condition(
+            batch.window, batch.environment, observation_noise, batch.preference
+        )
+        return self.backbone(noised.chunk, noised.t, condition)
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalizer.fitted.device
 
     @property
     def concentration(self) -> float | None:
@@ -152,29 +182,16 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         return squared.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0)
 
     def loss(self, batch: Batch, generator: Generators, observation_noise: float = 0.0) -> Tensor:
-        """Denoising loss, one value per sample (B,); neither weighted nor reduced.
-
-        `generator` is one for all rows, or one for each of equal blocks of rows.
+        """Denoising loss, one value per sample (B,); neither weighted nor reduced. For `generator`
+        see `noised`.
         """
-        noise, uniform = self.draw(batch, generator)
+        noised = self.noised(batch, generator)
         jitter = None
         if observation_noise > 0:
             jitter = observation_noise * _random(
-                torch.randn, batch.window.shape, generator, noise.device
+                torch.randn, batch.window.shape, generator, batch.window.device
             )
-        x_t, t, target = self.noised(batch, noise, uniform)
-        prediction = self.backbone(
-            x_t, t, self.condition(batch.window, batch.environment, jitter, batch.preference)
-        )
-        return self.errors(prediction, target, batch)
-
-    def draw(self, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
-        """Noise (B, H, A), zero in padded dimensions, and uniforms (B,) for the times."""
-        device = batch.action.device
-        noise = _random(torch.randn, batch.action.shape, generator, device) * self.dims(
-            batch.environment
-        )
-        return noise, _random(torch.rand, batch.action.shape[:1], generator, device)
+        return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
 
     # ---- acting ----------------------------------------------------------------------------------
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -246,9 +263,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         """`sample_from` on arrays: float32 (B, n_obs_steps, D), int64 (B,), float32 (B, draws, H,
         A) -> float32 (B, H, A).
         """
-        device = self.normalizer.fitted.device
-        where = (torch.from_numpy(x).to(device) for x in (window, environment, noise))
-        held = (None if x is None else torch.from_numpy(x).to(device) for x in (known, keep))
+        where = (torch.from_numpy(x).to(self.device) for x in (window, environment, noise))
+        held = (None if x is None else torch.from_numpy(x).to(self.device) for x in (known, keep))
         return self.sample_from(*where, *held).float().cpu().numpy()
 
     def set_preference(self, preference: Mapping[str, float] | None) -> DiffusionPolicy:
@@ -265,7 +281,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                     "environments trained with --policy.preference_input true"
                 )
             return self
-        self.preference.copy_(preference_vector([e.id for e in self.environments], preference))
+        self.preference.copy_(preference_vector(self.layout.ids, preference))
         return self
 
     def set_n_action_steps(self, actions: int | None) -> DiffusionPolicy:
@@ -289,7 +305,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         """Lambda that the policy acts by, per environment; None where it takes none."""
         if not self.takes_preference:
             return None
-        return {e.id: round(float(v), 7) for e, v in zip(self.environments, self.preference)}
+        return {k: round(float(v), 7) for k, v in zip(self.layout.ids, self.preference)}
 
     def check(self, spec: EnvSpec) -> int:
         """Index of the environment; raises UserError when its definition differs from the one
@@ -336,11 +352,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 "before saving"
             )
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        partial = folder / "model.safetensors.partial"
-        save_file(state, partial)
-        partial.replace(folder / "model.safetensors")
+        with replacing(folder / "model.safetensors") as partial:
+            save_file(state, partial)
         text = json.dumps(
             self._description()
             | {
@@ -351,9 +365,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             indent=1,
             sort_keys=True,
         )
-        partial = folder / "policy.json.partial"
-        partial.write_text(text)
-        partial.replace(folder / "policy.json")
+        write_text(folder / "policy.json", text)
         return folder
 
     @classmethod
@@ -371,9 +383,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                     f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the "
                     "policy again, or use the alltrades that wrote it"
                 )
-            infos = [Interface.from_json(e) for e in text["environments"]]
+            environments = [Interface.from_json(e) for e in text["environments"]]
             settings = PolicySettings(**text["settings"])
-            obs_dim, action_dim = max(e.obs_dim for e in infos), max(e.action_dim for e in infos)
+            normalizer = Normalizer(Layout(environments))
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder}: no policy here (policy.json is missing); expected a folder with "
@@ -389,7 +401,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 "policy.json and "
                 "model.safetensors"
             )
-        policy = cls(settings, infos, Normalizer(len(infos), obs_dim, action_dim)).to(device)
+        policy = cls(settings, environments, normalizer).to(device)
         try:
             policy.load_state_dict(load_file(weights, device=device))
         except (OSError, SafetensorError) as error:

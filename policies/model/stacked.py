@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from alltrades.data.layout import Layout
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 
@@ -125,10 +126,10 @@ class StackedPolicy(DiffusionPolicy):
         super().__init__(
             first.settings.model_copy(update={"embedding": 0}),
             [p.environments[0] for p in policies],
-            _stack_normalizers([p.normalizer for p in policies]),
+            _stack_normalizers(policies),
         )
         self.backbone = stack_modules([p.backbone for p in policies])  # type: ignore[assignment]
-        self.to(next(first.parameters()).device)
+        self.to(first.device)
 
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         return select(self.backbone, environment)
@@ -142,8 +143,9 @@ class StackedPolicy(DiffusionPolicy):
             theirs.copy_(mine[index])
 
 
-def _stack_normalizers(members: Sequence[Normalizer]) -> Normalizer:
-    out = Normalizer(len(members), members[0].obs_mean.shape[1], len(members[0].action_mean))
+def _stack_normalizers(policies: Sequence[DiffusionPolicy]) -> Normalizer:
+    members = [p.normalizer for p in policies]
+    out = Normalizer(Layout([p.environments[0] for p in policies]))
     for name in ("obs_mean", "obs_scale", "obs_mask", "action_mask"):
         getattr(out, name).copy_(torch.cat([getattr(m, name) for m in members]))
     for name in ("action_mean", "action_scale", "fitted"):

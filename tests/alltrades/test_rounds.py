@@ -201,7 +201,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
     assert (rows.teacher[visited & ~reach] == RECORDED).all()
     assert (
         rows.probability[visited & reach].sum() == pytest.approx(0.5)
-        and (rows.label_of_row[visited & reach] >= 0).all()
+        and (rows.labels.of_row[visited & reach] >= 0).all()
     )
     facts = json.loads((tmp_path / "policies" / "generalist_round1" / "policy.json").read_text())[
         "training"

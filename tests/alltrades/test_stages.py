@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from alltrades import cli
+from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.pipeline import collection
 from alltrades.pipeline.acting import controllers_of
 from alltrades.pipeline.rollouts import record
 from alltrades.policies.control.ensembling import Ensembling
-from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
@@ -68,9 +69,7 @@ def test_rollouts_of_specialists_are_the_same_for_any_number_of_workers(tmp_path
     settings = PolicySettings(width=32, depth=1)
     policies = {}
     for k, spec in enumerate(specs):
-        policy = build_policy(
-            settings, [spec.interface], Normalizer(1, spec.obs_dim, spec.action_dim), k
-        )
+        policy = build_policy(settings, [spec.interface], Normalizer(Layout([spec.interface])), k)
         torch.nn.init.normal_(
             policy.backbone.head.weight, std=0.5, generator=torch.Generator().manual_seed(k)
         )

@@ -4,12 +4,13 @@ import pytest
 import zarr
 
 from alltrades import cli
+from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.errors import UserError
 from alltrades.pipeline import collection
 from alltrades.pipeline.rollouts import record
-from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RolloutSettings
@@ -23,7 +24,7 @@ HERE = RolloutSettings(lanes=4, workers=0)
 def policies(seed=0):
     settings = PolicySettings(width=16, depth=1)
     return {
-        s.id: build_policy(settings, [s.interface], Normalizer(1, s.obs_dim, s.action_dim), seed)
+        s.id: build_policy(settings, [s.interface], Normalizer(Layout([s.interface])), seed)
         for s in SPECS
     }
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.layout import Layout
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -36,8 +37,7 @@ def make_policy(
         Interface(LARGE, 5, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50),
     ][:environments]
     infos = [replace(i, action=replace(i.action, **limits)) for i in infos]
-    obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
-    normalizer = Normalizer(environments, obs_dim, action_dim)
+    normalizer = Normalizer(Layout(infos))
     normalizer.fitted.fill_(1)
     policy = DiffusionPolicy(settings or SETTINGS, infos, normalizer)
     with (

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.layout import Layout
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
@@ -72,9 +73,7 @@ def real_policy(n_obs_steps: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
     settings = PolicySettings(
         n_obs_steps=n_obs_steps, horizon=8, n_action_steps=4, width=32, depth=1, backbone=backbone
     )
-    normalizer = Normalizer(2, 5, 3)
-    normalizer.obs_mask[0, 2:] = 0
-    normalizer.action_mask[0, 2:] = 0
+    normalizer = Normalizer(Layout(infos))
     normalizer.fitted.fill_(1)
     policy = DiffusionPolicy(settings, infos, normalizer)
     with (

@@ -7,11 +7,7 @@ import torch
 from alltrades.data.steps import Steps
 from alltrades.data.weights.estimate import WeightSettings, estimate_weights
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import (
-    build_policy,
-    fit_demonstrations,
-    make_normalizer,
-)
+from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.diagnosis import (
     demonstration_error,
     distillation_gap,
@@ -19,16 +15,17 @@ from alltrades.policies.learning.diagnosis import (
 )
 from alltrades.policies.learning.distillation import (
     RECORDED,
-    ScoreLoss,
+    Targets,
     add_visits,
     label_rows,
-    stage2_data,
+    score_loss,
     stage2_rows,
 )
-from alltrades.policies.learning.training import Trainer
+from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.settings import TrainSettings
 
-from .toys import SMALL, info, make_policy, make_steps
+from .toys import SMALL, fit_demonstrations, info, make_policy, make_steps
 
 SMALL = SMALL.model_copy(
     update={"horizon": 1, "n_action_steps": 1}
@@ -46,9 +43,7 @@ def _weights(demos, rollouts, kind="none", **more):
 
 
 def _teacher(steps):
-    return fit_demonstrations(
-        steps, [INFO], make_normalizer(steps, [INFO], SMALL), SMALL, TRAIN, 0
-    ).policy
+    return fit_demonstrations(steps, [INFO], SMALL, TRAIN).policy
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +64,8 @@ def _rows(scene, kind="none", **more):
         demos,
         rollouts,
         _weights(demos, rollouts, kind),
-        [{"a": teacher}],
-        {"scratch": 0},
-        **options,
+        ["scratch"],
+        Targets(**options),
     )
 
 
@@ -85,7 +79,7 @@ def test_episodes_without_actions_are_labelled_by_the_teacher(
     )
     rows = label_rows(
         _rows((demos, rollouts, teacher), "success", reuse_labels=True),
-        [{"a": teacher}],
+        {"scratch": {"a": teacher}},
         steps=20,
         seed=0,
     )
@@ -94,7 +88,7 @@ def test_episodes_without_actions_are_labelled_by_the_teacher(
     assert rows.probability[unseen].sum() == pytest.approx(
         0.125
     )  # their part of the share of demonstrations
-    batch = stage2_data(rows, teacher).gather(unseen)
+    batch = TrainingData(rows, teacher).gather(unseen)
     right = 0.5 * batch.window[:, 0, :2]  # what the actions would have been
     assert (batch.action[:, 0] - right).square().mean() < 0.1 * right.square().mean()
 
@@ -125,11 +119,15 @@ def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     state.
     """
     demos, rollouts, teacher = scene
-    rows = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    rows = label_rows(_rows(scene), {"scratch": {"a": teacher}}, steps=20, seed=0)
     policy = build_policy(SMALL, [INFO], teacher.normalizer, 1)
-    loss = ScoreLoss(rows, [{"a": teacher}], policy) if targets == "score" else None
+    loss = score_loss(rows, {"scratch": {"a": teacher}}, policy) if targets == "score" else None
     Trainer(
-        policy, stage2_data(rows, policy), TRAIN.model_copy(update={"steps": 1500}), 0, loss=loss
+        policy,
+        TrainingData(rows, policy),
+        TRAIN.model_copy(update={"steps": 1500}),
+        0,
+        Goal(loss=loss),
     ).fit()
     window = torch.rand(512, 1, 3) * 2 - 1
     noise = torch.randn(512, 1, 2)
@@ -145,13 +143,13 @@ def test_unfiltered_rows_are_labelled_by_their_teacher_and_filtered_rows_keep_ex
     scene,
 ):
     demos, rollouts, teacher = scene
-    labelled = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
+    labelled = label_rows(_rows(scene), {"scratch": {"a": teacher}}, steps=20, seed=0)
     n = len(demos.observation)
-    assert (labelled.label_of_row[n:] >= 0).all()
+    assert (labelled.labels.of_row[n:] >= 0).all()
     filtered = label_rows(
-        _rows(scene, "success", reuse_labels=True), [{"a": teacher}], steps=20, seed=0
+        _rows(scene, "success", reuse_labels=True), {"scratch": {"a": teacher}}, steps=20, seed=0
     )
-    assert (filtered.label_of_row == -1).all()
+    assert (filtered.labels.of_row == -1).all()
     assert np.isclose(filtered.probability[:n].sum(), 0.25) and np.isclose(
         filtered.probability.sum(), 1.0
     )
@@ -184,20 +182,20 @@ def test_weights_are_applied_once_with_equal_expected_gradients_whichever_way(
         _rows((demos, rollouts, teacher), kind, reuse_labels=reuse_labels, apply=apply)
         for apply in ("sample", "loss")
     )
-    assert np.allclose(sample.weight, 1.0) and sample.probability.sum() == pytest.approx(1.0)
-    assert np.allclose(factor.probability * factor.weight, sample.probability, atol=1e-9)
+    assert np.allclose(sample.loss_weight, 1.0) and sample.probability.sum() == pytest.approx(1.0)
+    assert np.allclose(factor.probability * factor.loss_weight, sample.probability, atol=1e-9)
     assert not reuse_labels or sample.probability[sample.demonstration].sum() == pytest.approx(0.25)
     policy = build_policy(SMALL, [INFO], teacher.normalizer, 1)
     found = []
     for rows in (sample, factor):  # over all rows at once, the expectation is a sum
-        rows = label_rows(rows, [{"a": teacher}], steps=1, seed=0)
+        rows = label_rows(rows, {"scratch": {"a": teacher}}, steps=1, seed=0)
         used = np.flatnonzero(rows.probability)
-        batch = stage2_data(rows, policy).gather(used)
+        batch = TrainingData(rows, policy).gather(used)
         share = torch.from_numpy(rows.probability[used]).float()
         generators = [
             torch.Generator().manual_seed(int(i)) for i in used
         ]  # noise of a row is its own
-        loss = (policy.loss(batch, generators) * batch.weight * share).sum()
+        loss = (policy.loss(batch, generators) * batch.loss_weight * share).sum()
         found.append(
             torch.cat(
                 [
@@ -232,10 +230,12 @@ def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_
     calls = []
     teacher.backbone.register_forward_hook(lambda *_: calls.append(1))
     rows = _rows((demos, rollouts, teacher))
-    labels = label_rows(rows, [{"a": teacher}], steps=wanted, seed=0).labels
+    labels = label_rows(rows, {"scratch": {"a": teacher}}, steps=wanted, seed=0).labels.chunks
     batches = -(-len(labels) // 1024)
     assert len(calls) == taken * batches and labels.std() > 0
-    assert np.array_equal(labels, label_rows(rows, [{"a": teacher}], steps=wanted, seed=0).labels)
+    assert np.array_equal(
+        labels, label_rows(rows, {"scratch": {"a": teacher}}, steps=wanted, seed=0).labels.chunks
+    )
     assert (
         distillation_gap(teacher, {"scratch": {"a": teacher}}, rows, "a", np.random.default_rng(0))
         == 0.0
@@ -245,19 +245,19 @@ def test_a_diffusion_teacher_labels_with_the_steps_asked_for_up_to_those_of_its_
 
 def test_labels_do_not_depend_on_how_rows_are_batched_per_kind(scene):
     teacher = scene[2]
-    a = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
-    b = label_rows(_rows(scene), [{"a": teacher}], steps=20, seed=0)
-    assert np.array_equal(a.labels, b.labels)
+    a = label_rows(_rows(scene), {"scratch": {"a": teacher}}, steps=20, seed=0)
+    b = label_rows(_rows(scene), {"scratch": {"a": teacher}}, steps=20, seed=0)
+    assert np.array_equal(a.labels.chunks, b.labels.chunks)
 
 
 def test_score_targets_refuse_another_action_scale(scene):
     teacher = scene[2]
     other = make_policy([INFO], SMALL, seed=4)
     with pytest.raises(UserError, match="one action scale"):
-        ScoreLoss(_rows(scene), [{"a": teacher}], other)
+        score_loss(_rows(scene), {"scratch": {"a": teacher}}, other)
     vp = make_policy([INFO], SMALL.model_copy(update={"process": "vp", "sampler": "ddim"}))
     with pytest.raises(UserError, match="equal process"):
-        ScoreLoss(_rows(scene), [{"a": teacher}], vp)
+        score_loss(_rows(scene), {"scratch": {"a": teacher}}, vp)
 
 
 def test_gap_is_zero_for_the_teacher_itself_and_large_for_an_untrained_network(scene):
@@ -301,11 +301,8 @@ def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, kind)
         demos,
         visited,
         _weights(demos, visited, kind),
-        [{"a": first}, {"a": second}],
-        {"scratch": 0, "labeled_only": 1},
-        filtered=kind == "success",
-        reuse_labels=True,
-        demo_share=0.25,
+        ["scratch", "labeled_only"],
+        Targets(filtered=kind == "success", reuse_labels=True, demo_share=0.25),
     )
     teachers = {"scratch": {"a": first}, "labeled_only": {"a": second}}
     assert distillation_gap(second, teachers, rows, "a", np.random.default_rng(0)) == 0.0
@@ -343,9 +340,7 @@ def test_permuting_environment_ids_hurts():
     steps = Steps.concatenate(
         [make_steps("a", episodes=20, gain=0.8), make_steps("b", episodes=20, seed=1, gain=-0.8)]
     )
-    policy = fit_demonstrations(
-        steps, infos, make_normalizer(steps, infos, SMALL), SMALL, TRAIN, 0
-    ).policy
+    policy = fit_demonstrations(steps, infos, SMALL, TRAIN).policy
     window, noise = torch.rand(256, 1, 3) * 2 - 1, torch.randn(256, 1, 2)
     environment = torch.arange(256) % 2
     truth = window[:, 0, :2] * torch.tensor([0.8, -0.8])[environment][:, None]
@@ -364,7 +359,7 @@ def test_visits_of_a_round_take_their_share_with_weight_one(scene):
     assert rows.probability[new].sum() == pytest.approx(0.4 * before.probability.sum())
     assert (
         np.allclose(rows.probability[: new.start], 0.6 * before.probability)
-        and (rows.weight[new] == 1).all()
+        and (rows.loss_weight[new] == 1).all()
     )
     per_episode = np.bincount(visited.episode_of_step, rows.probability[new])
     assert np.allclose(per_episode, per_episode[0]) and (rows.teacher[new] == 0).all()

@@ -7,18 +7,15 @@ from sklearn.linear_model import LinearRegression
 
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import (
-    demonstration_data,
-    fit_demonstrations,
-    make_normalizer,
-)
-from alltrades.policies.learning.excess import ExcessLoss, affine_denoiser
+from alltrades.policies.learning.batches import demonstration_data
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.excess import ExcessLoss, affine_denoiser, demonstration_excess
 from alltrades.policies.learning.objectives import Tchebycheff
 from alltrades.policies.learning.teachers import TeacherPredictions
-from alltrades.policies.learning.training import Trainer
+from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.settings import TrainSettings
 
-from .toys import SMALL, info, make_policy, make_steps
+from .toys import SMALL, fit_demonstrations, info, make_policy, make_steps
 
 ONE = SMALL.model_copy(update={"horizon": 1, "n_action_steps": 1})
 INFOS = [info("a"), info("b")]
@@ -36,31 +33,24 @@ def scene():
     policy = fit_demonstrations(
         steps,
         INFOS,
-        make_normalizer(steps, INFOS, ONE),
         ONE,
         TRAIN.model_copy(update={"steps": 2500}),
-        0,
     ).policy
     return steps, policy
 
 
 def excess_of(scene, policy, score=None):
     steps, teacher = scene
-    data = demonstration_data(steps, policy, False)
-    predictions = TeacherPredictions(
+    data = demonstration_data(steps, policy)
+    if score is None:
+        return demonstration_excess({"a": teacher, "b": teacher}, data, policy, 0), data
+    rows = TeacherPredictions(
+        {"x": {"a": teacher, "b": teacher}},
+        policy,
         np.zeros(len(data.environment), int),
-        [{"a": teacher, "b": teacher}],
-        policy,
-        "excess losses",
-        "objective: linear",
+        np.full(len(data.environment), score),
     )
-    return ExcessLoss(
-        predictions,
-        data,
-        policy,
-        0,
-        None if score is None else np.full(len(data.environment), score),
-    ), data
+    return ExcessLoss(rows, data, policy, 0), data
 
 
 def test_affine_denoiser_is_the_least_squares_fit():
@@ -122,8 +112,7 @@ def test_score_rows_measure_the_distance_to_the_teacher(scene):
     batch, rows = data.batch(64, 0, 0)
     with torch.inference_mode():
         value = loss(other, batch, torch.Generator().manual_seed(0), rows)
-        noise, uniform = other.draw(batch, torch.Generator().manual_seed(0))
-        x_t, t, _ = other.noised(batch, noise, uniform)
+        x_t, t, _ = other.noised(batch, torch.Generator().manual_seed(0))
         h = teacher.backbone(x_t, t, teacher.condition(batch.window, batch.environment))
         g = other.backbone(x_t, t, other.condition(batch.window, batch.environment))
     assert torch.allclose(
@@ -155,16 +144,15 @@ def test_training_for_the_worst_environment_resumes_to_the_same_bits(scene, tmp_
             data,
             settings,
             3,
-            Tchebycheff(["a", "b"], {"a": 1, "b": 2}, 0.1, 0.9),
-            loss,
-            total,
+            Goal(Tchebycheff(["a", "b"], {"a": 1, "b": 2}, 0.1, 0.9), loss),
+            total=total,
         )
 
     whole = trainer()
     whole.fit()
-    trainer(stop).fit(tmp_path)  # leaves the checkpoint of step 10 or 20 behind
+    trainer(stop).fit(Place(tmp_path))  # leaves the checkpoint of step 10 or 20 behind
     resumed = trainer()
-    resumed.fit(tmp_path)
+    resumed.fit(Place(tmp_path))
     for a, b in zip(whole.policy.state_dict().values(), resumed.policy.state_dict().values()):
         assert torch.equal(a, b)
     assert torch.equal(whole.objective.average, resumed.objective.average)

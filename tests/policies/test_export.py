@@ -18,6 +18,7 @@ runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrade
 from alltrades import cli  # noqa: E402
 from alltrades.data.episode import Episode  # noqa: E402
 from alltrades.data.interface import ActionSpec, Interface  # noqa: E402
+from alltrades.data.layout import Layout  # noqa: E402
 from alltrades.data.store import EpisodeStore  # noqa: E402
 from alltrades.errors import UserError  # noqa: E402
 from alltrades.policies.model.normalizer import Normalizer  # noqa: E402
@@ -44,10 +45,7 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     ]
     infos = infos[:environments]
     obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
-    normalizer = Normalizer(environments, obs_dim, action_dim)
-    for k, info in enumerate(infos):
-        normalizer.obs_mask[k, info.obs_dim :] = 0
-        normalizer.action_mask[k, info.action_dim :] = 0
+    normalizer = Normalizer(Layout(infos))
     normalizer.obs_mean.copy_(torch.randn(environments, obs_dim))
     normalizer.obs_scale.copy_(torch.rand(environments, obs_dim) + 0.1)
     normalizer.action_mean.copy_(torch.arange(action_dim) * 1.0)
@@ -184,7 +182,7 @@ def test_a_policy_of_images_is_exported_with_several_steps(
     info = Interface(
         "toy/image", 24, ActionSpec((0.0,) * 24, (1.0,) * 24), 1, 1.0, image_shape=(4, 6)
     )
-    normalizer = Normalizer(1, 24, 24)
+    normalizer = Normalizer(Layout([info]))
     normalizer.fitted.fill_(1)
     settings = PolicySettings(
         backbone="unet2d",

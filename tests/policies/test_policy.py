@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.layout import Layout
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import Batch, DiffusionPolicy, load_policy
 from alltrades.policies.settings import PolicySettings
@@ -45,7 +46,7 @@ def test_saved_policy_acts_bit_for_bit_as_before(tmp_path):
 
 
 def test_policy_without_statistics_is_not_saved(tmp_path):
-    policy = build_policy(SMALL, [info("a")], Normalizer(1, 3, 2), 0)
+    policy = build_policy(SMALL, [info("a")], Normalizer(Layout([info("a")])), 0)
     with pytest.raises(UserError, match="normalis"):
         policy.save(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -107,7 +108,7 @@ def test_padded_dimensions_change_neither_loss_nor_action():
     _randomise(policy)
     batch = _batch(policy, [0, 0])
     other = Batch(
-        batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.weight
+        batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.loss_weight
     )
     other.window[:, :, 3:] += 7.0
     other.action[:, :, 1:] -= 3.0
@@ -126,7 +127,9 @@ def test_masked_steps_do_not_count():
     _randomise(policy)
     batch = _batch(policy, [0, 0, 0])
     batch.mask[:, 2:] = 0
-    other = Batch(batch.window, batch.action.clone(), batch.mask, batch.environment, batch.weight)
+    other = Batch(
+        batch.window, batch.action.clone(), batch.mask, batch.environment, batch.loss_weight
+    )
     clean = policy.normalizer.action(batch.action)
     target_free = policy.errors(torch.zeros_like(clean), clean, batch)
     other.action[:, 2:] += 9.0
@@ -158,7 +161,7 @@ def test_a_row_depends_on_its_own_noise_only():
 def test_near_constant_dimensions_keep_their_unit_and_are_reported():
     x = np.random.default_rng(0).normal(size=(200, 2))
     x[:, 1] = 0.3 + 1e-5 * x[:, 1]
-    normalizer, notes = fit_normalizer([x], [x], "pooled", "range", 2, 2)
+    normalizer, notes = fit_normalizer([x], [x], Layout([info("a", 2, 2)]), SMALL)
     assert normalizer.obs_scale[0, 1] == 1.0 and normalizer.action_scale[1] == 1.0
     assert any("observation[1]" in n for n in notes) and any("action[1]" in n for n in notes)
 
@@ -166,7 +169,8 @@ def test_near_constant_dimensions_keep_their_unit_and_are_reported():
 def test_normaliser_maps_actions_to_unit_range_and_back():
     rng = np.random.default_rng(0)
     a = rng.uniform(-3, 7, (500, 2))
-    normalizer, _ = fit_normalizer([a, a], [a, a], "per_environment", "range", 2, 2)
+    settings = SMALL.model_copy(update={"observation_normalizer": "per_environment"})
+    normalizer, _ = fit_normalizer([a, a], [a, a], Layout([info("a", 2), info("b", 2)]), settings)
     x = torch.from_numpy(a.astype(np.float32))[:, None]
     y = normalizer.action(x)
     assert torch.isclose(y.amax(), torch.tensor(1.0), atol=1e-5) and torch.isclose(
@@ -176,8 +180,9 @@ def test_normaliser_maps_actions_to_unit_range_and_back():
 
 
 def test_pooled_statistics_count_every_environment_the_same():
+    layout = Layout([info("a", 1, 1), info("b", 1, 1)])
     short, long = np.full((10, 1), 1.0), np.full((1000, 1), -1.0)
-    normalizer, _ = fit_normalizer([short, long], [short, long], "pooled", "range", 1, 1)
+    normalizer, _ = fit_normalizer([short, long], [short, long], layout, SMALL)
     assert torch.allclose(normalizer.obs_mean, torch.zeros(2, 1), atol=1e-6)
     assert torch.allclose(normalizer.obs_scale, torch.ones(2, 1), atol=1e-6)
 

@@ -8,16 +8,13 @@ import torch
 
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import (
-    demonstration_data,
-    fit_demonstrations,
-    make_normalizer,
-)
+from alltrades.policies.learning.batches import demonstration_data
+from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import TrainSettings
 
-from .toys import SMALL, info, make_policy, make_steps
+from .toys import SMALL, fit_demonstrations, info, make_policy, make_steps
 
 TAKES = SMALL.model_copy(
     update={
@@ -45,9 +42,7 @@ def conflict() -> Steps:
 @pytest.fixture(scope="module")
 def policy():
     steps = conflict()
-    return fit_demonstrations(
-        steps, INFOS, make_normalizer(steps, INFOS, TAKES), TAKES, TRAIN, 0
-    ).policy
+    return fit_demonstrations(steps, INFOS, TAKES, TRAIN).policy
 
 
 def test_share_of_chunks_of_each_expert_is_the_preference(policy):
@@ -101,11 +96,11 @@ def test_training_with_drawn_preferences_resumes_to_the_same_bits(tmp_path):
 
     def trainer(total=None):
         policy = make_policy(INFOS, TAKES)
-        return Trainer(policy, demonstration_data(steps, policy, False), settings, 3, total=total)
+        return Trainer(policy, demonstration_data(steps, policy), settings, 3, total=total)
 
     whole = trainer().fit()
-    trainer(17).fit(tmp_path)
-    resumed = trainer().fit(tmp_path)
+    trainer(17).fit(Place(tmp_path))
+    resumed = trainer().fit(Place(tmp_path))
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()):
         assert torch.equal(a, b)
 
@@ -116,8 +111,8 @@ def test_drawing_preferences_leaves_windows_and_labels_as_they_are():
         make_policy(INFOS),
         make_policy(INFOS, TAKES.model_copy(update={"horizon": 4})),
     )
-    a, rows = demonstration_data(steps, plain, False).batch(64, 0, 5)
-    b, same = demonstration_data(steps, takes, False).batch(64, 0, 5)
+    a, rows = demonstration_data(steps, plain).batch(64, 0, 5)
+    b, same = demonstration_data(steps, takes).batch(64, 0, 5)
     assert (
         np.array_equal(rows, same)
         and torch.equal(a.window, b.window)

@@ -10,14 +10,11 @@ import torch
 
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
-from alltrades.policies.learning.demonstrations import make_normalizer
-from alltrades.policies.learning.selection import (
-    Candidate,
-    Specialists,
-    choose,
-    fold_of_episode,
-    specialist_normalizers,
-)
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.initial import make_normalizer
+from alltrades.policies.learning.selection import choose, fold_of_episode
+from alltrades.policies.learning.specialists import Specialists, Task, specialist_normalizers
+from alltrades.policies.learning.stacked_training import Candidate
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import TrainSettings
 from alltrades.report.text import selection
@@ -49,7 +46,7 @@ def several(episodes=(3, 2, 1), noise=False, obs_dims=(3, 3, 3), length=20):
 
 
 def specialists(demos, infos, **more):
-    return Specialists(demos, infos, list(range(5, 5 + len(infos))), **more)
+    return Specialists(demos, [Task(info, 5 + k) for k, info in enumerate(infos)], **more)
 
 
 def test_every_episode_is_held_out_once_and_never_in_part():
@@ -264,11 +261,11 @@ def test_interrupted_cross_validation_goes_on_and_ends_with_the_same_bits(tmp_pa
         650,
     ):  # in the first and the second stack of folds, and in the last training
         with pytest.raises(KeyboardInterrupt):
-            specialists(demos, infos, folder=tmp_path, report=Report(interrupt(at))).fit(
+            specialists(demos, infos, place=Place(tmp_path), report=Report(interrupt(at))).fit(
                 candidates, "cv", 3, 10
             )
     assert seen.count(5) == 1  # what was done was not done again
-    fits, again = specialists(demos, infos, folder=tmp_path).fit(candidates, "cv", 3, 10)
+    fits, again = specialists(demos, infos, place=Place(tmp_path)).fit(candidates, "cv", 3, 10)
     assert np.array_equal(again.relative, choice.relative) and again.steps == choice.steps
     for a, b in zip(whole, fits):
         assert all(

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from alltrades.pipeline.beside import Beside
-from alltrades.policies.learning.demonstrations import build_policy, demonstration_data
-from alltrades.policies.learning.stacked_training import Learner, fit_learners
+from alltrades.policies.learning.batches import demonstration_data
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.stacked_training import Candidate, Learner, fit_learners
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
@@ -39,8 +40,7 @@ def learners(train=TRAIN, **changes):
                 info(name),
                 steps,
                 policy.normalizer,
-                settings,
-                train,
+                Candidate("small", settings, train),
                 seed=10 + k,
                 stop=(40, 20, 40)[k],
             )
@@ -49,10 +49,10 @@ def learners(train=TRAIN, **changes):
 
 
 def alone(learner):
-    policy = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
+    policy = learner.untrained("cpu")
     return Trainer(
         policy,
-        demonstration_data(learner.demos, policy, False),
+        demonstration_data(learner.demos, policy),
         learner.train,
         learner.seed,
         total=learner.steps,
@@ -76,7 +76,7 @@ def test_members_of_a_stack_end_where_they_would_alone(backbone, clip):
     for learner, learned in zip(many, fit_learners(many), strict=True):
         policy = learned.policy
         single = alone(learner)
-        start = build_policy(learner.settings, [learner.info], learner.normalizer, learner.seed)
+        start = learner.untrained("cpu")
         assert distance(policy, single) < 1e-3 < 1e-2 < distance(single, start)
         assert policy.environments == single.environments and policy.settings == single.settings
 
@@ -86,8 +86,7 @@ def test_shapes_that_differ_are_trained_in_stacks_of_their_own():
         info("w", obs_dim=5, action_dim=2),
         make_steps("w", obs_dim=5),
         make_policy([info("w", obs_dim=5)]).normalizer,
-        SMALL,
-        TRAIN,
+        Candidate("small", SMALL, TRAIN),
         seed=3,
     )
     many = [learners()[0], wide, *learners()[1:]]
@@ -125,10 +124,10 @@ def test_patience_ends_a_stack_when_no_group_has_had_a_new_lowest_loss(tmp_path)
     (whole,) = fit_learners([lost])
     lowest = min(whole.curve, key=whole.curve.get)
     assert lowest < 60  # else there is nothing to end
-    (ended,) = fit_learners([lost], patience=2, folder=tmp_path)
+    (ended,) = fit_learners([lost], patience=2, place=Place(tmp_path))
     assert sorted(ended.curve) == list(range(10, lowest + 21, 10))
     assert ended.curve == {step: whole.curve[step] for step in ended.curve}
-    (again,) = fit_learners([lost], patience=2, folder=tmp_path)
+    (again,) = fit_learners([lost], patience=2, place=Place(tmp_path))
     assert (
         again.curve == ended.curve and distance(again.policy, ended.policy) == 0
     )  # a finished one is not continued
@@ -160,15 +159,15 @@ def test_killed_stack_resumes_to_the_same_bits(tmp_path):
 
     for at in (13, 27):
         with pytest.raises(Killed):
-            fit_learners(many, folder=tmp_path, report=Report(kill(at)))
+            fit_learners(many, place=Place(tmp_path), report=Report(kill(at)))
     resumed_at = []
     resumed = fit_learners(
-        many, folder=tmp_path, report=Report(lambda done, _: resumed_at.append(done))
+        many, place=Place(tmp_path), report=Report(lambda done, _: resumed_at.append(done))
     )
     assert min(resumed_at) == steps_of_all(21) and max(resumed_at) == steps_of_all(40) == 100
     again_at = []
     again = fit_learners(
-        many, folder=tmp_path, report=Report(lambda done, _: again_at.append(done))
+        many, place=Place(tmp_path), report=Report(lambda done, _: again_at.append(done))
     )
     assert again_at == [100]  # nothing was trained again
     for a, b, c in zip(whole, resumed, again, strict=True):

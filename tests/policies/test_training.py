@@ -7,19 +7,20 @@ import torch
 from alltrades.data.steps import Steps
 from alltrades.envs.symmetry import Reflection, Translation
 from alltrades.errors import UserError
-from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.demonstrations import (
-    constant_dimensions,
+from alltrades.policies.learning.batches import (
+    Augmentation,
+    TrainingData,
+    TrainingRows,
     demonstration_data,
-    fit_demonstrations,
-    held_out,
-    make_normalizer,
 )
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
+from alltrades.policies.learning.initial import constant_dimensions, make_normalizer
 from alltrades.policies.learning.objectives import Linear
-from alltrades.policies.learning.training import HeldOut, Trainer, learning_rate
+from alltrades.policies.learning.training import Trainer, learning_rate
 from alltrades.policies.settings import TrainSettings
 
-from .toys import SMALL, info, make_policy, make_steps
+from .toys import SMALL, fit_demonstrations, info, make_policy, make_steps
 
 TRAIN = TrainSettings(steps=30, batch=16, checkpoint_every=10, log_every=5, precision="fp32")
 
@@ -27,16 +28,16 @@ TRAIN = TrainSettings(steps=30, batch=16, checkpoint_every=10, log_every=5, prec
 def _trainer(total=None):
     policy = make_policy([info("a"), info("b")])
     steps = Steps.concatenate([make_steps("a"), make_steps("b", seed=1)])
-    return Trainer(policy, demonstration_data(steps, policy, False), TRAIN, seed=3, total=total)
+    return Trainer(policy, demonstration_data(steps, policy), TRAIN, seed=3, total=total)
 
 
 @pytest.mark.parametrize("stop", [10, 13, 29])
 def test_killed_training_resumes_to_the_same_bits(tmp_path, stop):
     whole = _trainer().fit()
     killed = _trainer(total=stop)
-    killed.fit(tmp_path)  # leaves the checkpoint of step 10 or 20 behind
+    killed.fit(Place(tmp_path))  # leaves the checkpoint of step 10 or 20 behind
     resumed = _trainer()
-    policy = resumed.fit(tmp_path)
+    policy = resumed.fit(Place(tmp_path))
     for a, b in zip(whole.state_dict().values(), policy.state_dict().values()):
         assert torch.equal(a, b)
 
@@ -65,7 +66,7 @@ def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetri
     observation = steps.observation.load()
     observation[steps.episode_of_step == 6, 3:5] = 0.0  # there the second thing of b is absent
     steps = replace(steps, observation=observation)
-    data = demonstration_data(steps, policy, False, {"a": (FLIP,), "b": (SHIFT,)})
+    data = demonstration_data(steps, policy, Augmentation(symmetries={"a": (FLIP,), "b": (SHIFT,)}))
     batch, rows = data.batch(768, 0, 0)
     plain = data.gather(rows)
     a, b, c = ((batch.environment == k).numpy() for k in range(3))
@@ -115,28 +116,33 @@ def test_learning_rate_is_one_cycle():
 
 def test_batches_are_balanced_over_environments_of_unequal_size():
     steps = Steps.concatenate([make_steps("a", episodes=2), make_steps("b", episodes=20)])
-    data = TrainingData(steps, ["a", "b"], 1, 4, 3, 2)
+    data = demonstration_data(steps, make_policy([info("a"), info("b")]))
     batch, _ = data.batch(256, 0, 0)
     assert (batch.environment == 0).sum() == 128
 
 
 def test_rows_follow_their_probabilities_and_zero_rows_never_appear():
     steps = make_steps("a", episodes=1, length=4)
-    data = TrainingData(steps, ["a"], 1, 2, 3, 2, probability=np.array([0.0, 1.0, 3.0, 0.0]))
+    data = TrainingData(
+        TrainingRows(steps=steps, probability=np.array([0.0, 1.0, 3.0, 0.0])),
+        make_policy([info("a")]),
+    )
     rows = data.rows(40_000, np.random.default_rng(0))
     share = np.bincount(rows, minlength=4) / 40_000
     assert share[0] == share[3] == 0 and share[2] == pytest.approx(0.75, abs=0.01)
 
 
 def test_batch_is_a_function_of_seed_and_step():
-    data = TrainingData(make_steps("a"), ["a"], 2, 4, 3, 2)
+    data = demonstration_data(
+        make_steps("a"), make_policy([info("a")], SMALL.model_copy(update={"n_obs_steps": 2}))
+    )
     a, b, c = data.batch(8, 1, 5)[0], data.batch(8, 1, 5)[0], data.batch(8, 1, 6)[0]
     assert torch.equal(a.window, b.window) and not torch.equal(a.window, c.window)
 
 
 def test_no_rows_is_a_clear_error():
     with pytest.raises(UserError, match="no training rows"):
-        TrainingData(make_steps("a"), ["other"], 1, 4, 3, 2)
+        demonstration_data(make_steps("a"), make_policy([info("other")]))
 
 
 def test_weights_in_sampling_and_in_loss_give_equal_expected_gradients_once():
@@ -151,10 +157,15 @@ def test_weights_in_sampling_and_in_loss_give_equal_expected_gradients_once():
     objective = Linear(["a"])
 
     def expected(probability, weight):
-        data = TrainingData(steps, ["a"], 1, 2, 3, 2, probability=probability, weight=weight)
+        data = TrainingData(
+            TrainingRows(steps=steps, probability=probability, loss_weight=weight),
+            make_policy([info("a")]),
+        )
         rows = data.rows(200_000, np.random.default_rng(1))
         batch = data.gather(rows)
-        return float(objective(losses[torch.from_numpy(rows)], batch.environment, batch.weight))
+        return float(
+            objective(losses[torch.from_numpy(rows)], batch.environment, batch.loss_weight)
+        )
 
     by_sample, by_loss = expected(w, None), expected(np.ones(40), w)
     truth = float((losses * torch.from_numpy(w).float()).mean())
@@ -179,10 +190,8 @@ def test_policy_learns_a_known_linear_expert():
     fit = fit_demonstrations(
         steps,
         [info("a")],
-        make_normalizer(steps, [info("a")], SMALL),
         SMALL.model_copy(update={"horizon": 1, "n_action_steps": 1}),
         TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98),
-        seed=0,
     )
     window = torch.rand(64, 1, 3) * 2 - 1
     chunk = fit.policy.sample(window, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2))
@@ -196,22 +205,12 @@ def test_held_out_selection_stops_before_overfitting():
     steps = replace(steps, action=rng.uniform(-1, 1, steps.action.shape).astype(np.float32))
     settings = TrainSettings(steps=600, batch=64, lr=3e-3, ema=0.9, precision="fp32")
     big = SMALL.model_copy(update={"width": 128, "depth": 2})
-    fit = fit_demonstrations(
-        steps,
-        [info("a")],
-        make_normalizer(steps, [info("a")], big),
-        big,
-        settings,
-        0,
-        selection="holdout",
-    )
+    fit = fit_demonstrations(steps, [info("a")], big, settings, "holdout")
     assert fit.steps < 600  # actions are noise: every later step memorises
-    last = fit_demonstrations(
-        steps, [info("a")], make_normalizer(steps, [info("a")], big), big, settings, 0
-    )
+    last = fit_demonstrations(steps, [info("a")], big, settings)
     fresh = make_steps("a", episodes=5, length=8, seed=9)
     fresh = replace(fresh, action=rng.uniform(-1, 1, fresh.action.shape).astype(np.float32))
-    look = HeldOut([held_out(demonstration_data(fresh, fit.policy, False), 0)], [0], 1)
+    look = HeldOutLoss([held_out_batch(demonstration_data(fresh, fit.policy), 0)], [0], 1)
     assert look(fit.policy, list(fit.policy.parameters())) < look(
         last.policy, list(last.policy.parameters())
     )
@@ -225,15 +224,7 @@ def test_environments_with_few_episodes_hold_none_out():
             [make_steps("a", episodes=episodes_of_a), make_steps("b", episodes=2, seed=1)]
         )
         infos = [info("a"), info("b")]
-        return fit_demonstrations(
-            steps,
-            infos,
-            make_normalizer(steps, infos, SMALL),
-            SMALL,
-            settings,
-            0,
-            selection="holdout",
-        )
+        return fit_demonstrations(steps, infos, SMALL, settings, "holdout")
 
     assert fit(2).held_out is None and fit(2).steps == 20
     assert fit(3).held_out is not None
@@ -245,7 +236,7 @@ def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
         make_steps("b", obs_dim=5, action_dim=3),
     )
     both = Steps.concatenate([small, large])
-    data = TrainingData(both, ["a"], 1, 4, 2, 1)
+    data = demonstration_data(both, make_policy([info("a", 2, 1)]))
     batch, rows = data.batch(16, 0, 0)
     assert np.array_equal(
         batch.window[:, 0].numpy(), small.observation[rows]

@@ -4,14 +4,18 @@ them.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
-from alltrades.policies.learning.demonstrations import build_policy
+from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
+from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.model.normalizer import fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.policies.settings import PolicySettings
+from alltrades.policies.settings import PolicySettings, TrainSettings
 
 SMALL = PolicySettings(
     horizon=4, n_action_steps=2, width=32, depth=1, embedding=4, sampling_steps=4
@@ -58,9 +62,18 @@ def make_policy(
     normalizer, _ = fit_normalizer(
         [rng.uniform(-1, 1, (100, i.obs_dim)) for i in infos],
         [rng.uniform(-1, 1, (100, i.action_dim)) for i in infos],
-        settings.observation_normalizer,
-        settings.action_normalizer,
-        max(i.obs_dim for i in infos),
-        max(i.action_dim for i in infos),
+        Layout(infos),
+        settings,
     )
     return build_policy(settings, infos, normalizer, seed)
+
+
+def fit_demonstrations(
+    steps: Steps,
+    infos: list[Interface],
+    settings: PolicySettings,
+    train: TrainSettings,
+    selection: Literal["last", "holdout"] = "last",
+) -> Fit:
+    initial = build_policy(settings, infos, make_normalizer(steps, infos, settings), 0)
+    return DemonstrationFit(initial, train, 0).fit(steps, selection)

@@ -1,0 +1,28 @@
+"""How many processor threads PyTorch uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+
+from alltrades.policies.model.policy import DiffusionPolicy
+
+SMALL = 500_000  # parameters below which a second thread costs more than it brings
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use `count` threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
+    """One thread for small networks, whose steps are shorter than the wait for another thread."""
+    return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
