@@ -110,6 +110,19 @@ def test_imports_go_one_way():
     assert not up
 
 
+@pytest.mark.parametrize("room", [r for r in ROOMS if r != "policies.server"])
+def test_no_file_of_a_room_imports_itself_over_others(room):
+    """Imports inside functions and those of types alone count too. A package's `__init__` only
+    names what is inside it.
+    """
+    files = {m for m in modules() if room_of(m) == room} - {m.rpartition(".")[0] for m in modules()}
+    left = {m: imports(m) & files for m in files}
+    while free := [m for m, needed in left.items() if not needed & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
 @pytest.mark.parametrize("folder", ["alltrades", "policies", "envs"])
 def test_few_loose_modules_at_the_top(folder):
     assert len(list((ROOT / folder).glob("*.py"))) <= 12
