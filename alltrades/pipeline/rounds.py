@@ -16,31 +16,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Evaluation, paired_difference
-from alltrades.envs.rollouts.rollout import Job, rollout
-from alltrades.envs.rollouts.seeding import episode_seed, selection_seeds
-from alltrades.envs.rollouts.statistics import wilson
-from alltrades.pipeline import collection
-from alltrades.pipeline.acting import acting, load_policies
+from alltrades.envs.rollouts.seeding import selection_seeds
+from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.artifacts import policy_digest
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, Visit, train_generalist
 from alltrades.pipeline.measurement import check_starts, success
 from alltrades.pipeline.rollouts import rollout_statistics
-from alltrades.policies.control.controller import Controller
-from alltrades.policies.control.exploration import Exploration
+from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
-from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
-from alltrades.settings.run import DistillSettings, RoundSettings
+from alltrades.settings.run import DistillSettings
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
@@ -145,93 +138,3 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
     total = episodes * len(context.specs)
     context.stage(f"select/{row}", key, [out], body, total, "episode")
     return Evaluation.from_json(json.loads(out.read_text()))
-
-
-def visit(
-    context: Context,
-    policy: DiffusionPolicy,
-    settings: RoundSettings,
-    seed: int,
-    source: str,
-    path: Path,
-    report: Report,
-) -> None:
-    """Roll a generalist out on new starts into a store: every first try, and the successes of later
-    ones.
-
-    Interrupted, it repeats the try of all starts that it was at. The store's provenance holds, per
-    try, {environment: {"n", "successes"}}.
-    """
-    specs, rollouts = context.specs, context.settings.rollout
-    store = collection.open_or_create(
-        path, specs, {"kind": "round", "seed": seed, "policy": policy.digest()}
-    )
-    starts = [
-        (s.id, episode_seed(seed, "round", s.id, i))
-        for i in range(settings.episodes)
-        for s in specs
-    ]
-    tries: list[dict[str, dict[str, int]]] = list(store.provenance.get("tries", []))
-    if tries and len(store) < len(starts) + sum(
-        t["successes"] for of_try in tries[1:] for t in of_try.values()
-    ):
-        tries.pop()  # its episodes were not committed
-    for attempt in range(len(tries), settings.tries):
-        columns = store.columns()
-        solved = {
-            (str(e), int(x))
-            for e, x, ok in zip(columns["environment"], columns["seed"], columns["success"])
-            if ok
-        }
-        missing = [start for start in starts if start not in solved]
-        if not missing:
-            break
-        batch = min(rollouts.batch, rollouts.lanes)
-        controller = Controller(
-            acting(policy, rollouts, batch),
-            rollouts.lanes,
-            batch=batch,
-            execution=Exploration(attempt, settings.explore, settings.renew),
-        )
-        kept: list[Episode] = []
-        counts = {
-            name: {"n": 0, "successes": 0} for name in dict.fromkeys(name for name, _ in missing)
-        }
-        for episode in rollout(
-            [Job(name, x, "policy") for name, x in missing],
-            {s.id: s for s in specs},
-            {"policy": controller},
-            workers=rollouts.worker_count(),
-            lanes=rollouts.lanes,
-            source=source,
-            crew=context.crew,
-        ):
-            counts[episode.environment]["n"] += 1
-            counts[episode.environment]["successes"] += episode.success
-            if episode.success or attempt == 0:
-                kept.append(episode)
-            report.progress(sum(c["n"] for c in counts.values()), len(missing))
-        tries.append(counts)
-        store.set_provenance(tries=tries)  # before the episodes: a kill in between repeats both
-        store.append(kept)
-
-
-def best_teachers(statistics: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, str]:
-    """Per environment the policy whose success has the highest lower end of its 95 % interval; the
-    first named wins ties.
-
-    `statistics`: {policy: {environment: {"n", "successes"}}}, each on starts that are new to that
-    policy: for a teacher those of its rollouts, for the generalist ("self") the first tries of its
-    visit. They are draws of one law, though not the same starts, and leave the selection starts to
-    the judgement of rounds. Fewer episodes mean a lower end further down.
-    """
-    names = dict.fromkeys(name for of_policy in statistics.values() for name in of_policy)
-    return {
-        name: max(
-            (kind for kind in statistics if name in statistics[kind]),
-            key=lambda kind: wilson(
-                statistics[kind][name]["successes"], statistics[kind][name]["n"]
-            )[0],
-        )
-        for name in names
-    }

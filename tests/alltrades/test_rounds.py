@@ -15,8 +15,9 @@ from alltrades.pipeline import generalist
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources
-from alltrades.pipeline.rounds import best_teachers, run_rounds, visit
+from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.runner import run
+from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import load_policy
 from alltrades.settings.load import load_settings
