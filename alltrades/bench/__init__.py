@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+PATHS = ("torch", "onnx", "server")  # of `latency`: in-process with each engine, over the server
+
 
 def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of one bench as they come; what can be told in plain values is appended to

@@ -13,7 +13,6 @@ import numpy as np
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.errors import UserError
 
-PATHS = ("torch", "onnx", "server")  # in-process with each engine, and over the server
 WARM_UP = 20  # calls before the first that counts
 PROCESSES = 4  # of robots, at most
 HEADER = (
@@ -47,7 +46,7 @@ def latency(
             clients.
         engine: what computes the server's actions, "torch" or "onnx"; it is compared with the same
             engine in-process.
-        paths: which of `PATHS` to measure.
+        paths: which of `alltrades.bench.PATHS` to measure.
     """
     from alltrades.policies.model.threads import threads
 

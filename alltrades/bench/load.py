@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.policies.client.client import pack, require, unpack
+from alltrades.policies.client.messages import pack, require, unpack
 
 
 @dataclass

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.bench.memory import resident_bytes
 from alltrades.bench.subject import ServerProcess, artifact
 from alltrades.data.interface import Interface
-from alltrades.policies.client.client import MAX_MESSAGE, pack, require, unpack
-from alltrades.policies.server.metrics import resident_bytes
+from alltrades.policies.client.messages import MAX_MESSAGE, pack, require, unpack
 
 Rng = np.random.Generator
 Make = Callable[[Rng, dict, int], bytes | str]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.latency import summary
+from alltrades.bench.memory import resident_bytes
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.errors import UserError
-from alltrades.policies.server.metrics import resident_bytes
 
 SETTLE = 300.0  # seconds after which memory should not grow any more
 GROWTH = 5.0  # MiB of resident memory after that, at most

@@ -40,6 +40,8 @@ def envs(args: argparse.Namespace) -> int:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    from alltrades.bench import PATHS
+
     parser.add_argument(
         "what",
         choices=[
@@ -90,8 +92,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paths",
         nargs="+",
-        choices=["torch", "onnx", "server"],
-        default=["torch", "onnx", "server"],
+        choices=PATHS,
+        default=list(PATHS),
         help="in-process by engine, and over the server (latency)",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")

@@ -163,7 +163,7 @@ def _check(args: argparse.Namespace) -> None:
 def _policy(args: argparse.Namespace) -> ActingPolicy:
     token = None
     if args.token_file is not None:
-        from alltrades.policies.client.client import read_token
+        from alltrades.policies.client.token import read_token
 
         token = read_token(Path(args.token_file))
     policy = deployment.open_policy(

@@ -1,141 +1,14 @@
-"""Client of the policy server, and the messages the two exchange; needs neither torch nor the
-simulators.
-
-A message is one binary websocket frame of msgpack. An array is the map {b"__ndarray__": True,
-b"data": its bytes, b"dtype": such as "<f4", b"shape": its shape}, a NumPy scalar {b"__npgeneric__":
-True, b"data": value, b"dtype": ...}. This is the format of the public openpi-client package, so its
-clients work with this server. A text frame from the server is an error. Nothing here unpickles, and
-arrays of objects cannot be expressed.
-"""
+"""Client of the policy server; needs neither torch nor the simulators."""
 
 from __future__ import annotations
 
-import math
-import re
 import ssl
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn
 
-import numpy as np
-
-from alltrades.errors import MissingExtra, UserError
-
-MAX_MESSAGE = 1 << 20  # bytes, either way
-SHORTEST_TOKEN = 16
-FACTS = (
-    "n_obs_steps",
-    "horizon",
-    "n_action_steps",
-    "draws",
-    "obs_dim",
-    "action_dim",
-)  # of a policy, which a server promises its clients
-_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # booleans, integers, floats
-
-
-def require(name: str) -> ModuleType:
-    """Import a package of the `serve` extra; raises UserError with the pip line when it is
-    missing.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise MissingExtra(
-            f"package {package} is not installed; expected the serve extra", "serve"
-        ) from error
-
-
-def read_token(path: Path) -> str:
-    """The secret in a file, without white space at its ends; raises UserError when it is missing,
-    short or not ASCII.
-    """
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"token file {path} cannot be read ({error}); expected a text file with the secret"
-        ) from error
-    if (
-        len(token) < SHORTEST_TOKEN
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
-        raise UserError(
-            f"token file {path} holds {len(token)} characters; expected at least {SHORTEST_TOKEN} "
-            "printable ones "
-            "without spaces, such as from `openssl rand -hex 32`"
-        )
-    return token
-
-
-def pack(message: Any) -> bytes:
-    """Message of plain values, NumPy scalars and arrays -> bytes; raises TypeError for anything
-    else.
-    """
-    return require("msgpack").packb(message, default=_encode)
-
-
-def unpack(data: bytes) -> Any:
-    """Bytes -> message; raises ValueError for whatever is not exactly one well-formed message."""
-    try:
-        return require("msgpack").unpackb(data, object_hook=_decode, strict_map_key=True)
-    except UserError:
-        raise
-    except (
-        Exception
-    ) as error:  # msgpack raises a dozen kinds, none of which the sender can tell apart
-        raise ValueError(
-            f"message of {len(data)} bytes cannot be read ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _encode(value: Any) -> Any:
-    if not isinstance(value, (np.ndarray, np.generic)):
-        raise TypeError(
-            f"{type(value).__name__} cannot be sent; expected numbers, text, lists, maps or NumPy "
-            "arrays"
-        )
-    if not _DTYPE.fullmatch(value.dtype.str):
-        raise TypeError(
-            f"dtype {value.dtype} cannot be sent; expected booleans, integers or floats"
-        )
-    if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    return {
-        b"__ndarray__": True,
-        b"data": value.tobytes(),
-        b"dtype": value.dtype.str,
-        b"shape": value.shape,
-    }
-
-
-def _decode(value: dict) -> Any:
-    if b"__ndarray__" not in value and b"__npgeneric__" not in value:
-        return value
-    name, data = value[b"dtype"], value[b"data"]
-    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
-        raise ValueError("array dtype; expected booleans, integers or floats")
-    dtype = np.dtype(name)
-    if b"__npgeneric__" in value:
-        if not isinstance(data, (bool, int, float)):
-            raise ValueError("scalar of text or bytes; expected a number")
-        with np.errstate(over="ignore"):
-            return dtype.type(data)
-    shape = value[b"shape"]
-    if (
-        not isinstance(shape, list)
-        or len(shape) > 8
-        or not all(type(n) is int and n >= 0 for n in shape)
-    ):
-        raise ValueError("array shape; expected up to 8 sizes")
-    if not isinstance(data, bytes) or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError("array data; expected as many bytes as its shape holds")
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+from alltrades.errors import UserError
+from alltrades.policies.client.messages import MAX_MESSAGE, pack, require, unpack
 
 
 class PolicyClient:

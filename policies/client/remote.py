@@ -12,7 +12,8 @@ import numpy as np
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.client import FACTS, PolicyClient
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.messages import FACTS
 
 
 class RemotePolicy(ActingPolicy):

@@ -30,6 +30,7 @@ from alltrades.data.windows import WindowIndex
 from alltrades.errors import MissingExtra, UserError
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.onnx.onnx_policy import CONTRACT_VERSION, INPUTS, OUTPUT, OnnxPolicy
+from alltrades.system.files import replacing
 
 OPSET = 17
 ROWS = 1000  # windows of the parity check, random ones and as many of a store
@@ -95,11 +96,9 @@ def export_onnx(
     path = Path(path)
     if path.suffix != ".onnx":
         raise UserError(f"{path.name}: expected a name ending in .onnx; rename it")
-    path.parent.mkdir(parents=True, exist_ok=True)
     policy = copy.deepcopy(policy).cpu().eval()  # the caller's stays where it is
     contract = path.with_suffix(".json")
-    partial, staged = (p.with_name(p.name + ".partial") for p in (path, contract))
-    try:
+    with replacing(path) as partial, replacing(contract) as staged:
         _trace(policy, partial, batch)
         windows, environment = check_windows(policy, observations)
         observed = sum(map(len, (observations or {}).values()))
@@ -116,19 +115,9 @@ def export_onnx(
                 "expected at most "
                 f"{TOLERANCE:.0e}; nothing was written, please report the policy's settings"
             )
-        staged.write_text(
-            json.dumps(
-                _contract(
-                    policy, path.name, partial.read_bytes(), batch, len(windows), observed, error
-                ),
-                indent=1,
-            )
-        )
-        staged.replace(contract)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-        staged.unlink(missing_ok=True)
+        graph = partial.read_bytes()
+        facts = _contract(policy, path.name, graph, batch, len(windows), observed, error)
+        staged.write_text(json.dumps(facts, indent=1))
     return ExportReport(path, contract, path.stat().st_size, len(windows), observed, error)
 
 
@@ -171,7 +160,7 @@ def check_windows(
                 f"windows of '{name}' have shape {np.shape(given)}; expected (n, {expected[0]}, "
                 f"{expected[1]}), in that environment's units"
             )
-        windows.append(np.pad(given, [(0, 0), (0, 0), (0, policy.obs_dim - expected[1])]))
+        windows.append(policy.layout.pack_observation(given))
         indices.append(np.full(len(given), index, dtype=np.int64))
     return np.concatenate(windows).astype(np.float32), np.concatenate(indices)
 
@@ -210,7 +199,8 @@ def observed_windows(
             )
         taken = np.flatnonzero(mine[steps.episode_of_step])
         taken = rng.choice(taken, min(len(taken), -(-rows // len(infos))), replace=False)
-        out[info.id] = steps.observation[index.take(taken).obs_index][..., : info.obs_dim]
+        windows = steps.observation[index.take(taken).obs_index]
+        out[info.id] = policy.layout.observation(policy.environment_index(info.id), windows)
     return out
 
 
@@ -253,18 +243,14 @@ def max_relative_error(
         parts.append(session.run([OUTPUT], feed)[0][: stop - start])
     difference = np.abs(np.concatenate(parts) - want)  # (N, H, A)
     scale = 2.0 * scale
-    spans, real = (
-        np.tile(scale, (len(policy.environments), 1)),
-        np.zeros((len(policy.environments), policy.action_dim)),
-    )
+    layout = policy.layout
+    spans = np.tile(scale, (len(policy.environments), 1))
     for k, info in enumerate(policy.environments):
         span = np.asarray(info.action.high) - np.asarray(info.action.low)
-        spans[k, : info.action_dim] = np.where(
-            np.isfinite(span) & (span > 0), span, scale[: info.action_dim]
-        )
-        real[k, : info.action_dim] = 1
+        own = layout.action(k, spans[k])  # a view
+        own[:] = np.where(np.isfinite(span) & (span > 0), span, own)
     relative = difference / spans[environment][:, None]
-    relative = relative[np.broadcast_to(real[environment][:, None] > 0, relative.shape)]
+    relative = relative[np.broadcast_to(layout.action_mask[environment][:, None], relative.shape)]
     return float(relative.max()) if np.isfinite(relative).all() else float("inf")
 
 

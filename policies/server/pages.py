@@ -14,15 +14,17 @@ import secrets
 import time
 from http import HTTPStatus
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from alltrades.policies.client.client import require
+from alltrades.data.interface import ActionSpec, Interface
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.client.messages import require
 from alltrades.policies.server import access
-from alltrades.policies.server.metrics import CONTENT_TYPE
-
-if TYPE_CHECKING:
-    from alltrades.policies.server.service import PolicyServer
+from alltrades.policies.server.events import Events
+from alltrades.policies.server.metrics import CONTENT_TYPE, Metrics
+from alltrades.policies.server.session import Sessions
+from alltrades.policies.server.settings import ServerSettings
 
 LIVE = "/dashboard/live"
 PERIOD = 0.2  # seconds between two states on the live connection
@@ -30,10 +32,34 @@ WATCHERS = 16  # pages open at once
 COMMANDS = ("stop", "resume")
 
 
+class Served(Protocol):
+    """What the pages tell of a server, and ask of it."""
+
+    policy: ActingPolicy
+    digest: str
+    settings: ServerSettings
+    scheme: str
+    token: str | None
+    draining: bool
+    metrics: Metrics
+    sessions: Sessions
+    events: Events
+
+    @property
+    def held(self) -> bool: ...
+
+    @property
+    def healthy(self) -> bool: ...
+
+    def limits(self, info: Interface) -> ActionSpec: ...
+
+    def hold(self, held: bool = True) -> None: ...
+
+
 class Pages:
     """Answers to HTTP requests of one server."""
 
-    def __init__(self, server: PolicyServer) -> None:
+    def __init__(self, server: Served) -> None:
         self._server = server
         self._key = secrets.token_urlsafe(24)
         self._watchers = 0

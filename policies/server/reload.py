@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.errors import UserError
-from alltrades.policies.client.client import FACTS
+from alltrades.policies.client.messages import FACTS
 from alltrades.policies.model.policy import load_policy
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError, nearest
-from alltrades.policies.client.client import unpack
+from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.client.messages import unpack
 from alltrades.policies.control.chunks import Overlap
 
 KEYS = (
@@ -44,7 +46,7 @@ class Request:
     overlap: Overlap | None = None
 
 
-def read_request(message: bytes | str, policy: Any, environment: str | None) -> Request:
+def read_request(message: bytes | str, policy: ActingPolicy, environment: str | None) -> Request:
     """One message -> request; `environment` is that of the client's running episode, None before
     its first.
 
@@ -69,7 +71,7 @@ def read_request(message: bytes | str, policy: Any, environment: str | None) -> 
         raise ValueError(f"message cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _read(message: bytes | str, policy: Any, environment: str | None) -> Request:
+def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -> Request:
     if isinstance(message, str):
         raise UserError("text frame; expected a binary frame of msgpack")
     request = unpack(message)
@@ -108,7 +110,7 @@ def _read(message: bytes | str, policy: Any, environment: str | None) -> Request
             "characters"
         )
     index = policy.environment_index(named)
-    frames = _frames(request, policy.environments[index].obs_dim, named)
+    frames = _frames(request, policy.environments[index])
     return Request(
         frames,
         named,
@@ -120,7 +122,7 @@ def _read(message: bytes | str, policy: Any, environment: str | None) -> Request
     )
 
 
-def _default(policy: Any) -> str | None:
+def _default(policy: ActingPolicy) -> str | None:
     return policy.environments[0].id if len(policy.environments) == 1 else None
 
 
@@ -128,23 +130,19 @@ def _whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _frames(request: dict, dim: int, environment: str) -> np.ndarray:
+def _frames(request: dict, interface: Interface) -> np.ndarray:
     given = [request[key] for key in KEYS[:2] if key in request]
     if len(given) != 1:
         raise UserError(
             f"request has {len(given)} observations; expected one, under '{KEYS[0]}' or '{KEYS[1]}'"
         )
-    values = _numbers(given[0], "observation")
-    frames = values[None] if values.ndim == 1 else values
-    if frames.ndim != 2 or frames.shape[1] != dim or not 1 <= len(frames) <= MAX_FRAMES:
-        raise UserError(
-            f"observation of shape {values.shape}; expected ({dim},) or (k, {dim}) for "
-            f"'{environment}'"
-        )
-    return _finite(frames, "observation", "check the sensor")
+    frames = np.atleast_2d(interface.check(given[0]))
+    if len(frames) > MAX_FRAMES:
+        raise UserError(f"request has {len(frames)} frames; expected at most {MAX_FRAMES}")
+    return frames
 
 
-def _overlap(request: dict, policy: Any, dim: int) -> Overlap | None:
+def _overlap(request: dict, policy: ActingPolicy, dim: int) -> Overlap | None:
     if "known" not in request:
         extra = [key for key in ("keep", "noise") if key in request]
         if extra:

@@ -16,7 +16,8 @@ from typing import Any
 
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
-from alltrades.policies.client.client import FACTS, pack, read_token, require
+from alltrades.policies.client.messages import FACTS, pack, require
+from alltrades.policies.client.token import read_token
 from alltrades.policies.control.limits import read_limits
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alltrades.policies.client.client import MAX_MESSAGE
+from alltrades.policies.client.messages import MAX_MESSAGE
 from alltrades.policies.control.lanes import BATCH
 from alltrades.policies.settings import Frozen
 

@@ -14,7 +14,8 @@ pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
 
 from alltrades.errors import UserError
-from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.messages import pack
 from alltrades.policies.client.remote import RemotePolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.realtime import RealTimeController

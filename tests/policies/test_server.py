@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
 from alltrades.errors import UserError  # noqa: E402
-from alltrades.policies.client.client import PolicyClient, _encode, pack, unpack  # noqa: E402
+from alltrades.policies.client.client import PolicyClient  # noqa: E402
+from alltrades.policies.client.messages import _encode, pack, unpack  # noqa: E402
 from alltrades.policies.model.policy import DiffusionPolicy  # noqa: E402
 from alltrades.policies.server import PolicyServer, ServerSettings, requests  # noqa: E402
 from alltrades.policies.server.requests import KEYS, read_request  # noqa: E402

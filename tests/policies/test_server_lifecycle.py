@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from alltrades.errors import UserError
-from alltrades.policies.client.client import PolicyClient, pack, unpack
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.messages import pack, unpack
 from alltrades.policies.model.policy import DiffusionPolicy
 from tests.policies.serving import (
     LARGE,
@@ -91,7 +93,7 @@ def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(
     controller = Controller(acting(policy), lanes=8)
     controller.begin(0, LARGE, 9)
     want = [controller.plan({0: frames[0][None]})[0]]
-    controller.policy = acting(successor)
+    controller.source.policy = acting(successor)
     want += [controller.plan({0: frame[None]})[0] for frame in frames[1:]]
     with running(policy, folder, engine=engine) as server, PolicyClient(port=server.port) as client:
         client.reset(environment=LARGE, seed=9)
@@ -110,12 +112,13 @@ def test_a_new_artifact_goes_on_with_the_episode_of_a_connected_client(
 def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_goes_on(
     policy: DiffusionPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = policy.save(tmp_path / "policy")
+    folder, slower = policy.save(tmp_path / "policy"), make_policy()
+    slower.environments = tuple(replace(e, control_hz=5.0) for e in slower.environments)
     with running(policy, folder) as server, PolicyClient(port=server.port) as client:
         for spoil, words in (
             (lambda: make_policy(environments=1).save(folder), "'toy/large' is missing or changed"),
             (
-                lambda: make_policy(rate=(1.0,) * 2).save(folder),
+                lambda: slower.save(folder),
                 "'toy/small' is missing or changed",
             ),
             (

@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from alltrades import cli
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.messages import pack
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
@@ -207,13 +208,13 @@ def test_metrics_are_in_the_format_of_prometheus_and_count_what_happened(
             name = re.match(r"[a-z_]+", line)[0]  # type: ignore[index]
             assert name in typed or re.sub("_(bucket|sum|count)$", "", name) in typed
     for wanted in (
-        'alltrades_requests_total{outcome="answered"} 3',
-        'alltrades_requests_total{outcome="refused"} 1',
-        "alltrades_clients 1",
-        "alltrades_held 0",
-        "alltrades_request_seconds_count 3",
-        'alltrades_request_seconds_bucket{le="+Inf"} 3',
-        f'alltrades_policy_info{{policy="{policy.digest()}"}} 1',
+        'alltrades_requests_total{outcome="answered"} 3.0',
+        'alltrades_requests_total{outcome="refused"} 1.0',
+        "alltrades_clients 1.0",
+        "alltrades_held 0.0",
+        "alltrades_request_seconds_count 3.0",
+        'alltrades_request_seconds_bucket{le="+Inf"} 3.0',
+        f'alltrades_policy_info{{policy="{policy.digest()}"}} 1.0',
     ):
         assert f"\n{wanted}\n" in text
     counts = [int(n) for n in re.findall(r'request_seconds_bucket\{le="\S+"\} (\d+)', text)]

@@ -14,7 +14,8 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 
 
 from alltrades.errors import UserError
-from alltrades.policies.client.client import PolicyClient, pack
+from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.messages import pack
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.policies.server.batcher import Batcher, Job
