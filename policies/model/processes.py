@@ -101,14 +101,6 @@ class Process:
         """Clean sample x_0 that the network's prediction implies at x_t."""
         return self.convert(prediction, self.prediction, "sample", x_t, t)
 
-    def to_noise(self, prediction: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """Noise eps that the network's prediction implies at x_t."""
-        return self.convert(prediction, self.prediction, "noise", x_t, t)
-
-    def to_velocity(self, prediction: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """Velocity that the network's prediction implies at x_t."""
-        return self.convert(prediction, self.prediction, "velocity", x_t, t)
-
     def _broadcast(self, t: Time, like: Tensor) -> tuple[Time, Time]:
         """alpha and sigma at t, shaped (B, 1, ...) to multiply `like`; floats for a float time."""
         if isinstance(t, Tensor):

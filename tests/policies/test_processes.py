@@ -84,8 +84,12 @@ def test_the_target_leads_back_to_sample_noise_and_velocity(name: str, predictio
     x_t, target = process.noise(x0, eps, t), process.target(x0, eps, t)
     velocity = make_process(name, "velocity").target(x0, eps, t)
     torch.testing.assert_close(process.to_sample(target, x_t, t), x0, atol=1e-4, rtol=0)
-    torch.testing.assert_close(process.to_noise(target, x_t, t), eps, atol=1e-4, rtol=0)
-    torch.testing.assert_close(process.to_velocity(target, x_t, t), velocity, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        process.convert(target, prediction, "noise", x_t, t), eps, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        process.convert(target, prediction, "velocity", x_t, t), velocity, atol=1e-4, rtol=0
+    )
     for to in PREDICTIONS:
         there = process.convert(target, prediction, to, x_t, t)
         torch.testing.assert_close(
