@@ -50,7 +50,7 @@ def delay(
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
-    from alltrades.envs.rollouts.evaluation import Evaluation, evaluate, paired_difference
+    from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate, paired_difference
     from alltrades.envs.rollouts.rollout import Crew, LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
     from alltrades.policies.model.threads import threads
@@ -108,15 +108,15 @@ def delay(
                 controller = make()
                 found[name] = evaluate(
                     name,
-                    {"policy": controller},
+                    Actors(
+                        {"policy": controller},
+                        dict.fromkeys(specs, "policy"),
+                        dict.fromkeys(specs, policy.digest()),
+                    ),
                     specs,
-                    dict.fromkeys(specs, "policy"),
-                    episodes,
-                    SEED,
+                    seeds,
                     lanes=lanes,
                     crew=crew,
-                    seeds=seeds,
-                    digests=dict.fromkeys(specs, policy.digest()),
                 )
                 mean, (low, high) = found[name].mean()
                 result: dict[str, Any] = {

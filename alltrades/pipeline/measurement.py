@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.store import EpisodeStore
-from alltrades.envs.rollouts.evaluation import Evaluation, evaluate
+from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import (
     check_disjoint,
     evaluation_seeds,
+    evaluation_starts,
     plot_seeds,
     selection_seeds,
 )
@@ -114,20 +115,16 @@ def success(
     """
     settings = context.settings
     controllers, keys = controllers_of(policies, settings.rollout, ensemble)
+    digests = {i: policies[i].digest() for i in context.ids}
+    common = settings.evaluation
     return evaluate(
         name,
-        controllers,
+        Actors(controllers, keys, digests, used_success_signal),
         {s.id: s for s in context.specs},
-        keys,
-        settings.evaluation.episodes,
-        settings.evaluation.seed,
-        workers=settings.rollout.worker_count(),
+        seeds or evaluation_starts(context.specs, common.seed, common.episodes),
         lanes=settings.rollout.lanes,
-        used_success_signal=used_success_signal,
-        digests={i: policies[i].digest() for i in context.ids},
         crew=context.crew,
-        progress=report.progress,
-        seeds=seeds,
+        report=report,
     )
 
 

@@ -7,19 +7,19 @@ higher is better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from alltrades.envs.rollouts.rollout import Crew, Job, LaneController, rollout
-from alltrades.envs.rollouts.seeding import evaluation_seeds
 from alltrades.envs.rollouts.sequential import Sequential, sequential
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
 from alltrades.envs.rollouts.verdicts import Paired, paired
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
+from alltrades.system.reporting import Report
 
 Outcome = tuple[
     int, int, float, float, dict[str, float]
@@ -164,53 +164,53 @@ class Evaluation:
         return cls(value["name"], rows, value["used_success_signal"])
 
 
+@dataclass(frozen=True)
+class Actors:
+    """Who acts in which environment.
+
+    Attributes:
+        controllers: by key.
+        key_of: key of every environment's controller, or "expert".
+        digests: policy digest of every environment, recorded; "" for those not named.
+        used_success_signal: whether training saw the simulator's success signal; recorded.
+        experts: in place of the registry's (see `rollout`).
+    """
+
+    controllers: Mapping[str, LaneController]
+    key_of: Mapping[str, str]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    used_success_signal: bool = False
+    experts: Mapping[str, Any] | None = None
+
+
 def evaluate(
     name: str,
-    controllers: Mapping[str, LaneController],
+    actors: Actors,
     specs: Mapping[str, EnvSpec],
-    policy_of_env: Mapping[str, str],
-    episodes: int,
-    root_seed: int,
+    starts: Mapping[str, Sequence[int]],
     *,
-    workers: int = 0,
     lanes: int = 32,
-    used_success_signal: bool = False,
-    digests: Mapping[str, str] | None = None,
-    experts: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    seeds: Mapping[str, Sequence[int]] | None = None,
+    report: Report | None = None,
 ) -> Evaluation:
-    """Run `episodes` evaluation starts of every environment.
+    """Run the starts of every environment.
 
     Args:
-        controllers: by policy key. policy_of_env: policy key of every environment, or "expert".
-        root_seed: root of the evaluation starts (see `evaluation_seeds`); equal roots mean equal
-            starts.
-        used_success_signal: whether training saw the simulator's success signal; recorded.
-        digests: policy digest of every environment, recorded; default: those of the controllers'
-            policies.
-        workers, lanes, experts, crew, progress: see `rollout`.
-        seeds: starts in place of the evaluation starts, for selection; the same number for every
-            environment.
+        starts: seeds of every environment, equally many, such as `evaluation_starts`.
+        lanes: see `rollout`.
+        crew: what steps environments; default this process.
+        report: gets the episodes done.
 
-    Raises UserError for fewer than one episode and environments without a policy, and what
-    `rollout` raises.
+    Raises UserError for environments without a policy, and what `rollout` raises.
     """
-    if episodes < 1:
-        raise UserError(
-            f"{episodes} evaluation episodes; expected at least 1; set --evaluation.episodes"
-        )
-    without = [s for s in specs if s not in policy_of_env]
+    report = report or Report()
+    without = [s for s in specs if s not in actors.key_of]
     if without:
         raise UserError(
             f"no policy for environment '{without[0]}'; expected one for each of {', '.join(specs)}"
         )
-    if digests is None:
-        digests = {s: _digest(controllers.get(policy_of_env[s])) for s in specs}
-    starts = seeds or {s.id: evaluation_seeds(s, root_seed, episodes) for s in specs.values()}
     jobs = [
-        Job(s, x, policy_of_env[s])
+        Job(s, x, actors.key_of[s])
         for of_index in zip(*(starts[s] for s in specs))
         for s, x in zip(specs, of_index)
     ]
@@ -220,13 +220,12 @@ def evaluate(
     for episode in rollout(
         jobs,
         specs,
-        controllers,
-        workers=workers,
+        actors.controllers,
         lanes=lanes,
         source=name,
-        experts=experts,
+        experts=actors.experts,
         crew=crew,
-        progress=progress,
+        progress=report.progress,
     ):
         found[episode.environment].append(
             (
@@ -239,8 +238,8 @@ def evaluate(
         )
     return Evaluation(
         name,
-        tuple(_result(s, found[s.id], digests.get(s.id, "")) for s in specs.values()),
-        used_success_signal,
+        tuple(_result(s, found[s.id], actors.digests.get(s.id, "")) for s in specs.values()),
+        actors.used_success_signal,
     )
 
 
@@ -262,11 +261,6 @@ def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentR
         digest,
         {name: tuple(m[name] for m in metrics) for name in spec.metrics},
     )
-
-
-def _digest(controller: Any) -> str:
-    digest = getattr(getattr(controller, "policy", None), "digest", None)
-    return digest() if callable(digest) else ""
 
 
 def _check_common(a: Evaluation, b: Evaluation) -> None:

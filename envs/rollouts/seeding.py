@@ -5,7 +5,7 @@ start.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,19 @@ def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     if spec.evaluation_seed is not None:
         return [spec.evaluation_seed(i) for i in range(episodes)]
     return [episode_seed(root, "evaluation", spec.id, i) for i in range(episodes)]
+
+
+def evaluation_starts(
+    specs: Iterable[EnvSpec], root: int, episodes: int
+) -> dict[str, Sequence[int]]:
+    """`evaluation_seeds` by environment; equal roots mean equal starts. UserError for fewer than
+    one episode.
+    """
+    if episodes < 1:
+        raise UserError(
+            f"{episodes} evaluation episodes; expected at least 1; set --evaluation.episodes"
+        )
+    return {spec.id: evaluation_seeds(spec, root, episodes) for spec in specs}
 
 
 def selection_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alltrades.envs.rollouts.evaluation import (
+    Actors,
     EnvironmentResult,
     Evaluation,
     common_metrics,
@@ -17,8 +18,8 @@ from alltrades.envs.rollouts.evaluation import (
     paired_difference,
     paired_over_seeds,
 )
-from alltrades.envs.rollouts.rollout import Job, rollout
-from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.envs.rollouts.rollout import Crew, Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed, evaluation_starts
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
 from alltrades.errors import UserError
 from tests.envs import rollout_toys as toys
@@ -35,17 +36,10 @@ def published(index: int) -> int:
 def measure(
     workers: int = 0, specs=SPECS, keys=KEYS, episodes: int = 16, root: int = 5, **options
 ) -> Evaluation:
-    return evaluate(
-        "row",
-        {"p": NoisyController(4)},
-        specs,
-        keys,
-        episodes,
-        root,
-        workers=workers,
-        lanes=4,
-        **options,
-    )
+    actors = Actors({"p": NoisyController(4)}, keys, **options)
+    with Crew(workers) as crew:
+        starts = evaluation_starts(specs.values(), root, episodes)
+        return evaluate("row", actors, specs, starts, lanes=4, crew=crew)
 
 
 def row(
@@ -121,16 +115,9 @@ def test_the_record_says_what_was_measured_and_reads_back():
     assert Evaluation.from_json(record) == result
 
 
-def test_digests_are_those_of_the_controllers_policies():
-    class Policy:
-        def digest(self) -> str:
-            return "c0ffee"
-
-    controller = NoisyController(4)
-    controller.policy = Policy()  # type: ignore[attr-defined]
-    result = evaluate("row", {"p": controller}, SPECS, KEYS, 2, 0, lanes=4)
-    assert {r.policy for r in result.rows} == {"c0ffee"}
-    assert {r.policy for r in measure(episodes=1).rows} == {""}
+def test_digests_are_those_of_the_environments_that_have_one():
+    result = measure(episodes=1, digests={LONG.id: "c0ffee"})
+    assert {r.environment: r.policy for r in result.rows} == {LONG.id: "c0ffee", WALK.id: ""}
 
 
 def test_experts_can_be_measured():

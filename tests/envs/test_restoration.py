@@ -14,9 +14,14 @@ from scipy.ndimage import gaussian_filter
 
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.rollouts.evaluation import evaluate
+from alltrades.envs.rollouts.evaluation import Actors, evaluate
 from alltrades.envs.rollouts.rollout import Job, rollout
-from alltrades.envs.rollouts.seeding import PURPOSES, episode_seed, evaluation_seeds
+from alltrades.envs.rollouts.seeding import (
+    PURPOSES,
+    episode_seed,
+    evaluation_seeds,
+    evaluation_starts,
+)
 from alltrades.envs.suites import images
 from alltrades.envs.suites.restoration import FIRST_SEED, TASKS, RestorationEnv, split_seed
 
@@ -161,7 +166,12 @@ def test_success_is_to_be_one_decibel_better_than_the_classical_method(task: str
 
 def test_evaluation_reports_what_the_environment_measures() -> None:
     spec = SPECS["restoration/denoise"]
-    (row,) = evaluate("expert", {}, {spec.id: spec}, {spec.id: "expert"}, 5, 0).rows
+    (row,) = evaluate(
+        "expert",
+        Actors({}, {spec.id: "expert"}),
+        {spec.id: spec},
+        evaluation_starts([spec], 0, 5),
+    ).rows
     assert row.metrics["psnr"] == row.returns == (60.0,) * 5 and row.seeds[0] == split_seed(
         "evaluation", 0
     )
