@@ -12,6 +12,7 @@ import numpy as np
 
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 
 WARM_UP = 20  # calls before the first that counts
 PROCESSES = 4  # of robots, at most
@@ -163,7 +164,7 @@ def paced(call: Callable[[], object], rate: float, seconds: float) -> tuple[list
 
 
 def in_process(
-    policy: Any, clients: int, rate: float, seconds: float, batch: int, name: str = "torch"
+    policy: ActingPolicy, clients: int, rate: float, seconds: float, batch: int, name: str = "torch"
 ) -> dict[str, Any]:
     """A `Controller` in the robots' own process, all robots at the same tick; the time until all
     have their actions.

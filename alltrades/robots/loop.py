@@ -17,10 +17,10 @@ from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
 from alltrades.envs.robots.robot import Outcome, Robot
 from alltrades.errors import UserError
+from alltrades.policies.control.background import BackgroundThread
 from alltrades.policies.control.controller import RobotController
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
-from alltrades.policies.control.worker import Worker
 from alltrades.robots.feed import Feed
 from alltrades.robots.refusals import Refusals
 from alltrades.robots.ticker import Ticker
@@ -91,7 +91,7 @@ class ControlLoop:
         self.first_action_at: float | None = None  # time.time()
         self.halting = False  # on the way to the stop action
         self._clock = clock
-        self._executor = Worker("controller") if executor is None else executor
+        self._executor = BackgroundThread("controller") if executor is None else executor
         self._call: Future[np.ndarray] | None = None
         stop = interface.action.stop
         self._stop = (

@@ -22,12 +22,12 @@ import numpy as np
 
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.control.background import BackgroundThread
 from alltrades.policies.control.chunks import Overlap
 from alltrades.policies.control.controller import RobotController
 from alltrades.policies.control.guard import Watchdog
 from alltrades.policies.control.guards import Guard
 from alltrades.policies.control.lanes import BATCH, Lanes
-from alltrades.policies.control.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class RealTimeController(Lanes, RobotController):
             overlap,
             clock,
         )
-        self._own = Worker("policy") if executor is None else None
+        self._own = BackgroundThread("policy") if executor is None else None
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
         self._flights: list[_Flight | None] = [None] * lanes
         self._steps, self._asked = (

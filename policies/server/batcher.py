@@ -19,7 +19,7 @@ from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guards import Guard
 from alltrades.policies.server.requests import Request
-from alltrades.policies.server.robots import ServedController
+from alltrades.policies.server.served import ServedController
 from alltrades.policies.server.session import Session, Sessions
 
 SHORT = 0.02  # seconds of a policy call that the network can wait for

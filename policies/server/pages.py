@@ -35,7 +35,6 @@ COMMANDS = ("stop", "resume")
 class Served(Protocol):
     """What the pages tell of a server, and ask of it."""
 
-    policy: ActingPolicy
     digest: str
     settings: ServerSettings
     scheme: str
@@ -44,6 +43,9 @@ class Served(Protocol):
     metrics: Metrics
     sessions: Sessions
     events: Events
+
+    @property
+    def policy(self) -> ActingPolicy: ...
 
     @property
     def held(self) -> bool: ...

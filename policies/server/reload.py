@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from alltrades.errors import UserError
 from alltrades.policies.client.messages import FACTS
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 
 
-def load_successor(folder: Path, current: Any, device: str) -> Any:
+def load_successor(folder: Path, current: DiffusionPolicy, device: str) -> DiffusionPolicy:
     """Read the artifact that shall replace `current`; raises UserError where clients could not go
     on with it.
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
+from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.messages import FACTS, pack, require
 from alltrades.policies.client.token import read_token
 from alltrades.policies.control.limits import read_limits
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.events import Events
@@ -65,7 +67,7 @@ class PolicyServer:
 
     def __init__(
         self,
-        policy: Any,
+        policy: DiffusionPolicy,
         settings: ServerSettings | None = None,
         artifact: Path | str | None = None,
     ) -> None:
@@ -268,7 +270,7 @@ class PolicyServer:
             )
 
     # ---- policy ----------------------------------------------------------------------------------
-    def _acting(self, policy: Any) -> Any:
+    def _acting(self, policy: DiffusionPolicy) -> ActingPolicy:
         """What computes the policy's actions."""
         if self.settings.engine == "torch":
             return policy
@@ -276,7 +278,7 @@ class PolicyServer:
 
         return compiled(policy)
 
-    def _adopt(self, policy: Any, digest: str) -> None:
+    def _adopt(self, policy: DiffusionPolicy, digest: str) -> None:
         self.policy, self.digest = policy, digest
         self._metadata = pack(self.metadata())
 
@@ -474,7 +476,7 @@ def _quiet() -> logging.Logger:
 
 
 def serve_forever(
-    policy: Any,
+    policy: DiffusionPolicy,
     settings: ServerSettings | None = None,
     artifact: Path | str | None = None,
     *,

@@ -11,7 +11,7 @@ from alltrades.data.interface import ActionSpec, Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.chunks import Overlap
-from alltrades.policies.server.robots import ServedController
+from alltrades.policies.server.served import ServedController
 
 HORIZON, EXECUTE, RATE = 6, 3, 0.25
 

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from alltrades.policies.control import worker
-from alltrades.policies.control.worker import Worker
+from alltrades.policies.control import background
+from alltrades.policies.control.background import BackgroundThread
 
 
 def test_calls_run_one_after_another_in_one_thread_and_what_they_raise_is_kept() -> None:
-    executor, seen = Worker("w"), []
+    executor, seen = BackgroundThread("w"), []
     calls = [
         executor.submit(lambda i=i: seen.append((i, threading.current_thread().name)))
         for i in range(20)
@@ -28,8 +28,8 @@ def test_calls_run_one_after_another_in_one_thread_and_what_they_raise_is_kept()
 def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker, "PATIENCE", 0.05)
-    executor, release = Worker("w"), threading.Event()
+    monkeypatch.setattr(background, "PATIENCE", 0.05)
+    executor, release = BackgroundThread("w"), threading.Event()
     hangs, after = executor.submit(release.wait), executor.submit(int)
     while not hangs.running():
         pass
@@ -41,7 +41,8 @@ def test_a_call_that_hangs_is_left_behind_and_those_after_it_are_cancelled(
 
 def test_a_process_ends_though_a_call_never_does() -> None:
     code = (
-        "import threading; from alltrades.policies.control.worker import Worker; "
-        "call = Worker('w').submit(threading.Event().wait)\nwhile not call.running(): pass"
+        "import threading; from alltrades.policies.control.background import BackgroundThread; "
+        "call = BackgroundThread('w').submit(threading.Event().wait)\n"
+        "while not call.running(): pass"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -14,7 +14,7 @@ from typing import Any
 PATIENCE = 2.0  # seconds that the end of a worker waits for a call that still runs
 
 
-class Worker(Executor):
+class BackgroundThread(Executor):
     """Runs calls one after another in a daemon thread, which begins with the first of them.
 
     The threads of `ThreadPoolExecutor` are waited for when the process ends, so that a hung policy
