@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]"
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.seeding import episode_seed
-from alltrades.policies.control import worker
+from alltrades.policies.control import background
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.realtime import RealTimeController
 from alltrades.policies.model.policy import load_policy
@@ -232,7 +232,7 @@ def test_a_policy_that_hangs_leaves_the_robot_stopped_and_is_reported_in_one_lin
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(worker, "PATIENCE", 0.05)
+    monkeypatch.setattr(background, "PATIENCE", 0.05)
     act, seen, release = Controller.act, [], threading.Event()
 
     def hung(self: Controller, observation: np.ndarray) -> np.ndarray:

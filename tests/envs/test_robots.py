@@ -13,7 +13,7 @@ import pytest
 
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.robots import ActionSpec
+from alltrades.envs.robots import ActionSpec, Robot
 from alltrades.envs.robots.environment import EnvironmentRobot
 from alltrades.envs.robots.load import load_robot
 from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
@@ -167,7 +167,7 @@ def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(
     path.write_text(PENDULUM.format(extra='<keyframe><key qpos="0.3"/></keyframe>'))
     clock = Clock()
     robot = RealTimeRobot(MjcfPlant(path), clock, threaded=False)
-    assert robot.limits == ActionSpec([-2.0], [2.0], None, stop_action=[0.0])
+    assert robot.limits == ActionSpec([-2.0], [2.0], stop=[0.0])
     robot.reset(0)
     np.testing.assert_allclose(robot.observe().observation, [0.3, 0.0], atol=1e-7)
     robot.act(np.array([1.5]))
@@ -186,7 +186,7 @@ def test_a_model_file_is_driven_by_its_actuators_and_seen_through_its_sensors(
 def test_a_position_servo_stops_by_holding(tmp_path: Path) -> None:
     path = tmp_path / "servo.xml"
     path.write_text(PENDULUM.format(extra="").replace("<motor ", '<position kp="20" '))
-    assert MjcfPlant(path).limits.stop == [None]
+    assert MjcfPlant(path).limits.stop == (None,)
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -198,17 +198,20 @@ def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.Monk
         "    limits = ActionSpec((-1,), (1,))\n"
         "    def observe(self): ...\n    def act(self, action): ...\n    def close(self): ...\n"
         "class Half:\n    limits = Mine.limits\n    def act(self, action): ...\n"
+        "class Odd(Mine):\n    control_hz = 0\n"
         "class Wrong(Mine):\n    limits = (-1, 1)\n"
         "number = 3\n"
     )
     assert isinstance(load_robot("gym:Pendulum-v1"), EnvironmentRobot)
     assert isinstance(load_robot("env:planar/reach"), EnvironmentRobot)
     assert isinstance(load_robot("mujoco:planar/reach"), RealTimeRobot)
-    assert (
-        type(load_robot("named_robot:Mine")).__name__
-        == type(load_robot("named_robot.py:Mine")).__name__
-        == "Mine"
-    )
+    for name in ("named_robot:Mine", "named_robot.py:Mine"):
+        robot = load_robot(name)  # what it does not have is as a robot's by default
+        assert isinstance(robot, Robot) and robot.limits == ActionSpec((-1,), (1,))
+        assert robot.control_hz is None and not robot.waits and robot.outcome() is None
+        robot.reset(0)
+    with pytest.raises(UserError, match="named_robot:Odd': control_hz is 0"):
+        load_robot("named_robot:Odd")
     for name, message in (
         ("planar/reach", "expected gym:ID"),
         ("named_robot:Nobody", "no 'Nobody'"),
