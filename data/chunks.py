@@ -24,7 +24,7 @@ from alltrades.errors import UserError
 
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
-CACHED_BYTES = 2**26  # of decoded chunks kept by one store
+CACHED_BYTES = 2**24  # of decoded chunks kept by one store
 _CODEC = Zstd(level=0)
 
 

@@ -43,13 +43,13 @@ class Block(NamedTuple):
 
 
 class Rows:
-    """N rows of D numbers: blocks of sources one after another, zero-padded to the widest.
+    """N rows of D numbers: blocks of sources one after another, each zero-padded or cut to D.
 
     Selecting and concatenating copy no row. Whatever reads (`take`, `load`, indexing, iteration)
     returns new arrays of `dtype`; one read of n rows costs O(n log blocks).
 
     Args:
-        blocks: in order; sources have shape (., d <= D).
+        blocks: in order; sources have shape (., d).
         width: D; default the largest d.
     """
 
@@ -62,8 +62,6 @@ class Rows:
         self.dtype = np.dtype(dtype)
         widest = max((b.source.shape[1] for b in self.blocks), default=0)
         self.width = widest if width is None else width
-        if self.width < widest:
-            raise ValueError(f"rows of {widest} numbers; expected at most {self.width}")
         lengths = [b.stop - b.start for b in self.blocks]
         self.offsets = np.cumsum([0, *lengths], dtype=np.int64)  # (blocks + 1,)
 
@@ -87,6 +85,10 @@ class Rows:
         return len(self) * self.width * self.dtype.itemsize
 
     # ---- views -----------------------------------------------------------------------------------
+    def resized(self, width: int) -> Rows:
+        """The rows with `width` numbers: zeros are added, or those beyond are cut off."""
+        return Rows(self.blocks, width, self.dtype)
+
     def select(self, keep: np.ndarray) -> Rows:
         """The rows where the mask (N,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8)))
@@ -119,12 +121,16 @@ class Rows:
 
         Raises IndexError for an index outside.
         """
+        columns = self.width if width is None else width
+        if len(self.blocks) == 1:
+            source, start, stop = self.blocks[0]
+            if isinstance(source, Memory) and stop - start == len(source.array):
+                return _fit(source.array[index], columns, self.dtype)
         index = np.asarray(index)
-        flat = index.reshape(-1).astype(np.int64)
+        flat = index.reshape(-1).astype(np.int64, copy=False)
         flat = np.where(flat < 0, flat + len(self), flat)
         if len(flat) and not (0 <= flat.min() and flat.max() < len(self)):
             raise IndexError(f"row {flat.min()} to {flat.max()} of {len(self)}")
-        columns = self.width if width is None else width
         if len(self.blocks) == 1:
             source, start, _ = self.blocks[0]
             out = _fit(source.take(flat + start if start else flat), columns, self.dtype)
@@ -192,5 +198,5 @@ def _joined(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _fit(x: np.ndarray, width: int, dtype: np.dtype) -> np.ndarray:
-    """Columns to a width: cut off, or zeros added."""
-    return pad(x[:, :width].astype(dtype, copy=False), width)
+    """(..., d) to (..., width): cut off, or zeros added."""
+    return pad(x[..., :width].astype(dtype, copy=False), width)

@@ -49,8 +49,8 @@ class Steps:
 
     @cached_property
     def episode_of_step(self) -> np.ndarray:
-        """(S,) episode of each step."""
-        return np.repeat(np.arange(len(self.ends)), self.lengths)
+        """(S,) int32, episode of each step."""
+        return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
 
     def select(self, episodes: np.ndarray) -> Steps:
         """The episodes where the mask (E,) is true; observations and actions are not copied."""

@@ -30,7 +30,7 @@ class WindowIndex:
         horizon: actions, the step's own being the first.
 
     No window crosses an episode's end: history clamps to the first frame, the chunk to the last
-    step. Memory O(steps), a call O(B).
+    step. Memory O(E), a call O(B log E).
     """
 
     def __init__(self, ends: np.ndarray, n_obs_steps: int, horizon: int) -> None:
@@ -38,10 +38,8 @@ class WindowIndex:
             raise ValueError(
                 f"n_obs_steps = {n_obs_steps}, horizon = {horizon}; expected both >= 1"
             )
-        ends = np.asarray(ends, dtype=np.int64)
-        lengths = np.diff(ends, prepend=0)
-        self.first = np.repeat(ends - lengths, lengths)  # (S,)
-        self.last = np.repeat(ends - 1, lengths)  # (S,)
+        self.ends = np.asarray(ends, dtype=np.int64)
+        self.starts = np.concatenate([[0], self.ends[:-1]])
         self.before = np.arange(1 - n_obs_steps, 1)
         self.after = np.arange(horizon)
 
@@ -50,7 +48,8 @@ class WindowIndex:
         rows = np.asarray(rows)
         obs = rows[:, None] + self.before  # (B, n_obs_steps)
         action = rows[:, None] + self.after  # (B, horizon)
-        first, last = self.first[rows, None], self.last[rows, None]
+        episode = np.searchsorted(self.ends, rows, side="right")[:, None]
+        first, last = self.starts[episode], self.ends[episode] - 1
         return Window(
             np.maximum(obs, first), obs >= first, np.minimum(action, last), action <= last
         )

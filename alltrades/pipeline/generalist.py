@@ -175,7 +175,7 @@ def fit(
     else:
         normalizer = make_normalizer(demos, context.interfaces, run.policy)
         policy = build_policy(run.policy, context.interfaces, normalizer, seed, run.device)
-    data = TrainingData(rows, policy, context.augmentation.symmetric(training.symmetry))
+    data = TrainingData(rows, policy, context.augmentation.symmetric(training.symmetry), work)
     loss: Loss | None = None
     score = settings.targets == "score"
     if settings.objective.excess:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.placing import Storage, placed, storage_for
 from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
@@ -44,8 +46,8 @@ class TrainingRows:
 
     Attributes:
         steps: S steps of E episodes.
-        probability: (S,) with which a row is drawn: non-negative, any scale, normalised within each
-            environment.
+        probability: (S,) with which a row is drawn: non-negative numbers of any scale, or bool;
+            normalised within each environment.
         loss_weight: (S,) factor of a row's loss; None: 1.
         labels: what rows are to learn where it is not their recorded actions.
     """
@@ -85,41 +87,52 @@ class TrainingData:
         rows: those of environments that the policy does not know are ignored.
         policy: where the preference is one of its inputs, `batch` draws one for every sample (see
             `draw_preferences`).
+        folder: for a file of rows that do not fit into memory.
+        storage: where the rows are kept, by default according to their size (see `placed`).
 
-    Raises UserError where no row can be drawn. Memory O(S); a batch costs O(B log S).
+    Raises UserError where no row can be drawn. Memory: the rows and 16 bytes for each; a
+    batch costs O(B log S).
     """
 
     def __init__(
-        self, rows: TrainingRows, policy: DiffusionPolicy, augmentation: Augmentation = PLAIN
+        self,
+        rows: TrainingRows,
+        policy: DiffusionPolicy,
+        augmentation: Augmentation = PLAIN,
+        folder: Path | None = None,
+        storage: Storage | None = None,
     ) -> None:
         steps, layout = rows.steps, policy.layout
         self.device, self.count = policy.device, len(layout.ids)
         self.hold_end, self.concentration = augmentation.hold_end, policy.concentration
         position = {name: k for k, name in enumerate(layout.ids)}
-        of_episode = np.array([position.get(str(e), -1) for e in steps.environment], dtype=np.int64)
-        self.environment = of_episode[steps.episode_of_step]  # (S,)
-        p = np.asarray(rows.probability, dtype=np.float64)
-        p = np.where(self.environment >= 0, p, 0.0)
-        self.order = np.argsort(self.environment, kind="stable")
-        self.order = self.order[p[self.order] > 0]
+        of_episode = np.array([position.get(str(e), -1) for e in steps.environment], dtype=np.int16)
+        self.environment = np.repeat(of_episode, steps.lengths)  # (S,)
+        self.order = _by_environment(steps, of_episode)
+        self.order = self.order[rows.probability[self.order] > 0]
         if len(self.order) == 0:
             raise UserError(
                 "no training rows: every row has probability 0; expected demonstrations or "
                 "successful rollouts; "
                 "collect more, or turn the success filter off"
             )
-        sorted_environment = self.environment[self.order]
-        self.present, starts = np.unique(sorted_environment, return_index=True)
-        self.bounds = np.append(starts, len(self.order))
-        cumulative = np.empty(len(self.order))
+        numbers = np.arange(self.count + 1, dtype=np.int16)
+        firsts = np.searchsorted(self.environment[self.order], numbers)
+        self.present = np.flatnonzero(np.diff(firsts))
+        self.bounds = np.append(firsts[self.present], len(self.order))
+        self.cumulative = np.empty(len(self.order))
         for i in range(len(self.present)):  # environment i owns the interval (i, i + 1]
             block = slice(self.bounds[i], self.bounds[i + 1])
-            share = np.cumsum(p[self.order[block]])
-            cumulative[block] = i + share / share[-1]
-        self.cumulative = cumulative
+            share = self.cumulative[block]  # a view, summed in place: S may be large
+            share[:] = rows.probability[self.order[block]]
+            np.add.accumulate(share, out=share)
+            share /= share[-1]
+            share += i
         self.windows = WindowIndex(steps.ends, policy.n_obs_steps, policy.horizon)
-        self.observation = torch.from_numpy(steps.observation.load(layout.obs_dim))
-        self.action = torch.from_numpy(steps.action.load(layout.action_dim))
+        if storage is None:
+            storage = storage_for(steps.observation.nbytes + steps.action.nbytes, folder)
+        self.observation = placed(steps.observation, layout.obs_dim, folder, storage)
+        self.action = placed(steps.action, layout.action_dim, folder, storage)
         weight = rows.loss_weight
         self.loss_weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.labels = rows.labels
@@ -134,12 +147,12 @@ class TrainingData:
         """`size` rows (B,), the same number (+-1) from every environment present."""
         slot = (np.arange(size) + rng.integers(len(self.present))) % len(self.present)  # (B,)
         found = np.searchsorted(self.cumulative, slot + rng.random(size), side="right")
-        return self.order[np.minimum(found, self.bounds[slot + 1] - 1)]
+        return self.order[np.minimum(found, self.bounds[slot + 1] - 1)].astype(np.int64)
 
     def gather(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """The batch of given rows (B,), as recorded, or with `rng` augmented by symmetries."""
         window = self.windows.take(rows)
-        action = self.action[torch.from_numpy(window.action_index)]  # (B, H, A)
+        action = torch.from_numpy(self.action.take(window.action_index))  # (B, H, A)
         mask = torch.from_numpy(window.action_mask.astype(np.float32))  # (B, H)
         if self.hold_end:
             mask = torch.ones_like(mask)
@@ -148,7 +161,7 @@ class TrainingData:
             labelled = np.flatnonzero(label >= 0)
             action[labelled] = torch.from_numpy(self.labels.chunks[label[labelled]])
             mask[labelled] = 1.0
-        observation = self.observation[torch.from_numpy(window.obs_index)]  # (B, n_obs_steps, D)
+        observation = torch.from_numpy(self.observation.take(window.obs_index))
         if rng is not None:
             for symmetry, members in self.symmetries.items():
                 symmetry.augment(
@@ -162,7 +175,8 @@ class TrainingData:
             if self.loss_weight is None
             else torch.from_numpy(self.loss_weight[rows])
         )
-        batch = (observation, action, mask, torch.from_numpy(self.environment[rows]), weight)
+        environment = torch.from_numpy(self.environment[rows].astype(np.int64))
+        batch = (observation, action, mask, environment, weight)
         return Batch(*(x.to(self.device, non_blocking=True) for x in batch))
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
@@ -177,11 +191,34 @@ class TrainingData:
 
 
 def demonstration_data(
-    demos: Steps, policy: DiffusionPolicy, augmentation: Augmentation = PLAIN
+    demos: Steps,
+    policy: DiffusionPolicy,
+    augmentation: Augmentation = PLAIN,
+    folder: Path | None = None,
 ) -> TrainingData:
-    """Recorded actions of all demonstrations that have actions, uniform over steps."""
-    recorded = demos.has_actions[demos.episode_of_step].astype(float)
-    return TrainingData(TrainingRows(steps=demos, probability=recorded), policy, augmentation)
+    """Recorded actions of all demonstrations that have actions, uniform over steps; `folder` as in
+    `TrainingData`.
+    """
+    recorded = np.repeat(demos.has_actions, demos.lengths)
+    rows = TrainingRows(steps=demos, probability=recorded)
+    return TrainingData(rows, policy, augmentation, folder)
+
+
+def _by_environment(steps: Steps, of_episode: np.ndarray) -> np.ndarray:
+    """Rows of the episodes of environment 0, then of 1, and so on, each in order; those of -1 are
+    left out.
+    """
+    episodes = np.argsort(of_episode, kind="stable")
+    episodes = episodes[of_episode[episodes] >= 0]
+    lengths = steps.lengths[episodes]
+    kind = np.int32 if len(steps.observation) < 2**31 else np.int64
+    out = np.ones(int(lengths.sum()), kind)  # steps from one row to the next
+    if len(out):
+        jumps = steps.starts[episodes]
+        jumps[1:] -= steps.ends[episodes][:-1] - 1
+        out[np.cumsum(lengths) - lengths] = jumps
+        np.add.accumulate(out, out=out)
+    return out
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

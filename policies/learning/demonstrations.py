@@ -103,7 +103,7 @@ class DemonstrationFit:
     def _look(self, demos: Steps, held: np.ndarray, report: Report) -> tuple[float, int]:
         """Lowest loss on the held-out episodes (E,), and the step that has it."""
         policy = self._copy()
-        data = demonstration_data(demos.select(~held), policy, self._shown())
+        data = demonstration_data(demos.select(~held), policy, self._shown(), self.place.work)
         kept = demonstration_data(demos.select(held), policy, self.augmentation.symmetric(False))
         goal = None if self.goal is None else self.goal(data, policy)
         objective = None if goal is None else goal.objective
@@ -115,7 +115,7 @@ class DemonstrationFit:
 
     def _train(self, demos: Steps, steps: int, place: Place, report: Report) -> DiffusionPolicy:
         policy = self._copy()
-        data = demonstration_data(demos, policy, self._shown())
+        data = demonstration_data(demos, policy, self._shown(), place.work)
         goal = None if self.goal is None else self.goal(data, policy)
         trainer = Trainer(policy, data, self.train, self.seed, goal, total=steps)
         return _finish(trainer, place.within("training"), report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from alltrades.data.interface import Interface, common_image_shape
@@ -42,24 +41,23 @@ def _fitted(
 ) -> tuple[Normalizer, list[str]]:
     """`fit_normalizer` on demonstrations."""
     layout, shape = Layout(environments), common_image_shape(environments)
-    rows = [_recorded(demos, name) for name in layout.ids]
+    recorded = [_recorded(demos, name) for name in layout.ids]
     return fit_normalizer(
-        [layout.observation(k, demos.observation[rows[k]]) for k in range(len(rows))],
-        [layout.action(k, demos.action[rows[k]]) for k in range(len(rows))],
+        [x.observation.resized(int(d)) for x, d in zip(recorded, layout.obs_dims)],
+        [x.action.load(int(d)) for x, d in zip(recorded, layout.action_dims)],
         layout,
         settings,
         pixels=1 if shape is None else shape[0] * shape[1],
     )
 
 
-def _recorded(demos: Steps, name: str) -> np.ndarray:
-    """(S,) bool: steps of an environment whose actions were recorded; UserError where there are
+def _recorded(demos: Steps, name: str) -> Steps:
+    """The episodes of an environment whose actions were recorded; UserError where there are
     none.
     """
-    of_step = demos.environment[demos.episode_of_step]
-    rows = (of_step == name) & demos.has_actions[demos.episode_of_step]
-    if rows.any():
-        return rows
+    chosen = (demos.environment == name) & demos.has_actions
+    if chosen.any():
+        return demos.select(chosen)
     if name in demos.environment:
         raise UserError(
             f"the episodes of '{name}' have no actions, and some of them must; give others with "

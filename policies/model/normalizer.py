@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.layout import Layout
+from alltrades.data.rows import Rows
 from alltrades.policies.settings import PolicySettings
 
 # dimensions that move less than this in the data keep their unit: 1e-4 in a joint must not become
@@ -77,13 +78,14 @@ class Normalizer(nn.Module):
 
 
 def fit_normalizer(
-    observations: Sequence[np.ndarray],
+    observations: Sequence[Rows | np.ndarray],
     actions: Sequence[np.ndarray],
     layout: Layout,
     settings: PolicySettings,
     pixels: int = 1,
 ) -> tuple[Normalizer, list[str]]:
-    """Fit on one (N_k, D_k) and one (N_k, A_k) array per environment.
+    """Fit on observations (N_k, D_k), which are read in pieces, and actions (N_k, A_k) of every
+    environment.
 
     Args:
         pixels: so many consecutive dimensions share their statistics: an image's.
@@ -92,9 +94,9 @@ def fit_normalizer(
     scale stays 1 or is taken from the pooled data.
     """
     out = Normalizer(layout)
-    values = [_by_pixel(x, pixels) for x in observations]
+    moments = [_moments(Rows.of(x), pixels) for x in observations]
     mean, scale, notes = _observations(
-        values, layout.obs_dim // pixels, settings.observation_normalizer == "pooled"
+        moments, layout.obs_dim // pixels, settings.observation_normalizer == "pooled"
     )
     out.obs_mean.copy_(torch.from_numpy(mean.repeat(pixels, axis=1)))
     out.obs_scale.copy_(torch.from_numpy(scale.repeat(pixels, axis=1)))
@@ -113,16 +115,24 @@ def _by_pixel(x: np.ndarray, pixels: int) -> np.ndarray:
     return x.reshape(len(x), -1, pixels).swapaxes(1, 2).reshape(len(x) * pixels, -1)
 
 
+def _moments(rows: Rows, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (d,) in double precision, in two passes over the rows."""
+    count = len(rows) * pixels
+    total = sum(_by_pixel(x, pixels).sum(0, dtype=np.float64) for x in rows.pieces())
+    mean = np.asarray(total) / count
+    squares = sum(np.square(_by_pixel(x, pixels) - mean).sum(0) for x in rows.pieces())
+    return mean, np.sqrt(np.asarray(squares) / count)
+
+
 def _observations(
-    values: Sequence[np.ndarray], size: int, pooled: bool
+    moments: Sequence[tuple[np.ndarray, np.ndarray]], size: int, pooled: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Mean and scale (K, size) of one (N_k, D_k) array per environment; 0 and 1 where it has no
-    such dimension.
+    """Mean and scale (K, size) from the moments (D_k,) of every environment; 0 and 1 where it has
+    no such dimension.
     """
-    means, stds = np.full((2, len(values), size), np.nan)
-    for k, x in enumerate(values):
-        means[k, : x.shape[1]] = x.mean(0, dtype=np.float64)
-        stds[k, : x.shape[1]] = x.std(0, dtype=np.float64)
+    means, stds = np.full((2, len(moments), size), np.nan)
+    for k, (own_mean, own_std) in enumerate(moments):
+        means[k, : len(own_mean)], stds[k, : len(own_std)] = own_mean, own_std
     here = ~np.isnan(means)
     share = here / np.maximum(here.sum(0), 1)  # every environment counts the same, however long
     pooled_mean = (share * np.nan_to_num(means)).sum(0)
@@ -131,7 +141,7 @@ def _observations(
     )
     pooled_std = np.sqrt(pooled_var)
     if pooled:
-        mean, std = np.tile(pooled_mean, (len(values), 1)), np.tile(pooled_std, (len(values), 1))
+        mean, std = np.tile(pooled_mean, (len(moments), 1)), np.tile(pooled_std, (len(moments), 1))
     else:
         mean, std = np.nan_to_num(means), np.maximum(np.nan_to_num(stds), 0.1 * pooled_std)
     scale = np.where(std < MIN_STD, 1.0, std)

@@ -117,7 +117,8 @@ def test_patience_ends_a_stack_when_no_group_has_had_a_new_lowest_loss(tmp_path)
     learner = replace(learners(train)[1], stop=None)
     rng = np.random.default_rng(0)
     noise = make_steps("b", episodes=3, seed=5)
-    noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
+    signs = rng.choice([-1.0, 1.0], noise.action.shape).astype(np.float32)
+    noise = replace(noise, action=signs)
     lost = replace(
         learner, demos=noise, held=make_steps("b", episodes=50, seed=6, gain=0.0), group=1
     )
@@ -180,7 +181,8 @@ def test_held_out_curve_is_the_loss_of_the_average_at_that_step():
     learner = learners()[1]
     rng = np.random.default_rng(0)
     noise = make_steps("b", episodes=50, seed=5)
-    noise.action[:] = rng.choice([-1.0, 1.0], noise.action.shape)
+    signs = rng.choice([-1.0, 1.0], noise.action.shape).astype(np.float32)
+    noise = replace(noise, action=signs)
     curve = fit_learners([replace(learner, held=noise, stop=None)])[0].curve
     scale = learner.normalizer.action_scale.square().mean() ** 0.5
     assert curve[4] == pytest.approx(

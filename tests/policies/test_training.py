@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
 from alltrades.envs.symmetry import Reflection, Translation
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import (
@@ -258,3 +260,27 @@ def test_dimensions_that_hardly_move_are_named_and_keep_their_unit():
     normalizer = make_normalizer(steps, [info("a")], SMALL)
     assert normalizer.obs_scale[0, 1] == 1 and normalizer.action_scale[1] == 1
     assert constant_dimensions(make_steps(), [info("a")], SMALL) == []
+
+
+def test_batches_are_bit_equal_from_memory_a_file_and_a_store(tmp_path):
+    infos = [info("a"), info("b", obs_dim=5, action_dim=3)]
+    policy = make_policy(infos)
+    episodes = [
+        Episode.from_arrays(
+            {"state": rng.normal(size=(7 + i, i % 2 * 2 + 3))},
+            rng.normal(size=(7 + i, i % 2 + 2)),
+            "ab"[i % 2],
+        )
+        for i in range(10)
+        for rng in [np.random.default_rng(i)]
+    ]
+    steps = EpisodeStore.write(tmp_path / "s", episodes).steps()
+    augmentation = Augmentation(symmetries={"a": (FLIP,), "b": (SHIFT,)})
+    rows = TrainingRows(steps=steps, probability=np.ones(len(steps.observation)))
+    batches = [
+        TrainingData(rows, policy, augmentation, tmp_path, storage).batch(64, 0, 3)[0]
+        for storage in ("memory", "file", "store")
+    ]
+    for name in ("window", "action", "mask", "environment", "loss_weight"):
+        first, *others = (getattr(b, name) for b in batches)
+        assert all(torch.equal(first, x) for x in others), name
