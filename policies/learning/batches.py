@@ -17,7 +17,8 @@ from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
 from alltrades.system.streams import stream
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+
+
+class State(TypedDict):
+    """What an average must remember."""
+
+    count: int
+    shadow: list[Tensor]
 
 
 class EMA:
@@ -44,12 +51,12 @@ class EMA:
         """Overwrite `parameters` by the average."""
         torch._foreach_copy_(self._matched(parameters), self.shadow)
 
-    def state_dict(self) -> dict[str, Any]:
-        """{"count": int, "shadow": list of tensors}; the tensors are copies."""
+    def state_dict(self) -> State:
+        """Copies of the tensors, and their number of updates."""
         return {"count": self.count, "shadow": [s.clone() for s in self.shadow]}
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict()`; raises ValueError when the tensors differ in number or
         shape.
         """

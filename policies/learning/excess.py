@@ -16,7 +16,8 @@ from torch import Tensor
 
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.teachers import TeacherPredictions, check_comparable
-from alltrades.policies.model.policy import Batch, DiffusionPolicy, Noised
+from alltrades.policies.model.batch import Batch, Noised
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.system.streams import stream, stream_seed
 
 DRAWS = 2048  # rows of an environment from which C_k is estimated

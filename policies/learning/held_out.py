@@ -12,7 +12,8 @@ from torch import Tensor
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.batches import TrainingData, stack_batches
 from alltrades.policies.learning.objectives import Linear
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.system.streams import stream
 
 FEWEST = 3  # episodes of an environment from which one may be held out

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from alltrades.errors import UserError
-from alltrades.policies.model.policy import Batch, DiffusionPolicy, Noised
+from alltrades.policies.model.batch import Batch, Noised
+from alltrades.policies.model.policy import DiffusionPolicy
 
 Teachers = Mapping[str, Mapping[str, DiffusionPolicy]]  # name -> environment id -> policy
 

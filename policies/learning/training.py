@@ -24,7 +24,8 @@ from alltrades.policies.learning.checkpoints import (
 from alltrades.policies.learning.ema import EMA
 from alltrades.policies.learning.held_out import HeldOutLoss, look_steps
 from alltrades.policies.learning.objectives import Linear
-from alltrades.policies.model.policy import Batch, DiffusionPolicy
+from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.reporting import Report

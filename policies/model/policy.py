@@ -8,9 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.model.backbones import Image, make_backbone
+from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.preference import preference_vector
@@ -33,35 +32,9 @@ from alltrades.policies.settings import PolicySettings
 from alltrades.system.files import replacing, write_text
 
 FORMAT_VERSION = 2
-Generators = torch.Generator | Sequence[torch.Generator]
 initialising = (
     threading.RLock()
 )  # layers draw their first weights from PyTorch's one generator, which all threads share
-
-
-@dataclass
-class Batch:
-    """One training batch.
-
-    window (B, n_obs_steps, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
-    environment (B,), loss_weight (B,), the factor of each sample's loss, and, where it is drawn,
-    preference (B, K) of each sample.
-    """
-
-    window: Tensor
-    action: Tensor
-    mask: Tensor
-    environment: Tensor
-    loss_weight: Tensor
-    preference: Tensor | None = None
-
-
-class Noised(NamedTuple):
-    """A noised chunk (B, H, A), its time (B,), and what the network should predict (B, H, A)."""
-
-    chunk: Tensor
-    t: Tensor
-    target: Tensor
 
 
 class DiffusionPolicy(nn.Module, ActingPolicy):
@@ -147,8 +120,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         """
         device = batch.action.device
         dims = self.dims(batch.environment)
-        noise = _random(torch.randn, batch.action.shape, generator, device) * dims
-        uniform = _random(torch.rand, batch.action.shape[:1], generator, device)
+        noise = draw_random(torch.randn, batch.action.shape, generator, device) * dims
+        uniform = draw_random(torch.rand, batch.action.shape[:1], generator, device)
         clean = self.normalizer.action(batch.action) * dims
         t = self.process.draw_time(uniform)
         return Noised(self.process.noise(clean, noise, t), t, self.process.target(clean, noise, t))
@@ -188,7 +161,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         noised = self.noised(batch, generator)
         jitter = None
         if observation_noise > 0:
-            jitter = observation_noise * _random(
+            jitter = observation_noise * draw_random(
                 torch.randn, batch.window.shape, generator, batch.window.device
             )
         return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
@@ -368,68 +341,54 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         write_text(folder / "policy.json", text)
         return folder
 
-    @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-        """Read an artifact; raises UserError when it is missing, unreadable, or its two files do
-        not belong together.
-        """
-        folder = Path(folder)
-        weights = folder / "model.safetensors"
-        try:
-            text = json.loads((folder / "policy.json").read_text())
-            version = text["format_version"]
-            if version != FORMAT_VERSION:
-                raise UserError(
-                    f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the "
-                    "policy again, or use the alltrades that wrote it"
-                )
-            environments = [Interface.from_json(e) for e in text["environments"]]
-            settings = PolicySettings(**text["settings"])
-            normalizer = Normalizer(Layout(environments))
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder}: no policy here (policy.json is missing); expected a folder with "
-                "policy.json and model.safetensors"
-            ) from error
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{folder}: policy.json cannot be read ({error}); expected a trained artifact"
-            ) from error
-        if not weights.is_file():
-            raise UserError(
-                f"{folder}: no policy here (model.safetensors is missing); expected a folder with "
-                "policy.json and "
-                "model.safetensors"
-            )
-        policy = cls(settings, environments, normalizer).to(device)
-        try:
-            policy.load_state_dict(load_file(weights, device=device))
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{weights}: cannot be read ({error}); expected the weights that were saved with "
-                "policy.json; "
-                "copy the artifact again, or train it again"
-            ) from error
-        except RuntimeError as error:  # of load_state_dict: a line for each weight
-            first = str(error).splitlines()[1:2] or [str(error)]
-            raise UserError(
-                f"{weights}: not the weights that policy.json describes ({first[0].strip()}); "
-                "expected two files of "
-                "one artifact; copy it again, or train it again"
-            ) from error
-        return policy.eval()
-
-
-def _random(
-    kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device
-) -> Tensor:
-    """Random numbers of a shape; with several generators each gives an equal block of rows."""
-    if isinstance(generator, torch.Generator):
-        return kind(shape, generator=generator, device=device)
-    rows = shape[0] // len(generator)
-    return torch.cat([kind((rows, *shape[1:]), generator=g, device=device) for g in generator])
-
 
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-    """Read a policy artifact (see `DiffusionPolicy.load`)."""
-    return DiffusionPolicy.load(folder, device)
+    """Read a policy artifact.
+
+    Raises UserError when it is missing, unreadable, or its two files do not belong together.
+    """
+    folder = Path(folder)
+    weights = folder / "model.safetensors"
+    try:
+        text = json.loads((folder / "policy.json").read_text())
+        version = text["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the "
+                "policy again, or use the alltrades that wrote it"
+            )
+        environments = [Interface.from_json(e) for e in text["environments"]]
+        settings = PolicySettings(**text["settings"])
+        normalizer = Normalizer(Layout(environments))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no policy here (policy.json is missing); expected a folder with "
+            "policy.json and model.safetensors"
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: policy.json cannot be read ({error}); expected a trained artifact"
+        ) from error
+    if not weights.is_file():
+        raise UserError(
+            f"{folder}: no policy here (model.safetensors is missing); expected a folder with "
+            "policy.json and "
+            "model.safetensors"
+        )
+    policy = DiffusionPolicy(settings, environments, normalizer).to(device)
+    try:
+        policy.load_state_dict(load_file(weights, device=device))
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{weights}: cannot be read ({error}); expected the weights that were saved with "
+            "policy.json; "
+            "copy the artifact again, or train it again"
+        ) from error
+    except RuntimeError as error:  # of load_state_dict: a line for each weight
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise UserError(
+            f"{weights}: not the weights that policy.json describes ({first[0].strip()}); "
+            "expected two files of "
+            "one artifact; copy it again, or train it again"
+        ) from error
+    return policy.eval()

@@ -7,8 +7,9 @@ import torch
 from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
-from alltrades.policies.model.policy import Batch, DiffusionPolicy, load_policy
+from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import PolicySettings
 
 from .toys import SMALL, info, make_policy

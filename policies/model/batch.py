@@ -1,0 +1,48 @@
+"""What a training step computes with: a batch, its noised chunks, and random numbers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# one for all rows, or one for each of equal blocks of rows
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+@dataclass
+class Batch:
+    """One training batch.
+
+    window (B, n_obs_steps, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
+    environment (B,), loss_weight (B,), the factor of each sample's loss, and, where it is drawn,
+    preference (B, K) of each sample.
+    """
+
+    window: Tensor
+    action: Tensor
+    mask: Tensor
+    environment: Tensor
+    loss_weight: Tensor
+    preference: Tensor | None = None
+
+
+class Noised(NamedTuple):
+    """A noised chunk (B, H, A), its time (B,), and what the network should predict (B, H, A)."""
+
+    chunk: Tensor
+    t: Tensor
+    target: Tensor
+
+
+def draw_random(
+    kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device
+) -> Tensor:
+    """Random numbers of a shape; with several generators each gives an equal block of rows."""
+    if isinstance(generator, torch.Generator):
+        return kind(shape, generator=generator, device=device)
+    rows = shape[0] // len(generator)
+    return torch.cat([kind((rows, *shape[1:]), generator=g, device=device) for g in generator])
