@@ -30,9 +30,9 @@ FED = [
     "--specialist.train.steps",
     "600",
     "--distill.train.steps",
-    "600",
+    "1500",
     "--distill.rollouts",
-    "30",
+    "150",
     "--evaluation.rows",
     "[specialists, generalist]",
     "--evaluation.episodes",
@@ -45,7 +45,7 @@ FED = [
 ]
 STARVED = {
     "demonstrations": (["--demos.episodes", "2"], "more demonstrations (now 2)"),
-    # one rollout is too little for a gap that means something: its chunks hardly vary
+    # few, and more than one: over the states of one rollout the gap alone says little
     "rollouts": (["--distill.rollouts", "3", "--demos.episodes", "30"], "more rollouts"),
     "steps": (["--distill.train.steps", "30"], "more distillation steps or width"),
     "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
