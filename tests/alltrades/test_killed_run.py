@@ -11,6 +11,7 @@ import pytest
 from tests.alltrades.small_run import SMALL, differing, results
 
 
+@pytest.mark.slow
 def test_run_killed_at_many_moments_ends_with_the_same_bits(tmp_path):
     """kill -9 after growing delays, again and again, then to the end."""
     folder = tmp_path / "killed"
