@@ -10,6 +10,8 @@ rows of this place, and not those of another chunk or of an append that was cut 
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,23 +31,27 @@ _CODEC = Zstd(level=0)
 
 
 class ChunkCache:
-    """The chunks that were read last, up to `limit` bytes."""
+    """The chunks that were read last, up to `limit` bytes; threads may share it."""
 
     def __init__(self, limit: int = CACHED_BYTES) -> None:
         self.limit, self.size = limit, 0
+        self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
 
     def get(self, key: tuple[Path, int]) -> np.ndarray | None:
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-        return chunk
+        with self._lock:
+            chunk = self._chunks.get(key)
+            if chunk is not None:
+                self._chunks.move_to_end(key)
+            return chunk
 
     def put(self, key: tuple[Path, int], chunk: np.ndarray) -> None:
-        self._chunks[key] = chunk
-        self.size += chunk.nbytes
-        while self.size > self.limit and len(self._chunks) > 1:
-            self.size -= self._chunks.popitem(last=False)[1].nbytes
+        with self._lock:
+            if key not in self._chunks:
+                self.size += chunk.nbytes
+            self._chunks[key] = chunk
+            while self.size > self.limit and len(self._chunks) > 1:
+                self.size -= self._chunks.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,12 @@ def _decode(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def _write(path: Path, data: bytes) -> None:
     """By rename, so that readers see the old or the new file; the commit is what is synced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    partial = f"{path.parent}/.{path.name}.partial"
+    try:
+        file = open(partial, "wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(partial, "wb")
+    with file:
+        file.write(data)
+    os.replace(partial, path)

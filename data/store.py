@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +35,7 @@ from alltrades.system.lock import NAME as LOCK
 from alltrades.system.lock import Lock
 
 BATCH = 64  # episodes that `write` keeps in memory
+WRITERS = 8  # threads: most of an append's time is waiting for the file system
 
 
 class EpisodeStore:
@@ -186,15 +188,22 @@ class EpisodeStore:
             return
         sources, groups, first = list(commit["sources"]), dict(self._groups), len(self)
         codes = [_code(sources, e.source) for e in episodes]
-        for environment in dict.fromkeys(e.environment for e in episodes):
-            mine = [i for i, e in enumerate(episodes) if e.environment == environment]
+        of_environment: dict[str, list[int]] = {}
+        for i, e in enumerate(episodes):
+            of_environment.setdefault(e.environment, []).append(i)
+
+        def extended(environment: str) -> Group:
+            mine = of_environment[environment]
             group = groups.get(environment) or Group.named(self.path, environment)
-            groups[environment] = group.extended(
+            return group.extended(
                 [episodes[i] for i in mine],
                 [first + i for i in mine],
                 [codes[i] for i in mine],
                 self._cache,
             )
+
+        with ThreadPoolExecutor(min(WRITERS, len(of_environment))) as pool:
+            groups |= zip(of_environment, pool.map(extended, of_environment))
         self._make_commit(groups, sources=sources)
 
     def declare(self, sizes: Mapping[str, tuple[int, int]]) -> None:

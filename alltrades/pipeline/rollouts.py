@@ -120,9 +120,8 @@ def record(
             crew=context.crew,
         ):
             buffer.append(episode)
-            if (
-                len(buffer) >= 32 and sum(map(len, buffer)) >= 1024
-            ):  # an append costs the same for few steps as for many
+            # an append costs the same for few steps as for many, and more for more environments
+            if len(buffer) >= max(32, 4 * len(context.specs)) and sum(map(len, buffer)) >= 1024:
                 store.append(buffer)
                 buffer = []
             report.progress(len(store) + len(buffer), len(jobs))
