@@ -2,28 +2,11 @@
 
 The public names, each imported when it is first asked for: `import alltrades` costs nothing, and a
 robot's computer that asks for `OnnxPolicy` needs no PyTorch. `run`, `load_policy`, `rollout` and
-`evaluate` are the calls behind the commands of the same names.
+`evaluate` are the calls behind the commands of the same names. Editors and type checkers read the
+names in `__init__.pyi`.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from alltrades.data.episode import Episode
-    from alltrades.data.interface import ActionSpec
-    from alltrades.data.store import EpisodeStore
-    from alltrades.envs.registry import register
-    from alltrades.envs.rollouts.evaluation import evaluate
-    from alltrades.envs.rollouts.rollout import rollout
-    from alltrades.envs.spec import EnvSpec
-    from alltrades.errors import UserError
-    from alltrades.pipeline.runner import run
-    from alltrades.policies.client.client import PolicyClient
-    from alltrades.policies.client.remote import RemotePolicy
-    from alltrades.policies.control.controller import Controller
-    from alltrades.policies.control.realtime import RealTimeController
-    from alltrades.policies.model.policy import load_policy
-    from alltrades.policies.onnx.onnx_policy import OnnxPolicy
-    from alltrades.settings.run import RunSettings
+from typing import Any
 
 __version__ = "0.1.0"
 __all__ = [

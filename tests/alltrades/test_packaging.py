@@ -14,7 +14,7 @@ ROOMS = {
     "data": "alltrades/data",
     "configs": "alltrades/configs",
 }
-SUFFIXES = (".py", ".yaml", ".xml", ".html", ".css", ".js", ".typed")
+SUFFIXES = (".py", ".yaml", ".xml", ".html", ".css", ".js", ".typed", ".pyi")
 
 
 def _expected() -> set[str]:

@@ -58,16 +58,9 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """Modules of the project that one imports, anywhere in it.
-
-    The top `__init__` names the public classes for type checkers alone, each of which is imported
-    when it is asked for: no room depends on them by importing `alltrades`.
-    """
+    """Modules of the project that one imports, anywhere in it."""
     found = set()
-    tree = ast.parse(modules()[module].read_text())
-    if module == "":
-        tree.body = [node for node in tree.body if not _for_type_checkers(node)]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -84,10 +77,6 @@ def imports(module: str) -> frozenset[str]:
             if name.split(".")[0] == "alltrades"
         }
     return frozenset((found & set(modules())) - {module})
-
-
-def _for_type_checkers(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def room_of(module: str) -> str:
