@@ -50,10 +50,13 @@ def test_a_fork_that_outlives_the_holder_keeps_nothing_locked(tmp_path):
     from alltrades.system.lock import Lock
     lock = Lock(sys.argv[1])
     lock.acquire()
+    said, say = os.pipe()
     if not os.fork():
+        os.write(say, b"x")
         os.close(1)
         time.sleep(20)
         os._exit(0)
+    os.read(said, 1)  # the child runs
     print("locked", flush=True)
     time.sleep(60)
     """
