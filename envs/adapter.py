@@ -25,9 +25,8 @@ class EnvironmentFailure(Exception):
 
     def __str__(self) -> str:
         return (
-            f"environment '{self.environment}' failed at step {self.step} of the episode with "
-            f"seed {self.seed}: "
-            f"{self.cause}"
+            f"environment '{self.environment}' failed at step {self.step} of the episode with seed "
+            f"{self.seed}: {self.cause}"
         )
 
 

@@ -50,8 +50,7 @@ def register(spec: EnvSpec, expert: Expert | None = None, replace: bool = False)
     if spec.id in _REGISTRY.specs and not replace:
         raise UserError(
             f"environment '{spec.id}' is registered already; expected a new id; pass replace=True "
-            "to "
-            "replace it"
+            "to replace it"
         )
     _REGISTRY.specs[spec.id] = spec
     _REGISTRY.experts.pop(spec.id, None)
@@ -81,8 +80,7 @@ def _load() -> None:
         except (ImportError, AttributeError) as error:
             raise UserError(
                 f"entry point '{point.name} = {point.value}' of group {ENTRY_POINTS} cannot be "
-                "loaded "
-                f"({error}); repair or remove the package that declares it"
+                f"loaded ({error}); repair or remove the package that declares it"
             ) from error
         if callable(hook):
             hook()
@@ -98,8 +96,7 @@ def load_plugins(names: Sequence[str]) -> None:
             if not path.exists():
                 raise UserError(
                     f"plugin {name} does not exist; expected a Python file or an importable "
-                    "module; "
-                    "check the path"
+                    "module; check the path"
                 )
             folder = str(path.resolve().parent)
             if folder not in sys.path:
@@ -112,14 +109,12 @@ def load_plugins(names: Sequence[str]) -> None:
                 raise
             raise UserError(
                 f"plugin '{name}' cannot be imported; expected a Python file or an importable "
-                "module; check "
-                "the name"
+                "module; check the name"
             ) from error
         if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
             raise UserError(
                 f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "
-                "its "
-                "own; rename the file"
+                "its own; rename the file"
             )
 
 

@@ -85,12 +85,10 @@ class EnvSpec:
             if sizes != (self.obs_dim, self.action_dim):
                 raise ValueError(
                     f"{self.id}: a reflection of {sizes[0]} observations and {sizes[1]} actions; "
-                    "expected "
-                    f"{self.obs_dim} and {self.action_dim}"
+                    f"expected {self.obs_dim} and {self.action_dim}"
                 )
         elif max(map(max, symmetry.positions)) >= self.obs_dim:
             raise ValueError(
                 f"{self.id}: a translation of observation {max(map(max, symmetry.positions))}; "
-                "expected indices "
-                f"below {self.obs_dim}"
+                f"expected indices below {self.obs_dim}"
             )

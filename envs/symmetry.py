@@ -84,8 +84,7 @@ class Translation:
         if any(len(p) != len(self.span) for p in self.positions):
             raise ValueError(
                 f"a translation of {len(self.span)} coordinates with positions {self.positions}; "
-                "expected as many "
-                "indices for each thing"
+                "expected as many indices for each thing"
             )
 
     def augment(

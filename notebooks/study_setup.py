@@ -75,10 +75,9 @@ def setup(folder: Path) -> list[str]:
     lines = [
         f"Environments: {' / '.join(environments)}.",
         f"Networks ({policy['backbone']}): generalist and labeled-only {value('policy.width')} "
-        f"wide, {value('policy.depth')} "
-        f"deep; specialists {value('specialist.width')} wide, {value('specialist.depth')} "
-        f"deep{_parameters(folder)}{hidden}. "
-        f"Chunks of {policy['horizon']} actions, of which {policy['n_action_steps']} are executed.",
+        f"wide, {value('policy.depth')} deep; specialists {value('specialist.width')} wide, "
+        f"{value('specialist.depth')} deep{_parameters(folder)}{hidden}. Chunks of "
+        f"{policy['horizon']} actions, of which {policy['n_action_steps']} are executed.",
         f"Data: {value('demos.episodes')} demonstrations per environment; "
         f"{value('distill.rollouts')} rollouts per environment "
         f"and teacher ({value('distill.teachers')}), weights {value('distill.weights.kind')}, "
@@ -105,8 +104,8 @@ def setup(folder: Path) -> list[str]:
     return [
         *lines,
         f"Measured: rows {', '.join(s['evaluation']['rows'])}; {value('evaluation.episodes')} "
-        "episodes per "
-        f"environment and row on common starts; training seeds {', '.join(map(str, s['seeds']))}.",
+        "episodes per environment and row on common starts; training seeds "
+        f"{', '.join(map(str, s['seeds']))}.",
     ]
 
 

@@ -50,8 +50,8 @@ class PolicySettings(Frozen):
     )
     preference_input: bool = Field(
         False,
-        description="the preference over environments is an input, drawn anew for every "
-        "sample in training and chosen when the policy is used",
+        description="the preference over environments is an input, drawn anew for every sample in "
+        "training and chosen when the policy is used",
     )
     preference_concentration: float = Field(
         1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from"
@@ -75,8 +75,8 @@ class PolicySettings(Frozen):
         if self.process == "vp" and self.sampling_steps > self.diffusion_steps:
             raise ValueError(
                 f"sampling_steps = {self.sampling_steps} exceeds diffusion_steps = "
-                f"{self.diffusion_steps}; "
-                "a vp process cannot take more sampling steps than it was trained with"
+                f"{self.diffusion_steps}; a vp process cannot take more sampling steps than it was "
+                "trained with"
             )
         if self.clip is not None and self.action_normalizer == "standard" and self.clip < 3:
             raise ValueError(

@@ -63,8 +63,7 @@ def latency(
         policy = load_policy(path)
         yield (
             f"{policy.parameter_count() / 1e6:.2f} M parameters, {policy.settings.sampling_steps} "
-            "steps "
-            f"({policy.settings.sampler}), {rate:g} Hz each, {seconds:g} s each, milliseconds"
+            f"steps ({policy.settings.sampler}), {rate:g} Hz each, {seconds:g} s each, milliseconds"
         )
         yield HEADER
         engines: dict[str, Any] = {"torch": policy} if "torch" in paths else {}

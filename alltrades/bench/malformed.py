@@ -285,9 +285,7 @@ def malformed(
     yield ", ".join(f"{kind} {n}" for kind, n in sorted(state["kinds"].items()))
     yield (
         f"{state['sent']} malformed messages in {spent:.0f} s: {state['refused']} refused with a "
-        "reason, server "
-        f"{'alive' if alive else 'DEAD'}, memory {growth:+.1f} MiB; {state['good']} of {checks} "
-        "good requests between them "
-        "answered as alone"
+        f"reason, server {'alive' if alive else 'DEAD'}, memory {growth:+.1f} MiB; {state['good']} "
+        f"of {checks} good requests between them answered as alone"
     )
     yield from state["wrong"]

@@ -106,12 +106,11 @@ def soak(
     results.append(out)
     yield (
         f"{minutes:g} min at {rate:g} Hz, {clients} robots, {kills} kills: server "
-        f"{'alive' if alive else 'DEAD'}, memory "
-        f"{out['settled_mib']:.1f} MiB after {settle:.0f} s, growth since {growth:+.2f} MiB"
+        f"{'alive' if alive else 'DEAD'}, memory {out['settled_mib']:.1f} MiB after {settle:.0f} "
+        f"s, growth since {growth:+.2f} MiB"
     )
     yield (
-        f"the others: {len(out['errors'])} errors, p50 {out['p50']:.2f}, p99 {out['p99']:.2f}, "
-        f"max {out['max']:.2f} ms, "
-        f"{out['missed']} of {out['ticks']} deadlines missed"
+        f"the others: {len(out['errors'])} errors, p50 {out['p50']:.2f}, p99 {out['p99']:.2f}, max "
+        f"{out['max']:.2f} ms, {out['missed']} of {out['ticks']} deadlines missed"
         + "".join(f"; {e}" for e in out["errors"][:3])
     )

@@ -91,8 +91,7 @@ def _environment(artifact: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{facts}: cannot be read ({error!r}); expected a policy folder, or an exported .onnx "
-            "file with its "
-            "contract beside it"
+            "file with its contract beside it"
         ) from error
 
 
@@ -125,7 +124,6 @@ def _first_action(artifact: Path, robot: str) -> dict[str, Any]:
 def _line(result: dict[str, Any]) -> str:
     return (
         f"start to first action, {result['artifact']} on {result['robot']}, {result['processes']} "
-        "processes: p50 "
-        f"{result['p50']:.2f} s, max {result['max']:.2f} s; torch imported in "
+        f"processes: p50 {result['p50']:.2f} s, max {result['max']:.2f} s; torch imported in "
         f"{result['torch_imported']} of them"
     )

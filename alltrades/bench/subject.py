@@ -134,8 +134,7 @@ class LoadProcess:
             cause = said[-1][:300] if said else "without a message"
             raise UserError(
                 f"the robots' process ended with code {self.process.returncode} ({cause}); "
-                "expected their "
-                "measurements; mend the cause, and measure again"
+                "expected their measurements; mend the cause, and measure again"
             )
         return json.loads(out)
 

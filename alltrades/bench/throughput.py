@@ -121,9 +121,8 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
         together = rate(partial(_update_all, stacked), seconds)
         yield (
             f"{len(specs)} specialists of about {policies[0].parameter_count() / 1e6:.2f} M "
-            f"parameters, {precision}: "
-            f"{1e3 / alone:.1f} ms per step of all one by one, {1e3 / together:.1f} ms in "
-            f"{len(parts)} stacks"
+            f"parameters, {precision}: {1e3 / alone:.1f} ms per step of all one by one, "
+            f"{1e3 / together:.1f} ms in {len(parts)} stacks"
         )
 
 
@@ -195,8 +194,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
         spent = time.perf_counter() - start
         return (
             f"{sum(len(e) for e in episodes) / spent:,.0f} steps/s, {len(episodes) / spent:.1f} "
-            "episodes/s "
-            "(start-up included)"
+            "episodes/s (start-up included)"
         )
 
     keys = {s.id: "policy" for s in specs}

@@ -44,8 +44,8 @@ def export(args: argparse.Namespace) -> int:
     found = export_onnx(policy, out, args.batch, given)
     print(
         f"wrote {out} and {out.with_suffix('.json')}; at most {found.max_error:.1e} of the action "
-        "range from PyTorch over "
-        f"{found.rows - found.observed} random and {found.observed} recorded observations"
+        f"range from PyTorch over {found.rows - found.observed} random and {found.observed} "
+        "recorded observations"
     )
     return 0
 
@@ -101,15 +101,14 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="ROBOT",
         help="gym:ID or env:ID, an environment that waits; mujoco:ID or mujoco:FILE.xml, in real "
-        "time; "
-        "MODULE:CLASS, your own",
+        "time; MODULE:CLASS, your own",
     )
     parser.add_argument(
         "--environment",
         default=None,
         metavar="ID",
-        help="which of the policy's environments the robot is; default what the robot says, or "
-        "the only one",
+        help="which of the policy's environments the robot is; default what the robot says, or the "
+        "only one",
     )
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
     parser.add_argument(
@@ -123,8 +122,8 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["sync", "async", "ensemble"],
         default="sync",
         help="sync: the robot waits for every chunk; async: the next one is drawn while it moves "
-        "(real-time "
-        "chunking); ensemble: one is drawn at every step, and overlapping chunks are averaged",
+        "(real-time chunking); ensemble: one is drawn at every step, and overlapping chunks are "
+        "averaged",
     )
     parser.add_argument(
         "--rate",
@@ -132,8 +131,8 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="HZ",
         help="control rate; default the robot's. Limits per control step are scaled by (the rate "
-        "they were "
-        "declared for) / HZ, those of acceleration by its square, so that limits per second stay",
+        "they were declared for) / HZ, those of acceleration by its square, so that limits per "
+        "second stay",
     )
     parser.add_argument(
         "--fast", action="store_true", help="as fast as possible (gym:ID and env:ID)"
@@ -143,17 +142,15 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="without a fresh action (no new observation of the robot, or no answer of the "
-        "policy) after which "
-        "the robot is stopped",
+        help="without a fresh action (no new observation of the robot, or no answer of the policy) "
+        "after which the robot is stopped",
     )
     parser.add_argument(
         "--limits",
         default=None,
         metavar="FILE",
         help="YAML file of action limits by environment: low, high, rate, acceleration, the last "
-        "two per control "
-        "step of the environment",
+        "two per control step of the environment",
     )
     parser.add_argument(
         "--record", default=None, metavar="STORE", help="store of episodes to write or continue"

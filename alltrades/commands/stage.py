@@ -250,8 +250,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=None,
         metavar="M",
-        help="plan at every step and execute the mean of "
-        "overlapping chunks, weighted by exp(-M i) from the oldest on",
+        help="plan at every step and execute the mean of overlapping chunks, weighted by exp(-M i) "
+        "from the oldest on",
     )
     n_action_steps_argument(parser)
     preference_argument(parser)

@@ -158,8 +158,8 @@ def compare(args: argparse.Namespace) -> int:
     if args.sequential:
         if args.metric != "success":
             raise UserError(
-                f"--sequential with --metric {args.metric}; expected success, whose "
-                "differences lie between -1 and 1; leave one of them out"
+                f"--sequential with --metric {args.metric}; expected success, whose differences "
+                "lie between -1 and 1; leave one of them out"
             )
         for other in others:
             for folder, mine, theirs in zip(args.a, rows[first], rows[other]):
@@ -209,8 +209,8 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["linear"],
         metavar="KIND",
-        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that "
-        "takes them",
+        help="linear, tchebycheff, worst: a generalist per preference; conditioned: one that takes "
+        "them",
     )
     parser.add_argument(
         "--divisions",

@@ -115,9 +115,8 @@ def advice_line(
     if own < best - TRAILS and above(teacher, generalist) > 0:
         if gap is not None and gap > GAP:
             return (
-                f"generalist {own:.2f} trails its teachers' {best:.2f} and does not copy them "
-                f"(gap {gap:.2f}): "
-                "more distillation steps or width"
+                f"generalist {own:.2f} trails its teachers' {best:.2f} and does not copy them (gap "
+                f"{gap:.2f}): more distillation steps or width"
             )
         seen = (
             "without having seen rollouts of theirs" if gap is None else "although it copies them"
@@ -128,8 +127,8 @@ def advice_line(
     if missed is not None and neighbours is not None and missed > MISSES * neighbours:
         return (
             f"limited by its teachers ({best:.2f}), which reproduce their own demonstrations "
-            "hardly better than neighbours "
-            f"would (error {missed:.2f} and {neighbours:.2f}): more steps or width of the teachers"
+            f"hardly better than neighbours would (error {missed:.2f} and {neighbours:.2f}): more "
+            "steps or width of the teachers"
         )
     apart = f"AUC above {auc_low:.2f}" if auc_low is not None and auc_low > SEPARABLE else None
     if apart is None and ess is not None and ess < ESS_LOW:
@@ -137,8 +136,7 @@ def advice_line(
     if apart is not None:
         return (
             f"limited by its teachers ({best:.2f}), which visit other states than the "
-            f"demonstrations ({apart}): "
-            f"more demonstrations (now {demos})"
+            f"demonstrations ({apart}): more demonstrations (now {demos})"
         )
     return f"limited by its teachers ({best:.2f}): more demonstrations (now {demos})"
 

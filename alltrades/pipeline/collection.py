@@ -58,8 +58,7 @@ def collect(
                 if tried >= attempts * episodes:
                     raise UserError(
                         f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; "
-                        f"expected {episodes} "
-                        "successes; raise --demos.attempts or mend the expert"
+                        f"expected {episodes} successes; raise --demos.attempts or mend the expert"
                     )
                 jobs = [
                     Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
@@ -93,8 +92,8 @@ def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
         if converter is None:
             raise UserError(
                 f"{source}: a foreign store, which names no environments, and none of "
-                f"{', '.join(wanted)} can read "
-                "it; expected a store that alltrades wrote, or --environments of one that can"
+                f"{', '.join(wanted)} can read it; expected a store that alltrades wrote, or "
+                "--environments of one that can"
             )
         episodes = converter(found)
     else:
@@ -143,8 +142,7 @@ def open_or_create(
             store.close()
             raise UserError(
                 f"{path}: a store is there already and {_differing(what, there, value)}; expected "
-                "one made from the "
-                "same, to go on with; choose another path, or delete the store"
+                "one made from the same, to go on with; choose another path, or delete the store"
             )
     if store.provenance.get("environments") != environments:
         store.set_provenance(environments=environments)
@@ -189,9 +187,9 @@ def first_demos(
     for name in sizes[1]:
         if sizes[0].get(name, sizes[1][name]) != sizes[1][name]:
             raise UserError(
-                f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those "
-                "of demonstrations "
-                f"{sizes[0][name]}; expected the same; record them in the same environment"
+                f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those of "
+                f"demonstrations {sizes[0][name]}; expected the same; record them in the same "
+                "environment"
             )
     return Steps.concatenate([steps, replace(found, has_actions=np.zeros(len(found.ends), bool))])
 

@@ -113,8 +113,7 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` "
-                "wrote; "
-                "choose another folder"
+                "wrote; choose another folder"
             ) from error
         if (
             not isinstance(data, dict)
@@ -266,8 +265,7 @@ class Manifest:
         for path in paths if record is None and not marker else ():
             if (self.folder / path).exists():
                 raise UserError(
-                    f"{self.folder / path} is there already and no run wrote it; expected "
-                    "nothing "
+                    f"{self.folder / path} is there already and no run wrote it; expected nothing "
                     "there; move it away or choose another run folder"
                 )
         work = self.work(name)

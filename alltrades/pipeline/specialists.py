@@ -133,8 +133,8 @@ def _chosen(context: Context, table: dict[str, Any] | None) -> str:
         return text.selection(table)
     name, _, train = context.settings.specialist_candidates()[0]
     return (
-        "no environment has two demonstrations to cross-validate with; kept: "
-        f"{name}, all {train.steps:,} steps"
+        f"no environment has two demonstrations to cross-validate with; kept: {name}, all "
+        f"{train.steps:,} steps"
     )
 
 

@@ -62,9 +62,8 @@ def check_weights(folder: Path, demos: Steps, rollouts: Steps, settings: WeightS
         if found.get(what) != value:
             raise UserError(
                 f"{folder}: the weights were estimated with other {what}; expected the same "
-                "demonstrations, rollouts "
-                "(stores in the order of the teachers) and distill.weights; give those, or weigh "
-                "again"
+                "demonstrations, rollouts (stores in the order of the teachers) and "
+                "distill.weights; give those, or weigh again"
             )
 
 
@@ -88,8 +87,7 @@ def weight_column(store: EpisodeStore, folder: Path) -> np.ndarray:
     if not names:
         raise UserError(
             f"{folder}: no weights of {', '.join(map(str, np.unique(steps.environment)[:6]))}; "
-            "expected a folder "
-            "that `alltrades weigh` wrote, or weights/ROW of a run"
+            "expected a folder that `alltrades weigh` wrote, or weights/ROW of a run"
         )
     of_step = steps.environment[steps.episode_of_step]
     for name in names:
@@ -99,8 +97,8 @@ def weight_column(store: EpisodeStore, folder: Path) -> np.ndarray:
         if len(weight) not in (0, *ends):
             raise UserError(
                 f"{folder}: {len(weight)} weights of '{name}', where no number of episodes of "
-                f"{store.path} has as "
-                "many steps; expected the weights of this store alone; weigh it again"
+                f"{store.path} has as many steps; expected the weights of this store alone; weigh "
+                "it again"
             )
         column[np.flatnonzero(of_step == name)[: len(weight)]] = weight
     return column

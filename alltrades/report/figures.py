@@ -165,8 +165,8 @@ def forest(pair: Mapping[str, Any]) -> Figure:
                     "thickness": 3 if i == 0 else 2,
                     "width": 0,
                 },
-                "hovertemplate": f"{name}: {text.signed(mean)} "
-                f"{text.signed_interval((low, high))} {word}",
+                "hovertemplate": f"{name}: {text.signed(mean)} {text.signed_interval((low, high))} "
+                f"{word}",
             }
         )
         for anchor, content in (("left", name), ("right", text.signed(mean, 2))):

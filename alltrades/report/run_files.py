@@ -167,6 +167,6 @@ def _json(path: Path) -> dict[str, Any]:
 def _unreadable(path: Path, cause: object) -> UserError:
     reason = " ".join(str(cause).split())[:120]
     return UserError(
-        f"{path} is not readable ({reason}); expected what `alltrades run` writes; run it again "
-        "in this folder"
+        f"{path} is not readable ({reason}); expected what `alltrades run` writes; run it again in "
+        "this folder"
     )

@@ -91,8 +91,8 @@ def selection(table: Mapping[str, Any]) -> str:
     )
     return (
         f"cross-validation over {len(table['losses'])} environments chose: {table['chosen']}, "
-        f"{table['steps']:,} of "
-        f"{table['of']:,} steps (held-out loss in shares of the lowest: {losses})"
+        f"{table['steps']:,} of {table['of']:,} steps (held-out loss in shares of the lowest: "
+        f"{losses})"
     )
 
 

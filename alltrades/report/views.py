@@ -170,8 +170,8 @@ def _starts(found: list[dict[str, EnvironmentResult]], names: list[str]) -> str:
     ]
     if differ:
         return (
-            f"Rows were not measured on the same starts in {', '.join(differ)}: their "
-            "differences are not paired."
+            f"Rows were not measured on the same starts in {', '.join(differ)}: their differences "
+            "are not paired."
         )
     return "Every row was measured on the same starts." if len(found) > 1 else ""
 

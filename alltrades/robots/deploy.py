@@ -113,14 +113,12 @@ def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:
     if ended == "timeout":
         raise UserError(
             f"robot {args.robot} gave no new observation for {args.timeout:g} s and was stopped; "
-            "expected one at "
-            "every control step; check its sensors, or raise --timeout"
+            "expected one at every control step; check its sensors, or raise --timeout"
         )
     if ended == "starved":
         raise UserError(
             f"the policy gave no fresh action for {args.timeout:g} s and the robot was stopped; "
-            "expected one in "
-            "time; use a faster policy, or raise --timeout"
+            "expected one in time; use a faster policy, or raise --timeout"
         )
 
 
@@ -152,9 +150,8 @@ def _check(args: argparse.Namespace) -> None:
     local = not (deployment.is_remote(args.artifact) or args.artifact.endswith(".onnx"))
     if args.preference and not local:
         raise UserError(
-            f"--preference with {args.artifact}; expected a policy's folder; choose the "
-            "preference in `export` or "
-            "`serve`"
+            f"--preference with {args.artifact}; expected a policy's folder; choose the preference "
+            "in `export` or `serve`"
         )
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}; expected 0 or more")
@@ -338,22 +335,17 @@ def lines(result: dict[str, Any]) -> list[str]:
         if found is None
         else [
             f"asynchronous: {found['chunks']} chunks, {found['late']} late, {found['failures']} "
-            "failed calls, no action at "
-            f"{found['held'] + found['stopped']} steps; delay p50 "
-            f"{found['delay_ms']['p50'] or 0:.2f} ms, max "
-            f"{found['delay_ms']['max'] or 0:.2f}"
+            f"failed calls, no action at {found['held'] + found['stopped']} steps; delay p50 "
+            f"{found['delay_ms']['p50'] or 0:.2f} ms, max {found['delay_ms']['max'] or 0:.2f}"
         ]
     )
     return [
         f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} "
-        "episodes succeeded, "
-        f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
-        f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 "
-        f"{ms['p99']:.2f}, max {ms['max']:.2f}; "
-        f"{result['missed']} deadlines missed",
+        f"episodes succeeded, {result['steps']} steps at {result['measured_rate']:.1f} Hz",
+        f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, "
+        f"max {ms['max']:.2f}; {result['missed']} deadlines missed",
         f"observations not used: {_counts(result['observations'])}; last action held "
-        f"{result['held']} times; "
-        f"guard refused: {_counts(result['refusals'])}",
+        f"{result['held']} times; guard refused: {_counts(result['refusals'])}",
         *paused,
         *chunks,
     ]

@@ -125,15 +125,13 @@ def environment_of(
     if robot.limits.size != info.action_dim:
         raise UserError(
             f"the robot takes {robot.limits.size} action values and '{name}' has "
-            f"{info.action_dim}; expected "
-            "the same; choose another --environment"
+            f"{info.action_dim}; expected the same; choose another --environment"
         )
     own = robot.interface
     if own is not None and own.id == name and own.digest() != info.digest():
         raise UserError(
             f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or "
-            "version); train "
-            "again or use the environment it was trained on"
+            "version); train again or use the environment it was trained on"
         )
     return info
 
@@ -198,8 +196,7 @@ def rate_of(info: Interface, robot: Robot, given: float | None = None) -> float:
     if abs(rate - trained) > 0.01 * trained:
         raise UserError(
             f"the robot runs at {rate:g} Hz and '{info.id}' was trained at {trained:g} Hz; "
-            "expected the same; give "
-            "--rate HZ to choose one"
+            "expected the same; give --rate HZ to choose one"
         )
     return rate
 

@@ -121,8 +121,7 @@ class ControlLoop:
         if self._call is not None and not self._call.done():
             raise UserError(
                 "the policy still works on an action of the last episode; expected it to be done; "
-                "try again later, "
-                "or use a faster policy"
+                "try again later, or use a faster policy"
             )
         self._begin(seed)
         try:
@@ -248,8 +247,7 @@ class ControlLoop:
         if self._sent is None and not self._waits and self._refused["finite"] > self._unfinite:
             raise UserError(
                 "the policy's first action is not finite, and there is none before it to hold; "
-                "expected numbers; the "
-                "robot was told nothing; check the policy and the observation"
+                "expected numbers; the robot was told nothing; check the policy and the observation"
             )
         self._sent = last  # from here on the robot may be moving, whatever its driver says
         self.robot.act(action.copy())

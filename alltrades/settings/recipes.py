@@ -86,8 +86,8 @@ def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]
             *f"{packaged}.yaml".split("/")
         ).read_text(encoding="utf-8")
     raise UserError(
-        f"recipe '{name}' not found; expected a YAML file or one of {', '.join(known)}"
-        f"{nearest(packaged, known)}"
+        f"recipe '{name}' not found; expected a YAML file or one of "
+        f"{', '.join(known)}{nearest(packaged, known)}"
     )
 
 

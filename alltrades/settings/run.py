@@ -70,10 +70,9 @@ class SpecialistSettings(Frozen):
     )
     selection: Literal["last", "holdout", "cv"] = Field(
         "last",
-        description="last weights; as many steps as held-out episodes prefer (3 demonstrations "
-        "and more); or candidate "
-        "and steps by cross-validation over episodes, one choice for all environments (not for "
-        "fine-tuned specialists)",
+        description="last weights; as many steps as held-out episodes prefer (3 demonstrations and "
+        "more); or candidate and steps by cross-validation over episodes, one choice for all "
+        "environments (not for fine-tuned specialists)",
     )
     candidates: tuple[SpecialistCandidate, ...] = Field(
         (),
@@ -152,9 +151,8 @@ class RoundSettings(Frozen):
     teacher: Literal["self", "best"] = Field(
         "self",
         description="self: its own successes with their executed actions; best: per environment "
-        "the labels of the "
-        "teacher with the best success at every state visited, its own successes where none is "
-        "better",
+        "the labels of the teacher with the best success at every state visited, its own successes "
+        "where none is better",
     )
     episodes: int = Field(60, ge=1, description="starts per environment and round")
     tries: int = Field(
@@ -231,9 +229,9 @@ class DistillSettings(Frozen):
     def _excess_has_no_noise(self) -> DistillSettings:
         if self.objective.excess and self.train.observation_noise > 0:
             raise ValueError(
-                f"objective {self.objective.kind} compares with teachers at the observation "
-                "itself and train has "
-                f"observation_noise = {self.train.observation_noise}; set one of them back"
+                f"objective {self.objective.kind} compares with teachers at the observation itself "
+                f"and train has observation_noise = {self.train.observation_noise}; set one of "
+                "them back"
             )
         return self
 
@@ -292,8 +290,8 @@ class RunSettings(Frozen):
     trainings: int | None = Field(
         None,
         ge=1,
-        description="networks trained beside one another, each on one processor thread; "
-        "1: one after the other on all; default: as many as cores, at most 8; 1 on a GPU",
+        description="networks trained beside one another, each on one processor thread; 1: one "
+        "after the other on all; default: as many as cores, at most 8; 1 on a GPU",
     )
     training: TrainingSettings = TrainingSettings()
     demos: DemoSettings = DemoSettings()
@@ -338,22 +336,20 @@ class RunSettings(Frozen):
                         else "a fixed preference"
                     )
                     raise ValueError(
-                        "policy.preference_input draws the preference in training and a "
-                        f"generalist has {found}; "
-                        "expected the linear objective without preference; choose it at "
-                        "evaluation.preference"
+                        "policy.preference_input draws the preference in training and a generalist "
+                        f"has {found}; expected the linear objective without preference; choose it "
+                        "at evaluation.preference"
                     )
         elif self.evaluation.preference:
             raise ValueError(
                 "evaluation.preference is given and policies take none; expected "
-                "policy.preference_input: true, or "
-                "distill.preference for a generalist of one preference"
+                "policy.preference_input: true, or distill.preference for a generalist of one "
+                "preference"
             )
         if policy.embedding == 0 and policy.observation_normalizer == "per_environment":
             raise ValueError(
                 "policy.embedding = 0 hides the environment and observation_normalizer: "
-                "per_environment would give "
-                "it away; expected observation_normalizer: pooled"
+                "per_environment would give it away; expected observation_normalizer: pooled"
             )
         return self
 

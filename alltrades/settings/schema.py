@@ -205,8 +205,8 @@ def lookup(model: type[BaseModel], key: str) -> Leaf:
             path, parts = (*path, name), parts[1:] if nested else []
         else:
             raise UserError(
-                f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, "
-                "it has no keys below it"
+                f"unknown setting '{key}'; '{'.'.join(path)}' is {accepted(node, metadata)}, it "
+                "has no keys below it"
             )
     return Leaf(path, node, metadata)
 

@@ -38,7 +38,6 @@ def study_of(recipe: str | None) -> ModuleType | None:
     if name not in STUDIES:
         raise UserError(
             f"recipe '{recipe}' names the study '{name}'; expected one of "
-            f"{', '.join(sorted(STUDIES))}"
-            f"{nearest(name, list(STUDIES))}"
+            f"{', '.join(sorted(STUDIES))}{nearest(name, list(STUDIES))}"
         )
     return import_module(STUDIES[name])

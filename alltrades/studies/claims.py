@@ -122,9 +122,8 @@ def _pareto(results: Results) -> list[Claim]:
             Claim(
                 f"{front}: the generalist's front lies above that of {against}",
                 word(held, reverse),
-                f"weighed by lambda above at {higher} of {len(mine)} preferences, {better} with "
-                "an interval that "
-                f"excludes 0, {worse} below with one"
+                f"weighed by lambda above at {higher} of {len(mine)} preferences, {better} with an "
+                f"interval that excludes 0, {worse} below with one"
                 + ("" if volume is None else f"; hypervolume {volume}"),
             )
         )

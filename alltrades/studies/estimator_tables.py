@@ -147,10 +147,8 @@ def summarise(s: Settings, rows: list[dict[str, Any]]) -> StudyResult:
     return StudyResult(
         "Density-ratio estimators with a known ratio",
         f"Linear-Gaussian episodes of 30 states, {s.rollouts} rollouts, {s.repetitions} "
-        "repetitions; error of the "
-        "self-normalised estimate of E|x - mean|^2 under the law of demonstration states, 95 % "
-        "bootstrap intervals over "
-        "repetitions.",
+        "repetitions; error of the self-normalised estimate of E|x - mean|^2 under the law of "
+        "demonstration states, 95 % bootstrap intervals over repetitions.",
         _findings(differences, guards, shifted, s),
         tables,
         figures,
@@ -239,10 +237,8 @@ def _findings(
         worse = sum(g[10] > 0 for g in mine)
         lines.append(
             f"Drift {share:g}: turning weights off where the AUC's interval holds 0.5 changes the "
-            "error by "
-            f"{min(g[9] for g in mine):+.3f} to {max(g[9] for g in mine):+.3f}; larger error "
-            "(interval above 0) in "
-            f"{worse} of {len(mine)} lines."
+            f"error by {min(g[9] for g in mine):+.3f} to {max(g[9] for g in mine):+.3f}; larger "
+            f"error (interval above 0) in {worse} of {len(mine)} lines."
         )
     return lines if shifted else lines[-len(s.drift) :]
 

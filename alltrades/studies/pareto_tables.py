@@ -97,11 +97,10 @@ def summarise(
     tables = [_points(fronts, environments, preferences, len(seeds)), gaps, volumes]
     lead = (
         f"{len(preferences)} preferences over "
-        f"{' and '.join(environments) if count == 2 else f'{count} environments'}, "
-        f"{n} evaluation episodes per environment and point on common starts, training seeds "
+        f"{' and '.join(environments) if count == 2 else f'{count} environments'}, {n} evaluation "
+        "episodes per environment and point on common starts, training seeds "
         f"{', '.join(map(str, training_seeds))}. Reference points of the hypervolumes: success 0; "
-        "return "
-        f"{', '.join(f'{v:.3g}' for v in references['return'])}, the lowest of all points."
+        f"return {', '.join(f'{v:.3g}' for v in references['return'])}, the lowest of all points."
     )
     figures = [
         (f"{measure.capitalize()}", _plot(fronts, environments, preferences, measure))
@@ -215,8 +214,7 @@ def _gaps(fronts: Sequence[Front], preferences: np.ndarray) -> Table:
         ),
         rows,
         "Generalist minus labeled-only at the same preference, 95 % paired bootstrap; dominates: "
-        "at least as good in "
-        "every environment",
+        "at least as good in every environment",
     )
 
 
@@ -277,16 +275,13 @@ def _findings(
         worse, every = sum(r[7] == "WORSE" for r in mine), sum(r[8] == "yes" for r in mine)
         line = (
             f"{front}, {measure}: weighed by lambda the generalist is above {against} at {above} "
-            f"of {len(mine)} preferences "
-            f"({better} with an interval that excludes 0, {worse} below with one), and at least "
-            "as good in every environment "
-            f"at {every}."
+            f"of {len(mine)} preferences ({better} with an interval that excludes 0, {worse} below "
+            f"with one), and at least as good in every environment at {every}."
         )
         own, other = points[front, GENERALIST, measure], points[front, against, measure]
         line += (
             f" A point of its front dominates {covered(other, own).sum()} of the {len(other)} "
-            f"points of {against}, whose "
-            f"points dominate {covered(own, other).sum()} of its own."
+            f"points of {against}, whose points dominate {covered(own, other).sum()} of its own."
         )
         for d in differences:
             if (d["front"], d["against"], d["measure"]) == (front, against, measure):

@@ -89,8 +89,7 @@ class ParetoSettings(Frozen):
             if points > MOST:
                 raise UserError(
                     f"divisions = {self.divisions} of {count} environments are {points} "
-                    "preferences; expected at "
-                    f"most {MOST}; lower divisions or name preferences"
+                    f"preferences; expected at most {MOST}; lower divisions or name preferences"
                 )
             return lattice(count, self.divisions)
         for given in self.preferences:
@@ -194,8 +193,7 @@ def measure_fronts(
     if noise > 0 and any(pareto.objective(f).excess for f in pareto.fronts):
         raise UserError(
             f"the run trains with observation_noise = {noise}, and excess losses compare with "
-            "teachers at the "
-            "observation itself; expected fronts linear or conditioned"
+            "teachers at the observation itself; expected fronts linear or conditioned"
         )
     with RunDir(folder, seed=settings.seed) as rundir, opened(settings, rundir.manifest) as context:
         pareto.vectors(context.ids)
@@ -208,8 +206,8 @@ def measure_fronts(
         for stage in needed:
             if stage not in rundir.manifest.stages:
                 raise UserError(
-                    f"{folder}: the run has not finished its stage {stage}; end it with "
-                    "`alltrades run` first"
+                    f"{folder}: the run has not finished its stage {stage}; end it with `alltrades "
+                    "run` first"
                 )
         methods = [Row(pareto.row)]
         for kind in sorted(

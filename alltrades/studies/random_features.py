@@ -97,8 +97,7 @@ class Settings(Frozen):
         if min(self.generalist) < self.environments * max(self.specialist):
             raise ValueError(
                 f"generalist = {min(self.generalist)} features cannot hold {self.environments} "
-                "specialists of "
-                f"{max(self.specialist)}; expected at least "
+                f"specialists of {max(self.specialist)}; expected at least "
                 f"{self.environments * max(self.specialist)}"
             )
         for name in ("demos", "rollouts", "specialist", "generalist"):
@@ -251,9 +250,8 @@ def summarise(s: Settings, rows: list[dict[str, Any]]) -> StudyResult:
             "requirements",
             ("method", "data", "against", "elasticity", "low", "high", "needed"),
             lines,
-            f"Data needed for an excess risk of {s.target:g}: d log(data) / d log(dimension), 95 "
-            "% bootstrap interval over "
-            f"{s.repetitions} repetitions",
+            f"Data needed for an excess risk of {s.target:g}: d log(data) / d log(dimension), 95 % "
+            f"bootstrap interval over {s.repetitions} repetitions",
         ),
         Table(
             "slopes",
@@ -318,15 +316,13 @@ def _findings(facts: dict[str, Any]) -> list[str]:
 
     return [
         "Demonstrations needed against the generalist's size d_G: two stages "
-        f"{said('score n d_G')} (drawn chunks "
-        f"{said('noise n d_G')}), labeled-only {said('labeled n d_G')}.",
+        f"{said('score n d_G')} (drawn chunks {said('noise n d_G')}), labeled-only "
+        f"{said('labeled n d_G')}.",
         "Demonstrations needed against the specialists' size d_H: two stages "
-        f"{said('score n d_H')}, labeled-only "
-        f"{said('labeled n d_H')}.",
+        f"{said('score n d_H')}, labeled-only {said('labeled n d_H')}.",
         f"Rollouts needed against d_G: drawn chunks {said('noise N d_G')}, the teacher's "
-        f"prediction {said('score N d_G')}; "
-        f"against d_H: drawn chunks {said('noise N d_H')}, the teacher's prediction "
-        f"{said('score N d_H')}.",
+        f"prediction {said('score N d_G')}; against d_H: drawn chunks {said('noise N d_H')}, the "
+        f"teacher's prediction {said('score N d_H')}.",
     ]
 
 

@@ -220,8 +220,7 @@ def weights(results: Results) -> list[Claim]:
             text,
             word(on and pooled.low >= RATIO_COST, on and pooled.high < RATIO_COST),
             f"ratio - none {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in "
-            f"{'; '.join(active)} "
-            "environments",
+            f"{'; '.join(active)} environments",
         )
     else:
         cost = missing(text)
@@ -286,8 +285,7 @@ def targets(results: Results) -> list[Claim]:
                 found[-1]["high"] < -EQUAL if reached is None else own < reached,
             ),
             f"noise {end['success']:.3f} after {end[key]} steps; no lower by more than {EQUAL}: "
-            f"noise from {own}, "
-            f"score from {'none' if reached is None else reached} of "
+            f"noise from {own}, score from {'none' if reached is None else reached} of "
             f"{', '.join(str(r[key]) for r in score)} steps",
         ),
     ]

@@ -105,8 +105,7 @@ def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
         s.title or s.name,
         f"{len(cells)} settings, training seeds {', '.join(map(str, s.seeds))}, "
         f"{s.evaluation.episodes} episodes per environment and row; 95 % bootstrap intervals over "
-        "starts (each "
-        "start averaged over seeds).",
+        "starts (each start averaged over seeds).",
         _findings(cells, keys, metrics),
         [*tables, *_weight_tables(cells, keys), _environment_table(cells, keys)],
         _figures(cells, keys, common, metrics),
@@ -278,10 +277,9 @@ def _weight_tables(cells: list[Cell], keys: list[str]) -> list[Table]:
                 columns,
                 lines,
                 "Weights of environments x seeds: where a ratio was estimated, where the interval "
-                "of its held-out AUC lies "
-                "above 0.5, where it was active; means over those: AUC and tau, ESS, distance of "
-                "rollout states from held-out "
-                "demonstrations' before and after weighing, in deviations",
+                "of its held-out AUC lies above 0.5, where it was active; means over those: AUC "
+                "and tau, ESS, distance of rollout states from held-out demonstrations' before and "
+                "after weighing, in deviations",
             )
         ]
         if lines

@@ -58,8 +58,7 @@ class PlanarParams:
         if len(self.links) != 2:
             raise UserError(
                 f"planar parameter links has {len(self.links)} entries; expected the lengths of "
-                "two links in m; "
-                "give two positive numbers"
+                "two links in m; give two positive numbers"
             )
         for length in self.links:
             _require("links", length, positive=True)
@@ -69,8 +68,7 @@ def _require(name: str, value: float, positive: bool) -> None:
     if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
         raise UserError(
             f"planar parameter {name} is {value}; expected a finite number "
-            f"{'> 0' if positive else '>= 0'}; "
-            "change it"
+            f"{'> 0' if positive else '>= 0'}; change it"
         )
 
 
@@ -78,8 +76,7 @@ def model_xml(task: str, p: PlanarParams) -> str:
     """MJCF of a task: a horizontal plane without gravity, so that every contact is in the plane."""
     option = (
         f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" '
-        'iterations="8" '
-        'ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>'
+        'iterations="8" ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>'
     )
     effector = _arm(p) if task == "reach" else _gantry(p)
     return (
@@ -110,8 +107,8 @@ def _arm(p: PlanarParams) -> tuple[str, str]:
     """Two links on hinges with velocity servos; the base stands at (0, -0.5)."""
     first, second = p.links
     geom = (
-        '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" '
-        'contype="0" conaffinity="0"/>'
+        '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" contype="0" '
+        'conaffinity="0"/>'
     )
     body = (
         '<body name="base" pos="0 -0.5 0">'
@@ -146,12 +143,11 @@ def _scene(task: str, p: PlanarParams) -> str:
         # The first joint is only there to place the handle at a start: its damping holds it in x
         # from then on.
         slides = (
-            f'<joint type="slide" axis="1 0 0" damping="1e6"/>'
-            f'<joint type="slide" axis="0 1 0" damping="{p.object_damping}"/>'
+            '<joint type="slide" axis="1 0 0" damping="1e6"/><joint type="slide" axis="0 1 0" '
+            f'damping="{p.object_damping}"/>'
         )
         return (
             f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" '
-            f'size="{HANDLE_RADIUS}" '
-            f'mass="{p.object_mass}"/></body>'
+            f'size="{HANDLE_RADIUS}" mass="{p.object_mass}"/></body>'
         )
     return ""

@@ -50,8 +50,7 @@ def planar_spec(
     if task not in TASKS:
         raise UserError(
             f"there is no planar task '{task}'{nearest(task, list(TASKS))}; expected one of "
-            f"{', '.join(TASKS)}; "
-            "call planar_spec(env_id, task, params)"
+            f"{', '.join(TASKS)}; call planar_spec(env_id, task, params)"
         )
     params = params or PlanarParams()
     spec = EnvSpec(

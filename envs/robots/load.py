@@ -57,16 +57,14 @@ def _own(module: str, attribute: str) -> Robot:
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UserError(
-                f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of "
-                "a class, or of a "
-                "function that returns a robot"
+                f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of a "
+                "class, or of a function that returns a robot"
             )
         found = getattr(found, part)
     if not callable(found):
         raise UserError(
             f"robot '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a "
-            "function that returns "
-            "a robot"
+            "function that returns a robot"
         )
     return adopt(found(), f"robot '{module}:{attribute}'")
 

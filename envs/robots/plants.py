@@ -55,8 +55,7 @@ class PlanarPlant:
             env.close()
             raise UserError(
                 f"mujoco:{spec.id}: cannot be stepped in real time; expected a planar environment "
-                "or an MJCF file; "
-                f"use env:{spec.id}"
+                f"or an MJCF file; use env:{spec.id}"
             )
         self._env = env
         self.environment: str | None = spec.id
@@ -111,8 +110,7 @@ class MjcfPlant:
         if m.nu == 0 or not m.actuator_ctrllimited.all():
             raise UserError(
                 f"{path}: {m.nu} actuators, {int(m.actuator_ctrllimited.sum())} with a ctrlrange; "
-                "expected at least "
-                "one, and a ctrlrange for each"
+                "expected at least one, and a ctrlrange for each"
             )
         self.data = mujoco.MjData(m)
         low, high = m.actuator_ctrlrange.T

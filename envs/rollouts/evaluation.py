@@ -73,8 +73,7 @@ class EnvironmentResult:
             known = [SUCCESS, *self.metrics]
             raise UserError(
                 f"no metric '{metric}' was measured in '{self.environment}'; expected one of "
-                f"{', '.join(known)}"
-                f"{nearest(metric, known)}"
+                f"{', '.join(known)}{nearest(metric, known)}"
             )
         return np.array(self.metrics[metric])
 
@@ -269,9 +268,8 @@ def _check_common(a: Evaluation, b: Evaluation) -> None:
         if name not in mine or name not in theirs or mine[name].seeds != theirs[name].seeds:
             raise UserError(
                 f"'{a.name}' and '{b.name}' were not measured on the same starts of '{name}'; "
-                "expected equal "
-                "environments, episode counts and evaluation seed; evaluate both with the same "
-                "settings"
+                "expected equal environments, episode counts and evaluation seed; evaluate both "
+                "with the same settings"
             )
 
 
@@ -286,8 +284,7 @@ def _differences(
         if limits[0] != limits[1] and (at is None or at > min(limits)):
             raise UserError(
                 f"'{a.name}' had {limits[0]} steps in '{r.environment}' and '{b.name}' had "
-                f"{limits[1]}; "
-                f"expected the same; compare with --at {min(limits)} or less"
+                f"{limits[1]}; expected the same; compare with --at {min(limits)} or less"
             )
     return {
         r.environment: r.values(metric, at) - theirs[r.environment].values(metric, at)

@@ -338,8 +338,8 @@ def _check(
             )
         if policy != EXPERT and policy not in controllers:
             raise UserError(
-                f"a job names policy '{policy}'{nearest(policy, list(controllers))}; "
-                f"expected one of {', '.join([EXPERT, *controllers])}"
+                f"a job names policy '{policy}'{nearest(policy, list(controllers))}; expected one "
+                f"of {', '.join([EXPERT, *controllers])}"
             )
     for key in dict.fromkeys(j.policy for j in jobs if j.policy != EXPERT):
         if controllers[key].lanes != lanes:

@@ -367,8 +367,8 @@ def _pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
             except Exception as error:
                 raise UserError(
                     f"{kind} '{name}' cannot be sent to a worker process ({error}); expected "
-                    "functions and "
-                    "classes at the top of a module; move them there, or set workers to 0"
+                    "functions and classes at the top of a module; move them there, or set workers "
+                    "to 0"
                 ) from error
     return pickle.dumps((dict(specs), dict(experts)))
 

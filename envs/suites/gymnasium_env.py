@@ -88,9 +88,8 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
         env.close()
     if not _boxes(observation_space):
         raise UserError(
-            f"environment '{env_id}' has observations {type(observation_space).__name__}; "
-            "expected Box, or "
-            "Dict of Box; wrap it and register the wrapper"
+            f"environment '{env_id}' has observations {type(observation_space).__name__}; expected "
+            "Box, or Dict of Box; wrap it and register the wrapper"
         )
     if not isinstance(action_space, spaces.Box):
         raise UserError(
@@ -101,8 +100,7 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError(
             f"environment '{env_id}' has unbounded actions; expected finite bounds; wrap it and "
-            "register "
-            "the wrapper"
+            "register the wrapper"
         )
     return EnvSpec(
         env_id,
@@ -122,14 +120,12 @@ def _declared(gym_id: str) -> Any:
         near = nearest(gym_id, sorted(gymnasium.registry))
         raise UserError(
             f"Gymnasium knows no environment '{gym_id}'{near}; expected '{PREFIX}' and a "
-            "registered id; "
-            "'gym:package:Name-v0' imports the package first"
+            "registered id; 'gym:package:Name-v0' imports the package first"
         ) from error
     except ModuleNotFoundError as error:
         raise UserError(
             f"environment '{PREFIX}{gym_id}': no module '{error.name}'; expected an installed "
-            "package; "
-            "install it"
+            "package; install it"
         ) from error
 
 

@@ -96,8 +96,7 @@ def import_demos(store: EpisodeStore) -> list[Episode]:
     if state.shape[1:] != (5,) or action.shape[1:] != (2,):
         raise UserError(
             f"{store.path}: data/state {state.shape} and data/action {action.shape}; expected "
-            "(steps, 5) "
-            "and (steps, 2), as in the published PushT store"
+            "(steps, 5) and (steps, 2), as in the published PushT store"
         )
     observation, episodes, start = observation_from_state(state), [], 0
     for seed, end in enumerate(int(e) for e in store.episode_ends):

@@ -59,8 +59,8 @@ class PolicyClient:
             ) from error
         except (OSError, ValueError, require("websockets.exceptions").WebSocketException) as error:
             raise UserError(
-                f"{self.address}: no policy server answers ({error}); "
-                "start one with `alltrades serve`"
+                f"{self.address}: no policy server answers ({error}); start one with `alltrades "
+                "serve`"
             ) from error
 
     def reset(self, environment: str | None = None, seed: int | None = None) -> None:

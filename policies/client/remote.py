@@ -132,8 +132,7 @@ class RemotePolicy(ActingPolicy):
         if lane and any(e.action.rate is not None for e in self.environments):
             raise UserError(
                 f"lane {lane} of a remote policy whose server limits rates; expected one robot; "
-                "make a RemotePolicy "
-                "for each"
+                "make a RemotePolicy for each"
             )
         self._starting = True
 
@@ -161,8 +160,7 @@ class RemotePolicy(ActingPolicy):
                 self.close()
                 raise UserError(
                     f"{client.address}: the server has another policy than before, with other "
-                    f"{', '.join(changed)}; "
-                    "expected the same; connect anew"
+                    f"{', '.join(changed)}; expected the same; connect anew"
                 )
         return client
 
@@ -177,6 +175,5 @@ class RemotePolicy(ActingPolicy):
             self.close()
             raise UserError(
                 f"{client.address}: the server does not describe its policy ({error!r}); expected "
-                "one of this "
-                "version of alltrades; update it"
+                "one of this version of alltrades; update it"
             ) from error

@@ -27,7 +27,6 @@ def read_token(path: Path) -> str:
     ):
         raise UserError(
             f"token file {path} holds {len(token)} characters; expected at least {SHORTEST_TOKEN} "
-            "printable ones "
-            "without spaces, such as from `openssl rand -hex 32`"
+            "printable ones without spaces, such as from `openssl rand -hex 32`"
         )
     return token

@@ -177,8 +177,8 @@ class Lanes:
             rows = rows[None]
         if rows.ndim != 2 or len(rows) != self.lanes:
             raise UserError(
-                f"observation of shape {rows.shape}; expected ({self.lanes}, obs_dim), one row "
-                "per lane"
+                f"observation of shape {rows.shape}; expected ({self.lanes}, obs_dim), one row per "
+                "lane"
             )
         return rows
 

@@ -271,8 +271,7 @@ class RealTimeController(Lanes, RobotController):
         except TimeoutError as error:
             raise UserError(
                 f"no actions within {PATIENCE:g} s of an episode's start; expected a chunk; check "
-                "the policy or its "
-                "server"
+                "the policy or its server"
             ) from error
         except Exception:
             self._flights[lane] = None

@@ -114,8 +114,7 @@ class TrainingData:
         if len(self.order) == 0:
             raise UserError(
                 "no training rows: every row has probability 0; expected demonstrations or "
-                "successful rollouts; "
-                "collect more, or turn the success filter off"
+                "successful rollouts; collect more, or turn the success filter off"
             )
         numbers = np.arange(self.count + 1, dtype=np.int16)
         firsts = np.searchsorted(self.environment[self.order], numbers)

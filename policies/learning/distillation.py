@@ -102,8 +102,7 @@ def stage2_rows(
     if unknown:
         raise UserError(
             f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were "
-            "recorded under, here "
-            f"{', '.join(teachers)}; name the teacher '{unknown[0]}'"
+            f"recorded under, here {', '.join(teachers)}; name the teacher '{unknown[0]}'"
         )
     steps = Steps.concatenate([demos, rollouts])
     n_demo = len(demos.observation)

@@ -100,8 +100,8 @@ def choose(losses: Mapping[str, np.ndarray], looks: Sequence[int]) -> Choice:
     if not np.isfinite(relative).any():
         raise UserError(
             "no candidate's held-out loss is finite in every environment at any number of steps: "
-            "all trainings "
-            "diverged; expected one that learns; lower specialist.train.lr or the candidates' lr"
+            "all trainings diverged; expected one that learns; lower specialist.train.lr or the "
+            "candidates' lr"
         )
     candidate, look = np.unravel_index(int(relative.argmin()), relative.shape)
     return Choice(int(candidate), looks[int(look)], relative, found, tuple(looks))

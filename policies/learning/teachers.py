@@ -34,8 +34,7 @@ def check_comparable(policy: DiffusionPolicy, teachers: Teachers, what: str, ins
         if not teacher.normalizer.same_actions(policy.normalizer):
             raise UserError(
                 f"{what} need one action scale: specialist and generalist were normalised "
-                "differently; "
-                f"train them from the same store or use {instead}"
+                f"differently; train them from the same store or use {instead}"
             )
 
 

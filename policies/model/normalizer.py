@@ -146,8 +146,8 @@ def _observations(
         mean, std = np.nan_to_num(means), np.maximum(np.nan_to_num(stds), 0.1 * pooled_std)
     scale = np.where(std < MIN_STD, 1.0, std)
     notes = [
-        f"observation[{d}] hardly moves in the demonstrations (deviation "
-        f"{pooled_std[d]:.1e}); not scaled"
+        f"observation[{d}] hardly moves in the demonstrations (deviation {pooled_std[d]:.1e}); not "
+        "scaled"
         for d in np.flatnonzero((pooled_std < MIN_STD) & here.any(0))
     ]
     return np.where(here, mean, 0.0), np.where(here, scale, 1.0), notes

@@ -250,8 +250,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             if preference:
                 raise UserError(
                     "a preference was given and this policy does not take one; expected a policy "
-                    "of several "
-                    "environments trained with --policy.preference_input true"
+                    "of several environments trained with --policy.preference_input true"
                 )
             return self
         self.preference.copy_(preference_vector(self.layout.ids, preference))
@@ -289,10 +288,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             info = self.environments[index]
             raise UserError(
                 f"environment '{spec.id}' changed since the policy was trained (observation "
-                f"{info.obs_dim} -> "
-                f"{spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, or bounds, rate, "
-                "version); "
-                "train again or use the environment it was trained on"
+                f"{info.obs_dim} -> {spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, "
+                "or bounds, rate, version); train again or use the environment it was trained on"
             )
         return index
 
@@ -354,8 +351,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
         version = text["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the "
-                "policy again, or use the alltrades that wrote it"
+                f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the policy "
+                "again, or use the alltrades that wrote it"
             )
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
@@ -372,8 +369,7 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
     if not weights.is_file():
         raise UserError(
             f"{folder}: no policy here (model.safetensors is missing); expected a folder with "
-            "policy.json and "
-            "model.safetensors"
+            "policy.json and model.safetensors"
         )
     policy = DiffusionPolicy(settings, environments, normalizer).to(device)
     try:
@@ -381,14 +377,12 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{weights}: cannot be read ({error}); expected the weights that were saved with "
-            "policy.json; "
-            "copy the artifact again, or train it again"
+            "policy.json; copy the artifact again, or train it again"
         ) from error
     except RuntimeError as error:  # of load_state_dict: a line for each weight
         first = str(error).splitlines()[1:2] or [str(error)]
         raise UserError(
-            f"{weights}: not the weights that policy.json describes ({first[0].strip()}); "
-            "expected two files of "
-            "one artifact; copy it again, or train it again"
+            f"{weights}: not the weights that policy.json describes ({first[0].strip()}); expected "
+            "two files of one artifact; copy it again, or train it again"
         ) from error
     return policy.eval()

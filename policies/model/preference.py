@@ -28,8 +28,8 @@ def preference_vector(
     for name, value in preference.items():
         if name not in environments:
             raise UserError(
-                f"preference names '{name}'; expected one of {', '.join(environments)}"
-                f"{nearest(name, list(environments))}"
+                f"preference names '{name}'; expected one of "
+                f"{', '.join(environments)}{nearest(name, list(environments))}"
             )
         if not (math.isfinite(value) and value >= 0):
             raise UserError(f"preference of '{name}' is {value}; expected a number >= 0")

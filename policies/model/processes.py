@@ -38,8 +38,8 @@ class Process:
     def __init__(self, prediction: str) -> None:
         if prediction not in PREDICTIONS:
             raise UserError(
-                f"prediction '{prediction}'; expected one of {', '.join(PREDICTIONS)}"
-                f"{nearest(prediction, list(PREDICTIONS))}"
+                f"prediction '{prediction}'; expected one of "
+                f"{', '.join(PREDICTIONS)}{nearest(prediction, list(PREDICTIONS))}"
             )
         self.prediction = cast(Prediction, prediction)
 
@@ -180,9 +180,8 @@ class VPDiffusion(Process):
         """Trailing spacing: starts at the noisiest training step (Lin et al. 2024, table 2)."""
         if steps > self.steps:
             raise UserError(
-                f"{steps} sampling steps for a process of {self.steps} training steps; expected "
-                "at most "
-                f"{self.steps}; lower sampling_steps"
+                f"{steps} sampling steps for a process of {self.steps} training steps; expected at "
+                f"most {self.steps}; lower sampling_steps"
             )
         return [round(self.steps - i * self.steps / steps) / self.steps for i in range(steps)] + [
             0.0

@@ -63,8 +63,7 @@ def sample(
     if name in STOCHASTIC and draw is None:
         raise UserError(
             f"sampler '{name}' draws fresh noise at every step and was given none; expected a "
-            "source of "
-            "noise; use ddim, dpmpp2m, euler or heun for a deterministic policy"
+            "source of noise; use ddim, dpmpp2m, euler or heun for a deterministic policy"
         )
 
     def clean(x: Tensor, t: float) -> Tensor:

@@ -111,9 +111,8 @@ def export_onnx(
         )
         if not error <= TOLERANCE:
             raise UserError(
-                f"exported graph differs from PyTorch by {error:.1e} of the action range; "
-                "expected at most "
-                f"{TOLERANCE:.0e}; nothing was written, please report the policy's settings"
+                f"exported graph differs from PyTorch by {error:.1e} of the action range; expected "
+                f"at most {TOLERANCE:.0e}; nothing was written, please report the policy's settings"
             )
         graph = partial.read_bytes()
         facts = _contract(policy, path.name, graph, batch, len(windows), observed, error)
@@ -180,8 +179,8 @@ def observed_windows(
     if not infos:
         raise UserError(
             f"{store.path}: holds no episode of "
-            f"{', '.join(e.id for e in policy.environments[:12])}; expected "
-            "observations of the policy's environments; give another store"
+            f"{', '.join(e.id for e in policy.environments[:12])}; expected observations of the "
+            "policy's environments; give another store"
         )
     index, rng, out = (
         WindowIndex(steps.ends, policy.n_obs_steps, 1),
@@ -194,8 +193,7 @@ def observed_windows(
         if found != [info.obs_dim]:
             raise UserError(
                 f"{store.path}: observations of '{info.id}' have {', '.join(map(str, found))} "
-                "values; expected "
-                f"{info.obs_dim}, as in the policy's training"
+                f"values; expected {info.obs_dim}, as in the policy's training"
             )
         taken = np.flatnonzero(mine[steps.episode_of_step])
         taken = rng.choice(taken, min(len(taken), -(-rows // len(infos))), replace=False)
@@ -306,8 +304,8 @@ def _contract(
                 "shape": [size, policy.n_obs_steps, policy.obs_dim],
                 "dtype": "float32",
                 "units": "observations as the environment gives them, oldest first; before an "
-                "episode's first "
-                "frame that frame; zeros in dimensions that the environment does not have",
+                "episode's first frame that frame; zeros in dimensions that the environment does "
+                "not have",
             },
             "environment": {
                 "shape": [size],
@@ -337,8 +335,7 @@ def _contract(
                 "shape": [size, policy.horizon, policy.action_dim],
                 "dtype": "float32",
                 "units": "as the environment takes them, first to last step; not clipped to its "
-                "box; dimensions "
-                "beyond its action_dim mean nothing",
+                "box; dimensions beyond its action_dim mean nothing",
             },
         },
         "environments": [e.to_json() for e in policy.environments],

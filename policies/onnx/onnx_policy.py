@@ -40,17 +40,15 @@ class OnnxPolicy(ActingPolicy):
         for file in (path, contract):
             if not file.is_file():
                 raise UserError(
-                    f"{file}: no such file; expected an .onnx graph with its .json contract "
-                    "beside it; "
-                    "write both with `alltrades export`"
+                    f"{file}: no such file; expected an .onnx graph with its .json contract beside "
+                    "it; write both with `alltrades export`"
                 )
         try:
             facts, graph = json.loads(contract.read_text()), path.read_bytes()
             if facts["contract_version"] != CONTRACT_VERSION:
                 raise UserError(
                     f"{contract}: contract version {facts['contract_version']}; expected "
-                    f"{CONTRACT_VERSION}; "
-                    "export the policy again"
+                    f"{CONTRACT_VERSION}; export the policy again"
                 )
             self.environments = tuple(Interface.from_json(e) for e in facts["environments"])
             self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])
@@ -62,22 +60,19 @@ class OnnxPolicy(ActingPolicy):
             described, found_digest = str(facts["sha256"]), sha256(graph).hexdigest()
         except OSError as error:
             raise UserError(
-                f"{path}: it or its contract cannot be read ({error.strerror}); expected two "
-                "files that you may "
-                "read"
+                f"{path}: it or its contract cannot be read ({error.strerror}); expected two files "
+                "that you may read"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{contract}: cannot be read ({error!r}); expected the contract that `alltrades "
-                "export` wrote "
-                "beside the graph; export the policy again"
+                "export` wrote beside the graph; export the policy again"
             ) from error
         if found_digest != described:
             raise UserError(
                 f"{path}: not the graph that {contract.name} describes (sha256 "
-                f"{found_digest[:12]}, expected "
-                f"{described[:12]}): cut short, or of another export; export the policy again, or "
-                "copy both files"
+                f"{found_digest[:12]}, expected {described[:12]}): cut short, or of another "
+                "export; export the policy again, or copy both files"
             )
         runtime = _runtime()
         options = runtime.SessionOptions()
@@ -95,8 +90,7 @@ class OnnxPolicy(ActingPolicy):
         if found != shapes:
             raise UserError(
                 f"{path}: the graph takes {found} and its contract says {shapes}; expected the "
-                "same; "
-                "export the policy again"
+                "same; export the policy again"
             )
         self.batch: int | None = (
             shapes["window"][0] if isinstance(shapes["window"][0], int) else None
@@ -148,6 +142,6 @@ def _runtime() -> Any:
         return import_module("onnxruntime")
     except ImportError as error:
         raise UserError(
-            "package onnxruntime is not installed; expected it to run an exported policy; "
-            "pip install onnxruntime"
+            "package onnxruntime is not installed; expected it to run an exported policy; pip "
+            "install onnxruntime"
         ) from error

@@ -23,8 +23,7 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise UserError(
             f"certificate {certificate} and key {key} cannot be used ({error}); expected two PEM "
-            "files that "
-            "belong together"
+            "files that belong together"
         ) from error
     return context
 

@@ -251,8 +251,8 @@ class Batcher(threading.Thread):
             if job.held and not controller.can_hold(session.lane, info, request.overlap, goes_on):
                 raise UserError(
                     "the operator has stopped the robots, and this one has no last action to hold "
-                    "and no whole stop "
-                    f"action in '{info.id}'; expected robots that go on; ask again later"
+                    f"and no whole stop action in '{info.id}'; expected robots that go on; ask "
+                    "again later"
                 )
             if goes_on and request.overlap is not None:
                 controller.check(session.lane, request.overlap.known)

@@ -25,8 +25,7 @@ def load_successor(folder: Path, current: DiffusionPolicy, device: str) -> Diffu
     if promised != policy.digest():
         raise UserError(
             f"{folder}: weights and policy.json do not belong together; expected a complete "
-            "artifact; "
-            "write it again"
+            "artifact; write it again"
         )
     if policy.environments != current.environments:
         names = [{e.id: e for e in p.environments} for p in (current, policy)]
@@ -41,8 +40,7 @@ def load_successor(folder: Path, current: DiffusionPolicy, device: str) -> Diffu
         if mine != theirs:
             raise UserError(
                 f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected "
-                "the same; "
-                "start the server again"
+                "the same; start the server again"
             )
     return policy.set_preference(current.chosen_preference())
 

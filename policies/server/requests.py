@@ -87,8 +87,7 @@ def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -
     if not isinstance(named, str):
         raise UserError(
             "request names no environment and the policy has several; expected 'environment' in "
-            "the "
-            f"first request, one of {', '.join(e.id for e in policy.environments[:12])}"
+            f"the first request, one of {', '.join(e.id for e in policy.environments[:12])}"
         )
     if len(named) > 200:
         raise UserError(

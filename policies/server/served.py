@@ -101,9 +101,8 @@ class ServedController(Lanes):
         ).any():
             raise UserError(
                 f"'known' begins with {known[0].tolist()} and the last reply with "
-                f"{sent[0].tolist()}; expected no "
-                f"more than {steps} steps of {guard.rate.tolist()} between; send what is "
-                "executed, or reset"
+                f"{sent[0].tolist()}; expected no more than {steps} steps of {guard.rate.tolist()} "
+                "between; send what is executed, or reset"
             )
 
     def can_hold(

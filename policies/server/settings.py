@@ -40,8 +40,8 @@ class ServerSettings(Frozen):
     )
     engine: Literal["torch", "onnx"] = Field(
         "torch",
-        description="what computes actions: PyTorch, or onnxruntime, which is several times "
-        "faster on a processor",
+        description="what computes actions: PyTorch, or onnxruntime, which is several times faster "
+        "on a processor",
     )
     batch: int = Field(BATCH, ge=1, description="rows of a policy call")
     budget_ms: float = Field(

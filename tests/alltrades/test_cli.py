@@ -32,9 +32,8 @@ def test_examples_parse(command):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from alltrades.cli import parser; parser().format_help(); "
-        "print([m for m in ('torch', 'zarr', 'mujoco', 'sklearn', 'wandb', 'pydantic') if m in "
-        "sys.modules])"
+        "import sys; from alltrades.cli import parser; parser().format_help(); print([m for m in "
+        "('torch', 'zarr', 'mujoco', 'sklearn', 'wandb', 'pydantic') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

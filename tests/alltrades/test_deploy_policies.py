@@ -178,8 +178,8 @@ def test_an_exported_policy_acts_and_is_recorded_without_torch(
     artifacts: Path, tmp_path: Path, robot: str, mode: str
 ) -> None:
     code = (
-        "import sys; from alltrades import cli; code = cli.main(sys.argv[1:]); "
-        "print('TORCH', 'torch' in sys.modules, code)"
+        "import sys; from alltrades import cli; code = cli.main(sys.argv[1:]); print('TORCH', "
+        "'torch' in sys.modules, code)"
     )
     words = [
         "deploy",

@@ -33,9 +33,9 @@ def fresh(code: str) -> str:
 @pytest.mark.parametrize("name", alltrades.__all__)
 def test_a_public_name_is_there_in_a_fresh_process(name):
     code = (
-        f"from alltrades import {name} as found; import alltrades, sys; "
-        f"assert callable(found) and found.__name__ == '{name}'; "
-        f"assert alltrades.{name} is found; print('torch' in sys.modules)"
+        f"from alltrades import {name} as found; import alltrades, sys; assert callable(found) and "
+        f"found.__name__ == '{name}'; assert alltrades.{name} is found; print('torch' in "
+        "sys.modules)"
     )
     has_torch = fresh(code) == "True"
     if name in WITHOUT_TORCH:

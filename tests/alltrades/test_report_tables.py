@@ -207,8 +207,8 @@ def test_metrics_beside_success_have_tables_and_differences_of_their_own():
     )
     said = text.sentence(pairs)
     assert said == (
-        "The generalist is not told apart from labeled_only by this many episodes. "
-        "In psnr the generalist is better than labeled_only."
+        "The generalist is not told apart from labeled_only by this many episodes. In psnr the "
+        "generalist is better than labeled_only."
     )
 
 

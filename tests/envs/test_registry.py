@@ -92,8 +92,8 @@ def test_missing_extra_is_answered_by_the_pip_line(monkeypatch, name, extra, mod
 def test_listing_imports_no_simulator_of_an_extra():
     code = (
         "import sys; from alltrades.envs import registry; registry.list_environments(); "
-        "registry.list_suites(); "
-        "sys.exit(any(m in sys.modules for m in ('metaworld', 'gym_pusht', 'pymunk', 'torch')))"
+        "registry.list_suites(); sys.exit(any(m in sys.modules for m in ('metaworld', 'gym_pusht', "
+        "'pymunk', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -168,10 +168,9 @@ def test_the_page_shows_a_robot_and_its_button_holds_it(
             )
         )
         drawn = (
-            "(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d')"
-            ".getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < "
-            "d.length; i += 4) n += d[i] > 0;"
-            " return n; })()"
+            "(() => { const c = document.querySelector('canvas'); const d = "
+            "c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i "
+            "= 3; i < d.length; i += 4) n += d[i] > 0; return n; })()"
         )
         until(lambda: browser.evaluate(drawn) > 20)
         assert browser.evaluate("document.getElementById('state').textContent") == "running"

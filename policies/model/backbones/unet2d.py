@@ -49,8 +49,7 @@ class ConditionalUnet2d(Backbone):
         if image is None:
             raise UserError(
                 "backbone 'unet2d' needs environments that are images; expected an image_shape in "
-                "their "
-                "specification; use mlp, unet1d or transformer"
+                "their specification; use mlp, unet1d or transformer"
             )
         self.shape, self.frames = (image.height, image.width), image.images
         self.pixels = image.height * image.width
