@@ -119,6 +119,7 @@ class EpisodeStore:
             return cls(path, read_commit(path))
         commit = read_commit(path)
         if commit is None:
+            cls(path, None)  # or nothing that can be read
             raise UserError(
                 f"{path}: a foreign store is read as it is and never written; copy it with "
                 "`alltrades run --data`"

@@ -110,7 +110,8 @@ def test_a_store_is_continued_with_new_starts_and_tells_where_they_come_from(
     capsys.readouterr()
     assert cli.main(["data", "info", "r.zarr"]) == 0
     out = capsys.readouterr().out
-    assert "planar/reach from deploy/planar.onnx: 3 episodes, 5-5 steps" in out
+    assert "planar/reach: 3 episodes, 15 steps" in out
+    assert "from deploy/planar.onnx: 3 episodes, 5-5 steps" in out
 
 
 def test_a_simulated_arm_in_real_time_keeps_the_rate_of_its_policy(

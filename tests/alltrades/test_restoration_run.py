@@ -64,8 +64,8 @@ def test_every_member_of_an_ensemble_is_another_network_with_rollouts_of_its_own
         "labeled_only_holdout",
         "labeled_only_holdout_2",
         "generalist",
-        "specialists/joint_init_2/restoration-denoise",
-        "specialists/joint_init_2/restoration-inpaint",
+        "specialists/joint_init_2/restoration__denoise",
+        "specialists/joint_init_2/restoration__inpaint",
     }
     del policies[
         "labeled_only_2"
