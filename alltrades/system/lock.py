@@ -40,14 +40,16 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock, or raise UserError at once."""
+        tries = 100
         while self._file is None:
             try:
                 self._made |= not self.folder.exists()
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
-            except FileNotFoundError:
-                continue  # another process, done with it, has just removed the empty folder
             except OSError as error:
+                tries -= 1
+                if tries and _comes_and_goes(error, self.folder):
+                    continue
                 raise UserError(
                     f"{self.what} {self.folder}: {error.strerror}; expected a folder that can be "
                     "written; choose another"
@@ -107,6 +109,13 @@ def locked(folder: Path | str, what: str = "folder") -> Iterator[None]:
     """Hold a folder's lock; UserError, which names the holder, where another holds it."""
     with Lock(folder, what):
         yield
+
+
+def _comes_and_goes(error: OSError, folder: Path) -> bool:
+    """Whether making the folder may have failed since others, done with it, removed it empty."""
+    if isinstance(error, FileExistsError):
+        return folder.is_dir() or not os.path.lexists(folder)
+    return isinstance(error, FileNotFoundError)
 
 
 def _is_at(file: int, path: Path) -> bool:

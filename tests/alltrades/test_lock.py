@@ -101,6 +101,14 @@ def test_two_processes_that_come_and_go_are_never_inside_together(tmp_path):
     assert [p.wait() for p in processes] == [0, 0, 0]
 
 
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing" / "there")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling", "/proc/x"):
+        with pytest.raises(UserError, match="expected a folder that can be written"):
+            Lock(path).acquire()
+
+
 @pytest.mark.parametrize("words", [["train", "labeled_only"], ["weigh", "r"], ["distill"]])
 def test_commands_refuse_an_output_folder_that_another_writes(tmp_path, capsys, words):
     words += ["--demos", "none.zarr", "--out", str(tmp_path)]
