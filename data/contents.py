@@ -172,8 +172,9 @@ class Contents:
             these = mine[c["source"][mine] == source]
             without = int((~c["has_actions"][these]).sum())
             lines.append(
-                f"from {source}: {len(these)} episodes, {self.length[these].min()}-"
-                f"{self.length[these].max()} steps, {c['success'][these].sum()} marked successful"
+                f"from {source}: {len(these)} episodes, "
+                f"{self.length[these].min()}-{self.length[these].max()} steps, "
+                f"{c['success'][these].sum()} marked successful"
                 + (f", {without} without actions" if without else "")
             )
         return lines

@@ -42,8 +42,8 @@ class Layout:
         """Position of an environment. Raises UserError for one that is not among them."""
         if environment not in self.ids:
             raise UserError(
-                f"unknown environment '{environment}'; expected one of {', '.join(self.ids[:12])}"
-                f"{nearest(environment, list(self.ids))}"
+                f"unknown environment '{environment}'; expected one of "
+                f"{', '.join(self.ids[:12])}{nearest(environment, list(self.ids))}"
             )
         return self.ids.index(environment)
 

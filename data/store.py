@@ -112,8 +112,8 @@ class EpisodeStore:
         path = Path(path)
         if not path.is_dir():
             raise UserError(
-                f"{path}: no such store; expected a Zarr folder; check the path, or use "
-                "`alltrades collect`"
+                f"{path}: no such store; expected a Zarr folder; check the path, or use `alltrades "
+                "collect`"
             )
         if mode != "a":
             return cls(path, read_commit(path))
@@ -127,8 +127,8 @@ class EpisodeStore:
         if commit["format_version"] < FORMAT_VERSION:
             raise UserError(
                 f"{path}: store format {commit['format_version']}, which is read and no longer "
-                f"written; expected {FORMAT_VERSION}; copy it: "
-                "EpisodeStore.write(NEW, EpisodeStore.open(OLD).episodes())"
+                f"written; expected {FORMAT_VERSION}; copy it: EpisodeStore.write(NEW, "
+                "EpisodeStore.open(OLD).episodes())"
             )
         lock = Lock(path, "store")
         lock.acquire()

@@ -55,8 +55,8 @@ class WeightSettings(BaseModel):
         1.0,
         gt=0,
         le=1,
-        description="of success kinds: an episode that succeeds after T steps counts "
-        "discount^T, so that a policy learns to be quick; 1 counts all alike",
+        description="of success kinds: an episode that succeeds after T steps counts discount^T, "
+        "so that a policy learns to be quick; 1 counts all alike",
     )
     alpha: float = Field(
         0.2,
@@ -75,8 +75,8 @@ class WeightSettings(BaseModel):
         0.0,
         ge=0,
         lt=1,
-        description="weights are off where the held-out AUC's interval reaches below this; "
-        "0.5 trusts only shifts that held-out episodes confirm",
+        description="weights are off where the held-out AUC's interval reaches below this; 0.5 "
+        "trusts only shifts that held-out episodes confirm",
     )
     demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
     folds: int = Field(5, ge=2, description="folds over episodes")
@@ -91,8 +91,7 @@ class WeightSettings(BaseModel):
         if self.discount < 1 and not self.filtered:
             raise ValueError(
                 f"discount = {self.discount} with kind: {self.kind}; expected a success kind, "
-                "whose episodes end "
-                "at their success; set discount: 1 or kind: success"
+                "whose episodes end at their success; set discount: 1 or kind: success"
             )
         return self
 
