@@ -69,19 +69,26 @@ class Layout:
         """(..., d) -> (..., D): padded, or without what is padding of environments of another
         layout.
         """
-        return pad(x[..., : self.obs_dim], self.obs_dim)
+        return pad(cut(x, self.obs_dim), self.obs_dim)
 
     def fit_action(self, x: Any) -> Any:
         """(..., a) -> (..., A), as `fit_observation`."""
-        return pad(x[..., : self.action_dim], self.action_dim)
+        return pad(cut(x, self.action_dim), self.action_dim)
 
     def observation(self, environment: int, x: Any) -> Any:
         """(..., D) -> (..., D_k), a view of environment k's own dimensions."""
-        return x[..., : int(self.obs_dims[environment])]
+        return cut(x, int(self.obs_dims[environment]))
 
     def action(self, environment: int, x: Any) -> Any:
         """(..., A) -> (..., A_k), a view of environment k's own dimensions."""
-        return x[..., : int(self.action_dims[environment])]
+        return cut(x, int(self.action_dims[environment]))
+
+
+def cut(x: Any, width: int) -> Any:
+    """An array or tensor (..., d >= width) without the padding behind its own (..., width):
+    a view.
+    """
+    return x[..., :width]
 
 
 def pad(x: Any, width: int) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
+from alltrades.data.layout import cut
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.remote import RemotePolicy
@@ -219,7 +220,7 @@ class WithheldLanes:
             action = robot.act({0: new[-1]})
             info = robot.environment(0)
             self._time[lane].advance(1.0 / info.control_hz)
-            out[lane] = action[:, : info.action_dim]
+            out[lane] = cut(action, info.action_dim)
         return out
 
     def statistics(self) -> dict[str, int]:

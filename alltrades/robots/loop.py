@@ -15,6 +15,7 @@ import numpy as np
 
 from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
+from alltrades.data.layout import cut
 from alltrades.envs.robots.robot import Outcome, Robot
 from alltrades.errors import UserError
 from alltrades.policies.control.background import BackgroundThread
@@ -205,7 +206,8 @@ class ControlLoop:
                 return "starved"
             if not self._waits:
                 self._hold()
-        action = np.asarray(call.result(), dtype=np.float32).reshape(-1)[: self.guard.action_dim]
+        rows = np.asarray(call.result(), dtype=np.float32)  # (1, action_dim), or (action_dim,)
+        action = cut(rows.reshape(-1), self.guard.action_dim)
         if self.controller.stopped.any() or self._is_late():
             return "starved"
         if self.operator_holds and self._stop is not None:
