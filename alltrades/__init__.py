@@ -15,6 +15,7 @@ __all__ = [
     "EnvSpec",
     "Episode",
     "EpisodeStore",
+    "Field",
     "OnnxPolicy",
     "PolicyClient",
     "RealTimeController",
@@ -29,11 +30,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActionSpec": "alltrades.data.interface",
+    "ActionSpec": "alltrades.data.actions",
     "Controller": "alltrades.policies.control.controller",
     "EnvSpec": "alltrades.envs.spec",
     "Episode": "alltrades.data.episode",
     "EpisodeStore": "alltrades.data.store",
+    "Field": "alltrades.data.fields",
     "OnnxPolicy": "alltrades.policies.onnx.onnx_policy",
     "PolicyClient": "alltrades.policies.client.client",
     "RealTimeController": "alltrades.policies.control.realtime",

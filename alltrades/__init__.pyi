@@ -1,5 +1,6 @@
+from alltrades.data.actions import ActionSpec as ActionSpec
 from alltrades.data.episode import Episode as Episode
-from alltrades.data.interface import ActionSpec as ActionSpec
+from alltrades.data.fields import Field as Field
 from alltrades.data.store import EpisodeStore as EpisodeStore
 from alltrades.envs.registry import register as register
 from alltrades.envs.rollouts.evaluation import evaluate as evaluate

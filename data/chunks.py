@@ -88,15 +88,12 @@ class ChunkedArray:
     ) -> ChunkedArray:
         """An array without rows, with chunks of about `size` bytes; nothing is written."""
         kind = np.dtype(dtype)
-        row = max(1, int(np.prod(row_shape, dtype=np.int64)) * kind.itemsize)
-        return cls(path, tuple(row_shape), kind, max(1, size // row), 0, (), cache)
+        return cls(path, tuple(row_shape), kind, chunk_rows(row_shape, kind, size), 0, (), cache)
 
     @classmethod
-    def from_json(
-        cls, path: Path, facts: dict[str, Any], rows: int, cache: ChunkCache
-    ) -> ChunkedArray:
+    def from_json(cls, path: Path, facts: dict[str, Any], cache: ChunkCache) -> ChunkedArray:
         """The array that `to_json` described."""
-        checks = tuple(int(c) for c in facts["checks"])
+        rows, checks = int(facts["rows"]), tuple(int(c) for c in facts["checks"])
         array = cls(
             path,
             tuple(facts["shape"]),
@@ -116,6 +113,7 @@ class ChunkedArray:
     def to_json(self) -> dict[str, Any]:
         """How the commit describes it."""
         return {
+            "rows": self.rows,
             "shape": list(self.row_shape),
             "dtype": self.dtype.name,
             "chunk": self.chunk,
@@ -210,6 +208,12 @@ class ChunkedArray:
         facts = {"shape": list(array.shape)} | _description(array)
         _write(self.path / "zarr.json", json.dumps(facts).encode())
         return array
+
+
+def chunk_rows(row_shape: Sequence[int], dtype: np.dtype, size: int = CHUNK_BYTES) -> int:
+    """Rows of a chunk of about `size` bytes."""
+    row = max(1, int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize)
+    return max(1, size // row)
 
 
 def write_group(path: Path) -> None:

@@ -5,19 +5,39 @@ them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 
+from alltrades.data.chunks import ChunkedArray, chunk_rows
 from alltrades.data.episode import Episode
-from alltrades.data.rows import Block, Memory, Rows, Source
+from alltrades.data.rows import Absent, Block, Rows, Source
 from alltrades.data.steps import Steps
+from alltrades.data.texts import Texts
 from alltrades.errors import UserError
 
-Fields = Mapping[str, Source]  # "state" (S, D), "action" (S, A), "reward" (S,), "success" (S,)
+NUMBERS = {"action": "float32", "reward": "float32", "success": "bool"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Arrays in which episodes of one environment stand.
+
+    Attributes:
+        fields: rows of its states (S, D) and images (S, H, W, C). texts: of its episodes.
+        action: (S, A). reward, success: (S,). None where there are none: zeros.
+    """
+
+    fields: Mapping[str, Source]
+    texts: Mapping[str, Texts]
+    action: Source | None
+    reward: Source | None
+    success: Source | None
 
 
 @dataclass(frozen=True)
@@ -26,15 +46,17 @@ class Contents:
 
     Attributes:
         path: of the store, for messages.
-        parts: arrays of steps. A field that a part lacks is zero; an action has then no numbers.
-        part, start, length: (E,) int64; the episode's part, its first row there, its steps.
+        parts: one per environment.
+        part, place, start, length: (E,) int64; the episode's part, its number among the part's
+            episodes, its first row there, its steps.
         columns: (E,) each: environment, source (str), seed, success, first_success, return,
-            observation_dim, action_dim, has_actions.
+            has_actions.
     """
 
     path: Path
-    parts: list[Fields]
+    parts: list[Part]
     part: np.ndarray
+    place: np.ndarray
     start: np.ndarray
     length: np.ndarray
     columns: dict[str, np.ndarray]
@@ -44,28 +66,38 @@ class Contents:
         """(E,) one past each episode's last step, episodes standing one after another."""
         return np.cumsum(self.length)
 
+    @cached_property
+    def part_steps(self) -> np.ndarray:
+        """(parts,) one past the last row of each that an episode has."""
+        out = np.zeros(len(self.parts), np.int64)
+        np.maximum.at(out, self.part, self.start + self.length)
+        return out
+
     def episode(self, i: int) -> Episode:
         """Episode number i. Reads the chunks that hold it."""
         c = {k: v[i] for k, v in self.columns.items()}
-        fields, start = self.parts[self.part[i]], int(self.start[i])
+        part, start = self.parts[self.part[i]], int(self.start[i])
         stop = start + int(self.length[i])
 
-        def read(name: str, kind: type) -> np.ndarray:
-            if name not in fields:
+        def read(source: Source | None, kind: str) -> np.ndarray:
+            if source is None:
                 return np.zeros(stop - start, kind)
-            return fields[name].read(start, stop).astype(kind, copy=False)
+            return source.read(start, stop).astype(kind, copy=False)
 
-        if "state" not in fields:
+        if not part.fields and not part.texts:
             raise UserError(
                 f"{self.path}: no data/state; expected one; an environment's own reader may know "
                 "the arrays it has"
             )
+        observations: dict[str, Any] = {k: v.read(start, stop) for k, v in part.fields.items()}
+        place = self.place[i : i + 1]
+        observations |= {k: v.read(place)[0] for k, v in part.texts.items()}
         try:
             return Episode(
-                {"state": read("state", np.float32)[:, : c["observation_dim"]]},
-                read("action", np.float32)[:, : c["action_dim"]] if c["has_actions"] else None,
-                read("reward", np.float32),
-                read("success", np.bool_),
+                observations,
+                read(part.action, "float32") if c["has_actions"] else None,
+                read(part.reward, "float32"),
+                read(part.success, "bool"),
                 str(c["environment"]),
                 str(c["source"]),
                 int(c["seed"]),
@@ -78,54 +110,48 @@ class Contents:
                 f"{self.path}: {error}; restore the store from a copy, or leave that episode out"
             ) from error
 
-    def rows(self, name: str, episodes: np.ndarray) -> Rows:
-        """Rows of a field of two dimensions of some episodes, in order; nothing is read."""
-        sources = [
-            f[name] if name in f else Memory(np.zeros((int(self.length[self.part == k].sum()), 0)))
-            for k, f in enumerate(self.parts)
-        ]
-        return Rows(
-            [
-                Block(
-                    sources[self.part[i]], int(self.start[i]), int(self.start[i] + self.length[i])
-                )
-                for i in episodes
-            ]
-        )
+    # ---- many episodes ---------------------------------------------------------------------------
+    def field(self, name: str, episodes: np.ndarray) -> Rows:
+        """Rows of a state or an image of some episodes, in order; nothing is read."""
+        sources = [p.fields.get(name) for p in self.parts]
+        kinds = {s.dtype for s in sources if s is not None}
+        return self._rows(sources, episodes, np.result_type(*kinds))
 
-    def flat(self, name: str, episodes: np.ndarray, kind: str) -> np.ndarray:
-        """Values of a field of one number per step of some episodes, in order."""
-        out = np.zeros(int(self.length[episodes].sum()), kind)
-        at = 0
-        for source, start, stop in self._blocks(name, episodes):
-            if source is not None:
-                out[at : at + stop - start] = source.read(start, stop)
-            at += stop - start
+    def number(self, name: str, episodes: np.ndarray) -> Rows:
+        """Rows of "action" (., A), "reward" or "success" of some episodes, in order; zero where an
+        environment has none. Nothing is read.
+        """
+        return self._rows([getattr(p, name) for p in self.parts], episodes, NUMBERS[name])
+
+    def text(self, name: str, episodes: np.ndarray) -> np.ndarray:
+        """(n,) object array of the texts of some episodes; "" where an environment has none."""
+        out = np.full(len(episodes), "", object)
+        for k, part in enumerate(self.parts):
+            here = np.flatnonzero(self.part[episodes] == k)
+            if name in part.texts and len(here):
+                out[here] = part.texts[name].read(self.place[episodes[here]])
         return out
 
-    def _blocks(self, name: str, episodes: np.ndarray) -> Iterator[tuple[Source | None, int, int]]:
-        """(source, start, stop) of runs of episodes that stand one after another in one part."""
-        i = 0
-        while i < len(episodes):
-            j, k = i + 1, self.part[episodes[i]]
-            start = int(self.start[episodes[i]])
-            stop = start + int(self.length[episodes[i]])
-            while j < len(episodes) and (self.part[episodes[j]], self.start[episodes[j]]) == (
-                k,
-                stop,
-            ):
-                stop += int(self.length[episodes[j]])
-                j += 1
-            yield self.parts[k].get(name), start, stop
-            i = j
+    def _rows(self, sources: Sequence[Source | None], episodes: np.ndarray, dtype: Any) -> Rows:
+        filled = [Absent(int(n)) if s is None else s for s, n in zip(sources, self.part_steps)]
+        stop = self.start + self.length
+        return Rows(
+            [Block(filled[self.part[i]], int(self.start[i]), int(stop[i])) for i in episodes],
+            dtype=dtype,
+        )
+
+    def _names(self, kind: Literal["fields", "texts"], episodes: np.ndarray) -> list[str]:
+        """Fields of some episodes' environments, in the order in which parts first have them."""
+        parts = [self.parts[k] for k in np.unique(self.part[episodes])]
+        return list(dict.fromkeys(name for part in parts for name in getattr(part, kind)))
 
     def steps(self, episodes: np.ndarray) -> Steps:
         """Some episodes; observations and actions are read when they are used."""
         c = {k: v[episodes] for k, v in self.columns.items()}
         return Steps(
-            self.rows("state", episodes),
-            self.rows("action", episodes),
-            self.flat("success", episodes, "bool"),
+            {name: self.field(name, episodes) for name in self._names("fields", episodes)},
+            self.number("action", episodes),
+            self.number("success", episodes).load(()),
             np.cumsum(self.length[episodes]),
             c["environment"],
             c["source"],
@@ -133,31 +159,36 @@ class Contents:
             c["success"],
             c["first_success"],
             c["has_actions"],
+            {name: self.text(name, episodes) for name in self._names("texts", episodes)},
         )
 
     def digest(self, first: int) -> str:
         """Hash of the first episodes: the same for the same episodes in the same order, however
-        they were appended and in whatever format they are kept. O(bytes).
+        they were appended and in whatever format they are kept. Rows count by the checksums of the
+        chunks of about 1 MB in which a store of format 2 keeps them: of those nothing is read.
         """
         h = hashlib.sha256()
+
+        def add(name: str, rows: Rows, shape: tuple[int, ...]) -> None:
+            h.update(f"{name}{shape}{rows.dtype}\0".encode())
+            h.update(np.array(_checks(rows, shape), np.uint32).tobytes())
+
         for environment in sorted(set(self.columns["environment"][:first])):
             mine = np.flatnonzero(self.columns["environment"][:first] == environment)
-            acted = mine[self.columns["has_actions"][mine]]
-            h.update(f"{environment}\0".encode())
-            for i in mine:
-                h.update(int(self.length[i]).to_bytes(8, "little"))
-            for name, column, some in (
-                ("state", "observation_dim", mine),
-                ("action", "action_dim", acted),
-            ):
-                h.update(f"{name}\0".encode())
-                for d in np.unique(self.columns[column][some]):
-                    of_size = some[self.columns[column][some] == d]
-                    h.update(int(d).to_bytes(8, "little"))
-                    for piece in self.rows(name, of_size).pieces():
-                        h.update(np.ascontiguousarray(piece[:, :d]).tobytes())
-            for name, kind in (("reward", "float32"), ("success", "bool")):
-                h.update(self.flat(name, mine, kind).tobytes())
+            h.update(f"{environment}\0".encode() + self.length[mine].astype("<i8").tobytes())
+            for name in sorted(self._names("fields", mine)):
+                rows = self.field(name, mine)
+                add(f"field {name}", rows, rows.row_shape)
+            for name in sorted(self._names("texts", mine)):
+                h.update(f"text {name}\0".encode())
+                for text in self.text(name, mine):
+                    data = text.encode("utf-8", "surrogatepass")
+                    h.update(len(data).to_bytes(8, "little") + data)
+            if self.columns["has_actions"][mine].any():
+                actions = self.number("action", mine)
+                add("action", actions, actions.row_shape)
+            for name in ("reward", "success"):
+                add(name, self.number(name, mine), ())
         for name in ("environment", "source", "seed", "success", "first_success", "return"):
             values = self.columns[name][:first]
             h.update(name.encode())
@@ -165,16 +196,16 @@ class Contents:
         h.update(self.columns["has_actions"][:first].tobytes())
         return h.hexdigest()[:16]
 
-    def describe(self, mine: np.ndarray) -> list[str]:
-        """Lines about some episodes, one per source."""
-        lines, c = [], self.columns
-        for source in np.unique(c["source"][mine]):
-            these = mine[c["source"][mine] == source]
-            without = int((~c["has_actions"][these]).sum())
-            lines.append(
-                f"from {source}: {len(these)} episodes, "
-                f"{self.length[these].min()}-{self.length[these].max()} steps, "
-                f"{c['success'][these].sum()} marked successful"
-                + (f", {without} without actions" if without else "")
-            )
-        return lines
+
+def _checks(rows: Rows, shape: tuple[int, ...]) -> list[int]:
+    """CRC-32C of rows (N, *shape) in pieces of a chunk."""
+    chunk, out = chunk_rows(shape, rows.dtype), []
+    if len(rows.blocks) == 1:
+        source, start, stop = rows.blocks[0]
+        if isinstance(source, ChunkedArray) and (start, source.chunk) == (0, chunk):
+            known = source.chunks if stop == source.rows else stop // chunk
+            out = list(source.checks[:known])
+    for low in range(len(out) * chunk, len(rows), chunk):
+        piece = rows.take(np.arange(low, min(low + chunk, len(rows))), shape)
+        out.append(google_crc32c.value(np.ascontiguousarray(piece)))
+    return out

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from alltrades.data.fields import Field, Observation, field_name, values_of
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,8 @@ class Episode:
     the last action is dropped.
 
     Attributes:
-        observations: fields of shape (T, ...), of which "state" (T, D) f32 is the policy's.
+        observations: by field, (T, D) f32 of a state, (T, H, W, C) of an image, or one string. See
+            `values_of` for what becomes what.
         actions: (T, A) f32 as executed, or None for an observation-only episode.
         rewards, successes: (T,) returned by the step that executed action t.
         environment, source: names. seed: what started the episode.
@@ -22,11 +26,12 @@ class Episode:
         return_: sum of rewards.
         metrics: further numbers of the whole episode by name; evaluations report them, stores do
             not keep them.
+        points: (T, k, 2) positions for plots, or None; stores do not keep them.
 
     Raises ValueError for lengths that disagree and for values that are not finite.
     """
 
-    observations: dict[str, np.ndarray]
+    observations: Observation
     actions: np.ndarray | None
     rewards: np.ndarray
     successes: np.ndarray
@@ -37,23 +42,26 @@ class Episode:
     first_success: int
     return_: float
     metrics: dict[str, float] = field(default_factory=dict)
+    points: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         where = f"episode of '{self.environment}' (seed {self.seed})"
-        if "state" not in self.observations:
-            raise ValueError(
-                f"{where}: fields {sorted(self.observations)}; expected one called 'state'"
-            )
-        arrays = {**self.observations, "rewards": self.rewards, "successes": self.successes}
-        if self.actions is not None:
-            arrays["actions"] = self.actions
-        length = len(self.observation)
+        arrays: dict[str, Any] = {
+            k: v for k, v in self.observations.items() if not isinstance(v, str)
+        }
+        arrays |= {"rewards": self.rewards, "successes": self.successes}
+        for name, value in (("actions", self.actions), ("points", self.points)):
+            if value is not None:
+                arrays[name] = value
+        length = len(next(iter(arrays.values())))
+        if not self.observations:
+            raise ValueError(f"{where}: no observations; expected at least one field")
         if length == 0:
             raise ValueError(f"{where}: no steps; expected at least one")
         for name, value in arrays.items():
             if len(value) != length:
                 raise ValueError(f"{where}: {name} has {len(value)} steps; expected {length}")
-            if not np.isfinite(value).all():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise ValueError(
                     f"{where}: {name} is not finite at step "
                     f"{int(np.argwhere(~np.isfinite(value))[0][0])}"
@@ -61,37 +69,51 @@ class Episode:
         for name, number in self.metrics.items():
             if not np.isfinite(number):
                 raise ValueError(f"{where}: metric {name} is {number}; expected a finite number")
-        if self.observation.ndim != 2 or (self.actions is not None and self.actions.ndim != 2):
-            raise ValueError(f"{where}: observation and actions must be (steps, size)")
+        for name, values in self.observations.items():
+            if not isinstance(values, str) and values.ndim not in (2, 4):
+                raise ValueError(
+                    f"{where}: {name} has shape {values.shape}; expected (steps, size), or (steps, "
+                    "height, width, channels) of an image"
+                )
+        if self.actions is not None and self.actions.ndim != 2:
+            raise ValueError(f"{where}: actions must be (steps, size)")
 
     @classmethod
     def from_arrays(
         cls,
-        observations: Mapping[str, np.ndarray],
-        actions: np.ndarray | None,
+        observations: Mapping[str, Any],
+        actions: Any,
         environment: str,
-        rewards: np.ndarray | None = None,
-        successes: np.ndarray | None = None,
+        rewards: Any = None,
+        successes: Any = None,
         source: str = "demo",
         seed: int = 0,
     ) -> Episode:
-        """An episode of one's own recordings.
+        """An episode from arrays as recordings have them; what success and return say of the whole
+        is computed.
 
         Args:
-            observations: {"state": (T, D)}; observation t is what action t answered.
+            observations: by field: (T, D) numbers, (T, H, W, C) uint8 or uint16 images, a string.
+                Observation t is what action t answered. "observation/images/front" and
+                "observation.images.front" are the field "images.front".
             actions: (T, A), or None where none were recorded.
             rewards, successes: (T,) of the step that executed action t; default zeros.
 
-        Raises ValueError for lengths that disagree and for values that are not finite.
+        Raises ValueError for lengths that disagree, for values that are not finite, and for text
+        that changes within the episode.
         """
-        fields = {k: np.asarray(v, dtype=np.float32) for k, v in observations.items()}
-        length = len(next(iter(fields.values()), ()))
+        fields = {field_name(k): values_of(field_name(k), v) for k, v in observations.items()}
+        acted = None if actions is None else np.asarray(actions, dtype=np.float32)
+        if acted is not None and acted.ndim == 1:
+            acted = acted[:, None]
+        counts = [len(v) for v in fields.values() if not isinstance(v, str)]
+        length = counts[0] if counts else 0 if acted is None else len(acted)
         reward = np.zeros(length) if rewards is None else np.asarray(rewards)
         success = np.zeros(length, bool) if successes is None else np.asarray(successes, dtype=bool)
         hit = bool(success.any())
         return cls(
             fields,
-            None if actions is None else np.asarray(actions, dtype=np.float32),
+            acted,
             reward.astype(np.float32),
             success,
             environment,
@@ -103,9 +125,15 @@ class Episode:
         )
 
     @property
-    def observation(self) -> np.ndarray:
-        """(T, D) f32, what the policy sees."""
-        return self.observations["state"]
+    def fields(self) -> dict[str, Field]:
+        """What its observations are."""
+        return {name: Field.of(value) for name, value in self.observations.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its observations and actions."""
+        arrays = [v for v in self.observations.values() if not isinstance(v, str)]
+        return sum(x.nbytes for x in (*arrays, *([] if self.actions is None else [self.actions])))
 
     def __len__(self) -> int:
-        return len(self.observation)
+        return len(self.rewards)

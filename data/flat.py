@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from alltrades.data.actions import ActionSpec
+from alltrades.data.contents import Contents, Part
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 
 T = TypeVar("T")
@@ -60,6 +64,22 @@ class FlatArray:
         return value
 
 
+class States:
+    """The first `width` numbers of each row of an array, as float32."""
+
+    def __init__(self, array: FlatArray, width: int) -> None:
+        self.array, self.shape, self.dtype = array, (array.rows, width), np.dtype(np.float32)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._cut(self.array.read(start, stop))
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return self._cut(self.array.take(index))
+
+    def _cut(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x), -1)[:, : self.shape[1]].astype(np.float32, copy=False)
+
+
 class FlatStore:
     """The arrays of such a store, described as `EpisodeStore` needs them.
 
@@ -92,7 +112,42 @@ class FlatStore:
             ) from error
         self.steps = steps
 
-    def fields(self) -> dict[str, FlatArray]:
+    def contents(self) -> tuple[Contents, dict[str, Interface]]:
+        """Its episodes, whose observation is the field `state`, and their environments."""
+        c, arrays = self.columns(), self.arrays()
+        sizes = {name: c.pop(f"{name}_dim") for name in ("observation", "action")}
+        ids, part = np.unique(c["environment"], return_inverse=True)
+        length, parts, interfaces = np.diff(self.ends, prepend=0), [], {}
+        place = np.zeros(len(length), np.int64)
+        for k, environment in enumerate(map(str, ids)):
+            mine = np.flatnonzero(part == k)
+            place[mine] = np.arange(len(mine))
+            acted = mine[c["has_actions"][mine]]
+            width, actions = (
+                self._size(environment, sizes[name][some])
+                for name, some in (("observation", mine), ("action", acted))
+            )
+            fields = {}
+            if width and "state" in arrays:
+                fields["state"] = States(arrays["state"], width)
+                interfaces[environment] = Interface(
+                    environment, {"state": Field.state(width)}, ActionSpec.unknown(actions)
+                )
+            action = States(arrays["action"], actions) if actions else None
+            parts.append(Part(fields, {}, action, arrays.get("reward"), arrays.get("success")))
+        contents = Contents(self.path, parts, part, place, self.ends - length, length, c)
+        return contents, interfaces
+
+    def _size(self, environment: str, sizes: np.ndarray) -> int:
+        found = np.unique(sizes).tolist()
+        if len(found) > 1:
+            raise UserError(
+                f"{self.path}: episodes of '{environment}' have {found[0]} and {found[1]} numbers; "
+                "expected as many in each; restore the store from a copy"
+            )
+        return int(found[0]) if found else 0
+
+    def arrays(self) -> dict[str, FlatArray]:
         """Arrays of steps by our names."""
         named = {k: v for k, v in FIELDS.items() if v in self.names}
         if self.commit is None and "state" in self.names:
@@ -110,19 +165,20 @@ class FlatStore:
         return FlatArray(self.path / name, found, rows)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Per-episode columns (E,), environment and source as strings; defaults for a foreign
-        store.
+        """Per-episode columns (E,), environment and source as strings; for a foreign store
+        defaults, and its folder's name as the environment.
         """
         count = len(self.ends)
         if self.commit is None:
             fills: dict[str, Any] = {"first_success": -1, "has_actions": True}
             out = {k: np.full(count, fills.get(k, 0), dtype=kind) for k, kind in COLUMNS.items()}
-            for name, array in self.fields().items():
+            for name, array in self.arrays().items():
                 if name in ("state", "action"):
                     out["observation_dim" if name == "state" else "action_dim"][:] = int(
                         np.prod(array.row_shape)
                     )
-            out |= {"environment": np.full(count, ""), "source": np.full(count, "demo")}
+            name = self.path.resolve().name.removesuffix(".zarr")
+            out |= {"environment": np.full(count, name), "source": np.full(count, "demo")}
             return out
         out = {k: self._whole(f"meta/{k}", count).astype(kind) for k, kind in COLUMNS.items()}
         for k, names in (("environment", "environments"), ("source", "sources")):

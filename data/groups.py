@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.actions import ActionSpec
+from alltrades.data.agreement import other_fields, united
 from alltrades.data.chunks import COLUMN_BYTES, ChunkCache, ChunkedArray, write_group
+from alltrades.data.contents import Part
 from alltrades.data.episode import Episode
+from alltrades.data.interface import Interface
+from alltrades.data.texts import BYTES, ENDS, FOLDER, added_texts, text_arrays
 from alltrades.errors import UserError
 from alltrades.system.files import slug
 
@@ -24,6 +29,15 @@ COLUMNS = {
     "return": "float64",
     "has_actions": "bool",
 }
+OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
+PREFIX = "observation."
+
+
+def array_name(name: str) -> str:
+    """Where a field's rows stand: "data/state"; a field that is called as something else there,
+    "data/observation.action". Different for different fields.
+    """
+    return f"data/{PREFIX if name in OWN or name.startswith(PREFIX) else ''}{name}"
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,16 @@ class Group:
 
     Attributes:
         environment: its id; path: its folder.
-        obs_dim, action_dim: sizes; None until they are known.
-        arrays: "data/state", "data/action" (once its size is known), "data/reward", "data/success",
+        interface: declared, or what its episodes tell; then with an action size of 0 until one of
+            them has actions. None before the first of both.
+        arrays: "data/<field>" of states and images, "text/<field>/..." (see `texts`),
+            "data/action" (once its size is known), "data/reward", "data/success",
             "meta/<column>"; none before the first episode.
     """
 
     environment: str
     path: Path
-    obs_dim: int | None = None
-    action_dim: int | None = None
+    interface: Interface | None = None
     episodes: int = 0
     steps: int = 0
     arrays: Mapping[str, ChunkedArray] = field(default_factory=dict)
@@ -59,50 +74,93 @@ class Group:
     @classmethod
     def from_json(cls, store: Path, facts: dict[str, Any], cache: ChunkCache) -> Group:
         """The group that `to_json` described."""
-        group = replace(
-            cls.named(store, facts["id"]),
-            obs_dim=facts["obs_dim"],
-            action_dim=facts["action_dim"],
-            episodes=facts["episodes"],
-            steps=facts["steps"],
-        )
-        rows = {"data": group.steps, "meta": group.episodes}
+        group = cls.named(store, facts["id"])
+        if "interface" not in facts:
+            raise UserError(
+                f"{store}: a store of format 2 as it was before it was released, without fields; "
+                "expected one that describes its environments; record it again"
+            )
         arrays = {
-            name: ChunkedArray.from_json(group.path / name, a, rows[name.split("/")[0]], cache)
+            name: ChunkedArray.from_json(group.path / name, a, cache)
             for name, a in facts["arrays"].items()
         }
-        return replace(group, arrays=arrays)
+        interface = facts["interface"]
+        return replace(
+            group,
+            interface=None if interface is None else Interface.from_json(interface),
+            episodes=facts["episodes"],
+            steps=facts["steps"],
+            arrays=arrays,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """How the commit describes it."""
         return {
             "id": self.environment,
-            "obs_dim": self.obs_dim,
-            "action_dim": self.action_dim,
+            "interface": None if self.interface is None else self.interface.to_json(),
             "episodes": self.episodes,
             "steps": self.steps,
             "arrays": {name: a.to_json() for name, a in self.arrays.items()},
         }
 
-    def sized(self, obs_dim: int, action_dim: int | None) -> Group:
-        """The group with these sizes; an action size of None is not known yet. UserError where it
-        has others.
-        """
-        for what, mine, given in (
-            ("observations", self.obs_dim, obs_dim),
-            ("actions", self.action_dim, action_dim),
-        ):
-            if mine is not None and given is not None and mine != given:
-                raise UserError(
-                    f"{self.path.parent}: {what} of '{self.environment}' have {given} numbers; the "
-                    f"store holds {mine} of it; record into another store"
-                )
-        return replace(
-            self,
-            obs_dim=obs_dim,
-            action_dim=self.action_dim if action_dim is None else action_dim,
+    @property
+    def part(self) -> Part:
+        """Its arrays of steps."""
+        fields = {} if self.interface is None else self.interface.observation
+        return Part(
+            {n: self.arrays[array_name(n)] for n in fields if array_name(n) in self.arrays},
+            text_arrays(self.arrays),
+            self.arrays.get("data/action"),
+            self.arrays.get("data/reward"),
+            self.arrays.get("data/success"),
         )
 
+    # ---- description -----------------------------------------------------------------------------
+    def declared(self, interface: Interface) -> Group:
+        """The group with a description of its environment: what is unknown there stays as it is.
+
+        Raises UserError for other fields, action sizes or rates than it has.
+        """
+        try:
+            known = interface if self.interface is None else united(interface, self.interface)
+        except ValueError as wrong:
+            raise UserError(
+                f"{self.path.parent}: '{self.environment}' is described otherwise: {wrong}; "
+                "expected what the store holds of it; record into another store"
+            ) from wrong
+        return replace(self, interface=known)
+
+    def fitting(self, episode: Episode) -> Group:
+        """The group with what an episode tells of its environment, where that was not known.
+
+        Raises UserError for an episode of other fields, shapes or action size than it has.
+        """
+        size = 0 if episode.actions is None else episode.actions.shape[1]
+        mine = self.interface
+        try:
+            fields = episode.fields
+            if mine is None:
+                mine = Interface(self.environment, fields, ActionSpec.unknown(size))
+        except ValueError as error:
+            raise UserError(
+                f"{self.path.parent}: episode of '{self.environment}': {error}"
+            ) from error
+        wrong = other_fields(fields, mine.observation)
+        if wrong is None and episode.actions is not None:
+            if mine.action.size == 0:
+                mine = replace(mine, action=ActionSpec.unknown(size))
+            if size == 0:
+                wrong = "actions have no numbers"
+            elif size != mine.action.size:
+                wrong = f"actions have {size} numbers, not {mine.action.size}"
+        if wrong is not None:
+            raise UserError(
+                f"{self.path.parent}: an episode of '{self.environment}' does not fit: {wrong}; "
+                "expected what the store holds of it; record into another store"
+            )
+        return replace(self, interface=mine)
+
+    # ---- episodes --------------------------------------------------------------------------------
     def extended(
         self,
         episodes: Sequence[Episode],
@@ -121,21 +179,30 @@ class Group:
         """
         group: Group = self
         for e in episodes:
-            group = group.sized(
-                e.observation.shape[1], None if e.actions is None else e.actions.shape[1]
-            )
+            group = group.fitting(e)
+        interface = group.interface
+        assert interface is not None
         if not self.arrays:
-            for path in (self.path, self.path / "data", self.path / "meta"):
-                write_group(path)
-        lengths = np.array([len(e) for e in episodes], dtype=np.int64)
-        ends = self.steps + np.cumsum(lengths)
-        width = group.action_dim
+            write_group(self.path)
+            for name in ("data", "meta"):
+                write_group(self.path / name)
+            for name in interface.of_kind("text"):
+                write_group(self.path / FOLDER)
+                write_group(self.path / FOLDER / name)
+        ends = self.steps + np.cumsum([len(e) for e in episodes], dtype=np.int64)
         added = {
-            "data/state": np.concatenate([e.observation for e in episodes]).astype(np.float32),
             "data/reward": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
             "data/success": np.concatenate([e.successes for e in episodes]).astype(bool),
         }
-        if width is not None:
+        for name, f in interface.observation.items():
+            values: list[Any] = [e.observations[name] for e in episodes]
+            if f.kind == "text":
+                bytes_there = self.arrays.get(f"{FOLDER}/{name}/{BYTES}")
+                added |= added_texts(name, values, 0 if bytes_there is None else bytes_there.rows)
+            else:
+                added[array_name(name)] = np.concatenate(values).astype(f.dtype, copy=False)
+        width = interface.action.size
+        if width:
             added["data/action"] = np.concatenate(
                 [np.zeros((len(e), width)) if e.actions is None else e.actions for e in episodes]
             ).astype(np.float32)
@@ -153,12 +220,12 @@ class Group:
         arrays = dict(self.arrays)
         for name, value in added.items():
             if name not in arrays:
-                size = {"size": COLUMN_BYTES} if name.startswith("meta/") else {}
+                short = name.startswith("meta/") or name.endswith(f"/{ENDS}")
+                size = {"size": COLUMN_BYTES} if short else {}
                 arrays[name] = ChunkedArray.empty(
                     self.path / name, value.shape[1:], value.dtype.name, cache, **size
                 )
                 if name == "data/action" and self.steps:
-                    assert width is not None
                     arrays[name] = arrays[name].extended(np.zeros((self.steps, width), np.float32))
             arrays[name] = arrays[name].extended(value)
         return replace(

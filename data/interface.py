@@ -1,5 +1,5 @@
-"""What a policy must know of an environment: observation, actions, rate. It travels with artifacts,
-exported graphs and servers; NumPy only, so that controllers need nothing else.
+"""What a policy must know of an environment: observation, actions, rate. It travels with stores,
+artifacts, exported graphs and servers; NumPy only, so that controllers need nothing else.
 """
 
 from __future__ import annotations
@@ -7,14 +7,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import NAME, Field, Observation, field_name
 from alltrades.errors import UserError, nearest
 
-KEYS = ("low", "high", "rate", "acceleration")  # what can be tightened
+TEXT_KEYS = ("task", "prompt")  # what messages call the one text that an environment has
 
 
 class NotFinite(UserError):
@@ -24,267 +27,200 @@ class NotFinite(UserError):
 
 
 @dataclass(frozen=True)
-class ActionSpec:
-    """Limits of an action of A dimensions, in the environment's action units.
-
-    Attributes:
-        low, high: (A,) box; may be infinite.
-        rate: (A,) largest change between two control steps, or None for no limit.
-        acceleration: (A,) largest change of that change, or None for no limit.
-        stop: (A,) what brings a robot to rest, such as zero velocities; None for a dimension that
-            keeps its last value (a gripper that holds something, a position). Without one a robot
-            that gets no more actions holds the last.
-
-    Raises ValueError when sizes disagree, the box is empty, a limit is not positive or `stop` lies
-    outside the box.
-    """
-
-    low: Sequence[float]
-    high: Sequence[float]
-    rate: Sequence[float] | None = None
-    acceleration: Sequence[float] | None = None
-    stop: Sequence[float | None] | None = None
-
-    def __post_init__(self) -> None:
-        for name in (*KEYS, "stop"):
-            value = getattr(self, name)
-            if value is not None:
-                entries = tuple(None if v is None else float(v) for v in value)
-                object.__setattr__(self, name, entries)
-        if len(self.low) != len(self.high) or not all(a <= b for a, b in zip(self.low, self.high)):
-            raise ValueError(
-                f"action limits: low {list(self.low)}, high {list(self.high)}; expected two lists "
-                "of one length with low <= high"
-            )
-        for name, limit in (("rate", self.rate), ("acceleration", self.acceleration)):
-            if limit is not None and (len(limit) != self.size or not all(v > 0 for v in limit)):
-                raise ValueError(
-                    f"action limits: {name} {list(limit)}; expected {self.size} positive numbers"
-                )
-        if self.stop is not None and (len(self.stop) != self.size or self._outside(self.stop)):
-            raise ValueError(
-                f"action limits: stop {list(self.stop)}; expected {self.size} entries, each inside "
-                "the box or None"
-            )
-
-    @property
-    def size(self) -> int:
-        return len(self.low)
-
-    def _outside(self, stop: Sequence[float | None]) -> bool:
-        return not all(v is None or a <= v <= b for a, v, b in zip(self.low, stop, self.high))
-
-    def tightened(self, entry: Mapping[str, Any], where: str) -> ActionSpec:
-        """These limits and further ones, of which a number holds for every dimension; `where` names
-        their source in errors.
-
-        Raises UserError for unknown keys, a wrong number of entries, limits that are not positive,
-        a box that reaches beyond this one (a file cannot allow what the environment does not), and
-        one that leaves `stop` outside.
-        """
-        for key in entry:
-            if key not in KEYS:
-                raise UserError(
-                    f"{where}: unknown limit '{key}'; expected "
-                    f"{', '.join(KEYS)}{nearest(str(key), list(KEYS))}"
-                )
-        new = {key: _vector(value, self.size, f"{where}: {key}") for key, value in entry.items()}
-        low, high = new.get("low", self.low), new.get("high", self.high)
-        if any(a > b for a, b in zip((*low, *self.low, *high), (*high, *low, *self.high))):
-            raise UserError(
-                f"{where}: box {list(low)} to {list(high)}; expected one inside the environment's "
-                f"{list(self.low)} to {list(self.high)}"
-            )
-        changes: dict[str, Any] = {}
-        for key, old in (("rate", self.rate), ("acceleration", self.acceleration)):
-            value = new.get(key)
-            if value is not None and min(value) <= 0:
-                raise UserError(
-                    f"{where}: {key} {list(value)}; expected positive numbers; leave the key out "
-                    "for no limit"
-                )
-            if value is not None:
-                changes[key] = value if old is None else tuple(map(min, old, value))
-        box = replace(self, low=low, high=high, stop=None, **changes)
-        return box.stopping_at(self.stop, where)
-
-    def stopping_at(self, stop: Sequence[float | None] | None, where: str) -> ActionSpec:
-        """These limits with another stop action; raises UserError where it lies outside the box, so
-        that a robot could not be stopped.
-        """
-        if stop is not None and self._outside(stop):
-            raise UserError(
-                f"{where}: the stop action {list(stop)} lies outside the box {list(self.low)} to "
-                f"{list(self.high)}; expected it inside; widen the limits"
-            )
-        return replace(self, stop=stop)
-
-    def at_rate(self, declared: float, rate: float) -> ActionSpec:
-        """Limits per control step at `declared` Hz as limits per control step at `rate` Hz: the
-        same per second, and per second^2.
-        """
-        scale = declared / rate
-        return replace(
-            self,
-            rate=None if self.rate is None else [scale * v for v in self.rate],
-            acceleration=None
-            if self.acceleration is None
-            else [scale**2 * v for v in self.acceleration],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; JSON has no infinity: null is no bound."""
-        return {
-            name: None if values is None else [_plain(v) for v in values]
-            for name, values in asdict(self).items()
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ActionSpec:
-        """From what `to_json` gave; raises TypeError, KeyError or ValueError for anything else."""
-        unbounded = {"low": -np.inf, "high": np.inf, "rate": np.inf, "acceleration": np.inf}
-        fields: dict[str, Any] = {
-            name: values
-            if values is None or name not in unbounded
-            else [unbounded[name] if v is None else v for v in values]
-            for name, values in value.items()
-        }
-        return cls(**fields)
-
-
-@dataclass(frozen=True)
 class Interface:
     """What goes into a policy and comes out of it in one environment.
 
     Attributes:
-        id: name in the registry, such as "planar/reach".
-        obs_dim: length of the flat observation vector.
+        id: name in the registry or a store, such as "planar/reach".
+        observation: fields by name, such as {"state": Field.state(16)}.
         action: limits of the actions.
-        max_steps: time limit in control steps.
-        control_hz: control rate in Hz.
-        image_shape: (height, width) where observation and action are images, flattened row by row.
+        max_steps: time limit in control steps; None where there is none.
+        control_hz: control rate in Hz; None where it is unknown.
         version: higher when observations or actions change meaning.
 
     Raises ValueError for what cannot be.
     """
 
     id: str
-    obs_dim: int
+    observation: Mapping[str, Field]
     action: ActionSpec
-    max_steps: int
-    control_hz: float = 10.0
-    image_shape: tuple[int, int] | None = None
+    max_steps: int | None = None
+    control_hz: float | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1 or self.obs_dim < 1:
-            raise ValueError(
-                f"{self.id}: max_steps and obs_dim must be positive, got {self.max_steps}, "
-                f"{self.obs_dim}"
-            )
-        if not 0 < self.control_hz < np.inf:
+        object.__setattr__(self, "observation", dict(self.observation))
+        if not self.observation:
+            raise ValueError(f"{self.id}: no observation; expected at least one field")
+        for name in self.observation:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{self.id}: a field called '{name}'; expected letters, digits, _ and -, with "
+                    "single dots between them, such as 'images.front'"
+                )
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"{self.id}: max_steps must be positive, got {self.max_steps}")
+        if self.control_hz is not None and not 0 < self.control_hz < np.inf:
             raise ValueError(
                 f"{self.id}: control_hz {self.control_hz}; expected a positive number of Hz"
             )
-        if self.image_shape is not None:
-            pixels = self.image_shape[0] * self.image_shape[1]
-            if self.obs_dim % pixels or self.action_dim % pixels:
-                raise ValueError(
-                    f"{self.id}: images of {self.image_shape} with {self.obs_dim} observations and "
-                    f"{self.action_dim} actions; expected multiples of {pixels}"
-                )
 
+    # ---- sizes -----------------------------------------------------------------------------------
     @property
     def action_dim(self) -> int:
         return self.action.size
 
-    def check(self, observation: Any) -> np.ndarray:
-        """One observation (obs_dim,) or several (k, obs_dim), k >= 1 -> the same as float32, a
-        copy. The only check of an observation.
+    def of_kind(self, kind: str) -> dict[str, Field]:
+        """Its fields of one kind, in order."""
+        return {name: f for name, f in self.observation.items() if f.kind == kind}
 
-        Raises UserError for what is no array of numbers of that shape, and `NotFinite`.
+    @property
+    def state_dim(self) -> int:
+        """Numbers of all its state fields together."""
+        return sum(f.shape[0] for f in self.of_kind("state").values())
+
+    def seeing(self, observe: Sequence[str] | None) -> Interface:
+        """The same with the fields that match one of these names or patterns, such as "images.*";
+        all with None. Raises UserError where none does.
         """
+        if observe is None:
+            return self
+        kept = {
+            name: f
+            for name, f in self.observation.items()
+            if any(fnmatchcase(name, field_name(pattern)) for pattern in observe)
+        }
+        if not kept:
+            raise UserError(
+                f"observe = {', '.join(observe)}: '{self.id}' has no such field; expected some of "
+                f"{', '.join(self.observation)}{nearest(observe[0], list(self.observation))}"
+            )
+        return replace(self, observation=kept)
+
+    # ---- observations ----------------------------------------------------------------------------
+    def check(self, given: Any) -> Observation:
+        """One observation -> its fields, as copies of their dtypes and shapes. The only check of
+        an observation.
+
+        Args:
+            given: values by name (slashes are dots, "observation." in front is left out, "task" or
+                "prompt" mean the only text), or, where the only field is a state, its numbers.
+                Further fields are left out.
+
+        Raises UserError for a field that is missing or of another type or shape, and `NotFinite`.
+        """
+        values = self._named(given)
+        return {name: self._value(name, f, values[name]) for name, f in self.observation.items()}
+
+    def check_frames(self, given: Any) -> Observation:
+        """Several observations, oldest first: as `check`, of arrays (k, *shape), k >= 1; a text is
+        one string for all.
+        """
+        values = self._named(given)
+        out = {n: self._value(n, f, values[n], True) for n, f in self.observation.items()}
+        counts = {n: len(v) for n, v in out.items() if not isinstance(v, str)}
+        if len(set(counts.values())) > 1:
+            raise UserError(
+                f"observations of '{self.id}' have unequal numbers of frames "
+                f"({', '.join(f'{n}: {k}' for n, k in counts.items())}); expected as many of each"
+            )
+        return out
+
+    def _named(self, given: Any) -> dict[str, Any]:
+        if not isinstance(given, Mapping):
+            if [f.kind for f in self.observation.values()] == ["state"]:
+                return {next(iter(self.observation)): given}
+            raise UserError(
+                f"observation of '{self.id}' is a {type(given).__name__}; expected its fields by "
+                f"name: {self.described()}"
+            )
+        values = {field_name(str(key)): value for key, value in given.items()}
+        sent = ", ".join(values) or "nothing"
+        texts = [name for name in self.of_kind("text") if name not in values]
+        said = [values[key] for key in TEXT_KEYS if key in values]
+        if len(texts) == 1 and said:
+            values[texts[0]] = said[0]
+        missing = [name for name in self.observation if name not in values]
+        if missing:
+            raise UserError(
+                f"observation of '{self.id}' has no '{missing[0]}'; it has "
+                f"{sent}; expected {self.described()}"
+            )
+        return values
+
+    def described(self) -> str:
+        """Its fields in words."""
+        return ", ".join(f"{name} ({f})" for name, f in self.observation.items())
+
+    def _value(self, name: str, f: Field, value: Any, frames: bool = False) -> np.ndarray | str:
+        where = f"observation '{name}' of '{self.id}'"
+        if f.kind == "text":
+            if not isinstance(value, str):
+                raise UserError(f"{where} is a {type(value).__name__}; expected a string")
+            return value
         try:
-            given = np.asarray(observation)
+            array = np.asarray(value)
         except ValueError:  # lists of unequal lengths
-            given = np.empty(0, dtype=object)
-        if given.dtype.kind not in "biuf":
+            array = np.empty(0, dtype=object)
+        if array.dtype.kind not in "biuf":
             raise UserError(
-                f"observation of '{self.id}' is a {type(observation).__name__} of dtype "
-                f"{given.dtype}; expected numbers of shape ({self.obs_dim},)"
+                f"{where} is a {type(value).__name__} of dtype {array.dtype}; expected numbers of "
+                f"shape {f.shape}"
             )
-        if given.ndim not in (1, 2) or given.shape[-1] != self.obs_dim or not len(given):
+        own = array.shape[1:] if frames else array.shape
+        if f.kind == "image" and own == f.shape[:2] and f.shape[2] == 1:
+            array, own = array[..., None], f.shape
+        if own != f.shape or not len(array):
             raise UserError(
-                f"observation of shape {given.shape}; expected ({self.obs_dim},), or (k, "
-                f"{self.obs_dim}) with k >= 1, for '{self.id}'; check the environment id and what "
-                "the observation holds"
+                f"{where} has shape {array.shape}; expected "
+                f"{'(k, ' + str(f.shape)[1:] if frames else f.shape}; check the environment id and "
+                "what the observation holds"
             )
+        if f.kind == "image" and f.dtype != "float32":
+            if array.dtype.name != f.dtype:
+                raise UserError(
+                    f"{where} has dtype {array.dtype}; expected {f.dtype}, 0 to "
+                    f"{np.iinfo(f.dtype).max}"
+                )
+            return array.copy()
         with np.errstate(over="ignore"):
-            out = given.astype(np.float32)
+            out = array.astype(np.float32)
         finite = np.isfinite(out)
         if not finite.all():
             raise NotFinite(
-                f"observation of '{self.id}' is not finite at entry "
-                f"{int(np.argmin(finite.reshape(-1, self.obs_dim).all(axis=0)))}; expected finite "
+                f"{where} is not finite at entry "
+                f"{int(np.argmin(finite.reshape(-1, *f.shape).all(axis=0)))}; expected finite "
                 "numbers; check the sensor"
             )
         return out
 
+    # ---- identity --------------------------------------------------------------------------------
     def digest(self) -> str:
-        """Hash of what a policy depends on: sizes, action bounds, control rate, version (not the
-        time limit).
+        """Hash of what a policy depends on: fields, action bounds, control rate, version (not names
+        and units, not the time limit).
         """
         facts = [
             self.id,
-            self.obs_dim,
+            [[name, f.kind, f.shape, f.dtype] for name, f in sorted(self.observation.items())],
             self.action_dim,
-            list(self.action.low),
-            list(self.action.high),
+            [v.tolist() for v in self.action.box],
             self.control_hz,
             self.version,
-            *([] if self.image_shape is None else [list(self.image_shape)]),
+            self.action.image,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, see `ActionSpec.to_json`."""
-        shape = None if self.image_shape is None else list(self.image_shape)
-        return {**vars(self), "action": self.action.to_json(), "image_shape": shape}
+        """Plain values; fields in their order."""
+        fields = [{"name": name, **f.to_json()} for name, f in self.observation.items()]
+        return {**vars(self), "observation": fields, "action": self.action.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Interface:
         """From what `to_json` gave; raises TypeError, KeyError or ValueError for anything else."""
-        shape = value["image_shape"]
-        return cls(
-            **{
-                **value,
-                "action": ActionSpec.from_json(value["action"]),
-                "image_shape": None if shape is None else tuple(shape),
-            }
-        )
-
-
-def common_image_shape(interfaces: Sequence[Interface]) -> tuple[int, int] | None:
-    """(height, width) of the images that all environments are; None where one is not, or is of
-    another shape.
-    """
-    shapes = {e.image_shape for e in interfaces}
-    return shapes.pop() if len(shapes) == 1 else None
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else value
-
-
-def _vector(value: Any, size: int, where: str) -> tuple[float, ...]:
-    entries = [value] * size if isinstance(value, int | float) else value
-    if (
-        not isinstance(entries, list | tuple)
-        or len(entries) != size
-        or not all(
-            isinstance(v, int | float) and not isinstance(v, bool) and not np.isnan(v)
-            for v in entries
-        )
-    ):
-        raise UserError(f"{where} = {value!r}; expected a number or a list of {size}")
-    return tuple(float(v) for v in entries)
+        fields = {
+            str(f["name"]): Field.from_json({k: v for k, v in f.items() if k != "name"})
+            for f in value["observation"]
+        }
+        action = ActionSpec.from_json(value["action"])
+        return cls(**{**value, "observation": fields, "action": action})

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from alltrades.data.rows import Rows
+from alltrades.data.rows import Absent, Block, Memory, Rows
 
 SHARE = 0.5  # of the memory that is free, which the rows of one training may fill
 Storage = Literal["memory", "file", "store"]
@@ -25,27 +25,41 @@ def storage_for(size: int, folder: Path | None) -> Storage:
 
 
 def placed(
-    rows: Rows, width: int, folder: Path | None = None, storage: Storage | None = None
+    rows: Rows,
+    shape: int | tuple[int, ...],
+    folder: Path | None = None,
+    storage: Storage | None = None,
 ) -> Rows:
-    """The rows (N, width) where training can take from them: the same values in every
-    storage.
+    """The rows (N, *shape) where training can take from them: the same values in every storage.
 
     Args:
-        width: columns; zeros are added, or those beyond are cut off.
+        shape: of a row. Numbers (D,) get zeros added, or those beyond are cut off. Of larger shapes
+            only rows of that shape take space; others, which read as zeros, take none.
         folder: for the file, which has no name and ends with the process.
         storage: default `storage_for` their size.
     """
-    size = len(rows) * width * rows.dtype.itemsize
+    rows = rows.resized(shape)
+    size = rows.nbytes
     storage = storage_for(size, folder) if storage is None else storage
     if storage == "store" or size == 0:
-        return rows.resized(width)
+        return rows
+    present = rows.present()
     if storage == "memory":
-        return Rows.of(rows.load(width))
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        mapped = np.memmap(file, rows.dtype, "w+", shape=(len(rows), width))
-        return Rows.of(np.asarray(rows.load(width, out=mapped)))
+        kept = present.load()
+    else:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            mapped = np.memmap(file, rows.dtype, "w+", shape=present.shape)
+            kept = np.asarray(present.load(out=mapped))
+    if present is rows:
+        return Rows.of(kept)
+    source, blocks, at = Memory(kept), [], 0
+    for block, there in zip(rows.blocks, rows.fitting):
+        count = block.stop - block.start
+        blocks.append(Block(source, at, at + count) if there else Block(Absent(count), 0, count))
+        at += count if there else 0
+    return Rows(blocks, rows.row_shape, rows.dtype)
 
 
 def available_memory() -> int:

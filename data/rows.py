@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ class Source(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
     def read(self, start: int, stop: int) -> np.ndarray: ...
     def take(self, index: np.ndarray) -> np.ndarray: ...
 
@@ -25,13 +28,26 @@ class Memory:
     """An array in memory, or mapped from a file, as a source of rows."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape = array, tuple(array.shape)
+        self.array, self.shape, self.dtype = array, tuple(array.shape), array.dtype
 
     def read(self, start: int, stop: int) -> np.ndarray:
         return self.array[start:stop]
 
     def take(self, index: np.ndarray) -> np.ndarray:
         return self.array[index]
+
+
+class Absent:
+    """Rows of a field that an episode does not have: zeros of any shape."""
+
+    def __init__(self, rows: int) -> None:
+        self.shape, self.dtype = (rows, 0), np.dtype(np.float32)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return np.zeros((stop - start, 0), np.float32)
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return np.zeros((len(index), 0), np.float32)
 
 
 class Block(NamedTuple):
@@ -43,68 +59,143 @@ class Block(NamedTuple):
 
 
 class Rows:
-    """N rows of D numbers: blocks of sources one after another, each zero-padded or cut to D.
+    """N rows of a field: blocks of sources one after another.
+
+    Rows of one dimension, (d,), are zero-padded or cut to D. Of rows of more, such as images, only
+    those of the shape that is asked for are read; others are zero, as those of `Absent` sources.
 
     Selecting and concatenating copy no row. Whatever reads (`take`, `load`, indexing, iteration)
     returns new arrays of `dtype`; one read of n rows costs O(n log blocks).
 
     Args:
-        blocks: in order; sources have shape (., d).
-        width: D; default the largest d.
+        blocks: in order; sources have shape (., *row shape).
+        shape: of a row; default the widest, or the one shape of more dimensions that there is.
     """
 
-    ndim = 2
-
     def __init__(
-        self, blocks: Sequence[Block], width: int | None = None, dtype: Any = np.float32
+        self,
+        blocks: Sequence[Block],
+        shape: int | tuple[int, ...] | None = None,
+        dtype: Any = np.float32,
     ) -> None:
         self.blocks = _joined(blocks)
         self.dtype = np.dtype(dtype)
-        widest = max((b.source.shape[1] for b in self.blocks), default=0)
-        self.width = widest if width is None else width
+        self._shape = (shape,) if isinstance(shape, int) else shape
         lengths = [b.stop - b.start for b in self.blocks]
         self.offsets = np.cumsum([0, *lengths], dtype=np.int64)  # (blocks + 1,)
 
     @classmethod
     def of(cls, array: np.ndarray | Rows) -> Rows:
-        """An array (N, D) in memory as rows; rows as they are."""
+        """An array (N, *shape) in memory as rows; rows as they are."""
         if isinstance(array, Rows):
             return array
-        return cls([Block(Memory(array), 0, len(array))], array.shape[1], array.dtype)
+        return cls([Block(Memory(array), 0, len(array))], array.shape[1:], array.dtype)
+
+    @classmethod
+    def absent(cls, rows: int) -> Rows:
+        """So many rows of a field that is not there."""
+        return cls([Block(Absent(rows), 0, rows)])
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self), self.width
+    def shapes(self) -> set[tuple[int, ...]]:
+        """Row shapes of its sources."""
+        found = (b.source for b in self.blocks if not isinstance(b.source, Absent))
+        return {tuple(s.shape[1:]) for s in found}
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Of what is read. Raises ValueError where rows of several shapes leave it open."""
+        if self._shape is not None:
+            return self._shape
+        shapes = self.shapes
+        if all(len(s) == 1 for s in shapes):
+            return max(shapes, default=(0,))
+        if len(shapes) > 1:
+            raise ValueError(f"rows of shapes {sorted(shapes)}; say which are to be read")
+        return next(iter(shapes))
+
+    @property
+    def width(self) -> int:
+        """D of rows (D,)."""
+        (width,) = self.row_shape
+        return width
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.row_shape
+
+    @property
+    def ndim(self) -> int:
+        return 1 + len(self.row_shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows in memory."""
-        return len(self) * self.width * self.dtype.itemsize
+        """Bytes of all rows in memory; rows of more dimensions that are absent or of another shape
+        than is read take none.
+        """
+        if self._shape is None and any(len(s) > 1 for s in self.shapes):
+            sizes = [(b.stop - b.start) * _size(b.source.shape[1:]) for b in self.blocks]
+        else:
+            row = self.row_shape
+            sizes = [(b.stop - b.start) * _size(row) for b in self.blocks if _fits(b.source, row)]
+        return sum(sizes) * self.dtype.itemsize
 
     # ---- views -----------------------------------------------------------------------------------
-    def resized(self, width: int) -> Rows:
-        """The rows with `width` numbers: zeros are added, or those beyond are cut off."""
-        return Rows(self.blocks, width, self.dtype)
+    def resized(self, shape: int | tuple[int, ...]) -> Rows:
+        """The rows with this shape: zeros are added to (D,), or what is beyond is cut off."""
+        return Rows(self.blocks, shape, self.dtype)
+
+    @property
+    def fitting(self) -> list[bool]:
+        """Of each block, whether its rows are read, and not zeros of another or no shape."""
+        return [_fits(b.source, self.row_shape) for b in self.blocks]
+
+    def present(self) -> Rows:
+        """Only the rows that are read; itself where all are."""
+        there = self.fitting
+        if all(there):
+            return self
+        return Rows([b for b, t in zip(self.blocks, there) if t], self.row_shape, self.dtype)
+
+    def only(self, dtype: Any) -> Rows:
+        """The rows as those of a field whose images have this dtype: images of others are absent.
+        Itself where there are none.
+        """
+        kind = np.dtype(dtype)
+        if self._images <= {kind}:
+            return self
+        blocks = [
+            Block(Absent(b.stop - b.start), 0, b.stop - b.start)
+            if len(b.source.shape) > 2 and b.source.dtype != kind
+            else b
+            for b in self.blocks
+        ]
+        return Rows(blocks, self._shape, kind)
+
+    @cached_property
+    def _images(self) -> set[np.dtype]:
+        """Dtypes of its sources that have rows of more dimensions."""
+        return {b.source.dtype for b in self.blocks if len(b.source.shape) > 2}
 
     def select(self, keep: np.ndarray) -> Rows:
         """The rows where the mask (N,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8)))
         return Rows(
             [b for low, high in edges.reshape(-1, 2) for b in self._between(int(low), int(high))],
-            self.width,
+            self._shape,
             self.dtype,
         )
 
     @staticmethod
     def concatenate(parts: Sequence[Rows]) -> Rows:
-        """All rows of `parts`, in order, padded to the widest."""
+        """All rows of `parts`, in order, of any shapes."""
+        real = [p for p in parts if p.shapes] or list(parts)
         return Rows(
             [b for p in parts for b in p.blocks],
-            max(p.width for p in parts),
-            np.result_type(*(p.dtype for p in parts)),
+            dtype=np.result_type(*(p.dtype for p in real)),
         )
 
     def _between(self, start: int, stop: int) -> Iterator[Block]:
@@ -116,56 +207,65 @@ class Rows:
             start, first = end, first + 1
 
     # ---- reading ---------------------------------------------------------------------------------
-    def take(self, index: np.ndarray, width: int | None = None) -> np.ndarray:
-        """Rows (..., D) of an index (...), or (..., width): padded with zeros, or cut.
+    def take(self, index: np.ndarray, shape: int | tuple[int, ...] | None = None) -> np.ndarray:
+        """Rows (..., *shape) of an index (...).
 
         Raises IndexError for an index outside.
         """
-        columns = self.width if width is None else width
+        row = self.row_shape if shape is None else (shape,) if isinstance(shape, int) else shape
         if len(self.blocks) == 1:
             source, start, stop = self.blocks[0]
-            if isinstance(source, Memory) and stop - start == len(source.array):
-                return _fit(source.array[index], columns, self.dtype)
+            whole = isinstance(source, Memory) and stop - start == len(source.array)
+            if whole and _fits(source, row):
+                assert isinstance(source, Memory)
+                return _fit(source.array[index], row, self.dtype)
         index = np.asarray(index)
         flat = index.reshape(-1).astype(np.int64, copy=False)
         flat = np.where(flat < 0, flat + len(self), flat)
         if len(flat) and not (0 <= flat.min() and flat.max() < len(self)):
             raise IndexError(f"row {flat.min()} to {flat.max()} of {len(self)}")
-        if len(self.blocks) == 1:
+        if len(self.blocks) == 1 and _fits(self.blocks[0].source, row):
             source, start, _ = self.blocks[0]
-            out = _fit(source.take(flat + start if start else flat), columns, self.dtype)
-            return out.reshape(*index.shape, columns)
-        out = np.empty((len(flat), columns), self.dtype)
+            out = _fit(source.take(flat + start if start else flat), row, self.dtype)
+            return out.reshape(*index.shape, *row)
+        out = np.zeros((len(flat), *row), self.dtype)
         of_row = np.searchsorted(self.offsets, flat, side="right") - 1
         order = np.argsort(of_row, kind="stable")
         present, first = np.unique(of_row[order], return_index=True)
         groups: dict[int, tuple[Source, list[np.ndarray], list[np.ndarray]]] = {}
         for i, rows in zip(present, np.split(order, first[1:])):
             block = self.blocks[i]
+            if not _fits(block.source, row):
+                continue
             group = groups.setdefault(id(block.source), (block.source, [], []))
             group[1].append(rows)
             group[2].append(flat[rows] - self.offsets[i] + block.start)
         for source, at, where in groups.values():
-            out[np.concatenate(at)] = _fit(source.take(np.concatenate(where)), columns, self.dtype)
-        return out.reshape(*index.shape, columns)
+            out[np.concatenate(at)] = _fit(source.take(np.concatenate(where)), row, self.dtype)
+        return out.reshape(*index.shape, *row)
 
     def pieces(self, size: int = PIECE_BYTES) -> Iterator[np.ndarray]:
-        """All rows in order, as arrays (n, D) of about `size` bytes at most."""
-        rows = max(1, size // max(1, self.width * self.dtype.itemsize))
+        """All rows in order, as arrays (n, *shape) of about `size` bytes at most."""
+        row = self.row_shape
+        one = max(1, int(np.prod(row, dtype=np.int64)) * self.dtype.itemsize)
+        rows = max(1, size // one)
         for source, start, stop in self.blocks:
             for low in range(start, stop, rows):
-                read = source.read(low, min(low + rows, stop))
-                yield _fit(read, self.width, self.dtype)
+                high = min(low + rows, stop)
+                if _fits(source, row):
+                    yield _fit(source.read(low, high), row, self.dtype)
+                else:
+                    yield np.zeros((high - low, *row), self.dtype)
 
-    def load(self, width: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """All rows (N, width) in one array, `out` where it is given; columns beyond `width` are cut
-        off.
-        """
-        columns = self.width if width is None else width
-        out = np.empty((len(self), columns), self.dtype) if out is None else out
+    def load(
+        self, shape: int | tuple[int, ...] | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """All rows (N, *shape) in one array, `out` where it is given."""
+        rows = self if shape is None else self.resized(shape)
+        out = np.empty((len(self), *rows.row_shape), self.dtype) if out is None else out
         at = 0
-        for piece in self.pieces():
-            out[at : at + len(piece)] = _fit(piece, columns, self.dtype)
+        for piece in rows.pieces():
+            out[at : at + len(piece)] = piece
             at += len(piece)
         return out
 
@@ -185,6 +285,10 @@ class Rows:
         return self.load().astype(dtype or self.dtype, copy=False)
 
 
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
 def _joined(blocks: Sequence[Block]) -> list[Block]:
     """Blocks without empty ones, those that follow one another in one source as one."""
     out: list[Block] = []
@@ -197,6 +301,12 @@ def _joined(blocks: Sequence[Block]) -> list[Block]:
     return out
 
 
-def _fit(x: np.ndarray, width: int, dtype: np.dtype) -> np.ndarray:
-    """(..., d) to (..., width): cut off, or zeros added."""
-    return pad(x[..., :width].astype(dtype, copy=False), width)
+def _fits(source: Source, row: tuple[int, ...]) -> bool:
+    """Whether rows of a source can be read as rows of this shape."""
+    return (len(row) == 1 and len(source.shape) == 2) or tuple(source.shape[1:]) == row
+
+
+def _fit(x: np.ndarray, row: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """(..., *own shape) to (..., *row): numbers cut off, or zeros added."""
+    x = x.astype(dtype, copy=False)
+    return pad(x[..., : row[0]], row[0]) if len(row) == 1 else x

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from alltrades.data.layout import Layout
 from alltrades.data.rows import Rows
+from alltrades.data.text import TEXT_DIM, text_features
+
+COLUMNS = (
+    "environment",
+    "source",
+    "seed",
+    "episode_success",
+    "first_success",
+    "has_actions",
+)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """S steps of E episodes, one after another.
+    """S steps of E episodes, one after another, of any environments.
 
-    observation (S, D) f32 and action (S, A) f32, zero-padded to the largest environment, are rows
-    that need not be in memory (an array that is given becomes rows); success (S,) bool; ends (E,)
-    one past each episode's last step. Per episode: environment, source (str), seed (uint64),
-    episode_success (bool), first_success (steps until success, -1 for none), has_actions (bool).
+    Attributes:
+        observation: by field, S rows that need not be in memory (an array that is given becomes
+            rows); those of episodes without the field are `Absent`.
+        action: S rows (A,) f32, zero-padded to the largest environment.
+        success: (S,) bool. ends: (E,) one past each episode's last step.
+        environment, source: (E,) str. seed: (E,) uint64. episode_success, has_actions: (E,) bool.
+        first_success: (E,) steps until success, -1 for none.
+        text: by field, (E,) object array of str, which keeps any of them as it is; "" for episodes
+            without the field.
     """
 
-    observation: Rows
+    observation: Mapping[str, Rows]
     action: Rows
     success: np.ndarray
     ends: np.ndarray
@@ -32,10 +48,17 @@ class Steps:
     episode_success: np.ndarray
     first_success: np.ndarray
     has_actions: np.ndarray
+    text: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("observation", "action"):
-            object.__setattr__(self, name, Rows.of(getattr(self, name)))
+        rows = {name: Rows.of(value) for name, value in self.observation.items()}
+        object.__setattr__(self, "observation", rows)
+        object.__setattr__(self, "action", Rows.of(self.action))
+        text = {name: np.asarray(value, dtype=object) for name, value in self.text.items()}
+        object.__setattr__(self, "text", text)
+
+    def __len__(self) -> int:
+        return len(self.success)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -52,43 +75,91 @@ class Steps:
         """(S,) int32, episode of each step."""
         return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
 
+    @property
+    def states(self) -> list[str]:
+        """Fields of numbers (D,) that some episode has, in order."""
+        return [n for n, rows in self.observation.items() if {len(s) for s in rows.shapes} == {1}]
+
+    def state(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """Numbers (n, D) f32 of some state fields, one after another, in some rows (n,)."""
+        return np.concatenate([self.observation[name].take(rows) for name in names], axis=-1)
+
+    def window(self, layout: Layout, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Windows of a layout at steps (B, frames): (B, frames, *shape) for each of its slots, (B,
+        1, TEXT_DIM) of a text; zero where an episode lacks the field. O(B frames log blocks).
+        """
+        out: dict[str, np.ndarray] = {}
+        for key, slot in layout.slots.items():
+            if slot.kind == "text":
+                out[key] = self._text(slot.field, index[:, -1])
+            elif slot.field in self.observation:
+                rows = self.observation[slot.field].only(slot.dtype)
+                out[key] = rows.take(index, slot.shape)
+            else:
+                out[key] = np.zeros((*index.shape, *slot.shape), slot.dtype)
+        return out
+
+    def _text(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """(B, 1, TEXT_DIM) features of the texts of some steps (B,)."""
+        if name not in self.text:
+            return np.zeros((len(rows), 1, TEXT_DIM), np.float32)
+        said, which = np.unique(self.text[name][self.episode_of_step[rows]], return_inverse=True)
+        return np.stack([text_features(str(t)) for t in said])[which][:, None]
+
     def select(self, episodes: np.ndarray) -> Steps:
         """The episodes where the mask (E,) is true; observations and actions are not copied."""
         episodes = np.asarray(episodes, dtype=bool)
         rows = np.repeat(episodes, self.lengths)
-        columns = {f.name: getattr(self, f.name)[episodes] for f in fields(self)[4:]}
         return Steps(
-            self.observation.select(rows),
+            {name: value.select(rows) for name, value in self.observation.items()},
             self.action.select(rows),
             self.success[rows],
             np.cumsum(self.lengths[episodes]),
-            **columns,
+            **{name: getattr(self, name)[episodes] for name in COLUMNS},
+            text={name: value[episodes] for name, value in self.text.items()},
         )
 
     def digest(self) -> str:
         """Hash of everything: equal for equal episodes in equal order. O(bytes), in pieces."""
         h = hashlib.sha256()
-        for f in fields(self):
-            value = getattr(self, f.name)
-            h.update(f"{f.name}{value.shape}".encode())
-            if isinstance(value, Rows):
-                for piece in value.pieces():
+        for name, rows in sorted({**self.observation, "action": self.action}.items()):
+            h.update(f"{name}{len(rows)}{sorted(rows.shapes)}{rows.dtype}".encode())
+            for shape in sorted(rows.shapes):
+                for piece in rows.resized(shape).pieces():
                     h.update(piece.tobytes())
-            else:
-                h.update("\0".join(value).encode() if value.dtype.kind == "U" else value.tobytes())
+        for name in ("success", "ends", *COLUMNS):
+            value = getattr(self, name)
+            h.update(f"{name}{value.shape}".encode())
+            h.update("\0".join(value).encode() if value.dtype.kind == "U" else value.tobytes())
+        for name, texts in sorted(self.text.items()):
+            for text in (name, *texts):
+                data = text.encode("utf-8", "surrogatepass")
+                h.update(len(data).to_bytes(8, "little") + data)
         return h.hexdigest()[:16]
 
     @staticmethod
     def concatenate(parts: Sequence[Steps]) -> Steps:
-        """All episodes of `parts`, in order; widths are zero-padded to the largest."""
-        offsets = np.cumsum([0, *(len(p.observation) for p in parts)])
+        """All episodes of `parts`, in order; fields that a part lacks are absent there."""
+        offsets = np.cumsum([0, *map(len, parts)])
+        names = dict.fromkeys(name for p in parts for name in p.observation)
+        texts = dict.fromkeys(name for p in parts for name in p.text)
         return Steps(
-            Rows.concatenate([p.observation for p in parts]),
+            {
+                name: Rows.concatenate(
+                    [p.observation.get(name) or Rows.absent(len(p)) for p in parts]
+                )
+                for name in names
+            },
             Rows.concatenate([p.action for p in parts]),
-            ends=np.concatenate([p.ends + o for p, o in zip(parts, offsets)]),
-            **{
-                f.name: np.concatenate([getattr(p, f.name) for p in parts])
-                for f in fields(Steps)
-                if f.name not in ("observation", "action", "ends")
+            np.concatenate([p.success for p in parts]),
+            np.concatenate([p.ends + o for p, o in zip(parts, offsets)]),
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS},
+            text={
+                name: np.concatenate([p.text.get(name, _silent(p)) for p in parts])
+                for name in texts
             },
         )
+
+
+def _silent(steps: Steps) -> np.ndarray:
+    return np.full(len(steps.ends), "", dtype=object)

@@ -1,12 +1,14 @@
 """Episode stores on disk, one group of Zarr arrays per environment (format 2):
 
-    ENV/data/state (S, D)  ENV/data/action (S, A)  ENV/data/reward (S,)  ENV/data/success (S,)
+    ENV/data/FIELD (S, D) or (S, H, W, C)  ENV/data/action (S, A)  ENV/data/{reward,success} (S,)
+    ENV/text/FIELD/bytes (B,)  ENV/text/FIELD/ends (E,)
     ENV/meta/episode_ends (E,)  ENV/meta/<column> (E,)  commit.json
 
-`commit.json` is the one commit point, written last and by rename: how many episodes and steps of
-each environment count, the arrays' shapes and checksums, the names behind the codes of the column
-source, provenance. What lies beyond it does not exist: an append that is cut short never happened.
-The column place is an episode's number in the order of appending over all environments.
+`commit.json` is the one commit point, written last and by rename: each environment's interface, how
+many episodes and steps of it count, the arrays' shapes and checksums, the names behind the codes of
+the column source, provenance. A text is the UTF-8 bytes up to its episode's end. What lies beyond
+it does not exist: an append that is cut short never happened. The column place is an episode's
+number in the order of appending over all environments.
 
 One process writes at a time (see `alltrades.system.lock`); readers need no lock. Stores of format 1
 and foreign ones of the Diffusion Policy layout are read as they are (see `alltrades.data.flat`).
@@ -15,7 +17,7 @@ and foreign ones of the Diffusion Policy layout are read as they are (see `alltr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -26,15 +28,18 @@ import numpy as np
 from alltrades.data.chunks import ChunkCache, write_group
 from alltrades.data.commit import COMMIT, FORMAT_VERSION, read_commit, write_commit
 from alltrades.data.contents import Contents
+from alltrades.data.description import of_environment, of_sources
 from alltrades.data.episode import Episode
 from alltrades.data.flat import FlatStore
 from alltrades.data.groups import Group
+from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.system.lock import NAME as LOCK
 from alltrades.system.lock import Lock
 
-BATCH = 64  # episodes that `write` keeps in memory
+BATCH = 64  # episodes that `extend` keeps in memory
+BATCH_BYTES = 2**25
 WRITERS = 8  # threads: most of an append's time is waiting for the file system
 
 
@@ -52,6 +57,7 @@ class EpisodeStore:
         self._cache = ChunkCache()
         self._groups: dict[str, Group] = {}
         self._flat: FlatStore | None = None
+        self._flat_interfaces: dict[str, Interface] = {}
         if commit is None or commit["format_version"] < FORMAT_VERSION:
             self._flat = FlatStore(path, commit)
         else:
@@ -64,14 +70,13 @@ class EpisodeStore:
     def create(
         cls,
         path: Path | str,
-        sizes: Mapping[str, tuple[int, int]] | None = None,
+        interfaces: Sequence[Interface] = (),
         provenance: dict[str, Any] | None = None,
     ) -> EpisodeStore:
         """A new, empty store, in a new or an empty folder, open for writing.
 
-        `sizes` are observation and action size by environment; of environments that it does not
-        name they come with the first episode. Raises UserError when anything else is there, and
-        when another process is writing there.
+        `interfaces` describe environments; of others fields and sizes come with the first episode.
+        Raises UserError when anything else is there, and when another process is writing there.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -96,7 +101,7 @@ class EpisodeStore:
                 "provenance": provenance or {},
             }
             store = cls(path, commit, lock)
-            store.declare(sizes or {})
+            store.declare(interfaces)
             return store
         except BaseException:
             lock.release()
@@ -149,14 +154,8 @@ class EpisodeStore:
 
         Where `episodes` raises, the store keeps those before.
         """
-        buffer: list[Episode] = []
         with cls.create(path, provenance=provenance) as store:
-            for episode in episodes:
-                buffer.append(episode)
-                if len(buffer) == BATCH:
-                    store.append(buffer)
-                    buffer = []
-            store.append(buffer)
+            store.extend(episodes)
         return cls.open(path)
 
     def close(self) -> None:
@@ -181,7 +180,8 @@ class EpisodeStore:
         """Add whole episodes: all of them or, when cut short, none. O(rows added), however long the
         store.
 
-        Raises UserError for an environment's episodes of other sizes than the store holds of it.
+        Raises UserError for an environment's episodes of other fields, shapes or action size than
+        the store holds of it.
         """
         episodes = list(episodes)
         commit = self._writable()
@@ -207,15 +207,29 @@ class EpisodeStore:
             groups |= zip(of_environment, pool.map(extended, of_environment))
         self._make_commit(groups, sources=sources)
 
-    def declare(self, sizes: Mapping[str, tuple[int, int]]) -> None:
-        """Record observation and action size of environments; UserError where the store holds
-        others.
+    def extend(self, episodes: Iterable[Episode]) -> None:
+        """Append episodes, however many: in parts of BATCH, or of about BATCH_BYTES, which are all
+        that is in memory. What is cut short keeps the parts before.
+        """
+        part: list[Episode] = []
+        size = 0
+        for episode in episodes:
+            part.append(episode)
+            size += episode.nbytes
+            if len(part) == BATCH or size >= BATCH_BYTES:
+                self.append(part)
+                part, size = [], 0
+        self.append(part)
+
+    def declare(self, interfaces: Sequence[Interface]) -> None:
+        """Describe environments; UserError where the store holds other fields, action sizes or
+        rates.
         """
         self._writable()
         groups = dict(self._groups)
-        for name, (obs_dim, action_dim) in sizes.items():
-            group = groups.get(name) or Group.named(self.path, name)
-            groups[name] = group.sized(obs_dim, action_dim)
+        for interface in interfaces:
+            group = groups.get(interface.id) or Group.named(self.path, interface.id)
+            groups[interface.id] = group.declared(interface)
         self._make_commit(groups)
 
     def set_provenance(self, **facts: Any) -> None:
@@ -262,18 +276,22 @@ class EpisodeStore:
         """What the writer recorded about the origin."""
         return {} if self._commit is None else dict(self._commit["provenance"])
 
+    def interfaces(self) -> dict[str, Interface]:
+        """What is known of each environment: as it was declared, or what its episodes tell; then
+        bounds, rate and time limit are None. An action size of 0 is not known yet.
+        """
+        if self._flat is not None:
+            self._read()
+            return dict(self._flat_interfaces)
+        return {g.environment: g.interface for g in self._groups.values() if g.interface}
+
     def _read(self) -> Contents:
         if self._contents is None:
-            self._contents = self._of_flat() if self._flat is not None else self._of_groups()
+            if self._flat is not None:
+                self._contents, self._flat_interfaces = self._flat.contents()
+            else:
+                self._contents = self._of_groups()
         return self._contents
-
-    def _of_flat(self) -> Contents:
-        assert self._flat is not None
-        ends = self._flat.ends
-        length = np.diff(ends, prepend=0)
-        part = np.zeros(len(ends), np.int64)
-        columns = self._flat.columns()
-        return Contents(self.path, [self._flat.fields()], part, ends - length, length, columns)
 
     def _of_groups(self) -> Contents:
         assert self._commit is not None
@@ -295,21 +313,13 @@ class EpisodeStore:
         c["source"] = np.array(sources, dtype=str)[c["source"]] if len(self) else _no_text()
         ids = [g.environment for g in groups]
         c["environment"] = np.repeat(np.array(ids, dtype=str), counts) if ids else _no_text()
-        for name, size in (
-            ("observation_dim", [g.obs_dim or 0 for g in groups]),
-            ("action_dim", [g.action_dim or 0 for g in groups]),
-        ):
-            c[name] = np.repeat(np.array(size, dtype=np.int32), counts)
-        c["action_dim"] = np.where(c["has_actions"], c["action_dim"], 0)
-        fields = [
-            {n.split("/")[1]: a for n, a in g.arrays.items() if n.startswith("data/")}
-            for g in groups
-        ]
+        place = [np.arange(g.episodes) for g in groups]
         part = np.repeat(np.arange(len(groups)), counts)
         return Contents(
             self.path,
-            list(fields),
+            [g.part for g in groups],
             part[order],
+            np.concatenate(place)[order] if place else part,
             start[order],
             length[order],
             {k: v[order] for k, v in c.items()},
@@ -331,7 +341,7 @@ class EpisodeStore:
 
     def columns(self) -> dict[str, np.ndarray]:
         """Per-episode columns (E,) in the order of appending; environment and source as strings.
-        Foreign stores get defaults.
+        Foreign stores get defaults, and their folder's name as the environment.
         """
         return dict(self._read().columns)
 
@@ -354,7 +364,7 @@ class EpisodeStore:
 
     def digest(self, first: int | None = None) -> str:
         """Hash of the content, or of the first episodes: equal for equal episodes, however they
-        were chunked or appended, and in format 1 and 2. O(bytes).
+        were appended, and in format 1 and 2. O(episodes); O(bytes) in other formats than 2.
         """
         if self.foreign and self._flat is not None:
             h = hashlib.sha256(self._flat.ends[:first].tobytes())
@@ -368,7 +378,7 @@ class EpisodeStore:
 
     def describe(self) -> list[str]:
         """Lines for `alltrades data info`."""
-        contents, c = self._read(), self._read().columns
+        contents, ids = self._read(), self._read().columns["environment"]
         version = self._commit and self._commit["format_version"]
         kind = f"format {version}" if version else "foreign store, read as it is"
         lines = [f"{self.path}: {len(self)} episodes, {self.n_steps} steps ({kind})"]
@@ -376,23 +386,13 @@ class EpisodeStore:
             for name in self._flat.names:
                 array = self._flat.array(f"data/{name}", self.n_steps)
                 lines.append(f"  data/{name}: {array.shape} {array.dtype}")
-            for environment in np.unique(c["environment"]):
-                mine = np.flatnonzero(c["environment"] == environment)
-                for line in contents.describe(mine):
-                    lines.append(f"  {environment or '(no environment)'} {line}")
-        for group in sorted(self._groups.values(), key=lambda g: g.environment):
-            fields = ", ".join(
-                f"{name.split('/')[1]} {a.row_shape if a.row_shape else ''}".rstrip()
-                + f" {a.dtype}"
-                for name, a in sorted(group.arrays.items())
-                if name.startswith("data/")
-            )
-            lines.append(
-                f"  {group.environment}: {group.episodes} episodes, {group.steps} steps"
-                + (f"; {fields}" if fields else "")
-            )
-            mine = np.flatnonzero(c["environment"] == group.environment)
-            lines += [f"    {line}" for line in contents.describe(mine)]
+            for name in np.unique(ids):
+                mine = np.flatnonzero(ids == name)
+                lines += [f"  {name} {line}" for line in of_sources(contents, mine)]
+        else:
+            for name, interface in sorted(self.interfaces().items()):
+                mine = np.flatnonzero(ids == name)
+                lines += [f"  {line}" for line in of_environment(interface, contents, mine)]
         return lines + [f"  {key}: {value}" for key, value in self.provenance.items()]
 
 

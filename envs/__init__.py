@@ -1,6 +1,6 @@
 """Environments: specifications, registry, adapters, rollouts and evaluation."""
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.envs.registry import register, register_suite
 from alltrades.envs.spec import EnvSpec
 

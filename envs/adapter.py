@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.random import mtrand
 
+from alltrades.data.fields import Observation
+from alltrades.envs.spaces import read, writer
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.system.streams import stream_seed
@@ -38,7 +40,7 @@ class StepResult:
     metrics: the info values that the specification names.
     """
 
-    observation: np.ndarray
+    observation: Observation
     reward: float
     success: bool
     done: bool
@@ -53,26 +55,30 @@ class EnvAdapter:
     `reset(seed)` is all that an episode depends on besides its actions. Some simulators seed the
     global NumPy generator or draw from it: inside every call it is one of the episode's own,
     outside it is as it was.
+
+    expert_observation: what the environment returned last, or what its info shows to experts alone.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
         self.spec, self._interface = spec, spec.interface
-        self.low = np.asarray(spec.action.low, dtype=np.float32)
-        self.high = np.asarray(spec.action.high, dtype=np.float32)
-        self.expert_observation: np.ndarray = np.zeros(spec.obs_dim, np.float32)
-        self.action = np.zeros(
-            spec.action_dim, np.float32
-        )  # the last one executed, clipped to the box
+        self._limit = np.inf if spec.max_steps is None else spec.max_steps
+        self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
+        self.expert_observation: Any = None
+        self.action = np.zeros(spec.action_dim, np.float32)  # the last one, clipped to the box
+        self._texts: dict[str, str] = {}  # of this episode
         self._env: Any = None
+        self._write: Callable[[np.ndarray], Any] | None = None  # action -> the environment's own
         self._seed, self._step = 0, 0
         self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
 
-    def reset(self, seed: int) -> np.ndarray:
-        """Start the episode of `seed`; returns the first observation (obs_dim,) f32."""
+    def reset(self, seed: int) -> Observation:
+        """Start the episode of `seed`; returns the first observation."""
         self._seed, self._step = seed, 0
         self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
         observation, info = self._guarded(lambda: self._build().reset(seed=seed))
-        return self._observe(observation, info)
+        first = self._observe(observation, info)
+        self._texts = {name: v for name, v in first.items() if isinstance(v, str)}
+        return first
 
     def step(self, action: np.ndarray) -> StepResult:
         """Execute an action (action_dim,), clipped to the box. Raises EnvironmentFailure when it is
@@ -84,14 +90,16 @@ class EnvAdapter:
                 f"it was given the action {self.action.tolist()}; expected finite numbers"
             )
         observation, reward, terminated, truncated, info = self._guarded(
-            lambda: self._env.step(self.action)
+            lambda: self._env.step(self._write(self.action) if self._write else self.action)
         )
         self._step += 1
+        seen = self._observe(observation, info)
+        self._check_texts(seen)
         success = _success(info, bool(terminated), float(reward))
-        late = self._step >= self.spec.max_steps or bool(truncated)
+        late = self._step >= self._limit or bool(truncated)
         over = bool(terminated) or (success and self.spec.stop_at_success)
         return StepResult(
-            self._observe(observation, info),
+            seen,
             float(reward),
             success,
             over or late,
@@ -111,7 +119,8 @@ class EnvAdapter:
 
     def _build(self) -> Any:
         if self._env is None:
-            self._env = self.spec.make()
+            self._env = self.spec.build()
+            self._write = writer(getattr(self._env, "action_space", None), self.spec.action_dim)
         return self._env
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
@@ -137,13 +146,21 @@ class EnvAdapter:
             )
         return {name: float(info[name]) for name in self.spec.metrics}
 
-    def _observe(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+    def _observe(self, returned: Any, info: dict[str, Any]) -> Observation:
         try:
-            out = self._interface.check(np.ravel(observation))
+            out = read(returned, self._interface)
         except UserError as error:
             raise self._failure(str(error)) from error
-        self.expert_observation = np.asarray(info.get("expert_observation", observation))
+        self.expert_observation = info.get("expert_observation", returned)
         return out
+
+    def _check_texts(self, seen: Observation) -> None:
+        for name, first in self._texts.items():
+            if seen[name] != first:
+                raise self._failure(
+                    f"text '{name}' changed from {first[:40]!r} to {str(seen[name])[:40]!r}; "
+                    "expected one string per episode"
+                )
 
 
 def _success(info: dict[str, Any], terminated: bool, reward: float) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError, nearest
 
-Expert = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    from alltrades.envs.derived import Draft
+
+Expert = Callable[[Any], Any]  # what the environment returns -> action (A,)
 ENTRY_POINTS = "alltrades.environments"
 BUILT_IN = (
     "alltrades.envs.planar.registration",
@@ -30,7 +33,7 @@ GYMNASIUM = "alltrades.envs.suites.gymnasium_env"  # has gymnasium_spec("gym:ID"
 
 @dataclass
 class _Registry:
-    specs: dict[str, EnvSpec] = field(default_factory=dict)
+    specs: dict[str, EnvSpec | Draft] = field(default_factory=dict)
     experts: dict[str, Expert] = field(default_factory=dict)
     suites: dict[str, list[str]] = field(default_factory=dict)
     loaded: bool = False
@@ -39,23 +42,89 @@ class _Registry:
 _REGISTRY = _Registry()
 
 
-def register(spec: EnvSpec, expert: Expert | None = None, replace: bool = False) -> None:
-    """Add an environment, and the expert that demonstrates it (any callable observation -> action,
-    picklable).
+@overload
+def register(
+    environment: EnvSpec, make: Expert | None = None, replace: bool = False, *, expert: Any = None
+) -> None: ...
 
-    An expert may have `reset(seed)`, called when an episode starts. Raises UserError for a name
-    that is taken.
+
+@overload
+def register(
+    environment: str,
+    make: Callable[[], Any] | str,
+    replace: bool = False,
+    *,
+    expert: Expert | None = None,
+    observation: Mapping[str, Field] | None = None,
+    action: ActionSpec | None = None,
+    max_steps: int | None = None,
+    control_hz: float | None = None,
+    **facts: Any,
+) -> None: ...
+
+
+def register(
+    environment: EnvSpec | str,
+    make: Any = None,
+    replace: bool = False,
+    *,
+    expert: Expert | None = None,
+    **facts: Any,
+) -> None:
+    """Add an environment, and the expert that demonstrates it: any picklable callable from what the
+    environment returns to an action; one with `reset(seed)` is told when an episode starts.
+
+        register("mine/dot", Dot, expert=expert, max_steps=20)
+        register(spec, expert)
+
+    Args:
+        environment: an id, or a whole specification (then its expert stands in place of `make`).
+        make: class or function that builds a Gymnasium environment, or its name "module:Class", or
+            "gym:ID". Its spaces say the rest when the environment is first used.
+        replace: whether it may take the place of another of its name.
+        expert: see above.
+        facts: what the spaces do not say, or other than they say it: observation (fields by name),
+            action, max_steps, control_hz; and further attributes of `EnvSpec`, such as
+            evaluation_seed, stop_at_success, metrics, symmetries, version.
+
+    Raises UserError for a name that is taken, and for facts that there are not.
     """
     _load()
-    if spec.id in _REGISTRY.specs and not replace:
+    new: EnvSpec | Draft
+    if isinstance(environment, EnvSpec):
+        new, expert = environment, expert or make
+    else:
+        new = _draft(environment, make, facts)
+    if new.id in _REGISTRY.specs and not replace:
         raise UserError(
-            f"environment '{spec.id}' is registered already; expected a new id; pass replace=True "
+            f"environment '{new.id}' is registered already; expected a new id; pass replace=True "
             "to replace it"
         )
-    _REGISTRY.specs[spec.id] = spec
-    _REGISTRY.experts.pop(spec.id, None)
+    _REGISTRY.specs[new.id] = new
+    _REGISTRY.experts.pop(new.id, None)
     if expert is not None:
-        _REGISTRY.experts[spec.id] = expert
+        _REGISTRY.experts[new.id] = expert
+
+
+def _draft(name: str, make: Any, facts: Mapping[str, Any]) -> Draft:
+    from alltrades.envs.derived import FACTS, Draft, Named
+
+    unknown = [fact for fact in facts if fact not in FACTS]
+    if unknown:
+        raise UserError(
+            f"register('{name}') was given {unknown[0]}{nearest(unknown[0], list(FACTS))}; "
+            f"expected some of {', '.join(FACTS)}"
+        )
+    if isinstance(make, str) and make.startswith("gym:"):
+        make = Named(f"{GYMNASIUM}:GymnasiumEnv", (make.removeprefix("gym:"),))
+    elif isinstance(make, str) and ":" in make:
+        make = Named(make)
+    if not callable(make):
+        raise UserError(
+            f"register('{name}') was given {make!r} to build it with; expected a class or "
+            "function, or its name 'module:Class'"
+        )
+    return Draft(name, make, facts)
 
 
 def register_suite(name: str, ids: Sequence[str]) -> None:
@@ -136,10 +205,8 @@ def get(env_id: str) -> EnvSpec:
     Raises UserError for unknown names and for environments whose extra is not installed.
     """
     _load()
-    if env_id.startswith("gym:"):
-        if env_id not in _REGISTRY.specs:
-            _REGISTRY.specs[env_id] = importlib.import_module(GYMNASIUM).gymnasium_spec(env_id)
-        return _REGISTRY.specs[env_id]
+    if env_id.startswith("gym:") and env_id not in _REGISTRY.specs:
+        _REGISTRY.specs[env_id] = importlib.import_module(GYMNASIUM).gymnasium_spec(env_id)
     if env_id not in _REGISTRY.specs:
         known = [*_REGISTRY.specs, *_REGISTRY.suites]
         raise UserError(
@@ -147,6 +214,8 @@ def get(env_id: str) -> EnvSpec:
             "them"
         )
     spec = _REGISTRY.specs[env_id]
+    if not isinstance(spec, EnvSpec):
+        spec = _REGISTRY.specs[env_id] = spec.spec()
     require_extra(spec)
     return spec
 

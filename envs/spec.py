@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alltrades.data.interface import ActionSpec, Interface
-from alltrades.envs.symmetry import Reflection, Symmetry
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.envs.symmetry import Symmetry
+from alltrades.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,13 @@ class EnvSpec:
     Attributes:
         id: name in the registry, such as "planar/reach".
         make: module-level callable (or functools.partial of one) that builds the gymnasium
-            environment.
-        obs_dim: length of the flat observation vector.
+            environment; None for an environment that only recordings know, which cannot be stepped.
+        observation: fields by name, such as {"state": Field.state(16)}; what the environment
+            returns is turned into them by `alltrades.envs.spaces`.
         action: limits of the actions: box, and where they are defined rate, acceleration and what
             brings a robot to rest.
-        max_steps: time limit in control steps, enforced by the adapter.
-        control_hz: control rate in Hz.
+        max_steps: time limit in control steps, enforced by the adapter; needed with `make`.
+        control_hz: control rate in Hz; None where it is unknown.
         stop_at_success: end the episode at the first success flag.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test
@@ -32,8 +36,7 @@ class EnvSpec:
         import_demos: converts a foreign store into episodes, where demonstrations are published
             rather than scripted.
         symmetries: changes of the world under which the task stays the same; training data is
-            augmented by them.
-        image_shape: (height, width) where observation and action are images, flattened row by row.
+            augmented by them where a network sees nothing else than the field that they map.
         metrics: names of info values of an episode's last step that evaluations report beside
             success; higher is better.
         version: raise it when observations or actions change meaning.
@@ -42,25 +45,53 @@ class EnvSpec:
     """
 
     id: str
-    make: Callable[[], Any]
-    obs_dim: int
+    make: Callable[[], Any] | None
+    observation: Mapping[str, Field]
     action: ActionSpec
-    max_steps: int
-    control_hz: float = 10.0
+    max_steps: int | None
+    control_hz: float | None = 10.0
     stop_at_success: bool = True
     extra: str | None = None
     evaluation_seed: Callable[[int], int] | None = None
     selection_seed: Callable[[int], int] | None = None
     import_demos: Callable[[Any], list[Any]] | None = None
     symmetries: tuple[Symmetry, ...] = ()
-    image_shape: tuple[int, int] | None = None
     metrics: tuple[str, ...] = ()
     version: int = 1
 
     def __post_init__(self) -> None:
         _ = self.interface  # checks itself
+        if self.make is not None and self.max_steps is None:
+            raise ValueError(f"{self.id}: no max_steps; expected a time limit in control steps")
         for symmetry in self.symmetries:
-            self._check(symmetry)
+            symmetry.check(self.interface)
+
+    @classmethod
+    def recorded(cls, interface: Interface) -> EnvSpec:
+        """An environment that only recordings know."""
+        return cls(
+            interface.id,
+            None,
+            interface.observation,
+            interface.action,
+            interface.max_steps,
+            interface.control_hz,
+            version=interface.version,
+        )
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it can be stepped."""
+        return self.make is not None
+
+    def build(self) -> Any:
+        """A new instance; raises UserError for an environment that only recordings know."""
+        if self.make is None:
+            raise UserError(
+                f"environment '{self.id}' is known from recordings alone and cannot be stepped; "
+                "expected a registered environment; register it"
+            )
+        return self.make()
 
     @property
     def action_dim(self) -> int:
@@ -71,24 +102,9 @@ class EnvSpec:
         """What a policy must know of it."""
         return Interface(
             self.id,
-            self.obs_dim,
+            self.observation,
             self.action,
             self.max_steps,
             self.control_hz,
-            self.image_shape,
             self.version,
         )
-
-    def _check(self, symmetry: Symmetry) -> None:
-        if isinstance(symmetry, Reflection):
-            sizes = len(symmetry.observation_index), len(symmetry.action_index)
-            if sizes != (self.obs_dim, self.action_dim):
-                raise ValueError(
-                    f"{self.id}: a reflection of {sizes[0]} observations and {sizes[1]} actions; "
-                    f"expected {self.obs_dim} and {self.action_dim}"
-                )
-        elif max(map(max, symmetry.positions)) >= self.obs_dim:
-            raise ValueError(
-                f"{self.id}: a translation of observation {max(map(max, symmetry.positions))}; "
-                f"expected indices below {self.obs_dim}"
-            )

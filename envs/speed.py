@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
+from alltrades.envs.spaces import writer
 from alltrades.envs.spec import EnvSpec
 
 
@@ -20,14 +22,17 @@ def measure_speed(spec: EnvSpec, seconds: float = 1.0) -> float:
         spec: any environment.
         seconds: time to spend in steps.
     """
-    built = spec.make()
+    built = spec.build()
+    write = writer(getattr(built, "action_space", None), spec.action_dim)
     rng = np.random.default_rng(0)
-    low, high = np.array(spec.action.low), np.array(spec.action.high)
+    low, high = spec.action.box
+    limit = spec.max_steps or 1
     steps, episode, spent = 0, 0, 0.0
     while spent < seconds:
         built.reset(seed=episode)
-        held = rng.uniform(low, high, (-(-spec.max_steps // 8), spec.action_dim)).astype(np.float32)
-        actions = np.repeat(held, 8, axis=0)[: spec.max_steps]  # (max_steps, action_dim)
+        held = rng.uniform(low, high, (-(-limit // 8), spec.action_dim)).astype(np.float32)
+        actions: Any = np.repeat(held, 8, axis=0)[:limit]  # (max_steps, action_dim)
+        actions = actions if write is None else [write(action) for action in actions]
         start = time.perf_counter()
         for action in actions:
             steps += 1

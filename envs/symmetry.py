@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alltrades.data.interface import Interface
+
 
 @dataclass(frozen=True)
 class Reflection:
     """An involution of the world that leaves dynamics and task as they are.
 
     The image of an observation is o'[i] = observation_sign[i] * o[observation_index[i]] +
-    observation_offset[i], and likewise for actions. Raises ValueError when the two maps do not undo
+    observation_offset[i], and likewise for actions; `field` is the state that the map is of, or an
+    image, whose pixels are numbered row by row. Raises ValueError when the two maps do not undo
     themselves.
     """
 
@@ -24,6 +27,7 @@ class Reflection:
     action_index: tuple[int, ...]
     action_sign: tuple[float, ...]
     action_offset: tuple[float, ...]
+    field: str = "state"
 
     def __post_init__(self) -> None:
         for name, image, size in (
@@ -36,6 +40,16 @@ class Reflection:
                     f"the {name} map of a reflection, applied twice, changes its argument; "
                     "expected an involution"
                 )
+
+    def check(self, interface: Interface) -> None:
+        """Raises ValueError where the environment has other sizes."""
+        sizes = len(self.observation_index), len(self.action_index)
+        expected = _size(interface, self.field), interface.action_dim
+        if sizes != expected:
+            raise ValueError(
+                f"{interface.id}: a reflection of {sizes[0]} observations and {sizes[1]} actions; "
+                f"expected {expected[0]} and {expected[1]}"
+            )
 
     def observation(self, x: np.ndarray) -> np.ndarray:
         """Images of observations (..., obs_dim)."""
@@ -52,12 +66,13 @@ class Reflection:
     def augment(
         self, window: np.ndarray, action: np.ndarray, rows: np.ndarray, rng: np.random.Generator
     ) -> None:
-        """Replace half of these rows of windows (B, n_obs_steps, D) and chunks (B, H, A) by their
-        image; padding stays.
+        """Replace half of these rows of windows (B, n_obs_steps, D or more dimensions) and chunks
+        (B, H, A) by their image; padding stays. The windows are contiguous.
         """
         chosen = rows[rng.random(len(rows)) < 0.5]
+        flat = window.reshape(*window.shape[:2], -1)  # a view
         for x, image, size in (
-            (window, self.observation, len(self.observation_index)),
+            (flat, self.observation, len(self.observation_index)),
             (action, self.action, len(self.action_index)),
         ):
             x[chosen, :, :size] = image(x[chosen])
@@ -72,6 +87,7 @@ class Translation:
             and y of two things. A thing whose coordinates are all exactly 0 is absent and stays
             there.
         span: largest shift of each coordinate, in the observation's units, to both sides.
+        field: the state that holds them.
 
     It holds as far as everything that matters is observed and the shifted world is still within
     reach.
@@ -79,12 +95,22 @@ class Translation:
 
     positions: tuple[tuple[int, ...], ...]
     span: tuple[float, ...]
+    field: str = "state"
 
     def __post_init__(self) -> None:
         if any(len(p) != len(self.span) for p in self.positions):
             raise ValueError(
                 f"a translation of {len(self.span)} coordinates with positions {self.positions}; "
                 "expected as many indices for each thing"
+            )
+
+    def check(self, interface: Interface) -> None:
+        """Raises ValueError where the environment has other sizes."""
+        last, size = max(map(max, self.positions)), _size(interface, self.field)
+        if last >= size:
+            raise ValueError(
+                f"{interface.id}: a translation of observation {last}; expected indices below "
+                f"{size}"
             )
 
     def augment(
@@ -104,3 +130,9 @@ class Translation:
 
 
 Symmetry = Reflection | Translation
+
+
+def _size(interface: Interface, name: str) -> int:
+    """Numbers of a state or an image; 0 where there is none of that name."""
+    found = interface.observation.get(name)
+    return 0 if found is None or found.kind == "text" else int(np.prod(found.shape))

@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import onnxruntime
@@ -25,16 +27,42 @@ import onnxruntime
 RATE = 0.2  # largest change of an action between two control steps, in its units
 
 
-def robot(obs_dim: int, steps: int) -> Iterator[np.ndarray]:
-    """Observations (obs_dim,) of a random walk; put your sensors in its place."""
+TASK = "push the cup"  # what is told to a policy that takes an instruction
+
+
+def robot(fields: list[dict[str, Any]], steps: int) -> Iterator[dict[str, Any]]:
+    """Observations {field: value}: states of a random walk, grey images; put your sensors in their
+    place.
+    """
     rng = np.random.default_rng(0)
-    observation = np.zeros(obs_dim, np.float32)
+    states = {f["name"]: np.zeros(f["shape"], np.float32) for f in fields if f["kind"] == "state"}
+    others = {
+        f["name"]: TASK if f["kind"] == "text" else np.full(f["shape"], 128, f["dtype"])
+        for f in fields
+        if f["kind"] != "state"
+    }
     for _ in range(steps):
-        observation = observation + 0.1 * rng.standard_normal(obs_dim, dtype=np.float32)
-        yield observation
+        for name, value in states.items():
+            states[name] = value + 0.1 * rng.standard_normal(value.shape, dtype=np.float32)
+        yield states | others
 
 
 # ---- numpy and onnxruntime alone -----------------------------------------------------------------
+def text_features(text: str, size: int) -> np.ndarray:
+    """What the graph takes for a text, (size,): its words and their pieces of 3 to 5 letters,
+    hashed into signed counts (`alltrades.data.text.text_features`).
+    """
+    out = np.zeros(size, np.float32)
+    for word in unicodedata.normalize("NFKC", text).casefold().split():
+        marked = f"<{word}>"
+        pieces = [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)]
+        for piece in [marked, *pieces]:
+            number = crc32(piece.encode("utf-8", "surrogatepass"))
+            out[number % size] += 1.0 if number & 0x80000000 else -1.0
+    norm = float(np.linalg.norm(out))
+    return out / norm if norm > 0 else out
+
+
 class BarePolicy:
     """What the contract beside the graph says, put to use: history, environment, noise,
     chunk, box.
@@ -52,9 +80,11 @@ class BarePolicy:
         ids = [e["id"] for e in self.contract["environments"]]
         self.index = 0 if environment is None else ids.index(environment)
         self.info, self.rng = self.contract["environments"][self.index], rng
-        self.frames: list[np.ndarray] = []  # the last `n_obs_steps` observations, oldest first
+        self.inputs = self.contract["fields"][self.info["id"]]  # field -> input of the graph
+        # the last `n_obs_steps` observations, oldest first
+        self.frames: list[dict[str, Any]] = []
 
-    def observe(self, observation: np.ndarray) -> None:
+    def observe(self, observation: dict[str, Any]) -> None:
         """At every control step. Before an episode's first frame that frame is repeated."""
         n_obs_steps = self.contract["n_obs_steps"]
         self.frames = [*(self.frames or [observation] * n_obs_steps), observation][-n_obs_steps:]
@@ -71,20 +101,24 @@ class BarePolicy:
             name: np.zeros(shape, self.contract["inputs"][name]["dtype"])
             for name, shape in shapes.items()
         }
-        feed["window"][0, :, : self.info["obs_dim"]] = (
-            self.frames
-        )  # zeros where the environment has no dimension
+        for name, key in self.inputs.items():  # zeros stay where the environment has no number
+            values, window = [frame[name] for frame in self.frames], feed[key][0]
+            if isinstance(values[0], str):
+                window[0] = text_features(values[0], window.shape[-1])
+            else:
+                window[..., : values[0].shape[-1]] = values
         feed["environment"][:] = self.index
         feed["noise"][0] = self.rng.standard_normal(shapes["noise"][1:], dtype=np.float32)
         # known and keep stay zero: nothing about the chunk is decided yet
         (actions,) = self.session.run(
             ["actions"], feed
         )  # (B, horizon, action_dim of the largest environment)
-        low, high = (
-            np.array([empty if v is None else v for v in self.info["action"][name]], np.float32)
+        limits, dims = self.info["action"], self.info["action"]["dims"]
+        low, high = (  # null is no bound
+            np.array([empty if v is None else v for v in limits[name] or [None] * dims], np.float32)
             for name, empty in (("low", -np.inf), ("high", np.inf))
         )
-        return np.clip(actions[0, : self.contract["n_action_steps"], : len(low)], low, high)
+        return np.clip(actions[0, : self.contract["n_action_steps"], :dims], low, high)
 
 
 def run_bare(path: Path, environment: str | None, steps: int) -> None:
@@ -92,7 +126,7 @@ def run_bare(path: Path, environment: str | None, steps: int) -> None:
     policy = BarePolicy(path, environment, np.random.default_rng(0))
     queue: list[np.ndarray] = []
     action = None
-    for observation in robot(policy.info["obs_dim"], steps):
+    for observation in robot(policy.info["observation"], steps):
         policy.observe(observation)
         if not queue:
             queue = list(policy.chunk())
@@ -117,7 +151,7 @@ def run_controller(path: Path, environment: str | None, steps: int) -> None:
     )  # by default a guard of the environment's own limits
     controller.reset(environment=info.id, seed=0)
     action = None
-    for observation in robot(info.obs_dim, steps):
+    for observation in robot(info.to_json()["observation"], steps):
         action = controller.act(observation)[0, : info.action_dim]
     print(
         f"controller: {steps} actions for {info.id}, the last {action}; guard: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +17,8 @@ class ActingPolicy(ABC):
     `RemotePolicy` are some; one of your own gives the attributes and `act`.
 
     Attributes:
-        environments: those that it knows; the position of each is its index.
+        environments: those that it knows, each with the fields that it sees; the position of each
+            is its index.
         n_obs_steps, horizon, n_action_steps: observations in a window, actions in a chunk, and of
             them those that are executed.
         draws: standard normal arrays (horizon, action_dim) that a row of `act` uses.
@@ -34,7 +36,7 @@ class ActingPolicy(ABC):
     @abstractmethod
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
@@ -43,7 +45,8 @@ class ActingPolicy(ABC):
         """Chunks (B, horizon, action_dim) float32 in environment units.
 
         Args:
-            window: (B, n_obs_steps, obs_dim). environment: (B,) positions in `environments`.
+            window: by slot of `layout`, (B, n_obs_steps, *shape), of a text (B, 1, TEXT_DIM).
+            environment: (B,) positions in `environments`.
             noise: (B, draws, horizon, action_dim), standard normal.
             known, keep: (B, horizon, action_dim) actions that are decided and their weights (B,
                 horizon), or None.
@@ -51,6 +54,11 @@ class ActingPolicy(ABC):
 
     def begin(self, lane: int) -> None:  # noqa: B027
         """An episode starts in a lane of a controller; a served policy tells its server."""
+
+    def hear(self, text: str) -> None:  # noqa: B027
+        """The features of this text may stand in the next windows; a served policy tells its server
+        the text itself.
+        """
 
     def close(self) -> None:  # noqa: B027
         """End connections; what is asked next may open new ones."""
@@ -63,10 +71,6 @@ class ActingPolicy(ABC):
     def layout(self) -> Layout:
         """Sizes of the environments, and of the arrays that hold all of them."""
         return Layout(self.environments)
-
-    @property
-    def obs_dim(self) -> int:
-        return self.layout.obs_dim
 
     @property
     def action_dim(self) -> int:

@@ -38,10 +38,23 @@ class PolicySettings(Frozen):
         6, ge=1, description="network calls (heun: twice as many) per chunk"
     )
     clip: float | None = Field(
-        1.0, gt=0, description="bound on the predicted clean chunk, in normalised units"
+        1.0,
+        gt=0,
+        description="bound on the predicted clean chunk, in normalised units, or as far as the "
+        "data reaches",
     )
-    backbone: Literal["mlp", "unet1d", "unet2d", "transformer"] = Field(
-        "mlp", description="denoising network; unet2d for environments that are images"
+    backbone: str = Field(
+        "mlp",
+        description="denoising network: mlp, unet1d, transformer, unet2d for actions that are "
+        "images, or one of a plugin",
+    )
+    encoder: str = Field(
+        "convolution", description="network of observed images: convolution, or one of a plugin"
+    )
+    observe: tuple[str, ...] | None = Field(
+        None,
+        description="fields of observations that the policy sees, by name or pattern such as "
+        "images.*; default all",
     )
     width: int = Field(512, ge=8, description="hidden width")
     depth: int = Field(3, ge=1, description="residual blocks")
@@ -56,13 +69,10 @@ class PolicySettings(Frozen):
     preference_concentration: float = Field(
         1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from"
     )
-    observation_normalizer: Literal["pooled", "per_environment"] = Field(
-        "pooled", description="observation statistics over all environments, or one set for each"
-    )
     action_normalizer: Literal["range", "standard"] = Field(
         "range",
-        description="actions scaled to [-1, 1], or to zero mean and unit deviation; shared by all "
-        "environments",
+        description="actions scaled to [-1, 1], or to zero mean and unit deviation, by each "
+        "environment's own statistics",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
+from alltrades.data.interface import Interface
 from alltrades.data.layout import cut
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
@@ -81,18 +82,11 @@ def delay(
         seeds = {s: [episode_seed(SEED, "bench", s, i) for i in range(episodes)] for s in specs}
         lanes = min(LANES, episodes * len(specs))
         found: dict[str, Evaluation] = {}
+        rates = {_rate(s.interface) for s in specs.values()}
+        steps_of = sorted(f"{control_steps(seconds, hz)} steps at {hz:g} Hz" for hz in rates)
         yield (
-            f"{delay_ms:g} ms are "
-            + ", ".join(
-                sorted(
-                    {
-                        f"{control_steps(seconds, s.control_hz)} steps at {s.control_hz:g} Hz"
-                        for s in specs.values()
-                    }
-                )
-            )
-            + f"; chunks of {policy.horizon}, of which {policy.n_action_steps} are executed; "
-            f"{len(specs)} environments"
+            f"{delay_ms:g} ms are {', '.join(steps_of)}; chunks of {policy.horizon}, of which "
+            f"{policy.n_action_steps} are executed; {len(specs)} environments"
         )
         with (
             Crew(RolloutSettings().worker_count()) as crew,
@@ -153,6 +147,15 @@ def control_steps(seconds: float, control_hz: float) -> int:
     return max(0, math.ceil(seconds * control_hz - ROUNDING))
 
 
+def _rate(info: Interface) -> float:
+    """Control rate in Hz."""
+    if info.control_hz is None:
+        raise UserError(
+            f"the control rate of '{info.id}' is unknown; expected environments with control_hz"
+        )
+    return info.control_hz
+
+
 class WaitingController(Controller):
     """What a synchronous controller does under delay: it holds the last action until the next chunk
     is there.
@@ -162,11 +165,11 @@ class WaitingController(Controller):
         super().__init__(policy, lanes)
         self._seconds = seconds
 
-    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, Any]) -> dict[int, np.ndarray]:
         before = {lane: self.states[lane].last for lane in frames}
         out = {}
         for lane, actions in super().plan(frames).items():
-            last, hz = before[lane], self.environment(lane).control_hz
+            last, hz = before[lane], _rate(self.environment(lane))
             held = (
                 actions[:0]
                 if last is None
@@ -212,14 +215,14 @@ class WithheldLanes:
     def begin(self, lane: int, environment: str, seed: int) -> None:
         self._robots[lane].begin(0, environment, seed)
 
-    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, Any]) -> dict[int, np.ndarray]:
         """Per lane the next action (1, action_dim of its environment)."""
         out = {}
         for lane, new in frames.items():
             robot = self._robots[lane]
-            action = robot.act({0: new[-1]})
+            action = robot.act({0: {k: v if isinstance(v, str) else v[-1] for k, v in new.items()}})
             info = robot.environment(0)
-            self._time[lane].advance(1.0 / info.control_hz)
+            self._time[lane].advance(1.0 / _rate(info))
             out[lane] = cut(action, info.action_dim)
         return out
 

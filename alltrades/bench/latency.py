@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.bench.subject import LoadProcess, ServerProcess, artifact
+from alltrades.data.examples import random_frames
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 
@@ -176,7 +177,7 @@ def in_process(
     for lane in range(clients):
         info = policy.environments[lane % len(policy.environments)]
         controller.begin(lane, info.id, lane)
-        frames[lane] = rng.standard_normal((1, info.obs_dim)).astype(np.float32)
+        frames[lane] = random_frames(info, 1, rng)
     spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
     return summary(
         f"in-process, {name}, batch {controller.batch}",

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.examples import random_observation
+from alltrades.data.interface import Interface
 from alltrades.policies.client.messages import pack, require, unpack
 
 
@@ -61,10 +63,10 @@ async def robot(load: Load, number: int, start: float, out: Measured) -> None:
             f"ws://127.0.0.1:{load.port}", compression=None, proxy=None, open_timeout=60
         ) as socket:
             environments = unpack(await socket.recv())["environments"]
-            mine = environments[number % len(environments)]
+            mine = Interface.from_json(environments[number % len(environments)])
             message = {
-                "observation": rng.standard_normal(mine["obs_dim"]).astype(np.float32),
-                "environment": mine["id"],
+                "observation": random_observation(mine, rng),
+                "environment": mine.id,
                 "seed": number,
             }
             data = pack(message)

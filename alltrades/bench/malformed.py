@@ -7,90 +7,129 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alltrades.bench.memory import resident_bytes
 from alltrades.bench.subject import ServerProcess, artifact
+from alltrades.data.examples import random_observation
+from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.policies.client.messages import MAX_MESSAGE, pack, require, unpack
 
 Rng = np.random.Generator
-Make = Callable[[Rng, dict, int], bytes | str]
 CHECK = 500  # messages between two good requests
 TOO_BIG = 1009  # websocket close code
 
 
-def _array(dim: int, **change: Any) -> dict[bytes, Any]:
-    return {b"__ndarray__": True, b"data": bytes(4 * dim), b"dtype": "<f4", b"shape": [dim]} | {
+@dataclass(frozen=True)
+class Subject:
+    """What is mutated: a valid request, the environment that it is of, and the bytes that the
+    server takes.
+
+    good: its fields in a map under "observation", "environment" and "known", one action.
+    """
+
+    good: dict[str, Any]
+    interface: Interface
+    limit: int = MAX_MESSAGE
+
+    def field(self, rng: Rng, *kinds: str) -> tuple[str, Field] | None:
+        """Any of its fields of some kinds."""
+        fields = [(n, f) for n, f in self.interface.observation.items() if f.kind in kinds]
+        return fields[rng.integers(len(fields))] if fields else None
+
+    def but(self, name: str, value: Any) -> bytes:
+        """The request with another value of a field."""
+        return pack(self.good | {"observation": self.good["observation"] | {name: value}})
+
+
+Make = Callable[[Rng, Subject], bytes | str]
+
+
+def _array(f: Field, **change: Any) -> dict[bytes, Any]:
+    dtype = np.dtype("float32" if f.kind == "text" else f.dtype)
+    data = bytes(int(np.prod(f.shape)) * dtype.itemsize)
+    return {b"__ndarray__": True, b"data": data, b"dtype": dtype.str, b"shape": list(f.shape)} | {
         key.encode(): value for key, value in change.items()
     }
 
 
-def _truncated(rng: Rng, good: dict, dim: int) -> bytes:
-    data = pack(good)
+def _truncated(rng: Rng, of: Subject) -> bytes:
+    data = pack(of.good)
     return data[: rng.integers(0, len(data))]
 
 
-def _junk(rng: Rng, good: dict, dim: int) -> bytes:
+def _junk(rng: Rng, of: Subject) -> bytes:
     return rng.bytes(int(rng.integers(1, 2000)))
 
 
-def _trailing(rng: Rng, good: dict, dim: int) -> bytes:
-    return pack(good) + rng.bytes(int(rng.integers(1, 50)))
+def _trailing(rng: Rng, of: Subject) -> bytes:
+    return pack(of.good) + rng.bytes(int(rng.integers(1, 50)))
 
 
-def _oversized(rng: Rng, good: dict, dim: int) -> bytes:
-    return pack(
-        good | {"observation": np.zeros(MAX_MESSAGE // 4 + int(rng.integers(1, 1000)), np.float32)}
-    )
+def _oversized(rng: Rng, of: Subject) -> bytes:
+    return pack(of.good | {"observation": np.zeros(of.limit + int(rng.integers(1, 1000)), "u1")})
 
 
-def _text(rng: Rng, good: dict, dim: int) -> str:
+def _text(rng: Rng, of: Subject) -> str:
     return "".join(chr(c) for c in rng.integers(32, 0xD7FF, int(rng.integers(0, 300))))
 
 
-def _dtype(rng: Rng, good: dict, dim: int) -> bytes:
-    names = (
-        "|O",
-        "<c8",
-        "<M8[s]",
-        "f4,i4",
-        "|V4",
-        "<U1",
-        "|S4",
-        "<f16",
-        "",
-        "float",
-        "<f4" * 50,
-        7,
-        None,
-        b"<f4",
-    )
-    return pack(good | {"observation": _array(dim, dtype=names[rng.integers(len(names))])})
+def _dtype(rng: Rng, of: Subject) -> bytes:
+    names: list[Any] = ["|O", "<c8", "<M8[s]", "f4,i4", "|V4", "<U1", "|S4", "<f16", "", "float"]
+    names += ["<f4" * 50, 7, None, b"<f4"]
+    name, f = _any(rng, of)
+    if f.kind == "image":  # such numbers would do for a state
+        wrong = np.zeros(f.shape, rng.choice([d for d in ("u1", "u2", "i4") if f.dtype != d]))
+        if wrong.dtype != f.dtype and f.dtype != "float32" and rng.integers(2):
+            return of.but(name, wrong)
+    return of.but(name, _array(f, dtype=names[rng.integers(len(names))]))
 
 
-def _shape(rng: Rng, good: dict, dim: int) -> bytes:
-    wrong = dim + int(rng.integers(1, 40))
-    sizes: tuple[list[int], ...] = ([wrong], [0, dim], [1, 1, dim], [wrong, dim + 1], [])
-    claims = ([-dim], [2**62, 4], [dim, 2**40], [1] * 99, "x", None, [1.5], [True], {"a": 1})
+def _shape(rng: Rng, of: Subject) -> bytes:
+    name, f = _any(rng, of)
+    more = int(rng.integers(1, 40))
+    sizes: list[list[int]] = [[0, *f.shape], [1, 1, *f.shape], [*f.shape, 1 + sum(f.shape)]]
+    sizes += [[n + more for n in f.shape], [*f.shape[:-1], 5] if f.kind == "image" else [999]]
+    claims: list[Any] = [[-4], [2**62, 4], [4, 2**40], [1] * 99, "x", None, [1.5], [True], {"a": 1}]
     kind = int(rng.integers(len(sizes) + len(claims)))
     if kind < len(sizes):
-        return pack(good | {"observation": np.zeros(sizes[kind], np.float32)})
-    return pack(good | {"observation": _array(dim, shape=claims[kind - len(sizes)])})
+        return of.but(name, np.zeros(sizes[kind], "float32" if f.kind == "text" else f.dtype))
+    return of.but(name, _array(f, shape=claims[kind - len(sizes)]))
 
 
-def _type(rng: Rng, good: dict, dim: int) -> bytes:
-    whole: tuple[Any, ...] = (3, None, True, "text", [good], b"bytes", 1.5, {}, {1: 2})
+def _any(rng: Rng, of: Subject) -> tuple[str, Field]:
+    found = of.field(rng, "state", "image", "text")
+    assert found is not None  # an environment has fields
+    return found
+
+
+def _field(rng: Rng, of: Subject) -> bytes:
+    """A field that is missing, there twice, or of another kind."""
+    name, f = _any(rng, of)
+    fields = of.good["observation"]
+    if rng.integers(3) == 0:
+        return pack(of.good | {"observation": {k: v for k, v in fields.items() if k != name}})
+    if rng.integers(3) == 0:
+        slashed = name.replace(".", "/")
+        return pack(of.good | {f"observation/{slashed}": fields[name]})
+    values: list[Any] = [None, 5, b"x", {}, ["a", "b"], [[1.0], [1.0, 2.0]], {"x": 1}]
+    values += ["x" * 5000, np.zeros(3)] if f.kind == "text" else ["text", b"x" * 64, ["1"] * 9]
+    return of.but(name, values[rng.integers(len(values))])
+
+
+def _type(rng: Rng, of: Subject) -> bytes:
+    whole: tuple[Any, ...] = (3, None, True, "text", [of.good], b"bytes", 1.5, {}, {1: 2})
     parts: tuple[dict[str, Any], ...] = (
         {"observation": "text"},
         {"observation": None},
         {"observation": {"x": 1}},
         {"observation": [[1.0], [1.0, 2.0]]},
-        {"observation": ["1"] * dim},
         {"observation": 1.0},
-        {"observation": b"x" * 4 * dim},
+        {"observation": b"x" * 40},
         {"environment": 5},
         {"environment": "no/such"},
         {"environment": b"x"},
@@ -106,7 +145,7 @@ def _type(rng: Rng, good: dict, dim: int) -> bytes:
         {"request_id": [1]},
         {"request_id": "x" * 5000},
         {"unknown": 1},
-        {"observation/state": [0.0] * dim},
+        {b"observation/x": 1},
         {"known": "x"},
         {"known": None},
         {"known": 1.0},
@@ -129,25 +168,24 @@ def _type(rng: Rng, good: dict, dim: int) -> bytes:
         return (
             require("msgpack").packb(whole[kind]) if kind == len(whole) - 1 else pack(whole[kind])
         )
-    return pack(good | parts[kind - len(whole)])
+    return pack(of.good | parts[kind - len(whole)])
 
 
-def _not_finite(rng: Rng, good: dict, dim: int) -> bytes:
-    values = rng.standard_normal(dim)
-    values[rng.integers(dim)] = (np.nan, np.inf, -np.inf, 1e300)[rng.integers(4)]
-    if "known" in good and rng.integers(2):
-        return pack(good | {"known": good["known"] + (np.nan, np.inf)[rng.integers(2)]})
-    return pack(good | {"observation": values if rng.integers(2) else values.tolist()})
+def _not_finite(rng: Rng, of: Subject) -> bytes:
+    found = of.field(rng, "state")
+    if found is None or rng.integers(2):
+        return pack(of.good | {"known": of.good["known"] + (np.nan, np.inf)[rng.integers(2)]})
+    name, f = found
+    values = rng.standard_normal(f.shape)
+    values[rng.integers(len(values))] = (np.nan, np.inf, -np.inf, 1e300)[rng.integers(4)]
+    return of.but(name, values if rng.integers(2) else values.tolist())
 
 
-def _nested(rng: Rng, good: dict, dim: int) -> bytes:
+def _nested(rng: Rng, of: Subject) -> bytes:
     depth = int(2 ** rng.uniform(1, 17))
     body = (b"\x91" * depth + b"\x01", b"\x81\xa1x" * depth + b"\x01")[rng.integers(2)]
-    return (
-        body
-        if rng.integers(2)
-        else b"\x82" + pack("environment") + pack(good["environment"]) + pack("observation") + body
-    )
+    named = pack("environment") + pack(of.good["environment"])
+    return body if rng.integers(2) else b"\x82" + named + pack("observation") + body
 
 
 KINDS: dict[str, tuple[Make, float]] = {  # with how often they come
@@ -158,21 +196,20 @@ KINDS: dict[str, tuple[Make, float]] = {  # with how often they come
     "text frame": (_text, 1),
     "wrong dtype": (_dtype, 1),
     "wrong shape": (_shape, 1),
+    "wrong field": (_field, 1),
     "wrong type": (_type, 2),
     "not finite": (_not_finite, 1),
     "deep nesting": (_nested, 1),
 }
 
 
-def messages(count: int, good: dict, dim: int, seed: int = 0) -> Iterator[tuple[str, bytes | str]]:
-    """`count` pairs of kind and message, none a valid request; `good` is one with `dim`
-    observations and one known action.
-    """
+def messages(count: int, subject: Subject, seed: int = 0) -> Iterator[tuple[str, bytes | str]]:
+    """`count` pairs of kind and message, none a valid request."""
     rng = np.random.default_rng(seed)
     share = np.array([often for _, often in KINDS.values()])
     for index in rng.choice(len(KINDS), size=count, p=share / share.sum()):
         name = list(KINDS)[index]
-        yield name, KINDS[name][0](rng, good, dim)
+        yield name, KINDS[name][0](rng, subject)
 
 
 def attack(port: int, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -212,14 +249,13 @@ def _attack(port: int, count: int, seed: int, state: dict[str, Any]) -> Iterator
 
     (bad, metadata), (fine, _) = open_one(), open_one()
     info = Interface.from_json(metadata["environments"][0])
-    request = {
-        "observation": np.linspace(-1, 1, info.obs_dim).astype(np.float32),
-        "environment": info.id,
-    }
+    given = random_observation(info, np.random.default_rng(seed))
+    request: dict[str, Any] = {"observation": given, "environment": info.id}
     first = request | {"reset": True, "seed": 1}
     want = ask(fine, first)
     decided = request | {"known": np.zeros((1, info.action_dim), np.float32)}
-    for kind, message in messages(count, decided, info.obs_dim, seed):
+    subject = Subject(decided, info, metadata["max_message"])
+    for kind, message in messages(count, subject, seed):
         reply: Any = None
         try:
             bad.send(message)

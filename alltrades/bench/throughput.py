@@ -9,6 +9,13 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from alltrades.data.examples import random_frames
+from alltrades.data.interface import Interface
+from alltrades.data.rows import Rows
+from alltrades.data.steps import Steps
+
+BYTES = 2**28  # of random images
+
 
 def rate(call: Callable[[], object], seconds: float) -> float:
     """Calls per second over `seconds`, after three calls of warm-up."""
@@ -45,24 +52,37 @@ def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     return specs, build_policy(PolicySettings(), infos, normalizer, 0)
 
 
-def _steps(policy, names: Sequence[str], count: int, episodes: int):  # type: ignore[no-untyped-def]
-    """Random steps of environments in turn, with actions."""
-    from alltrades.data.rows import Rows
-    from alltrades.data.steps import Steps
-
-    rng = np.random.default_rng(0)
-    return Steps(
-        Rows.of(rng.standard_normal((count, policy.obs_dim), dtype=np.float32)),
-        Rows.of(rng.uniform(-1, 1, (count, policy.action_dim)).astype(np.float32)),
-        np.zeros(count, bool),
-        np.arange(1, episodes + 1) * (count // episodes),
-        np.array([names[i % len(names)] for i in range(episodes)]),
-        np.array(["expert"] * episodes),
-        np.zeros(episodes, np.uint64),
-        np.ones(episodes, bool),
-        np.full(episodes, -1),
-        np.ones(episodes, bool),
+def _steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps:
+    """About `count` random steps of each environment's share of the episodes, with actions; of
+    large images as many as `BYTES` hold.
+    """
+    rng, parts = np.random.default_rng(0), []
+    per_step = sum(
+        int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize
+        for info in infos
+        for f in info.of_kind("image").values()
     )
+    length = max(20, min(count, BYTES // max(1, per_step)) // episodes)
+    for info in infos:
+        mine = max(1, episodes // len(infos))
+        frames = random_frames(info, mine * length, rng)
+        action = rng.uniform(-1, 1, (mine * length, info.action_dim)).astype(np.float32)
+        parts.append(
+            Steps(
+                {name: Rows.of(v) for name, v in frames.items() if not isinstance(v, str)},
+                Rows.of(action),
+                np.zeros(mine * length, bool),
+                np.arange(1, mine + 1) * length,
+                np.array([info.id] * mine),
+                np.array(["expert"] * mine),
+                np.zeros(mine, np.uint64),
+                np.ones(mine, bool),
+                np.full(mine, -1),
+                np.ones(mine, bool),
+                {name: np.array([v] * mine) for name, v in frames.items() if isinstance(v, str)},
+            )
+        )
+    return Steps.concatenate(parts)
 
 
 def train(names: Sequence[str], seconds: float) -> Iterator[str]:
@@ -74,7 +94,7 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.policies.settings import TrainSettings
 
     specs, policy = _policy(names)
-    data = demonstration_data(_steps(policy, [s.id for s in specs], 20000, 200), policy)
+    data = demonstration_data(_steps(policy.environments, 20000, 200), policy)
     counter = iter(range(1 << 40))
     batches = rate(lambda: data.batch(256, 0, next(counter)), seconds)
     yield f"window sampling: {batches:,.0f} batches of 256/s"
@@ -102,7 +122,7 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
         specs, policies = _specialist_policies(names)
         data = [
             demonstration_data(
-                _steps(p, [s.id], 500, 5), p, Augmentation(symmetries={s.id: s.symmetries})
+                _steps(p.environments, 500, 5), p, Augmentation(symmetries={s.id: s.symmetries})
             )
             for s, p in zip(specs, policies)
         ]
@@ -154,7 +174,7 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
     specs, policy = _policy(names)
     policy.eval()
     for batch in (1, 32):
-        window = np.zeros((batch, policy.n_obs_steps, policy.obs_dim), dtype=np.float32)
+        window = policy.layout.empty(batch, frames=policy.n_obs_steps)
         noise = np.zeros((batch, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32)
         with threads(1):
             calls = rate(

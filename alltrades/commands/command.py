@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from alltrades.settings.run import RunSettings
 
 DEFAULT_RECIPE = "quickstart"
+PATH = "--demos.path"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Which recipe a command reads its settings from."""
     parser.add_argument("--config", default=None, help="recipe: a YAML file or a packaged name")
     parser.add_argument("--small", action="store_true", help="the recipe's small form")
+
+
+def demos_argument(parser: argparse.ArgumentParser) -> None:
+    """--demos of a command that learns from demonstrations; `recipe_settings` reads it too."""
+    parser.add_argument(
+        "--demos",
+        nargs="+",
+        required=True,
+        metavar="STORE",
+        help="store(s) of demonstrations; used whole unless --demos.episodes says how many",
+    )
 
 
 def preference_argument(parser: argparse.ArgumentParser) -> None:
@@ -62,18 +74,41 @@ def no_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
     """Settings of a command: its recipe (default quickstart) and the command line.
 
-    Environments named on the command line replace the recipe's, its optional ones too.
+    Environments named on the command line replace the recipe's, its optional ones too. A given
+    store of demonstrations is used whole: how many a recipe asks for are those that are recorded.
     """
-    from alltrades.settings.load import load_settings
+    from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
 
-    overrides = list(args.overrides)
+    overrides = [*_one_list(args.overrides)]
+    if getattr(args, "demos", None):
+        overrides += ["--demos.path", *args.demos]
     given = {token.split("=")[0] for token in overrides}
     if "--environments" in given and "--optional_environments" not in given:
         overrides += ["--optional_environments", "[]"]
-    return load_settings(
+    settings, origins = load_settings(
         RunSettings,
         defaults_file=args.config or DEFAULT_RECIPE,
         small=args.small,
         overrides=overrides,
     )
+    if settings.demos.path is not None and origins.get("demos.episodes") != COMMAND_LINE:
+        whole = settings.demos.model_copy(update={"episodes": None})
+        settings = settings.model_copy(update={"demos": whole})
+        origins["demos.episodes"] = "a given store is used whole"
+    return settings, origins
+
+
+def _one_list(tokens: Sequence[str]) -> list[str]:
+    """Command line tokens with the stores of every --demos.path behind a single one."""
+    rest, stores, several = [], list[str](), False
+    for token in tokens:
+        if token == PATH or token.startswith(f"{PATH}="):
+            several = True
+            stores += [token.removeprefix(f"{PATH}=")] if "=" in token else []
+        elif several and not token.startswith("--"):
+            stores.append(token)
+        else:
+            several = False
+            rest.append(token)
+    return [*rest, PATH, *stores] if stores else list(tokens)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from alltrades.commands.command import (
     Command,
+    demos_argument,
     n_action_steps_argument,
     preference_argument,
     recipe_arguments,
@@ -72,7 +73,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         help="which policies",
     )
     recipe_arguments(parser)
-    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    demos_argument(parser)
     parser.add_argument(
         "--labeled-only", default=None, help="labeled-only policy that specialists_joint start from"
     )
@@ -81,14 +82,14 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Specialists or the labeled-only policy."""
-    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.pipeline.demonstrations import of_stores
     from alltrades.pipeline.labeled_only import train_labeled_only
     from alltrades.pipeline.specialists import train_specialists
     from alltrades.settings.rows import OWN_ROWS
 
     row, out, line = OWN_ROWS[args.what], Path(args.out), None
     with _context(args, out) as context:
-        demos = Demonstrations(context, Path(args.demos))
+        demos = of_stores(context, args.demos)
         if row.labeled_only:
             train_labeled_only(demos, row, out)
         elif row.kind == "joint_init" and args.labeled_only is None:
@@ -142,19 +143,19 @@ def _weigh_arguments(parser: argparse.ArgumentParser) -> None:
         help="store of rollouts; of several teachers in the order that distill gets them",
     )
     recipe_arguments(parser)
-    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    demos_argument(parser)
     parser.add_argument("--out", required=True, help="folder of the weights")
 
 
 def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
     from alltrades.pipeline import weighing
-    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.pipeline.demonstrations import of_stores
     from alltrades.settings.rows import GENERALIST
 
     with _context(args, Path(args.out)) as context:
         results = weighing.weigh(
-            Demonstrations(context, Path(args.demos)),
+            of_stores(context, args.demos),
             [Path(store) for store in args.rollouts],
             GENERALIST,
             context.settings.distill,
@@ -177,7 +178,7 @@ def weigh(args: argparse.Namespace) -> int:
 
 def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
-    parser.add_argument("--demos", required=True, help="store of demonstrations")
+    demos_argument(parser)
     parser.add_argument(
         "--teacher",
         action="append",
@@ -198,7 +199,7 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
 
 def distill(args: argparse.Namespace) -> int:
     """A generalist."""
-    from alltrades.pipeline.demonstrations import Demonstrations
+    from alltrades.pipeline.demonstrations import of_stores
     from alltrades.pipeline.generalist import Sources, train_generalist
     from alltrades.pipeline.rollouts import parse_teacher
     from alltrades.pipeline.weighing import weigh
@@ -214,7 +215,7 @@ def distill(args: argparse.Namespace) -> int:
                 "distill.init is labeled_only and no policy was given; add --labeled-only FOLDER"
             )
         given = Sources(
-            Demonstrations(context, Path(args.demos)),
+            of_stores(context, args.demos),
             tuple(parse_teacher(word) for word in args.teacher),
             Path(args.weights) if args.weights else out / ACCOUNT / "weights",
             Path(args.labeled_only) if settings.init == "labeled_only" else None,

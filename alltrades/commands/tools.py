@@ -28,7 +28,7 @@ def envs(args: argparse.Namespace) -> int:
         for spec in registry.resolve(args.names):
             expert = "expert" if registry.expert(spec.id) is not None else "no expert"
             print(
-                f"{spec.id}  observation {spec.obs_dim}  action {spec.action_dim}  "
+                f"{spec.id}  {spec.interface.described()}  action {spec.action_dim}  "
                 f"{spec.max_steps} steps  {expert}"
             )
         return 0

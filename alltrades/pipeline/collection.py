@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
@@ -17,6 +18,7 @@ from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.pipeline import given
 from alltrades.settings.run import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
@@ -82,32 +84,14 @@ def collect(
     return rates
 
 
-def import_demos(specs: Sequence[EnvSpec], source: Path, path: Path) -> None:
-    """Copy demonstrations of these environments out of a store of ours, or a foreign one that the
-    environment can read.
+def import_demos(specs: Sequence[EnvSpec], sources: Sequence[Path], path: Path) -> None:
+    """Copy demonstrations of these environments out of stores of ours, or foreign ones, into one
+    of ours.
     """
-    found, wanted = EpisodeStore.open(source), [s.id for s in specs]
-    if found.foreign:
-        converter = next((s.import_demos for s in specs if s.import_demos is not None), None)
-        if converter is None:
-            raise UserError(
-                f"{source}: a foreign store, which names no environments, and none of "
-                f"{', '.join(wanted)} can read it; expected a store that alltrades wrote, or "
-                "--environments of one that can"
-            )
-        episodes = converter(found)
-    else:
-        episodes = [
-            found.episode(int(i))
-            for i in np.flatnonzero(np.isin(found.columns()["environment"], wanted))
-        ]
-    if not episodes:
-        raise UserError(
-            f"{source}: no episodes of {', '.join(wanted)}; `alltrades data info` lists what it has"
-        )
-    facts = {"kind": "demonstrations", "imported": found.digest()}
+    digests = [EpisodeStore.open(source).digest() for source in sources]
+    facts = {"kind": "demonstrations", "imported": digests}
     with open_or_create(path, specs, facts) as store:
-        store.append(episodes[len(store) :])
+        given.copy(sources, specs, store)
 
 
 def open_or_create(
@@ -123,7 +107,7 @@ def open_or_create(
     if not (path / "commit.json").exists():
         return EpisodeStore.create(
             path,
-            {s.id: (s.obs_dim, s.action_dim) for s in specs},
+            [s.interface for s in specs],
             provenance | {"environments": environments},
         )
     store = EpisodeStore.open(path, mode="a")
@@ -159,16 +143,18 @@ def _differing(what: str, there: Any, here: Any) -> str:
 
 
 def first_demos(
-    path: Path, environments: Sequence[str], episodes: int | None, observations: str | None = None
+    paths: Sequence[Path],
+    environments: Sequence[str],
+    episodes: int | None,
+    observations: str | None = None,
 ) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None), and all its episodes
-    without actions.
+    """The first `episodes` demonstrations of each environment (all with None) of some stores, one
+    after another, and all their episodes without actions.
 
     `observations`: a store whose episodes join those without actions; what actions it has are not
-    looked at. UserError where it has none of these environments, or observations of another size.
+    looked at. UserError where it has none of these environments, or other fields.
     """
-    store = EpisodeStore.open(path)
-    steps = store.steps(environments)
+    steps = Steps.concatenate([EpisodeStore.open(path).steps(environments) for path in paths])
     keep = np.ones(len(steps.environment), bool)
     for name in environments:
         mine = np.flatnonzero((steps.environment == name) & steps.has_actions)
@@ -178,25 +164,17 @@ def first_demos(
     if observations is None:
         return steps
     others = EpisodeStore.open(Path(observations))
-    found, sizes = others.steps(environments), [_sizes(s) for s in (store, others)]
+    found, mine = others.steps(environments), {e.id: e for e in given.environments_of(paths)}
     if not len(found.ends):
         raise UserError(
             f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` "
             "lists what it has"
         )
-    for name in sizes[1]:
-        if sizes[0].get(name, sizes[1][name]) != sizes[1][name]:
+    for name, interface in others.interfaces().items():
+        wrong = name in mine and other_fields(interface.observation, mine[name].observation)
+        if wrong:
             raise UserError(
-                f"{observations}: observations of '{name}' have {sizes[1][name]} numbers, those of "
-                f"demonstrations {sizes[0][name]}; expected the same; record them in the same "
-                "environment"
+                f"{observations}: observations of '{name}' are others than those of the "
+                f"demonstrations: {wrong}; expected the same; record them in the same environment"
             )
     return Steps.concatenate([steps, replace(found, has_actions=np.zeros(len(found.ends), bool))])
-
-
-def _sizes(store: EpisodeStore) -> dict[str, int]:
-    columns = store.columns()
-    return {
-        str(name): int(size)
-        for name, size in zip(columns["environment"], columns["observation_dim"])
-    }

@@ -57,6 +57,15 @@ class Context:
         return [spec.interface for spec in self.specs]
 
     @property
+    def observed(self) -> dict[str, set[str]]:
+        """By environment, the fields that some network sees."""
+        kinds = self.settings.observed()
+        return {
+            e.id: {name for observe in kinds for name in e.seeing(observe).observation}
+            for e in self.interfaces
+        }
+
+    @property
     def augmentation(self) -> Augmentation:
         """What trainings make of recorded windows."""
         symmetries = {spec.id: spec.symmetries for spec in self.specs}
@@ -147,6 +156,8 @@ def opened(
 
         require_packages()
     specs, left_out = resolve(settings)
+    for row in (settings.distill, *settings.distillations().values()):
+        row.weights.check()
     with Crew(settings.rollout.worker_count()) as crew:
         beside = Beside(settings.training_count())
         yield Context(settings, specs, left_out, manifest, crew, beside, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.pipeline import collection
+from alltrades.pipeline import collection, given
 from alltrades.pipeline.context import Context
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
@@ -20,30 +21,51 @@ HELD_OUT = 5  # demonstrations per environment, beside those that are learned fr
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """The demonstrations in a store that a context's settings choose, with episodes of states
-    alone beside them.
+    """The demonstrations in a store, and in others behind it, that a context's settings choose,
+    with episodes of states alone beside them.
     """
 
     context: Context
     store: Path
+    others: tuple[Path, ...] = ()
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        return (self.store, *self.others)
 
     def steps(self) -> Steps:
         demos = self.context.settings.demos
         return collection.first_demos(
-            self.store, self.context.ids, demos.episodes, demos.observations
+            self.stores, self.context.ids, demos.episodes, demos.observations
         )
 
     def key(self) -> dict[str, Any]:
         """What a stage that learns from them depends on."""
         settings = self.context.settings
         key = {
-            "demos": EpisodeStore.open(self.store).digest(),
+            "demos": [EpisodeStore.open(path).digest() for path in self.stores],
             "policy": settings.policy.model_dump(mode="json"),
-            "settings": settings.demos.model_dump(mode="json", exclude={"observations"}),
+            "settings": settings.demos.model_dump(mode="json", exclude={"observations", "path"}),
         }
         if settings.demos.observations is not None:
             key["observations"] = EpisodeStore.open(Path(settings.demos.observations)).digest()
         return key
+
+    def check(self) -> None:
+        """Raises UserError where they do not fit their environments (see `given.check`); says how
+        many of each are used.
+        """
+        given.check(self.stores, self.context.specs, self.context.observed)
+        for line in given.shares(self.stores, self.steps(), self.context.ids):
+            print(line)
+
+
+def of_stores(context: Context, paths: Sequence[Path | str]) -> Demonstrations:
+    """Those in given stores, checked."""
+    first, *others = map(Path, paths)
+    found = Demonstrations(context, first, tuple(others))
+    found.check()
+    return found
 
 
 def record(context: Context, out: Path, rates: Path | None = None) -> None:
@@ -70,18 +92,22 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
     context.stage("demos", key, outputs, body, len(context.specs), "env")
 
 
-def imported(context: Context, source: Path, out: Path) -> None:
-    """The demonstrations of a given store."""
-    key = {
-        "episodes": context.settings.demos.episodes,
-        "path": str(source),
-        "content": EpisodeStore.open(source).digest(),
-    }
+def imported(context: Context, out: Path) -> None:
+    """The demonstrations of the stores that the settings name, checked before they are copied and
+    as they were read.
+    """
+    sources = context.settings.demos.stores
+    stores = [EpisodeStore.open(source) for source in sources]
+    ours = [s.path for s in stores if given.converter_of(s, context.specs) is None]
+    if len(ours) == len(sources):
+        given.check(ours, context.specs, context.observed)
+    key = {"path": [str(source) for source in sources], "content": [s.digest() for s in stores]}
 
     def body(_: Report) -> None:
-        collection.import_demos(context.specs, source, out)
+        collection.import_demos(context.specs, sources, out)
 
     context.stage("demos", key, [out], body, len(context.specs), "env")
+    Demonstrations(context, out).check()
 
 
 def record_held_out(context: Context, out: Path) -> None:
@@ -105,13 +131,15 @@ def record_held_out(context: Context, out: Path) -> None:
 
 def held_out(demos: Demonstrations, recorded: Path) -> Steps:
     """Demonstrations that nothing was trained on: recorded ones of the experts, or those of a given
-    store behind the first.
+    store behind the first; none where all of it is learned from.
     """
     context = demos.context
     if context.settings.demos.path is None:
         return EpisodeStore.open(recorded).steps(context.ids)
     steps = EpisodeStore.open(demos.store).steps(context.ids)
     used = context.settings.demos.episodes
+    if used is None:
+        return steps.select(np.zeros(len(steps.ends), bool))
     keep = np.zeros(len(steps.environment), bool)
     for name in context.ids:
         recorded_here = np.flatnonzero((steps.environment == name) & steps.has_actions)

@@ -173,11 +173,14 @@ def fit(
     if sources.initial is not None:
         policy = load_policy(sources.initial, run.device).train()
     else:
-        normalizer = make_normalizer(demos, context.interfaces, run.policy)
-        policy = build_policy(run.policy, context.interfaces, normalizer, seed, run.device)
-    data = TrainingData(rows, policy, context.augmentation.symmetric(training.symmetry), work)
-    loss: Loss | None = None
+        network = run.policy_of(settings)
+        normalizer = make_normalizer(demos, context.interfaces, network)
+        policy = build_policy(network, context.interfaces, normalizer, seed, run.device)
     score = settings.targets == "score"
+    asked = teachers if score or settings.objective.excess else {}
+    augmentation = context.augmentation.symmetric(training.symmetry)
+    data = TrainingData(rows, policy, augmentation, work, teachers=asked)
+    loss: Loss | None = None
     if settings.objective.excess:
         loss = excess_loss(rows, teachers, data, policy, seed, score=score)
     elif score:

@@ -85,21 +85,28 @@ def train_labeled_only(
     """
     context, name = demos.context, name or str(row)
     settings, seed = context.settings, context.seed(str(replace(row, kind="labeled_only")))
-    training = settings.training.of(settings.labeled_only)
-    key = demos.key() | {"train": training.determining()}
+    training, policy = (
+        settings.training.of(settings.labeled_only.train),
+        settings.policy_of(settings.labeled_only),
+    )
+    key = demos.key() | {
+        "policy": policy.model_dump(mode="json"),
+        "train": training.determining(),
+    }
     if aim is not None:
         key |= aim.key()
     together = aim or Aim()
 
     def train(report: Report) -> None:
-        steps = demos.steps()
-        normalizer = make_normalizer(steps, context.interfaces, settings.policy)
+        steps, reference = demos.steps(), _reference(context, together)
+        normalizer = make_normalizer(steps, context.interfaces, policy)
         fit = DemonstrationFit(
-            build_policy(settings.policy, context.interfaces, normalizer, seed, settings.device),
+            build_policy(policy, context.interfaces, normalizer, seed, settings.device),
             training,
             seed,
             context.augmentation,
-            _goal(context, together, seed),
+            _goal(context, together, reference, seed),
+            {"reference": reference} if reference else {},
             Place(
                 context.work(name),
                 averages.of(context.base | key | {"training seed": seed}) if averages else None,
@@ -114,12 +121,16 @@ def train_labeled_only(
     context.stage(name, key, artifact_files(out), train, total, "step")
 
 
-def _goal(context: Context, aim: Aim, seed: int) -> GoalOf:
+def _reference(context: Context, aim: Aim) -> Policies:
+    """The specialists that an objective of excess losses compares with."""
+    if not aim.objective.excess:
+        return {}
+    assert aim.reference is not None
+    return load_policies(aim.reference, context.specs, context.settings.device)
+
+
+def _goal(context: Context, aim: Aim, reference: Policies, seed: int) -> GoalOf:
     """What a training for this aim minimises."""
-    reference: Policies = {}
-    if aim.objective.excess:
-        assert aim.reference is not None
-        reference = load_policies(aim.reference, context.specs, context.settings.device)
 
     def goal(data: TrainingData, policy: DiffusionPolicy) -> Goal:
         objective = make_objective(aim.objective, context.ids, aim.preference)

@@ -166,9 +166,9 @@ def trajectories(context: Context, policies: Policies) -> Paths:
         lanes=settings.lanes,
         crew=context.crew,
     ):
-        if "point" in episode.observations:
-            points = episode.observations["point"][:, 0]
-            found[episode.environment].append(points.astype(float).round(4).tolist())
+        if episode.points is not None:
+            points = episode.points[:, 0].astype(float)
+            found[episode.environment].append(points.round(4).tolist())
     return found
 
 

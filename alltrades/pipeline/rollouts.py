@@ -144,7 +144,7 @@ def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
 
 def first_rollouts(context: Context, stores: Sequence[Path], episodes: int) -> Steps:
     """The first `episodes` rollouts per environment of every store."""
-    return Steps.concatenate([first_demos(path, context.ids, episodes) for path in stores])
+    return Steps.concatenate([first_demos([path], context.ids, episodes) for path in stores])
 
 
 def digest_of_first(context: Context, store: Path, episodes: int) -> str:

@@ -31,7 +31,7 @@ from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
-from alltrades.policies.learning.initial import constant_dimensions
+from alltrades.policies.learning.summary import statistics_lines
 from alltrades.report import text
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
@@ -107,8 +107,9 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     if settings.demos.path is None:
         record(context, demos.store, folder.experts)
     else:
-        imported(context, Path(settings.demos.path), demos.store)
-    _warn_of_constant_dimensions(demos)
+        imported(context, demos.store)
+    for line in statistics_lines(demos.steps(), context.interfaces, settings.policy):
+        print(line, file=sys.stderr)
     needed = {*teachers, *rows.values()}
     if any(d.init == "labeled_only" for d in generalists.values()):
         needed.add(Row("labeled_only"))
@@ -215,14 +216,6 @@ def _stores(
     if held_out and demos.path is None:
         stores["held out"] = folder.held_out
     return stores
-
-
-def _warn_of_constant_dimensions(demos: Demonstrations) -> None:
-    context = demos.context
-    still = constant_dimensions(demos.steps(), context.interfaces, context.settings.policy)
-    if still:
-        more = f"; and {len(still) - 2} more" if len(still) > 2 else ""
-        print(f"normaliser: {'; '.join(still[:2])}{more}", file=sys.stderr)
 
 
 def _compare(

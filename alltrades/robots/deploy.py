@@ -80,7 +80,7 @@ def _drive(
     rate = None if args.fast else deployment.rate_of(info, robot, args.rate)
     limits = deployment.limits_of(info, robot, args.limits, rate)
     controller = deployment.make_controller(
-        args.mode, policy, {info.id: limits}, args.timeout, rate
+        args.mode, policy, {info.id: limits}, args.timeout, rate or robot.control_hz
     )
     stack.callback(controller.close)
     session.facts = {
@@ -93,19 +93,28 @@ def _drive(
         "seed": args.seed,
         "limits": limits.to_json(),
     }
+    steps = args.steps or info.max_steps
+    if steps is None:
+        raise UserError(
+            f"how long an episode of '{info.id}' lasts is unknown; expected --steps, the most "
+            "actions of one"
+        )
+    recorded = deployment.recorded_interface(info, robot, limits, rate)
     loop = ControlLoop(
         robot,
         controller,
-        replace(info, action=limits),
+        replace(recorded, action=limits),
         rate,
         args.timeout,
     )
     stack.callback(loop.close)
-    store = None if args.record is None else _store(Path(args.record), info, session.facts, stack)
+    store = (
+        None if args.record is None else _store(Path(args.record), recorded, session.facts, stack)
+    )
     session.loop = loop
     signals.halting = lambda: loop.halting
     stack.callback(signals.ignore)  # called first: a robot is closed to the end
-    _episodes(args, loop, info.id, args.steps or info.max_steps, store, signals, session.episodes)
+    _episodes(args, loop, info.id, steps, store, signals, session.episodes)
 
 
 def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:
@@ -186,7 +195,7 @@ def _store(path: Path, info: Interface, facts: dict[str, Any], stack: ExitStack)
     else:
         store = EpisodeStore.create(path)
     stack.callback(store.close)
-    store.declare({info.id: (info.obs_dim, info.action_dim)})
+    store.declare([info])
     earlier = store.provenance.get("deployments", [])
     store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
     return store

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.envs.robots.robot import Robot
 from alltrades.errors import UserError, nearest
 from alltrades.policies.acting import ActingPolicy
@@ -60,7 +61,7 @@ def open_policy(
         torch.set_num_threads(threads)
         policy = load_policy(Path(artifact), device)
     policy.act(
-        np.zeros((1, policy.n_obs_steps, policy.obs_dim), np.float32),
+        policy.layout.empty(1, frames=policy.n_obs_steps),
         np.zeros(1, np.int64),
         np.zeros((1, policy.draws, policy.horizon, policy.action_dim), np.float32),
     )
@@ -127,13 +128,52 @@ def environment_of(
             f"the robot takes {robot.limits.size} action values and '{name}' has "
             f"{info.action_dim}; expected the same; choose another --environment"
         )
-    own = robot.interface
-    if own is not None and own.id == name and own.digest() != info.digest():
-        raise UserError(
-            f"environment '{name}' changed since the policy was trained (sizes, bounds, rate or "
-            "version); train again or use the environment it was trained on"
-        )
+    if robot.interface is not None:
+        check_fields(info, robot.interface)
+        if robot.interface.id == name and not same_known(info, robot.interface):
+            raise UserError(
+                f"environment '{name}' changed since the policy was trained (bounds, rate or "
+                "version); train again or use the environment it was trained on"
+            )
     return info
+
+
+def check_fields(info: Interface, own: Interface) -> None:
+    """Raise UserError where a robot does not observe what a policy sees of its environment."""
+    for name, f in info.observation.items():
+        found = own.observation.get(name)
+        if found is None or not found.same(f):
+            raise UserError(
+                f"the policy sees '{name}' ({f}) of '{info.id}' and the robot has "
+                f"{own.described() if found is None else f'there {found}'}; expected the same; "
+                "choose another --environment, or train on what this robot observes"
+            )
+
+
+def same_known(info: Interface, own: Interface) -> bool:
+    """Whether a robot's environment is what the policy was trained on, as far as that is known."""
+    box = not info.action.bounded or all(
+        np.array_equal(a, b) for a, b in zip(info.action.box, own.action.box)
+    )
+    rate = info.control_hz is None or info.control_hz == own.control_hz
+    return box and rate and info.version == own.version
+
+
+def recorded_interface(
+    info: Interface, robot: Robot, limits: ActionSpec, rate: float | None
+) -> Interface:
+    """What a store says of episodes of a robot: all that it observes, where it tells, and the box
+    and the rate that were found where the policy does not know them.
+    """
+    own = robot.interface
+    if own is not None and own.id == info.id:
+        return own
+    observation = info.observation if own is None else own.observation
+    action = info.action
+    if not action.bounded:
+        action = replace(limits, rate=None, acceleration=None, stop=None)
+    hz = info.control_hz or robot.control_hz or rate
+    return replace(info, observation=observation, action=action, control_hz=hz)
 
 
 def limits_of(
@@ -147,17 +187,26 @@ def limits_of(
         rate: control steps per second of the loop; limits per step are converted, so that those per
             second stay. None, or a robot that waits for every action: the environment's own.
 
-    Raises UserError where the boxes do not meet, and for what is wrong with the file.
+    Raises UserError where the boxes do not meet, where nobody says what they are, and for what is
+    wrong with the file.
     """
-    trained = info.control_hz
+    trained = info.control_hz or robot.control_hz or rate or 1.0
     rate = trained if rate is None or robot.waits else rate
     moving = replace(info, action=replace(info.action, stop=None))
     limits = moving.action if file is None else read_limits(file, [moving])[info.id]
     limits = limits.at_rate(trained, rate)
     own = robot.limits.at_rate(robot.control_hz or trained, rate)
+    low, high = (
+        choose(a, b) for choose, a, b in zip((np.maximum, np.minimum), limits.box, own.box)
+    )
+    if not info.action.bounded and not np.isfinite([low, high]).all():
+        raise UserError(
+            f"the box of the actions of '{info.id}' is unknown, to the policy and to the robot; "
+            "expected low and high in the robot's limits, or in --limits FILE"
+        )
     entry: dict[str, Any] = {
-        "low": np.maximum(limits.low, own.low).tolist(),
-        "high": np.minimum(limits.high, own.high).tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
         **{k: v for k, v in (("rate", own.rate), ("acceleration", own.acceleration)) if v},
     }
     limits = limits.tightened(entry, f"limits of the robot as '{info.id}'")
@@ -187,11 +236,16 @@ def rate_of(info: Interface, robot: Robot, given: float | None = None) -> float:
     """Control rate in Hz: the one given, else the robot's, which must be that of the policy's
     environment.
 
-    Raises UserError where the two differ.
+    Raises UserError where the two differ, and where neither is known.
     """
     if given is not None:
         return given
-    trained = info.control_hz
+    trained = info.control_hz or robot.control_hz
+    if trained is None:
+        raise UserError(
+            f"the control rate of '{info.id}' is unknown, to the policy and to the robot; expected "
+            "--rate HZ"
+        )
     rate = robot.control_hz or trained
     if abs(rate - trained) > 0.01 * trained:
         raise UserError(

@@ -7,13 +7,14 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
 from alltrades.data.layout import cut
 from alltrades.envs.robots.robot import Outcome, Robot
@@ -146,7 +147,7 @@ class ControlLoop:
     def _begin(self, seed: int) -> None:
         self.seed = seed
         self.feed.reset()
-        self._observations: list[np.ndarray] = []
+        self._observations: list[Observation] = []
         self._actions: list[np.ndarray] = []
         self._outcomes: list[Outcome] = []
         self._sent: np.ndarray | None = None  # last two actions, (1 or 2, A)
@@ -193,7 +194,7 @@ class ControlLoop:
         return "success" if any(o.success for o in self._outcomes) else "over"
 
     def _answer(
-        self, observation: np.ndarray, arrived: float, stop: Callable[[], bool]
+        self, observation: Observation, arrived: float, stop: Callable[[], bool]
     ) -> str | None:
         """Ask the controller, hold until it is done, and send its action; why the episode is over,
         or None.
@@ -223,7 +224,7 @@ class ControlLoop:
         self._refused.late += late
         return late
 
-    def _execute(self, observation: np.ndarray, wanted: np.ndarray) -> None:
+    def _execute(self, observation: Observation, wanted: np.ndarray) -> None:
         action = self._send(wanted)
         if self.first_action_at is None:
             self.first_action_at = time.time()
@@ -330,7 +331,10 @@ class ControlLoop:
         first = int(np.argmax(successes)) + 1 if successes.any() else -1
         rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
         return Episode(
-            {"state": np.stack(self._observations)},
+            {
+                name: _joined([o[name] for o in self._observations])
+                for name in self._observations[0]
+            },
             np.stack(self._actions),
             rewards,
             successes,
@@ -341,6 +345,11 @@ class ControlLoop:
             first,
             float(rewards.sum(dtype=np.float64)),
         )
+
+
+def _joined(values: Sequence[np.ndarray | str]) -> np.ndarray | str:
+    """A field's values of an episode, (T, *shape), or its one text."""
+    return values[0] if isinstance(values[0], str) else np.stack(values)
 
 
 def _done(call: Future[Any], seconds: float) -> bool:

@@ -4,6 +4,7 @@ Python.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -25,11 +26,15 @@ from alltrades.system.machine import processors
 class DemoSettings(Frozen):
     """Where demonstrations come from."""
 
-    path: str | None = Field(
-        None, description="an existing store; without it scripted experts are recorded"
+    path: str | tuple[str, ...] | None = Field(
+        None,
+        description="an existing store, or several; without it scripted experts are recorded",
     )
-    episodes: int = Field(
-        5, ge=1, description="demonstrations per environment (the first ones of a store)"
+    episodes: int | None = Field(
+        5,
+        ge=1,
+        description="demonstrations per environment that are recorded; of a given store, which is "
+        "used whole (null) unless this stands on the command line, the first ones",
     )
     observations: str | None = Field(
         None, description="a store of episodes whose states alone are used: stage 2 labels them"
@@ -41,13 +46,24 @@ class DemoSettings(Frozen):
         False, description="train on holding the last action after an episode's end"
     )
 
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores that `path` names."""
+        paths = (self.path,) if isinstance(self.path, str) else self.path or ()
+        return tuple(map(Path, paths))
+
+    @model_validator(mode="after")
+    def _some_are_recorded(self) -> DemoSettings:
+        if self.path is None and self.episodes is None:
+            raise ValueError("episodes is null and no path is given; set how many are recorded")
+        return self
+
 
 class SpecialistCandidate(Frozen):
     """What one candidate of cross-validation changes; keys left out are as in `specialist`."""
 
     width: int | None = Field(None, ge=8)
     depth: int | None = Field(None, ge=1)
-    observation_normalizer: Literal["pooled", "per_environment"] | None = None
     batch: int | None = Field(None, ge=1)
     lr: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
@@ -65,8 +81,10 @@ class SpecialistSettings(Frozen):
 
     width: int = Field(96, ge=8, description="hidden width of a specialist trained from scratch")
     depth: int = Field(2, ge=1, description="residual blocks of a specialist trained from scratch")
-    observation_normalizer: Literal["pooled", "per_environment"] = Field(
-        "pooled", description="statistics over all environments, or the specialist's own"
+    observe: tuple[str, ...] | None = Field(
+        None,
+        description="fields of observations that specialists see, by name or pattern; default all, "
+        "whatever the generalist sees",
     )
     selection: Literal["last", "holdout", "cv"] = Field(
         "last",
@@ -110,6 +128,19 @@ class SpecialistSettings(Frozen):
         if len(set(names)) < len(names):
             raise ValueError(f"candidates repeat ({'; '.join(names)}); expected different ones")
         return self
+
+
+class LabeledOnlySettings(NetworkTrainSettings):
+    """The baseline: the generalist's network and its training on demonstrations alone."""
+
+    observe: tuple[str, ...] | None = Field(
+        None, description="fields of observations that it sees; default as policy.observe"
+    )
+
+    @property
+    def train(self) -> NetworkTrainSettings:
+        """Its training alone."""
+        return NetworkTrainSettings(**self.model_dump(exclude={"observe"}))
 
 
 class RolloutSettings(Frozen):
@@ -221,6 +252,9 @@ class DistillSettings(Frozen):
     preference: dict[str, float] = Field(
         default_factory=dict, description="lambda per environment; empty: uniform"
     )
+    observe: tuple[str, ...] | None = Field(
+        None, description="fields of observations that it sees; default as policy.observe"
+    )
     objective: ObjectiveSettings = ObjectiveSettings()
     train: NetworkTrainSettings = NetworkTrainSettings()
     rounds: RoundSettings = RoundSettings()
@@ -296,7 +330,7 @@ class RunSettings(Frozen):
     training: TrainingSettings = TrainingSettings()
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()
-    labeled_only: NetworkTrainSettings = NetworkTrainSettings()
+    labeled_only: LabeledOnlySettings = LabeledOnlySettings()
     specialist: SpecialistSettings = SpecialistSettings()
     rollout: RolloutSettings = RolloutSettings()
     distill: DistillSettings = DistillSettings()
@@ -346,12 +380,31 @@ class RunSettings(Frozen):
                 "policy.preference_input: true, or distill.preference for a generalist of one "
                 "preference"
             )
-        if policy.embedding == 0 and policy.observation_normalizer == "per_environment":
-            raise ValueError(
-                "policy.embedding = 0 hides the environment and observation_normalizer: "
-                "per_environment would give it away; expected observation_normalizer: pooled"
-            )
         return self
+
+    @model_validator(mode="after")
+    def _goes_on_with_what_it_sees(self) -> RunSettings:
+        baseline = self.policy_of(self.labeled_only).observe
+        for name, d in self._generalists().items():
+            seen = self.policy_of(d).observe
+            if d.init == "labeled_only" and seen != baseline:
+                raise ValueError(
+                    f"{name} goes on from the labeled-only policy (init: labeled_only), which sees "
+                    f"{_seen(baseline)}, and is to see {_seen(seen)}; expected the same; give "
+                    "labeled_only.observe"
+                )
+        return self
+
+    def policy_of(self, network: LabeledOnlySettings | DistillSettings) -> PolicySettings:
+        """Settings of the labeled-only policy or of a generalist."""
+        if network.observe is None:
+            return self.policy
+        return self.policy.model_copy(update={"observe": network.observe})
+
+    def observed(self) -> list[tuple[str, ...] | None]:
+        """Patterns of the fields that each kind of network sees; None for all."""
+        generalists = [self.policy_of(d).observe for d in self.distillations().values()]
+        return [self.specialist.observe, self.policy_of(self.labeled_only).observe, *generalists]
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:
@@ -406,7 +459,7 @@ class RunSettings(Frozen):
             update={
                 "width": s.width,
                 "depth": s.depth,
-                "observation_normalizer": s.observation_normalizer,
+                "observe": s.observe,
                 "preference_input": False,
             }
         )
@@ -421,6 +474,10 @@ class RunSettings(Frozen):
                 )
             )
         return out
+
+
+def _seen(observe: tuple[str, ...] | None) -> str:
+    return "all fields" if observe is None else ", ".join(observe)
 
 
 def _common(changes: dict[str, Any], base: Frozen) -> dict[str, Any]:

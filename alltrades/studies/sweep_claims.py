@@ -196,7 +196,7 @@ def rollouts(results: Results) -> list[Claim]:
 def weights(results: Results) -> list[Claim]:
     key = "policy.width"
     found, filtered = (
-        differences(results, f"{row} - none", key) for row in ("generalist", "success")
+        differences(results, f"{row} - mixture", key) for row in ("generalist", "success_mixture")
     )
 
     def named(rows: list[Row]) -> str:
@@ -219,7 +219,7 @@ def weights(results: Results) -> list[Claim]:
         cost = Claim(
             text,
             word(on and pooled.low >= RATIO_COST, on and pooled.high < RATIO_COST),
-            f"ratio - none {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in "
+            f"ratio - mixture {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in "
             f"{'; '.join(active)} environments",
         )
     else:

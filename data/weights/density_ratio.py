@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alltrades.data.weights.estimators import BY_DISTANCE, ESTIMATORS
+from alltrades.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def cross_fit(
     keep, center, whiten = _pca(
         np.concatenate([demo, rollout]), np.concatenate([demo_mass, rollout_mass]), max_pca
     )
+    fit = ESTIMATORS.get(estimator)
     scale = np.ones_like(whiten) if estimator in BY_DISTANCE else whiten
     z = [((x - center) @ keep) * scale for x in (demo, rollout)]
     fold_of = [_folds(e, folds, rng) for e in (demo_episode, rollout_episode)]
@@ -88,11 +90,21 @@ def cross_fit(
         with threadpool_limits(
             1
         ):  # matrices so small that a second thread costs more than it brings
-            model = ESTIMATORS[estimator](inside[0], inside[1], inside[2], alpha, rng)
+            model = fit(inside[0], inside[1], inside[2], alpha, rng)
             for side in (0, 1):
-                logits[side][~train[side]] = model(z[side][~train[side]])
+                logits[side][~train[side]] = _checked(model(z[side][~train[side]]), estimator)
     found = scored(logits, (demo_episode, rollout_episode), (demo_mass, rollout_mass), rng, boot)
     return replace(found, demo_fold=fold_of[0], rollout_fold=fold_of[1])
+
+
+def _checked(logit: np.ndarray, estimator: str) -> np.ndarray:
+    found = np.asarray(logit)
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise UserError(
+            f"estimator '{estimator}' gave {found.dtype} numbers that are not all finite; expected "
+            "log(p / q) of every row; mend it"
+        )
+    return found
 
 
 def scored(

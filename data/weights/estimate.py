@@ -1,5 +1,5 @@
-"""Importance weights of one environment's rollout and demonstration states: from states to sampling
-probabilities.
+"""Importance weights of one environment's rollout and demonstration states: from its state fields
+to sampling probabilities.
 
 The measure that stage 2 samples from is nu = alpha d* + (1 - alpha) d^h: demonstration rows with
 base share alpha, rollout rows with 1 - alpha, every row times its weight, normalised over the
@@ -13,6 +13,7 @@ first success.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,14 +28,11 @@ from alltrades.data.weights.density_ratio import (
     relative_ratio,
     separating_feature,
 )
+from alltrades.data.weights.estimators import ESTIMATORS
+from alltrades.errors import UserError, nearest
 
-Kind = Literal["none", "ratio", "rulsif", "classifier-mlp", "success", "success*ratio"]
-ESTIMATOR = {
-    "ratio": "ratio",
-    "success*ratio": "ratio",
-    "rulsif": "rulsif",
-    "classifier-mlp": "classifier-mlp",
-}
+SUCCESS = "success"
+MIXTURE = "mixture"
 TAUS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SEPARABLE = 0.95
 COMPONENTS = 8  # principal components that an estimator sees at most
@@ -46,10 +44,11 @@ class WeightSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Field(
+    kind: str = Field(
         "ratio",
-        description="none; ratio by logistic regression, RuLSIF or a neural classifier; success "
-        "(filter)",
+        description="none; mixture (a share of demonstration states, all weights 1); ratio "
+        "(logistic regression), rulsif, classifier-mlp or an estimator of a plugin; success "
+        "(filter), also before one of these: success*ratio",
     )
     discount: float = Field(
         1.0,
@@ -62,7 +61,13 @@ class WeightSettings(BaseModel):
         0.2,
         gt=0,
         lt=1,
-        description="share of demonstration states; the ratio is bounded by 1/alpha",
+        description="share of demonstration states, of all kinds but none and success; the ratio "
+        "is bounded by 1/alpha",
+    )
+    share: Literal["weighted", "alpha"] = Field(
+        "weighted",
+        description="weighted: demonstrations get what their weights give them, up to demo_cap; "
+        "alpha: exactly alpha, so that weights are compared at one share",
     )
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(
@@ -84,7 +89,30 @@ class WeightSettings(BaseModel):
     @property
     def filtered(self) -> bool:
         """Whether rollouts without success are left out."""
-        return self.kind in ("success", "success*ratio")
+        return self.kind == SUCCESS or self.kind.startswith(f"{SUCCESS}*")
+
+    @property
+    def estimator(self) -> str | None:
+        """Name of the ratio's estimator; None where no ratio is estimated."""
+        name = self.kind.removeprefix(f"{SUCCESS}*")
+        return None if name in ("none", MIXTURE, SUCCESS) else name
+
+    @property
+    def base_share(self) -> float:
+        """Of demonstration states before weights."""
+        plain = self.estimator is None and not self.kind.endswith(MIXTURE)
+        return 0.0 if plain else self.alpha
+
+    def check(self) -> None:
+        """Raises UserError for a kind that is neither built in nor offered by a plugin."""
+        if self.estimator is None or self.estimator in ESTIMATORS.names():
+            return
+        known = ["none", MIXTURE, SUCCESS, *ESTIMATORS.names()]
+        raise UserError(
+            f"distill.weights.kind = {self.kind}; expected one of {', '.join(known)}, or "
+            f"{SUCCESS}*NAME{nearest(self.kind, known)}; load the plugin that brings it with "
+            "--plugins"
+        )
 
     @model_validator(mode="after")
     def _discount_needs_success(self) -> WeightSettings:
@@ -105,7 +133,8 @@ class WeightResult:
     success and for filtered episodes). demo_mass: share of demonstration rows under sampling. ess:
     effective share of the rollout episodes under the weights that are used; raw_ess: under those
     that were estimated, before the guard. moment_balance: distance of the rollouts' feature means
-    from those of held-out demonstrations, before and after weighing, in deviations.
+    from those of held-out demonstrations, before and after weighing, in deviations. nuisance: the
+    state's number, such as "state[3]", that alone tells both apart.
     """
 
     demo_weight: np.ndarray
@@ -122,7 +151,7 @@ class WeightResult:
     raw_ess: float | None = None
     max_weight: float = 1.0
     moment_balance: tuple[float, float] | None = None
-    nuisance: int | None = None
+    nuisance: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def row_probability(self) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +219,7 @@ def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float =
     used = np.where(
         steps.first_success > 0, np.minimum(steps.first_success, steps.lengths), steps.lengths
     )  # (E,)
-    position = np.arange(len(steps.observation)) - steps.starts[steps.episode_of_step]
+    position = np.arange(len(steps)) - steps.starts[steps.episode_of_step]
     least = used[kept].min() if kept.any() else 0  # keeps discount^T from underflowing
     mass = np.where(kept, float(discount) ** np.maximum(used - least, 0), 0.0)  # (E,)
     share = (mass / np.maximum(used, 1))[steps.episode_of_step] * (
@@ -214,8 +243,7 @@ def estimate_weights(
     filtered = settings.filtered
     keep = rollouts.episode_success if filtered else np.ones(len(rollouts.ends), bool)
     demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep, settings.discount)
-    weighted = settings.kind in ESTIMATOR
-    alpha = settings.alpha if weighted else 0.0
+    alpha = settings.base_share
     result = WeightResult(
         np.ones(len(demo_base)), np.ones(len(rollout_base)), demo_base, rollout_base, alpha, alpha
     )
@@ -227,7 +255,7 @@ def estimate_weights(
             else "no rollouts: demonstrations only"
         )
         return result
-    if not weighted:
+    if settings.estimator is None:
         return result
     if len(demos.ends) < FEWEST:
         result.warnings.append(
@@ -238,10 +266,16 @@ def estimate_weights(
     if keep.sum() < 2:
         result.warnings.append("one rollout only: weights off")
         return result
+    states = demos.states
+    if not states:
+        result.warnings.append(
+            f"'{demos.environment[0]}' has no state field to estimate a ratio on: weights off"
+        )
+        return result
     d_rows, r_rows = np.flatnonzero(demo_base > 0), np.flatnonzero(rollout_base > 0)
     x, y = (
-        demos.observation[d_rows].astype(np.float64),
-        rollouts.observation[r_rows].astype(np.float64),
+        steps.state(states, rows).astype(np.float64)
+        for steps, rows in ((demos, d_rows), (rollouts, r_rows))
     )
     center, scale = _standardise(
         np.concatenate([x, y]), np.concatenate([demo_base[d_rows], rollout_base[r_rows]])
@@ -258,15 +292,15 @@ def estimate_weights(
         folds,
         COMPONENTS,
         rng,
-        ESTIMATOR[settings.kind],
+        settings.estimator,
         alpha,
     )
     result.auc, result.auc_interval = scores.auc, scores.auc_interval
-    result.nuisance = separating_feature(x, y, demo_base[d_rows], rollout_base[r_rows])
-    if result.nuisance is not None:
+    separating = separating_feature(x, y, demo_base[d_rows], rollout_base[r_rows])
+    if separating is not None:
+        result.nuisance = _entry(demos, states, separating)
         result.warnings.append(
-            f"observation[{result.nuisance}] alone tells demonstrations from rollouts (a nuisance "
-            "column?)"
+            f"{result.nuisance} alone tells demonstrations from rollouts (a nuisance column?)"
         )
     raw = [
         np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)
@@ -283,7 +317,9 @@ def estimate_weights(
         rollout_base[r_rows] @ powered[1]
     )
     result.demo_weight[d_rows], result.rollout_weight[r_rows] = powered[0] / mean, powered[1] / mean
-    result.demo_mass = min(settings.demo_cap, alpha * float(demo_base[d_rows] @ powered[0]) / mean)
+    if settings.share == "weighted":
+        weighted = alpha * float(demo_base[d_rows] @ powered[0]) / mean
+        result.demo_mass = min(settings.demo_cap, weighted)
     result.max_weight = float(max(w.max() for w in powered) / mean)
     result.active = True
     assert scores.demo_fold is not None and scores.rollout_fold is not None
@@ -333,6 +369,16 @@ def effective_share(w: np.ndarray, mass: np.ndarray, episode: np.ndarray) -> flo
     _, inverse = np.unique(episode, return_inverse=True)
     means = np.bincount(inverse, mass * w) / np.bincount(inverse, mass)  # of each episode
     return float(means.sum() ** 2 / (means @ means) / len(means))
+
+
+def _entry(steps: Steps, names: Sequence[str], column: int) -> str:
+    """The field and the number in it that a column of these states is."""
+    for name in names:
+        width = steps.observation[name].width
+        if column < width:
+            return f"{name}[{column}]"
+        column -= width
+    raise IndexError(column)
 
 
 def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,9 @@ and rollouts (M, k); mass: base measure of the rows, each side is balanced to th
 (N,) and (M,) fold of each row's episode, for the choice of hyperparameters on episodes that a
 candidate has not seen; alpha: of the relative ratio. A model maps rows (B, k) to the estimated
 log(p / q) (B,). Those of BY_DISTANCE get rows that are not whitened.
+
+Packages offer others as entry points of the group `alltrades.estimators`, plugins call
+`ESTIMATORS.register(name, function)`; `distill.weights.kind` is then their name.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from alltrades.system.extensions import Extensions
 
 Model = Callable[[np.ndarray], np.ndarray]
 Pair = Sequence[np.ndarray]
@@ -189,11 +194,13 @@ def _moments(
     )
 
 
-ESTIMATORS: dict[str, Callable[[Pair, Pair, Pair, float, np.random.Generator], Model]] = {
-    "ratio": logistic,
-    "rulsif": rulsif,
-    "classifier-mlp": classifier_mlp,
-}
+Estimator = Callable[[Pair, Pair, Pair, float, np.random.Generator], Model]
+
+ESTIMATORS: Extensions[Estimator] = Extensions(
+    "alltrades.estimators",
+    "estimator",
+    {"ratio": logistic, "rulsif": rulsif, "classifier-mlp": classifier_mlp},
+)
 BY_DISTANCE = {
     "rulsif"
 }  # these see components that are not whitened: whitening makes noise as far as signal

@@ -39,7 +39,8 @@ class PlanarEnv(gymnasium.Env):
         self.model = mujoco.MjModel.from_xml_string(model_xml(task, self.params))
         self.data = mujoco.MjData(self.model)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        unit = self.params.unit
+        self.action_space = gymnasium.spaces.Box(-unit, unit, (2,), np.float32)
         self.qpos, self.qvel, self.ctrl = self.data.qpos, self.data.qvel, self.data.ctrl  # views
         self.goal = (0.0, 0.0)  # the real one
         self.shown = (0.0, 0.0)  # what the observation says, unless hidden
@@ -79,7 +80,7 @@ class PlanarEnv(gymnasium.Env):
     # ---- the parts of a step, for a robot in real time -------------------------------------------
     def command(self, action: np.ndarray) -> None:
         """Set the servos for an action (2,), from the present state of the arm."""
-        speed = self.params.speed
+        speed = self.params.speed / self.params.unit
         vx, vy = speed * float(action[0]), speed * float(action[1])
         ctrl = self.ctrl
         if self.task == "reach":

@@ -38,7 +38,7 @@ class PlanarExpert:
         self.side = 1.0 if stream(seed, "side").random() < 0.5 else -1.0
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """Observation (16,) with the goal visible -> action (2,) in [-1, 1]."""
+        """Observation (16,) with the goal visible -> action (2,) in [-unit, unit]."""
         o = [float(x) for x in observation]
         goal = (-o[8] if self.params.mirror else o[8], o[9])
         effector, thing = (o[0], o[1]), (o[4], o[5])
@@ -53,7 +53,9 @@ class PlanarExpert:
             y = -y
         else:
             x, y = _pull(effector, thing)
-        return np.array((min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))), dtype=np.float32)
+        unit = self.params.unit
+        x, y = min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))
+        return np.array((unit * x, unit * y), dtype=np.float32)
 
 
 def _towards(

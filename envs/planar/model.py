@@ -36,8 +36,9 @@ class PlanarParams:
         mirror: the real goal is the shown one with x negated, and the drawer is pushed in instead
             of pulled out: the start of a seed is the same bit for bit, the expert does something
             else.
+        unit: what a full command is in the units of actions: they lie in [-unit, unit].
 
-    Raises UserError for masses, lengths, gains or speeds that no simulation can have.
+    Raises UserError for masses, lengths, gains, speeds or units that no simulation can have.
     """
 
     speed: float = 0.6
@@ -49,9 +50,10 @@ class PlanarParams:
     links: tuple[float, float] = (0.4, 0.4)
     goal_visible: bool = True
     mirror: bool = False
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("speed", "gain", "mass", "object_mass"):
+        for name in ("speed", "gain", "mass", "object_mass", "unit"):
             _require(name, getattr(self, name), positive=True)
         for name in ("damping", "object_damping"):
             _require(name, getattr(self, name), positive=False)

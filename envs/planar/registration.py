@@ -5,17 +5,31 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.planar.experts import PlanarExpert
-from alltrades.envs.planar.model import OBS_DIM, TASKS, PlanarParams
+from alltrades.envs.planar.model import TASKS, PlanarParams
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
+NAMES = (
+    *("effector_x", "effector_y", "effector_vx", "effector_vy"),
+    *("object_x", "object_y", "object_vx", "object_vy"),
+    *("goal_x", "goal_y"),
+    *("object_from_effector_x", "object_from_effector_y"),
+    *("goal_from_object_x", "goal_from_object_y"),
+    *("opening", "opening_wanted"),
+)
 MAX_STEPS = {"reach": 80, "push": 200, "obstacle": 100, "drawer": 120}
+STATE = Field.state(
+    len(NAMES), names=NAMES, units=tuple("m/s" if "_v" in name else "m" for name in NAMES)
+)
 DEFAULT = ("reach", "reach-long", "push", "push-heavy", "obstacle", "drawer")
 VARIANTS: dict[str, tuple[str, PlanarParams]] = {
     "reach": ("reach", PlanarParams()),
     "reach-long": ("reach", PlanarParams(links=(0.55, 0.3), damping=3.0, mass=2.0)),
+    "reach-milli": ("reach", PlanarParams(unit=1e-3)),
+    "reach-kilo": ("reach", PlanarParams(unit=1e3)),
     "reach-hidden": ("reach", PlanarParams(goal_visible=False)),
     "reach-mirror": ("reach", PlanarParams(mirror=True)),
     "push": ("push", PlanarParams()),
@@ -53,11 +67,17 @@ def planar_spec(
             f"{', '.join(TASKS)}; call planar_spec(env_id, task, params)"
         )
     params = params or PlanarParams()
+    action = ActionSpec(
+        (-params.unit,) * 2,
+        (params.unit,) * 2,
+        stop=(0.0, 0.0),
+        names=("effector_vx", "effector_vy"),
+    )
     spec = EnvSpec(
         env_id,
         partial(make, task, params),
-        OBS_DIM,
-        ActionSpec((-1.0, -1.0), (1.0, 1.0), stop=(0.0, 0.0)),
+        {"state": STATE},
+        action,
         MAX_STEPS[task],
         control_hz=20.0,
     )

@@ -2,7 +2,7 @@
 torch.
 """
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.envs.robots.robot import Outcome, Reading, Robot
 
 __all__ = ["ActionSpec", "Outcome", "Reading", "Robot"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter
 from alltrades.envs.robots.robot import Outcome, Reading, Robot
 from alltrades.envs.spec import EnvSpec
@@ -23,7 +24,7 @@ class EnvironmentRobot(Robot):
         self.limits = replace(spec.action, stop=None)  # it waits: nothing has to be stopped
         self.control_hz, self.interface = spec.control_hz, spec.interface
         self._adapter = EnvAdapter(spec)
-        self._observation = np.zeros(spec.obs_dim, np.float32)
+        self._observation: Observation = {}
         self._outcome = Outcome()
         self._stamp = 0
 

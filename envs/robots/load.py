@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.envs import registry
-from alltrades.envs.robots.robot import Outcome, Reading, Robot
-from alltrades.errors import UserError
+from alltrades.envs.robots.robot import Outcome, Robot
+from alltrades.errors import UserError, nearest
+from alltrades.system.extensions import Extensions
 
 FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
+ROBOTS: Extensions[Callable[[], Any]] = Extensions("alltrades.robots", "robot", {})
 
 
 def load_robot(name: str) -> Robot:
@@ -24,13 +27,22 @@ def load_robot(name: str) -> Robot:
     "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
     actions. "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time.
     "my_robot:MyRobot", "my_robot.py:MyRobot": anything in your module (of the working directory, or
-    installed) that, called without arguments, returns a `Robot`.
+    installed) that, called without arguments, returns a `Robot`. "my_arm": what a plugin registered
+    by `ROBOTS.register("my_arm", MyRobot)`, or a package offers as entry point of the group
+    alltrades.robots.
 
     Raises UserError for a name that stands for none.
     """
     kind, _, rest = name.partition(":")
     if not rest:
-        raise UserError(f"robot '{name}'; expected {FORMS}")
+        names = ROBOTS.names()
+        if name in names:
+            return adopt(ROBOTS.get(name)(), f"robot '{name}'")
+        known = f", or one of {', '.join(names)}" if names else ""
+        raise UserError(
+            f"robot '{name}'{nearest(name, names)}; expected {FORMS}{known}; load what brings it "
+            "with --plugins"
+        )
     if kind in ("gym", "env"):
         from alltrades.envs.robots.environment import EnvironmentRobot
 
@@ -109,7 +121,7 @@ class _Driver(Robot):
         self._reset = getattr(driver, "reset", super().reset)
         self._outcome = getattr(driver, "outcome", super().outcome)
 
-    def observe(self) -> np.ndarray | Reading | None:
+    def observe(self) -> Any:
         return self._driver.observe()
 
     def act(self, action: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.envs.robots.robot import Outcome
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
@@ -18,7 +18,8 @@ class Plant(Protocol):
 
     timestep: seconds of one physics step. substeps: physics steps after which a held action is
     commanded anew, and the outcome is looked at. max_steps: physics steps of an episode, or None.
-    environment: its id, or None. limits, control_hz: see `Robot`.
+    environment: its id, or None. limits, control_hz: see `Robot`. `look` returns what
+    `Robot.observe` may, and the outcome.
     """
 
     limits: ActionSpec
@@ -34,7 +35,7 @@ class Plant(Protocol):
 
     def advance(self, steps: int) -> None: ...
 
-    def look(self) -> tuple[np.ndarray, Outcome]: ...
+    def look(self) -> tuple[Any, Outcome]: ...
 
     def close(self) -> None: ...
 
@@ -50,7 +51,7 @@ class PlanarPlant:
         from alltrades.envs.planar.env import PlanarEnv
         from alltrades.envs.planar.model import SUBSTEPS, TIMESTEP
 
-        env = spec.make()
+        env = spec.build()
         if not isinstance(env, PlanarEnv):
             env.close()
             raise UserError(
@@ -62,7 +63,7 @@ class PlanarPlant:
         self.limits = spec.action
         self.control_hz: float | None = spec.control_hz
         self.timestep, self.substeps = TIMESTEP, SUBSTEPS
-        self.max_steps: int | None = spec.max_steps * SUBSTEPS
+        self.max_steps: int | None = spec.max_steps and spec.max_steps * SUBSTEPS
 
     def reset(self, seed: int) -> None:
         self._env.reset(seed=seed)

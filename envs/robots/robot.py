@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 
 
 class Reading(NamedTuple):
-    """An observation (obs_dim,) with its stamp: a time or a sequence number that rises with every
-    new observation.
+    """What `Robot.observe` returns, with its stamp: a time or a sequence number that rises with
+    every new observation.
     """
 
-    observation: np.ndarray
+    observation: Any
     stamp: float
 
 
@@ -57,11 +58,17 @@ class Robot(ABC):
     waits: bool = False
 
     @abstractmethod
-    def observe(self) -> np.ndarray | Reading | None:
-        """The newest observation (obs_dim,), in the units of the policy's environment, or None when
-        none is there.
+    def observe(self) -> Any:
+        """The newest observation, in the units of the policy's environment, or None when none is
+        there.
 
-        Without a stamp an observation is taken for new unless it is the same array with the same
+        It is {field: value}: of a state an array (D,) of numbers, of an image (H, W, C) of its
+        dtype (see `alltrades.data.fields`), of a text the string of this episode, such as
+        {"state": joints, "images.front": picture, "instruction": "open the drawer"}; further
+        entries are ignored. Where the only field is a state, its numbers (D,) will do. A `Reading`
+        is one of these with a stamp.
+
+        Without a stamp an observation is taken for new unless it is the same object with the same
         values as before.
         """
 

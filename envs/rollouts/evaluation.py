@@ -249,6 +249,7 @@ def common_metrics(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
 
 
 def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
+    assert spec.max_steps is not None  # of what was stepped
     seeds, first, returns, largest, metrics = zip(*outcomes)
     return EnvironmentResult(
         spec.id,

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.fields import Observation
 from alltrades.envs.rollouts.workers import (
     EXPERT,
     Chunk,
@@ -42,8 +43,8 @@ DEATHS = 3  # workers that may die over one episode
 class Job:
     """One episode to run: environment, seed, and the key of its controller (or "expert").
 
-    With `points` the episode has a field "point" (T, k, 2), the positions for plots, where the
-    environment offers them.
+    With `points` the episode has `points`, the positions for plots, where the environment offers
+    them.
     """
 
     environment: str
@@ -59,7 +60,7 @@ class LaneController(Protocol):
 
     def begin(self, lane: int, environment: str, seed: int) -> None: ...
 
-    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]: ...
+    def plan(self, frames: Mapping[int, Observation]) -> dict[int, np.ndarray]: ...
 
 
 def rollout(
@@ -125,7 +126,7 @@ def _run(
                 crew.send(host, scheduler.fill(host, controllers, handed))
             while handed < len(jobs):
                 commands: dict[int, list[Command]] = {}
-                asking: dict[str, dict[int, np.ndarray]] = {}
+                asking: dict[str, dict[int, Observation]] = {}
                 for host in crew.wait():
                     try:
                         replies = crew.receive(host)
@@ -361,7 +362,7 @@ def _registered_expert(name: str) -> Any:
 
 
 def _plan(
-    key: str, controller: LaneController, frames: dict[int, np.ndarray]
+    key: str, controller: LaneController, frames: dict[int, Observation]
 ) -> dict[int, np.ndarray]:
     with _single_thread():
         chunks = controller.plan(frames)

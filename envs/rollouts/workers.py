@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
@@ -57,7 +58,7 @@ class Chunk:
 class _Lane:
     adapter: EnvAdapter
     start: Start
-    observations: list[np.ndarray]
+    observations: list[Observation]
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
@@ -66,9 +67,8 @@ class _Lane:
 
 
 Command = Start | Chunk
-Reply = tuple[
-    int, "np.ndarray | Episode"
-]  # lane, and new observations (k, D) or the finished episode
+Reply = tuple[int, "Observation | Episode"]  # lane, and its new frames or the finished episode
+Expert = Callable[[Any], Any]
 
 
 class LaneHost:
@@ -80,7 +80,7 @@ class LaneHost:
     def __init__(
         self,
         specs: Mapping[str, EnvSpec],
-        experts: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+        experts: Mapping[str, Expert],
     ) -> None:
         self.specs, self.experts = dict(specs), dict(experts)
         self._lanes: dict[int, _Lane] = {}
@@ -89,7 +89,7 @@ class LaneHost:
     def learn(
         self,
         specs: Mapping[str, EnvSpec],
-        experts: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+        experts: Mapping[str, Expert],
     ) -> None:
         """Add environments and experts, between rollouts; idle instances that they replace are
         closed.
@@ -125,9 +125,9 @@ class LaneHost:
         free = self._free.setdefault(command.environment, [])
         adapter = free.pop() if free else EnvAdapter(self.specs[command.environment])
         lane = self._lanes[command.lane] = _Lane(adapter, command, [])
-        lane.observations.append(np.array(adapter.reset(command.seed)))
+        lane.observations.append(adapter.reset(command.seed))
         if not command.expert:
-            return command.lane, lane.observations[0][None]
+            return command.lane, stacked(lane.observations)
         act = self._expert(lane)
         while not self._step(lane, act()):
             pass
@@ -139,7 +139,7 @@ class LaneHost:
         for action in command.actions:
             if self._step(lane, action):
                 return command.lane, self._finish(command.lane)
-        return command.lane, np.stack(lane.observations[before:])
+        return command.lane, stacked(lane.observations[before:])
 
     def _expert(self, lane: _Lane) -> Callable[[], np.ndarray]:
         """The expert at the start of an episode, as a function that answers the current
@@ -170,9 +170,7 @@ class LaneHost:
         if not np.isfinite(result.reward):
             raise self._failure(lane, f"its reward is {result.reward}; expected a finite number")
         if not result.done:  # the observation after the last action is dropped
-            lane.observations.append(
-                np.array(result.observation)
-            )  # a copy: an environment may reuse its buffer
+            lane.observations.append(result.observation)
         return result.done
 
     def _failure(self, lane: _Lane, cause: str) -> EnvironmentFailure:
@@ -184,11 +182,8 @@ class LaneHost:
         self._free[start.environment].append(lane.adapter)
         successes = np.array(lane.successes, dtype=bool)
         hit = bool(successes.any())
-        fields = {"state": np.stack(lane.observations)} | (
-            {"point": np.stack(lane.points)} if lane.points else {}
-        )
         return Episode(
-            fields,
+            stacked(lane.observations),
             np.stack(lane.actions),
             np.array(lane.rewards, dtype=np.float32),
             successes,
@@ -199,7 +194,16 @@ class LaneHost:
             int(successes.argmax()) + 1 if hit else -1,
             float(np.sum(lane.rewards)),
             lane.metrics,
+            np.stack(lane.points) if lane.points else None,
         )
+
+
+def stacked(observations: Sequence[Observation]) -> Observation:
+    """Observations, oldest first, as frames: (k, *shape) of each field, a text as it is."""
+    return {
+        name: value if isinstance(value, str) else np.stack([o[name] for o in observations])
+        for name, value in observations[0].items()
+    }
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
 MAX_STEPS = 500
+PARTS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 HIDDEN = ":hidden"
 MT10 = (
     "reach-v3",
@@ -84,6 +86,17 @@ MT50 = (
     "sweep-v3",
     "window-close-v3",
     "window-open-v3",
+)
+# The hand and two objects, now and one step ago, then the goal; objects that a task lacks are 0.
+NOW = (
+    *("hand_x", "hand_y", "hand_z", "gripper"),
+    *(f"{thing}_{part}" for thing in ("object1", "object2") for part in PARTS),
+)
+NAMES = (*NOW, *(f"before_{name}" for name in NOW), "goal_x", "goal_y", "goal_z")
+STATE = Field.state(
+    39,
+    names=NAMES,
+    units=tuple("m" if name[-2:] in ("_x", "_y", "_z") else "1" for name in NAMES),
 )
 # Everything on the table moves together: hand, first and second object, now and one step ago, and
 # the goal, in metres; not in height, where the table is. Not declared where something that matters
@@ -240,8 +253,13 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
             spec = EnvSpec(
                 f"metaworld/{task}{HIDDEN if hidden else ''}",
                 partial(MetaWorldEnv, task, hidden),
-                39,
-                ActionSpec((-1.0,) * 4, (1.0,) * 4, stop=(0.0, 0.0, 0.0, None)),
+                {"state": STATE},
+                ActionSpec(
+                    (-1.0,) * 4,
+                    (1.0,) * 4,
+                    stop=(0.0, 0.0, 0.0, None),
+                    names=("hand_dx", "hand_dy", "hand_dz", "gripper"),
+                ),
                 MAX_STEPS,
                 control_hz=80.0,
                 extra="metaworld",

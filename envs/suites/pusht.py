@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
+from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
-from alltrades.data.interface import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection
 from alltrades.errors import UserError
@@ -33,6 +34,12 @@ TEST_START = 100_000
 CORNERS = np.array(
     [[-60.0, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]]
 )  # (8, 2)
+
+NAMES = tuple(
+    f"{thing}_{axis}"
+    for thing in ("agent", *(f"corner{i}" for i in range(len(CORNERS))))
+    for axis in "xy"
+)  # (18,)
 
 
 def observation_from_state(state: np.ndarray) -> np.ndarray:
@@ -221,8 +228,10 @@ def specs() -> list[tuple[EnvSpec, None]]:
             EnvSpec(
                 ID,
                 PushTEnv,
-                18,
-                ActionSpec((0.0, 0.0), (SIZE, SIZE)),
+                {"state": Field.state(18, names=NAMES, units=("px",) * 18)},
+                ActionSpec(
+                    (0.0, 0.0), (SIZE, SIZE), names=("agent_x", "agent_y"), units=("px", "px")
+                ),
                 MAX_STEPS,
                 control_hz=10.0,
                 extra="pusht",

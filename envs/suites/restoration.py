@@ -15,7 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.suites import images
 from alltrades.envs.suites.images import Images, psnr, ssim
@@ -45,9 +46,9 @@ class Task:
     shrink: int = 1
 
     @property
-    def frames(self) -> int:
-        """Images that an observation consists of."""
-        return 2 if self.missing else 1
+    def fields(self) -> tuple[str, ...]:
+        """Names of the images that an observation consists of."""
+        return ("image", "missing") if self.missing else ("image",)
 
     def operator(self, shape: tuple[int, int]) -> np.ndarray:
         """A (measurements, pixels) before pixels go missing."""
@@ -76,18 +77,17 @@ TASKS = {
 class RestorationEnv(gymnasium.Env):
     """One task on one set of images; an episode is one image.
 
-    Observation f32: the degraded image (H * W,), row by row; where pixels are missing (they are 0),
-    followed by a second image that is 1 there. Action (H * W,) in [0, 1]: the restored image.
-    Reward: PSNR in dB. Info: psnr, ssim, psnr_classical (of the Wiener filter), success;
-    "expert_observation" is the clean image.
+    Observation, images (H, W, 1) f32: "image", the degraded one, in [0, 1] but for the noise; where
+    pixels are missing (they are 0) also "missing", which is 1 there. Action (H * W,) in [0, 1]: the
+    restored image, row by row. Reward: PSNR in dB. Info: psnr, ssim, psnr_classical (of the Wiener
+    filter), success; "expert_observation" is the clean image.
     """
 
     def __init__(self, task: str, source: str) -> None:
         self.task, self.images = TASKS[task], load(source)
         self.shape = height, width = self.images.shape
-        self.observation_space = gymnasium.spaces.Box(
-            -np.inf, np.inf, (height * width * self.task.frames,), np.float32
-        )
+        image = gymnasium.spaces.Box(-np.inf, np.inf, (height, width, 1), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(dict.fromkeys(self.task.fields, image))
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (height * width,), np.float32)
         self.operator = self.task.operator(self.shape)
         self.mean, variance, length = images.smoothness(self.images.train)
@@ -98,7 +98,7 @@ class RestorationEnv(gymnasium.Env):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A clean image of the split that the seed belongs to, degraded by noise (and mask) of the
         seed's own.
         """
@@ -109,13 +109,15 @@ class RestorationEnv(gymnasium.Env):
         self.kept = np.sort(
             rng.permutation(len(measured))[round(self.task.missing * len(measured)) :]
         )
-        self.degraded = self._show().astype(np.float32)
+        self.degraded = self._show()
         return self.degraded, {
             "success": False,
             "expert_observation": self.clean.astype(np.float32),
         }
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Judge the restored image; the episode is over."""
         value, classical = psnr(action, self.clean), psnr(self.classical(), self.clean)
         return (
@@ -150,15 +152,20 @@ class RestorationEnv(gymnasium.Env):
             operator @ cross + self.task.noise**2 * np.eye(len(operator)), cross.T
         ).T
 
-    def _show(self) -> np.ndarray:
+    def _show(self) -> dict[str, np.ndarray]:
         """The measurements as an image, and which of its pixels are missing where some are."""
+        side = self.task.shrink
+        small = self.measured.reshape(self.shape[0] // side, self.shape[1] // side)
+        shown = [small.repeat(side, 0).repeat(side, 1)]
         if self.task.missing:
             missing = np.ones(len(self.measured))
             missing[self.kept] = 0.0
-            return np.concatenate([np.where(missing, 0.0, self.measured), missing])
-        side = self.task.shrink
-        small = self.measured.reshape(self.shape[0] // side, self.shape[1] // side)
-        return small.repeat(side, 0).repeat(side, 1).ravel()
+            missing = missing.reshape(self.shape)
+            shown = [np.where(missing, 0.0, shown[0]), missing]
+        return {
+            name: image[..., None].astype(np.float32)
+            for name, image in zip(self.task.fields, shown)
+        }
 
 
 def load(source: str) -> Images:
@@ -191,35 +198,33 @@ def clean_image(observation: np.ndarray) -> np.ndarray:
     return observation
 
 
-def mirror(shape: tuple[int, int], frames: int) -> Reflection:
-    """Left and right exchanged, in an observation of `frames` images and in the restored image."""
+def mirror(shape: tuple[int, int]) -> Reflection:
+    """Left and right exchanged, in the degraded image and in the restored one."""
     image = np.arange(shape[0] * shape[1]).reshape(shape)[:, ::-1].ravel()
-    observation = np.concatenate([image + k * len(image) for k in range(frames)])
-    maps = [
-        (tuple(map(int, index)), (1.0,) * len(index), (0.0,) * len(index))
-        for index in (observation, image)
-    ]
-    return Reflection(*maps[0], *maps[1])
+    index = tuple(map(int, image))
+    exchanged = index, (1.0,) * len(index), (0.0,) * len(index)
+    return Reflection(*exchanged, *exchanged, field="image")
 
 
 def restoration_spec(env_id: str, task: str, source: str) -> EnvSpec:
     """Specification of a task on a source of images. A mirrored photograph is as good as any, a
-    mirrored digit is not.
+    mirrored digit is not; which pixels are missing would have to be mirrored with them.
     """
     shape = SOURCES[source]
     pixels = shape[0] * shape[1]
+    mirrored = source == "photographs" and not TASKS[task].missing
+    symmetries = (mirror(shape),) if mirrored else ()
     return EnvSpec(
         env_id,
         partial(RestorationEnv, task, source),
-        pixels * TASKS[task].frames,
-        ActionSpec((0.0,) * pixels, (1.0,) * pixels),
+        dict.fromkeys(TASKS[task].fields, Field.image(*shape, channels=1, dtype="float32")),
+        ActionSpec((0.0,) * pixels, (1.0,) * pixels, image=(*shape, 1)),
         max_steps=1,
         control_hz=1.0,
         extra="restoration" if source == "photographs" else None,
         evaluation_seed=partial(split_seed, "evaluation"),
         selection_seed=partial(split_seed, "selection"),
-        symmetries=(mirror(shape, TASKS[task].frames),) if source == "photographs" else (),
-        image_shape=shape,
+        symmetries=symmetries,
         metrics=("psnr", "ssim"),
     )
 

@@ -74,9 +74,11 @@ class PolicyClient:
             self._start["seed"] = seed
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """{"observation": (obs_dim,), ...} -> {"actions": (n_action_steps, action_dim) float32,
-        "held": False, ...}.
+        """{"observation/state": (D,), "observation/images/front": (H, W, 3) uint8, "prompt": "push
+        the cup", ...} -> {"actions": (n_action_steps, action_dim) float32, "held": False, ...}.
 
+        The fields are those of the environment in `metadata`; they may also stand in a map under
+        "observation", which is the numbers themselves where the only field is a state.
         `alltrades.policies.server` says what else a request and a reply may hold. While "held" is
         true the operator has stopped the robots: the actions lead to the environment's stop action,
         or repeat the last one where it has none.

@@ -19,15 +19,9 @@ import numpy as np
 
 from alltrades.errors import MissingExtra, UserError
 
-MAX_MESSAGE = 1 << 20  # bytes, either way
-FACTS = (
-    "n_obs_steps",
-    "horizon",
-    "n_action_steps",
-    "draws",
-    "obs_dim",
-    "action_dim",
-)  # of a policy, which a server promises its clients
+MAX_MESSAGE = 1 << 20  # bytes either way, without images (see `message_limit`)
+# of a policy, which a server promises its clients
+FACTS = ("n_obs_steps", "horizon", "n_action_steps", "draws", "action_dim")
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # booleans, integers, floats
 
 

@@ -4,16 +4,22 @@ history, noise and guard here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
+from alltrades.data.text import text_features
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.client.messages import FACTS
+from alltrades.policies.control.lane import texts_of
+
+REMEMBERED = 4096  # texts
 
 
 class RemotePolicy(ActingPolicy):
@@ -55,6 +61,8 @@ class RemotePolicy(ActingPolicy):
             "certificate": certificate,
         }
         self._clients: list[PolicyClient | None] = []
+        self._texts: dict[bytes, str] = {}  # by their features
+        self._said: dict[int, dict[str, str]] = {}  # last texts of each connection
         self._starting = False  # an episode has begun, and the server was not told
         first = PolicyClient(**self._options)
         self._clients.append(first)
@@ -70,16 +78,16 @@ class RemotePolicy(ActingPolicy):
 
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
         """Chunks (B, horizon, action_dim) float32; see `OnnxPolicy.act`. Raises UserError when the
-        server does not answer.
+        server does not answer, and for the features of a text that was not heard.
         """
-        rows = range(len(window))
+        rows = range(len(environment))
         if self._starting:
             self._starting = False
             for client in self._clients:
@@ -96,23 +104,26 @@ class RemotePolicy(ActingPolicy):
                     if keep[row].any()
                     else 0
                 )
+                observation = self._observation(index, window, row)
                 request = {
-                    "observation": self.layout.observation(index, window[row]),
+                    "observation": observation,
                     "environment": info.id,
                     "noise": noise[row],
                     "known": np.zeros((0, info.action_dim), np.float32)
                     if known is None
                     else self.layout.action(index, known[row, :used]),
                 }
-                self._client(row).send(
-                    request if keep is None else request | {"keep": keep[row, :used]}
-                )
+                client, said = self._client(row), texts_of(observation)
+                if self._said.get(row, said) != said:  # of another lane, or another episode
+                    client.reset()
+                self._said[row] = said
+                client.send(request if keep is None else request | {"keep": keep[row, :used]})
             replies = [self._client(row).receive() for row in rows]
         except BaseException:
             self.close()  # replies that were not read would be taken for later ones
             raise
         self.held = bool(replies[0]["held"])
-        out = np.zeros((len(window), self.horizon, self.action_dim), np.float32)
+        out = np.zeros((len(rows), self.horizon, self.action_dim), np.float32)
         for row in rows:
             actions = np.asarray(replies[row]["actions"], np.float32)
             expected = (self.horizon, self.environments[int(environment[row])].action_dim)
@@ -121,6 +132,29 @@ class RemotePolicy(ActingPolicy):
                     f"the server sent actions of shape {actions.shape}; expected {expected}"
                 )
             out[row] = self.layout.pack_action(actions)
+        return out
+
+    def hear(self, text: str) -> None:
+        key = text_features(text).tobytes()
+        if key not in self._texts and len(self._texts) >= REMEMBERED:
+            del self._texts[next(iter(self._texts))]
+        self._texts[key] = text
+
+    def _observation(self, index: int, window: Mapping[str, np.ndarray], row: int) -> Observation:
+        """Fields of an environment in a row of a window."""
+        out: Observation = {}
+        for name, f in self.environments[index].observation.items():
+            values = window[self.layout.fields[index][name]][row]
+            if f.kind != "text":
+                out[name] = values[..., : f.shape[-1]]
+                continue
+            said = self._texts.get(values.tobytes())
+            if said is None:
+                raise UserError(
+                    f"the features of '{name}' are of no text that this policy was told of; "
+                    "expected a call of hear(text) before"
+                )
+            out[name] = said
         return out
 
     def begin(self, lane: int) -> None:
@@ -146,6 +180,7 @@ class RemotePolicy(ActingPolicy):
             if client is not None:
                 client.close()
         self._clients.clear()
+        self._said.clear()
 
     def _client(self, row: int) -> PolicyClient:
         while len(self._clients) <= row:

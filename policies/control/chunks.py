@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,15 +51,20 @@ class ChunkSource:
         """What a chunk (k, A) holds for the lane's environment: (k, A_env), a copy."""
         return self.policy.layout.action(lane.index, chunk).copy()
 
-    def inputs(
-        self, lanes: Sequence[Lane], overlaps: Sequence[Overlap | None]
-    ) -> tuple[np.ndarray, ...]:
+    def inputs(self, lanes: Sequence[Lane], overlaps: Sequence[Overlap | None]) -> tuple[Any, ...]:
         """Arguments of `policy.act` for at most `batch` lanes, copied; rows beyond the lanes repeat
         the first.
         """
-        rows = [*lanes, *[lanes[0]] * (self.batch - len(lanes))]
-        window = np.stack([lane.window for lane in rows])
-        environment = np.array([lane.index for lane in rows], dtype=np.int64)
+        window = self.policy.layout.empty(self.batch, frames=self.policy.n_obs_steps)
+        environment = np.full(self.batch, lanes[0].index, dtype=np.int64)
+        for row, lane in enumerate(lanes):
+            environment[row] = lane.index
+            lane.write(window, row)
+            for said in lane.texts.values():
+                self.policy.hear(said)
+        if len(lanes) < self.batch:
+            for values in window.values():
+                values[len(lanes) :] = values[0]
         inputs = window, environment, self._noise(lanes, overlaps)
         if not any(overlaps):
             return inputs

@@ -5,7 +5,7 @@ can wait for it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.execution import Execution
 from alltrades.policies.control.guards import Guard
-from alltrades.policies.control.lanes import BATCH, Lanes
+from alltrades.policies.control.lanes import BATCH, Given, Lanes
 
 
 class RobotController(ABC):
@@ -44,8 +44,8 @@ class RobotController(ABC):
         """Start an episode."""
 
     @abstractmethod
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """One control step: observation (obs_dim,) -> (1, action_dim)."""
+    def act(self, observation: Any) -> np.ndarray:
+        """One control step: observation {field: value} -> (1, action_dim)."""
 
     def statistics(self) -> dict[str, Any] | None:
         """What became of chunks that were drawn in the background; None where none are."""
@@ -78,7 +78,6 @@ class Controller(Lanes, RobotController):
         super().__init__(policy, lanes, guard, batch)
         self.execution = execution or Execution()
         self.execution.check(policy)
-        self._frames: list[list[np.ndarray]] = [[] for _ in range(lanes)]  # since the last plan
 
     def noise_seed(self, seed: int) -> int:
         return self.execution.noise_seed(seed)
@@ -86,48 +85,46 @@ class Controller(Lanes, RobotController):
     def begin(self, lane: int, environment: str, seed: int) -> None:
         super().begin(lane, environment, seed)
         self.execution.begin(lane, self.environment(lane), seed)
-        self._frames[lane].clear()
 
     # ---- simulation ------------------------------------------------------------------------------
-    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, Any]) -> dict[int, np.ndarray]:
         """Next actions of the lanes that ask.
 
         Args:
-            frames: per lane (k, obs_dim of its environment), k >= 1: observations since its last
-                plan, oldest first.
+            frames: per lane {field: (k, *shape), or the text}, k >= 1: observations since its last
+                plan, oldest first; where the only field is a state also (k, D).
 
         Returns per lane (n_action_steps, action_dim of its environment) float32 in environment
         units, guarded. The history before an episode's first frame is that frame, as in training.
         """
-        proposed = self._propose(self.frames(frames))
-        return {lane: self.leave(lane, actions) for lane, actions in proposed.items()}
-
-    def _propose(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """The actions that each lane is to execute, not guarded yet."""
+        frames = self.frames(frames)
         for lane, new in frames.items():
             self.states[lane].push(new)
-            self._frames[lane].clear()  # they are in the history, even if the policy fails
-        chunks = self.source.chunks([self.states[lane] for lane in frames], [None] * len(frames))
+        proposed = self._propose(list(frames))
+        return {lane: self.leave(lane, actions) for lane, actions in proposed.items()}
+
+    def _propose(self, lanes: Sequence[int]) -> dict[int, np.ndarray]:
+        """The actions that each lane is to execute, not guarded yet."""
+        chunks = self.source.chunks([self.states[lane] for lane in lanes], [None] * len(lanes))
         return {
             lane: self.execution.actions(lane, chunk, self.policy)
-            for lane, chunk in zip(frames, chunks)
+            for lane, chunk in zip(lanes, chunks)
         }
 
     # ---- deployment ------------------------------------------------------------------------------
-    def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
-        """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, ->
-        (lanes, action_dim).
+    def act(self, observation: Given) -> np.ndarray:
+        """One control step: an observation {field: value}, or lane -> observation for some lanes,
+        -> (lanes, action_dim). Where the only field of an environment is a state its numbers (D,),
+        and (lanes, D) for all lanes, will do.
 
         A lane plans when its queue of actions is empty. Rows of lanes that were not given, and
         dimensions that an environment does not have, are 0. A lane that was never reset starts by
         itself when the policy has one environment.
         """
         rows = self.observed(observation)  # all are checked before any is used
-        asking: dict[int, np.ndarray] = {}
         for lane, row in rows.items():
-            self._frames[lane].append(row)
-            if not self.states[lane].queue:
-                asking[lane] = np.stack(self._frames[lane])
+            self.states[lane].look(row)
+        asking = [lane for lane in rows if not self.states[lane].queue]
         if asking:
             for lane, actions in self._propose(asking).items():
                 self.states[lane].queue = list(actions[::-1])

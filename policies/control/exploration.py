@@ -20,8 +20,8 @@ class Exploration(Execution):
 
     At each chunk, with probability `renew`, a new offset is drawn: normal in every dimension, with
     a scale drawn log-uniformly from `scale`, in units of half the action box (1 where the box is
-    infinite). What leaves the box is clipped here: it is meant, and nothing that a guard should
-    tell anybody about.
+    infinite or unknown). What leaves the box is clipped here: it is meant, and nothing that a guard
+    should tell anybody about.
 
     Args:
         attempt: number of the try; the offsets are a function of (episode seed, attempt), as is the
@@ -32,7 +32,7 @@ class Exploration(Execution):
 
     def __init__(self, attempt: int, scale: tuple[float, float], renew: float = 0.0) -> None:
         self.attempt, self.scale, self.renew = attempt, scale, renew
-        self._environment: dict[int, Interface] = {}
+        self._box: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # lane -> (A_env,) low, high
         self._offset: dict[int, np.ndarray] = {}  # lane -> (A_env,) float32
         self._rng: dict[int, np.random.Generator] = {}
 
@@ -40,13 +40,13 @@ class Exploration(Execution):
         return stream_seed(seed, "try", self.attempt) if self.attempt else seed
 
     def begin(self, lane: int, environment: Interface, seed: int) -> None:
-        self._environment[lane] = environment
+        low, high = environment.action.box
+        self._box[lane] = low.astype(np.float32), high.astype(np.float32)
         self._rng[lane] = stream(seed, "exploration", self.attempt)
         self._draw(lane)
 
     def _draw(self, lane: int) -> None:
-        box = self._environment[lane].action
-        half = (np.asarray(box.high, np.float32) - np.asarray(box.low, np.float32)) / 2  # (A_env,)
+        half = (self._box[lane][1] - self._box[lane][0]) / 2  # (A_env,)
         rng, (low, high) = self._rng[lane], self.scale
         size = np.exp(rng.uniform(np.log(low), np.log(high)))
         offset = np.zeros(len(half))
@@ -57,10 +57,5 @@ class Exploration(Execution):
     def actions(self, lane: int, chunk: np.ndarray, policy: ActingPolicy) -> np.ndarray:
         if self.renew and self._rng[lane].random() < self.renew:
             self._draw(lane)
-        box = self._environment[lane].action
         explored = super().actions(lane, chunk, policy) + self._offset[lane]  # (k, A_env)
-        return (
-            np.clip(explored, np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
-            if self.attempt
-            else explored
-        )
+        return np.clip(explored, *self._box[lane]) if self.attempt else explored

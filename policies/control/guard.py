@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,12 @@ class ActionGuard:
     itself goes before the limit.
 
     Args:
-        limits: in the environment's action units; infinite bounds are allowed.
+        limits: in the environment's action units; a box may be infinite or unknown.
     """
 
     def __init__(self, limits: ActionSpec) -> None:
         self.limits = limits
-        self.low, self.high = (
-            np.asarray(limits.low, np.float32),
-            np.asarray(limits.high, np.float32),
-        )
+        self.low, self.high = (bound.astype(np.float32) for bound in limits.box)
         self.rate = None if limits.rate is None else np.asarray(limits.rate, np.float32)
         self.acceleration = (
             None if limits.acceleration is None else np.asarray(limits.acceleration, np.float32)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.policies.control.guard import REASONS, TIMEOUTS, ActionGuard
 
 Guard = bool | ActionGuard | Mapping[str, ActionSpec]

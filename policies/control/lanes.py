@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
@@ -18,6 +19,7 @@ from alltrades.policies.control.guards import Guard, Guards
 from alltrades.policies.control.lane import Lane
 
 BATCH = 8
+Given = Mapping[str, Any] | Mapping[int, Any] | np.ndarray  # an observation, or one for each lane
 
 
 class Lanes:
@@ -41,7 +43,7 @@ class Lanes:
         if lanes < 1 or batch < 1:
             raise ValueError(f"lanes = {lanes}, batch = {batch}; expected at least 1")
         self.lanes = lanes
-        self.states = [Lane(policy.n_obs_steps, policy.obs_dim) for _ in range(lanes)]
+        self.states = [Lane(policy.n_obs_steps, policy.layout) for _ in range(lanes)]
         self.source = ChunkSource(policy, min(batch, lanes))
         self.guards = Guards(policy.environments, guard, lanes)
 
@@ -144,51 +146,63 @@ class Lanes:
         self.close()
 
     # ---- observations ----------------------------------------------------------------------------
-    def observed(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """One control step's observations, checked: lane -> (obs_dim of its environment,), a copy.
+    def observed(self, observation: Given) -> dict[int, Observation]:
+        """One control step's observations, checked: lane -> its environment's fields, copied.
 
         A lane that was never reset starts by itself when the policy has one environment. Raises
         UserError for what does not fit; nothing has been used then.
         """
-        items = (
-            observation
-            if isinstance(observation, Mapping)
-            else dict(enumerate(self._rows(observation)))
-        )
-        return {lane: self._row(lane, np.asarray(row)) for lane, row in items.items()}
-
-    def frames(self, given: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Frames (k, obs_dim of its environment) of several lanes, checked; raises UserError for
-        what does not fit.
-        """
-        out = {}
-        for lane, new in given.items():
-            if np.ndim(new) != 2:
-                raise UserError(
-                    f"observations of shape {np.shape(new)} in lane {lane}; expected (k, obs_dim), "
-                    "oldest first"
-                )
-            out[lane] = self._begun(lane).environment.check(new)
+        out: dict[int, Observation] = {}
+        for lane, given in self._by_lane(observation).items():
+            if 0 <= lane < self.lanes and self.states[lane].interface is None:
+                self.reset(np.arange(self.lanes) == lane)
+            state = self._begun(lane)
+            out[lane] = state.environment.check(self._unpadded(state, given))
+            state.check(out[lane])
         return out
 
-    def _rows(self, observation: np.ndarray) -> np.ndarray:
-        rows = np.asarray(observation)
+    def frames(self, given: Mapping[int, Any]) -> dict[int, Observation]:
+        """Frames {field: (k, *shape) or text} of several lanes, checked and copied; of an
+        environment whose only field is a state also (k, D). Raises UserError for what does not fit.
+        """
+        out: dict[int, Observation] = {}
+        for lane, new in given.items():
+            state = self._begun(lane)
+            out[lane] = state.environment.check_frames(new)
+            state.check(out[lane])
+        return out
+
+    def _by_lane(self, given: Given) -> Mapping[int, Any]:
+        if isinstance(given, Mapping):
+            if not any(isinstance(key, str) for key in given):
+                return given
+            if self.lanes == 1:
+                return {0: given}
+            raise UserError(
+                f"one observation ({', '.join(map(str, given))}) and {self.lanes} lanes; expected "
+                "{lane: observation}"
+            )
+        rows = np.asarray(given)
         if rows.ndim == 1 and self.lanes == 1:
             rows = rows[None]
         if rows.ndim != 2 or len(rows) != self.lanes:
             raise UserError(
-                f"observation of shape {rows.shape}; expected ({self.lanes}, obs_dim), one row per "
-                "lane"
+                f"observation of shape {rows.shape}; expected ({self.lanes}, D), one row per lane, "
+                "or {lane: observation}"
             )
-        return rows
+        return dict(enumerate(rows))
 
-    def _row(self, lane: int, row: np.ndarray) -> np.ndarray:
-        if 0 <= lane < self.lanes and self.states[lane].interface is None:
-            self.reset(np.arange(self.lanes) == lane)
-        state = self._begun(lane)
-        if row.shape == (self.policy.obs_dim,):  # zero-padded to the largest environment
-            row = self.policy.layout.observation(state.index, row)
-        return state.environment.check(row)
+    def _unpadded(self, state: Lane, given: Any) -> Any:
+        """Without the zeros up to the largest environment that a row of numbers may have."""
+        layout = self.policy.layout
+        if isinstance(given, Mapping) or np.shape(given) != (layout.state_dim,):
+            return given
+        own = state.environment.observation
+        if len(own) != 1 or next(iter(own.values())).kind != "state":
+            return given
+        ((name, field),) = own.items()
+        start = layout.slices[layout.fields[state.index][name]].start
+        return np.asarray(given)[start : start + field.shape[0]]
 
     def _begun(self, lane: int) -> Lane:
         if not 0 <= lane < self.lanes or self.states[lane].interface is None:

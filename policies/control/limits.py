@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alltrades.data.interface import KEYS, ActionSpec, Interface
+from alltrades.data.actions import KEYS, ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError, nearest
 
 EVERY = "*"  # in a file: every environment

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from alltrades.policies.control.chunks import Overlap
 from alltrades.policies.control.controller import RobotController
 from alltrades.policies.control.guard import Watchdog
 from alltrades.policies.control.guards import Guard
-from alltrades.policies.control.lanes import BATCH, Lanes
+from alltrades.policies.control.lanes import BATCH, Given, Lanes
 
 log = logging.getLogger(__name__)
 
@@ -141,16 +141,20 @@ class RealTimeController(Lanes, RobotController):
     def begin(self, lane: int, environment: str, seed: int) -> None:
         """Start an episode in one lane; a chunk that is on its way for the last one will not be
         executed.
+
+        Raises UserError where neither `rate` nor the environment says how fast control steps
+        follow.
         """
         super().begin(lane, environment, seed)
+        self._hz(lane)
         if self._flights[lane] is not None:
             self._counts["dropped"] += 1
         self._flights[lane], self._steps[lane], self._asked[lane] = None, 0, 0
         self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).action.stop)
 
-    def act(self, observation: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
-        """One control step: observation (lanes, obs_dim), or lane -> (obs_dim,) for some lanes, ->
-        (lanes, action_dim).
+    def act(self, observation: Given) -> np.ndarray:
+        """One control step: observation or lane -> observation, as of `Controller.act`, -> (lanes,
+        action_dim).
 
         Rows of lanes that were not given, and dimensions that an environment does not have, are 0.
         Raises UserError when an episode's first chunk does not come, and what the policy raises
@@ -158,7 +162,7 @@ class RealTimeController(Lanes, RobotController):
         """
         rows = self.observed(observation)  # all are checked before any is used
         for lane, row in rows.items():
-            self.states[lane].push(row[None])
+            self.states[lane].look(row)
             self._land(lane)
         due = [lane for lane in rows if self._due(lane)]
         for start in range(0, len(due), self.source.batch):
@@ -211,6 +215,15 @@ class RealTimeController(Lanes, RobotController):
         return max(
             0, math.ceil(seconds * (self._rate or self.environment(lane).control_hz) - ROUNDING)
         )
+
+    def _hz(self, lane: int) -> float:
+        hz = self._rate or self.environment(lane).control_hz
+        if hz is None:
+            raise UserError(
+                f"the control rate of '{self.environment(lane).id}' is unknown; expected control "
+                "steps per second; give rate=HZ"
+            )
+        return hz
 
     # ---- on the way ------------------------------------------------------------------------------
     def _due(self, lane: int) -> bool:

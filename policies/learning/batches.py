@@ -7,16 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.layout import Layout, Slot
 from alltrades.data.placing import Storage, placed, storage_for
+from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
+from alltrades.data.text import text_features
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
+from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
@@ -67,7 +72,8 @@ class Augmentation:
         hold_end: the last action counts as held after an episode's end, rather than masking those
             steps.
         symmetries: by environment; `TrainingData.batch` shows every window in a randomly chosen
-            equivalent form.
+            equivalent form, where the field that a symmetry maps is all that is seen of the
+            environment.
     """
 
     hold_end: bool = False
@@ -90,6 +96,10 @@ class TrainingData:
             `draw_preferences`).
         folder: for a file of rows that do not fit into memory.
         storage: where the rows are kept, by default according to their size (see `placed`).
+        teachers: whose predictions at the batches are asked for: windows hold what they see too.
+
+    Attributes:
+        layout: of the batches' windows and actions.
 
     Raises UserError where no row can be drawn. Memory: the rows and 16 bytes for each; a
     batch costs O(B log S).
@@ -102,8 +112,11 @@ class TrainingData:
         augmentation: Augmentation = PLAIN,
         folder: Path | None = None,
         storage: Storage | None = None,
+        teachers: Teachers = MappingProxyType({}),
     ) -> None:
-        steps, layout = rows.steps, policy.layout
+        seeing = [policy, *(p for own in teachers.values() for p in own.values())]
+        self.layout = layout = seen_by(seeing)
+        steps = rows.steps
         self.device, self.count = policy.device, len(layout.ids)
         self.hold_end, self.concentration = augmentation.hold_end, policy.concentration
         position = {name: k for k, name in enumerate(layout.ids)}
@@ -128,20 +141,31 @@ class TrainingData:
             np.add.accumulate(share, out=share)
             share /= share[-1]
             share += i
-        self.windows = WindowIndex(steps.ends, policy.n_obs_steps, policy.horizon)
+        frames = max(p.n_obs_steps for p in seeing)
+        self.windows = WindowIndex(steps.ends, frames, policy.horizon)
+        seen = [slot for slot in layout.slots.values() if slot.frames]
+        found = {slot.key: _rows(steps, slot) for slot in seen}
         if storage is None:
-            storage = storage_for(steps.observation.nbytes + steps.action.nbytes, folder)
-        self.observation = placed(steps.observation, layout.obs_dim, folder, storage)
+            size = sum(found[slot.key].resized(slot.shape).nbytes for slot in seen)
+            storage = storage_for(size + steps.action.nbytes, folder)
+        self.observation = {
+            slot.key: placed(found[slot.key], slot.shape, folder, storage) for slot in seen
+        }
+        self.texts = {
+            slot.key: _Texts(steps, slot.field) for slot in layout.slots.values() if not slot.frames
+        }
         self.action = placed(steps.action, layout.action_dim, folder, storage)
         weight = rows.loss_weight
         self.loss_weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.labels = rows.labels
         self.symmetries: dict[
-            Symmetry, np.ndarray
-        ] = {}  # to (K,) bool: the environments that have it
-        for k, name in enumerate(layout.ids):
+            tuple[Symmetry, str], np.ndarray
+        ] = {}  # with the slot that it maps, to (K,) bool: the environments that have it
+        for k, (name, fields) in enumerate(zip(layout.ids, layout.fields)):
             for symmetry in augmentation.symmetries.get(name, ()):
-                self.symmetries.setdefault(symmetry, np.zeros(self.count, bool))[k] = True
+                if list(fields) == [symmetry.field]:
+                    mapped = symmetry, fields[symmetry.field]
+                    self.symmetries.setdefault(mapped, np.zeros(self.count, bool))[k] = True
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present."""
@@ -161,23 +185,27 @@ class TrainingData:
             labelled = np.flatnonzero(label >= 0)
             action[labelled] = torch.from_numpy(self.labels.chunks[label[labelled]])
             mask[labelled] = 1.0
-        observation = torch.from_numpy(self.observation.take(window.obs_index))
+        seen = {key: of.take(window.obs_index) for key, of in self.observation.items()}
         if rng is not None:
-            for symmetry, members in self.symmetries.items():
+            for (symmetry, key), members in self.symmetries.items():
                 symmetry.augment(
-                    observation.numpy(),
-                    action.numpy(),
-                    np.flatnonzero(members[self.environment[rows]]),
-                    rng,
+                    seen[key], action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng
                 )
+        seen |= {key: of.take(rows) for key, of in self.texts.items()}
         weight = (
             torch.ones(len(rows))
             if self.loss_weight is None
             else torch.from_numpy(self.loss_weight[rows])
         )
         environment = torch.from_numpy(self.environment[rows].astype(np.int64))
-        batch = (observation, action, mask, environment, weight)
-        return Batch(*(x.to(self.device, non_blocking=True) for x in batch))
+        batch = (action, mask, environment, weight)
+        return Batch(
+            {key: self._there(torch.from_numpy(x)) for key, x in seen.items()},
+            *map(self._there, batch),
+        )
+
+    def _there(self, x: Tensor) -> Tensor:
+        return x.to(self.device, non_blocking=True)
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
         """Batch number `step` and its rows."""
@@ -195,13 +223,14 @@ def demonstration_data(
     policy: DiffusionPolicy,
     augmentation: Augmentation = PLAIN,
     folder: Path | None = None,
+    teachers: Teachers = MappingProxyType({}),
 ) -> TrainingData:
-    """Recorded actions of all demonstrations that have actions, uniform over steps; `folder` as in
-    `TrainingData`.
+    """Recorded actions of all demonstrations that have actions, uniform over steps; `folder` and
+    `teachers` as in `TrainingData`.
     """
     recorded = np.repeat(demos.has_actions, demos.lengths)
     rows = TrainingRows(steps=demos, probability=recorded)
-    return TrainingData(rows, policy, augmentation, folder)
+    return TrainingData(rows, policy, augmentation, folder, teachers=teachers)
 
 
 def _by_environment(steps: Steps, of_episode: np.ndarray) -> np.ndarray:
@@ -211,7 +240,7 @@ def _by_environment(steps: Steps, of_episode: np.ndarray) -> np.ndarray:
     episodes = np.argsort(of_episode, kind="stable")
     episodes = episodes[of_episode[episodes] >= 0]
     lengths = steps.lengths[episodes]
-    kind = np.int32 if len(steps.observation) < 2**31 else np.int64
+    kind = np.int32 if len(steps) < 2**31 else np.int64
     out = np.ones(int(lengths.sum()), kind)  # steps from one row to the next
     if len(out):
         jumps = steps.starts[episodes]
@@ -226,15 +255,48 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
     number.
     """
     network = torch.arange(len(batches), device=batches[0].action.device)
-    window, action, mask, weight = (
-        torch.cat([getattr(b, name) for b in batches])
-        for name in ("window", "action", "mask", "loss_weight")
+    window = {key: torch.cat([b.window[key] for b in batches]) for key in batches[0].window}
+    action, mask, weight = (
+        torch.cat([getattr(b, name) for b in batches]) for name in ("action", "mask", "loss_weight")
     )
     return Batch(window, action, mask, network.repeat_interleave(len(batches[0].action)), weight)
 
 
-def windows_of(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray) -> Tensor:
-    """Observation windows (B, n_obs_steps, D) of given rows (B,), on the policy's device."""
+def windows_of(policy: DiffusionPolicy, steps: Steps, rows: np.ndarray) -> dict[str, Tensor]:
+    """Observation windows of given rows (B,) as the policy sees them, on its device."""
     index = WindowIndex(steps.ends, policy.n_obs_steps, 1).take(rows).obs_index
-    window = steps.observation.take(index, policy.layout.obs_dim)
-    return torch.from_numpy(window).to(policy.device)
+    window = steps.window(policy.layout, index)
+    return {key: torch.from_numpy(x).to(policy.device) for key, x in window.items()}
+
+
+def seen_by(policies: Sequence[DiffusionPolicy]) -> Layout:
+    """The environments of the first with all fields that it or one of the others sees there."""
+    fields = {e.id: dict(e.observation) for e in policies[0].environments}
+    for policy in policies[1:]:
+        for environment in policy.environments:
+            if environment.id in fields:
+                fields[environment.id] |= environment.observation
+    return Layout([replace(e, observation=fields[e.id]) for e in policies[0].environments])
+
+
+def _rows(steps: Steps, slot: Slot) -> Rows:
+    """Those of a slot's field; zeros where no episode has it."""
+    if slot.field in steps.observation:
+        return steps.observation[slot.field].only(slot.dtype)
+    return Rows(Rows.absent(len(steps)).blocks, slot.shape, slot.dtype)
+
+
+class _Texts:
+    """Features of the texts of episodes, each of which is computed once."""
+
+    def __init__(self, steps: Steps, field: str) -> None:
+        said = steps.text.get(field, np.full(len(steps.ends), "", dtype=object))
+        number: dict[str, int] = {}
+        self.of_episode = np.array([number.setdefault(text, len(number)) for text in said])
+        self.features = np.stack([text_features(text) for text in number])  # (texts, TEXT_DIM)
+        self.ends = steps.ends
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(B, 1, TEXT_DIM) of the texts at some steps (B,)."""
+        episode = np.searchsorted(self.ends, rows, side="right")
+        return self.features[self.of_episode[episode]][:, None]

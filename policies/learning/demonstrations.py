@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from alltrades.policies.learning.batches import (
 from alltrades.policies.learning.checkpoints import Place, read_average
 from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch, hold_out
 from alltrades.policies.learning.objectives import Linear
+from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
@@ -54,6 +55,7 @@ class DemonstrationFit:
         augmentation: its symmetries are used where `train.symmetry` says so.
         goal: default the denoising loss, uniform over environments, where held-out losses of all
             rows count alike; with one they count in proportion to its objective's preference.
+        teachers: whose predictions the goal asks for (see `TrainingData`).
         place: folder of checkpoints; where `last` keeps its averages, and `holdout` looks for them
             before it trains on all episodes.
         report: gets the steps of all trainings, and the metrics of the one that is kept.
@@ -64,6 +66,7 @@ class DemonstrationFit:
     seed: int
     augmentation: Augmentation = PLAIN
     goal: GoalOf | None = None
+    teachers: Teachers = field(default_factory=dict)
     place: Place = Place()
     report: Report = Report()
 
@@ -103,7 +106,7 @@ class DemonstrationFit:
     def _look(self, demos: Steps, held: np.ndarray, report: Report) -> tuple[float, int]:
         """Lowest loss on the held-out episodes (E,), and the step that has it."""
         policy = self._copy()
-        data = demonstration_data(demos.select(~held), policy, self._shown(), self.place.work)
+        data = self._data(demos.select(~held), policy, self.place)
         kept = demonstration_data(demos.select(held), policy, self.augmentation.symmetric(False))
         goal = None if self.goal is None else self.goal(data, policy)
         objective = None if goal is None else goal.objective
@@ -115,16 +118,17 @@ class DemonstrationFit:
 
     def _train(self, demos: Steps, steps: int, place: Place, report: Report) -> DiffusionPolicy:
         policy = self._copy()
-        data = demonstration_data(demos, policy, self._shown(), place.work)
+        data = self._data(demos, policy, place)
         goal = None if self.goal is None else self.goal(data, policy)
         trainer = Trainer(policy, data, self.train, self.seed, goal, total=steps)
         return _finish(trainer, place.within("training"), report)
 
+    def _data(self, demos: Steps, policy: DiffusionPolicy, place: Place) -> TrainingData:
+        shown = self.augmentation.symmetric(self.train.symmetry)
+        return demonstration_data(demos, policy, shown, place.work, self.teachers)
+
     def _copy(self) -> DiffusionPolicy:
         return copy.deepcopy(self.initial).train()
-
-    def _shown(self) -> Augmentation:
-        return self.augmentation.symmetric(self.train.symmetry)
 
 
 def _finish(trainer: Trainer, place: Place, report: Report) -> DiffusionPolicy:

@@ -46,11 +46,11 @@ def distillation_gap(
     kind_of_draw = np.array(
         [names[k] if k >= 0 else a for k, a in zip(rows.teacher[chosen], acted)]
     )
-    own = _chunks(policy, rows.steps, chosen, name, noise)
+    own = _chunks(policy, rows.steps, chosen, name, noise, policy)
     taught = torch.zeros_like(own)
     for kind in np.unique(kind_of_draw):
         at = np.flatnonzero(kind_of_draw == kind)
-        taught[at] = _chunks(teachers[kind][name], rows.steps, chosen[at], name, noise[at])
+        taught[at] = _chunks(teachers[kind][name], rows.steps, chosen[at], name, noise[at], policy)
     own, taught = (policy.layout.action(policy.layout.index(name), x) for x in (own, taught))
     gap = (own - taught).square().mean()
     return float(gap / taught.var(0, correction=0).mean().clamp(min=1e-6))
@@ -64,8 +64,8 @@ def demonstration_error(
     draws: int = 256,
     tries: int = 8,
 ) -> float | None:
-    """E min |h - a|^2 over the variance of recorded chunks a in one environment, at demonstration
-    states.
+    """E min |h - a|^2 over the variance of recorded chunks a in one environment, in units of its
+    own action scale, at demonstration states.
 
     The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways.
     None without recorded actions.
@@ -77,16 +77,11 @@ def demonstration_error(
     batch = _recorded(policy, demos, recorded).gather(chosen)
     own = partial(policy.layout.action, policy.layout.index(name))
     mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
-    action = own(policy.normalizer.action(batch.action).cpu())
-    errors = [
-        (
-            (
-                own(_chunks(policy, demos, chosen, name, _noise(rng, draws, policy))) - action
-            ).square()
-            * mask
-        ).sum((1, 2))
-        for _ in range(tries)
-    ]
+    action = own(policy.normalizer.action(batch.action, batch.environment).cpu())
+    errors = []
+    for _ in range(tries):
+        drawn = _chunks(policy, demos, chosen, name, _noise(rng, draws, policy), policy)
+        errors.append(((own(drawn) - action).square() * mask).sum((1, 2)))
     mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
     spread = ((action - mean).square() * mask).sum()
     return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))
@@ -104,7 +99,8 @@ def neighbour_error(
     states of other episodes.
 
     What can be said of a chunk without learning: it tells an expert who is hard to predict from a
-    policy that learned little. None for fewer than two episodes with whole chunks. Cost: a fifth of
+    policy that learned little. States alone are compared: None where the policy sees none, and for
+    fewer than two episodes with whole chunks. Cost: a fifth of
     `rows` x `rows` distances, five times.
     """
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -114,7 +110,7 @@ def neighbour_error(
     chosen = np.flatnonzero(recorded)
     if len(chosen) > rows:
         chosen = np.sort(rng.choice(chosen, rows, replace=False))
-    if not len(chosen):
+    if not len(chosen) or not policy.environments[policy.layout.index(name)].of_kind("state"):
         return None
     batch = _recorded(policy, demos, recorded).gather(chosen)
     whole = batch.mask.bool().all(1).cpu().numpy()
@@ -123,8 +119,11 @@ def neighbour_error(
     if folds < 2:
         return None
     own = partial(policy.layout.action, policy.layout.index(name))
-    x = batch.window.flatten(1).cpu().numpy()[whole]
-    y = own(policy.normalizer.action(batch.action)).flatten(1).cpu().numpy()[whole]
+    seen = policy.normalizer.observation(policy.fit_window(batch.window), batch.environment)
+    states = [seen[key].flatten(1) for key in policy.layout.slices]
+    x = torch.cat(states, dim=1).cpu().numpy()[whole]
+    y = policy.normalizer.action(batch.action, batch.environment)
+    y = own(y).flatten(1).cpu().numpy()[whole]
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
     splits = list(GroupKFold(folds).split(x, groups=episode))
     model = KNeighborsRegressor(
@@ -150,9 +149,14 @@ def _noise(rng: np.random.Generator, rows: int, *policies: DiffusionPolicy) -> T
 
 @torch.inference_mode()
 def _chunks(
-    policy: DiffusionPolicy, steps: Steps, rows: np.ndarray, name: str, noise: Tensor
+    policy: DiffusionPolicy,
+    steps: Steps,
+    rows: np.ndarray,
+    name: str,
+    noise: Tensor,
+    units: DiffusionPolicy,
 ) -> Tensor:
-    """(B, H, A) normalised chunks that a policy draws at some steps.
+    """(B, H, A) chunks that a policy draws at some steps, in the normalised actions of `units`.
 
     noise (B, draws, H, A) may have more draws and action dimensions than the policy uses.
     """
@@ -160,5 +164,7 @@ def _chunks(
     environment = torch.full((len(rows),), index, device=policy.device)
     window = windows_of(policy, steps, rows)
     mine = policy.layout.fit_action(noise[:, : policy.draws]).to(policy.device)
-    chunk = policy.normalizer.action(policy.sample_from(window, environment, mine)).cpu()
+    chunk = units.layout.fit_action(policy.sample_from(window, environment, mine))
+    there = torch.full_like(environment, units.layout.index(name))
+    chunk = units.normalizer.action(chunk.to(units.device), there).cpu()
     return pad(chunk, noise.shape[-1])

@@ -105,7 +105,7 @@ def stage2_rows(
             f"recorded under, here {', '.join(teachers)}; name the teacher '{unknown[0]}'"
         )
     steps = Steps.concatenate([demos, rollouts])
-    n_demo = len(demos.observation)
+    n_demo = len(demos)
     of_step = steps.environment[steps.episode_of_step]
     probability, loss_weight = np.zeros(len(of_step)), np.ones(len(of_step))
     for name, result in weights.items():

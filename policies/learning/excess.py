@@ -71,7 +71,8 @@ class ExcessLoss:
             noised = policy.noised(batch, generator)
             x_t, t, _ = noised
             target, reference = self._reference(policy, batch, noised, rows)
-            clean = policy.normalizer.action(batch.action) * policy.dims(batch.environment)
+            clean = policy.normalizer.action(batch.action, batch.environment)
+            clean = clean * policy.dims(batch.environment)
             blind = policy.process.convert(
                 affine_denoiser(clean, x_t, *policy.process.coefficients(t)),
                 "sample",

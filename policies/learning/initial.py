@@ -7,48 +7,51 @@ from collections.abc import Sequence
 
 import torch
 
-from alltrades.data.interface import Interface, common_image_shape
+from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy, initialising
+from alltrades.policies.model.shrinkage import shrunk
+from alltrades.policies.model.statistics import Statistics, measure
 from alltrades.policies.settings import PolicySettings
 
 
 def make_normalizer(
     demos: Steps, environments: Sequence[Interface], settings: PolicySettings
 ) -> Normalizer:
-    """Statistics of demonstrations, one block per environment (see `fit_normalizer`).
-
-    The pixels of an image share theirs: they are one quantity, and a network of convolutions treats
-    them alike. Raises UserError for an environment without demonstrations.
-    """
-    return _fitted(demos, environments, settings)[0]
-
-
-def constant_dimensions(
-    demos: Steps, environments: Sequence[Interface], settings: PolicySettings
-) -> list[str]:
-    """One line for every observation and action dimension that hardly moves in the
+    """Statistics of demonstrations, each environment's own, of the fields that a policy of these
+    settings sees (see `fit_normalizer`, `shrunk`). Raises UserError for an environment without
     demonstrations.
     """
-    return _fitted(demos, environments, settings)[1]
+    seen = [e.seeing(settings.observe) for e in environments]
+    return fit_normalizer(statistics_of(demos, seen), Layout(seen), settings)
 
 
-def _fitted(
+def make_normalizers(
     demos: Steps, environments: Sequence[Interface], settings: PolicySettings
-) -> tuple[Normalizer, list[str]]:
-    """`fit_normalizer` on demonstrations."""
-    layout, shape = Layout(environments), common_image_shape(environments)
-    recorded = [_recorded(demos, name) for name in layout.ids]
-    return fit_normalizer(
-        [x.observation.resized(int(d)) for x, d in zip(recorded, layout.obs_dims)],
-        [x.action.load(int(d)) for x, d in zip(recorded, layout.action_dims)],
-        layout,
-        settings,
-        pixels=1 if shape is None else shape[0] * shape[1],
-    )
+) -> list[Normalizer]:
+    """The same as one normaliser for each environment: what a specialist has of the policy of all
+    of them.
+    """
+    seen = [e.seeing(settings.observe) for e in environments]
+    return [
+        fit_normalizer([own], Layout([e]), settings)
+        for own, e in zip(statistics_of(demos, seen), seen)
+    ]
+
+
+def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Statistics]:
+    """Of every environment, those of a few episodes drawn towards what others show of the same."""
+    episodes = [int(((demos.environment == e.id) & demos.has_actions).sum()) for e in environments]
+    return shrunk([measured(demos, e) for e in environments], environments, episodes)
+
+
+def measured(demos: Steps, environment: Interface) -> Statistics:
+    """Statistics of an environment's demonstrations that have actions."""
+    own = _recorded(demos, environment.id)
+    return measure(environment, own.observation, own.action)
 
 
 def _recorded(demos: Steps, name: str) -> Steps:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from alltrades.data.interface import Interface
-from alltrades.data.layout import Layout
+from alltrades.data.layout import cut
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.batches import PLAIN, Augmentation
 from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.demonstrations import Fit
 from alltrades.policies.learning.held_out import hold_out
-from alltrades.policies.learning.initial import make_normalizer
+from alltrades.policies.learning.initial import make_normalizer, make_normalizers
 from alltrades.policies.learning.selection import Choice, choose, fold_of_episode
 from alltrades.policies.learning.stacked_training import (
     Candidate,
@@ -39,17 +39,13 @@ def specialist_normalizers(
     actions: Normalizer,
 ) -> list[Normalizer]:
     """Statistics of each environment's specialist: observations of `demos`, the action scale of
-    `actions`.
+    `actions`, whose environments these are.
     """
-    shared, layout = make_normalizer(demos, environments, settings), Layout(environments)
     out = []
-    for k, environment in enumerate(environments):
-        own = Normalizer(Layout([environment]))
-        own.obs_mean[0] = layout.observation(k, shared.obs_mean[k])
-        own.obs_scale[0] = layout.observation(k, shared.obs_scale[k])
-        own.action_mean.copy_(layout.action(k, actions.action_mean))
-        own.action_scale.copy_(layout.action(k, actions.action_scale))
-        own.fitted.fill_(1.0)
+    for k, own in enumerate(make_normalizers(demos, environments, settings)):
+        for name in ("action_mean", "action_scale", "action_low", "action_high"):
+            mine = getattr(own, name)
+            mine[0] = cut(getattr(actions, name)[k], mine.shape[1])
         out.append(own)
     return out
 

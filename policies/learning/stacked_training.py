@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alltrades.data.interface import Interface
+from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.batches import (
     PLAIN,
@@ -183,14 +184,16 @@ class Learner:
         )
 
     def key(self) -> tuple[str, ...]:
-        """Equal keys can be one stack: equal shapes, process, optimisation and length of
-        history.
+        """Equal keys can be one stack: equal shapes, process, optimisation and length of history.
+        Learners with images or text are trained alone: stacks of their layers save no time.
         """
         settings = self.candidate.policy
-        sizes = (self.environment.obs_dim, self.environment.action_dim, self.held is None)
+        seen = Layout([self.environment.seeing(settings.observe)])
+        alone = any(slot.kind != "state" for slot in seen.slots.values())
+        sizes = {slot.key: slot.shape for slot in seen.slots.values()}
         return (
-            settings.model_dump_json(exclude={"observation_normalizer", "embedding"}),
-            str(sizes),
+            settings.model_dump_json(exclude={"embedding", "observe"}),
+            str((sizes, seen.action_dim, self.held is None, id(self) if alone else 0)),
             self.train.model_dump_json(),
         )
 
@@ -221,7 +224,7 @@ def fit_learners(
     run: Run = in_order,
     device: str = "cpu",
 ) -> list[Learned]:
-    """Train learners that share one action scale, those of equal shape together.
+    """Train learners, those of equal shape together.
 
     Args:
         patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.

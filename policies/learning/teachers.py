@@ -23,7 +23,7 @@ def check_comparable(policy: DiffusionPolicy, teachers: Teachers, what: str, ins
     Args:
         what, instead: what needs the comparison and what to use otherwise, for the message.
     """
-    for teacher in (t for of_environment in teachers.values() for t in of_environment.values()):
+    for teacher in {id(t): t for own in teachers.values() for t in own.values()}.values():
         a, b = policy.settings, teacher.settings
         for field in ("process", "horizon", "schedule", "diffusion_steps", "action_normalizer"):
             if getattr(a, field) != getattr(b, field):
@@ -31,15 +31,19 @@ def check_comparable(policy: DiffusionPolicy, teachers: Teachers, what: str, ins
                     f"{what} need equal {field}: specialist has {getattr(b, field)}, generalist "
                     f"{getattr(a, field)}; make them equal or use {instead}"
                 )
-        if not teacher.normalizer.same_actions(policy.normalizer):
-            raise UserError(
-                f"{what} need one action scale: specialist and generalist were normalised "
-                f"differently; train them from the same store or use {instead}"
-            )
+        for theirs, name in enumerate(teacher.layout.ids):
+            if name in policy.layout.ids and not teacher.normalizer.same_actions(
+                theirs, policy.normalizer, policy.layout.index(name)
+            ):
+                raise UserError(
+                    f"{what} need one action scale: specialist and generalist were normalised "
+                    f"differently in '{name}'; train them from the same store or use {instead}"
+                )
 
 
 class TeacherPredictions:
-    """Predictions of the teachers at given noised chunks.
+    """Predictions of the teachers at given noised chunks, each by the fields that it sees itself,
+    which the batches must hold (see `TrainingData`).
 
     Args:
         teachers: comparable with the generalist (see `check_comparable`).
@@ -79,8 +83,8 @@ class TeacherPredictions:
             if not len(where):
                 continue
             sizes, local = teacher.layout, torch.full_like(where, index)
-            window = batch.window[where][:, -teacher.n_obs_steps :]
-            condition = teacher.condition(sizes.fit_observation(window), local)
+            window = {key: x[where] for key, x in teacher.fit_window(batch.window).items()}
+            condition = teacher.condition(window, local)
             chunk = sizes.fit_action(x_t[where])
             predicted = policy.process.convert(
                 teacher.backbone(chunk, t[where], condition).float(),

@@ -17,12 +17,13 @@ Generators = torch.Generator | Sequence[torch.Generator]
 class Batch:
     """One training batch.
 
-    window (B, n_obs_steps, D) and action (B, H, A) in environment units, mask (B, H) of real steps,
-    environment (B,), loss_weight (B,), the factor of each sample's loss, and, where it is drawn,
-    preference (B, K) of each sample.
+    window by slot, (B, n_obs_steps, *shape), and action (B, H, A), both in environment units, mask
+    (B, H) of real steps, environment (B,), loss_weight (B,), the factor of each sample's loss, and,
+    where it is drawn, preference (B, K) of each sample. A window may have more slots, more frames
+    and wider states than a policy sees: what its teachers need.
     """
 
-    window: Tensor
+    window: dict[str, Tensor]
     action: Tensor
     mask: Tensor
     environment: Tensor

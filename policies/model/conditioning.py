@@ -1,54 +1,116 @@
-"""From an observation window, an environment id and a preference to the vector that conditions the
-denoiser.
+"""From a normalised observation window, an environment id and a preference to the vector that
+conditions the denoiser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from alltrades.data.layout import Layout
+from alltrades.policies.model.encoders import Pixels, make_encoder
+
 
 class Conditioner(nn.Module):
-    """Concatenates the normalised observation window with a learned environment embedding and the
-    preference.
+    """Concatenates the states of a window, what encoders make of its images and texts, a learned
+    environment embedding and the preference.
+
+    Every slot of images or text has one encoder, shared by the environments that have the slot;
+    where an environment does not, zeros stand in its place.
 
     Args:
-        n_environments: K; with K = 1 or embedding = 0 the environment is not shown.
-        n_obs_steps, obs_dim: shape of the window.
+        layout: of the K environments; with K = 1 or embedding = 0 the environment is not shown.
+        n_obs_steps: frames of a window.
         embedding: size of the environment embedding.
         preference: whether the preference over environments is an input; it enters as K lambda - 1,
             0 where uniform.
+        encoder: name of the encoder of images.
+        pixels: (height, width) of images that the denoiser sees as they are: the condition begins
+            with them. None for none.
+
+    Attributes:
+        dim: C, of the condition. images: channels (height, width) with which it begins.
     """
+
+    present: Tensor
 
     def __init__(
         self,
-        n_environments: int,
+        layout: Layout,
         n_obs_steps: int,
-        obs_dim: int,
         embedding: int,
         preference: bool = False,
+        encoder: str = "convolution",
+        pixels: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = (
-            nn.Embedding(n_environments, embedding) if embedding and n_environments > 1 else None
-        )
+        count = len(layout.ids)
+        self.embedding = nn.Embedding(count, embedding) if embedding and count > 1 else None
         self.preference = preference
+        self.states = list(layout.slices)
+        seen = [slot for slot in layout.slots.values() if slot.kind != "state"]
+        raw = [slot for slot in seen if slot.kind == "image" and slot.shape[:2] == pixels]
+        self.first = [slot.key for slot in raw]
+        self.last = [slot.key for slot in seen if slot not in raw]
+        self.encoders = nn.ModuleDict(
+            {
+                _module(slot.key): Pixels(slot, n_obs_steps)
+                if slot in raw
+                else make_encoder(encoder, slot, n_obs_steps)
+                for slot in seen
+            }
+        )
+        self.columns = {key: i for i, key in enumerate(layout.slots)}
+        present = torch.from_numpy(layout.present)
+        self.register_buffer("present", present, persistent=False)  # (K, slots)
+        self.everywhere = [key for key, i in self.columns.items() if bool(present[:, i].all())]
+        self.images = sum(n_obs_steps * slot.shape[2] for slot in raw)
         self.dim = (
-            n_obs_steps * obs_dim
+            n_obs_steps * layout.state_dim
+            + sum(encoder.dim for encoder in self.encoders.values())  # type: ignore[misc]
             + (embedding if self.embedding is not None else 0)
-            + (n_environments if preference else 0)
+            + (count if preference else 0)
         )
 
     def forward(
-        self, window: Tensor, environment: Tensor, preference: Tensor | None = None
+        self,
+        window: Mapping[str, Tensor],
+        environment: Tensor,
+        preference: Tensor | None = None,
     ) -> Tensor:
-        """(B, n_obs_steps, D) normalised, (B,) and, where it is an input, lambda (B, K) -> (B,
-        dim).
-        """
-        parts = [window.flatten(1)]  # (B, n_obs_steps * D)
+        """A normalised window, (B,) and, where it is an input, lambda (B, K) -> (B, C)."""
+        parts = [self._encoded(key, window[key], environment) for key in self.first]
+        if self.states:
+            states = [window[key] for key in self.states]
+            x = states[0] if len(states) == 1 else torch.cat(states, dim=-1)  # (B, n_obs_steps, D)
+            parts.append(x.flatten(1))
+        parts += [self._encoded(key, window[key], environment) for key in self.last]
         if self.embedding is not None:
             parts.append(self.embedding(environment))
         if self.preference:
             assert preference is not None
             parts.append(preference.shape[1] * preference - 1.0)
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def _encoded(self, key: str, frames: Tensor, environment: Tensor) -> Tensor:
+        """(B, dim) of a slot's encoder, zero in rows of environments without the slot; in training
+        those are not computed.
+        """
+        encoder = self.encoders[_module(key)]
+        if key in self.everywhere:
+            return encoder(frames)
+        here = self.present[environment, self.columns[key]]  # (B,)
+        if not self.training:
+            return encoder(frames) * here[:, None]
+        rows = here.nonzero()[:, 0]
+        if not len(rows):
+            return frames.new_zeros(len(frames), encoder.dim)
+        found = encoder(frames[rows])
+        return found.new_zeros(len(frames), found.shape[1]).index_copy(0, rows, found)
+
+
+def _module(key: str) -> str:
+    """A slot's key as a module's name, which has no dots."""
+    return key.replace(".", "/")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alltrades.data.interface import Interface, common_image_shape
+from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.model.backbones import Image, make_backbone
+from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner
 from alltrades.policies.model.normalizer import Normalizer
@@ -31,7 +32,7 @@ from alltrades.policies.model.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
 from alltrades.system.files import replacing, write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 initialising = (
     threading.RLock()
 )  # layers draw their first weights from PyTorch's one generator, which all threads share
@@ -42,9 +43,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     Args:
         settings: architecture, process and sampling.
-        environments: those the policy was made for; observation and action sizes are padded to
-            their maxima.
-        normalizer: fitted statistics; a policy without them cannot be saved.
+        environments: those the policy was made for, of which it keeps the fields that
+            `settings.observe` names; sizes are padded to their maxima.
+        normalizer: fitted statistics of those fields; a policy without them cannot be saved.
 
     With `settings.preference_input` and several environments the preference that it acts by is part
     of the policy: uniform, or what `set_preference` chose.
@@ -60,7 +61,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.environments = tuple(environments)
+        self.environments = tuple(e.seeing(settings.observe) for e in environments)
         self.layout = Layout(self.environments)
         self.n_obs_steps, self.horizon, self.n_action_steps = (
             settings.n_obs_steps,
@@ -72,10 +73,15 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.takes_preference = settings.preference_input and count > 1
         if self.takes_preference:
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
-        shape = common_image_shape(self.environments)
+        image = action_image(self.environments) if BACKBONES.get(settings.backbone).pixels else None
         with initialising:
             self.conditioner = Conditioner(
-                count, self.n_obs_steps, self.obs_dim, settings.embedding, self.takes_preference
+                self.layout,
+                self.n_obs_steps,
+                settings.embedding,
+                self.takes_preference,
+                settings.encoder,
+                image,
             )
             self.backbone = make_backbone(
                 settings.backbone,
@@ -84,7 +90,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 self.conditioner.dim,
                 settings.width,
                 settings.depth,
-                shape and Image(self.n_obs_steps * self.obs_dim // (shape[0] * shape[1]), *shape),
+                image and Image(self.conditioner.images, *image),
             )
         self.draws = draws(settings.sampler, settings.sampling_steps)
         self.process = make_process(
@@ -94,24 +100,33 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
     # ---- training --------------------------------------------------------------------------------
     def condition(
         self,
-        window: Tensor,
+        window: Mapping[str, Tensor],
         environment: Tensor,
         observation_noise: Tensor | None = None,
         preference: Tensor | None = None,
     ) -> Tensor:
-        """(B, n_obs_steps, D) in environment units, (B,) -> (B, C).
+        """A window in environment units, (B,) -> (B, C).
 
         Args:
-            observation_noise: added after normalisation.
+            window: of the policy's layout, or with more slots, frames and wider states than it
+                sees.
+            observation_noise: (B, n_obs_steps, D), added to the normalised states.
             preference: lambda (B, K) of each row; default the policy's own. Ignored where it is no
                 input.
         """
-        x = self.normalizer.observation(window, environment)
+        x = self.normalizer.observation(self.fit_window(window), environment)
         if observation_noise is not None:
-            x = x + observation_noise * self.normalizer.obs_mask[environment][:, None]
+            noise = observation_noise * self.normalizer.obs_mask[environment][:, None]
+            x |= {key: x[key] + noise[..., part] for key, part in self.layout.slices.items()}
         if self.takes_preference and preference is None:
-            preference = self.preference.expand(window.shape[0], -1)
+            preference = self.preference.expand(environment.shape[0], -1)
         return self.conditioner(x, environment, preference)
+
+    def fit_window(self, window: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the policy sees of a window that may have more slots, frames and wider states."""
+        return self.layout.of_window(
+            {key: window[key][:, -self.n_obs_steps :] for key in self.layout.slots}
+        )
 
     def noised(self, batch: Batch, generator: Generators) -> Noised:
         """The batch's chunks with noise, at times drawn for each.
@@ -122,7 +137,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         dims = self.dims(batch.environment)
         noise = draw_random(torch.randn, batch.action.shape, generator, device) * dims
         uniform = draw_random(torch.rand, batch.action.shape[:1], generator, device)
-        clean = self.normalizer.action(batch.action) * dims
+        clean = self.normalizer.action(batch.action, batch.environment) * dims
         t = self.process.draw_time(uniform)
         return Noised(self.process.noise(clean, noise, t), t, self.process.target(clean, noise, t))
 
@@ -161,8 +176,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         noised = self.noised(batch, generator)
         jitter = None
         if observation_noise > 0:
+            shape = torch.Size((len(batch.action), self.n_obs_steps, self.layout.state_dim))
             jitter = observation_noise * draw_random(
-                torch.randn, batch.window.shape, generator, batch.window.device
+                torch.randn, shape, generator, batch.action.device
             )
         return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
 
@@ -175,7 +191,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     def sample(
         self,
-        window: Tensor,
+        window: Mapping[str, Tensor],
         environment: Tensor,
         noise: Tensor,
         draw: Callable[[], Tensor] | None = None,
@@ -193,7 +209,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         dims = self.dims(environment)
         s = self.settings
         fresh = None if draw is None else (lambda: draw() * dims)
-        held = None if known is None else self.normalizer.action(known) * dims
+        held = None if known is None else self.normalizer.action(known, environment) * dims
         weights = None if keep is None else keep[:, :, None]
         denoise = self.denoiser(environment)
         clean = sample(
@@ -203,15 +219,15 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             noise * dims,
             steps or s.sampling_steps,
             fresh,
-            s.clip,
+            self.normalizer.bounds(environment),
             held,
             weights,
         )
-        return self.normalizer.unaction(clean)
+        return self.normalizer.unaction(clean, environment)
 
     def sample_from(
         self,
-        window: Tensor,
+        window: Mapping[str, Tensor],
         environment: Tensor,
         noise: Tensor,
         known: Tensor | None = None,
@@ -227,18 +243,19 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
     @torch.inference_mode()
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
-        """`sample_from` on arrays: float32 (B, n_obs_steps, D), int64 (B,), float32 (B, draws, H,
-        A) -> float32 (B, H, A).
+        """`sample_from` on arrays: a window, int64 (B,), float32 (B, draws, H, A) -> float32 (B, H,
+        A).
         """
-        where = (torch.from_numpy(x).to(self.device) for x in (window, environment, noise))
+        seen = {key: torch.from_numpy(x).to(self.device) for key, x in window.items()}
+        where = (torch.from_numpy(x).to(self.device) for x in (environment, noise))
         held = (None if x is None else torch.from_numpy(x).to(self.device) for x in (known, keep))
-        return self.sample_from(*where, *held).float().cpu().numpy()
+        return self.sample_from(seen, *where, *held).float().cpu().numpy()
 
     def set_preference(self, preference: Mapping[str, float] | None) -> DiffusionPolicy:
         """Choose lambda per environment (uniform with None) and return the policy.
@@ -281,15 +298,18 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     def check(self, spec: EnvSpec) -> int:
         """Index of the environment; raises UserError when its definition differs from the one
-        trained on.
+        trained on, apart from fields that the policy does not see.
         """
         index = self.environment_index(spec.id)
-        if self.environments[index].digest() != spec.interface.digest():
-            info = self.environments[index]
+        mine, theirs = self.environments[index], spec.interface
+        missing = [name for name in mine.observation if name not in theirs.observation]
+        seen = {name: theirs.observation[name] for name in mine.observation if name not in missing}
+        if missing or mine.digest() != replace(theirs, observation=seen).digest():
             raise UserError(
                 f"environment '{spec.id}' changed since the policy was trained (observation "
-                f"{info.obs_dim} -> {spec.obs_dim}, action {info.action_dim} -> {spec.action_dim}, "
-                "or bounds, rate, version); train again or use the environment it was trained on"
+                f"{mine.described()} -> {theirs.described()}, action {mine.action_dim} -> "
+                f"{theirs.action_dim}, or bounds, rate, version); train again or use the "
+                "environment it was trained on"
             )
         return index
 
@@ -337,6 +357,13 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         )
         write_text(folder / "policy.json", text)
         return folder
+
+
+def action_image(environments: Sequence[Interface]) -> tuple[int, int] | None:
+    """Height and width where the actions of all environments are images of one shape."""
+    shapes = {e.action.image for e in environments}
+    shape = shapes.pop()
+    return None if shapes or shape is None else shape[:2]
 
 
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:

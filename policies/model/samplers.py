@@ -2,9 +2,9 @@
 
 Every sampler is one loop over a grid of Python-float times, so that its coefficients are constants
 of an exported graph and no control flow depends on data. All of them work on the clean sample that
-the network's prediction implies, which is what `clip` bounds. They hold for both processes, because
-they read only (alpha, sigma); where alpha = 0 (flow at t = 1) or sigma = 0 (t = 0) nothing divides
-by it.
+the network's prediction implies, which is what `bounds` limits. They hold for both processes,
+because they read only (alpha, sigma); where alpha = 0 (flow at t = 1) or sigma = 0 (t = 0) nothing
+divides by it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sample(
     noise: Tensor,
     steps: int,
     draw: Draw = None,
-    clip: float | None = None,
+    bounds: tuple[Tensor, Tensor] | None = None,
     known: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
@@ -43,7 +43,8 @@ def sample(
         noise: standard normal (B, ...).
         steps: network calls; heun takes 2 * steps - 1.
         draw: fresh standard normal noise (B, ...) at each call; needed by "ddpm" only.
-        clip: bound on the predicted clean sample, None for none.
+        bounds: least and largest values of the predicted clean sample, which broadcast to it; None
+            for none.
         known, keep: a chunk (B, ...) and how much of it stays, weights in [0, 1] that broadcast to
             it. The network sees `known`, noised to the current time, in place of x_t where the
             weight is 1, and the clean sample is held to it: the result equals `known` there, and
@@ -71,7 +72,7 @@ def sample(
             x = x + keep * (process.noise(known, noise, t) - x)
         prediction = denoise(x, x.new_full((x.shape[0],), t))
         x0 = process.to_sample(prediction, x, t)
-        x0 = x0 if clip is None else x0.clamp(-clip, clip)
+        x0 = x0 if bounds is None else x0.clamp(*bounds)
         return x0 if known is None or keep is None else x0 + keep * (known - x0)
 
     return SAMPLERS[name](process, clean, noise, process.grid(steps), draw)

@@ -67,6 +67,8 @@ class StackedModule(nn.Module):
         def one(parameters: Sequence[Tensor], *rows: Tensor) -> Tensor:
             return functional_call(self._template[0], dict(zip(self._names, parameters)), rows)
 
+        if len(parameters) and len(parameters[0]) == 1:
+            return one([p[0] for p in parameters], *inputs)
         rows = [x.unflatten(0, (len(parameters[0]), -1)) for x in inputs]
         with warnings.catch_warnings():  # attention falls back to a loop over members
             warnings.filterwarnings("ignore", "There is a performance drop")
@@ -129,6 +131,11 @@ class StackedPolicy(DiffusionPolicy):
             _stack_normalizers(policies),
         )
         self.backbone = stack_modules([p.backbone for p in policies])  # type: ignore[assignment]
+        encoders = [p.conditioner.encoders for p in policies]
+        for name, encoder in encoders[0].items():
+            if next(encoder.parameters(), None) is None:
+                continue
+            self.conditioner.encoders[name] = StackedModule([own[name] for own in encoders])
         self.to(first.device)
 
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -137,38 +144,29 @@ class StackedPolicy(DiffusionPolicy):
     @torch.no_grad()
     def copy_member(self, index: int, policy: DiffusionPolicy) -> None:
         """Overwrite the weights of `policy` by those of a member."""
-        for mine, theirs in zip(
-            self.backbone.parameters(), policy.backbone.parameters(), strict=True
-        ):
+        for mine, theirs in zip(self.parameters(), policy.parameters(), strict=True):
             theirs.copy_(mine[index])
 
 
 def _stack_normalizers(policies: Sequence[DiffusionPolicy]) -> Normalizer:
     members = [p.normalizer for p in policies]
     out = Normalizer(Layout([p.environments[0] for p in policies]))
-    for name in ("obs_mean", "obs_scale", "obs_mask", "action_mask"):
-        getattr(out, name).copy_(torch.cat([getattr(m, name) for m in members]))
-    for name in ("action_mean", "action_scale", "fitted"):
-        getattr(out, name).copy_(getattr(members[0], name))
+    for name, buffer in out.named_buffers():
+        own = [getattr(m, name) for m in members]
+        buffer.copy_(torch.cat(own) if own[0].ndim else own[0])
     return out
 
 
 def stack_key(policy: DiffusionPolicy) -> str:
-    """What policies must have in common to be stacked; unique where a policy cannot be."""
-    if len(policy.environments) != 1:
+    """What policies must have in common to be stacked; unique where a policy cannot be: one of
+    several environments, or with encoders, whose layers gain nothing from it.
+    """
+    layout = policy.layout
+    if len(layout.ids) != 1 or len(policy.conditioner.encoders):
         return f"alone {id(policy)}"
-    settings = policy.settings.model_dump(exclude={"embedding", "observation_normalizer"})
-    n = policy.normalizer
-    return json.dumps(
-        [
-            settings,
-            policy.obs_dim,
-            policy.action_dim,
-            n.action_mean.tolist(),
-            n.action_scale.tolist(),
-            str(n.action_mean.device),
-        ]
-    )
+    settings = policy.settings.model_dump(exclude={"embedding", "observe"})
+    sizes = {slot.key: slot.shape for slot in layout.slots.values()}
+    return json.dumps([settings, sizes, policy.action_dim, str(policy.device)])
 
 
 def stacks(keys: Sequence[object], largest: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ noise for the same seed.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +15,32 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.fields import PREFIX
 from alltrades.data.interface import Interface
+from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 
-CONTRACT_VERSION = 4
-INPUTS = ("window", "environment", "noise", "known", "keep")
+CONTRACT_VERSION = 5
+INPUTS = ("environment", "noise", "known", "keep")  # besides the slots of a window
 OUTPUT = "actions"
+
+
+def input_names(layout: Layout) -> dict[str, str]:
+    """Slot -> name of its input: "observation.images.front", and with its shape where images of the
+    same name have several.
+    """
+    names = [slot.field for slot in layout.slots.values()]
+    return {
+        key: f"{PREFIX}{slot.field if names.count(slot.field) == 1 else key}"
+        for key, slot in layout.slots.items()
+    }
+
+
+def contract_digest(facts: Mapping[str, Any]) -> str:
+    """Hash of what a contract says, besides this hash."""
+    said = {key: value for key, value in facts.items() if key != "digest"}
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class OnnxPolicy(ActingPolicy):
@@ -49,6 +69,11 @@ class OnnxPolicy(ActingPolicy):
                 raise UserError(
                     f"{contract}: contract version {facts['contract_version']}; expected "
                     f"{CONTRACT_VERSION}; export the policy again"
+                )
+            if facts["digest"] != contract_digest(facts):
+                raise UserError(
+                    f"{contract}: changed since it was written; expected what `alltrades export` "
+                    "wrote; export the policy again"
                 )
             self.environments = tuple(Interface.from_json(e) for e in facts["environments"])
             self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])
@@ -92,13 +117,13 @@ class OnnxPolicy(ActingPolicy):
                 f"{path}: the graph takes {found} and its contract says {shapes}; expected the "
                 "same; export the policy again"
             )
-        self.batch: int | None = (
-            shapes["window"][0] if isinstance(shapes["window"][0], int) else None
-        )
+        size = shapes["noise"][0]
+        self.batch: int | None = size if isinstance(size, int) else None
+        self._names = input_names(self.layout)
 
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
@@ -107,7 +132,8 @@ class OnnxPolicy(ActingPolicy):
         """Chunks (B, horizon, action_dim) float32 in environment units.
 
         Args:
-            window: (B, n_obs_steps, obs_dim). environment: (B,) positions in `environments`.
+            window: by slot of `layout`, (B, n_obs_steps, *shape), of a text (B, 1, TEXT_DIM).
+            environment: (B,) positions in `environments`.
             noise: (B, draws, horizon, action_dim), standard normal.
             known, keep: (B, horizon, action_dim) actions that are decided and their weights (B,
                 horizon), or None.
@@ -115,12 +141,13 @@ class OnnxPolicy(ActingPolicy):
         A graph of a fixed batch size is called as often as needed, its last rows filled up with the
         first.
         """
-        rows = len(window)
+        rows = len(environment)
         known = (
             np.zeros((rows, self.horizon, self.action_dim), np.float32) if known is None else known
         )
         keep = np.zeros((rows, self.horizon), np.float32) if keep is None else keep
-        feed = dict(zip(INPUTS, (window, environment, noise, known, keep)))
+        feed = {name: window[key] for key, name in self._names.items()}
+        feed |= dict(zip(INPUTS, (environment, noise, known, keep)))
         if self.batch is None or rows == self.batch:
             return self.session.run([OUTPUT], feed)[0]
         parts = []

@@ -7,22 +7,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
+from alltrades.data.examples import random_frames
+from alltrades.data.fields import Observation
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guards import Guard
+from alltrades.policies.control.lane import check_texts, texts_of
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.served import ServedController
 from alltrades.policies.server.session import Session, Sessions
 
 SHORT = 0.02  # seconds of a policy call that the network can wait for
+SLOWEST = 1.0  # control rate in Hz that is assumed where it is unknown
 PROVEN = 20  # calls in a row as short as that, after which it may be made to wait
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,10 +65,7 @@ def stable_sizes(policy: ActingPolicy, batch: int) -> list[int]:
     controller = Controller(policy, lanes=batch, guard=False, batch=batch)
     rng = np.random.default_rng(0)
     infos = [policy.environments[lane % len(policy.environments)] for lane in range(batch)]
-    frames = {
-        lane: rng.standard_normal((policy.n_obs_steps, info.obs_dim)).astype(np.float32)
-        for lane, info in enumerate(infos)
-    }
+    frames = {lane: random_frames(info, policy.n_obs_steps, rng) for lane, info in enumerate(infos)}
 
     def run(size: int) -> list[np.ndarray]:
         controller.source.batch = size
@@ -254,6 +255,8 @@ class Batcher(threading.Thread):
                     f"and no whole stop action in '{info.id}'; expected robots that go on; ask "
                     "again later"
                 )
+            if not request.begin:
+                check_texts(session.texts, request.frames, info)
             if goes_on and request.overlap is not None:
                 controller.check(session.lane, request.overlap.known)
         except UserError as error:
@@ -265,6 +268,7 @@ class Batcher(threading.Thread):
             self._seed += request.seed is None
             session.environment, session.replies = request.environment, 0
             session.last = session.last if goes_on else None
+            session.texts = texts_of(request.frames)
             session.backlog.clear()
         session.backlog.append(request.frames)
         return True
@@ -281,12 +285,12 @@ class Batcher(threading.Thread):
             for i in (policy.environment_index(session.environment), job.request.index)
         )
         return before.action_dim == info.action_dim and session.hurries(
-            job.received, policy.horizon / before.control_hz
+            job.received, policy.horizon / (before.control_hz or SLOWEST)
         )
 
     def _plan(self, jobs: list[Job]) -> None:
         controller = self._controller
-        frames = {job.session.lane: np.concatenate(job.session.backlog) for job in jobs}
+        frames = {job.session.lane: _joined(job.session.backlog) for job in jobs}
         controller.source.batch = next(s for s in self._sizes if s >= len(jobs))
         before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
@@ -309,10 +313,11 @@ class Batcher(threading.Thread):
 
     def _hold(self, job: Job) -> None:
         session = job.session
-        seen = np.concatenate(session.backlog)[
-            -self._controller.policy.n_obs_steps :
-        ]  # what the policy will want to know later
-        session.backlog[:] = [seen]
+        count = self._controller.policy.n_obs_steps  # what the policy will want to know later
+        seen = _joined(session.backlog)
+        session.backlog[:] = [
+            {name: v if isinstance(v, str) else v[-count:].copy() for name, v in seen.items()}
+        ]
         self._send(job, self._controller.hold(session.lane, job.request.overlap))
 
     def _send(self, job: Job, actions: np.ndarray) -> None:
@@ -323,3 +328,13 @@ class Batcher(threading.Thread):
             actions,
             actions[: self._controller.policy.n_action_steps][-1],
         )
+
+
+def _joined(parts: Sequence[Observation]) -> Observation:
+    """Frames one after another; those of one part as they are."""
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        name: value if isinstance(value, str) else np.concatenate([part[name] for part in parts])
+        for name, value in parts[0].items()
+    }

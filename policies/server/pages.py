@@ -17,7 +17,8 @@ from importlib import resources
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.messages import require
 from alltrades.policies.server import access
@@ -175,7 +176,7 @@ class Pages:
         server, now = self._server, time.perf_counter()
         limits = {e.id: server.limits(e) for e in server.policy.environments}
         bounds = {
-            name: [[_finite(x) for x in found.low], [_finite(x) for x in found.high]]
+            name: [[_finite(x) for x in bound] for bound in found.box]
             for name, found in limits.items()
         }
         return {

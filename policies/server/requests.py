@@ -7,37 +7,42 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.interface import Interface
+from alltrades.data.fields import Field, Observation, field_name
+from alltrades.data.interface import TEXT_KEYS, Interface
 from alltrades.errors import UserError, nearest
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.messages import unpack
+from alltrades.policies.client.messages import MAX_MESSAGE, unpack
 from alltrades.policies.control.chunks import Overlap
 
-KEYS = (
-    "observation",
-    "observation/state",
-    "environment",
-    "seed",
-    "reset",
-    "request_id",
-    "known",
-    "keep",
-    "noise",
-)
+OBSERVATION = "observation"
+KEYS = ("environment", "seed", "reset", "request_id", "known", "keep", "noise")  # and fields
 MAX_FRAMES = 1024  # observations in one request
 MAX_ID = 200  # characters of a request id
+MAX_TEXT = 2000  # characters of a text
+
+
+def message_limit(policy: ActingPolicy) -> int:
+    """Bytes of a request with as many frames as are executed or seen of a chunk, of the largest
+    environment's images, and of all else that requests hold.
+    """
+    frames = max(policy.n_obs_steps, policy.n_action_steps)
+    images = max(
+        sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in e.of_kind("image").values())
+        for e in policy.environments
+    )
+    return MAX_MESSAGE + frames * images
 
 
 @dataclass(frozen=True)
 class Request:
     """One valid request.
 
-    frames (k, obs_dim) float32, oldest first; `index` of the environment in the policy; `begin`
-    when it starts an episode, with `seed` for the noise or None; `id` to be echoed, or None;
-    `overlap` of an asynchronous robot, or None.
+    frames {field: (k, *shape) or text}, oldest first; `index` of the environment in the policy;
+    `begin` when it starts an episode, with `seed` for the noise or None; `id` to be echoed, or
+    None; `overlap` of an asynchronous robot, or None.
     """
 
-    frames: np.ndarray
+    frames: Observation
     environment: str
     index: int
     begin: bool
@@ -50,8 +55,11 @@ def read_request(message: bytes | str, policy: ActingPolicy, environment: str | 
     """One message -> request; `environment` is that of the client's running episode, None before
     its first.
 
-    Keys: "observation" or "observation/state" (obs_dim,), or (k, obs_dim) with every frame since
-    the last request; "environment", the id, needed once where the policy has several; "reset": true
+    Keys: the fields of the observation, either in a map under "observation" or as they are, such as
+    "observation/images/front", where dots and slashes are the same; "prompt" or "task" is the only
+    text, an array under "observation" the only state. Values are (*shape,), or (k, *shape) with
+    every frame since the last request, of the field's dtype. Further fields are left out.
+    "environment", the id, needed once where the policy has several; "reset": true
     starts an episode, as does another environment; "seed" of the episode's noise, read where an
     episode starts; "request_id", an integer or text that the reply repeats.
 
@@ -76,13 +84,7 @@ def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -
         raise UserError("text frame; expected a binary frame of msgpack")
     request = unpack(message)
     if not isinstance(request, dict):
-        raise UserError(f"request is a {type(request).__name__}; expected a map with 'observation'")
-    for key in request:
-        if key not in KEYS:
-            hint = nearest(key[:40], list(KEYS)) if isinstance(key, str) else ""
-            raise UserError(
-                f"request has the key {str(key)[:40]!r}; expected {', '.join(KEYS)}{hint}"
-            )
+        raise UserError(f"request is a {type(request).__name__}; expected a map with fields")
     named = request.get("environment", _default(policy) if environment is None else environment)
     if not isinstance(named, str):
         raise UserError(
@@ -109,7 +111,7 @@ def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -
             "characters"
         )
     index = policy.environment_index(named)
-    frames = _frames(request, policy.environments[index])
+    frames = _frames(_observation(request, policy.environments[index]), policy.environments[index])
     return Request(
         frames,
         named,
@@ -129,16 +131,72 @@ def _whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _frames(request: dict, interface: Interface) -> np.ndarray:
-    given = [request[key] for key in KEYS[:2] if key in request]
-    if len(given) != 1:
+def _observation(request: dict, interface: Interface) -> dict[str, Any]:
+    """What a request says of the fields, by name. A key that is neither one of them nor marked as
+    part of the observation is a mistake.
+    """
+    out: dict[str, Any] = {}
+    for key, value in request.items():
+        if key in KEYS:
+            continue
+        if not isinstance(key, str):
+            raise UserError(f"request has the key {str(key)[:40]}; expected names of fields")
+        name = field_name(key)
+        known = name in interface.observation or key in TEXT_KEYS
+        if key == OBSERVATION:
+            inner = value if isinstance(value, dict) else {_only_state(interface): value}
+        elif known or "." in key.replace("/", "."):
+            inner = {name: value}
+        else:
+            expected = [*interface.observation, *KEYS]
+            raise UserError(
+                f"request has the key {key[:40]!r}; expected {', '.join(expected)}; further fields "
+                f"of an observation as '{OBSERVATION}/NAME'{nearest(key[:40], expected)}"
+            )
+        for inner_key, given in inner.items():
+            inner_name = field_name(str(inner_key))
+            if inner_name in out:
+                raise UserError(f"request has '{inner_name[:40]}' twice; expected it once")
+            out[inner_name] = given
+    return out
+
+
+def _only_state(interface: Interface) -> str:
+    states = list(interface.of_kind("state"))
+    if len(states) != 1:
         raise UserError(
-            f"request has {len(given)} observations; expected one, under '{KEYS[0]}' or '{KEYS[1]}'"
+            f"'{OBSERVATION}' is an array and '{interface.id}' has {len(states)} states; expected "
+            f"{interface.described()}"
         )
-    frames = np.atleast_2d(interface.check(given[0]))
-    if len(frames) > MAX_FRAMES:
-        raise UserError(f"request has {len(frames)} frames; expected at most {MAX_FRAMES}")
+    return states[0]
+
+
+def _frames(values: dict[str, Any], interface: Interface) -> Observation:
+    """Checked frames (k, *shape) of each field, copied, and texts."""
+    fields = interface.observation
+    if any(name in values and _has_frames(values[name], f) for name, f in fields.items()):
+        frames = interface.check_frames(values)
+    else:
+        checked = interface.check(values)
+        frames = {name: v if isinstance(v, str) else v[None] for name, v in checked.items()}
+    for name, value in frames.items():
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise UserError(
+                f"text '{name}' has {len(value)} characters; expected at most {MAX_TEXT}"
+            )
+        if len(value) > MAX_FRAMES and not isinstance(value, str):
+            raise UserError(f"request has {len(value)} frames; expected at most {MAX_FRAMES}")
     return frames
+
+
+def _has_frames(value: Any, f: Field) -> bool:
+    """Whether a value is (k, *shape), or (k, H, W) of images of one channel."""
+    if f.kind == "text":
+        return False
+    shape = np.shape(value)
+    return len(shape) > len(f.shape) or (
+        f.kind == "image" and f.shape[2] == 1 and len(shape) == 3 and shape != f.shape
+    )
 
 
 def _overlap(request: dict, policy: ActingPolicy, dim: int) -> Overlap | None:

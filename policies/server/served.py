@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
@@ -54,12 +55,13 @@ class ServedController(Lanes):
             self.states[lane].last, self._sent[lane] = memory
 
     def plan(
-        self, frames: Mapping[int, np.ndarray], overlaps: Mapping[int, Overlap] | None = None
+        self, frames: Mapping[int, Observation], overlaps: Mapping[int, Overlap] | None = None
     ) -> dict[int, np.ndarray]:
-        """Next actions (n_action_steps, action_dim of its environment) of the lanes that ask, see
-        `Controller.plan`; a lane with an overlap gets the whole horizon.
+        """Next actions (n_action_steps, action_dim of its environment) of the lanes that ask; a
+        lane with an overlap gets the whole horizon. `frames` as of `Controller.plan`, which were
+        checked already.
         """
-        overlaps, frames = overlaps or {}, self.frames(frames)
+        overlaps = overlaps or {}
         for lane, new in frames.items():
             self.states[lane].push(new)
         chunks = self.source.chunks(

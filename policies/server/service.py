@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.messages import FACTS, pack, require
+from alltrades.policies.client.messages import FACTS, MAX_MESSAGE, pack, require
 from alltrades.policies.client.token import read_token
 from alltrades.policies.control.limits import read_limits
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -27,13 +28,13 @@ from alltrades.policies.server.events import Events
 from alltrades.policies.server.metrics import Metrics
 from alltrades.policies.server.pages import LIVE, Pages
 from alltrades.policies.server.reload import load_successor, stamp
-from alltrades.policies.server.requests import read_request
+from alltrades.policies.server.requests import message_limit, read_request
 from alltrades.policies.server.session import Session, Sessions
 from alltrades.policies.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 2
+PROTOCOL = 3
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
 LOGGED = 5  # refused requests of one client, and replaced chunks for each reason, that are logged
 WATCH = 1.0  # seconds between two looks at the artifact
@@ -91,6 +92,7 @@ class PolicyServer:
             if s.certificate is None or s.key is None
             else access.tls_context(s.certificate, s.key)
         )
+        self.max_message = s.max_message or message_limit(policy)
         self.port = s.port
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
@@ -120,7 +122,7 @@ class PolicyServer:
 
     def metadata(self) -> dict[str, Any]:
         """What a client learns on connecting; vectors as lists, rates in Hz, limits those that the
-        guard has.
+        guard has, the largest message in bytes.
         """
         environments = [
             replace(e, action=self.limits(e)).to_json() for e in self.policy.environments
@@ -129,6 +131,7 @@ class PolicyServer:
             "server": "alltrades",
             "protocol": PROTOCOL,
             "policy": self.digest,
+            "max_message": self.max_message,
             "environments": environments,
             **{name: getattr(self.policy, name) for name in FACTS},
         }
@@ -194,8 +197,8 @@ class PolicyServer:
                 host,
                 self.port,
                 compression=None,
-                max_size=self.settings.max_message,
-                max_queue=4,
+                max_size=self.max_message,
+                max_queue=4 if self.max_message <= MAX_MESSAGE else 1,
                 process_request=self._pages.answer,
                 ssl=self._tls,
                 logger=_quiet(),

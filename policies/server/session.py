@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.fields import Observation
+
 RECENT = 256  # requests of which the latency is remembered
 ACTIVE = 1.0  # seconds after its last request for which another one is expected of a client
 FEW = 3  # replies of an episode that a robot can leave and be back where it started
@@ -19,10 +21,10 @@ SETTLE = 1.0  # seconds that it needs for that at least
 class Session:
     """One client: its lane in the controller, its episode, its counters.
 
-    `backlog` holds frames that came while the robot was held and that the policy has not seen;
-    `last` is the action of this episode that will have been executed last, as far as can be known;
-    `replies` counts those of this episode; `guarded` counts chunks of which the guard replaced
-    actions, by reason. Times are those of `time.perf_counter`, in seconds.
+    `texts` are those of the episode; `backlog` holds frames that came while the robot was held and
+    that the policy has not seen; `last` is the action of this episode that will have been executed
+    last, as far as can be known; `replies` counts those of this episode; `guarded` counts chunks of
+    which the guard replaced actions, by reason. Times are those of `time.perf_counter`, in seconds.
     """
 
     id: int
@@ -31,7 +33,8 @@ class Session:
     connection: Any
     since: float = field(default_factory=time.perf_counter)
     environment: str | None = None
-    backlog: list[np.ndarray] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    backlog: list[Observation] = field(default_factory=list)
     last: np.ndarray | None = None
     replied: float = 0.0  # last reply
     replies: int = 0
@@ -65,11 +68,12 @@ class Session:
         self.allowance = filled - 1.0 if filled >= 1.0 else filled
         return filled >= 1.0
 
-    def late(self, now: float, had: int, control_hz: float, begins: bool) -> bool:
+    def late(self, now: float, had: int, control_hz: float | None, begins: bool) -> bool:
         """Note a reply at `now`; True when the `had` actions of the one before were used up for
-        over a control period.
+        over a control period, where its length is known.
         """
-        starved = not begins and self.replied > 0 and now > self.replied + (had + 1) / control_hz
+        going = not begins and self.replied > 0 and control_hz is not None
+        starved = going and now > self.replied + (had + 1) / (control_hz or 1.0)
         self.replied = now
         self.replies += 1
         return starved

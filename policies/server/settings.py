@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alltrades.policies.client.messages import MAX_MESSAGE
 from alltrades.policies.control.lanes import BATCH
 from alltrades.policies.settings import Frozen
 
@@ -26,10 +25,11 @@ class ServerSettings(Frozen):
     token_file: Path | None = Field(None, description="file with the secret that clients must send")
     certificate: Path | None = Field(None, description="PEM certificate (chain): serve over TLS")
     key: Path | None = Field(None, description="PEM key of the certificate")
-    max_message: int = Field(
-        MAX_MESSAGE,
+    max_message: int | None = Field(
+        None,
         ge=1024,
-        description="largest message; a client that sends more is disconnected",
+        description="largest message, of which a client that sends more is disconnected; default "
+        "what the policy's fields need",
     )
     max_clients: int = Field(128, ge=1, le=4096, description="connected clients, together")
     max_per_address: int | None = Field(

@@ -16,13 +16,14 @@ pytest.importorskip("websockets", minversion="15", reason="needs: pip install al
 from alltrades import cli
 from alltrades.bench import latency
 from alltrades.bench.latency import paced
-from alltrades.bench.malformed import KINDS, attack, messages
+from alltrades.bench.malformed import KINDS, Subject, attack, messages
 from alltrades.bench.subject import LoadProcess
 from alltrades.bench.subject import artifact as fresh_artifact
 from alltrades.errors import UserError
 from alltrades.policies.client.messages import pack, unpack
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.server.requests import read_request
+from tests.policies import fields
 from tests.policies.serving import LARGE, SMALL, make_policy, running
 
 
@@ -45,15 +46,36 @@ def test_no_malformed_message_is_a_request_that_makes_sense() -> None:
     """Otherwise the bench would ask the server to refuse what is right."""
     policy = make_policy()
     good = {
-        "observation": np.zeros(2, np.float32),
+        "observation": {"state": np.zeros(2, np.float32)},
         "environment": SMALL,
         "known": np.zeros((1, 2), np.float32),
     }
     assert read_request(pack(good), policy, None).environment == SMALL
-    for kind, message in messages(3000, good, 2, seed=1):
+    subject = Subject(good, policy.environments[0])
+    for kind, message in messages(3000, subject, seed=1):
         if kind != "oversized":
             with pytest.raises((ValueError, UserError), match="."):
                 read_request(message, policy, SMALL)
+
+
+def test_malformed_fields_of_all_kinds_are_refused_and_the_service_goes_on() -> None:
+    policy, found = fields.Seeing(), []
+    for info in policy.environments:
+        good = {
+            "observation": fields.observe(0, info),
+            "environment": info.id,
+            "known": np.zeros((1, 2), np.float32),
+        }
+        assert read_request(pack(good), policy, None).environment == info.id
+        found += messages(1500, Subject(good, info), seed=1)
+    for kind, message in found:
+        if kind != "oversized":
+            with pytest.raises((ValueError, UserError), match="."):
+                read_request(message, policy, fields.CAMERAS)
+    with running(policy, rate_limit=0) as server:  # type: ignore[arg-type]
+        *_, state = attack(server.port, 300, seed=3)
+    assert state["refused"] == state["sent"] == 300 and not state["wrong"]
+    assert state["good"] == 2
 
 
 def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(
@@ -200,7 +222,8 @@ def test_actions_of_a_fresh_artifact_depend_on_what_it_sees() -> None:
     with fresh_artifact(None, ["planar/reach"], None) as path:
         policy = load_policy(path)
     rng = np.random.default_rng(0)
-    window = rng.normal(size=(6, policy.n_obs_steps, policy.obs_dim)).astype(np.float32)
+    dims = policy.layout.state_dim
+    window = {"state": rng.normal(size=(6, policy.n_obs_steps, dims)).astype(np.float32)}
     noise = np.zeros((6, policy.draws, policy.horizon, policy.action_dim), np.float32)
     assert policy.act(window, np.zeros(6, np.int64), noise).std(axis=0).min() > 1e-4
 

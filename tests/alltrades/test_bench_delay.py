@@ -42,7 +42,7 @@ def test_a_result_is_there_when_simulated_time_says_so_and_not_before() -> None:
 
 def test_asynchronous_robots_execute_the_action_of_every_step_and_waiting_ones_are_late() -> None:
     """The policy's actions name the step that they were meant for."""
-    seconds, frame = 0.3, (lambda step: np.array([[step, 0.0]], np.float32))
+    seconds, frame = 0.3, (lambda step: {"state": np.array([[step, 0.0]], np.float32)})
     lanes = WithheldLanes([Counting] * 2, seconds, every=6)
     for lane in (0, 1):
         lanes.begin(lane, "count", lane)

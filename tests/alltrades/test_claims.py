@@ -315,7 +315,10 @@ def weights(active, half=0.01, large=0.0, small=0.0, filtered=0.0):
     tables = {"differences": {"columns": names, "rows": []}}
     for steps, (width, d) in itertools.product((1200, 150), ((256, large), (24, small))):
         found = differences(
-            "policy.width", half, generalist__none={width: d}, success__none={width: filtered}
+            "policy.width",
+            half,
+            generalist__mixture={width: d},
+            success_mixture__mixture={width: filtered},
         )["differences"]
         tables["differences"]["rows"] += [[steps, *r] for r in found["rows"]]
     return tables | {

@@ -79,10 +79,13 @@ BROKEN = """
 import gymnasium
 import numpy as np
 
-from alltrades.envs import ActionSpec, EnvSpec, register
+from alltrades.envs import register
 
 
 class Broken(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
     def reset(self, *, seed=None, options=None):
         self.steps = 0
         return np.zeros(2), {}
@@ -94,8 +97,7 @@ class Broken(gymnasium.Env):
         return np.zeros(2), 0.0, False, False, {"success": False}
 
 
-register(EnvSpec("mine/broken", Broken, obs_dim=2, action=ActionSpec((-1,), (1,)),
-                 max_steps=9), lambda observation: np.zeros(1))
+register("mine/broken", Broken, expert=lambda observation: np.zeros(1), max_steps=9)
 """
 
 

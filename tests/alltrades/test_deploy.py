@@ -66,7 +66,7 @@ def test_a_robot_that_drops_repeats_and_delays_observations_is_driven_and_record
     new = [value for kind, value in log if kind == "new"]
     assert log[0] == ["reset", episode_seed(3, "deploy", "toy", 0)]
     episode = EpisodeStore.open("r.zarr").episode(0)
-    assert len(episode) == 25 and episode.observation[:, 0].tolist() == new[:25]
+    assert len(episode) == 25 and episode.observations["state"][:, 0].tolist() == new[:25]
     # every observation is answered by one action; whatever came instead of one repeats the last,
     # and so does a slow policy
     answers: list[
@@ -87,7 +87,7 @@ def test_a_robot_that_drops_repeats_and_delays_observations_is_driven_and_record
     # the same observations through a controller in this process
     controller = Controller(OnnxPolicy(artifacts / "toy.onnx"), guard=False)
     controller.reset(environment="toy", seed=episode.seed)
-    want = np.array([controller.act(row)[0] for row in episode.observation])
+    want = np.array([controller.act(row)[0] for row in episode.observations["state"]])
     np.testing.assert_allclose(episode.actions, np.clip(want, -1, 1), atol=1e-6)
     assert np.clip(want, -1, 1).std(axis=0).min() > 1e-2
     facts = json.loads((tmp_path / "out" / "r.json").read_text())

@@ -73,7 +73,7 @@ def test_an_environment_gives_the_episodes_of_a_rollout_bit_for_bit(
         for a, b in zip(EpisodeStore.open(f"{kind}.zarr").episodes(), want):
             assert a.seed == b.seed and a.source == f"deploy/{kind}"
             for mine, other in (
-                (a.observation, b.observation),
+                *((a.observations[name], b.observations[name]) for name in a.observations),
                 (a.actions, b.actions),
                 (a.rewards, b.rewards),
             ):

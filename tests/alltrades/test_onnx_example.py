@@ -89,8 +89,8 @@ def test_both_ways_give_the_same_actions_for_the_same_noise(
         bare = example.BarePolicy(graph, environment, policy_generator(4))
         controller = Controller(OnnxPolicy(graph))
         controller.reset(environment=environment, seed=4)
-        dim, queue, both = len(bare.info["action"]["low"]), [], []
-        for observation in example.robot(bare.info["obs_dim"], 10):
+        dim, queue, both = bare.info["action"]["dims"], [], []
+        for observation in example.robot(bare.info["observation"], 10):
             bare.observe(observation)
             queue = queue or list(bare.chunk())
             both.append((queue.pop(0), controller.act(observation)[0, :dim]))

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from alltrades import cli
+from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
-from tests.data.stores import episode
+from tests.data.stores import episode, rich_episode, states
 
 Read = Callable[[EpisodeStore], object]
 
@@ -22,9 +23,13 @@ def _bytes(value: object) -> bytes:
     return np.ascontiguousarray(value).tobytes()
 
 
+def _observation(e: Episode) -> list[object]:
+    return [(k, v if isinstance(v, str) else _bytes(v)) for k, v in e.observations.items()]
+
+
 def _episodes(store: EpisodeStore) -> object:
     return [
-        (_bytes(e.observation), e.actions is not None and _bytes(e.actions), _bytes(e.rewards))
+        (_observation(e), e.actions is not None and _bytes(e.actions), _bytes(e.rewards))
         + (_bytes(e.successes), e.environment, e.source, e.seed, e.success, e.return_)
         for e in store.episodes()
     ]
@@ -32,7 +37,8 @@ def _episodes(store: EpisodeStore) -> object:
 
 def _steps(store: EpisodeStore) -> object:
     steps = store.steps()
-    return [steps.digest(), _bytes(steps.observation.take(np.arange(0, len(steps.success), 3)))]
+    texts = {name: values.tolist() for name, values in steps.text.items()}
+    return [steps.digest(), texts, _bytes(states(steps).take(np.arange(0, len(steps), 3)))]
 
 
 READS: dict[str, Read] = {
@@ -46,7 +52,9 @@ READS: dict[str, Read] = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A store of three environments; the observations of one are wide and fill several chunks."""
+    """A store of four environments; the states of one and the pictures of another are large and
+    fill several chunks.
+    """
     path = tmp_path_factory.mktemp("damage") / "s"
     sizes = {"planar/reach": (3, 2), "b": (3, 2), "wide:1": (40_000, 1)}
     with EpisodeStore.create(path, provenance={"kind": "demonstrations", "seed": 0}) as store:
@@ -57,6 +65,7 @@ def whole(tmp_path_factory) -> Path:
                     for i in range(2)
                     for name, size in sizes.items()
                 ]
+                + [rich_episode(part, 3, large=np.full((3, 400, 600, 3), part, np.uint8))]
             )
     return path
 
@@ -212,6 +221,6 @@ def test_a_changed_description_of_an_array_is_refused(whole, tmp_path, key, valu
     file = tmp_path / "s" / "b/data/state/zarr.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     store = EpisodeStore.open(tmp_path / "s")
-    assert len(store.columns()["seed"]) == 18
+    assert len(store.columns()["seed"]) == 21
     with pytest.raises(UserError, match="b/data/state/zarr.json: missing or changed"):
         list(store.episodes())

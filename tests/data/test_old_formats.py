@@ -9,7 +9,7 @@ import pytest
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
-from tests.data.stores import episode, same, write_format_1
+from tests.data.stores import episode, same, states, write_format_1
 
 WRITTEN = [
     episode(0),
@@ -36,8 +36,8 @@ def test_format_1_opens_as_the_field_state(old, tmp_path):
         assert new.digest(first) == store.digest(first)
     for names in (None, ["b/x"], ["a"]):
         a, b = store.steps(names), new.steps(names)
-        width = b.observation.shape[1]
-        assert np.array_equal(a.observation[:, :width], b.observation[:])
+        width = states(b).shape[1]
+        assert np.array_equal(states(a)[:, :width], states(b)[:])
         assert np.array_equal(a.ends, b.ends) and np.array_equal(a.source, b.source)
         assert np.array_equal(a.success, b.success) and np.array_equal(a.seed, b.seed)
     assert {k: v.tolist() for k, v in store.columns().items()} == {
@@ -71,11 +71,13 @@ def test_format_2_is_described_per_environment(tmp_path, capsys):
     assert cli.main(["data", "info", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path / 'new'}: 4 episodes, 21 steps (format 2)",
-        "  a: 2 episodes, 8 steps; action (2,) float32, reward float32, state (3,) float32, "
-        "success bool",
+        "  a: 2 episodes, 8 steps, rate unknown",
+        "    state: state of 3 numbers float32",
+        "    action: 2 numbers, box unknown",
         "    from expert: 2 episodes, 3-5 steps, 2 marked successful, 1 without actions",
-        "  b/x: 2 episodes, 13 steps; action (1,) float32, reward float32, state (4,) float32, "
-        "success bool",
+        "  b/x: 2 episodes, 13 steps, rate unknown",
+        "    state: state of 4 numbers float32",
+        "    action: 1 numbers, box unknown",
         "    from expert: 1 episodes, 6-6 steps, 0 marked successful",
         "    from scratch: 1 episodes, 7-7 steps, 0 marked successful",
         "  seed: 3",

@@ -1,13 +1,19 @@
 """Rows are an array, whatever they are read from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from alltrades.data.actions import ActionSpec
+from alltrades.data.episode import Episode
+from alltrades.data.interface import Interface
+from alltrades.data.layout import Layout
 from alltrades.data.placing import SHARE, available_memory, placed, storage_for
-from alltrades.data.rows import Rows
+from alltrades.data.rows import Memory, Rows
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from tests.data.stores import episode
+from tests.data.stores import episode, states
 
 NAMES = ["a", "b"]
 
@@ -22,17 +28,15 @@ def pair(request, tmp_path) -> tuple[Rows, np.ndarray]:
         episode(i, 3 + i % 5, 3 if i % 2 else 4, 2, NAMES[i % 2], actions=i != 3) for i in range(12)
     ]
     store = EpisodeStore.write(tmp_path / "s", written)
-    array = np.concatenate(
-        [np.pad(e.observation, ((0, 0), (0, i % 2))) for i, e in enumerate(written)]
-    )
+    array = np.concatenate([np.pad(states(e), ((0, 0), (0, i % 2))) for i, e in enumerate(written)])
     steps = store.steps()
     if request.param == "store":
-        return steps.observation, array
+        return states(steps), array
     keep = np.arange(12) % 3 != 1
     ends = np.cumsum([len(e) for e in written])
     rows = np.concatenate([np.arange(s, e) for s, e, k in zip([0, *ends], ends, keep) if k])
     view = Steps.concatenate([steps.select(keep), steps.select(~keep).select(np.zeros(4, bool))])
-    return view.observation, array[rows]
+    return states(view), array[rows]
 
 
 def test_rows_read_as_the_array_does(pair):
@@ -82,9 +86,9 @@ def test_selecting_and_concatenating_read_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ChunkedArray, "read_chunk", refuse)
     some = Steps.concatenate([steps.select(np.arange(8) < 4), steps])
-    assert some.observation.shape == (60, 3) and some.action.nbytes == 60 * 2 * 4
+    assert states(some).shape == (60, 3) and some.action.nbytes == 60 * 2 * 4
     with pytest.raises(AssertionError, match="read"):
-        some.observation[0]
+        states(some)[0]
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
@@ -92,7 +96,7 @@ def test_rows_are_the_same_in_every_place(tmp_path, width):
     store = EpisodeStore.write(
         tmp_path / "s", [episode(i, environment=NAMES[i % 2]) for i in range(8)]
     )
-    rows = store.steps().observation
+    rows = states(store.steps())
     index = np.random.default_rng(0).integers(0, 40, (5, 3))
     taken = [
         placed(rows, width, tmp_path / "work", p).take(index) for p in ("memory", "file", "store")
@@ -106,3 +110,81 @@ def test_the_place_is_chosen_by_size(tmp_path):
     assert storage_for(1000, tmp_path) == storage_for(1000, None) == "memory"
     more = int(available_memory() * SHARE * 2)
     assert (storage_for(more, tmp_path), storage_for(more, None)) == ("file", "store")
+
+
+IMAGES = {
+    "a": (4, 6, 3, "uint8"),
+    "b": (8, 6, 3, "uint8"),
+    "c": (4, 6, 3, "uint16"),
+    "d": None,
+}
+
+
+def image_episode(i: int, name: str) -> Episode:
+    rng = np.random.default_rng(i)
+    fields = {"state": rng.random((3 + i % 3, 2))}
+    kind = IMAGES[name]
+    if kind is not None:
+        fields["images.front"] = rng.integers(0, 255, (3 + i % 3, *kind[:3])).astype(kind[3])
+    return Episode.from_arrays(fields, np.zeros((3 + i % 3, 1)), name)
+
+
+@pytest.fixture(params=["memory", "store"])
+def pictured(request, tmp_path) -> tuple[Steps, list[Episode]]:
+    """Steps of environments with images of several shapes and dtypes, and without."""
+    written = [image_episode(i, "abcd"[i % 4]) for i in range(12)]
+    if request.param == "store":
+        return EpisodeStore.write(tmp_path / "s", written).steps(), written
+    parts = [
+        EpisodeStore.write(tmp_path / f"{i}", [e]).steps().select(np.ones(1, bool))
+        for i, e in enumerate(written)
+    ]
+    loaded = [
+        replace(s, observation={k: Rows.of(v.load()) for k, v in s.observation.items()})
+        for s in parts
+    ]
+    return Steps.concatenate(loaded), written
+
+
+def layout_of(names: str) -> Layout:
+    return Layout([Interface(n, image_episode(0, n).fields, ActionSpec.unknown(1)) for n in names])
+
+
+def test_a_window_has_the_images_of_each_slot_and_zeros_for_others(pictured):
+    steps, written = pictured
+    layout = layout_of("abcd")
+    index = np.stack([steps.starts, steps.ends - 1], axis=1)
+    window = steps.window(layout, index)
+    assert list(window) == [
+        "state",
+        "images.front@4x6x3",
+        "images.front@8x6x3",
+        "images.front@4x6x3-uint16",
+    ]
+    for key, slot in layout.slots.items():
+        assert window[key].shape == (12, 2, *slot.shape) and window[key].dtype == slot.dtype
+        for i, e in enumerate(written):
+            own = layout.fields["abcd".index(e.environment)].get(slot.field) == key
+            expected = e.observations[slot.field][[0, -1]] if own else 0
+            assert (window[key][i] == expected).all()
+
+
+@pytest.mark.parametrize("place", ["memory", "file", "store"])
+def test_placed_images_take_space_only_where_they_are(pictured, tmp_path, place):
+    steps, _ = pictured
+    layout = layout_of("abcd")
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, len(steps), (20, 2))
+    for key, slot in layout.slots.items():
+        rows = placed(
+            steps.observation[slot.field].only(slot.dtype), slot.shape, tmp_path / "work", place
+        )
+        assert rows.dtype == slot.dtype and len(rows) == len(steps)
+        assert np.array_equal(rows.take(index), steps.window(layout, index)[key])
+        if slot.kind == "image":
+            own = [n for n, f in zip(layout.ids, layout.fields) if f.get(slot.field) == key]
+            present = int(steps.lengths[np.isin(steps.environment, own)].sum())
+            assert rows.nbytes == present * int(np.prod(slot.shape)) * rows.dtype.itemsize
+            if place != "store":
+                held = {id(b.source): b.source for b in rows.blocks}.values()
+                assert rows.nbytes == sum(s.array.nbytes for s in held if isinstance(s, Memory))

@@ -11,10 +11,13 @@ import pytest
 import zarr
 
 from alltrades import cli
+from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
-from tests.data.stores import episode, same
+from tests.data.stores import episode, same, states
 
 
 def test_episodes_come_back_as_they_were_with_different_sizes(tmp_path):
@@ -31,7 +34,7 @@ def test_episodes_come_back_as_they_were_with_different_sizes(tmp_path):
     assert len(read) == 4 and all(same(a, b) for a, b in zip(written, read.episodes()))
     assert [e.seed for e in read.episodes("b")] == [1]
     steps = read.steps(["b", "a"])
-    assert steps.observation.shape == (18, 4) and steps.has_actions.tolist() == [
+    assert states(steps).shape == (18, 4) and steps.has_actions.tolist() == [
         True,
         True,
         True,
@@ -47,7 +50,7 @@ def test_store_is_zarr_3_with_a_group_per_environment_and_no_padding(tmp_path):
     a, b = group["a"], group["b__x%3ay"]
     assert a["meta/episode_ends"][:].tolist() == [5, 10] and a["meta/place"][:].tolist() == [0, 2]
     assert np.array_equal(
-        a["data/state"][:], np.concatenate([written[0].observation, written[2].observation])
+        a["data/state"][:], np.concatenate([states(written[0]), states(written[2])])
     )
     assert b["data/state"].shape == (6, 4) and np.array_equal(b["data/action"], written[1].actions)
     for _, array in [*a["data"].arrays(), *a["meta"].arrays()]:
@@ -96,7 +99,7 @@ def test_append_killed_at_any_moment_leaves_whole_episodes_only(tmp_path, delay)
     before = EpisodeStore.open(path)
     count = len(before)
     for i, e in enumerate(before.episodes()):
-        assert e.seed == i and len(e) == 3000 and (e.observation == i).all()
+        assert e.seed == i and len(e) == 3000 and (states(e) == i).all()
     with EpisodeStore.open(path, mode="a") as writer:
         assert len(writer) == count
         writer.append([episode(7)])
@@ -107,7 +110,9 @@ def test_append_killed_at_any_moment_leaves_whole_episodes_only(tmp_path, delay)
 def test_rows_beyond_the_commit_are_invisible_and_then_replaced(tmp_path):
     """The state an append leaves when it dies before its commit."""
     path = tmp_path / "s"
-    store = EpisodeStore.create(path, {"a": (3, 2)})
+    store = EpisodeStore.create(
+        path, [Interface("a", {"state": Field.state(3)}, ActionSpec.unknown(2))]
+    )
     store.append([episode(0)])
     commit, digest = (path / "commit.json").read_bytes(), store.digest()
     store.append([episode(1, 9, environment="new"), episode(1, 9)])
@@ -177,8 +182,8 @@ def test_published_pusht_store_is_read_as_it_is():
     )
     first = next(store.episodes())
     assert list(first.observations) == ["state"]
-    assert np.array_equal(first.observation, store.read_array("data/state")[: len(first)])
-    assert store.steps().observation.shape == (25650, 5)
+    assert np.array_equal(states(first), store.read_array("data/state")[: len(first)])
+    assert states(store.steps()).shape == (25650, 5)
 
 
 @pytest.mark.parametrize("damage", ["missing", "file", "empty", "no_ends", "future", "array"])
@@ -204,9 +209,9 @@ def test_unreadable_stores_give_one_clear_line(tmp_path, damage):
 def test_store_refuses_what_does_not_fit_and_stays_whole(tmp_path):
     with EpisodeStore.create(tmp_path / "s") as store:
         store.append([episode(0)])
-        with pytest.raises(UserError, match="observations of 'a' have 4 numbers.*holds 3"):
+        with pytest.raises(UserError, match="'state' is a state of 4 numbers, not a"):
             store.append([episode(1), episode(2, obs=4)])
-        with pytest.raises(UserError, match="actions of 'a' have 1 numbers.*holds 2"):
+        with pytest.raises(UserError, match="'a' does not fit: actions have 1 numbers, not 2"):
             store.append([episode(1), episode(2, act=1)])
         for name in ("", "zarr.json", "commit.json"):
             with pytest.raises(UserError, match="cannot name an environment"):
@@ -226,7 +231,8 @@ def test_actions_that_come_after_episodes_without_them(tmp_path):
             store.append([e])
     read = EpisodeStore.open(tmp_path / "s")
     assert all(same(a, b) for a, b in zip(written, read.episodes()))
-    assert read.columns()["action_dim"].tolist() == [0, 2, 0]
+    assert read.columns()["has_actions"].tolist() == [False, True, False]
+    assert read.interfaces()["a"].action == ActionSpec.unknown(2)
     assert read.steps().action[:].any(1).tolist() == [False] * 5 + [True] * 5 + [False] * 5
     EpisodeStore.write(tmp_path / "none", written[:1])
     assert EpisodeStore.open(tmp_path / "none").steps().action.shape == (5, 0)
@@ -239,9 +245,7 @@ def test_the_order_of_appending_goes_over_environments(tmp_path):
     assert [e.seed for e in store.episodes()] == list(range(12)) and len(store) == 12
     assert [e.seed for e in store.episodes("a")] == [1, 4, 7, 10]
     assert store.episode_ends.tolist() == np.cumsum([len(e) for e in written]).tolist()
-    assert np.array_equal(
-        store.steps().observation[:], np.concatenate([e.observation for e in written])
-    )
+    assert np.array_equal(states(store.steps())[:], np.concatenate([states(e) for e in written]))
     some = store.steps(["c", "a"])
     assert some.seed.tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
     assert np.array_equal(some.action[:], np.concatenate([written[i].actions for i in some.seed]))
@@ -280,7 +284,7 @@ def test_chunks_are_about_a_megabyte_and_small_stores_small(tmp_path):
     ).chunks == (2**20 // 80_000, 20_000)
     ones = np.ones((2, 300_000), np.float32)
     huge = EpisodeStore.write(tmp_path / "huge", [Episode.from_arrays({"state": ones}, ones, "h")])
-    assert np.array_equal(huge.episode(0).observation, ones)
+    assert np.array_equal(states(huge.episode(0)), ones)
 
 
 def test_reading_some_episodes_reads_only_the_chunks_that_hold_them(tmp_path, monkeypatch):
@@ -419,7 +423,8 @@ def test_creating_a_store_again_after_a_kill_in_its_middle(tmp_path, left):
     [
         {"rewards": np.zeros(4, np.float32)},
         {"actions": np.full((5, 2), np.nan, np.float32)},
-        {"observations": {"other": np.zeros((5, 3))}},
+        {"observations": {}},
+        {"observations": {"images.front": np.zeros((5, 3, 2))}},
         {"observations": {"state": np.zeros((0, 3))}},
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
 from alltrades.data.weights.density_ratio import cross_fit, relative_ratio, weighted_auc
 from alltrades.data.weights.estimate import (
@@ -12,7 +13,9 @@ from alltrades.data.weights.estimate import (
     base_measure,
     estimate_weights,
 )
-from alltrades.data.weights.estimators import rulsif
+from alltrades.data.weights.estimators import ESTIMATORS, rulsif
+from alltrades.errors import UserError
+from tests.data.stores import states
 
 
 def steps(
@@ -26,7 +29,7 @@ def steps(
     n = len(observation)
     episodes = n // length
     return Steps(
-        observation=observation.astype(np.float32),
+        observation={"state": Rows.of(observation.astype(np.float32))},
         action=np.zeros((n, 1), np.float32),
         success=np.zeros(n, bool),
         ends=np.arange(1, episodes + 1) * length,
@@ -74,8 +77,8 @@ def test_success_times_ratio_follows_the_known_ratio_to_the_successes_alone():
     is that of x_0.
     """
     demos, rollouts, log_ratio = gaussian_pair(n=1200, m=1200, seed=2)
-    demos = demos.select(demos.observation[:, 1] > 0)
-    kept = rollouts.observation[:, 1] > 0
+    demos = demos.select(states(demos)[:, 1] > 0)
+    kept = states(rollouts)[:, 1] > 0
     rollouts = replace(rollouts, episode_success=kept)
     result = estimate(demos, rollouts, kind="success*ratio", ess_min=0.0)
     truth = np.maximum(relative_ratio(log_ratio[kept], 0.2), 0.1)
@@ -85,7 +88,7 @@ def test_success_times_ratio_follows_the_known_ratio_to_the_successes_alone():
     _, q = result.row_probability()
     _, plain = estimate(demos, rollouts, kind="success").row_probability()
     assert q[~kept].sum() == plain[~kept].sum() == 0
-    assert plain @ rollouts.observation == pytest.approx(
+    assert plain @ states(rollouts) == pytest.approx(
         [0.0, np.sqrt(2 / np.pi)], abs=0.1
     )  # E[x | x_1 > 0]
 
@@ -95,9 +98,9 @@ def test_weights_move_the_mean_of_the_mixture_to_the_demonstrations():
     demos, rollouts, _ = gaussian_pair(seed=3)
     result = estimate(demos, rollouts, ess_min=0.0, demo_cap=1.0, floor=0.0)
     p, q = result.row_probability()
-    mean = p @ demos.observation + q @ rollouts.observation
-    target = demos.observation[:].mean(0)
-    assert abs(mean[0] - target[0]) < 0.15 * abs(rollouts.observation[:, 0].mean() - target[0])
+    mean = p @ states(demos) + q @ states(rollouts)
+    target = states(demos)[:].mean(0)
+    assert abs(mean[0] - target[0]) < 0.15 * abs(states(rollouts)[:, 0].mean() - target[0])
     assert (
         result.moment_balance is not None
         and result.moment_balance[1] < 0.3 * result.moment_balance[0]
@@ -260,6 +263,30 @@ def test_demonstration_share_is_capped_where_supports_differ():
     assert uncapped.demo_mass > 0.3 and result.demo_mass == pytest.approx(0.3)
 
 
+def test_a_mixture_has_its_share_of_demonstration_states_and_no_weights():
+    demos, rollouts, _ = gaussian_pair(n=40, m=60)
+    got = estimate(demos, rollouts, kind="mixture", alpha=0.5)
+    demo, rollout = got.row_probability()
+    np.testing.assert_allclose(demo, 0.5 / 40)
+    np.testing.assert_allclose(rollout, 0.5 / 60)
+    assert estimate(demos, rollouts, kind="none").row_probability()[0].sum() == 0
+    half = np.arange(60) % 2 == 0
+    filtered = replace(rollouts, episode_success=half)
+    demo, rollout = estimate(demos, filtered, kind="success*mixture", alpha=0.25).row_probability()
+    np.testing.assert_allclose([demo.sum(), rollout[half].sum()], [0.25, 0.75])
+
+
+def test_weights_can_be_held_at_the_share_of_a_mixture():
+    demos, rollouts, _ = gaussian_pair(shift=2.0)
+    weighted, held, mixture = (
+        estimate(demos, rollouts, alpha=0.2, demo_cap=0.9, **more)
+        for more in ({"share": "weighted"}, {"share": "alpha"}, {"kind": "mixture"})
+    )
+    assert weighted.demo_mass > 0.25
+    assert held.active and held.demo_mass == mixture.demo_mass == 0.2
+    np.testing.assert_array_equal(held.rollout_weight, weighted.rollout_weight)
+
+
 def test_guard_flattens_weights_until_enough_episodes_count():
     demos, rollouts, _ = gaussian_pair(100, 300, shift=1.8)
     free, guarded = estimate(demos, rollouts, ess_min=0.0), estimate(demos, rollouts, ess_min=0.6)
@@ -284,9 +311,9 @@ def test_separable_sources_turn_the_ratio_off_and_name_the_nuisance_column():
     demo, rollout = rng.normal(size=(100, 3)), rng.normal(size=(200, 3))
     demo[:, 1] += 30.0
     result = estimate(steps(demo, 10, "expert"), steps(rollout, 10, "scratch"))
-    assert not result.active and result.tau == 0 and result.nuisance == 1
+    assert not result.active and result.tau == 0 and result.nuisance == "state[1]"
     assert result.ess == 1.0 and result.raw_ess is not None
-    assert any("observation[1]" in w for w in result.warnings) and any(
+    assert any("state[1] alone" in w for w in result.warnings) and any(
         "hardly overlap" in w for w in result.warnings
     )
 
@@ -331,3 +358,41 @@ def test_weights_are_off_where_held_out_episodes_confirm_no_shift():
     assert estimate(demos, rollouts, seed=1).active
     shifted, others, _ = gaussian_pair(60, 60, shift=1.5)
     assert estimate(shifted, others, auc_min=0.5).active
+
+
+def test_a_plugins_estimator_is_used_by_its_name(monkeypatch):
+    monkeypatch.setattr(ESTIMATORS, "_registered", {})
+    with pytest.raises(UserError, match="kind = mines; expected one of none, .*--plugins"):
+        WeightSettings(kind="mines").check()
+    ESTIMATORS.register("mine", lambda x, mass, fold, alpha, rng: lambda rows: rows[:, 0])
+    WeightSettings(kind="mine").check()
+    with pytest.raises(UserError, match="did you mean 'mine'"):
+        WeightSettings(kind="mines").check()
+    demos, rollouts, _ = gaussian_pair(200, 200)
+    results = [estimate(demos, rollouts, kind=k, ess_min=0.0) for k in ("mine", "success*mine")]
+    assert results[0].active and np.array_equal(*(r.rollout_weight for r in results))
+    ESTIMATORS.register("wrong", lambda *given: lambda rows: np.full(len(rows), np.nan))
+    with pytest.raises(UserError, match="estimator 'wrong' gave .*not all finite"):
+        estimate(demos, rollouts, kind="wrong")
+
+
+def test_states_of_several_fields_are_weighed_as_those_of_one():
+    demos, rollouts, _ = gaussian_pair(200, 200, dims=3)
+
+    def parted(s: Steps) -> Steps:
+        x, image = states(s)[:], np.zeros((len(s), 2, 2, 3), np.uint8)
+        fields = {"a": x[:, :2], "images.front": image, "b": x[:, 2:]}
+        return replace(s, observation={k: Rows.of(v) for k, v in fields.items()})
+
+    one, several = estimate(demos, rollouts), estimate(parted(demos), parted(rollouts))
+    assert one.active and np.array_equal(one.rollout_weight, several.rollout_weight)
+    apart = replace(demos, observation={"state": Rows.of(states(demos)[:] + [0, 0, 30])})
+    assert estimate(parted(apart), parted(rollouts)).nuisance == "b[0]"
+
+
+def test_an_environment_without_states_gets_no_weights_and_one_warning():
+    image = {"images.front": Rows.of(np.zeros((40, 2, 2, 3), np.uint8))}
+    blind = [replace(s, observation=image) for s in gaussian_pair(40, 40)[:2]]
+    result = estimate(*blind)
+    assert not result.active and (result.rollout_weight == 1).all()
+    assert result.warnings == ["'a' has no state field to estimate a ratio on: weights off"]

@@ -16,6 +16,7 @@ from alltrades.data.weights.estimate import WeightSettings, base_measure, estima
 from alltrades.envs import registry
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
+from tests.data.stores import states
 
 
 class FailsHalfTheTime:
@@ -71,15 +72,15 @@ def sampled(request, tmp_path_factory) -> tuple[Steps, Steps, np.ndarray, np.nda
     )
     many = record(path, name, 300, "evaluation")
     occupancy = base_measure(many)
-    mean = occupancy @ many.observation
-    scale = np.sqrt(occupancy @ (many.observation - mean) ** 2)
+    mean = occupancy @ states(many)
+    scale = np.sqrt(occupancy @ (states(many) - mean) ** 2)
     moves = scale > 1e-6
     size = moves.sum()  # of the expert's occupancy, exactly
     return (
         demos,
         rollouts,
         *(
-            (((s.observation - mean)[:, moves] / scale[moves]) ** 2).sum(1) / size
+            (((states(s) - mean)[:, moves] / scale[moves]) ** 2).sum(1) / size
             for s in (demos, rollouts)
         ),
     )

@@ -17,7 +17,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field, Observation
 from alltrades.envs.spec import EnvSpec
 
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
@@ -175,7 +176,7 @@ def spec(
     return EnvSpec(
         id=name,
         make=make,
-        obs_dim=obs_dim,
+        observation={"state": Field.state(obs_dim)},
         action=ActionSpec((-1.0, -1.0), (1.0, 1.0)),
         max_steps=max_steps,
         **options,
@@ -225,19 +226,19 @@ class NoisyController:
         self.lanes, self.n_action_steps = lanes, n_action_steps
         self.generators: dict[int, np.random.Generator] = {}
         self.begun: list[tuple[int, str, int]] = []
-        self.frames: list[dict[int, np.ndarray]] = []
+        self.frames: list[dict[int, Observation]] = []
         self.threads: set[int] = set()
 
     def begin(self, lane: int, environment: str, seed: int) -> None:
         self.begun.append((lane, environment, seed))
         self.generators[lane] = np.random.default_rng(seed)
 
-    def plan(self, frames: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def plan(self, frames: Mapping[int, Observation]) -> dict[int, np.ndarray]:
         import torch
 
         self.threads.add(torch.get_num_threads())
         self.frames.append(dict(frames))
-        return {lane: self._chunk(lane, new[-1]) for lane, new in frames.items()}
+        return {lane: self._chunk(lane, new["state"][-1]) for lane, new in frames.items()}
 
     def _chunk(self, lane: int, last: np.ndarray) -> np.ndarray:
         heading = last[2:4] - last[:2] if len(last) == 4 else np.zeros(2)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from alltrades.data.fields import Field
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
 from tests.envs.toys import Broken, Countdown, GlobalDice, Sparse, Teleport, failing, toy_spec
 
 ZERO = np.zeros(1, np.float32)
@@ -94,10 +98,9 @@ def test_adapter_is_usable_after_a_failure():
 
 
 def test_observation_of_another_size_is_refused():
-    from dataclasses import replace
-
-    with pytest.raises(EnvironmentFailure, match=r"observation of shape \(2,\); expected \(5,\)"):
-        EnvAdapter(replace(toy_spec(), obs_dim=5)).reset(0)
+    wider = replace(toy_spec(), observation={"state": Field.state(5)})
+    with pytest.raises(EnvironmentFailure, match=r"'state' of .* shape \(2,\); expected \(5,\)"):
+        EnvAdapter(wider).reset(0)
 
 
 def test_observation_and_action_that_are_not_finite_are_refused():
@@ -113,7 +116,8 @@ def test_environment_that_uses_the_global_generator_depends_on_the_episode_seed_
     adapter = EnvAdapter(toy_spec(GlobalDice))
 
     def episode(seed: int) -> np.ndarray:
-        return np.array([adapter.reset(seed), *(adapter.step(ZERO).observation for _ in range(3))])
+        seen = [adapter.reset(seed), *(adapter.step(ZERO).observation for _ in range(3))]
+        return np.array([o["state"] for o in seen])
 
     np.random.seed(0)
     first = episode(5)
@@ -152,7 +156,7 @@ def test_environment_is_built_once_at_the_first_reset():
 
 def test_observations_are_float32_and_experts_see_them_where_nothing_else_is_offered():
     adapter = EnvAdapter(toy_spec())
-    observation = adapter.reset(3)
+    observation = adapter.reset(3)["state"]
     assert observation.dtype == np.float32 and observation.shape == (2,)
     assert np.allclose(adapter.expert_observation, observation)
     assert adapter.trajectory_point() is None
@@ -163,3 +167,10 @@ def test_a_metric_that_the_environment_does_not_give_is_named():
     adapter.reset(0)
     with pytest.raises(EnvironmentFailure, match="its info has no 'psnr'"):
         adapter.step(ZERO)
+
+
+def test_an_environment_that_only_recordings_know_cannot_be_stepped():
+    spec = EnvSpec.recorded(toy_spec().interface)
+    assert not spec.simulated and toy_spec().simulated
+    with pytest.raises(UserError, match="'toy/countdown' is known from recordings alone"):
+        EnvAdapter(spec).reset(0)

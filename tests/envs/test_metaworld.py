@@ -34,11 +34,11 @@ def episode(adapter: EnvAdapter, seed: int, steps: int) -> tuple[np.ndarray, np.
     expert = registry.expert(adapter.spec.id)
     assert expert is not None
     rng = np.random.default_rng(1)
-    observations, rewards = [adapter.reset(seed)], []
+    observations, rewards = [adapter.reset(seed)["state"]], []
     for k in range(steps):
         noise = rng.uniform(-1, 1, 4)
         result = adapter.step(noise if k % 3 == 0 else expert(adapter.expert_observation))
-        observations.append(result.observation)
+        observations.append(result.observation["state"])
         rewards.append(result.reward)
     return np.array(observations), np.array(rewards)
 
@@ -68,13 +68,13 @@ def test_same_seed_gives_a_bit_equal_episode_in_a_used_and_in_a_fresh_instance(a
 )
 def test_every_seed_has_a_start_of_its_own_unlike_the_packages_fifty(adapters, task, part):
     adapter = adapters(f"metaworld/{task}")
-    starts = np.array([adapter.reset(seed)[part] for seed in range(80)])
+    starts = np.array([adapter.reset(seed)["state"][part] for seed in range(80)])
     assert len(np.unique(starts, axis=0)) == 80
 
 
 def test_goals_fill_the_tasks_range_uniformly(adapters):
     adapter = adapters("metaworld/reach-v3")
-    goals = np.array([adapter.reset(seed)[36:39] for seed in range(150)], dtype=np.float64)
+    goals = np.array([adapter.reset(seed)["state"][36:39] for seed in range(150)], dtype=np.float64)
     box = adapter._env.env._random_reset_space  # object position, then goal position
     low, high = box.low[3:], box.high[3:]
     assert (goals >= low - 1e-6).all() and (goals <= high + 1e-6).all()
@@ -87,19 +87,19 @@ def test_goals_fill_the_tasks_range_uniformly(adapters):
 def test_starts_do_not_depend_on_numpys_global_seed(adapters):
     adapter = adapters("metaworld/reach-v3")
     np.random.seed(0)
-    first = adapter.reset(3)
+    first = adapter.reset(3)["state"]
     np.random.seed(1)
-    assert np.array_equal(adapter.reset(3), first)
+    assert np.array_equal(adapter.reset(3)["state"], first)
 
 
 def test_hidden_variant_zeroes_the_goal_for_the_policy_and_shows_it_to_the_expert(adapters):
     seen, hidden = adapters("metaworld/reach-v3"), adapters("metaworld/reach-v3:hidden")
-    a, b = seen.reset(4), hidden.reset(4)
+    a, b = seen.reset(4)["state"], hidden.reset(4)["state"]
     assert np.array_equal(a[:36], b[:36])
     assert (b[36:] == 0).all() and (np.abs(a[36:]) > 0).any()
     assert np.allclose(hidden.expert_observation[36:], a[36:])
     result = hidden.step(np.zeros(4))
-    assert (result.observation[36:] == 0).all()
+    assert (result.observation["state"][36:] == 0).all()
     assert np.allclose(hidden.expert_observation[36:], a[36:])
 
 

@@ -13,7 +13,7 @@ def run(env_id, seed, act=None):
     """(success, observations, actions) of the expert's episode, or of another act(observation)."""
     spec, expert = SPECS[env_id]
     adapter = EnvAdapter(spec)
-    observations, actions = [adapter.reset(seed)], []
+    observations, actions = [adapter.reset(seed)["state"]], []
     expert.reset(seed)
     while True:
         action = expert(adapter.expert_observation) if act is None else act(observations[-1])
@@ -21,7 +21,7 @@ def run(env_id, seed, act=None):
         actions.append(action)
         if result.done:
             return result.success, np.array(observations), np.array(actions)
-        observations.append(result.observation)
+        observations.append(result.observation["state"])
 
 
 @pytest.mark.parametrize("env_id", SPECS)
@@ -128,3 +128,19 @@ def test_suite_covers_reach_push_obstacle_and_drawer():
 def test_unknown_task_is_refused():
     with pytest.raises(ValueError, match="expected one of reach"):
         PlanarEnv("fly")
+
+
+@pytest.mark.parametrize("name, unit", [("reach-milli", 1e-3), ("reach-kilo", 1e3)])
+def test_the_same_task_in_other_units_of_actions_takes_the_same_way(name, unit):
+    plain, scaled = (EnvAdapter(SPECS[f"planar/{n}"][0]) for n in ("reach", name))
+    expert, other = SPECS["planar/reach"][1], SPECS[f"planar/{name}"][1]
+    a, b = plain.reset(3)["state"], scaled.reset(3)["state"]
+    for _ in range(30):
+        action = expert(a)
+        np.testing.assert_allclose(other(a), unit * action, rtol=1e-6)
+        a, b = (
+            plain.step(action).observation["state"],
+            scaled.step(unit * action).observation["state"],
+        )
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(scaled.spec.action.box[1], unit)

@@ -61,7 +61,7 @@ def test_observation_does_not_jump_where_the_angle_wraps():
 def test_corners_are_the_simulators_own_keypoints(adapter):
     adapter.reset(3)
     for action in pushes(40):
-        observation = adapter.step(action).observation
+        observation = adapter.step(action).observation["state"]
     keypoints = adapter._env.env.get_keypoints(adapter._env.env._block_shapes)
     assert np.allclose(observation[2:].reshape(8, 2), keypoints, atol=1e-3)
 
@@ -94,7 +94,7 @@ def test_published_starts_are_drawn_by_the_published_formula(adapter):
     assert spec.evaluation_seed is not None and spec.evaluation_seed(4) == 100_004
     rs = np.random.RandomState(100_004)
     agent = [rs.randint(50, 450), rs.randint(50, 450)]
-    assert adapter.reset(100_004)[:2].tolist() == agent
+    assert adapter.reset(100_004)["state"][:2].tolist() == agent
 
 
 def test_seeds_beyond_32_bits_have_starts_of_their_own():
@@ -112,7 +112,8 @@ def test_faster_simulator_equals_the_package_step_by_step(adapter):
         for action in pushes(150):
             state, reward, terminated, _, _ = package.step(action.astype(np.float64))
             result = adapter.step(action)
-            assert np.array_equal(result.observation, pusht.observation_from_state(state[None])[0])
+            (expected,) = pusht.observation_from_state(state[None])
+            assert np.array_equal(result.observation["state"], expected)
             assert result.reward == pytest.approx(
                 reward, abs=1e-14
             )  # its own value moves by a bit between resets
@@ -123,8 +124,8 @@ def test_same_seed_gives_a_bit_equal_episode_in_a_used_instance(adapter):
     def episode(seed: int) -> list:
         first = adapter.reset(seed)
         return [
-            first.tolist(),
-            *((r.observation.tolist(), r.reward) for r in map(adapter.step, pushes(120))),
+            first["state"].tolist(),
+            *((r.observation["state"].tolist(), r.reward) for r in map(adapter.step, pushes(120))),
         ]
 
     first = episode(7)
@@ -166,7 +167,9 @@ def test_imported_demonstrations_have_their_seeds_as_columns_and_claim_no_succes
         (4, 1, "demo", pusht.ID),
     ]
     state = small_store.read_array("data/state")
-    assert np.array_equal(episodes[1].observation, pusht.observation_from_state(state[3:]))
+    assert np.array_equal(
+        episodes[1].observations["state"], pusht.observation_from_state(state[3:])
+    )
     assert np.array_equal(episodes[1].actions, small_store.read_array("data/action")[3:])
     assert not any(e.success or e.successes.any() or e.first_success != -1 for e in episodes)
 
@@ -208,7 +211,8 @@ def test_published_demonstrations_replay_exactly_from_their_seeds(published, ada
     for e in (episodes[0], episodes[57], episodes[205]):
         assert e.actions is not None
         replay = [adapter.reset(e.seed), *(adapter.step(a).observation for a in e.actions[:-1])]
-        assert np.abs(np.array(replay) - e.observation).max() < 0.01  # pixels
+        states = np.array([o["state"] for o in replay])
+        assert np.abs(states - e.observations["state"]).max() < 0.01  # pixels
 
 
 def test_published_demonstrations_never_start_where_tests_start(published):

@@ -5,6 +5,7 @@ stands for.
 from __future__ import annotations
 
 import time
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import mujoco
@@ -13,12 +14,14 @@ import pytest
 
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
-from alltrades.envs.robots import ActionSpec, Robot
+from alltrades.envs.robots import ActionSpec, Robot, load
 from alltrades.envs.robots.environment import EnvironmentRobot
 from alltrades.envs.robots.load import load_robot
 from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
 from alltrades.envs.robots.realtime import RealTimeRobot
 from alltrades.errors import UserError
+from alltrades.system import extensions
+from alltrades.system.extensions import Extensions
 
 PENDULUM = """<mujoco><option timestep="0.004"/><worldbody><body>
 <joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
@@ -47,7 +50,7 @@ def test_an_environment_goes_through_the_episode_of_its_adapter(name: str) -> No
     want = adapter.reset(11)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        np.testing.assert_array_equal(robot.observe().observation, want)
+        np.testing.assert_equal(robot.observe().observation, want)
         action = rng.uniform(robot.limits.low, robot.limits.high).astype(np.float32)
         robot.act(action)
         result = adapter.step(action)
@@ -70,7 +73,7 @@ def test_actions_that_come_in_time_give_the_episode_of_the_environment_bit_for_b
     rng = np.random.default_rng(1)
     for k in range(30):
         clock.now = 50.0 + k / 20
-        np.testing.assert_array_equal(robot.observe().observation, want)
+        np.testing.assert_array_equal(robot.observe().observation, want["state"])
         action = rng.uniform(-1, 1, 2).astype(np.float32)
         robot.act(action)
         want = adapter.step(action).observation
@@ -226,3 +229,29 @@ def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.Monk
     ):
         with pytest.raises(UserError, match=message):
             load_robot(name)
+
+
+def test_robots_of_plugins_and_packages_have_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Arm:
+        limits = ActionSpec((-1,), (1,))
+
+        def observe(self) -> dict[str, object]:
+            return {"joints": [0.0], "instruction": "wave"}
+
+        def act(self, action: np.ndarray) -> None: ...
+
+        def close(self) -> None: ...
+
+    points = EntryPoints([EntryPoint("packaged", "fractions:Fraction", "alltrades.robots")])
+    monkeypatch.setattr(extensions, "entry_points", lambda **chosen: points.select(**chosen))
+    monkeypatch.setattr(load, "ROBOTS", Extensions("alltrades.robots", "robot", {}))
+    load.ROBOTS.register("my-arm", Arm)
+    robot = load_robot("my-arm")
+    assert isinstance(robot, Robot) and robot.limits == Arm.limits
+    assert robot.observe() == {"joints": [0.0], "instruction": "wave"}
+    with pytest.raises(UserError, match="robot 'packaged' has no observe"):  # it was called
+        load_robot("packaged")
+    with pytest.raises(UserError, match="did you mean 'my-arm'.*one of my-arm, packaged; load"):
+        load_robot("my-arn")

@@ -38,13 +38,15 @@ def test_every_job_yields_one_episode_in_the_order_of_the_jobs():
 def test_an_episode_holds_what_the_environment_did():
     (episode,) = run([Job(COUNTER.id, 2, "p")])  # succeeds at step 5 + 2
     assert len(episode) == 7 and episode.success and episode.first_success == 7
-    assert episode.observation[:, 0].tolist() == list(
+    assert episode.observations["state"][:, 0].tolist() == list(
         range(7)
     )  # t counts the steps before: aligned, buffer not shared
     assert episode.rewards.tolist() == [0.5 * t for t in range(1, 8)]
     assert episode.successes.tolist() == [False] * 6 + [True]
     assert episode.return_ == 14.0
-    assert episode.observation.dtype == episode.rewards.dtype == episode.actions.dtype == np.float32
+    assert {x.dtype for x in (episode.observations["state"], episode.rewards, episode.actions)} == {
+        np.dtype(np.float32)
+    }
 
 
 def test_actions_are_recorded_as_executed():
@@ -74,9 +76,9 @@ def test_without_stop_at_success_the_episode_runs_on_and_the_first_success_stand
 def test_the_controller_sees_every_observation_once_and_in_order():
     controller = NoisyController(lanes=1)
     (episode,) = run([Job(LONG.id, 0, "p")], lanes=1, controllers={"p": controller})
-    seen = np.concatenate([f[0] for f in controller.frames])
-    np.testing.assert_array_equal(seen, episode.observation[: len(seen)])
-    assert [len(f[0]) for f in controller.frames] == [1, 3, 3]
+    seen = np.concatenate([f[0]["state"] for f in controller.frames])
+    np.testing.assert_array_equal(seen, episode.observations["state"][: len(seen)])
+    assert [len(f[0]["state"]) for f in controller.frames] == [1, 3, 3]
     assert (
         len(seen) == 7 and len(episode) == 9
     )  # the rest was seen by no one: the episode ended inside a chunk
@@ -86,7 +88,7 @@ def test_the_controller_sees_every_observation_once_and_in_order():
 def test_episodes_do_not_depend_on_the_number_of_lanes_for_a_row_wise_controller(lanes: int):
     jobs = jobs_of([WALK.id, LONG.id], 6)
     for a, b in zip(run(jobs, lanes=4), run(jobs, lanes=lanes)):
-        np.testing.assert_array_equal(a.observation, b.observation)
+        np.testing.assert_array_equal(a.observations["state"], b.observations["state"])
         np.testing.assert_array_equal(a.actions, b.actions)
 
 
@@ -170,11 +172,10 @@ def test_positions_for_plots_stand_beside_the_observations_when_asked_for():
             Job(COUNTER.id, 0, "p", points=True),
         ]
     )
-    np.testing.assert_array_equal(
-        with_points.observations["point"][:, 0], with_points.observation[:, :2]
-    )
-    np.testing.assert_array_equal(with_points.observation, without.observation)
-    assert "point" not in without.observations and "point" not in no_place.observations
+    seen = with_points.observations["state"]
+    np.testing.assert_array_equal(with_points.points[:, 0], seen[:, :2])
+    np.testing.assert_array_equal(seen, without.observations["state"])
+    assert without.points is None and no_place.points is None
 
 
 def test_source_may_depend_on_the_job():

@@ -41,13 +41,18 @@ def assert_same(a: list[Episode], b: list[Episode]) -> None:
             y.first_success,
             y.return_,
         )
+        assert x.observations.keys() == y.observations.keys()
         for mine, theirs in (
-            (x.observation, y.observation),
+            *((x.observations[name], y.observations[name]) for name in x.observations),
             (x.actions, y.actions),
             (x.rewards, y.rewards),
             (x.successes, y.successes),
         ):
-            assert mine.dtype == theirs.dtype and mine.tobytes() == theirs.tobytes()
+            assert type(mine) is type(theirs)
+            if isinstance(mine, str):
+                assert mine == theirs
+            else:
+                assert mine.dtype == theirs.dtype and mine.tobytes() == theirs.tobytes()
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +264,7 @@ def test_workers_start_light_single_threaded_and_deaf_to_interrupts(
     (episode,) = rollout(
         [Job(around.id, 0, "p")], {around.id: around}, {"p": NoisyController(1)}, workers=1, lanes=1
     )
-    torch_imported, threads, ignored, built = episode.observation[0]
+    torch_imported, threads, ignored, built = episode.observations["state"][0]
     assert (torch_imported, threads, ignored, built) == (0, 1, 1, 1)
     assert os.environ["OMP_NUM_THREADS"] == "3"  # the parent keeps its own
 

@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 
 
@@ -124,7 +125,7 @@ class Unbounded(Countdown):
 def toy_spec(make: Any = Countdown, env_id: str = "toy/countdown", **changes: Any) -> EnvSpec:
     """Specification of a toy; `make` may be a class or a partial of one."""
     facts: dict[str, Any] = {"max_steps": 10, "stop_at_success": True} | changes
-    return EnvSpec(env_id, make, 2, ActionSpec((-1.0,), (1.0,)), **facts)
+    return EnvSpec(env_id, make, {"state": Field.state(2)}, ActionSpec((-1.0,), (1.0,)), **facts)
 
 
 def failing(step: int) -> Any:

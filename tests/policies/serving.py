@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.model.normalizer import Normalizer
@@ -33,8 +35,8 @@ def make_policy(
     """
     torch.manual_seed(0)
     infos = [
-        Interface(SMALL, 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
-        Interface(LARGE, 5, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50),
+        Interface(SMALL, {"state": Field.state(2)}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50, 10.0),
+        Interface(LARGE, {"state": Field.state(5)}, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50, 10.0),
     ][:environments]
     infos = [replace(i, action=replace(i.action, **limits)) for i in infos]
     normalizer = Normalizer(Layout(infos))

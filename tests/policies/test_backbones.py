@@ -13,7 +13,7 @@ from alltrades.errors import UserError
 from alltrades.policies.model.backbones import BACKBONES, Backbone, Image, make_backbone
 from alltrades.policies.model.backbones.base import TimeEmbedding
 
-NAMES = sorted(BACKBONES)
+NAMES = sorted(BACKBONES.names())
 ACTION, CONDITION = 6, 39
 IMAGE = Image(4, 3, 2)  # an action is an image, and the condition begins with four
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.envs.robots import Outcome, Reading, Robot
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import RobotController
@@ -67,14 +69,15 @@ class Proportional(RobotController):
     def reset(self, *, environment: str | None = None, seed: int | None = None) -> None:
         self.begun.append((environment, seed))
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        self.seen.append(float(observation[0]))
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        state = observation["state"]
+        self.seen.append(float(state[0]))
         self.work()
-        return 0.1 * observation[None, :]  # wider than the robot's action
+        return 0.1 * state[None, :]  # wider than the robot's action
 
 
 def of(limits: ActionSpec) -> Interface:
-    return Interface("env", 2, limits, 50)
+    return Interface("env", {"state": Field.state(2)}, limits, 50, 10.0)
 
 
 def make(
@@ -120,7 +123,7 @@ def test_dropped_repeated_and_late_observations_are_held_and_never_reach_the_his
         "unreadable": 1,
     }
     episode = loop.recorded("deploy/x")
-    assert episode is not None and episode.observation[:, 0].tolist() == [1, 2, 3]
+    assert episode is not None and episode.observations["state"][:, 0].tolist() == [1, 2, 3]
     np.testing.assert_allclose(episode.actions, [[0.1], [0.2], [0.3]], atol=1e-6)
 
 
@@ -131,7 +134,7 @@ def test_without_stamps_the_same_unchanged_array_is_a_repetition_and_equal_value
     buffer[0] = 5.0  # a driver that fills the same buffer again
     kept = feed.take(buffer)
     buffer[0] = 6.0
-    assert kept is not None and kept[0] == 5.0 and feed.take(buffer) is not None
+    assert kept is not None and kept["state"][0] == 5.0 and feed.take(buffer) is not None
     assert feed.counts == {"new": 4, "repeated": 1}
 
 
@@ -294,9 +297,9 @@ def test_a_policy_that_takes_too_long_has_its_robot_held_then_stopped() -> None:
 
 def test_an_action_that_came_at_all_but_too_late_is_not_executed() -> None:
     loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], stop=(0.0,))
-    loop._executor.submit = lambda act, seen: Working(clock, 0.25 if seen[0] == 9 else 0).submit(
-        act, seen
-    )  # type: ignore[method-assign]
+    loop._executor.submit = lambda act, seen: Working(
+        clock, 0.25 if seen["state"][0] == 9 else 0
+    ).submit(act, seen)  # type: ignore[method-assign]
     loop.timeout = (
         0.33  # between two control steps: it is there at the next look, 0.35 s after the last one
     )
@@ -346,9 +349,9 @@ def test_a_policy_that_never_returns_keeps_neither_the_robot_nor_the_thread_that
 
 def test_asked_to_stop_it_does_not_wait_for_the_policy() -> None:
     loop, robot, _, clock = make([frame(3, 0), frame(9, 1)], timeout=60.0, stop=(0.0,))
-    loop._executor.submit = lambda act, seen: Working(clock, 50 if seen[0] == 9 else 0).submit(
-        act, seen
-    )  # type: ignore[method-assign]
+    loop._executor.submit = lambda act, seen: Working(
+        clock, 50 if seen["state"][0] == 9 else 0
+    ).submit(act, seen)  # type: ignore[method-assign]
     assert loop.run(0, stop=lambda: clock.now > 100.45) == "stopped"
     assert robot.actions == [0.3, 0.3, 0.3, 0.3, 0.0]
 

@@ -4,11 +4,15 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
@@ -34,7 +38,7 @@ class Recorder(ActingPolicy):
         self.n_action_steps = n_action_steps
         self.draws = 2
         self.environments = tuple(
-            Interface(i, d, ActionSpec((-box,) * a, (box,) * a), 50)
+            Interface(i, {"state": Field.state(d)}, ActionSpec((-box,) * a, (box,) * a), 50, 10.0)
             for i, d, a in [(SMALL, 2, 2), (LARGE, 5, 3)]
         )
         self.windows: list[np.ndarray] = []
@@ -44,21 +48,22 @@ class Recorder(ActingPolicy):
 
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
+        state = window["state"]
         assert (
-            noise.shape == (len(window), self.draws, self.horizon, self.action_dim)
+            noise.shape == (len(state), self.draws, self.horizon, self.action_dim)
             and noise.dtype == np.float32
         )
-        self.windows.append(window.copy())
+        self.windows.append(state.copy())
         self.index.append(environment.copy())
         self.noise.append(noise[:, 0, 0, 0].copy())
-        chunk = np.zeros((len(window), self.horizon, self.action_dim), dtype=np.float32)
-        chunk[:, :, 0] = window[:, -1, :1] + np.arange(self.horizon)
+        chunk = np.zeros((len(state), self.horizon, self.action_dim), dtype=np.float32)
+        chunk[:, :, 0] = state[:, -1, :1] + np.arange(self.horizon)
         chunk[:, :, 1] = noise[:, 0, 0, :1]
         chunk[:, :, 2] = environment[:, None]
         return np.full_like(chunk, np.nan) if self.broken else chunk
@@ -67,8 +72,8 @@ class Recorder(ActingPolicy):
 def real_policy(n_obs_steps: int = 2, backbone: str = "mlp") -> DiffusionPolicy:
     torch.manual_seed(0)
     infos = [
-        Interface(SMALL, 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
-        Interface(LARGE, 5, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50),
+        Interface(SMALL, {"state": Field.state(2)}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50, 10.0),
+        Interface(LARGE, {"state": Field.state(5)}, ActionSpec((-1.0,) * 3, (1.0,) * 3), 50, 10.0),
     ]
     settings = PolicySettings(
         n_obs_steps=n_obs_steps, horizon=8, n_action_steps=4, width=32, depth=1, backbone=backbone
@@ -187,7 +192,9 @@ def test_the_real_policy_gives_the_chunk_of_a_direct_call() -> None:
     frame = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
     planned = controller.plan({0: frame})[0]
     noise = policy_generator(3).standard_normal((1, 1, 8, 3), dtype=np.float32)
-    np.testing.assert_array_equal(planned, policy.act(frame[None], np.array([1]), noise)[0, :4])
+    np.testing.assert_array_equal(
+        planned, policy.act({"state": frame[None]}, np.array([1]), noise)[0, :4]
+    )
 
 
 def test_the_guard_is_on_by_default_and_knows_the_last_action_of_its_lane() -> None:

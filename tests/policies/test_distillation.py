@@ -89,7 +89,7 @@ def test_episodes_without_actions_are_labelled_by_the_teacher(
         0.125
     )  # their part of the share of demonstrations
     batch = TrainingData(rows, teacher).gather(unseen)
-    right = 0.5 * batch.window[:, 0, :2]  # what the actions would have been
+    right = 0.5 * batch.window["state"][:, 0, :2]  # what the actions would have been
     assert (batch.action[:, 0] - right).square().mean() < 0.1 * right.square().mean()
 
 
@@ -133,9 +133,9 @@ def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     noise = torch.randn(512, 1, 2)
     environment = torch.zeros(512, dtype=torch.long)
     with torch.inference_mode():
-        h = teacher.sample(window, environment, noise)
-        g = policy.sample(window, environment, noise)
-        blind = teacher.sample(window[torch.randperm(512)], environment, noise)
+        h = teacher.sample({"state": window}, environment, noise)
+        g = policy.sample({"state": window}, environment, noise)
+        blind = teacher.sample({"state": window[torch.randperm(512)]}, environment, noise)
     assert (g - h).square().mean() <= 0.02 * (blind - h).square().mean()
 
 
@@ -144,7 +144,7 @@ def test_unfiltered_rows_are_labelled_by_their_teacher_and_filtered_rows_keep_ex
 ):
     demos, rollouts, teacher = scene
     labelled = label_rows(_rows(scene), {"scratch": {"a": teacher}}, steps=20, seed=0)
-    n = len(demos.observation)
+    n = len(demos)
     assert (labelled.labels.of_row[n:] >= 0).all()
     filtered = label_rows(
         _rows(scene, "success", reuse_labels=True), {"scratch": {"a": teacher}}, steps=20, seed=0
@@ -160,7 +160,7 @@ def test_failed_rollouts_have_no_mass_under_the_success_filter(scene):
     failed = np.arange(30) % 3 == 0
     rollouts = replace(rollouts, episode_success=~failed)
     rows = _rows((demos, rollouts, teacher), "success", reuse_labels=True)
-    mass = rows.probability[len(demos.observation) :]
+    mass = rows.probability[len(demos) :]
     assert mass[failed[rollouts.episode_of_step]].sum() == 0 and np.isclose(mass.sum(), 0.75)
 
 
@@ -168,7 +168,7 @@ def test_environment_without_a_success_falls_back_to_its_demonstrations(scene):
     demos, rollouts, teacher = scene
     rollouts = replace(rollouts, episode_success=np.zeros(30, bool))
     rows = _rows((demos, rollouts, teacher), "success", reuse_labels=True)
-    assert np.isclose(rows.probability[: len(demos.observation)].sum(), 1.0)
+    assert np.isclose(rows.probability[: len(demos)].sum(), 1.0)
 
 
 @pytest.mark.parametrize("reuse_labels", [False, True])
@@ -345,8 +345,10 @@ def test_permuting_environment_ids_hurts():
     environment = torch.arange(256) % 2
     truth = window[:, 0, :2] * torch.tensor([0.8, -0.8])[environment][:, None]
     with torch.inference_mode():
-        right = (policy.sample(window, environment, noise)[:, 0] - truth).square().mean()
-        wrong = (policy.sample(window, 1 - environment, noise)[:, 0] - truth).square().mean()
+        right = (policy.sample({"state": window}, environment, noise)[:, 0] - truth).square().mean()
+        wrong = (
+            (policy.sample({"state": window}, 1 - environment, noise)[:, 0] - truth).square().mean()
+        )
     assert wrong > 10 * right
 
 

@@ -78,7 +78,7 @@ def test_scale_is_the_affine_error_where_the_teacher_knows_the_action(scene):
     loss, _ = excess_of(scene, teacher)
     t = (np.arange(10_000) + 0.5) / 10_000
     for k, gain in enumerate((0.8, 0.4)):
-        v = gain**2 / 3 / float(teacher.normalizer.action_scale[:2].mean()) ** 2
+        v = gain**2 / 3 / float(teacher.normalizer.action_scale[k].mean()) ** 2
         truth = np.mean(v * t**2 / ((1 - t) ** 2 * v + t**2))
         assert float(loss.scale[k]) == pytest.approx(truth, rel=0.08)
 

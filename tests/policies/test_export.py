@@ -16,8 +16,10 @@ pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 runtime = pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
 from alltrades import cli  # noqa: E402
+from alltrades.data.actions import ActionSpec  # noqa: E402
 from alltrades.data.episode import Episode  # noqa: E402
-from alltrades.data.interface import ActionSpec, Interface  # noqa: E402
+from alltrades.data.fields import Field  # noqa: E402
+from alltrades.data.interface import Interface  # noqa: E402
 from alltrades.data.layout import Layout  # noqa: E402
 from alltrades.data.store import EpisodeStore  # noqa: E402
 from alltrades.errors import UserError  # noqa: E402
@@ -38,13 +40,19 @@ def make_policy(environments: int = 2, **settings: object) -> DiffusionPolicy:
     """Toy environments of 2 and 5 observations; actions of the second reach from 0 to 512."""
     torch.manual_seed(0)
     infos = [
-        Interface("toy/small", 2, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50),
         Interface(
-            "toy/large", 5, ActionSpec((0.0, 0.0, -np.inf), (512.0, 512.0, np.inf)), 50, 20.0
+            "toy/small", {"state": Field.state(2)}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 50, 10.0
+        ),
+        Interface(
+            "toy/large",
+            {"state": Field.state(5)},
+            ActionSpec((0.0, 0.0, -np.inf), (512.0, 512.0, np.inf)),
+            50,
+            20.0,
         ),
     ]
     infos = infos[:environments]
-    obs_dim, action_dim = infos[-1].obs_dim, infos[-1].action_dim
+    obs_dim, action_dim = infos[-1].state_dim, infos[-1].action_dim
     normalizer = Normalizer(Layout(infos))
     normalizer.obs_mean.copy_(torch.randn(environments, obs_dim))
     normalizer.obs_scale.copy_(torch.rand(environments, obs_dim) + 0.1)
@@ -102,12 +110,12 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(3)
     for rows in (1, 5):
-        window = rng.normal(size=(rows, 2, 5)).astype(np.float32)
+        state = rng.normal(size=(rows, 2, 5)).astype(np.float32)
         environment = np.arange(rows) % 2
         noise = rng.normal(size=(rows, policy.draws, 8, 3)).astype(np.float32)
         known, keep = np.zeros((rows, 8, 3), np.float32), np.zeros((rows, 8), np.float32)
         feed = {
-            "window": window,
+            "observation.state": state,
             "environment": environment,
             "noise": noise,
             "known": known,
@@ -116,11 +124,12 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
         got = session.run(["actions"], feed)[0]
         later = iter(torch.from_numpy(noise[:, 1:]).unbind(1))
         with torch.no_grad():
-            first = (torch.from_numpy(x) for x in (window, environment, noise[:, 0]))
-            want = policy.sample(*first, partial(next, later)).numpy()
+            first = (torch.from_numpy(x) for x in (environment, noise[:, 0]))
+            seen = {"state": torch.from_numpy(state)}
+            want = policy.sample(seen, *first, partial(next, later)).numpy()
         np.testing.assert_allclose(got, want, atol=1e-4)
         np.testing.assert_allclose(
-            OnnxPolicy(report.path).act(window, environment, noise), got, atol=1e-6
+            OnnxPolicy(report.path).act({"state": state}, environment, noise), got, atol=1e-6
         )
         assert got.shape == (rows, 8, 3) and want.std(axis=1).max() > 1e-3
 
@@ -158,7 +167,8 @@ def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     assert [t.shape[0] for t in session.get_inputs()] == [7] * 5
     rng = np.random.default_rng(0)
-    window, noise = (rng.normal(size=s).astype(np.float32) for s in ((10, 2, 2), (10, 1, 8, 2)))
+    state, noise = (rng.normal(size=s).astype(np.float32) for s in ((10, 2, 2), (10, 1, 8, 2)))
+    window = {"state": state}
     environment = np.zeros(10, dtype=np.int64)  # two calls, the second filled up
     np.testing.assert_allclose(
         OnnxPolicy(report.path).act(window, environment, noise),
@@ -180,7 +190,11 @@ def test_a_policy_of_images_is_exported_with_several_steps(
 ) -> None:
     """One action is an image of 4 x 6 and is seen by the convolutions in every step of the loop."""
     info = Interface(
-        "toy/image", 24, ActionSpec((0.0,) * 24, (1.0,) * 24), 1, 1.0, image_shape=(4, 6)
+        "toy/image",
+        {"image": Field.image(4, 6, 1, "float32")},
+        ActionSpec((0.0,) * 24, (1.0,) * 24, image=(4, 6, 1)),
+        1,
+        1.0,
     )
     normalizer = Normalizer(Layout([info]))
     normalizer.fitted.fill_(1)
@@ -204,9 +218,10 @@ def test_a_policy_of_images_is_exported_with_several_steps(
     report = export_onnx(policy, tmp_path / "p.onnx")
     assert report.max_error <= 1e-4 and policy.draws == (4 if sampler == "ddpm" else 1)
     rng = np.random.default_rng(0)
-    window, noise = (
-        rng.normal(size=s).astype(np.float32) for s in ((5, 1, 24), (5, policy.draws, 1, 24))
+    image, noise = (
+        rng.normal(size=s).astype(np.float32) for s in ((5, 1, 4, 6, 1), (5, policy.draws, 1, 24))
     )
+    window = {next(iter(policy.layout.slots)): image}
     environment = np.zeros(5, np.int64)
     want = policy.act(window, environment, noise)
     np.testing.assert_allclose(
@@ -217,14 +232,17 @@ def test_a_policy_of_images_is_exported_with_several_steps(
 
 def test_given_windows_join_the_check(tmp_path: Path) -> None:
     policy = make_policy()
-    given = {"toy/small": np.full((4, 2, 2), 0.5), "toy/large": np.full((3, 2, 5), 0.25)}
+    small, large = np.zeros((4, 2, 5), np.float32), np.full((3, 2, 5), 0.25, np.float32)
+    small[..., :2] = 0.5
+    given = {"toy/small": {"state": small}, "toy/large": {"state": large}}
     windows, environment = check_windows(policy, given)
-    assert windows.shape == (1007, 2, 5) and environment[1000:].tolist() == [0] * 4 + [1] * 3
-    assert (windows[1000:1004, :, 2:] == 0).all() and (windows[1000:1004, :, :2] == 0.5).all()
+    state = windows["state"]
+    assert state.shape == (1007, 2, 5) and environment[1000:].tolist() == [0] * 4 + [1] * 3
+    assert (state[1000:1004, :, 2:] == 0).all() and (state[1000:1004, :, :2] == 0.5).all()
     report = export_onnx(policy, tmp_path / "p.onnx", observations=given)
     assert (report.rows, report.observed) == (1007, 7)
     with pytest.raises(UserError, match="shape"):
-        check_windows(policy, {"toy/small": np.zeros((4, 2, 5))})
+        check_windows(policy, {"toy/small": {"state": np.zeros((4, 2, 3))}})
 
 
 def make_store(path: Path, environments: dict[str, tuple[int, int]]) -> EpisodeStore:
@@ -262,11 +280,13 @@ def test_observed_windows_are_those_of_training_and_as_many_of_each_environment(
         tmp_path / "s.zarr", {"toy/small": (20, 2), "other": (3, 4), "toy/large": (2, 5)}
     )
     found = observed_windows(make_policy(), store)
-    assert {name: x.shape for name, x in found.items()} == {
-        "toy/small": (500, 2, 2),
+    assert {name: x["state"].shape for name, x in found.items()} == {
+        "toy/small": (500, 2, 5),
         "toy/large": (80, 2, 5),
     }
-    for windows in found.values():
+    assert (found["toy/small"]["state"][..., 2:] == 0).all()
+    for name, dim in (("toy/small", 2), ("toy/large", 5)):
+        windows = found[name]["state"][..., :dim]
         assert (windows == windows[..., :1]).all()
         before, now = windows[:, 0, 0], windows[:, 1, 0]
         np.testing.assert_array_equal(
@@ -278,7 +298,10 @@ def test_observed_windows_are_those_of_training_and_as_many_of_each_environment(
 def test_a_store_that_does_not_fit_the_policy_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no episode of toy/small, toy/large"):
         observed_windows(make_policy(), make_store(tmp_path / "a.zarr", {"other": (1, 2)}))
-    with pytest.raises(UserError, match="'toy/large' have 4 values; expected 5"):
+    with pytest.raises(
+        UserError,
+        match="'toy/large' has state .state of 4 numbers.; expected 'state' .state of 5 numbers",
+    ):
         observed_windows(make_policy(), make_store(tmp_path / "b.zarr", {"toy/large": (1, 4)}))
 
 
@@ -323,8 +346,8 @@ def test_random_windows_lie_in_the_range_of_the_normalizer() -> None:
     policy = make_policy()
     windows, environment = check_windows(policy)
     for k in range(2):
-        dim = policy.environments[k].obs_dim
-        mine = windows[environment == k]
+        dim = policy.environments[k].state_dim
+        mine = windows["state"][environment == k]
         z = (mine - policy.normalizer.obs_mean[k].numpy()) / policy.normalizer.obs_scale[k].numpy()
         assert len(mine) == 500 and abs(z[..., :dim]).max() <= 3.001 and z[..., :dim].std() > 1.5
         assert (mine[..., dim:] == 0).all()
@@ -339,9 +362,8 @@ class Off:
         self.policy, self.change = policy, (environment, dim, offset)
 
     def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        out = self.policy.act(
-            *(feed[n] for n in ("window", "environment", "noise", "known", "keep"))
-        ).copy()
+        rest = (feed[n] for n in ("environment", "noise", "known", "keep"))
+        out = self.policy.act({"state": feed["observation.state"]}, *rest).copy()
         environment, dim, offset = self.change
         out[feed["environment"] == environment, 0, dim] += offset
         return [out]

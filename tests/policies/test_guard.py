@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.policies.control.guard import ActionGuard, Watchdog, _braking
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.limits import read_limits

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]"
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.onnx.export import export_onnx
-from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy, contract_digest
 
 from .test_export import make_policy
 
@@ -30,7 +30,7 @@ for name in ("torch", "pydantic", "zarr", "sklearn", "mujoco", "gymnasium"):
 import numpy as np
 from concurrent.futures import Executor, Future
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy, contract_digest
 from alltrades.policies.control.realtime import RealTimeController
 from alltrades.policies.client.remote import RemotePolicy  # only that it can be imported
 class Now(Executor):
@@ -132,10 +132,24 @@ def test_facts_of_the_contract_are_those_of_the_policy(tmp_path: Path) -> None:
     policy = make_policy()
     export_onnx(policy, tmp_path / "p.onnx")
     loaded = OnnxPolicy(tmp_path / "p.onnx")
-    for name in ("obs_dim", "action_dim", "n_obs_steps", "horizon", "n_action_steps", "draws"):
+    for name in ("action_dim", "n_obs_steps", "horizon", "n_action_steps", "draws"):
         assert getattr(loaded, name) == getattr(policy, name)
     assert loaded.digest() == policy.digest()
     assert [vars(e) for e in loaded.environments] == [vars(e) for e in policy.environments]
+
+
+def write(contract: dict, path: Path) -> None:
+    path.write_text(json.dumps(contract | {"digest": contract_digest(contract)}))
+
+
+def test_a_contract_that_was_changed_is_a_user_error(tmp_path: Path) -> None:
+    """Two fields of one size could be exchanged unnoticed, or a bound be widened."""
+    export_onnx(make_policy(), tmp_path / "p.onnx")
+    contract = json.loads((tmp_path / "p.json").read_text())
+    contract["environments"][0]["action"]["high"] = [9.0, 9.0]
+    (tmp_path / "p.json").write_text(json.dumps(contract))
+    with pytest.raises(UserError, match=r"p\.json: changed since it was written"):
+        OnnxPolicy(tmp_path / "p.onnx")
 
 
 def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
@@ -146,13 +160,13 @@ def test_files_that_do_not_fit_are_a_user_error(tmp_path: Path) -> None:
     for change, message in (
         ({"contract_version": 1}, "version 1"),
         ({"horizon": None}, "cannot be read"),
-        ({"inputs": {"window": {"shape": ["batch", 9, 9]}}}, "contract says"),
+        ({"inputs": {"noise": {"shape": ["batch", 9, 9]}}}, "contract says"),
     ):
-        (tmp_path / "p.json").write_text(json.dumps(contract | change))
+        write(contract | change, tmp_path / "p.json")
         with pytest.raises(UserError, match=message):
             OnnxPolicy(tmp_path / "p.onnx")
     (tmp_path / "p.onnx").write_bytes(b"junk")
-    (tmp_path / "p.json").write_text(json.dumps(contract | {"sha256": sha256(b"junk").hexdigest()}))
+    write(contract | {"sha256": sha256(b"junk").hexdigest()}, tmp_path / "p.json")
     with pytest.raises(UserError, match="onnxruntime cannot read"):
         OnnxPolicy(tmp_path / "p.onnx")
 

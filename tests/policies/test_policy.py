@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.fields import Field
 from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.batch import Batch
-from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
+from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import PolicySettings
 
@@ -19,7 +20,7 @@ def _batch(policy: DiffusionPolicy, environment: list[int], seed: int = 0) -> Ba
     g = torch.Generator().manual_seed(seed)
     n = len(environment)
     return Batch(
-        torch.rand(n, policy.n_obs_steps, policy.obs_dim, generator=g),
+        {"state": torch.rand(n, policy.n_obs_steps, policy.layout.state_dim, generator=g)},
         torch.rand(n, policy.horizon, policy.action_dim, generator=g),
         torch.ones(n, policy.horizon),
         torch.tensor(environment),
@@ -40,7 +41,7 @@ def test_saved_policy_acts_bit_for_bit_as_before(tmp_path):
     _randomise(policy)
     policy.save(tmp_path / "p")
     again = load_policy(tmp_path / "p")
-    args = (torch.rand(4, 1, 5), torch.tensor([0, 1, 0, 1]), torch.randn(4, 4, 2))
+    args = ({"state": torch.rand(4, 1, 5)}, torch.tensor([0, 1, 0, 1]), torch.randn(4, 4, 2))
     assert torch.equal(policy.eval().sample(*args), again.sample(*args))
     assert again.digest() == policy.digest()
     assert json.loads((tmp_path / "p" / "policy.json").read_text())["digest"] == policy.digest()
@@ -93,13 +94,15 @@ def test_unknown_environment_names_the_nearest():
 
 
 def test_changed_environment_is_refused():
-    from alltrades.data.interface import ActionSpec
+    from alltrades.data.actions import ActionSpec
     from alltrades.envs.spec import EnvSpec
 
-    old = EnvSpec("e", dict, 3, ActionSpec((-1, -1), (1, 1)), 50)
-    new = EnvSpec("e", dict, 4, ActionSpec((-1, -1), (1, 1)), 50)
+    box = ActionSpec((-1, -1), (1, 1))
+    old = EnvSpec("e", dict, {"state": Field.state(3)}, box, 50)
+    new = EnvSpec("e", dict, {"state": Field.state(4)}, box, 50)
+    more = EnvSpec("e", dict, {"state": Field.state(3), "more": Field.state(1)}, box, 50)
     policy = make_policy([old.interface])
-    assert policy.check(old) == 0
+    assert policy.check(old) == policy.check(more) == 0
     with pytest.raises(UserError, match="changed since"):
         policy.check(new)
 
@@ -108,10 +111,9 @@ def test_padded_dimensions_change_neither_loss_nor_action():
     policy = make_policy([info("a", 3, 1), info("b", 5, 2)])
     _randomise(policy)
     batch = _batch(policy, [0, 0])
-    other = Batch(
-        batch.window.clone(), batch.action.clone(), batch.mask, batch.environment, batch.loss_weight
-    )
-    other.window[:, :, 3:] += 7.0
+    window = {"state": batch.window["state"].clone()}
+    other = Batch(window, batch.action.clone(), batch.mask, batch.environment, batch.loss_weight)
+    window["state"][:, :, 3:] += 7.0
     other.action[:, :, 1:] -= 3.0
     losses = [policy.loss(b, torch.Generator().manual_seed(0)) for b in (batch, other)]
     assert torch.equal(*losses)
@@ -131,11 +133,15 @@ def test_masked_steps_do_not_count():
     other = Batch(
         batch.window, batch.action.clone(), batch.mask, batch.environment, batch.loss_weight
     )
-    clean = policy.normalizer.action(batch.action)
+    clean = policy.normalizer.action(batch.action, batch.environment)
     target_free = policy.errors(torch.zeros_like(clean), clean, batch)
     other.action[:, 2:] += 9.0
     assert torch.equal(
-        policy.errors(torch.zeros_like(clean), policy.normalizer.action(other.action), other),
+        policy.errors(
+            torch.zeros_like(clean),
+            policy.normalizer.action(other.action, other.environment),
+            other,
+        ),
         target_free,
     )
 
@@ -144,7 +150,7 @@ def test_a_row_depends_on_its_own_noise_only():
     policy = make_policy([info("a")])
     _randomise(policy)
     window, environment = (
-        np.random.default_rng(0).random((3, 1, 3), dtype=np.float32),
+        {"state": np.random.default_rng(0).random((3, 1, 3), dtype=np.float32)},
         np.zeros(3, dtype=np.int64),
     )
     shape = (policy.draws, policy.horizon, policy.action_dim)
@@ -157,35 +163,6 @@ def test_a_row_depends_on_its_own_noise_only():
         for row in ((1, 2, 3), (9, 2, 8))
     )
     assert np.array_equal(first[1], other[1]) and not np.array_equal(first[0], other[0])
-
-
-def test_near_constant_dimensions_keep_their_unit_and_are_reported():
-    x = np.random.default_rng(0).normal(size=(200, 2))
-    x[:, 1] = 0.3 + 1e-5 * x[:, 1]
-    normalizer, notes = fit_normalizer([x], [x], Layout([info("a", 2, 2)]), SMALL)
-    assert normalizer.obs_scale[0, 1] == 1.0 and normalizer.action_scale[1] == 1.0
-    assert any("observation[1]" in n for n in notes) and any("action[1]" in n for n in notes)
-
-
-def test_normaliser_maps_actions_to_unit_range_and_back():
-    rng = np.random.default_rng(0)
-    a = rng.uniform(-3, 7, (500, 2))
-    settings = SMALL.model_copy(update={"observation_normalizer": "per_environment"})
-    normalizer, _ = fit_normalizer([a, a], [a, a], Layout([info("a", 2), info("b", 2)]), settings)
-    x = torch.from_numpy(a.astype(np.float32))[:, None]
-    y = normalizer.action(x)
-    assert torch.isclose(y.amax(), torch.tensor(1.0), atol=1e-5) and torch.isclose(
-        y.amin(), torch.tensor(-1.0), atol=1e-5
-    )
-    assert torch.allclose(normalizer.unaction(y), x, atol=1e-5)
-
-
-def test_pooled_statistics_count_every_environment_the_same():
-    layout = Layout([info("a", 1, 1), info("b", 1, 1)])
-    short, long = np.full((10, 1), 1.0), np.full((1000, 1), -1.0)
-    normalizer, _ = fit_normalizer([short, long], [short, long], layout, SMALL)
-    assert torch.allclose(normalizer.obs_mean, torch.zeros(2, 1), atol=1e-6)
-    assert torch.allclose(normalizer.obs_scale, torch.ones(2, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize(

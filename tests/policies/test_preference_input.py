@@ -56,7 +56,9 @@ def test_share_of_chunks_of_each_expert_is_the_preference(policy):
     for wanted in (0.0, 0.25, 0.5, 0.75, 1.0):
         policy.set_preference({"a": wanted, "b": 1 - wanted})
         with torch.inference_mode():
-            chunk = policy.sample(window, torch.zeros(len(window), dtype=torch.long), noise)[:, 0]
+            chunk = policy.sample(
+                {"state": window}, torch.zeros(len(window), dtype=torch.long), noise
+            )[:, 0]
         as_a = (chunk * window[:, 0, :2]).sum(1) > 0
         assert float(as_a.float().mean()) == pytest.approx(wanted, abs=0.05)
 
@@ -115,7 +117,7 @@ def test_drawing_preferences_leaves_windows_and_labels_as_they_are():
     b, same = demonstration_data(steps, takes).batch(64, 0, 5)
     assert (
         np.array_equal(rows, same)
-        and torch.equal(a.window, b.window)
+        and torch.equal(a.window["state"], b.window["state"])
         and torch.equal(a.action, b.action)
     )
     assert a.preference is None and b.preference.shape == (64, 2)
@@ -129,7 +131,8 @@ def test_exported_graph_acts_by_the_preference_it_was_exported_with(policy, tmp_
     from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
     rng = np.random.default_rng(0)
-    window, environment = np.full((64, 1, 3), 0.7, np.float32), np.zeros(64, np.int64)
+    window = {"state": np.full((64, 1, 3), 0.7, np.float32)}
+    environment = np.zeros(64, np.int64)
     noise = rng.standard_normal((64, 1, 1, 2)).astype(np.float32)
     for preference, sign in (({"a": 1.0}, 1), ({"b": 1.0}, -1)):
         report = export_onnx(policy.set_preference(preference), tmp_path / "p.onnx")

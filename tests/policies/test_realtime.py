@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
@@ -45,7 +48,13 @@ class Counting(ActingPolicy):
             lean,
         )  # drift: chunks disagree; lean: what it is told is ignored
         self.environments = (
-            Interface("count", 2, ActionSpec((-box, -box), (box, box), stop=stop), 50, HZ),
+            Interface(
+                "count",
+                {"state": Field.state(2)},
+                ActionSpec((-box, -box), (box, box), stop=stop),
+                50,
+                HZ,
+            ),
         )
         self.windows: list[np.ndarray] = []
         self.told: list[tuple[np.ndarray, np.ndarray] | None] = []
@@ -54,20 +63,19 @@ class Counting(ActingPolicy):
 
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
+        state = window["state"]
         if self.failure is not None:
             raise self.failure
-        self.windows.append(window.copy())
+        self.windows.append(state.copy())
         self.told.append(None if known is None or keep is None else (known.copy(), keep.copy()))
-        chunk = np.zeros((len(window), self.horizon, 2), np.float32)
-        chunk[:, :, 0] = (
-            window[:, -1, :1] + np.arange(self.horizon) + self.drift * len(self.windows)
-        )
+        chunk = np.zeros((len(state), self.horizon, 2), np.float32)
+        chunk[:, :, 0] = state[:, -1, :1] + np.arange(self.horizon) + self.drift * len(self.windows)
         chunk[:, :, 1] = noise[:, 0, :, 0]
         if known is not None and keep is not None and not self.lean:
             chunk += keep[:, :, None] * (known - chunk)

@@ -30,27 +30,31 @@ def policy() -> DiffusionPolicy:
     return make_policy()
 
 
-def inputs(
-    policy: DiffusionPolicy, environments: list[int], seed: int = 0
-) -> dict[str, np.ndarray]:
+def inputs(policy: DiffusionPolicy, environments: list[int], seed: int = 0) -> dict[str, Any]:
     rng, rows = np.random.default_rng(seed), len(environments)
     index = np.array(environments)
-    window = rng.normal(size=(rows, policy.n_obs_steps, policy.obs_dim)).astype(np.float32)
+    dims = policy.layout.state_dim
+    state = rng.normal(size=(rows, policy.n_obs_steps, dims)).astype(np.float32)
     known = rng.uniform(-0.5, 0.5, (rows, policy.horizon, policy.action_dim)).astype(np.float32)
     for row, i in enumerate(environments):
-        window[row, :, policy.environments[i].obs_dim :] = 0
+        state[row, :, policy.environments[i].state_dim :] = 0
         known[row, :, policy.environments[i].action_dim :] = 0
     keep = np.tile(np.array([1, 1, 1, 0.5, 0.25, 0, 0, 0], np.float32), (rows, 1))
     noise = rng.standard_normal(
         (rows, policy.draws, policy.horizon, policy.action_dim), dtype=np.float32
     )
     return {
-        "window": window,
+        "window": {"state": state},
         "environment": index,
         "noise": noise,
         "known": known * (keep[:, :, None] > 0),
         "keep": keep,
     }
+
+
+def of_row(arguments: dict[str, Any], row: int) -> dict[str, Any]:
+    window = {key: v[[row]] for key, v in arguments["window"].items()}
+    return {k: v[[row]] for k, v in arguments.items() if k != "window"} | {"window": window}
 
 
 def small(policy: DiffusionPolicy, chunk: np.ndarray, environments: list[int]) -> np.ndarray:
@@ -72,10 +76,7 @@ def test_a_remote_policy_acts_like_the_policy_itself(
         remote = RemotePolicy(port=server.port)
         for arguments in (given, free, given):
             want = np.concatenate(
-                [
-                    policy.act(**{k: v[[row]] for k, v in arguments.items()})
-                    for row in range(len(environments))
-                ]
+                [policy.act(**of_row(arguments, row)) for row in range(len(environments))]
             )
             np.testing.assert_array_equal(
                 remote.act(**arguments), small(policy, want, environments)

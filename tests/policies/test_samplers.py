@@ -82,6 +82,11 @@ def theirs(
     return x
 
 
+def within(clip: float | None) -> tuple[Tensor, Tensor] | None:
+    """Bounds +-clip."""
+    return None if clip is None else (torch.tensor(-clip), torch.tensor(clip))
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("clip", [None, 0.8])
 @pytest.mark.parametrize("steps", [10, 50, 100])
@@ -96,7 +101,7 @@ def test_ddim_agrees_with_diffusers(prediction: str, clip: float | None, steps: 
         clip_sample=clip is not None,
         clip_sample_range=clip or 1.0,
     )
-    mine = sample("ddim", process, network(process, 0.3), noise(), steps, clip=clip)
+    mine = sample("ddim", process, network(process, 0.3), noise(), steps, bounds=within(clip))
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
 
@@ -116,7 +121,7 @@ def test_ddpm_agrees_with_diffusers_draw_for_draw(
         clip_sample=clip is not None,
         clip_sample_range=clip or 1.0,
     )
-    mine = sample("ddpm", process, network(process, 0.3), noise(), steps, source(5), clip)
+    mine = sample("ddpm", process, network(process, 0.3), noise(), steps, source(5), within(clip))
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
 
@@ -245,7 +250,7 @@ def test_a_network_that_knows_the_sample_is_answered_with_it(
         alpha, sigma = (c.view(-1, 1, 1) for c in process.coefficients(t))
         return process.target(x0, (x - alpha * x0) / sigma, t)
 
-    out = sample(name, process, denoise, noise(), steps, source(1), clip=1.0)
+    out = sample(name, process, denoise, noise(), steps, source(1), within(1.0))
     # noise prediction at pure noise carries no sample: what follows the first step corrects it
     if not (prediction == "noise" and steps == 1):
         torch.testing.assert_close(out, x0, atol=2e-3, rtol=0)
@@ -254,11 +259,11 @@ def test_a_network_that_knows_the_sample_is_answered_with_it(
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("kind", PROCESSES)
-def test_clip_bounds_the_chunk(name: str, kind: str) -> None:
+def test_bounds_hold_the_chunk(name: str, kind: str) -> None:
     process = make_process(kind, "sample")
-    out = sample(name, process, lambda x, t: 5.0 * x.sign(), noise(), 6, source(1), clip=0.7)
+    out = sample(name, process, lambda x, t: 5.0 * x.sign(), noise(), 6, source(1), within(0.7))
     assert out.abs().max() <= 0.7 + 1e-6
-    free = sample(name, process, lambda x, t: 5.0 * x.sign(), noise(), 6, source(1), clip=None)
+    free = sample(name, process, lambda x, t: 5.0 * x.sign(), noise(), 6, source(1))
     assert free.abs().max() > 4
 
 
@@ -305,9 +310,10 @@ def test_an_exported_sampler_agrees_at_another_batch_size(
 
     class Loop(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return sample(
-                name, process, lambda x, t: layer(x).sin() + t.view(-1, 1, 1), x, 5, clip=0.9
-            )
+            def denoise(x: Tensor, t: Tensor) -> Tensor:
+                return layer(x).sin() + t.view(-1, 1, 1)
+
+            return sample(name, process, denoise, x, 5, bounds=within(0.9))
 
     loop, path = Loop(), str(tmp_path / "loop.onnx")
     loop.layer = layer

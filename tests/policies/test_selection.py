@@ -15,7 +15,6 @@ from alltrades.policies.learning.initial import make_normalizer
 from alltrades.policies.learning.selection import choose, fold_of_episode
 from alltrades.policies.learning.specialists import Specialists, Task, specialist_normalizers
 from alltrades.policies.learning.stacked_training import Candidate
-from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import TrainSettings
 from alltrades.report.text import selection
 from alltrades.system.reporting import Report
@@ -183,7 +182,9 @@ def test_environment_with_one_demonstration_takes_the_choice_made_on_others():
     assert fits[2].held_out is None
     window = torch.rand(64, 1, 3) * 2 - 1
     fits[2].policy.eval()
-    chunk = fits[2].policy.sample(window, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2))
+    chunk = fits[2].policy.sample(
+        {"state": window}, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2)
+    )
     assert (chunk[:, 0] - 0.5 * window[:, 0, :2]).square().mean() < 0.5 * (
         0.5 * window[:, 0, :2]
     ).square().mean()
@@ -222,22 +223,21 @@ def test_holdout_finds_the_steps_of_each_environment():
     assert fits[2].steps == 600 and fits[2].held_out is None  # fewer than three episodes
 
 
-@pytest.mark.parametrize("mode", ["pooled", "per_environment"])
-def test_specialists_share_the_action_scale_and_have_their_share_of_the_observations(mode):
+def test_specialists_share_the_action_scale_and_have_their_share_of_the_observations():
     demos, infos = several((3, 3, 3), obs_dims=(3, 5, 4))
-    settings = SMALL.model_copy(update={"observation_normalizer": mode})
-    everything = make_normalizer(demos, infos, settings)
+    everything = make_normalizer(demos, infos, SMALL)
     part = demos.select(np.arange(9) % 3 > 0)
-    own = specialist_normalizers(part, infos, settings, everything)
-    rows = part.observation[part.environment[part.episode_of_step] == "b"]
+    own = specialist_normalizers(part, infos, SMALL, everything)
+    rows = part.observation["state"][part.environment[part.episode_of_step] == "b"]
     assert [n.obs_mean.shape for n in own] == [(1, 3), (1, 5), (1, 4)]
-    assert all(torch.equal(n.action_scale, everything.action_scale) for n in own)
-    if mode == "per_environment":
-        assert np.allclose(own[1].obs_mean[0], rows.mean(0), atol=1e-5)
-        assert np.allclose(own[1].obs_scale[0], rows.std(0), atol=1e-5)
-    else:
-        assert torch.equal(own[0].obs_mean[0], own[1].obs_mean[0, :3])
-    assert isinstance(own[0], Normalizer) and bool(own[0].fitted)
+    for k, normalizer in enumerate(own):
+        for name in ("action_mean", "action_scale", "action_low", "action_high"):
+            assert torch.equal(getattr(normalizer, name)[0], getattr(everything, name)[k])
+        assert normalizer.same_actions(0, everything, k)
+    assert not own[0].same_actions(0, everything, 1)
+    assert np.allclose(own[1].obs_mean[0], rows.mean(0), atol=1e-5)
+    assert np.allclose(own[1].obs_scale[0], rows.std(0), atol=1e-5)
+    assert all(bool(n.fitted) for n in own)
 
 
 def test_interrupted_cross_validation_goes_on_and_ends_with_the_same_bits(tmp_path):

@@ -4,10 +4,14 @@ to rest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.chunks import Overlap
@@ -22,8 +26,14 @@ class Scripted(ActingPolicy):
     def __init__(self, **more: object) -> None:
         limits: dict = {"rate": (RATE, RATE)} | more
         self.environments = (
-            Interface("a", 1, ActionSpec((-4.0, -4.0), (4.0, 4.0), **limits), 50),
-            Interface("b", 1, ActionSpec((-4.0,), (4.0,)), 50),
+            Interface(
+                "a",
+                {"state": Field.state(1)},
+                ActionSpec((-4.0, -4.0), (4.0, 4.0), **limits),
+                50,
+                10.0,
+            ),
+            Interface("b", {"state": Field.state(1)}, ActionSpec((-4.0,), (4.0,)), 50, 10.0),
         )
         self.n_obs_steps, self.horizon, self.n_action_steps = 1, HORIZON, EXECUTE
         self.draws = 1
@@ -31,13 +41,13 @@ class Scripted(ActingPolicy):
 
     def act(
         self,
-        window: np.ndarray,
+        window: Mapping[str, np.ndarray],
         environment: np.ndarray,
         noise: np.ndarray,
         known: np.ndarray | None = None,
         keep: np.ndarray | None = None,
     ) -> np.ndarray:
-        return np.repeat(self.chunk[None], len(window), axis=0)
+        return np.repeat(self.chunk[None], len(environment), axis=0)
 
 
 def served(policy: Scripted, **options: object) -> ServedController:
@@ -57,7 +67,7 @@ def known(*values: float, keep: float = 1.0) -> Overlap:
 
 def ask(controller: ServedController, overlap: Overlap | None = None) -> np.ndarray:
     return controller.plan(
-        {0: np.zeros((1, 1), np.float32)}, {} if overlap is None else {0: overlap}
+        {0: {"state": np.zeros((1, 1), np.float32)}}, {} if overlap is None else {0: overlap}
     )[0]
 
 

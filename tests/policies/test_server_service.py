@@ -122,10 +122,13 @@ def test_a_batch_size_is_used_only_when_its_rows_have_the_bits_of_the_full_batch
             )
             self.horizon, self.draws = inner.horizon, inner.draws
 
-        def act(self, window: np.ndarray, environment: np.ndarray, noise: np.ndarray) -> np.ndarray:
-            value = window.sum((1, 2)) * np.float32(1 + 1e-6 * (len(window) < 4))
+        def act(
+            self, window: dict[str, np.ndarray], environment: np.ndarray, noise: np.ndarray
+        ) -> np.ndarray:
+            state = window["state"]
+            value = state.sum((1, 2)) * np.float32(1 + 1e-6 * (len(state) < 4))
             return np.repeat(value[:, None], 8 * self.action_dim, 1).reshape(
-                len(window), 8, self.action_dim
+                len(state), 8, self.action_dim
             )
 
     assert stable_sizes(Uneven(), 8) == [4, 8]

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades.data.fields import Field
+from alltrades.data.layout import Layout
 from alltrades.pipeline.beside import Beside
 from alltrades.policies.learning.batches import demonstration_data
 from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.stacked_training import Candidate, Learner, fit_learners
 from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.settings import TrainSettings
@@ -32,9 +36,7 @@ def learners(train=TRAIN, **changes):
     for k, gain in enumerate((0.01, 0.5, 3.0)):
         name = "abc"[k]
         steps = make_steps(name, seed=k, gain=gain)
-        policy = make_policy(
-            [info(name)], settings
-        )  # its statistics are those of the first learner: one action scale
+        policy = make_policy([info(name)], settings)
         out.append(
             Learner(
                 info(name),
@@ -196,8 +198,7 @@ def test_row_of_a_stack_acts_as_its_member_whatever_the_other_rows(backbone):
     settings = SMALL.model_copy(update={"backbone": backbone, "width": 32, "depth": 2})
     members = [make_policy([info(name)], settings, seed=k) for k, name in enumerate("abcd")]
     for k, member in enumerate(members):
-        member.normalizer.action_mean.copy_(members[0].normalizer.action_mean)
-        member.normalizer.action_scale.copy_(members[0].normalizer.action_scale)
+        member.normalizer.action_scale.mul_(10.0**k)
         for p in member.parameters():
             torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(k))
     stack = StackedPolicy(members).eval()
@@ -207,12 +208,13 @@ def test_row_of_a_stack_acts_as_its_member_whatever_the_other_rows(backbone):
     noise = rng.standard_normal((8, stack.draws, stack.horizon, stack.action_dim), dtype=np.float32)
 
     def act(rows, environment):
-        return stack.act(window[rows], np.array(environment), noise[rows])
+        return stack.act({"state": window[rows]}, np.array(environment), noise[rows])
 
     chunk = act(list(range(8)), [2, 0, 1, 1, 3, 2, 0, 0])
     for i, k in enumerate([2, 0, 1, 1, 3, 2, 0, 0]):
-        single = members[k].eval().act(window[i : i + 1], np.zeros(1, np.int64), noise[i : i + 1])
-        np.testing.assert_allclose(chunk[i], single[0], atol=1e-5)
+        own = {"state": window[i : i + 1]}
+        single = members[k].eval().act(own, np.zeros(1, np.int64), noise[i : i + 1])
+        np.testing.assert_allclose(chunk[i], single[0], atol=1e-5 * 10.0**k)
     assert np.abs(chunk[2] - chunk[3]).max() > 1e-3
     other = act([5, 4, 7, 0, 1, 2, 3, 6], [2, 3, 2, 2, 1, 3, 0, 1])
     assert all(np.array_equal(other[a], chunk[b]) for a, b in ((0, 5), (1, 4), (3, 0)))
@@ -243,16 +245,14 @@ def test_stacks_are_even_and_keep_the_order():
     assert [len(x) for x in stacks([0] * 65, 32)] == [21, 22, 22]
 
 
-def test_policies_that_differ_in_shape_scale_or_environments_are_not_stacked():
-    a, b = make_policy([info("a")]), make_policy([info("b")])
-    assert stack_key(a) == stack_key(b)
-    wide = make_policy([info("c")], SMALL.model_copy(update={"width": 40}))
-    scaled = make_policy([info("d")])
+def test_policies_that_differ_in_shape_fields_or_environments_are_not_stacked():
+    a, scaled = make_policy([info("a")]), make_policy([info("b")])
     scaled.normalizer.action_scale.mul_(2)
-    two = make_policy([info("a"), info("b")])
-    assert (
-        len({stack_key(p) for p in (a, wide, scaled, two, make_policy([info("a"), info("b")]))})
-        == 5
-    )
+    assert stack_key(a) == stack_key(scaled)
+    wide = make_policy([info("c")], SMALL.model_copy(update={"width": 40}))
+    other = replace(info("d"), observation={"joints": Field.state(3)})
+    named = build_policy(SMALL, [other], Normalizer(Layout([other])), 0)
+    two = [make_policy([info("a"), info("b")]) for _ in range(2)]
+    assert len({stack_key(p) for p in (a, wide, named, *two)}) == 5
     with pytest.raises(ValueError, match="shapes"):
         StackedPolicy([a, wide])

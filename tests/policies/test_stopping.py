@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alltrades.data.interface import ActionSpec
+from alltrades.data.actions import ActionSpec
 from alltrades.policies.control.guard import ActionGuard
 from alltrades.policies.control.stopping import at_rest, start_at_rest, step_to_rest, steps_to_rest
 

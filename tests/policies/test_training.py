@@ -17,7 +17,6 @@ from alltrades.policies.learning.batches import (
 )
 from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
-from alltrades.policies.learning.initial import constant_dimensions, make_normalizer
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.learning.training import Trainer, learning_rate
 from alltrades.policies.settings import TrainSettings
@@ -65,22 +64,22 @@ def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetri
     steps = Steps.concatenate(
         [make_steps("a"), make_steps("b", obs_dim=5, action_dim=3, seed=1), make_steps("c", seed=2)]
     )
-    observation = steps.observation.load()
+    observation = steps.observation["state"].load()
     observation[steps.episode_of_step == 6, 3:5] = 0.0  # there the second thing of b is absent
-    steps = replace(steps, observation=observation)
+    steps = replace(steps, observation={"state": observation})
     data = demonstration_data(steps, policy, Augmentation(symmetries={"a": (FLIP,), "b": (SHIFT,)}))
     batch, rows = data.batch(768, 0, 0)
     plain = data.gather(rows)
     a, b, c = ((batch.environment == k).numpy() for k in range(3))
-    assert np.array_equal(batch.window[c], plain.window[c]) and np.array_equal(
+    assert np.array_equal(batch.window["state"][c], plain.window["state"][c]) and np.array_equal(
         batch.action[b | c], plain.action[b | c]
     )
 
-    changed = (batch.window != plain.window).numpy().any(axis=(1, 2)) & a
+    changed = (batch.window["state"] != plain.window["state"]).numpy().any(axis=(1, 2)) & a
     assert 80 < changed.sum() < 176  # of 256
     assert np.allclose(
-        batch.window.numpy()[changed, :, :3],
-        FLIP.observation(plain.window.numpy()[changed, :, :3]),
+        batch.window["state"].numpy()[changed, :, :3],
+        FLIP.observation(plain.window["state"].numpy()[changed, :, :3]),
         atol=1e-6,
     )
     assert np.allclose(
@@ -88,15 +87,15 @@ def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetri
         FLIP.action(plain.action.numpy()[changed, :, :2]),
         atol=1e-6,
     )
-    assert (batch.window[a][..., 3:] == 0).all() and (batch.action[a][..., 2:] == 0).all()
+    assert (batch.window["state"][a][..., 3:] == 0).all() and (batch.action[a][..., 2:] == 0).all()
     assert np.array_equal(batch.action[a & ~changed], plain.action[a & ~changed])
 
-    moved = (batch.window - plain.window).numpy()[b]
+    moved = (batch.window["state"] - plain.window["state"]).numpy()[b]
     assert (
         0.15 < np.abs(moved[..., 0]).max() <= 0.2 + 1e-6
         and 0.08 < np.abs(moved[..., 1]).max() <= 0.1 + 1e-6
     )
-    present = plain.window.numpy()[b, 0, 3] != 0
+    present = plain.window["state"].numpy()[b, 0, 3] != 0
     assert 0 < (~present).sum() < present.sum()
     assert np.allclose(
         moved[present, :, 3:5], moved[present, :, 0:2], atol=1e-6
@@ -139,7 +138,9 @@ def test_batch_is_a_function_of_seed_and_step():
         make_steps("a"), make_policy([info("a")], SMALL.model_copy(update={"n_obs_steps": 2}))
     )
     a, b, c = data.batch(8, 1, 5)[0], data.batch(8, 1, 5)[0], data.batch(8, 1, 6)[0]
-    assert torch.equal(a.window, b.window) and not torch.equal(a.window, c.window)
+    assert torch.equal(a.window["state"], b.window["state"]) and not torch.equal(
+        a.window["state"], c.window["state"]
+    )
 
 
 def test_no_rows_is_a_clear_error():
@@ -196,7 +197,9 @@ def test_policy_learns_a_known_linear_expert():
         TrainSettings(steps=400, batch=128, lr=3e-3, ema=0.98),
     )
     window = torch.rand(64, 1, 3) * 2 - 1
-    chunk = fit.policy.sample(window, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2))
+    chunk = fit.policy.sample(
+        {"state": window}, torch.zeros(64, dtype=torch.long), torch.randn(64, 1, 2)
+    )
     error = (chunk[:, 0] - 0.5 * window[:, 0, :2]).square().mean()
     assert error < 0.02 * (0.5 * window[:, 0, :2]).square().mean()
 
@@ -241,25 +244,8 @@ def test_policy_of_a_small_environment_trains_on_steps_padded_for_larger_ones():
     data = demonstration_data(both, make_policy([info("a", 2, 1)]))
     batch, rows = data.batch(16, 0, 0)
     assert np.array_equal(
-        batch.window[:, 0].numpy(), small.observation[rows]
+        batch.window["state"][:, 0].numpy(), small.observation["state"][rows]
     ) and batch.action.shape == (16, 4, 1)
-
-
-def test_dimensions_that_hardly_move_are_named_and_keep_their_unit():
-    steps = make_steps()
-    steps = replace(
-        steps,
-        observation=steps.observation * np.float32([1, 1e-4, 1]),
-        action=steps.action * np.float32([1, 0]),
-    )
-    found = constant_dimensions(steps, [info("a")], SMALL)
-    assert [line.split(" in the")[0] for line in found] == [
-        "observation[1] hardly moves",
-        "action[1] hardly moves",
-    ]
-    normalizer = make_normalizer(steps, [info("a")], SMALL)
-    assert normalizer.obs_scale[0, 1] == 1 and normalizer.action_scale[1] == 1
-    assert constant_dimensions(make_steps(), [info("a")], SMALL) == []
 
 
 def test_batches_are_bit_equal_from_memory_a_file_and_a_store(tmp_path):
@@ -276,11 +262,12 @@ def test_batches_are_bit_equal_from_memory_a_file_and_a_store(tmp_path):
     ]
     steps = EpisodeStore.write(tmp_path / "s", episodes).steps()
     augmentation = Augmentation(symmetries={"a": (FLIP,), "b": (SHIFT,)})
-    rows = TrainingRows(steps=steps, probability=np.ones(len(steps.observation)))
+    rows = TrainingRows(steps=steps, probability=np.ones(len(steps)))
     batches = [
         TrainingData(rows, policy, augmentation, tmp_path, storage).batch(64, 0, 3)[0]
         for storage in ("memory", "file", "store")
     ]
-    for name in ("window", "action", "mask", "environment", "loss_weight"):
-        first, *others = (getattr(b, name) for b in batches)
+    facts = [{**vars(b), **b.window} for b in batches]
+    for name in ("state", "action", "mask", "environment", "loss_weight"):
+        first, *others = (f[name] for f in facts)
         assert all(torch.equal(first, x) for x in others), name

@@ -8,13 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from alltrades.data.interface import ActionSpec, Interface
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.model.normalizer import fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.statistics import measure
 from alltrades.policies.settings import PolicySettings, TrainSettings
 
 SMALL = PolicySettings(
@@ -23,7 +26,8 @@ SMALL = PolicySettings(
 
 
 def info(name: str, obs_dim: int = 3, action_dim: int = 2) -> Interface:
-    return Interface(name, obs_dim, ActionSpec((-1.0,) * action_dim, (1.0,) * action_dim), 50)
+    box = ActionSpec((-1.0,) * action_dim, (1.0,) * action_dim)
+    return Interface(name, {"state": Field.state(obs_dim)}, box, 50, 10.0)
 
 
 def make_steps(
@@ -42,7 +46,7 @@ def make_steps(
     observation = rng.uniform(-1, 1, (n, obs_dim)).astype(np.float32)
     action = (gain * observation[:, :action_dim]).astype(np.float32)
     return Steps(
-        observation=observation,
+        observation={"state": observation},
         action=action,
         success=np.zeros(n, bool),
         ends=np.arange(1, episodes + 1) * length,
@@ -59,12 +63,10 @@ def make_policy(
     infos: list[Interface], settings: PolicySettings = SMALL, seed: int = 0
 ) -> DiffusionPolicy:
     rng = np.random.default_rng(seed)
-    normalizer, _ = fit_normalizer(
-        [rng.uniform(-1, 1, (100, i.obs_dim)) for i in infos],
-        [rng.uniform(-1, 1, (100, i.action_dim)) for i in infos],
-        Layout(infos),
-        settings,
-    )
+    observations = [rng.uniform(-1, 1, (100, i.state_dim)).astype(np.float32) for i in infos]
+    actions = [rng.uniform(-1, 1, (100, i.action_dim)).astype(np.float32) for i in infos]
+    statistics = [measure(i, {"state": x}, a) for i, x, a in zip(infos, observations, actions)]
+    normalizer = fit_normalizer(statistics, Layout(infos), settings)
     return build_policy(settings, infos, normalizer, seed)
 
 

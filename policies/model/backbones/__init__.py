@@ -1,20 +1,28 @@
-"""Denoising networks that share one call: backbone(noisy_chunk, t, condition)."""
+"""Denoising networks that share one call: backbone(noisy_chunk, t, condition).
+
+Packages offer others as entry points of the group `alltrades.backbones`, plugins call
+`BACKBONES.register(name, backbone)`; `policy.backbone` is then their name.
+"""
 
 from __future__ import annotations
 
-from alltrades.errors import UserError, nearest
 from alltrades.policies.model.backbones.base import Backbone, Image
 from alltrades.policies.model.backbones.mlp import ResidualMLP
 from alltrades.policies.model.backbones.transformer import ChunkTransformer
 from alltrades.policies.model.backbones.unet1d import ConditionalUnet1d
 from alltrades.policies.model.backbones.unet2d import ConditionalUnet2d
+from alltrades.system.extensions import Extensions
 
-BACKBONES: dict[str, type[Backbone]] = {
-    "mlp": ResidualMLP,
-    "unet1d": ConditionalUnet1d,
-    "unet2d": ConditionalUnet2d,
-    "transformer": ChunkTransformer,
-}
+BACKBONES: Extensions[type[Backbone]] = Extensions(
+    "alltrades.backbones",
+    "backbone",
+    {
+        "mlp": ResidualMLP,
+        "unet1d": ConditionalUnet1d,
+        "unet2d": ConditionalUnet2d,
+        "transformer": ChunkTransformer,
+    },
+)
 
 
 def make_backbone(
@@ -26,19 +34,13 @@ def make_backbone(
     depth: int,
     image: Image | None = None,
 ) -> Backbone:
-    """Build a denoiser by name; `image` where the environments are images.
+    """Build a denoiser by name; `image` for those that see pixels.
 
-    Raises UserError for a name that is not in `BACKBONES`, and for a backbone of images without
-    `image`.
+    Raises UserError for an unknown name, and for a backbone of images without `image`.
     """
-    if name not in BACKBONES:
-        raise UserError(
-            f"backbone '{name}'; expected one of "
-            f"{', '.join(BACKBONES)}{nearest(name, list(BACKBONES))}"
-        )
-    if name == "unet2d":
-        return ConditionalUnet2d(horizon, action_dim, condition_dim, width, depth, image)
-    return BACKBONES[name](horizon, action_dim, condition_dim, width, depth)
+    kind = BACKBONES.get(name)
+    sizes = (horizon, action_dim, condition_dim, width, depth)
+    return kind(*sizes, image) if kind.pixels else kind(*sizes)  # type: ignore[call-arg]
 
 
 __all__ = [

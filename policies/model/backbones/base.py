@@ -5,7 +5,7 @@ zero-initialised head.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,15 @@ class Backbone(nn.Module):
         width: hidden width (the widest level for the U-Net).
         depth: residual blocks (levels for the U-Nets).
 
+    Attributes:
+        pixels: whether the condition begins with the observed images; such a denoiser takes an
+            `Image` as last argument.
+
     A row of the output depends on the same row of the inputs only, bit for bit at a fixed batch
     size: no network here may normalise over the batch.
     """
+
+    pixels: ClassVar[bool] = False
 
     def __init__(
         self, horizon: int, action_dim: int, condition_dim: int, width: int, depth: int

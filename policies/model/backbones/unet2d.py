@@ -24,17 +24,19 @@ CONTEXT = 128
 class ConditionalUnet2d(Backbone):
     """`depth` levels whose channels double up to `width`; every level halves both sides.
 
-    Every action of the chunk is one or several images (H, W), and so is the beginning of the
-    condition (the observation window): both enter as channels. Time and the rest of the condition
-    (the environment) scale and shift the features of every block. A learned mixture of the observed
-    images, nothing at first, is added to the output: a restored image is close to the degraded one.
-    Sides are padded with zeros to a multiple of 2 ** (depth - 1).
+    Every action of the chunk is an image (H, W, C), row by row; the condition begins with the
+    channels of the observed images, each row by row: all enter as channels. Time and the rest of
+    the condition (the environment) scale and shift the features of every block. A learned mixture
+    of the observed images, nothing at first, is added to the output: a restored image is close to
+    the degraded one. Sides are padded with zeros to a multiple of 2 ** (depth - 1).
 
     Args:
         image: shape of the images, and how many of them the condition begins with.
 
     Raises UserError without `image`, and for actions that are no whole number of images.
     """
+
+    pixels = True
 
     def __init__(
         self,
@@ -48,21 +50,22 @@ class ConditionalUnet2d(Backbone):
         super().__init__(horizon, action_dim, condition_dim, width, depth)
         if image is None:
             raise UserError(
-                "backbone 'unet2d' needs environments that are images; expected an image_shape in "
-                "their specification; use mlp, unet1d or transformer"
+                "backbone 'unet2d' needs environments that are images; expected actions that "
+                "are images of one shape; use mlp, unet1d or transformer"
             )
         self.shape, self.frames = (image.height, image.width), image.images
-        self.pixels = image.height * image.width
-        if action_dim % self.pixels:
+        size = image.height * image.width
+        if action_dim % size:
             raise UserError(
                 f"backbone 'unet2d' got actions of {action_dim} entries; expected a multiple of "
-                f"{self.pixels}, the pixels of an image; use another backbone"
+                f"{size}, the pixels of an image; use another backbone"
             )
-        out = horizon * action_dim // self.pixels
+        self.channels = action_dim // size
+        out = horizon * self.channels
         channels = [rounded(width >> (depth - 1 - level)) for level in range(depth)]
         self.padding = [-side % 2 ** (depth - 1) for side in self.shape]
         self.time = TimeEmbedding(TIME_DIM)
-        rest = condition_dim - self.frames * self.pixels
+        rest = condition_dim - self.frames * size
         self.context = nn.Sequential(
             nn.Linear(TIME_DIM + rest, CONTEXT), nn.SiLU(), nn.Linear(CONTEXT, CONTEXT), nn.SiLU()
         )
@@ -87,15 +90,17 @@ class ConditionalUnet2d(Backbone):
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, horizon, A), (B,), (B, C) -> (B, horizon, A)."""
-        cut = self.frames * self.pixels
+        cut = self.frames * self.shape[0] * self.shape[1]
         context = self.context(
             torch.cat([self.time(t), condition[:, cut:]], dim=-1)
         )  # (B, context)
         seen = condition[:, :cut].unflatten(1, (self.frames, *self.shape))  # (B, frames, H, W)
-        drawn = noisy.flatten(1).unflatten(1, (-1, *self.shape))  # (B, images, H, W)
+        pixels = noisy.unflatten(2, (*self.shape, self.channels))  # (B, horizon, H, W, C)
+        drawn = pixels.movedim(4, 2).flatten(1, 2)  # (B, images, H, W)
         x = F.pad(torch.cat([drawn, seen], dim=1), (0, self.padding[1], 0, self.padding[0]))
         x = descend_and_climb(self, x, context)
         x = self.head(F.silu(self.norm(x)))[
             :, :, : self.shape[0], : self.shape[1]
         ]  # (B, images, H, W)
-        return (x + self.keep(seen)).flatten(1).unflatten(1, (self.horizon, self.action_dim))
+        images = (x + self.keep(seen)).unflatten(1, (self.horizon, self.channels))
+        return images.movedim(2, 4).flatten(2)

@@ -1,0 +1,168 @@
+"""Stores of demonstrations that are given: what environments they have, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from alltrades.data.agreement import other_fields, other_numbers, outside_box, united
+from alltrades.data.episode import Episode
+from alltrades.data.interface import Interface
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
+
+Converter = Callable[[EpisodeStore], Sequence[Episode]]
+
+
+def environments_of(paths: Sequence[Path | str]) -> list[Interface]:
+    """The environments of which some stores have episodes, in the order in which they are met; a
+    foreign store's is named after its folder.
+
+    Raises UserError where two stores describe one differently, and where there is none.
+    """
+    found: dict[str, Interface] = {}
+    for path in map(Path, paths):
+        store = EpisodeStore.open(path)
+        there = set(store.columns()["environment"])
+        for name, interface in store.interfaces().items():
+            if name not in there:
+                continue
+            try:
+                found[name] = united(found[name], interface) if name in found else interface
+            except ValueError as wrong:
+                raise UserError(
+                    f"{path}: '{name}' is not as in the stores before: {wrong}; expected one "
+                    "environment under one name; record it under another"
+                ) from wrong
+    if not found:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: no episodes; expected some; record demonstrations"
+        )
+    return list(found.values())
+
+
+def check(
+    paths: Sequence[Path], specs: Sequence[EnvSpec], needed: Mapping[str, Collection[str]]
+) -> None:
+    """Raises UserError, in one line, where demonstrations do not fit their environments: a field
+    that is missing or of another kind or shape, other action sizes, actions outside the box,
+    another control rate, episodes beyond the time limit; and where an environment has none. What
+    either does not know is no error.
+
+    Args:
+        needed: by environment, the fields that some network sees.
+
+    Reads actions, and no observation.
+    """
+    stores = [EpisodeStore.open(path) for path in paths]
+    for spec in specs:
+        count = 0
+        for store in stores:
+            found = store.interfaces().get(spec.id)
+            steps = store.steps([spec.id])
+            steps = steps.select(steps.has_actions)
+            count += len(steps.ends)
+            wrong = found and _misfit(found, spec, steps, needed[spec.id])
+            if wrong:
+                raise UserError(f"{store.path}: demonstrations of '{spec.id}': {wrong}")
+        if not count:
+            raise UserError(
+                f"{', '.join(map(str, paths))}: no demonstrations of '{spec.id}' (episodes with "
+                "actions); `alltrades data info` lists what there is; expected at least one; "
+                "record some, or name other --environments"
+            )
+
+
+def _misfit(found: Interface, spec: EnvSpec, steps: Steps, needed: Collection[str]) -> str | None:
+    """What is wrong with an environment's demonstrations, and what to do."""
+    expected = spec.interface
+    wanted = {name: f for name, f in expected.observation.items() if name in needed}
+    there = {name: f for name, f in found.observation.items() if name in wanted}
+    wrong = other_fields(there or found.observation, wanted)
+    if wrong is not None:
+        return (
+            f"{wrong}; expected what the environment observes; record that, or name what networks "
+            "see: --policy.observe, --specialist.observe"
+        )
+    wrong = other_numbers(found, expected)
+    if wrong is not None:
+        return f"{wrong}; expected what the environment declares; record them as it is, or mend it"
+    if not len(steps.ends):
+        return None
+    wrong = outside_box(steps.action, expected.action)
+    if wrong is not None:
+        return f"{wrong}; record actions in the environment's units, or widen its box"
+    longest = int(steps.lengths.max())
+    if expected.max_steps is not None and longest > expected.max_steps:
+        return (
+            f"{int((steps.lengths > expected.max_steps).sum())} of {len(steps.ends)} episodes are "
+            f"longer than its time limit, the longest has {longest} steps; expected at most "
+            f"{expected.max_steps}; cut them, or raise its max_steps"
+        )
+    return None
+
+
+def copy(paths: Sequence[Path], specs: Sequence[EnvSpec], store: EpisodeStore) -> None:
+    """Append the episodes of the environments, with the fields that these have, behind those that
+    an earlier copy left. Few are in memory at a time.
+    """
+    wanted, skipped = {spec.id: spec for spec in specs}, len(store)
+
+    def episodes() -> Iterator[Episode]:
+        seen = 0
+        for path in paths:
+            found = EpisodeStore.open(path)
+            converter = converter_of(found, specs)
+            if converter is not None:
+                converted = converter(found)
+                yield from converted[max(0, skipped - seen) :]
+                seen += len(converted)
+                continue
+            for i in np.flatnonzero(np.isin(found.columns()["environment"], list(wanted))):
+                seen += 1
+                if seen > skipped:
+                    yield _without_further(found.episode(int(i)), wanted)
+
+    store.extend(episodes())
+
+
+def converter_of(store: EpisodeStore, specs: Sequence[EnvSpec]) -> Converter | None:
+    """How an environment reads a foreign store, unless the store is asked for as it is. Raises
+    UserError where neither is the case.
+    """
+    own = [str(name) for name in np.unique(store.columns()["environment"])]
+    if not store.foreign or {spec.id for spec in specs} & set(own):
+        return None
+    found = next((spec.import_demos for spec in specs if spec.import_demos is not None), None)
+    if found is None:
+        raise UserError(
+            f"{store.path}: a foreign store, which names no environments, and none of "
+            f"{', '.join(spec.id for spec in specs)} can read it; expected a store that alltrades "
+            f"wrote, or --environments of one that can, or [{own[0]}] for what it records"
+        )
+    return found
+
+
+def _without_further(episode: Episode, specs: Mapping[str, EnvSpec]) -> Episode:
+    """An episode without the fields that its environment does not have."""
+    known = specs[episode.environment].observation
+    kept = {name: value for name, value in episode.observations.items() if name in known}
+    return (
+        episode if len(kept) == len(episode.observations) else replace(episode, observations=kept)
+    )
+
+
+def shares(paths: Sequence[Path], used: Steps, ids: Sequence[str]) -> list[str]:
+    """How many demonstrations of each environment are used, in words: "206 of 206 episodes"."""
+    stores = [EpisodeStore.open(path).columns() for path in paths]
+    lines = []
+    for name in ids:
+        there = sum(int((c["has_actions"] & (c["environment"] == name)).sum()) for c in stores)
+        mine = int((used.has_actions & (used.environment == name)).sum())
+        lines.append(f"demonstrations of {name}: {mine} of {there} episodes")
+    return lines

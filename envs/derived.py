@@ -1,0 +1,105 @@
+"""Environments that describe themselves: their specification from an instance's spaces."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from alltrades.data.fields import field_name
+from alltrades.envs.spaces import action_of, fields_of
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
+
+FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in ("id", "make", "extra"))
+RATE = 10.0  # Hz, where an environment says nothing
+RATES = (1.0, 1000.0)  # Hz, of those that are believed
+
+
+@dataclass(frozen=True)
+class Named:
+    """Builds what a name "module:Class" stands for; imported where it is called."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+
+    def __call__(self) -> Any:
+        module, _, attribute = self.name.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return found(*self.arguments)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A registration of which the rest is read from an instance.
+
+    Attributes:
+        id: name in the registry.
+        make: builds the environment.
+        facts: attributes of the specification in place of what is read, or beside it: fields by
+            name in `observation`; `max_steps` is by default the limit of `gymnasium.make`,
+            `control_hz` the metadata's `render_fps`, or 10 Hz.
+    """
+
+    id: str
+    make: Callable[[], Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self) -> EnvSpec:
+        """Build the environment once and describe it.
+
+        Raises UserError where it cannot be built or says what cannot be used.
+        """
+        env = self._built()
+        try:
+            return self._described(env)
+        except (TypeError, ValueError) as error:
+            cause = str(error).removeprefix(f"{self.id}: ")
+            raise UserError(f"environment '{self.id}': {cause}") from error
+        finally:
+            env.close()
+
+    def _built(self) -> Any:
+        try:
+            env = self.make()
+        except UserError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise UserError(
+                f"environment '{self.id}' cannot be built: {type(error).__name__}: {error}"
+            ) from error
+        missing = [
+            name
+            for name in ("observation_space", "action_space", "reset", "step", "close")
+            if not hasattr(env, name)
+        ]
+        if missing:
+            raise UserError(
+                f"environment '{self.id}' is a {type(env).__name__} without {missing[0]}; expected "
+                "a gymnasium.Env, or a function that returns one"
+            )
+        return env
+
+    def _described(self, env: Any) -> EnvSpec:
+        where = f"environment '{self.id}'"
+        facts = {name: fact for name, fact in self.facts.items() if fact is not None}
+        given = {field_name(name): f for name, f in facts.pop("observation", {}).items()}
+        limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+        read = {
+            "observation": fields_of(env.observation_space, where, given),
+            "action": action_of(env.action_space, facts.pop("action", None), where),
+            "max_steps": limit,
+            "control_hz": rate_of(env),
+        }
+        return EnvSpec(self.id, self.make, **{**read, **facts})
+
+
+def rate_of(env: Any) -> float:
+    """Control rate in Hz: what the metadata call `render_fps`, where that is plausible."""
+    said = (getattr(env, "metadata", None) or {}).get("render_fps")
+    if isinstance(said, int | float) and RATES[0] <= said <= RATES[1]:
+        return float(said)
+    return RATE

@@ -1,0 +1,182 @@
+"""Statistics of one environment's data, from which its units come: ranges, deviations, outliers,
+and dimensions that stand still.
+
+Everything is judged relative to the data: numbers in other units give the same verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.data.rows import Rows
+
+MOST = 100_000  # rows of which quantiles and deviations are taken, evenly spread
+NUMBERS = 2**24  # nor more numbers in all
+FRAMES = 256  # images of which a scale is taken
+TAIL = 0.005  # share of the rows beyond each of the two quantiles
+FEWEST = 50  # rows from which a single one can be called an outlier
+AGAIN = 3  # times that a value is reached from which it is a limit, and no outlier
+# A dimension stands still where half its range is below these shares
+OF_ITSELF = 1e-4  # of its own largest value
+OF_BOX = 1e-5  # of half its box
+OF_OTHERS = 1e-6  # of the widest other dimension of its field
+UNBOUNDED = 1e30  # bounds beyond mean none: spaces write the largest float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What D dimensions do in the data; arrays (D,) of float64.
+
+    Attributes:
+        low, high: extremes of all rows.
+        inner_low, inner_high: the same without outliers.
+        mean, std: with outliers moved to `inner_low` and `inner_high`.
+        outliers: number of rows, of those looked at, that lie outside.
+        still: (D,) bool, whether the dimension hardly moves.
+        unit: size of what a dimension that stands still would be measured in.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    inner_low: np.ndarray
+    inner_high: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    outliers: np.ndarray
+    still: np.ndarray
+    unit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one environment: `states` by field, (low, high) of `images` by field, of its `action`."""
+
+    states: Mapping[str, Spread]
+    images: Mapping[str, tuple[float, float]]
+    action: Spread
+
+
+def measure(
+    interface: Interface, observation: Mapping[str, Rows | np.ndarray], action: Rows | np.ndarray
+) -> Statistics:
+    """Statistics of the rows of one environment, (N, *shape) of each field and (N, A). Rows are
+    read once, in pieces.
+    """
+    rows = {name: Rows.of(value) for name, value in observation.items()}
+    return Statistics(
+        {
+            name: state_spread(rows[name].resized(f.shape), f)
+            for name, f in interface.of_kind("state").items()
+        },
+        {
+            name: image_range(rows[name].resized(f.shape), f)
+            for name, f in interface.of_kind("image").items()
+        },
+        action_spread(Rows.of(action).resized(interface.action_dim), interface.action),
+    )
+
+
+def state_spread(rows: Rows, f: Field) -> Spread:
+    """Of the numbers of a state."""
+    low = np.full(f.shape, -np.inf) if f.low is None else np.array(f.low, float)
+    high = np.full(f.shape, np.inf) if f.high is None else np.array(f.high, float)
+    return spread(rows, rows.width, low, high)
+
+
+def action_spread(rows: Rows, spec: ActionSpec) -> Spread:
+    """Of actions; those that are images have one for each channel, over all pixels."""
+    size = spec.size if spec.image is None else spec.image[2]
+    low, high = (bound.reshape(-1, size) for bound in spec.box)
+    return spread(rows, size, low.min(0), high.max(0), limits=True)
+
+
+def spread(
+    rows: Rows, size: int, box_low: np.ndarray, box_high: np.ndarray, limits: bool = False
+) -> Spread:
+    """Of rows (N, pixels * size), whose pixels count as rows of `size` dimensions.
+
+    Values that lie farther beyond the quantile of their tail than the two quantiles lie apart are
+    outliers. With `limits` a value that is reached several times, or the only ones that differ
+    from the rest, are what was meant, as with a gripper that closes once.
+    """
+    sample, low, high = _sample(rows, size)
+    below, above = _tails(sample)
+    apart = above - below
+    can = len(sample) >= FEWEST
+    low_out, high_out = below - low > apart, high - above > apart
+    if limits:
+        low_out &= (apart > 0) & ((sample == low).sum(0) < AGAIN)
+        high_out &= (apart > 0) & ((sample == high).sum(0) < AGAIN)
+    else:
+        low_out &= (apart > 0) | ((sample < below).sum(0) < AGAIN)
+        high_out &= (apart > 0) | ((sample > above).sum(0) < AGAIN)
+    inside = np.where((sample < below - apart) & low_out & can, np.inf, sample)
+    inner_low = np.minimum(inside.min(0), np.where(can & low_out, np.inf, low))
+    inside = np.where((sample > above + apart) & high_out & can, -np.inf, sample)
+    inner_high = np.maximum(inside.max(0), np.where(can & high_out, -np.inf, high))
+    outliers = ((sample < inner_low) | (sample > inner_high)).sum(0)
+    inside = np.clip(sample, inner_low, inner_high).astype(np.float64)
+    mean, std = inside.mean(0), inside.std(0)
+    moves, own = (inner_high - inner_low) / 2, np.maximum(abs(inner_low), abs(inner_high))
+    box = np.where(
+        (abs(box_low) < UNBOUNDED) & (abs(box_high) < UNBOUNDED), box_high / 2 - box_low / 2, 0.0
+    )
+    widest = moves.max(initial=0.0)
+    still = (
+        (moves <= OF_ITSELF * own)
+        | (moves <= OF_BOX * box)
+        | ((moves <= OF_OTHERS * widest) & (size > 1))
+    )
+    largest = own.max(initial=0.0)
+    unit = np.where(own > OF_OTHERS * largest, own, largest)
+    unit = np.where(unit > 0, unit, np.where(box > 0, box, 1.0))
+    return Spread(low, high, inner_low, inner_high, mean, std, outliers, still, unit)
+
+
+def image_range(rows: Rows, f: Field) -> tuple[float, float]:
+    """The values of pixels that become -1 and 1: those that the type or the field's bounds give,
+    else quantiles of the data.
+    """
+    if f.dtype == "uint8":
+        return 0.0, 255.0
+    if f.low is not None and f.high is not None and np.isfinite([*f.low, *f.high]).all():
+        return f.low[0], f.high[0]
+    seen = rows.take(_evenly(len(rows), FRAMES)).ravel()
+    low, high = np.quantile(seen.astype(np.float64), [TAIL, 1 - TAIL])
+    low = 0.0 if f.dtype == "uint16" else float(low)
+    return low, max(float(high), low + (abs(low) or 1.0) * OF_ITSELF)
+
+
+def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evenly spread rows (n, size), and extremes (size,) of all."""
+    pixels = max(1, rows.width // size)
+    wanted = _evenly(len(rows), min(MOST, NUMBERS // max(rows.width, 1)))
+    low, high = np.full(size, np.inf), np.full(size, -np.inf)
+    parts, at = [], 0
+    for piece in rows.pieces():
+        first, last = np.searchsorted(wanted, [at, at + len(piece)])
+        parts.append(piece[wanted[first:last] - at].reshape(-1, size))
+        by_pixel = piece.reshape(len(piece) * pixels, size)
+        low, high = np.minimum(low, by_pixel.min(0)), np.maximum(high, by_pixel.max(0))
+        at += len(piece)
+    return np.concatenate(parts), low, high
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` (at least 1) of `count` numbers, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, max(1, min(count, most))).round().astype(np.int64))
+
+
+def _tails(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (D,) of which at most `TAIL` of the rows, but at least one, are below and above."""
+    count = len(sample)
+    first = min(int(np.ceil(TAIL * (count - 1))), count - 1)
+    last = max(count - 1 - first, 0)
+    ordered = np.partition(sample, sorted({first, last}), axis=0)
+    return ordered[first].astype(np.float64), ordered[last].astype(np.float64)

@@ -1,0 +1,82 @@
+"""Statistics of few episodes, drawn towards environments that measure the same."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.policies.model.shrinkage import PRIOR, shrunk
+from alltrades.policies.model.statistics import measure
+
+NAMED = Field.state(3, names=("x", "y", "goal_x"), units=("m", "m", "m"))
+
+
+def environment(name, f=NAMED):
+    return Interface(name, {"state": f}, ActionSpec((-1.0,), (1.0,)))
+
+
+def measured(interface, x):
+    return measure(interface, {"state": x.astype(np.float32)}, np.linspace(-1, 1, len(x))[:, None])
+
+
+def scene(rng, goal, spread=1.0):
+    """Two starts of a task: x and y move, the goal hardly differs between them."""
+    x = rng.normal(0, spread, (400, 3))
+    x[:, 2] = goal + 0.01 * rng.standard_normal(400)
+    return x
+
+
+def moments(statistics):
+    return np.stack([[s.states["state"].mean, s.states["state"].std] for s in statistics])
+
+
+def test_two_episodes_take_the_spread_of_a_goal_from_tasks_that_name_it_the_same():
+    rng = np.random.default_rng(0)
+    names = [environment(n) for n in "abcd"]
+    own = [measured(e, scene(rng, goal)) for e, goal in zip(names, (-0.3, -0.1, 0.1, 0.3))]
+    few, many = (moments(shrunk(own, names, [n] * 4)) for n in (2, 10**7))
+    assert (moments(own)[:, 1, 2] < 0.02).all() and (few[:, 1, 2] > 0.15).all()
+    np.testing.assert_allclose(many, moments(own), atol=2e-3)
+
+
+def test_the_moments_are_those_of_the_mixture_of_own_rows_and_the_pool():
+    rng = np.random.default_rng(1)
+    names = [environment(n) for n in "ab"]
+    rows = [scene(rng, 0.0, 1.0), scene(rng, 0.5, 2.0)]
+    got = moments(shrunk([measured(e, x) for e, x in zip(names, rows)], names, [3, 5]))
+    share, pool = 3 / (3 + PRIOR), np.concatenate(rows)  # equally long: each counts alike
+    mean = share * rows[0].mean(0) + (1 - share) * pool.mean(0)
+    second = share * (rows[0] ** 2).mean(0) + (1 - share) * (pool**2).mean(0)
+    np.testing.assert_allclose(got[0, 0], mean, atol=1e-5)
+    np.testing.assert_allclose(got[0, 1], np.sqrt(second - mean**2), rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Field.state(3),
+        replace(NAMED, units=None),
+        replace(NAMED, units=("mm", "mm", "mm")),
+        replace(NAMED, names=("x", "y", "door_x")),
+    ],
+)
+def test_fields_of_other_or_undeclared_names_and_units_are_never_pooled(other):
+    rng = np.random.default_rng(2)
+    names = [environment("a"), environment("b", other)]
+    own = [measured(names[0], scene(rng, 0)), measured(names[1], 1000 * scene(rng, 1))]
+    np.testing.assert_array_equal(moments(shrunk(own, names, [2, 2])), moments(own))
+
+
+def test_a_dimension_stands_still_only_where_it_does_in_the_whole_pool():
+    rng = np.random.default_rng(3)
+    a, b = scene(rng, 0), scene(rng, 0)
+    a[:, 1] = b[:, 1] = 2.0
+    a[:, 2] = 0.25
+    names = [environment("a"), environment("b")]
+    own = [measured(e, x) for e, x in zip(names, (a, b))]
+    assert own[0].states["state"].still.tolist() == [False, True, True]
+    got = shrunk(own, names, [2, 2])[0].states["state"]
+    assert got.still.tolist() == [False, True, False] and got.std[2] > 0
