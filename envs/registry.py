@@ -36,6 +36,7 @@ class _Registry:
     specs: dict[str, EnvSpec | Draft] = field(default_factory=dict)
     experts: dict[str, Expert] = field(default_factory=dict)
     suites: dict[str, list[str]] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
     loaded: bool = False
 
 
@@ -185,6 +186,32 @@ def load_plugins(names: Sequence[str]) -> None:
                 f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "
                 "its own; rename the file"
             )
+        found = str(path.resolve()) if shown.endswith(".py") else shown
+        if found not in _REGISTRY.plugins:
+            _REGISTRY.plugins.append(found)
+
+
+def loaded_plugins() -> list[str]:
+    """What `load_plugins` has loaded: modules by name, files by their whole path."""
+    return list(_REGISTRY.plugins)
+
+
+def load_plugins_for(environments: Sequence[str], plugins: Sequence[str]) -> None:
+    """Load plugins where one of the environments is not known without them."""
+    if plugins and not knows(environments):
+        load_plugins(plugins)
+
+
+def knows(environments: Sequence[str]) -> bool:
+    """Whether all of these environments are known, installed or not."""
+    for env_id in environments:
+        try:
+            get(env_id)
+        except MissingExtra:
+            continue
+        except UserError:
+            return False
+    return True
 
 
 def list_environments() -> list[str]:

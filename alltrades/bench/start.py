@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.errors import UserError
+from alltrades.policies.artifact import environments_of, facts_of
 
 
 def start(
@@ -82,17 +83,8 @@ def _measure(
 
 
 def _environment(artifact: Path) -> str:
-    """The first environment of an artifact, from the JSON beside the weights."""
-    facts = (
-        artifact.with_suffix(".json") if artifact.suffix == ".onnx" else artifact / "policy.json"
-    )
-    try:
-        return str(json.loads(facts.read_text())["environments"][0]["id"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{facts}: cannot be read ({error!r}); expected a policy folder, or an exported .onnx "
-            "file with its contract beside it"
-        ) from error
+    """The first environment of an artifact."""
+    return environments_of(facts_of(artifact))[0]
 
 
 def _first_action(artifact: Path, robot: str) -> dict[str, Any]:

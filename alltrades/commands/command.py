@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,18 +76,15 @@ def no_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
     """Settings of a command: its recipe (default quickstart) and the command line.
 
-    Environments named on the command line replace the recipe's, its optional ones too. A given
-    store of demonstrations is used whole: how many a recipe asks for are those that are recorded.
+    Environments named on the command line replace the recipe's, its optional ones too; a command
+    that is given a policy and neither them nor a recipe takes the policy's, and the plugins that
+    they need. A given store of demonstrations is used whole: how many a recipe asks for are those
+    that are recorded.
     """
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
 
-    overrides = [*_one_list(args.overrides)]
-    if getattr(args, "demos", None):
-        overrides += ["--demos.path", *args.demos]
-    given = {token.split("=")[0] for token in overrides}
-    if "--environments" in given and "--optional_environments" not in given:
-        overrides += ["--optional_environments", "[]"]
+    overrides = _overrides(args)
     settings, origins = load_settings(
         RunSettings,
         defaults_file=args.config or DEFAULT_RECIPE,
@@ -97,6 +96,36 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
         settings = settings.model_copy(update={"demos": whole})
         origins["demos.episodes"] = "a given store is used whole"
     return settings, origins
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    """What replaces the recipe's settings: the command line, and what follows from it."""
+    out = [*_one_list(args.overrides)]
+    if getattr(args, "demos", None):
+        out += ["--demos.path", *args.demos]
+    given = {token.split("=")[0] for token in out}
+    if getattr(args, "policy", None) and "--environments" not in given and args.config is None:
+        out += _of_artifact(Path(args.policy), "--plugins" in given)
+        given.add("--environments")
+    if "--environments" in given and "--optional_environments" not in given:
+        out += ["--optional_environments", "[]"]
+    return out
+
+
+def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
+    """Environments of an artifact, or of a folder of them, and the plugins that they need, as
+    tokens of a command line.
+    """
+    from alltrades.envs import registry
+    from alltrades.policies.artifact import environments_of, facts_of, plugins_of
+
+    folders = [f.parent for f in sorted(policy.glob("*/policy.json"))]
+    every = [facts_of(f) for f in (folders if not (policy / "policy.json").exists() else [])]
+    every = every or [facts_of(policy)]
+    ids = list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
+    plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
+    needed = not plugins_given and bool(plugins) and not registry.knows(ids)
+    return ["--environments", json.dumps(ids), *(["--plugins", json.dumps(plugins)] * needed)]
 
 
 def _one_list(tokens: Sequence[str]) -> list[str]:

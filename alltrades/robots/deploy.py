@@ -18,10 +18,11 @@ import numpy as np
 
 from alltrades.data.interface import Interface
 from alltrades.envs import registry
-from alltrades.envs.robots.load import load_robot
+from alltrades.envs.robots.load import ROBOTS, load_robot
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.artifact import facts_of, plugins_of
 from alltrades.robots import fit as deployment
 from alltrades.robots.loop import ControlLoop
 from alltrades.robots.signals import StopSignals
@@ -70,6 +71,8 @@ def _drive(
     """Set everything up and run the episodes; `stack` takes it down again."""
     policy = _policy(args)
     stack.callback(policy.close)
+    if not args.plugins and not deployment.is_remote(args.artifact):
+        _bring_plugins(args.robot, Path(args.artifact))
     robot = load_robot(args.robot)
     stack.callback(robot.close)
     if args.fast and not robot.waits:
@@ -115,6 +118,16 @@ def _drive(
     signals.halting = lambda: loop.halting
     stack.callback(signals.ignore)  # called first: a robot is closed to the end
     _episodes(args, loop, info.id, steps, store, signals, session.episodes)
+
+
+def _bring_plugins(robot: str, artifact: Path) -> None:
+    """Load the plugins of a policy's training where a robot is not known without them."""
+    plugins = plugins_of(facts_of(artifact))
+    kind, _, rest = robot.partition(":")
+    if kind in ("env", "gym", "mujoco") and not rest.endswith((".xml", ".mjcf")):
+        registry.load_plugins_for([robot if kind == "gym" else rest], plugins)
+    elif not rest and robot not in ROBOTS.names():
+        registry.load_plugins(plugins)
 
 
 def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:

@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
+from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.artifact import plugins_of
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner
+from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
@@ -333,8 +336,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         }
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
-        """Write model.safetensors and policy.json; raises UserError when the normaliser was never
-        fitted.
+        """Write model.safetensors and policy.json, which names the plugins that are loaded; raises
+        UserError when the normaliser was never fitted.
         """
         if not bool(self.normalizer.fitted):
             raise UserError(
@@ -350,6 +353,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             | {
                 "digest": self.digest(),
                 "parameters": self.parameter_count(),
+                "plugins": registry.loaded_plugins(),
                 "training": extra or {},
             },
             indent=1,
@@ -383,6 +387,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
             )
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
+        if settings.backbone not in BACKBONES.names() or settings.encoder not in ENCODERS.names():
+            registry.load_plugins(plugins_of(text))
         normalizer = Normalizer(Layout(environments))
     except FileNotFoundError as error:
         raise UserError(

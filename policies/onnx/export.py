@@ -30,6 +30,7 @@ from alltrades.data.layout import Window
 from alltrades.data.store import EpisodeStore
 from alltrades.data.text import text_features
 from alltrades.data.windows import WindowIndex
+from alltrades.envs import registry
 from alltrades.errors import MissingExtra, UserError
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.onnx.onnx_policy import (
@@ -422,6 +423,7 @@ def _contract(
         "steps": settings.sampling_steps,
         "process": settings.process,
         "preference": policy.chosen_preference(),
+        "plugins": registry.loaded_plugins(),
         "parity": {
             "rows": rows,
             "observed": observed,

@@ -1,0 +1,105 @@
+"""Commands that are given a policy take its environments and the plugins that they need from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
+pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
+
+PLUGIN = """
+from dataclasses import replace
+from alltrades.envs import registry
+from alltrades.policies.model.backbones import BACKBONES, ResidualMLP
+
+print("the plugin is loaded")
+spec, expert = registry.get("planar/reach"), registry.expert("planar/reach")
+registry.register(replace(spec, id="own/reach"), expert)
+
+class Tiny(ResidualMLP):
+    pass
+
+BACKBONES.register("tiny", Tiny)
+"""
+MAKE = """
+import sys
+from alltrades.envs import registry
+from alltrades.policies.onnx.export import export_onnx
+from tests.policies.toys import SMALL, make_policy
+
+registry.load_plugins(["own_plugin.py"])
+infos = [registry.get("own/reach").interface]
+for backbone in ("mlp", "tiny"):
+    policy = make_policy(infos, SMALL.model_copy(update={"backbone": backbone}))
+    policy.save(f"made/{backbone}")
+export_onnx(policy, "made/graph.onnx")
+"""
+LOADED = "the plugin is loaded"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "own_plugin.py").write_text(PLUGIN)
+    python(folder, "-c", MAKE)
+    return folder
+
+
+def python(folder: Path, *words: str) -> str:
+    top = str(Path(__file__).parents[2])
+    run = f"import sys, runpy; sys.path.insert(0, {top!r})"
+    if words[0] == "-c":
+        words = ("-c", f"{run}\n{words[1]}")
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=folder, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def command(folder: Path, *words: str) -> str:
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    return python(folder / "elsewhere", "-m", "alltrades.cli", *words)
+
+
+def test_an_artifact_names_the_plugins_of_its_training(folder: Path) -> None:
+    for file in ("mlp/policy.json", "graph.json"):
+        facts = json.loads((folder / "made" / file).read_text())
+        assert facts["plugins"] == [str((folder / "own_plugin.py").resolve())]
+
+
+@pytest.mark.parametrize("artifact", ["mlp", "graph.onnx"])
+def test_a_policy_is_deployed_on_the_environment_of_a_plugin_that_is_not_named(
+    folder: Path, artifact: str
+) -> None:
+    out = command(
+        folder,
+        "deploy",
+        f"../made/{artifact}",
+        "--robot",
+        "env:own/reach",
+        "--steps",
+        "3",
+        "--fast",
+    )
+    assert LOADED in out and "own/reach on env:own/reach" in out
+
+
+def test_a_policy_is_evaluated_in_its_own_environments_when_none_are_given(folder: Path) -> None:
+    words = ["--small", "--evaluation.episodes", "2", "--rollout.workers", "2"]
+    out = command(folder, "evaluate", "../made/mlp", *words, "--out", "result.json")
+    rows = json.loads((folder / "elsewhere" / "result.json").read_text())["rows"]
+    assert LOADED in out and [r["environment"] for r in rows] == ["own/reach"]
+
+
+def test_a_plugin_is_loaded_only_where_the_work_needs_it(folder: Path) -> None:
+    for backbone in ("mlp", "tiny"):
+        out = command(folder, "export", f"../made/{backbone}", "--out", f"{backbone}.onnx")
+        assert (LOADED in out) == (backbone == "tiny")
+    robot = ["--robot", "env:planar/reach", "--environment", "own/reach", "--steps", "2", "--fast"]
+    assert LOADED not in command(folder, "deploy", "../made/mlp", *robot)
