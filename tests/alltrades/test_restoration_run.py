@@ -112,18 +112,13 @@ def test_the_artifact_knows_its_images_and_exports(
     finished: tuple[Path, RunResult], tmp_path: Path
 ) -> None:
     policy = load_policy(finished[0] / "policies" / "generalist")
-    assert [e.image_shape for e in policy.environments] == [(8, 8)] * 2
-    assert [e.obs_dim for e in policy.environments] == [64, 128] and policy.action_dim == 64
-    for buffer in (
-        "obs_mean",
-        "obs_scale",
-    ):  # one statistic for all pixels of an image, another for the mask
-        values = getattr(policy.normalizer, buffer)[1]
-        assert (
-            len(set(values[:64].tolist())) == len(set(values[64:].tolist())) == 1
-            and values[0] != values[64]
-        )
-    assert len(set(policy.normalizer.action_scale.tolist())) == 1
+    shown = [list(e.observation) for e in policy.environments]
+    assert shown == [["image"], ["image", "missing"]] and policy.action_dim == 64
+    for environment in policy.environments:
+        assert environment.action.image == (8, 8, 1)
+        assert {str(f) for f in environment.observation.values()} == {"image of 8 x 8 x 1 float32"}
+    # one statistic for all pixels of an environment's images
+    assert all(len(set(row.tolist())) == 1 for row in policy.normalizer.action_scale)
     pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
     assert export_onnx(policy, tmp_path / "policy.onnx").max_error <= 1e-4
 
