@@ -82,7 +82,7 @@ def test_demonstrations_that_fit_are_taken_whatever_nobody_knows(tmp_path):
             r"0.71 of 7 steps have actions outside the box; worst is dimension 1 \('right'\), from "
             "100 to 700; expected 0 to 512; record actions in the environment's units",
         ),
-        ({"action": (-3, 515)}, {}, r"dimension 0 \('left'\), from -3 to 0.5; expected -1 to 1"),
+        ({"action": (-3, 515)}, {}, r"dimension 0 \('left'\), from -3 to -3; expected -1 to 1"),
         ({"length": 21}, {}, "1 of 2 episodes are longer .* has 21 steps; expected at most 20"),
         ({}, {"control_hz": 30.0}, "it runs at 30 Hz, not 5"),
         ({"action": None}, {}, "no demonstrations of 'lab/dot' .episodes with actions"),
