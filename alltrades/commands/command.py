@@ -79,7 +79,8 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
     Environments named on the command line replace the recipe's, its optional ones too; a command
     that is given a policy and neither them nor a recipe takes the policy's, and the plugins that
     they need. A given store of demonstrations is used whole: how many a recipe asks for are those
-    that are recorded.
+    that are recorded. Where neither a recipe nor environments nor a policy are named they are those
+    of the given store.
     """
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
@@ -95,6 +96,14 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
         whole = settings.demos.model_copy(update={"episodes": None})
         settings = settings.model_copy(update={"demos": whole})
         origins["demos.episodes"] = "a given store is used whole"
+    named = args.config is not None or origins.get("environments") == COMMAND_LINE
+    if settings.demos.path is not None and not named:
+        from alltrades.pipeline.given import environments_of
+
+        ids = tuple(e.id for e in environments_of(settings.demos.stores))
+        chosen = {"environments": ids, "optional_environments": ()}
+        settings = settings.model_copy(update=chosen)
+        origins |= dict.fromkeys(chosen, "the given store")
     return settings, origins
 
 

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if study is not None:
         return _run_study(study, args)
     from alltrades.pipeline.runner import run as run_pipeline
+    from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
 
     if args.data is not None:
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         else Path("runs") / (settings.name + ("-small" if args.small else ""))
     )
     result = run_pipeline(settings, folder, origins)
+    if result.open_loop:
+        print(open_loop_text(result.open_loop) + "\n")
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
     for name, why in result.left_out.items():
         hint = f"; to add it: {why.remedy}" if isinstance(why, MissingExtra) else f" ({why})"

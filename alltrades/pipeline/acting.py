@@ -100,7 +100,7 @@ def controllers_of(
         [stack_key(p) for p in distinct], largest=len(distinct) if rollouts.engine == "torch" else 1
     )
     group_of = {id(distinct[i]): f"{number}" for number, group in enumerate(groups) for i in group}
-    batch = max(1, min(rollouts.batch, rollouts.lanes // len(groups)))
+    batch = max(1, min(rollouts.batch, rollouts.lanes // max(1, len(groups))))
     members = [
         StackedPolicy([distinct[i] for i in group]) if len(group) > 1 else distinct[group[0]]
         for group in groups

@@ -142,22 +142,29 @@ def _differing(what: str, there: Any, here: Any) -> str:
     return f"its {what} differ{f' for {names[0]}' if names else ' in their order'}"
 
 
+def steps_of(paths: Sequence[Path], environments: Sequence[str]) -> Steps:
+    """All episodes of some environments in some stores, one store after another."""
+    return Steps.concatenate([EpisodeStore.open(path).steps(environments) for path in paths])
+
+
 def first_demos(
     paths: Sequence[Path],
     environments: Sequence[str],
     episodes: int | None,
     observations: str | None = None,
+    left_out: Callable[[Steps], np.ndarray] | None = None,
 ) -> Steps:
     """The first `episodes` demonstrations of each environment (all with None) of some stores, one
-    after another, and all their episodes without actions.
+    after another, and all their episodes without actions; without those that `left_out` chooses,
+    a mask (E,).
 
     `observations`: a store whose episodes join those without actions; what actions it has are not
     looked at. UserError where it has none of these environments, or other fields.
     """
-    steps = Steps.concatenate([EpisodeStore.open(path).steps(environments) for path in paths])
-    keep = np.ones(len(steps.environment), bool)
+    steps = steps_of(paths, environments)
+    keep = np.ones(len(steps.ends), bool) if left_out is None else ~left_out(steps)
     for name in environments:
-        mine = np.flatnonzero((steps.environment == name) & steps.has_actions)
+        mine = np.flatnonzero((steps.environment == name) & steps.has_actions & keep)
         if episodes is not None:
             keep[mine[episodes:]] = False
     steps = steps.select(keep)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
 from alltrades.envs import registry
 from alltrades.envs.rollouts.rollout import Crew
 from alltrades.envs.spec import EnvSpec
-from alltrades.errors import MissingExtra, UserError
+from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.pipeline.beside import Beside
+from alltrades.pipeline.given import environments_of
+from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
 from alltrades.policies.learning.batches import Augmentation
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
+
+MOST = 4  # environments that a line names
 
 
 def _unrecorded(name: str, step: int, values: Mapping[str, Any]) -> None:
@@ -55,6 +62,23 @@ class Context:
     @property
     def interfaces(self) -> list[Interface]:
         return [spec.interface for spec in self.specs]
+
+    @property
+    def simulated(self) -> tuple[EnvSpec, ...]:
+        """The environments that can be stepped."""
+        return tuple(spec for spec in self.specs if spec.simulated)
+
+    @property
+    def recorded(self) -> list[str]:
+        """The environments that only recordings know."""
+        return [spec.id for spec in self.specs if not spec.simulated]
+
+    @property
+    def holdout(self) -> dict[str, float]:
+        """By environment, the share of its demonstrations that nothing learns from."""
+        share = self.settings.demos.holdout
+        default = {True: 0.0, False: UNSIMULATED}
+        return {s.id: default[s.simulated] if share is None else share for s in self.specs}
 
     @property
     def observed(self) -> dict[str, set[str]]:
@@ -120,6 +144,14 @@ class Context:
         else:
             self.manifest.stage(name, self.base | dict(key), outputs, work)
 
+    def unsimulated(self, stage: str, what: str) -> None:
+        """Say what a stage does with the environments that only recordings know, if there are."""
+        names = self.recorded
+        if names:
+            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+            line = f"{stage}: no simulator of {', '.join(names[:MOST])}{more}: {what}"
+            print(line, file=sys.stderr)
+
     def unrecorded(self) -> Context:
         """The same with metrics kept nowhere."""
         return replace(self, record=_unrecorded)
@@ -130,7 +162,7 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
     missing for them.
     """
     registry.load_plugins(settings.plugins)
-    specs = registry.resolve(settings.environments)
+    specs = _specs(settings)
     left_out: dict[str, UserError] = {}
     for name in settings.optional_environments:
         try:
@@ -138,6 +170,36 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
         except MissingExtra as error:
             left_out[name] = error
     return tuple(specs), left_out
+
+
+def _specs(settings: RunSettings) -> list[EnvSpec]:
+    """Those of the registry, and for names that only the given stores know what these say."""
+    known, stores = set(registry.list_environments()), settings.demos.stores
+    given = {e.id: e for e in environments_of(stores) if e.id not in known} if stores else {}
+    specs: dict[str, EnvSpec] = {}
+    for name in settings.environments:
+        matching = [i for i in given if fnmatchcase(i, name)]
+        specs |= {i: EnvSpec.recorded(given[i]) for i in matching}
+        if not matching or any(fnmatchcase(i, name) for i in known):
+            try:
+                specs |= {spec.id: spec for spec in registry.resolve([name])}
+            except UserError as error:
+                if not given or isinstance(error, MissingExtra):
+                    raise
+                raise UserError(f"{error}; the given stores have {', '.join(given)}") from error
+    return list(specs.values())
+
+
+def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
+    """Raises UserError for a name or pattern of fields that fits none of any environment."""
+    fields = list(dict.fromkeys(name for spec in specs for name in spec.observation))
+    for key, patterns in settings.observing().items():
+        for pattern in patterns or ():
+            if not any(fnmatchcase(name, field_name(pattern)) for name in fields):
+                raise UserError(
+                    f"{key} = {pattern}: no environment has such a field"
+                    f"{nearest(pattern, fields)}; expected some of {', '.join(fields)}"
+                )
 
 
 @contextmanager
@@ -156,6 +218,7 @@ def opened(
 
         require_packages()
     specs, left_out = resolve(settings)
+    _check_observed(settings, specs)
     for row in (settings.distill, *settings.distillations().values()):
         row.weights.check()
     with Crew(settings.rollout.worker_count()) as crew:

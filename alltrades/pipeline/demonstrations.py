@@ -13,6 +13,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import collection, given
 from alltrades.pipeline.context import Context
+from alltrades.pipeline.holdout import held_out_mask
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
@@ -34,10 +35,22 @@ class Demonstrations:
         return (self.store, *self.others)
 
     def steps(self) -> Steps:
-        demos = self.context.settings.demos
+        """Those that are learned from."""
+        demos, context = self.context.settings.demos, self.context
         return collection.first_demos(
-            self.stores, self.context.ids, demos.episodes, demos.observations
+            self.stores, context.ids, demos.episodes, demos.observations, self.held_out_mask
         )
+
+    def held_out(self) -> Steps:
+        """Those that nothing learns from, to judge policies on."""
+        steps = collection.steps_of(self.stores, self.context.ids)
+        return steps.select(self.held_out_mask(steps))
+
+    def held_out_mask(self, steps: Steps) -> np.ndarray:
+        """(E,) bool of all episodes: those that `held_out` has. Chosen by the seed of the
+        evaluation, not the run's, so that runs compare.
+        """
+        return held_out_mask(steps, self.context.holdout, self.context.settings.evaluation.seed)
 
     def key(self) -> dict[str, Any]:
         """What a stage that learns from them depends on."""
@@ -47,6 +60,8 @@ class Demonstrations:
             "policy": settings.policy.model_dump(mode="json"),
             "settings": settings.demos.model_dump(mode="json", exclude={"observations", "path"}),
         }
+        if any(self.context.holdout.values()):
+            key["held out"] = [self.context.holdout, settings.evaluation.seed]
         if settings.demos.observations is not None:
             key["observations"] = EpisodeStore.open(Path(settings.demos.observations)).digest()
         return key
@@ -56,7 +71,7 @@ class Demonstrations:
         many of each are used.
         """
         given.check(self.stores, self.context.specs, self.context.observed)
-        for line in given.shares(self.stores, self.steps(), self.context.ids):
+        for line in given.shares(self.stores, self.steps(), self.held_out(), self.context.ids):
             print(line)
 
 
@@ -131,17 +146,16 @@ def record_held_out(context: Context, out: Path) -> None:
 
 def held_out(demos: Demonstrations, recorded: Path) -> Steps:
     """Demonstrations that nothing was trained on: recorded ones of the experts, or those of a given
-    store behind the first; none where all of it is learned from.
+    store that are held out, or behind the first; none where all of it is learned from.
     """
     context = demos.context
     if context.settings.demos.path is None:
         return EpisodeStore.open(recorded).steps(context.ids)
-    steps = EpisodeStore.open(demos.store).steps(context.ids)
+    steps = collection.steps_of(demos.stores, context.ids)
+    keep = demos.held_out_mask(steps)
     used = context.settings.demos.episodes
-    if used is None:
-        return steps.select(np.zeros(len(steps.ends), bool))
-    keep = np.zeros(len(steps.environment), bool)
-    for name in context.ids:
-        recorded_here = np.flatnonzero((steps.environment == name) & steps.has_actions)
-        keep[recorded_here[used : used + HELD_OUT]] = True
+    if used is not None:
+        for name in context.ids:
+            own = np.flatnonzero((steps.environment == name) & steps.has_actions & ~keep)
+            keep[own[used : used + HELD_OUT]] = True
     return steps.select(keep)

@@ -17,6 +17,8 @@ from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.demonstrations import held_out
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, rows_of
+from alltrades.pipeline.open_loop import OpenLoop
+from alltrades.pipeline.open_loop import advice_line as open_loop_line
 from alltrades.pipeline.rollouts import first_rollouts, rollout_statistics
 from alltrades.pipeline.weights_folder import load_weights
 from alltrades.policies.learning.diagnosis import (
@@ -36,20 +38,35 @@ def advise(
     sources: Sources,
     settings: DistillSettings,
     evaluations: Mapping[str, Evaluation],
+    open_loop: OpenLoop,
 ) -> dict[str, Any]:
     """Diagnosis of the generalist in every environment, as plain data; nothing where it was not
-    measured.
+    measured. Environments without a simulator have what open loop tells.
     """
     context = sources.demos.context
     measured = GENERALIST in evaluations
 
     def body(report: Report) -> None:
         found = _diagnoses(folder, sources, settings, evaluations, report) if measured else {}
-        write_json(folder.advice, found)
+        write_json(folder.advice, found | _recorded(sources, open_loop))
 
     key = _key(folder, sources, settings, evaluations) if measured else {"rows": "no generalist"}
+    if context.recorded:
+        key["open loop"] = open_loop
     context.stage("advice", key, [folder.advice], body, len(context.ids), "env")
     return json.loads(folder.advice.read_text())
+
+
+def _recorded(sources: Sources, open_loop: OpenLoop) -> dict[str, Any]:
+    """Of environments that only recordings know."""
+    out = {}
+    for name in sources.demos.context.recorded:
+        rows = open_loop.get(name, {"rows": {}})["rows"]
+        taught = [row for t in sources.teachers if (row := str(Row.of_teacher(t.name))) in rows]
+        if GENERALIST in rows:
+            line = open_loop_line(open_loop[name], GENERALIST, taught[0] if taught else None)
+            out[name] = asdict(Diagnosis(line, sources.teachers[0].name))
+    return out
 
 
 def _key(
@@ -82,6 +99,7 @@ def _diagnoses(
     report: Report,
 ) -> dict[str, Any]:
     context, seed = sources.demos.context, sources.demos.context.settings.seed
+    simulated = [spec.id for spec in context.simulated]
     demos, unseen = sources.demos.steps(), held_out(sources.demos, folder.held_out)
     rollouts = first_rollouts(context, sources.stores, settings.rollouts)
     weights, teachers = load_weights(sources.weights, context.ids), sources.policies()
@@ -91,7 +109,7 @@ def _diagnoses(
     rows = rows_of(sources, settings, demos, teachers)
     statistics = {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
     out: dict[str, Any] = {}
-    for name in context.ids:
+    for name in simulated:
         rates = _rates(name, list(teachers), statistics, evaluations)
         best, rng = best_teacher(rates), stream(seed, "advice", name)
         gap = distillation_gap(policy, teachers, rows, name, rng)
@@ -138,7 +156,7 @@ def _diagnoses(
                 shift.raw_ess,
             )
         )
-        report.progress(len(out), len(context.ids))
+        report.progress(len(out), len(simulated))
     return out
 
 

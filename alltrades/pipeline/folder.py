@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "rounds" / f"{row}.json"
 
     @property
+    def open_loop(self) -> Path:
+        """Errors of chunks on held-out episodes."""
+        return self.path / "open_loop.json"
+
+    @property
     def trajectories(self) -> Path:
         return self.path / "trajectories.json"
 

@@ -157,12 +157,16 @@ def _without_further(episode: Episode, specs: Mapping[str, EnvSpec]) -> Episode:
     )
 
 
-def shares(paths: Sequence[Path], used: Steps, ids: Sequence[str]) -> list[str]:
-    """How many demonstrations of each environment are used, in words: "206 of 206 episodes"."""
+def shares(paths: Sequence[Path], used: Steps, held_out: Steps, ids: Sequence[str]) -> list[str]:
+    """How many demonstrations of each environment are used, in words: "206 of 206 episodes"; and
+    how many of them are held out.
+    """
     stores = [EpisodeStore.open(path).columns() for path in paths]
     lines = []
     for name in ids:
         there = sum(int((c["has_actions"] & (c["environment"] == name)).sum()) for c in stores)
         mine = int((used.has_actions & (used.environment == name)).sum())
-        lines.append(f"demonstrations of {name}: {mine} of {there} episodes")
+        kept = int((held_out.environment == name).sum())
+        more = f", {kept} of them held out" if kept else ""
+        lines.append(f"demonstrations of {name}: {mine + kept} of {there} episodes{more}")
     return lines

@@ -46,7 +46,7 @@ class Manner:
 
     def load(self, path: Path, context: Context) -> Policies:
         asked = self.preference if self.strict else None
-        policies = load_policies(path, context.specs, context.settings.device, asked)
+        policies = load_policies(path, context.simulated, context.settings.device, asked)
         for policy in policies.values():
             if policy.takes_preference:
                 policy.set_preference(self.preference)
@@ -94,7 +94,7 @@ def measure(
         if out is not None:
             write_json(out, found[0].to_json())
 
-    total = settings.evaluation.episodes * len(context.specs)
+    total = settings.evaluation.episodes * len(context.simulated)
     outputs = [out] if out is not None else []
     context.stage(f"evaluate/{name}", key, outputs, body, total, "episode")
     return Evaluation.from_json(json.loads(out.read_text())) if out is not None else found[0]
@@ -115,13 +115,14 @@ def success(
     """
     settings = context.settings
     controllers, keys = controllers_of(policies, settings.rollout, ensemble)
-    digests = {i: policies[i].digest() for i in context.ids}
+    specs = context.simulated
+    digests = {s.id: policies[s.id].digest() for s in specs}
     common = settings.evaluation
     return evaluate(
         name,
         Actors(controllers, keys, digests, used_success_signal),
-        {s.id: s for s in context.specs},
-        seeds or evaluation_starts(context.specs, common.seed, common.episodes),
+        {s.id: s for s in specs},
+        seeds or evaluation_starts(specs, common.seed, common.episodes),
         lanes=settings.rollout.lanes,
         crew=context.crew,
         report=report,
@@ -134,16 +135,18 @@ def draw(context: Context, rows: Mapping[str, Path], out: Path) -> None:
     def body(_: Report) -> None:
         device = context.settings.device
         found = {
-            row: trajectories(context, load_policies(path, context.specs, device))
+            row: trajectories(context, load_policies(path, context.simulated, device))
             for row, path in rows.items()
         }
-        write_json(out, {i: {row: found[row][i] for row in rows} for i in context.ids})
+        ids = [s.id for s in context.simulated]
+        write_json(out, {i: {row: found[row][i] for row in rows} for i in ids})
 
     key = {
         "policies": {row: policy_digests(path) for row, path in rows.items()},
         "episodes": DRAWN,
         "starts": "plot",
     }
+    context.unsimulated("trajectories", "not drawn")
     context.stage("trajectories", key, [out], body)
 
 
@@ -151,16 +154,15 @@ def trajectories(context: Context, policies: Policies) -> Paths:
     """Where the effector went, on starts that nothing else uses."""
     settings = context.settings.rollout
     controllers, keys = controllers_of(policies, settings)
-    starts = {s.id: plot_seeds(s, context.settings.seed, DRAWN) for s in context.specs}
+    specs = {s.id: s for s in context.simulated}
+    starts = {i: plot_seeds(s, context.settings.seed, DRAWN) for i, s in specs.items()}
     jobs = [
-        Job(s.id, starts[s.id][i], keys[s.id], points=True)
-        for i in range(DRAWN)
-        for s in context.specs
+        Job(name, starts[name][i], keys[name], points=True) for i in range(DRAWN) for name in specs
     ]
-    found: Paths = {i: [] for i in context.ids}
+    found: Paths = {i: [] for i in specs}
     for episode in rollout(
         jobs,
-        {s.id: s for s in context.specs},
+        specs,
         controllers,
         workers=settings.worker_count(),
         lanes=settings.lanes,
@@ -176,7 +178,7 @@ def check_starts(context: Context, stores: Mapping[str, Path]) -> None:
     """Evaluation starts must be disjoint from every other use: episodes of these stores, selection,
     plots.
     """
-    settings, specs = context.settings, context.specs
+    settings, specs = context.settings, context.simulated
     judged = max(
         (d.rounds.selection for d in settings.distillations().values() if d.rounds.count),
         default=0,

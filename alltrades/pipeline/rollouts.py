@@ -71,17 +71,18 @@ def roll_out(
         "episodes": episodes,
         **context.settings.rollout.acting(),
     }
-    stored = _episodes(out) // len(context.specs)
+    stored = _episodes(out) // max(1, len(context.simulated))
     if stored > episodes and context.done(name, key | {"episodes": stored}):
         return  # a generalist that has gone since needed more
 
     def body(report: Report) -> None:
         policies = load_policies(
-            teacher.policies, context.specs, context.settings.device, preference
+            teacher.policies, context.simulated, context.settings.device, preference
         )
         record(context, policies, teacher.name, episodes, context.seed(name), out, report)
 
-    context.stage(name, key, [out], body, episodes * len(context.specs), "episode")
+    context.unsimulated(name, "not rolled out")
+    context.stage(name, key, [out], body, episodes * len(context.simulated), "episode")
 
 
 def record(
@@ -106,13 +107,13 @@ def record(
     jobs = [
         Job(s.id, episode_seed(seed, "rollout", s.id, i), keys[s.id])
         for i in range(episodes)
-        for s in context.specs
+        for s in context.simulated
     ]
     buffer: list[Episode] = []
-    with open_or_create(out, context.specs, facts) as store:
+    with open_or_create(out, context.simulated, facts) as store:
         for episode in rollout(
             jobs[len(store) :],
-            {s.id: s for s in context.specs},
+            {s.id: s for s in context.simulated},
             controllers,
             workers=settings.worker_count(),
             lanes=settings.lanes,
@@ -121,7 +122,7 @@ def record(
         ):
             buffer.append(episode)
             # an append costs the same for few steps as for many, and more for more environments
-            if len(buffer) >= max(32, 4 * len(context.specs)) and sum(map(len, buffer)) >= 1024:
+            if len(buffer) >= max(32, 4 * len(context.simulated)) and sum(map(len, buffer)) >= 1024:
                 store.append(buffer)
                 buffer = []
             report.progress(len(store) + len(buffer), len(jobs))

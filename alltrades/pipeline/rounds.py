@@ -41,6 +41,7 @@ from alltrades.system.reporting import Report
 def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillSettings) -> None:
     """Rounds of one generalist, from its form after no round to the one that is kept, `row`."""
     context, rounds = sources.demos.context, settings.rounds
+    context.unsimulated(f"rounds of {row}", "not visited; their rows stay as they are")
     first = replace(row, round=0)
     best, measured = first, _select(context, folder, first, settings)
     idle = 0  # rounds since the last one that helped
@@ -110,7 +111,7 @@ def _visit(
         **context.settings.rollout.acting(),
         "rounds": rounds.model_dump(mode="json", include={"episodes", "tries", "explore", "renew"}),
     }
-    context.stage(name, key, [path], body, rounds.episodes * len(context.specs), "episode")
+    context.stage(name, key, [path], body, rounds.episodes * len(context.simulated), "episode")
     statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
     if rounds.teacher == "best":
         statistics |= {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
@@ -124,9 +125,9 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
     policy, out, episodes = folder.policy(row), folder.selection(row), settings.rounds.selection
 
     def body(report: Report) -> None:
-        policies = load_policies(policy, context.specs, context.settings.device)
+        policies = load_policies(policy, context.simulated, context.settings.device)
         seed = context.settings.seed
-        seeds = {s.id: selection_seeds(s, seed, episodes) for s in context.specs}
+        seeds = {s.id: selection_seeds(s, seed, episodes) for s in context.simulated}
         result = success(context, str(row), policies, report, used_success_signal=True, seeds=seeds)
         write_json(out, result.to_json())
 
@@ -135,6 +136,6 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
         "episodes": episodes,
         **context.settings.rollout.acting(),
     }
-    total = episodes * len(context.specs)
+    total = episodes * len(context.simulated)
     context.stage(f"select/{row}", key, [out], body, total, "episode")
     return Evaluation.from_json(json.loads(out.read_text()))

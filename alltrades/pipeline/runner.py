@@ -26,6 +26,7 @@ from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
 from alltrades.pipeline.measurement import check_starts, draw, measure
+from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
 from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
@@ -42,13 +43,14 @@ from alltrades.system.tracking import Tracker
 @dataclass
 class RunResult:
     """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice; and
-    what was left out, with the reason.
+    what was left out, with the reason; and open-loop errors where episodes are held out.
     """
 
     folder: Path
     evaluations: dict[str, Evaluation]
     comparison: dict[str, Any]
     advice: dict[str, Any]
+    open_loop: OpenLoop = field(default_factory=dict)
     report: Path | None = None
     left_out: dict[str, UserError] = field(default_factory=dict)
 
@@ -103,12 +105,13 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     teachers = dict.fromkeys(
         Row.of_teacher(name) for d in generalists.values() for name in d.teachers
     )
+    _check_rounds(context, rows)
     demos = Demonstrations(context, folder.demos)
     if settings.demos.path is None:
         record(context, demos.store, folder.experts)
     else:
         imported(context, demos.store)
-    for line in statistics_lines(demos.steps(), context.interfaces, settings.policy):
+    for line in statistics_lines(demos.steps(), context.interfaces, settings.all_seen()):
         print(line, file=sys.stderr)
     needed = {*teachers, *rows.values()}
     if any(d.init == "labeled_only" for d in generalists.values()):
@@ -117,7 +120,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     for row in teachers:
         wanted = [d.rollouts for d in generalists.values() if row.teacher in d.teachers]
         roll_out(context, teacher(folder, row), max(wanted))
-    advised = GENERALIST in rows
+    advised = GENERALIST in rows and bool(context.simulated)
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
     check_starts(context, _stores(context, folder, teachers, advised))
@@ -126,16 +129,33 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},
     )
     context.beside.run([partial(_stage_two, demos, folder, Row(name)) for name in generalists])
+    context.unsimulated("evaluate", "judged open loop on held-out episodes")
     evaluations = {
         name: measure(context, name, folder.policy(row), folder.evaluation(name))
         for name, row in rows.items()
+        if context.simulated
     }
+    judged = judge(
+        demos, {name: folder.policy(row) for name, row in rows.items()}, folder.open_loop
+    )
     drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
     draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
     comparison = _compare(settings, evaluations, folder)
     generalist = Row(GENERALIST)
-    advice = advise(folder, sources(demos, folder, generalist), settings.distill, evaluations)
-    return RunResult(folder.path, evaluations, comparison, advice, left_out=dict(context.left_out))
+    given = sources(demos, folder, generalist)
+    advice = advise(folder, given, settings.distill, evaluations, judged)
+    left_out = dict(context.left_out)
+    return RunResult(folder.path, evaluations, comparison, advice, judged, left_out=left_out)
+
+
+def _check_rounds(context: Context, rows: Mapping[str, Row]) -> None:
+    """Raises UserError for rows of rounds where nothing can be visited."""
+    for name, row in rows.items():
+        if row.round is not None and not context.simulated:
+            raise UserError(
+                f"evaluation.rows names '{name}' and rounds need a simulator, which none of "
+                f"{', '.join(context.ids)} has; expected rows without _round; leave it out"
+            )
 
 
 # ---- stage 1 -------------------------------------------------------------------------------------
@@ -181,10 +201,13 @@ def _stage_two(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
     results = weigh(demos, given.stores, str(row), settings, given.weights, summary)
     for line in text.weight_warnings({name: r.warnings for name, r in results.items()}):
         print(f"weights of {row}: {line}", file=sys.stderr)
-    first = replace(row, round=0) if settings.rounds.count else row
+    rounds = settings.rounds.count and demos.context.simulated
+    first = replace(row, round=0) if rounds else row
     train_generalist(given, settings, str(first), folder.policy(first))
-    if settings.rounds.count:
+    if rounds:
         run_rounds(folder, given, row, settings)
+    elif settings.rounds.count:
+        demos.context.unsimulated(f"rounds of {row}", "none are run")
 
 
 # ---- inputs of stages ----------------------------------------------------------------------------
@@ -221,7 +244,10 @@ def _stores(
 def _compare(
     settings: RunSettings, evaluations: Mapping[str, Evaluation], folder: RunFolder
 ) -> dict[str, Any]:
-    """Paired differences of the rows on their common starts."""
+    """Paired differences of the rows on their common starts; none without a simulator."""
+    if not evaluations:
+        write_json(folder.comparison, {"pairs": []})
+        return {"pairs": []}
     pairs = settings.evaluation.compare or tuple(
         (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
     )

@@ -41,10 +41,10 @@ def visit(
     starts = [
         (s.id, episode_seed(seed, "round", s.id, i))
         for i in range(settings.episodes)
-        for s in context.specs
+        for s in context.simulated
     ]
     facts = {"kind": "round", "seed": seed, "policy": policy.digest()}
-    with collection.open_or_create(path, context.specs, facts) as store:
+    with collection.open_or_create(path, context.simulated, facts) as store:
         tries: list[Counts] = list(store.provenance.get("tries", []))
         if tries and len(store) < len(starts) + sum(
             t["successes"] for of_try in tries[1:] for t in of_try.values()
@@ -87,7 +87,7 @@ def _try(
     kept: list[Episode] = []
     for episode in rollout(
         [Job(name, x, "policy") for name, x in starts],
-        {s.id: s for s in context.specs},
+        {s.id: s for s in context.simulated},
         {"policy": controller},
         workers=rollouts.worker_count(),
         lanes=rollouts.lanes,

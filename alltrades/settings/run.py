@@ -39,6 +39,13 @@ class DemoSettings(Frozen):
     observations: str | None = Field(
         None, description="a store of episodes whose states alone are used: stage 2 labels them"
     )
+    holdout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of each environment's episodes that nothing learns from, to judge "
+        "policies open loop; default 0.2 where there is no simulator, else 0",
+    )
     attempts: int = Field(
         5, ge=1, description="tries of the expert per demonstration wanted, before giving up"
     )
@@ -405,6 +412,24 @@ class RunSettings(Frozen):
         """Patterns of the fields that each kind of network sees; None for all."""
         generalists = [self.policy_of(d).observe for d in self.distillations().values()]
         return [self.specialist.observe, self.policy_of(self.labeled_only).observe, *generalists]
+
+    def all_seen(self) -> PolicySettings:
+        """Settings of a policy that sees what some network does."""
+        kinds = self.observed()
+        patterns = [pattern for kind in kinds for pattern in kind or ()]
+        observe = None if None in kinds else tuple(dict.fromkeys(patterns))
+        return self.policy.model_copy(update={"observe": observe})
+
+    def observing(self) -> dict[str, tuple[str, ...] | None]:
+        """The settings that say which fields a network sees, by name."""
+        further = {f"generalists.{name}.observe": d.observe for name, d in self.generalists.items()}
+        return {
+            "policy.observe": self.policy.observe,
+            "specialist.observe": self.specialist.observe,
+            "labeled_only.observe": self.labeled_only.observe,
+            "distill.observe": self.distill.observe,
+            **further,
+        }
 
     @model_validator(mode="after")
     def _rows_exist(self) -> RunSettings:

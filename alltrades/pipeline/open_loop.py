@@ -1,0 +1,89 @@
+"""The stage that judges policies without a simulator: open loop, on episodes that nothing learned
+from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.pipeline.acting import load_policies
+from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.policies.learning.open_loop import interval, open_loop
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
+
+OpenLoop = dict[str, Any]  # by environment, what `open_loop` says
+
+
+def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = None) -> OpenLoop:
+    """Open-loop errors of rows, given with their artifacts, in every environment of which episodes
+    are held out; also as JSON in `out`.
+    """
+    context = demos.context
+    if not any(context.holdout.values()):
+        return {}
+    found: OpenLoop = {}
+
+    def body(report: Report) -> None:
+        device, seed = context.settings.device, context.settings.evaluation.seed
+        policies = {row: load_policies(p, context.specs, device) for row, p in rows.items()}
+        held_out, learned = demos.held_out(), demos.steps()
+        learned = learned.select(learned.has_actions)
+        for k, environment in enumerate(context.interfaces):
+            name = environment.id
+            mine = held_out.select(held_out.environment == name)
+            if len(mine.ends):
+                acting = {row: of_row[name] for row, of_row in policies.items()}
+                own = learned.select(learned.environment == name)
+                found[name] = open_loop(acting, mine, own, environment, seed)
+            report.progress(k + 1, len(context.specs))
+        if out is not None:
+            write_json(out, found)
+
+    key = demos.key() | {"policies": {row: policy_digests(path) for row, path in rows.items()}}
+    outputs = [out] if out is not None else []
+    context.stage("open_loop", key, outputs, body, len(context.specs), "env")
+    written = found if out is None else json.loads(out.read_text())  # JSON is sorted by name
+    for facts in written.values():
+        facts["rows"] = {row: facts["rows"][row] for row in rows}
+    return {name: written[name] for name in context.ids if name in written}
+
+
+def advice_line(facts: Mapping[str, Any], generalist: str, teacher: str | None) -> str:
+    """What to do next for an environment that only recordings know.
+
+    Args:
+        facts: what `open_loop` says of it. teacher: the row that the generalist learned from,
+            where it was judged.
+    """
+    rows, best = facts["rows"], facts["best_baseline"]
+    own, learned = rows[generalist], facts["learned"]
+    taught = None if teacher is None else rows.get(teacher)
+    trivial = facts["baselines"][best]["share"]
+    if taught is not None and not taught["better"]:
+        return (
+            f"open loop no better than '{best}' ({taught['share']:.2f} and {trivial:.2f} of the "
+            f"variance), nor are its teachers: more demonstrations (now {learned}), or steps"
+        )
+    if taught is not None:
+        bounds = interval(np.subtract(own["shares"], taught["shares"]))
+        if bounds is not None and bounds[0] > 0:
+            return (
+                f"open loop behind its teachers ({own['share']:.2f} and {taught['share']:.2f} of "
+                "the variance): more distillation steps or width"
+            )
+    if not own["better"]:
+        return (
+            f"open loop no better than '{best}' ({own['share']:.2f} and {trivial:.2f} of the "
+            f"variance): more demonstrations (now {learned})"
+        )
+    return (
+        f"open loop {own['share']:.2f} of the variance, '{best}' {trivial:.2f}: try it on the "
+        "robot; no success is known without one"
+    )
