@@ -52,8 +52,9 @@ def delay(
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
+    from alltrades.envs.rollouts.crew import Crew
     from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate, paired_difference
-    from alltrades.envs.rollouts.rollout import Crew, LaneController
+    from alltrades.envs.rollouts.rollout import LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
     from alltrades.policies.model.threads import threads
     from alltrades.settings.run import RolloutSettings

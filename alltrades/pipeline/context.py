@@ -13,7 +13,7 @@ from typing import Any
 from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
 from alltrades.envs import registry
-from alltrades.envs.rollouts.rollout import Crew
+from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.pipeline.beside import Beside

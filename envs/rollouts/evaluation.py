@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.rollouts.rollout import Crew, Job, LaneController, rollout
+from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.rollout import Job, LaneController, results
 from alltrades.envs.rollouts.sequential import Sequential, sequential
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
 from alltrades.envs.rollouts.verdicts import Paired, paired
@@ -213,27 +214,18 @@ def evaluate(
         for of_index in zip(*(starts[s] for s in specs))
         for s, x in zip(specs, of_index)
     ]
-    found: dict[str, list[Outcome]] = {
-        s: [] for s in specs
-    }  # not the episodes: those of a large suite fill the memory
-    for episode in rollout(
+    found: dict[str, list[Outcome]] = {s: [] for s in specs}
+    for done in results(
         jobs,
         specs,
         actors.controllers,
         lanes=lanes,
-        source=name,
         experts=actors.experts,
         crew=crew,
         progress=report.progress,
     ):
-        found[episode.environment].append(
-            (
-                episode.seed,
-                episode.first_success,
-                episode.return_,
-                float(episode.rewards.max()),
-                episode.metrics,
-            )
+        found[done.environment].append(
+            (done.seed, done.first_success, done.return_, float(done.rewards.max()), done.metrics)
         )
     return Evaluation(
         name,

@@ -9,29 +9,19 @@ worker's death, and after a resume.
 from __future__ import annotations
 
 import math
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 import numpy as np
 
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
-from alltrades.envs.rollouts.workers import (
-    EXPERT,
-    Chunk,
-    Command,
-    LaneHost,
-    Reply,
-    Start,
-    Worker,
-    WorkerDied,
-    close_all,
-)
+from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.hosts import EXPERT, Chunk, Command, Result, Start
+from alltrades.envs.rollouts.workers import WorkerDied
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -54,7 +44,11 @@ class Job:
 
 
 class LaneController(Protocol):
-    """What acts: see `alltrades.policies.control.controller.Controller`."""
+    """What acts: see `alltrades.policies.control.controller.Controller`.
+
+    One that has `needs(environment)`, names of fields and a number of frames, is given only those
+    fields and as many of the newest frames.
+    """
 
     lanes: int
 
@@ -75,7 +69,8 @@ def rollout(
     crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generator[Episode, None, None]:
-    """Run all jobs and yield their episodes in the order of the jobs.
+    """Run all jobs and yield their episodes in the order of the jobs. See `results` where only
+    their outcome matters.
 
     Args:
         jobs: episodes; interleave environments, so that few instances of each are built.
@@ -93,32 +88,63 @@ def rollout(
     or its expert raises, and RuntimeError when workers keep dying. Closing the generator ends the
     workers.
     """
-    jobs = list(jobs)
-    workers = workers if crew is None else crew.workers
+    scheduler = _Scheduler(jobs, lanes, source, recorded=True)
+    return _run(scheduler, specs, controllers, experts, crew, workers, progress)
+
+
+def results(
+    jobs: Sequence[Job],
+    specs: Mapping[str, EnvSpec],
+    controllers: Mapping[str, LaneController],
+    *,
+    workers: int = 0,
+    lanes: int = 32,
+    experts: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator[Result, None, None]:
+    """The same as `rollout`, but nothing is kept of an episode while it runs and only its result is
+    yielded: memory and pipes do not fill with images.
+    """
+    scheduler = _Scheduler(jobs, lanes, "", recorded=False)
+    return _run(scheduler, specs, controllers, experts, crew, workers, progress)
+
+
+def _run(
+    scheduler: _Scheduler,
+    specs: Mapping[str, EnvSpec],
+    controllers: Mapping[str, LaneController],
+    experts: Mapping[str, Any] | None,
+    kept: Crew | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Generator[Any, None, None]:
+    jobs, lanes = scheduler.jobs, scheduler.lanes
+    workers = workers if kept is None else kept.workers
     _check(jobs, specs, controllers, lanes, workers)
     used = {name: specs[name] for name in dict.fromkeys(j.environment for j in jobs)}
     taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
     found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
-    return _run(jobs, used, found, controllers, crew, min(workers, lanes), lanes, source, progress)
+    crew = kept or Crew(min(workers, lanes))
+    return _episodes(scheduler, used, found, controllers, crew, kept is None, progress)
 
 
-def _run(
-    jobs: list[Job],
+def _episodes(
+    scheduler: _Scheduler,
     specs: Mapping[str, EnvSpec],
     experts: Mapping[str, Any],
     controllers: Mapping[str, LaneController],
-    kept: Crew | None,
-    workers: int,
-    lanes: int,
-    source: str | Callable[[Job], str],
+    crew: Crew,
+    ends: bool,
     progress: Callable[[int, int], None] | None,
-) -> Generator[Episode, None, None]:
+) -> Generator[Any, None, None]:
+    """Episodes or results, in the order of the jobs; with `ends` the crew is closed behind them."""
+    jobs = scheduler.jobs
     if not jobs:
         return
-    crew = kept or Crew(workers)
     with crew.lock:
-        scheduler = _Scheduler(jobs, lanes, max(1, crew.workers), source)
-        finished: dict[int, Episode] = {}
+        scheduler.deal(max(1, crew.workers))
+        finished: dict[int, Episode | Result] = {}
         handed, done = 0, 0
         try:
             crew.start(specs, experts)
@@ -138,7 +164,7 @@ def _run(
                         continue
                     commands[host] = []
                     for lane, value in replies:
-                        if isinstance(value, Episode):
+                        if isinstance(value, Episode | Result):
                             finished[scheduler.finish(lane)] = value
                             done += 1
                             if progress is not None:
@@ -158,9 +184,7 @@ def _run(
                 ):  # jobs held back by the look-ahead bound, or given up by a dead worker
                     crew.send(host, scheduler.fill(host, controllers, handed))
         finally:
-            if kept is None or handed < len(
-                jobs
-            ):  # episodes that nobody waits for are still running
+            if ends or handed < len(jobs):  # episodes that nobody waits for are still running
                 crew.close()
 
 
@@ -170,17 +194,25 @@ class _Scheduler:
     """
 
     def __init__(
-        self, jobs: list[Job], lanes: int, hosts: int, source: str | Callable[[Job], str]
+        self,
+        jobs: Sequence[Job],
+        lanes: int,
+        source: str | Callable[[Job], str],
+        recorded: bool,
     ) -> None:
-        self.jobs, self.source, self.lanes = jobs, source, lanes
-        self._hosts = [list(range(h, lanes, hosts)) for h in range(hosts)]
-        kinds = len({j.environment for j in jobs})
-        self._cap = max(
-            1, math.ceil(len(self._hosts[0]) / kinds)
-        )  # an instance takes longer to build than to run once
-        self._waiting: deque[int] = deque(range(len(jobs)))
+        self.jobs, self.source, self.lanes, self.recorded = list(jobs), source, lanes, recorded
+        self._hosts: list[list[int]] = []
+        self._cap = 1
+        self._waiting: deque[int] = deque(range(len(self.jobs)))
         self._running: dict[int, int] = {}  # lane -> index of its job
         self._deaths: Counter[int] = Counter()
+
+    def deal(self, hosts: int) -> None:
+        """Give the lanes to hosts, in turn."""
+        self._hosts = [list(range(h, self.lanes, hosts)) for h in range(hosts)]
+        kinds = len({j.environment for j in self.jobs})
+        # an instance takes longer to build than to run once
+        self._cap = max(1, math.ceil(len(self._hosts[0]) / kinds))
 
     def job(self, lane: int) -> Job:
         return self.jobs[self._running[lane]]
@@ -224,100 +256,21 @@ class _Scheduler:
             busy[job.environment] += 1
             lane = free.pop(0)
             self._running[lane] = index
-            if job.policy != EXPERT:
-                controllers[job.policy].begin(lane, job.environment, job.seed)
-            source = self.source if isinstance(self.source, str) else self.source(job)
-            commands.append(
-                Start(lane, job.environment, job.seed, source, job.policy == EXPERT, job.points)
-            )
+            commands.append(self._start(lane, job, controllers))
         self._waiting.extendleft(reversed(skipped))
         return commands
 
-
-class Crew:
-    """The hosts of a rollout: worker processes, or with 0 workers this process.
-
-    A crew that is kept (`with Crew(2) as crew: rollout(..., crew=crew)`) spares later rollouts the
-    start of the processes and the building of environments. It works for one rollout at a time;
-    others wait. A host that was sent commands is busy until it replied.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.lock = threading.RLock()
-        self._local: LaneHost | None = None
-        self._workers: list[Worker] = []
-        self._pending: list[Command] = []
-        self._busy = [False] * max(1, workers)
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def start(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
-        """Make the hosts ready for these environments; those that run already learn what is new to
-        them.
-        """
-        if self.workers == 0:
-            self._local = self._local or LaneHost({}, {})
-            self._local.learn(specs, experts)
-        for worker in self._workers:
-            worker.learn(specs, experts)
-        while len(self._workers) < self.workers:
-            self._workers.append(Worker(specs, experts))
-            self._workers[
-                -1
-            ].start()  # in the list already: an interrupt here leaves no process behind
-
-    def __len__(self) -> int:
-        return len(self._busy)
-
-    def send(self, host: int, commands: list[Command]) -> None:
-        if not commands:
-            return
-        self._busy[host] = True
-        if self._local is not None:
-            self._pending = commands
-        else:
-            self._workers[host].send(commands)
-
-    def idle(self) -> list[int]:
-        return [h for h, busy in enumerate(self._busy) if not busy]
-
-    def wait(self) -> list[int]:
-        """Hosts with something to say, or dead: all of those, so that one call of a policy serves
-        them together.
-        """
-        if self._local is not None:
-            return [0]
-        hosts: dict[Any, int] = {}
-        for h, worker in enumerate(self._workers):
-            hosts[worker.pipe] = hosts[worker.process.sentinel] = h
-        return sorted({hosts[x] for x in wait(list(hosts))})
-
-    def receive(self, host: int) -> list[Reply] | None:
-        if self._local is not None:
-            commands, self._pending = self._pending, []
-            self._busy[0] = False
-            return self._local.run(commands)
-        replies = self._workers[host].receive()
-        if replies is not None:
-            self._busy[host] = False
-        return replies
-
-    def restart(self, host: int, cause: str) -> None:
-        self._busy[host] = False
-        self._workers[host].restart(cause)
-
-    def close(self) -> None:
-        """End the processes and close the environments; a later start begins anew."""
-        if self._local is not None:
-            self._local.close()
-        close_all(self._workers)
-        self._local, self._workers, self._pending = None, [], []
-        self._busy = [False] * len(self._busy)
+    def _start(self, lane: int, job: Job, controllers: Mapping[str, LaneController]) -> Start:
+        needs, expert = None, job.policy == EXPERT
+        if not expert:
+            controller = controllers[job.policy]
+            controller.begin(lane, job.environment, job.seed)
+            if hasattr(controller, "needs"):
+                needs = controller.needs(job.environment)
+        source = self.source if isinstance(self.source, str) else self.source(job)
+        return Start(
+            lane, job.environment, job.seed, source, expert, job.points, needs, self.recorded
+        )
 
 
 def _check(

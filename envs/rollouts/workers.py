@@ -1,4 +1,4 @@
-"""Hosts of environments: they step lanes by whole chunks, in this process or in worker processes.
+"""Worker processes, each with a host of environments.
 
 Nothing slow to import, such as torch, may be imported here: workers would start late.
 """
@@ -10,200 +10,20 @@ import pickle
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
-from alltrades.data.episode import Episode
-from alltrades.data.fields import Observation
-from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
+from alltrades.envs.adapter import EnvironmentFailure
+from alltrades.envs.rollouts.hosts import Command, LaneHost, Reply
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
-EXPERT = "expert"  # policy key of jobs whose expert runs beside the environment
 START_TRIES = 2
-IDLE = 64  # environments that a host keeps built for later rollouts
 PATIENCE = 2.0  # seconds that workers get to end by themselves
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Start:
-    """Begin an episode in a lane; with `expert` it runs to its end at once; with `points` positions
-    are recorded.
-    """
-
-    lane: int
-    environment: str
-    seed: int
-    source: str
-    expert: bool
-    points: bool = False
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Execute actions (k, A) in a lane, until the episode ends."""
-
-    lane: int
-    actions: np.ndarray
-
-
-@dataclass
-class _Lane:
-    adapter: EnvAdapter
-    start: Start
-    observations: list[Observation]
-    actions: list[np.ndarray] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    successes: list[bool] = field(default_factory=list)
-    points: list[np.ndarray] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last step
-
-
-Command = Start | Chunk
-Reply = tuple[int, "Observation | Episode"]  # lane, and its new frames or the finished episode
-Expert = Callable[[Any], Any]
-
-
-class LaneHost:
-    """Owns environments and the episodes that run in them.
-
-    Environments are built when first needed and reused. Memory: O(lanes x episode length).
-    """
-
-    def __init__(
-        self,
-        specs: Mapping[str, EnvSpec],
-        experts: Mapping[str, Expert],
-    ) -> None:
-        self.specs, self.experts = dict(specs), dict(experts)
-        self._lanes: dict[int, _Lane] = {}
-        self._free: dict[str, list[EnvAdapter]] = {}
-
-    def learn(
-        self,
-        specs: Mapping[str, EnvSpec],
-        experts: Mapping[str, Expert],
-    ) -> None:
-        """Add environments and experts, between rollouts; idle instances that they replace are
-        closed.
-
-        So are those of other environments where more than `IDLE` have gathered.
-        """
-        crowded = sum(map(len, self._free.values())) > IDLE
-        for name in list(self._free):
-            if (name in specs and specs[name] != self.specs.get(name)) or (
-                crowded and name not in specs
-            ):
-                for adapter in self._free.pop(name):
-                    adapter.close()
-        self.specs.update(specs)
-        self.experts.update(experts)
-
-    def run(self, commands: Sequence[Command]) -> list[Reply]:
-        """Carry out one command per lane; replies in the same order.
-
-        Raises EnvironmentFailure when an environment or its expert raises, or returns what is not
-        finite; UserError when an environment cannot be built for want of an extra.
-        """
-        return [self._start(c) if isinstance(c, Start) else self._chunk(c) for c in commands]
-
-    def close(self) -> None:
-        running = [lane.adapter for lane in self._lanes.values()]
-        for adapter in [*running, *(a for free in self._free.values() for a in free)]:
-            adapter.close()
-        self._lanes.clear()
-        self._free.clear()
-
-    def _start(self, command: Start) -> Reply:
-        free = self._free.setdefault(command.environment, [])
-        adapter = free.pop() if free else EnvAdapter(self.specs[command.environment])
-        lane = self._lanes[command.lane] = _Lane(adapter, command, [])
-        lane.observations.append(adapter.reset(command.seed))
-        if not command.expert:
-            return command.lane, stacked(lane.observations)
-        act = self._expert(lane)
-        while not self._step(lane, act()):
-            pass
-        return command.lane, self._finish(command.lane)
-
-    def _chunk(self, command: Chunk) -> Reply:
-        lane = self._lanes[command.lane]
-        before = len(lane.observations)
-        for action in command.actions:
-            if self._step(lane, action):
-                return command.lane, self._finish(command.lane)
-        return command.lane, stacked(lane.observations[before:])
-
-    def _expert(self, lane: _Lane) -> Callable[[], np.ndarray]:
-        """The expert at the start of an episode, as a function that answers the current
-        observation.
-        """
-        expert: Any = self.experts[lane.start.environment]
-
-        def guarded(call: Callable[..., Any], argument: Any) -> Any:
-            try:
-                return call(argument)
-            except Exception as error:  # whatever a user's expert raises is reported with its place
-                raise self._failure(
-                    lane, f"its expert raised {type(error).__name__}: {error}"
-                ) from error
-
-        if hasattr(expert, "reset"):
-            guarded(expert.reset, lane.start.seed)
-        return lambda: guarded(expert, lane.adapter.expert_observation)
-
-    def _step(self, lane: _Lane, action: np.ndarray) -> bool:
-        if lane.start.points and (point := lane.adapter.trajectory_point()) is not None:
-            lane.points.append(np.array(point))
-        result = lane.adapter.step(action)
-        lane.actions.append(np.array(lane.adapter.action))
-        lane.rewards.append(result.reward)
-        lane.successes.append(result.success)
-        lane.metrics = result.metrics
-        if not np.isfinite(result.reward):
-            raise self._failure(lane, f"its reward is {result.reward}; expected a finite number")
-        if not result.done:  # the observation after the last action is dropped
-            lane.observations.append(result.observation)
-        return result.done
-
-    def _failure(self, lane: _Lane, cause: str) -> EnvironmentFailure:
-        return EnvironmentFailure(lane.start.environment, lane.start.seed, len(lane.rewards), cause)
-
-    def _finish(self, index: int) -> Episode:
-        lane = self._lanes.pop(index)
-        start = lane.start
-        self._free[start.environment].append(lane.adapter)
-        successes = np.array(lane.successes, dtype=bool)
-        hit = bool(successes.any())
-        return Episode(
-            stacked(lane.observations),
-            np.stack(lane.actions),
-            np.array(lane.rewards, dtype=np.float32),
-            successes,
-            start.environment,
-            start.source,
-            start.seed,
-            hit,
-            int(successes.argmax()) + 1 if hit else -1,
-            float(np.sum(lane.rewards)),
-            lane.metrics,
-            np.stack(lane.points) if lane.points else None,
-        )
-
-
-def stacked(observations: Sequence[Observation]) -> Observation:
-    """Observations, oldest first, as frames: (k, *shape) of each field, a text as it is."""
-    return {
-        name: value if isinstance(value, str) else np.stack([o[name] for o in observations])
-        for name, value in observations[0].items()
-    }
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:

@@ -67,6 +67,12 @@ class Lanes:
         interface = self.policy.environments[index]
         self.states[lane].begin(index, interface, seed, self.noise_seed(seed))
 
+    def needs(self, environment: str) -> tuple[tuple[str, ...], int]:
+        """Fields of an environment that the policy sees, and how many of the newest frames."""
+        policy = self.policy
+        interface = policy.environments[policy.environment_index(environment)]
+        return tuple(interface.observation), policy.n_obs_steps
+
     def noise_seed(self, seed: int) -> int:
         """Seed of the policy's noise in the episode of `seed`."""
         return seed

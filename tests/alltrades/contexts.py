@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alltrades.envs.rollouts.rollout import Crew
+from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.context import Context

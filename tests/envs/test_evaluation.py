@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.rollouts.evaluation import (
     Actors,
     EnvironmentResult,
@@ -18,7 +19,7 @@ from alltrades.envs.rollouts.evaluation import (
     paired_difference,
     paired_over_seeds,
 )
-from alltrades.envs.rollouts.rollout import Crew, Job, rollout
+from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed, evaluation_starts
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
 from alltrades.errors import UserError

@@ -18,7 +18,8 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs import register, registry
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
-from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.hosts import Chunk, LaneHost, Start
+from alltrades.envs.rollouts.rollout import Job, results, rollout
 from alltrades.errors import UserError
 from tests.envs import scenes
 from tests.envs.rollout_toys import NoisyController
@@ -233,7 +234,8 @@ gymnasium.register("third/Scene-v0", "third_party_scenes:Scene", max_episode_ste
 """
 SCRIPT = """
 from alltrades.envs import registry
-from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.hosts import Chunk, LaneHost, Start
+from alltrades.envs.rollouts.rollout import Job, results, rollout
 from tests.envs.rollout_toys import NoisyController
 
 if __name__ == "__main__":
@@ -262,3 +264,47 @@ def test_a_package_on_the_path_alone_works_in_worker_processes(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     alone, workers, expert = done.stdout.splitlines()
     assert alone == workers and "images.wrist" in alone and expert == "None"
+
+
+class Seeing(NoisyController):
+    """Sees two fields, and two frames."""
+
+    def needs(self, environment: str) -> tuple[tuple[str, ...], int]:
+        return ("state", "instruction"), 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_controllers_get_what_they_need_alone_and_episodes_are_whole(workers: int) -> None:
+    exec(REGISTRATION, {})
+    controller, specs = Seeing(lanes=2), {"mine/scene": registry.get("mine/scene")}
+    jobs = [Job("mine/scene", seed, "p") for seed in range(3)]
+    episodes = list(rollout(jobs, specs, {"p": controller}, workers=workers, lanes=2))
+    given = [frames for call in controller.frames for frames in call.values()]
+    assert all(frames.keys() == {"state", "instruction"} for frames in given)
+    assert {len(frames["state"]) for frames in given} == {1, 2}  # of chunks of 3 actions
+    assert_same(episodes, list(rollout(jobs, specs, {"p": NoisyController(2)}, lanes=2)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_are_those_of_the_recorded_episodes(workers: int) -> None:
+    exec(REGISTRATION, {})
+    specs = {"mine/scene": registry.get("mine/scene")}
+    jobs = [Job("mine/scene", seed, policy) for seed in range(4) for policy in ("p", "expert")]
+    whole = list(rollout(jobs, specs, {"p": NoisyController(3)}, lanes=3))
+    found = list(results(jobs, specs, {"p": NoisyController(3)}, workers=workers, lanes=3))
+    for episode, result in zip(whole, found, strict=True):
+        assert (episode.environment, episode.seed) == (result.environment, result.seed)
+        assert (episode.first_success, episode.return_) == (result.first_success, result.return_)
+        np.testing.assert_array_equal(episode.rewards, result.rewards)
+
+
+def test_a_host_keeps_no_observations_of_an_episode_that_is_not_recorded() -> None:
+    exec(REGISTRATION, {})
+    host = LaneHost({"mine/scene": registry.get("mine/scene")}, {})
+    start = Start(0, "mine/scene", 0, "p", expert=False, recorded=False)
+    host.run([start])
+    for _ in range(4):
+        ((_, frames),) = host.run([Chunk(0, np.zeros((3, 2), np.float32))])
+        assert len(frames["images.front"]) == 3
+        assert len(host._lanes[0].observations) == 3
+    host.close()

@@ -18,7 +18,8 @@ import torch
 
 from alltrades.data.episode import Episode
 from alltrades.envs.adapter import EnvironmentFailure
-from alltrades.envs.rollouts.rollout import DEATHS, Crew, Job, rollout
+from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.rollout import DEATHS, Job, rollout
 from alltrades.envs.rollouts.workers import START_TRIES
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
