@@ -61,20 +61,25 @@ def check(
     """
     stores = [EpisodeStore.open(path) for path in paths]
     for spec in specs:
-        count = 0
+        silent = count = 0
         for store in stores:
-            found = store.interfaces().get(spec.id)
-            steps = store.steps([spec.id])
+            found, steps = store.interfaces().get(spec.id), store.steps([spec.id])
+            silent += int((~steps.has_actions).sum())
             steps = steps.select(steps.has_actions)
             count += len(steps.ends)
             wrong = found and _misfit(found, spec, steps, needed[spec.id])
             if wrong:
                 raise UserError(f"{store.path}: demonstrations of '{spec.id}': {wrong}")
+        where = ", ".join(map(str, paths))
+        if silent and not count:
+            raise UserError(
+                f"{where}: the {silent} episodes of '{spec.id}' have no actions, and some of them "
+                "must; give others with --demos, and these with --demos.observations"
+            )
         if not count:
             raise UserError(
-                f"{', '.join(map(str, paths))}: no demonstrations of '{spec.id}' (episodes with "
-                "actions); `alltrades data info` lists what there is; expected at least one; "
-                "record some, or name other --environments"
+                f"{where}: no episodes of '{spec.id}'; expected demonstrations of it; `alltrades "
+                "data info` lists what there is; record some, or name other --environments"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,16 @@ def weight_files(folder: Path, environments: Sequence[str]) -> list[Path]:
 
 def _inputs(demos: Steps, rollouts: Steps, settings: WeightSettings) -> dict[str, Any]:
     return {
-        "demonstrations": demos.digest(),
-        "rollouts": rollouts.digest(),
+        "demonstrations": _seen(demos).digest(),
+        "rollouts": _seen(rollouts).digest(),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _seen(steps: Steps) -> Steps:
+    """What weights are estimated on: states, and no images or texts."""
+    states = {name: steps.observation[name] for name in steps.states}
+    return replace(steps, observation=states, text={})
 
 
 def save_weights(

@@ -117,13 +117,13 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
     narrow = EpisodeStore.create(tmp_path / "narrow.zarr")
     narrow.append(
         [
-            replace(e, actions=None, observations={"state": e.observation[:, :3]})
+            replace(e, actions=None, observations={"state": e.observations["state"][:, :3]})
             for e in seen.episodes()
         ]
     )
     capsys.readouterr()
     assert distill(made, tmp_path / "no", "--demos.observations", str(narrow.path)) == 2
-    assert "have 3 numbers" in capsys.readouterr().err
+    assert "'state' is a state of 3 numbers, not a state of 16" in capsys.readouterr().err
 
 
 def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):

@@ -76,10 +76,11 @@ def test_every_step_has_the_weight_that_was_estimated_for_its_observation(stores
     }
     for name in NAMES:
         weight_of = {
-            o.tobytes(): w for o, w in zip(used[name].observation, fresh[name].rollout_weight)
+            o.tobytes(): w
+            for o, w in zip(used[name].observation["state"], fresh[name].rollout_weight)
         }
         mine = np.flatnonzero(steps.environment[steps.episode_of_step] == name)
-        want = [weight_of.get(steps.observation[i].tobytes(), np.nan) for i in mine]
+        want = [weight_of.get(steps.observation["state"][i].tobytes(), np.nan) for i in mine]
         np.testing.assert_array_equal(column[mine], want)
         assert np.isnan(column[mine]).sum() == rollouts.steps([name]).lengths[4]
     assert np.nanstd(column) > 0.05
@@ -91,7 +92,7 @@ def test_the_command_shows_the_column_and_refuses_weights_of_other_rows(
 ) -> None:
     demos, rollouts, used, folder = stores
     assert cli.main(["data", "info", str(rollouts.path), "--weights", str(folder)]) == 0
-    assert f"toy/a: {len(used['toy/a'].observation)} weights" in capsys.readouterr().out
+    assert f"toy/a: {len(used['toy/a'])} weights" in capsys.readouterr().out
     other = fill(tmp_path / "other.zarr", "rollouts", {"toy/a": [9, 30], "toy/b": [6, 14]}, 0.7)
     with pytest.raises(UserError, match="weights of this store alone"):
         weight_column(other, folder)
