@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import mtrand
 
 from alltrades.data.fields import Observation
-from alltrades.envs.spaces import read, writer
+from alltrades.envs.spaces import integers, read, writer
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.system.streams import stream_seed
@@ -64,10 +64,11 @@ class EnvAdapter:
         self._limit = np.inf if spec.max_steps is None else spec.max_steps
         self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
         self.expert_observation: Any = None
-        self.action = np.zeros(spec.action_dim, np.float32)  # the last one, clipped to the box
+        self.action = np.zeros(spec.action_dim, np.float32)  # the last one, as executed
         self._texts: dict[str, str] = {}  # of this episode
         self._env: Any = None
         self._write: Callable[[np.ndarray], Any] | None = None  # action -> the environment's own
+        self._rounds = False
         self._seed, self._step = 0, 0
         self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
 
@@ -81,10 +82,12 @@ class EnvAdapter:
         return first
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Execute an action (action_dim,), clipped to the box. Raises EnvironmentFailure when it is
-        not finite.
+        """Execute an action (action_dim,), clipped to the box, and rounded where the environment's
+        are integers. Raises EnvironmentFailure when it is not finite.
         """
         self.action = np.clip(np.asarray(action, dtype=np.float32), self.low, self.high)
+        if self._rounds:
+            self.action = np.rint(self.action)
         if not np.isfinite(self.action).all():
             raise self._failure(
                 f"it was given the action {self.action.tolist()}; expected finite numbers"
@@ -120,7 +123,8 @@ class EnvAdapter:
     def _build(self) -> Any:
         if self._env is None:
             self._env = self.spec.build()
-            self._write = writer(getattr(self._env, "action_space", None), self.spec.action_dim)
+            space = getattr(self._env, "action_space", None)
+            self._write, self._rounds = writer(space, self.spec.action_dim), integers(space)
         return self._env
 
     def _guarded(self, call: Callable[[], Any]) -> Any:

@@ -157,8 +157,8 @@ def _load() -> None:
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import modules, or files by path, that register environments; their folder joins the import
-    path for workers.
+    """Import modules, or files by path, that register environments, robots, backbones, encoders or
+    estimators; the folder of a file joins the import path, where workers find what it defines.
     """
     for name in names:
         path, shown = Path(name), name

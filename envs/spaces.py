@@ -69,7 +69,7 @@ def action_of(space: spaces.Space[Any], given: ActionSpec | None, where: str) ->
             f"policy acts in continuous spaces; {WRAP}"
         )
     low, high = bounds(space)
-    whole = _whole(space)
+    whole = integers(space)
     if given is None:
         if whole or not np.isfinite([low, high]).all():
             kind = f"integer actions ({_name(space)})" if whole else "unbounded actions"
@@ -180,9 +180,11 @@ def _image(shape: tuple[int, ...], dtype: str, where: str) -> Field:
     )
 
 
-def _whole(space: Any) -> bool:
-    """Whether its values are integers."""
-    return isinstance(space, INTEGERS) or space.dtype.kind not in "f"
+def integers(space: Any) -> bool:
+    """Whether a space's values are integers; false of what is no space of numbers."""
+    return isinstance(space, INTEGERS) or (
+        isinstance(space, spaces.Box) and space.dtype.kind in "biu"
+    )
 
 
 def _name(space: Any) -> str:

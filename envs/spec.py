@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alltrades.data.actions import ActionSpec
@@ -92,6 +92,15 @@ class EnvSpec:
                 "expected a registered environment; register it"
             )
         return self.make()
+
+    @property
+    def steps_alone(self) -> EnvSpec:
+        """The same without what only those use who plan rollouts and train: all that a process
+        which steps it must be sent.
+        """
+        return replace(
+            self, evaluation_seed=None, selection_seed=None, import_demos=None, symmetries=()
+        )
 
     @property
     def action_dim(self) -> int:

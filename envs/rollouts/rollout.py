@@ -122,7 +122,7 @@ def _run(
     jobs, lanes = scheduler.jobs, scheduler.lanes
     workers = workers if kept is None else kept.workers
     _check(jobs, specs, controllers, lanes, workers)
-    used = {name: specs[name] for name in dict.fromkeys(j.environment for j in jobs)}
+    used = {name: specs[name].steps_alone for name in dict.fromkeys(j.environment for j in jobs)}
     taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
     found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
     crew = kept or Crew(min(workers, lanes))

@@ -118,7 +118,7 @@ def test_integers_are_a_state_and_actions_are_rounded_where_bounds_are_given() -
     assert adapter.reset(0)["cell"].tolist() == [1.0]
     cells = [adapter.step(np.array([a])).observation["cell"][0] for a in (1.4, 0.6, 7.0, 0.2)]
     assert cells == [2, 3, 2, 2]
-    assert adapter.action.tolist() == pytest.approx([0.2])  # recorded as the policy gave it
+    assert adapter.action.tolist() == [0.0]  # recorded as executed
     assert adapter.step(np.array([1.0])).observation["at"].tolist() == [0.0, 2.0]
 
 
@@ -225,6 +225,14 @@ def test_what_no_process_can_import_is_one_line_for_workers() -> None:
                 lanes=1,
             )
         )
+
+
+def test_seeds_of_an_evaluation_may_be_a_function_that_no_process_can_import() -> None:
+    register("mine/scene", scenes.Scene, max_steps=3, evaluation_seed=lambda i: i)
+    specs = {"mine/scene": registry.get("mine/scene")}
+    jobs = [Job("mine/scene", 0, "p")]
+    (episode,) = rollout(jobs, specs, {"p": NoisyController(1)}, workers=1, lanes=1)
+    assert len(episode) == 3
 
 
 PACKAGE = """
