@@ -75,7 +75,7 @@ def action_of(space: spaces.Space[Any], given: ActionSpec | None, where: str) ->
             kind = f"integer actions ({_name(space)})" if whole else "unbounded actions"
             raise UserError(
                 f"{where} has {kind}; expected numbers with finite bounds; register it with "
-                f"action=ActionSpec(low, high), {len(low)} numbers each"
+                f"action=ActionSpec(low, high), {len(low)} number{'s' * (len(low) > 1)} each"
                 + (", which are rounded" if whole else "")
             )
         return ActionSpec(low.tolist(), high.tolist())

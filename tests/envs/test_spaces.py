@@ -17,6 +17,8 @@ from gymnasium.spaces import (
     Text,
     Tuple,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
@@ -24,6 +26,7 @@ from alltrades.data.interface import Interface
 from alltrades.envs.spaces import action_of, fields_of, read, writer
 from alltrades.errors import UserError
 
+PIXEL_SHAPE = st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4])
 PIXELS = {"low": 0, "high": 255, "dtype": np.uint8}
 
 
@@ -233,6 +236,45 @@ def test_an_action_becomes_a_value_of_the_space(space: Any, action: list, expect
     value = write(np.array(action, np.float32))
     assert space.contains(value)
     np.testing.assert_array_equal(value, expected)
+
+
+PARTS = st.one_of(
+    st.builds(
+        lambda shape, dtype: Box(0, 9, shape, dtype),
+        st.lists(st.integers(1, 4), max_size=2).map(tuple),
+        st.sampled_from([np.float32, np.float64, np.int8, np.int64, np.uint8, np.uint16]),
+    ),
+    st.builds(lambda h, w, c: Box(0, 255, (h, w, c), np.uint8), *PIXEL_SHAPE),
+    st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 9), st.integers(-9, 9)),
+    st.builds(MultiDiscrete, st.lists(st.integers(1, 9), min_size=1, max_size=3)),
+    st.builds(MultiBinary, st.integers(1, 4)),
+    st.builds(Text, st.integers(1, 9)),
+)
+NAMES = st.text("abcXYZ019_-", min_size=1, max_size=5)
+TREES = st.recursive(
+    PARTS,
+    lambda parts: st.dictionaries(NAMES, parts, min_size=1, max_size=3).map(Dict),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TREES, st.integers(0, 2**31))
+def test_what_a_space_can_be_is_read_as_its_fields(space: Space[Any], seed: int) -> None:
+    space.seed(seed)
+    described = interface(fields_of(space, "toy"))
+    values = read(space.sample(), described)
+    assert values.keys() == described.observation.keys()
+    for name, value in values.items():
+        field = described.observation[name]
+        if isinstance(value, str):
+            assert field.kind == "text"
+            continue
+        assert value.shape == field.shape and value.dtype.name == field.dtype
+        if field.kind == "state":
+            low = -np.inf if field.low is None else np.array(field.low)
+            high = np.inf if field.high is None else np.array(field.high)
+            assert (low <= value).all() and (value <= high).all()
 
 
 def test_an_action_that_is_a_value_already_is_passed_on() -> None:
