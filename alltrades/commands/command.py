@@ -36,14 +36,18 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="the recipe's small form")
 
 
-def demos_argument(parser: argparse.ArgumentParser) -> None:
-    """--demos of a command that learns from demonstrations; `recipe_settings` reads it too."""
+def demos_argument(
+    parser: argparse.ArgumentParser,
+    required: bool = True,
+    purpose: str = "used whole unless --demos.episodes says how many",
+) -> None:
+    """--demos of a command that reads demonstrations; `recipe_settings` reads it too."""
     parser.add_argument(
         "--demos",
         nargs="+",
-        required=True,
+        required=required,
         metavar="STORE",
-        help="store(s) of demonstrations; used whole unless --demos.episodes says how many",
+        help=f"store(s) of demonstrations; {purpose}",
     )
 
 

@@ -26,6 +26,7 @@ from alltrades.errors import UserError
 if TYPE_CHECKING:
     from alltrades.pipeline.context import Context
 
+OPEN_LOOP = ".open_loop.json"  # beside the JSON of an evaluation
 ACCOUNT = ".stage"  # sub-folder of an output folder: its manifest, checkpoints and own weights
 
 
@@ -126,6 +127,11 @@ def rollout(args: argparse.Namespace) -> int:
 
     teacher = Teacher(args.teacher, Path(args.policy), Path(args.out))
     with _context(args) as context:
+        if not context.simulated:
+            raise UserError(
+                f"no simulator of {', '.join(context.ids)}: nothing to roll out; evaluate the "
+                "policy on recordings: alltrades evaluate POLICY --demos STORE"
+            )
         roll_out(context, teacher, args.episodes, parse_preference(args.preference))
     for name, facts in rollout_statistics(teacher.rollouts).items():
         print(
@@ -246,6 +252,12 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
     parser.add_argument("--out", default=None, help="JSON file of the result")
+    demos_argument(
+        parser,
+        required=False,
+        purpose="environments that only these know are judged open loop, on their share "
+        "--demos.holdout",
+    )
     parser.add_argument(
         "--ensemble",
         type=float,
@@ -259,9 +271,12 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Success with intervals."""
+    """Success with intervals; open loop where there is no simulator."""
+    from alltrades.pipeline.demonstrations import Demonstrations
     from alltrades.pipeline.measurement import Manner, measure
+    from alltrades.pipeline.open_loop import judge
     from alltrades.policies.model.preference import parse_preference
+    from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
 
     folder, asked = Path(args.policy), parse_preference(args.preference)
@@ -274,10 +289,18 @@ def evaluate(args: argparse.Namespace) -> int:
             ensemble=args.ensemble,
         )
         name, limits = args.name or folder.name, context.settings.evaluation.limits
-        result = measure(context, name, folder, out, manner)
-    show_result({name: result}, {"pairs": []}, {}, limits)
-    if out is not None:
-        print(f"wrote {out}")
+        if context.recorded:
+            stores = context.settings.demos.stores
+            demos = Demonstrations(context, stores[0], stores[1:])
+            errors = out if out is None or not context.simulated else out.with_suffix(OPEN_LOOP)
+            print(open_loop_text(judge(demos, {name: folder}, errors)))
+            if errors is not None:
+                print(f"wrote {errors}")
+        if context.simulated:
+            result = measure(context, name, folder, out, manner)
+            show_result({name: result}, {"pairs": []}, {}, limits)
+            if out is not None:
+                print(f"wrote {out}")
     return 0
 
 

@@ -26,6 +26,7 @@ from alltrades.system.progress import Progress
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
+RECORDINGS = "recordings describe one without a simulator: --demos.path STORE"
 MOST = 4  # environments that a line names
 
 
@@ -183,10 +184,11 @@ def _specs(settings: RunSettings) -> list[EnvSpec]:
         if not matching or any(fnmatchcase(i, name) for i in known):
             try:
                 specs |= {spec.id: spec for spec in registry.resolve([name])}
+            except MissingExtra:
+                raise
             except UserError as error:
-                if not given or isinstance(error, MissingExtra):
-                    raise
-                raise UserError(f"{error}; the given stores have {', '.join(given)}") from error
+                there = f"the given stores have {', '.join(given)}" if given else RECORDINGS
+                raise UserError(f"{error}; {there}") from error
     return list(specs.values())
 
 

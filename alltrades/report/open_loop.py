@@ -35,19 +35,22 @@ def open_loop_text(found: Mapping[str, Any]) -> str:
 
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
-    """A line for every policy that is no better than the best trivial baseline, and for every
-    environment too few of whose episodes were held out to say.
+    """Lines for the policies that are no better than the best trivial baseline, or not shown to be,
+    and for every environment too few of whose episodes were held out to say.
     """
     lines = []
     for name, facts in found.items():
         best = facts["best_baseline"]
-        worse = [row for row, own in facts["rows"].items() if not own["better"]]
-        shares = [f"{row} {facts['rows'][row]['share']:.2f}" for row in worse]
-        if worse:
-            lines.append(
-                f"{name}: no better than '{best}' ({facts['baselines'][best]['share']:.2f}): "
-                f"{', '.join(shares)}"
-            )
+        rows, trivial = facts["rows"], f"'{best}' ({facts['baselines'][best]['share']:.2f})"
+        doubtful = {row: own for row, own in rows.items() if not own["better"]}
+        for words, lower in (("no better than", False), ("not told apart from", True)):
+            said = [
+                f"{row} {own['share']:.2f}"
+                for row, own in doubtful.items()
+                if (own["difference"] < 0) == lower
+            ]
+            if said:
+                lines.append(f"{name}: {words} {trivial}: {', '.join(said)}")
         if facts["episodes"] < 2:
             lines.append(f"{name}: {facts['episodes']} episode is held out, too few for intervals")
     return lines

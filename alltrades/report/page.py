@@ -108,6 +108,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "run": run,
         "header": views.header(run),
         "success": views.success(run),
+        "open_loop": views.open_loop(run),
         "pairs": pairs,
         "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,

@@ -23,9 +23,10 @@ VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 class RunFiles:
     """A run as plain data.
 
-    rows: names of the evaluated rows, in the order of the settings. environments: in the order of
-    the evaluation. metrics: by stage. selection: cross-validation of specialists. weights: by
-    generalist, then environment. rounds: by generalist. videos: file by environment.
+    open_loop: errors on held-out episodes by environment. rows: names of the evaluated rows, in the
+    order of the settings. environments: in the order of the evaluation. metrics: by stage.
+    selection: cross-validation of specialists. weights: by generalist, then environment. rounds: by
+    generalist. videos: file by environment.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RunFiles:
     evaluations: dict[str, Evaluation]
     comparison: dict[str, Any]
     advice: dict[str, Any]
+    open_loop: dict[str, Any]
     metrics: dict[str, list[dict[str, Any]]]
     selection: dict[str, Any]
     weights: dict[str, dict[str, Any]]
@@ -52,6 +54,7 @@ class RunFiles:
         evaluated = [r.environment for e in self.evaluations.values() for r in e.rows]
         parts: Iterable[dict[str, Any]] = (
             self.advice,
+            self.open_loop,
             self.trajectories,
             *self.weights.values(),
             *self.rollouts.values(),
@@ -110,6 +113,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluations={row: evaluations[row] for row in order},
         comparison=_json(folder / "comparison.json"),
         advice=_json(folder / "advice.json"),
+        open_loop=_json(folder / "open_loop.json"),
         metrics={stage: read_metrics(folder, stage) for stage in stages},
         selection=_json(folder / "policies" / "specialists" / "scratch" / "selection.json"),
         weights={path.stem: _json(path) for path in sorted((folder / "weights").glob("*.json"))},

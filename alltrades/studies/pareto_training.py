@@ -196,6 +196,11 @@ def measure_fronts(
             "teachers at the observation itself; expected fronts linear or conditioned"
         )
     with RunDir(folder, seed=settings.seed) as rundir, opened(settings, rundir.manifest) as context:
+        if context.recorded:
+            raise UserError(
+                f"no simulator of {', '.join(context.recorded)}: fronts are measured by success; "
+                "expected a run whose environments can be stepped; leave these out"
+            )
         pareto.vectors(context.ids)
         needed = [
             f"weigh/{pareto.row}",

@@ -27,6 +27,7 @@ from alltrades.system.files import write_text
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All runs of the grid, seed by seed, in folder/CELL/seed-N, and what they say together."""
+    from alltrades.pipeline.context import resolve
     from alltrades.pipeline.runner import run as run_pipeline
     from alltrades.settings.load import dump_yaml
 
@@ -42,6 +43,13 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
         for seed in settings.seeds
         for values in settings.grid()
     ]
+    for _, _, own in jobs:
+        specs, _ = resolve(own)
+        if not any(spec.simulated for spec in specs):
+            raise UserError(
+                f"no simulator of {', '.join(s.id for s in specs)}: a sweep compares success; "
+                "expected environments that can be stepped; use `alltrades run` on recordings"
+            )
     cells = {cell_name(values): Cell(values) for values in settings.grid()}
     with RunDir(folder, seed=settings.seeds[0]):
         write_text(folder / "settings.yaml", dump_yaml(settings, origins))
