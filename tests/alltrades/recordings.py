@@ -10,9 +10,7 @@ from alltrades.data.store import EpisodeStore
 FOLLOW = "lab/follow"
 
 
-def follow(
-    path: Path, episodes: int = 10, camera: bool = False, environment: str = FOLLOW
-) -> Path:
+def follow(path: Path, episodes: int = 10, camera: bool = False, environment: str = FOLLOW) -> Path:
     """An operator who moves a point towards a target that the observation names."""
     out = []
     for seed in range(episodes):
