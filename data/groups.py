@@ -12,23 +12,16 @@ import numpy as np
 from alltrades.data.actions import ActionSpec
 from alltrades.data.agreement import other_fields, united
 from alltrades.data.chunks import COLUMN_BYTES, ChunkCache, ChunkedArray, write_group
+from alltrades.data.columns import FOLDER as COLUMNS
 from alltrades.data.contents import Part
 from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
-from alltrades.data.texts import BYTES, ENDS, FOLDER, added_texts, text_arrays
+from alltrades.data.texts import BYTES, FOLDER, added_texts, text_arrays
+from alltrades.data.texts import ENDS as TEXT_ENDS
 from alltrades.errors import UserError
 from alltrades.system.files import slug
 
-COLUMNS = {
-    "episode_ends": "int64",
-    "place": "int64",
-    "source": "int32",
-    "seed": "uint64",
-    "success": "bool",
-    "first_success": "int64",
-    "return": "float64",
-    "has_actions": "bool",
-}
+ENDS = "meta/episode_ends"
 OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
 PREFIX = "observation."
 
@@ -50,7 +43,7 @@ class Group:
             them has actions. None before the first of both.
         arrays: "data/<field>" of states and images, "text/<field>/..." (see `texts`),
             "data/action" (once its size is known), "data/reward", "data/success",
-            "meta/<column>"; none before the first episode.
+            "meta/episode_ends"; none before the first episode.
     """
 
     environment: str
@@ -64,7 +57,7 @@ class Group:
     def named(cls, store: Path, environment: str) -> Group:
         """One without episodes. Raises UserError for an id that can be no folder."""
         folder = slug(environment)
-        if folder in ("", "commit.json", "zarr.json"):
+        if folder in ("", "commit.json", "zarr.json", COLUMNS):
             raise UserError(
                 f"{store}: '{environment}' cannot name an environment; expected an id such as "
                 "'suite/task'; rename it"
@@ -75,11 +68,6 @@ class Group:
     def from_json(cls, store: Path, facts: dict[str, Any], cache: ChunkCache) -> Group:
         """The group that `to_json` described."""
         group = cls.named(store, facts["id"])
-        if "interface" not in facts:
-            raise UserError(
-                f"{store}: a store of format 2 as it was before it was released, without fields; "
-                "expected one that describes its environments; record it again"
-            )
         arrays = {
             name: ChunkedArray.from_json(group.path / name, a, cache)
             for name, a in facts["arrays"].items()
@@ -161,19 +149,9 @@ class Group:
         return replace(self, interface=mine)
 
     # ---- episodes --------------------------------------------------------------------------------
-    def extended(
-        self,
-        episodes: Sequence[Episode],
-        places: Sequence[int],
-        sources: Sequence[int],
-        cache: ChunkCache,
-    ) -> Group:
-        """The group with more episodes, which are on disk when this returns and count when the
-        store commits.
-
-        Args:
-            episodes: of this environment. places, sources: number in the store, and code of the
-                source, of each.
+    def extended(self, episodes: Sequence[Episode], cache: ChunkCache) -> Group:
+        """The group with more episodes of its environment, which are on disk when this returns and
+        count when the store commits.
 
         Time: O(steps added), and O(steps) once where actions come after episodes without.
         """
@@ -206,21 +184,11 @@ class Group:
             added["data/action"] = np.concatenate(
                 [np.zeros((len(e), width)) if e.actions is None else e.actions for e in episodes]
             ).astype(np.float32)
-        columns: dict[str, Sequence[Any] | np.ndarray] = {
-            "episode_ends": ends,
-            "place": places,
-            "source": sources,
-            "seed": [e.seed for e in episodes],
-            "success": [e.success for e in episodes],
-            "first_success": [e.first_success for e in episodes],
-            "return": [e.return_ for e in episodes],
-            "has_actions": [e.actions is not None for e in episodes],
-        }
-        added |= {f"meta/{k}": np.array(v, dtype=COLUMNS[k]) for k, v in columns.items()}
+        added[ENDS] = ends
         arrays = dict(self.arrays)
         for name, value in added.items():
             if name not in arrays:
-                short = name.startswith("meta/") or name.endswith(f"/{ENDS}")
+                short = name == ENDS or name.endswith(f"/{TEXT_ENDS}")
                 size = {"size": COLUMN_BYTES} if short else {}
                 arrays[name] = ChunkedArray.empty(
                     self.path / name, value.shape[1:], value.dtype.name, cache, **size
@@ -232,20 +200,16 @@ class Group:
             group, episodes=self.episodes + len(episodes), steps=int(ends[-1]), arrays=arrays
         )
 
-    def columns(self, sources: Sequence[str]) -> dict[str, np.ndarray]:
-        """Per-episode columns; UserError where they disagree with the commit."""
+    def ends(self) -> np.ndarray:
+        """(episodes,) one past the last step of each; UserError where they disagree with the
+        commit.
+        """
         if not self.episodes:
-            return {k: np.array([], dtype=kind) for k, kind in COLUMNS.items()}
-        out = {k: self.arrays[f"meta/{k}"].read(0, self.episodes) for k in COLUMNS}
-        ends = out["episode_ends"]
+            return np.array([], dtype=np.int64)
+        ends = self.arrays[ENDS].read(0, self.episodes)
         if (np.diff(ends, prepend=0) <= 0).any() or ends[-1] != self.steps:
             raise UserError(
-                f"{self.path}/meta/episode_ends: does not increase up to {self.steps} steps; "
-                "restore the store from a copy"
+                f"{self.path / ENDS}: does not increase up to {self.steps} steps; restore the "
+                "store from a copy"
             )
-        if not ((out["source"] >= 0) & (out["source"] < len(sources))).all():
-            raise UserError(
-                f"{self.path}/meta/source: codes without a name; expected those in the commit; "
-                "restore the store from a copy"
-            )
-        return out
+        return ends

@@ -2,13 +2,13 @@
 
     ENV/data/FIELD (S, D) or (S, H, W, C)  ENV/data/action (S, A)  ENV/data/{reward,success} (S,)
     ENV/text/FIELD/bytes (B,)  ENV/text/FIELD/ends (E,)
-    ENV/meta/episode_ends (E,)  ENV/meta/<column> (E,)  commit.json
+    ENV/meta/episode_ends (E,)  meta/<column> (E,)  commit.json
 
 `commit.json` is the one commit point, written last and by rename: each environment's interface, how
 many episodes and steps of it count, the arrays' shapes and checksums, the names behind the codes of
 the column source, provenance. A text is the UTF-8 bytes up to its episode's end. What lies beyond
-it does not exist: an append that is cut short never happened. The column place is an episode's
-number in the order of appending over all environments.
+it does not exist: an append that is cut short never happened. The columns of meta/ are over all
+episodes in the order of appending; an environment's own are in that order too.
 
 One process writes at a time (see `alltrades.system.lock`); readers need no lock. Stores of format 1
 and foreign ones of the Diffusion Policy layout are read as they are (see `alltrades.data.flat`).
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.chunks import ChunkCache, write_group
+from alltrades.data.columns import Columns
 from alltrades.data.commit import COMMIT, FORMAT_VERSION, read_commit, write_commit
 from alltrades.data.contents import Contents
 from alltrades.data.description import of_environment, of_sources
@@ -56,13 +57,20 @@ class EpisodeStore:
         self.foreign = commit is None
         self._cache = ChunkCache()
         self._groups: dict[str, Group] = {}
+        self._columns = Columns(path)
         self._flat: FlatStore | None = None
         self._flat_interfaces: dict[str, Interface] = {}
         if commit is None or commit["format_version"] < FORMAT_VERSION:
             self._flat = FlatStore(path, commit)
         else:
+            if "columns" not in commit:
+                raise UserError(
+                    f"{path}: a store of format 2 as it was before it was released, without "
+                    "fields; expected one that describes its environments; record it again"
+                )
             for facts in commit["environments"]:
                 self._groups[facts["id"]] = Group.from_json(path, facts, self._cache)
+            self._columns = Columns.from_json(path, commit["columns"], self._cache)
         self._contents: Contents | None = None
 
     # ---- opening ---------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ class EpisodeStore:
                 "episodes": 0,
                 "steps": 0,
                 "environments": [],
-                "sources": [],
+                "columns": Columns(path).to_json(),
                 "provenance": provenance or {},
             }
             store = cls(path, commit, lock)
@@ -184,28 +192,23 @@ class EpisodeStore:
         the store holds of it.
         """
         episodes = list(episodes)
-        commit = self._writable()
+        self._writable()
         if not episodes:
             return
-        sources, groups, first = list(commit["sources"]), dict(self._groups), len(self)
-        codes = [_code(sources, e.source) for e in episodes]
-        of_environment: dict[str, list[int]] = {}
-        for i, e in enumerate(episodes):
-            of_environment.setdefault(e.environment, []).append(i)
+        of_environment: dict[str, list[Episode]] = {}
+        for e in episodes:
+            of_environment.setdefault(e.environment, []).append(e)
+        groups = dict(self._groups)
+        names = list(dict.fromkeys([*groups, *of_environment]))
 
         def extended(environment: str) -> Group:
-            mine = of_environment[environment]
             group = groups.get(environment) or Group.named(self.path, environment)
-            return group.extended(
-                [episodes[i] for i in mine],
-                [first + i for i in mine],
-                [codes[i] for i in mine],
-                self._cache,
-            )
+            return group.extended(of_environment[environment], self._cache)
 
-        with ThreadPoolExecutor(min(WRITERS, len(of_environment))) as pool:
+        with ThreadPoolExecutor(min(WRITERS, len(of_environment) + 1)) as pool:
+            columns = pool.submit(self._columns.extended, episodes, names, self._cache)
             groups |= zip(of_environment, pool.map(extended, of_environment))
-        self._make_commit(groups, sources=sources)
+        self._make_commit(groups, columns.result())
 
     def extend(self, episodes: Iterable[Episode]) -> None:
         """Append episodes, however many: in parts of BATCH, or of about BATCH_BYTES, which are all
@@ -242,16 +245,20 @@ class EpisodeStore:
             raise UserError(f"{self.path}: opened for reading; open it with mode 'a' to append")
         return self._commit
 
-    def _make_commit(self, groups: dict[str, Group], **facts: Any) -> None:
+    def _make_commit(
+        self, groups: dict[str, Group], columns: Columns | None = None, **facts: Any
+    ) -> None:
+        columns = columns or self._columns
         commit = {
             **self._writable(),
             **facts,
+            "columns": columns.to_json(),
             "environments": [g.to_json() for g in groups.values()],
             "episodes": sum(g.episodes for g in groups.values()),
             "steps": sum(g.steps for g in groups.values()),
         }
         write_commit(self.path, commit)
-        self._commit, self._groups, self._contents = commit, groups, None
+        self._commit, self._groups, self._columns, self._contents = commit, groups, columns, None
 
     # ---- reading ---------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -294,36 +301,23 @@ class EpisodeStore:
         return self._contents
 
     def _of_groups(self) -> Contents:
-        assert self._commit is not None
-        groups, sources = list(self._groups.values()), self._commit["sources"]
-        read = [g.columns(sources) for g in groups]
-        if not groups:
-            read = [Group("", self.path).columns(sources)]
-        c = {k: np.concatenate([r[k] for r in read]) for k in read[0]}
-        order = np.argsort(c.pop("place"), kind="stable")
-        places = np.concatenate([r["place"] for r in read])[order]
-        if (places != np.arange(len(self))).any():
-            raise UserError(
-                f"{self.path}: meta/place does not number the {len(self)} episodes; expected every "
-                "number once; restore the store from a copy"
-            )
+        groups = list(self._groups.values())
         counts = [g.episodes for g in groups]
-        length = np.concatenate([np.diff(r["episode_ends"], prepend=0) for r in read])
-        start = c.pop("episode_ends") - length
-        c["source"] = np.array(sources, dtype=str)[c["source"]] if len(self) else _no_text()
-        ids = [g.environment for g in groups]
-        c["environment"] = np.repeat(np.array(ids, dtype=str), counts) if ids else _no_text()
-        place = [np.arange(g.episodes) for g in groups]
-        part = np.repeat(np.arange(len(groups)), counts)
-        return Contents(
-            self.path,
-            [g.part for g in groups],
-            part[order],
-            np.concatenate(place)[order] if place else part,
-            start[order],
-            length[order],
-            {k: v[order] for k, v in c.items()},
-        )
+        c = self._columns.read(counts)
+        part = c.pop("environment").astype(np.int64)
+        order = np.argsort(part, kind="stable")  # environment by environment
+        place, stop, length = (np.empty(len(part), np.int64) for _ in range(3))
+        if groups:
+            ends = [g.ends() for g in groups]
+            place[order] = np.concatenate([np.arange(n) for n in counts])
+            stop[order] = np.concatenate(ends)
+            length[order] = np.concatenate([np.diff(e, prepend=0) for e in ends])
+        for name, names, codes in (
+            ("environment", list(self._groups), part),
+            ("source", self._columns.sources, c["source"]),
+        ):
+            c[name] = np.array(names, dtype=str)[codes] if names else np.array([], dtype=str)
+        return Contents(self.path, [g.part for g in groups], part, place, stop - length, length, c)
 
     def read_array(self, name: str, environment: str | None = None) -> np.ndarray:
         """A whole array such as "data/state": of an environment, or of a foreign store."""
@@ -333,9 +327,11 @@ class EpisodeStore:
                 return self._flat.array(name, self.n_steps).read(0, self.n_steps)
         else:
             group = self._groups.get(environment or "", Group("", self.path))
-            known = sorted(group.arrays)
+            arrays = {f"meta/{k}": a for k, a in self._columns.arrays.items()}
+            arrays |= group.arrays
+            known = sorted(arrays)
             if name in known:
-                return group.arrays[name].read(0, group.arrays[name].rows)
+                return arrays[name].read(0, arrays[name].rows)
         of = "" if environment is None else f" of '{environment}'"
         raise UserError(f"{self.path}: no array '{name}'{of}; it has {', '.join(known) or 'none'}")
 
@@ -411,13 +407,3 @@ def _something_else(path: Path) -> UserError:
         f"{path}: something is there already that is no store of ours; expected a new or an empty "
         "folder; choose another path"
     )
-
-
-def _code(names: list[str], name: str) -> int:
-    if name not in names:
-        names.append(name)
-    return names.index(name)
-
-
-def _no_text() -> np.ndarray:
-    return np.array([], dtype=str)

@@ -200,8 +200,9 @@ def test_a_chunk_that_is_whole_but_of_another_place_is_refused(whole, tmp_path):
     os.replace(chunks[0], chunks[1])
     with pytest.raises(UserError, match="not the rows that were written there|cannot be read"):
         list(EpisodeStore.open(tmp_path / "s").episodes())
-    shutil.copyfile(next(whole.glob("b/meta/seed/c/0")), tmp_path / "s" / "b/meta/place/c/0")
-    with pytest.raises(UserError, match="b/meta/place/c/0: not the rows"):
+    column = "meta/first_success/c/0"
+    shutil.copyfile(next(whole.glob("b/meta/episode_ends/c/0")), tmp_path / "s" / column)
+    with pytest.raises(UserError, match=f"{column}: not the rows"):
         EpisodeStore.open(tmp_path / "s").columns()
 
 

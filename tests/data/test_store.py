@@ -46,14 +46,16 @@ def test_store_is_zarr_3_with_a_group_per_environment_and_no_padding(tmp_path):
     written = [episode(0), episode(1, 6, 4, 1, "b/x:y"), episode(2)]
     EpisodeStore.create(tmp_path / "s").append(written)
     group = zarr.open_group(str(tmp_path / "s"), mode="r")
-    assert group.metadata.zarr_format == 3 and sorted(group.group_keys()) == ["a", "b__x%3ay"]
+    assert group.metadata.zarr_format == 3
+    assert sorted(group.group_keys()) == ["a", "b__x%3ay", "meta"]
     a, b = group["a"], group["b__x%3ay"]
-    assert a["meta/episode_ends"][:].tolist() == [5, 10] and a["meta/place"][:].tolist() == [0, 2]
+    assert a["meta/episode_ends"][:].tolist() == [5, 10]
+    assert group["meta/environment"][:].tolist() == [0, 1, 0]
     assert np.array_equal(
         a["data/state"][:], np.concatenate([states(written[0]), states(written[2])])
     )
     assert b["data/state"].shape == (6, 4) and np.array_equal(b["data/action"], written[1].actions)
-    for _, array in [*a["data"].arrays(), *a["meta"].arrays()]:
+    for _, array in [*a["data"].arrays(), *a["meta"].arrays(), *group["meta"].arrays()]:
         assert [c["name"] for c in array.metadata.to_dict()["codecs"]] == [
             "bytes",
             "zstd",
@@ -213,7 +215,7 @@ def test_store_refuses_what_does_not_fit_and_stays_whole(tmp_path):
             store.append([episode(1), episode(2, obs=4)])
         with pytest.raises(UserError, match="'a' does not fit: actions have 1 numbers, not 2"):
             store.append([episode(1), episode(2, act=1)])
-        for name in ("", "zarr.json", "commit.json"):
+        for name in ("", "zarr.json", "commit.json", "meta"):
             with pytest.raises(UserError, match="cannot name an environment"):
                 store.append([episode(1, environment=name)])
         assert len(EpisodeStore.open(tmp_path / "s")) == 1
