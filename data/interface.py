@@ -135,16 +135,16 @@ class Interface:
                 f"name: {self.described()}"
             )
         values = {field_name(str(key)): value for key, value in given.items()}
-        sent = ", ".join(values) or "nothing"
-        texts = [name for name in self.of_kind("text") if name not in values]
+        sent = list(values)
         said = [values[key] for key in TEXT_KEYS if key in values]
-        if len(texts) == 1 and said:
+        texts = [name for name in self.of_kind("text") if name not in values] if said else []
+        if len(texts) == 1:
             values[texts[0]] = said[0]
         missing = [name for name in self.observation if name not in values]
         if missing:
             raise UserError(
                 f"observation of '{self.id}' has no '{missing[0]}'; it has "
-                f"{sent}; expected {self.described()}"
+                f"{', '.join(sent) or 'nothing'}; expected {self.described()}"
             )
         return values
 
@@ -183,8 +183,11 @@ class Interface:
                     f"{np.iinfo(f.dtype).max}"
                 )
             return array.copy()
-        with np.errstate(over="ignore"):
-            out = array.astype(np.float32)
+        if array.dtype == np.float32:
+            out = array.copy()
+        else:
+            with np.errstate(over="ignore"):
+                out = array.astype(np.float32)
         finite = np.isfinite(out)
         if not finite.all():
             raise NotFinite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Lane:
         self.seed = -1
         self.texts: dict[str, str] = {}
         self._n_obs_steps, self._layout = n_obs_steps, layout
-        self._frames: list[Mapping[str, np.ndarray]] = []  # the last n_obs_steps, oldest first
+        self._frames: list[Observation] = []  # the last n_obs_steps, oldest first
 
     def begin(self, index: int, interface: Interface, seed: int, noise_seed: int) -> None:
         """Start an episode: empty history and queue, noise from `noise_seed`."""
@@ -80,30 +81,19 @@ class Lane:
         """Take one frame, {field: (*shape,) or text}, into the history; its arrays must not change
         any more.
         """
-        arrays = {name: v for name, v in observation.items() if not isinstance(v, str)}
         if not self._frames:
             self.texts = texts_of(observation)
-            self._frames = [arrays] * self._n_obs_steps
+            self._frames = [observation] * self._n_obs_steps
         else:
-            self._frames = [*self._frames[1:], arrays]
+            self._frames = [*self._frames[1:], observation]
 
     def push(self, frames: Observation) -> None:
         """Take several frames, {field: (k, *shape) or text}, oldest first. The history before an
         episode's first frame is that frame, as in training.
         """
-        texts = texts_of(frames)
-        arrays = {name: v for name, v in frames.items() if not isinstance(v, str)}
-        count = len(next(iter(arrays.values()), [0]))
-        first = max(0, count - self._n_obs_steps)
-        for i in range(first, count):
-            self.look({**{name: value[i] for name, value in arrays.items()}, **texts})
-
-    @property
-    def window(self) -> dict[str, np.ndarray]:
-        """(n_obs_steps, *shape) of each slot, see `Layout`; a new array."""
-        out = self._layout.empty(1, frames=self._n_obs_steps)
-        self.write(out, 0)
-        return {key: value[0] for key, value in out.items()}
+        count = next((len(v) for v in frames.values() if not isinstance(v, str)), 1)
+        for i in range(max(0, count - self._n_obs_steps), count):
+            self.look({n: v if isinstance(v, str) else v[i] for n, v in frames.items()})
 
     def write(self, window: Mapping[str, np.ndarray], row: int) -> None:
         """Put the history into a row of a window of zeros, (B, n_obs_steps, *shape) of each
@@ -116,9 +106,13 @@ class Lane:
             if said is not None:
                 window[key][row] = text_features(said)
                 continue
+            target = window[key][row]  # (n_obs_steps, *shape)
             for i, frame in enumerate(self._frames):
-                value = frame[name]
-                window[key][row, i, ..., : value.shape[-1]] = value
+                value: Any = frame[name]
+                if value.shape == target.shape[1:]:
+                    target[i] = value
+                else:  # a state of a smaller environment
+                    target[i, : len(value)] = value
 
     # ---- actions ---------------------------------------------------------------------------------
     def executed(self, actions: np.ndarray) -> None:

@@ -174,9 +174,21 @@ class Lanes:
         out: dict[int, Observation] = {}
         for lane, new in given.items():
             state = self._begun(lane)
-            out[lane] = state.environment.check_frames(new)
+            out[lane] = state.environment.check_frames(self._recent(new))
             state.check(out[lane])
         return out
+
+    def _recent(self, frames: Any) -> Any:
+        """Images, and what belongs to them, without frames that no window holds: they need not be
+        copied.
+        """
+        if not isinstance(frames, Mapping):
+            return frames
+        arrays = [v for v in frames.values() if isinstance(v, np.ndarray) and v.ndim > 1]
+        if max((v.ndim for v in arrays), default=0) < 3 or len({len(v) for v in arrays}) != 1:
+            return frames
+        count = self.policy.n_obs_steps
+        return {n: v[-count:] if np.ndim(v) > 1 else v for n, v in frames.items()}
 
     def _by_lane(self, given: Given) -> Mapping[int, Any]:
         if isinstance(given, Mapping):
@@ -200,13 +212,13 @@ class Lanes:
 
     def _unpadded(self, state: Lane, given: Any) -> Any:
         """Without the zeros up to the largest environment that a row of numbers may have."""
-        layout = self.policy.layout
-        if isinstance(given, Mapping) or np.shape(given) != (layout.state_dim,):
-            return given
         own = state.environment.observation
-        if len(own) != 1 or next(iter(own.values())).kind != "state":
+        if isinstance(given, Mapping) or len(own) != 1:
             return given
-        ((name, field),) = own.items()
+        ((name, field),), shape = own.items(), np.shape(given)
+        layout = self.policy.layout
+        if field.kind != "state" or shape == field.shape or shape != (layout.state_dim,):
+            return given
         start = layout.slices[layout.fields[state.index][name]].start
         return np.asarray(given)[start : start + field.shape[0]]
 
