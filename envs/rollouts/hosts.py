@@ -58,6 +58,10 @@ class Result:
     return_: float
     metrics: dict[str, float]
 
+    @property
+    def nbytes(self) -> int:
+        return self.rewards.nbytes
+
 
 @dataclass
 class _Lane:

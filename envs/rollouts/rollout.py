@@ -26,6 +26,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
 AHEAD = 8  # jobs started at most lanes x AHEAD beyond the next one to be handed out: bounds memory
+HELD = 1 << 30  # bytes of finished episodes that wait for one before them; above, none is started
 DEATHS = 3  # workers that may die over one episode
 
 
@@ -145,11 +146,15 @@ def _episodes(
     with crew.lock:
         scheduler.deal(max(1, crew.workers))
         finished: dict[int, Episode | Result] = {}
-        handed, done = 0, 0
+        handed, done, held = 0, 0, 0
+
+        def filled(host: int) -> list[Command]:
+            return scheduler.fill(host, controllers, handed, full=held > HELD)
+
         try:
             crew.start(specs, experts)
             for host in range(len(crew)):
-                crew.send(host, scheduler.fill(host, controllers, handed))
+                crew.send(host, filled(host))
             while handed < len(jobs):
                 commands: dict[int, list[Command]] = {}
                 asking: dict[str, dict[int, Observation]] = {}
@@ -166,6 +171,7 @@ def _episodes(
                     for lane, value in replies:
                         if isinstance(value, Episode | Result):
                             finished[scheduler.finish(lane)] = value
+                            held += value.nbytes
                             done += 1
                             if progress is not None:
                                 progress(done, len(jobs))
@@ -175,14 +181,14 @@ def _episodes(
                     for lane, actions in _plan(key, controllers[key], frames).items():
                         commands[scheduler.host(lane)].append(Chunk(lane, actions))
                 for host in commands:
-                    crew.send(host, commands[host] + scheduler.fill(host, controllers, handed))
+                    crew.send(host, commands[host] + filled(host))
                 while handed in finished:
+                    held -= finished[handed].nbytes
                     yield finished.pop(handed)
                     handed += 1
-                for host in (
-                    crew.idle()
-                ):  # jobs held back by the look-ahead bound, or given up by a dead worker
-                    crew.send(host, scheduler.fill(host, controllers, handed))
+                # jobs held back by the look-ahead bound, or given up by a dead worker
+                for host in crew.idle():
+                    crew.send(host, filled(host))
         finally:
             if ends or handed < len(jobs):  # episodes that nobody waits for are still running
                 crew.close()
@@ -240,14 +246,17 @@ class _Scheduler:
             )
 
     def fill(
-        self, host: int, controllers: Mapping[str, LaneController], handed: int
+        self, host: int, controllers: Mapping[str, LaneController], handed: int, full: bool
     ) -> list[Command]:
-        """Start waiting jobs in the free lanes of a host."""
+        """Start waiting jobs in the free lanes of a host; where memory is full, only the one that
+        is to be handed out next.
+        """
+        end = handed + (1 if full else AHEAD * self.lanes)
         free = [x for x in self._hosts[host] if x not in self._running]
         busy = Counter(self.job(x).environment for x in self._hosts[host] if x in self._running)
         commands: list[Command] = []
         skipped: list[int] = []
-        while free and self._waiting and self._waiting[0] < handed + AHEAD * self.lanes:
+        while free and self._waiting and self._waiting[0] < end:
             index = self._waiting.popleft()
             job = self.jobs[index]
             if busy[job.environment] >= self._cap:

@@ -12,6 +12,7 @@ import torch
 from alltrades.data.episode import Episode
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvironmentFailure
+from alltrades.envs.rollouts import rollout as rollout_module
 from alltrades.envs.rollouts.rollout import AHEAD, Job, rollout
 from alltrades.errors import UserError
 from tests.envs import rollout_toys as toys
@@ -145,6 +146,26 @@ def test_jobs_are_not_started_far_ahead_of_the_episode_handed_out():
     next(episodes)
     assert len(controller.begun) <= 2 * AHEAD + 1
     assert len(list(episodes)) == 100
+
+
+def test_few_episodes_wait_for_one_before_them_where_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    endless = replace(
+        COUNTER, id="toy/endless", make=partial(toys.Counter, 3, 10_000, 1), max_steps=600
+    )
+    jobs = [Job(endless.id, 0, "p"), *(Job(COUNTER.id, s, "p") for s in range(40))]
+    specs = {endless.id: endless, COUNTER.id: COUNTER}
+
+    def begun(most: int) -> tuple[int, list[int]]:
+        monkeypatch.setattr(rollout_module, "HELD", most)
+        controller = NoisyController(lanes=2)
+        episodes = rollout(jobs, specs, {"p": controller}, lanes=2)
+        first = next(episodes)
+        return len(controller.begun), [len(e) for e in (first, *episodes)]
+
+    (few, lengths), (many, same) = begun(200), begun(1 << 30)  # an episode has some 120 bytes
+    assert few == 3 and many == 2 * AHEAD and lengths == same
 
 
 def test_experts_run_with_their_memory_reset_and_need_no_controller():
