@@ -107,22 +107,16 @@ def spread(
     """
     sample, low, high = _sample(rows, size)
     below, above = _tails(sample)
-    apart = above - below
-    can = len(sample) >= FEWEST
-    low_out, high_out = below - low > apart, high - above > apart
-    if limits:
-        low_out &= (apart > 0) & ((sample == low).sum(0) < AGAIN)
-        high_out &= (apart > 0) & ((sample == high).sum(0) < AGAIN)
-    else:
-        low_out &= (apart > 0) | ((sample < below).sum(0) < AGAIN)
-        high_out &= (apart > 0) | ((sample > above).sum(0) < AGAIN)
-    inside = np.where((sample < below - apart) & low_out & can, np.inf, sample)
-    inner_low = np.minimum(inside.min(0), np.where(can & low_out, np.inf, low))
-    inside = np.where((sample > above + apart) & high_out & can, -np.inf, sample)
-    inner_high = np.maximum(inside.max(0), np.where(can & high_out, -np.inf, high))
-    outliers = ((sample < inner_low) | (sample > inner_high)).sum(0)
-    inside = np.clip(sample, inner_low, inner_high).astype(np.float64)
-    mean, std = inside.mean(0), inside.std(0)
+    inner_low, inner_high = low.copy(), high.copy()
+    outliers = np.zeros(size, np.int64)
+    apart = np.maximum(above - below, 0.0)
+    for d in np.flatnonzero((below - low > apart) | (high - above > apart)):
+        if sample.shape[1] >= FEWEST and (apart[d] > 0 or not limits):
+            inner_low[d], inner_high[d] = _inside(sample[d], below[d], above[d], limits)
+            outliers[d] = ((sample[d] < inner_low[d]) | (sample[d] > inner_high[d])).sum()
+            sample[d].clip(inner_low[d], inner_high[d], out=sample[d])
+    mean = sample.mean(1, dtype=np.float64)
+    std = sample.std(1, dtype=np.float64)
     moves, own = (inner_high - inner_low) / 2, np.maximum(abs(inner_low), abs(inner_high))
     box = np.where(
         (abs(box_low) < UNBOUNDED) & (abs(box_high) < UNBOUNDED), box_high / 2 - box_low / 2, 0.0
@@ -154,7 +148,7 @@ def image_range(rows: Rows, f: Field) -> tuple[float, float]:
 
 
 def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evenly spread rows (n, size), and extremes (size,) of all."""
+    """Evenly spread rows as (size, n), and extremes (size,) of all."""
     pixels = max(1, rows.width // size)
     wanted = _evenly(len(rows), min(MOST, NUMBERS // max(rows.width, 1)))
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
@@ -165,7 +159,19 @@ def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         by_pixel = piece.reshape(len(piece) * pixels, size)
         low, high = np.minimum(low, by_pixel.min(0)), np.maximum(high, by_pixel.max(0))
         at += len(piece)
-    return np.concatenate(parts), low, high
+    return np.ascontiguousarray(np.concatenate(parts).T), low, high
+
+
+def _inside(values: np.ndarray, below: float, above: float, limits: bool) -> tuple[float, float]:
+    """The least and largest of a dimension's values (n,) that are no outliers."""
+    apart, out = above - below, []
+    for sign, tail in ((-1.0, -below), (1.0, above)):
+        ours = sign * values
+        largest = ours.max()
+        again = (ours == largest).sum() if limits else 0 if apart > 0 else (ours > tail).sum()
+        far = again < AGAIN and largest - tail > apart
+        out.append(sign * float(ours[ours <= tail + apart].max() if far else largest))
+    return out[0], out[1]
 
 
 def _evenly(count: int, most: int) -> np.ndarray:
@@ -174,9 +180,11 @@ def _evenly(count: int, most: int) -> np.ndarray:
 
 
 def _tails(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (D,) of which at most `TAIL` of the rows, but at least one, are below and above."""
-    count = len(sample)
+    """Values (D,) of sample (D, n) of which at most `TAIL` of the rows, but at least one, are below
+    and above.
+    """
+    count = sample.shape[1]
     first = min(int(np.ceil(TAIL * (count - 1))), count - 1)
     last = max(count - 1 - first, 0)
-    ordered = np.partition(sample, sorted({first, last}), axis=0)
-    return ordered[first].astype(np.float64), ordered[last].astype(np.float64)
+    ordered = np.partition(sample, sorted({first, last}), axis=1)
+    return ordered[:, first].astype(np.float64), ordered[:, last].astype(np.float64)
