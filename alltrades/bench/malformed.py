@@ -123,7 +123,7 @@ def _field(rng: Rng, of: Subject) -> bytes:
 
 def _type(rng: Rng, of: Subject) -> bytes:
     whole: tuple[Any, ...] = (3, None, True, "text", [of.good], b"bytes", 1.5, {}, {1: 2})
-    parts: tuple[dict[str, Any], ...] = (
+    parts: tuple[dict[Any, Any], ...] = (
         {"observation": "text"},
         {"observation": None},
         {"observation": {"x": 1}},

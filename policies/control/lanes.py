@@ -193,7 +193,7 @@ class Lanes:
     def _by_lane(self, given: Given) -> Mapping[int, Any]:
         if isinstance(given, Mapping):
             if not any(isinstance(key, str) for key in given):
-                return given
+                return {int(lane): of_lane for lane, of_lane in given.items()}
             if self.lanes == 1:
                 return {0: given}
             raise UserError(

@@ -212,11 +212,10 @@ class RealTimeController(Lanes, RobotController):
             if self._delays
             else self._guess or 0.0
         )
-        return max(
-            0, math.ceil(seconds * (self._rate or self.environment(lane).control_hz) - ROUNDING)
-        )
+        return max(0, math.ceil(seconds * self._hz(lane) - ROUNDING))
 
     def _hz(self, lane: int) -> float:
+        """Control steps per second of a lane."""
         hz = self._rate or self.environment(lane).control_hz
         if hz is None:
             raise UserError(
