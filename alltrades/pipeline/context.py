@@ -21,6 +21,8 @@ from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
 from alltrades.policies.learning.batches import Augmentation
+from alltrades.policies.model.backbones import BACKBONES
+from alltrades.policies.model.encoders import ENCODERS
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.reporting import Report
@@ -212,8 +214,8 @@ def opened(
 ) -> Iterator[Context]:
     """The context of a run or of a single stage; its processes end with it.
 
-    Raises UserError for environments that are not there, and where packages of the engine are
-    missing.
+    Raises UserError for environments, estimators, backbones and encoders that are not there, and
+    where packages of the engine are missing.
     """
     if settings.rollout.engine == "onnx":
         from alltrades.policies.onnx.export import require_packages
@@ -223,6 +225,8 @@ def opened(
     _check_observed(settings, specs)
     for row in (settings.distill, *settings.distillations().values()):
         row.weights.check()
+    BACKBONES.get(settings.policy.backbone)
+    ENCODERS.get(settings.policy.encoder)
     with Crew(settings.rollout.worker_count()) as crew:
         beside = Beside(settings.training_count())
         yield Context(settings, specs, left_out, manifest, crew, beside, record)

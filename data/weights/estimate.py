@@ -382,11 +382,14 @@ def _entry(steps: Steps, names: Sequence[str], column: int) -> str:
 
 
 def _standardise(x: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and scale of the pooled rows; columns that hardly move keep their unit."""
+    """Centre and scale of the pooled rows; columns that hardly move are measured in their own
+    size.
+    """
     share = mass / mass.sum()
     center = share @ x
     std = np.sqrt(share @ (x - center) ** 2)
-    return center, np.where(std < 1e-6, 1.0, std)
+    size = np.abs(x).max(0)
+    return center, np.where(std > 1e-6 * size, std, np.where(size > 0, size, 1.0))
 
 
 def _balance(

@@ -187,7 +187,6 @@ def test_unfinished_runs_and_other_folders_are_refused(tmp_path, capsys):
             "preference_input",
         ),
         (["--evaluation.preference", "{planar/reach: 1}"], "policies take none"),
-        (["--policy.observation_normalizer", "per_environment"], "give it away"),
         (
             ["--distill.objective.kind", "worst", "--distill.train.observation_noise", "0.1"],
             "observation_noise",

@@ -189,3 +189,13 @@ def test_a_run_says_what_it_normalises_by_before_it_trains(tmp_path, capsys):
     at = next(i for i, line in enumerate(lines) if line.startswith("planar/reach: "))
     assert " steps of " in lines[at] and lines[at + 1].startswith("  state: 16 numbers, ")
     assert lines[at + 2].startswith("  action: 2 numbers, -")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("backbone", "transformer"), ("encoder", "convolution")]
+)
+def test_an_unknown_network_is_named_before_anything_is_recorded(name, nearest, tmp_path, capsys):
+    words = ["run", "--small", "--out", str(tmp_path), f"--policy.{name}", nearest[:-1]]
+    assert cli.main(words) == 2
+    assert f"did you mean '{nearest}'" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.zarr"))
