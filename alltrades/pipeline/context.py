@@ -214,8 +214,8 @@ def opened(
 ) -> Iterator[Context]:
     """The context of a run or of a single stage; its processes end with it.
 
-    Raises UserError for environments, estimators, backbones and encoders that are not there, and
-    where packages of the engine are missing.
+    Raises UserError for environments, fields, estimators, backbones and encoders that are not
+    there, and where packages of the engine are missing.
     """
     if settings.rollout.engine == "onnx":
         from alltrades.policies.onnx.export import require_packages
