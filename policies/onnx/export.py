@@ -45,7 +45,7 @@ from alltrades.system.files import replacing
 
 OPSET = 17
 ROWS = 1000  # windows of the parity check, random ones and as many of a store
-FEW, BYTES = 16, 2**26  # of large images as many as this holds, and at least so many
+FEW, BYTES = 16, 2**23  # of large images as many as this holds, and at least so many
 PIECE = 256  # rows that are compared at once
 TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action range
 
