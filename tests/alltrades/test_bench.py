@@ -78,6 +78,12 @@ def test_malformed_fields_of_all_kinds_are_refused_and_the_service_goes_on() -> 
     assert state["good"] == 2
 
 
+def test_robots_of_the_load_send_fields_of_all_kinds() -> None:
+    with running(fields.Seeing(), rate_limit=0) as server:  # type: ignore[arg-type]
+        found = latency.over_server(server.port, clients=3, rate=20.0, seconds=0.5)
+    assert found["ok"] and found["ticks"] >= 3 and found["p50"] > 0
+
+
 def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
