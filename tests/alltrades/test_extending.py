@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 def test_page_has_a_short_example_of_every_extension_point():
     assert {name for _, name in EXAMPLES} == {
-        f"my_{part}.py" for part in ("cart", "backbone", "encoder", "estimator", "robot")
+        f"my_{part}.py" for part in ("cart", "backbone", "encoder", "estimator", "cart_robot")
     }
     for text, name in EXAMPLES:
         body = [line for line in text.splitlines() if line.strip() and "import" not in line]
@@ -46,10 +46,10 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder, monkeypatch
     monkeypatch.chdir(folder)
     run, evaluate, deploy = (shlex.split(line)[1:] for line in COMMANDS)
     assert main([*run, *FAST]) == 0
-    policy = load_policy("runs/mine/policies/generalist")
+    policy = load_policy("runs/cart/policies/generalist")
     assert (policy.settings.backbone, policy.settings.encoder) == ("gated", "coarse")
     assert type(policy.backbone).__module__ == "my_backbone"
-    weights = json.loads(Path("runs/mine/weights/generalist.json").read_text())
+    weights = json.loads(Path("runs/cart/weights/generalist.json").read_text())
     assert weights["mine/cart"]["auc"] is not None
     assert main([*evaluate, "--rollout.workers", "0"]) == 0
     assert main(deploy) == 0
@@ -69,7 +69,12 @@ def test_entry_points_of_a_package_bring_the_same(folder, tmp_path, monkeypatch)
     """A package that declares what the page does, on the path as an installed one is."""
     package = tmp_path / "my_package"
     package.mkdir()
-    modules = {"cart": "my_cart", "networks": None, "weights": "my_estimator", "robot": "my_robot"}
+    modules = {
+        "cart": "my_cart",
+        "networks": None,
+        "weights": "my_estimator",
+        "robot": "my_cart_robot",
+    }
     for module, source in modules.items():
         names = [source] if source else ["my_backbone", "my_encoder"]
         text = "\n".join((folder / f"{name}.py").read_text() for name in names)

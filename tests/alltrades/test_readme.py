@@ -5,6 +5,7 @@ small form, page after page in the order of the README's table.
 import ast
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -90,8 +91,13 @@ def test_setup_commands_are_the_two_that_were_promised():
 
 def test_commands_run_in_their_small_form(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("my_env.py", "my_robot.py"):
-        (tmp_path / name).write_text(next(b for b in blocks("python") if f"# {name}" in b))
+    for text in blocks("python"):
+        named = re.match(r"# (\w+\.py)\n", text)
+        if named:
+            assert not (tmp_path / named[1]).exists(), f"two pages have a {named[1]}"
+            (tmp_path / named[1]).write_text(text)
+            if named[1].startswith("record_"):
+                runpy.run_path(named[1])
     ran = []
     for block in blocks("bash"):
         for line in block.splitlines():

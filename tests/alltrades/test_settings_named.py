@@ -15,15 +15,19 @@ Setting = tuple[type[BaseModel], str]
 
 
 def settings(model: type[BaseModel], path: str = "") -> dict[str, Setting]:
-    """{dotted key: (model, field)} of every setting."""
+    """{dotted key: (model that declares it, field)} of every setting."""
     found: dict[str, Setting] = {}
     for name, field in model.model_fields.items():
         group = model_of(field.annotation)
         if group is None:
-            found[path + name] = (model, name)
+            found[path + name] = (_owner(model, name), name)
         else:
             found |= settings(group, f"{path}{name}.")
     return found
+
+
+def _owner(model: type[BaseModel], name: str) -> type[BaseModel]:
+    return next(c for c in model.__mro__ if name in vars(c).get("__annotations__", {}))
 
 
 def named() -> set[str]:
