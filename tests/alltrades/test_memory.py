@@ -13,32 +13,36 @@ from alltrades.data.store import EpisodeStore
 TRAIN = """
 import resource, sys
 from alltrades import cli
-words = ["train", "labeled_only", "--small", "--environments", "[planar/push]"]
-words += ["--labeled_only.steps", "2", "--demos.episodes", "1000000"]
+words = ["train", "labeled_only", "--small", "--labeled_only.steps", "2"]
+words += ["--demos.holdout", "0"]
 assert cli.main([*words, "--demos", sys.argv[1], "--out", sys.argv[1] + "-policy"]) == 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def peak(path: Path, episodes: int, steps: int) -> int:
-    """Bytes at the peak of a training on a store of so many episodes."""
+def peak(path: Path, episodes: int, steps: int, images: bool) -> tuple[int, int]:
+    """Bytes at the peak of a training on a store of so many episodes, and those of its rows."""
     rng = np.random.default_rng(0)
 
     def recordings():
         for _ in range(episodes):
-            state = rng.standard_normal((steps, 16), dtype=np.float32)
-            yield Episode.from_arrays(
-                {"state": state}, rng.uniform(-1, 1, (steps, 2)), "planar/push"
-            )
+            seen = {"state": rng.standard_normal((steps, 16), dtype=np.float32)}
+            if images:
+                seen["images.front"] = rng.integers(0, 256, (steps, 64, 64, 3), np.uint8)
+            yield Episode.from_arrays(seen, rng.uniform(-1, 1, (steps, 2)), "lab/push")
 
     EpisodeStore.write(path, recordings())
     done = subprocess.run([sys.executable, "-c", TRAIN, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return 1024 * int(done.stdout.split()[-1])
+    rows = episodes * steps * ((16 + 2) * 4 + images * 64 * 64 * 3)
+    return 1024 * int(done.stdout.split()[-1]), rows
 
 
 @pytest.mark.slow
-def test_training_on_a_large_store_needs_half_as_much_again_as_its_arrays(tmp_path):
-    episodes, steps = 1000, 1500
-    more = peak(tmp_path / "large", episodes, steps) - peak(tmp_path / "small", 2, steps)
-    assert more <= 1.5 * (episodes * steps * (16 + 2) * 4)
+@pytest.mark.parametrize(("episodes", "steps", "images"), [(1000, 1500, False), (30, 400, True)])
+def test_training_on_a_large_store_needs_half_as_much_again_as_its_arrays(
+    tmp_path, episodes, steps, images
+):
+    few, small = peak(tmp_path / "small", 2, steps, images)
+    many, large = peak(tmp_path / "large", episodes, steps, images)
+    assert large > 100e6 and many - few <= 1.5 * (large - small)
