@@ -170,7 +170,7 @@ class FlatStore:
         """
         count = len(self.ends)
         if self.commit is None:
-            fills: dict[str, Any] = {"first_success": -1, "has_actions": True}
+            fills: dict[str, Any] = {"first_success": -1, "has_actions": "action" in self.names}
             out = {k: np.full(count, fills.get(k, 0), dtype=kind) for k, kind in COLUMNS.items()}
             for name, array in self.arrays().items():
                 if name in ("state", "action"):

@@ -143,8 +143,21 @@ def test_a_foreign_store_is_an_environment_named_after_its_folder(tmp_path):
     assert ours.interfaces() == {"my_robot": found} and len(ours) == 2 and ours.n_steps == 9
 
 
+def test_a_foreign_store_without_actions_has_observations_alone(tmp_path):
+    group = zarr.open_group(str(tmp_path / "seen.zarr"), mode="w", zarr_format=2)
+    group.create_array("data/state", shape=(4, 2), dtype="float32")[:] = 1
+    group.create_array("meta/episode_ends", shape=(1,), dtype="int64")[:] = 4
+    (only,) = EpisodeStore.open(tmp_path / "seen.zarr").episodes()
+    assert only.actions is None and len(only) == 4
+    (found,) = environments_of([tmp_path / "seen.zarr"])
+    with pytest.raises(UserError, match="the 1 episodes of 'seen' have no actions, and some"):
+        check([tmp_path / "seen.zarr"], [EnvSpec.recorded(found)], {"seen": {"state"}})
+
+
 def imported(tmp_path: Path, *paths: Path, **demos):
-    given = RunSettings.model_validate({"demos": {"path": list(map(str, paths)), **demos}})
+    given = RunSettings.model_validate(
+        {"demos": {"path": list(map(str, paths)), "holdout": 0, **demos}}
+    )
     context = context_of([DOT], settings=given)
     demonstrations.imported(context, tmp_path / "copy")
     return demonstrations.Demonstrations(context, tmp_path / "copy").steps()
@@ -186,6 +199,7 @@ def test_nothing_is_copied_that_does_not_fit(tmp_path):
 
 # ---- settings and commands -----------------------------------------------------------------------
 def settings(*words: str, **arguments) -> DemoSettings:
+    words = ("--environments", "[planar]", *words)
     given = argparse.Namespace(overrides=list(words), config=None, small=False, **arguments)
     return recipe_settings(given)[0].demos
 

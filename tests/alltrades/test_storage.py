@@ -97,6 +97,8 @@ def test_a_foreign_store_needs_an_environment_that_reads_it(tmp_path, capsys):
     words = [
         "run",
         "--small",
+        "--environments",
+        "[planar/reach, planar/push]",
         "--data",
         str(tmp_path / "foreign.zarr"),
         "--out",
