@@ -76,7 +76,7 @@ def _described(
                 [
                     f"{_name(d, names)} ({found.outliers[d]:,} beyond {found.inner_low[d]:.3g} to "
                     f"{found.inner_high[d]:.3g}, from {found.low[d]:.3g} to {found.high[d]:.3g})"
-                    for d in outside
+                    for d in outside.tolist()
                 ]
             )
         )
@@ -84,7 +84,7 @@ def _described(
         still = np.flatnonzero(found.still)
         parts.append(
             f"{len(still)} of {count} still: "
-            + _some([f"{_name(d, names)} at {found.mean[d]:.3g}" for d in still])
+            + _some([f"{_name(d, names)} at {found.mean[d]:.3g}" for d in still.tolist()])
         )
     return "; ".join(parts)
 

@@ -54,14 +54,14 @@ class Conditioner(nn.Module):
         raw = [slot for slot in seen if slot.kind == "image" and slot.shape[:2] == pixels]
         self.first = [slot.key for slot in raw]
         self.last = [slot.key for slot in seen if slot not in raw]
-        self.encoders = nn.ModuleDict(
-            {
-                _module(slot.key): Pixels(slot, n_obs_steps)
-                if slot in raw
-                else make_encoder(encoder, slot, n_obs_steps)
-                for slot in seen
-            }
-        )
+        encoders = {
+            slot.key: Pixels(slot, n_obs_steps)
+            if slot in raw
+            else make_encoder(encoder, slot, n_obs_steps)
+            for slot in seen
+        }
+        self.encoders = nn.ModuleDict({_module(key): e for key, e in encoders.items()})
+        self.sizes = {key: e.dim for key, e in encoders.items()}
         self.columns = {key: i for i, key in enumerate(layout.slots)}
         present = torch.from_numpy(layout.present)
         self.register_buffer("present", present, persistent=False)  # (K, slots)
@@ -69,7 +69,7 @@ class Conditioner(nn.Module):
         self.images = sum(n_obs_steps * slot.shape[2] for slot in raw)
         self.dim = (
             n_obs_steps * layout.state_dim
-            + sum(encoder.dim for encoder in self.encoders.values())  # type: ignore[misc]
+            + sum(self.sizes.values())
             + (embedding if self.embedding is not None else 0)
             + (count if preference else 0)
         )
@@ -106,7 +106,7 @@ class Conditioner(nn.Module):
             return encoder(frames) * here[:, None]
         rows = here.nonzero()[:, 0]
         if not len(rows):
-            return frames.new_zeros(len(frames), encoder.dim)
+            return frames.new_zeros(len(frames), self.sizes[key])
         found = encoder(frames[rows])
         return found.new_zeros(len(frames), found.shape[1]).index_copy(0, rows, found)
 
