@@ -28,17 +28,17 @@ def shrunk(
         episodes: of each environment, n.
     """
     out = list(statistics)
-    pools: dict[tuple[object, ...], list[int]] = {}
+    pools: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for k, environment in enumerate(environments):
         for name, f in environment.of_kind("state").items():
             if f.names is not None and f.units is not None:
                 pools.setdefault((name, f.names, f.units), []).append(k)
-    for (name, *_), members in pools.items():
+    for (name, _, _), members in pools.items():
         if len(members) > 1:
-            spreads = [statistics[k].states[str(name)] for k in members]
+            spreads = [statistics[k].states[name] for k in members]
             for k, own in zip(members, spreads):
                 drawn = _towards(own, spreads, episodes[k] / (episodes[k] + PRIOR))
-                out[k] = replace(out[k], states={**out[k].states, str(name): drawn})
+                out[k] = replace(out[k], states={**out[k].states, name: drawn})
     return out
 
 
