@@ -171,14 +171,14 @@ def first_demos(
     if observations is None:
         return steps
     others = EpisodeStore.open(Path(observations))
-    found, mine = others.steps(environments), {e.id: e for e in given.environments_of(paths)}
+    found, known = others.steps(environments), {e.id: e for e in given.environments_of(paths)}
     if not len(found.ends):
         raise UserError(
             f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` "
             "lists what it has"
         )
     for name, interface in others.interfaces().items():
-        wrong = name in mine and other_fields(interface.observation, mine[name].observation)
+        wrong = name in known and other_fields(interface.observation, known[name].observation)
         if wrong:
             raise UserError(
                 f"{observations}: observations of '{name}' are others than those of the "

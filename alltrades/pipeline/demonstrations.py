@@ -87,12 +87,13 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
     """Successful episodes of the scripted experts into a store, which holds their rates; the same
     as JSON in `rates`.
     """
-    settings = context.settings
+    settings, episodes = context.settings, context.settings.demos.episodes
+    assert episodes is not None  # the settings see to it where no store is given
 
     def body(report: Report) -> None:
         found = collection.collect(
             context.specs,
-            settings.demos.episodes,
+            episodes,
             settings.seed,
             out,
             settings.rollout,
