@@ -37,9 +37,9 @@ def other_numbers(found: Interface, expected: Interface) -> str | None:
     sizes = found.action.size, expected.action.size
     if 0 not in sizes and sizes[0] != sizes[1]:
         return f"actions have {sizes[0]} numbers, not {sizes[1]}"
-    rates = found.control_hz, expected.control_hz
-    if rates[0] and rates[1] and not np.isclose(*rates, rtol=0.01):
-        return f"it runs at {rates[0]:g} Hz, not {rates[1]:g}"
+    rate, wanted = found.control_hz, expected.control_hz
+    if rate and wanted and not np.isclose(rate, wanted, rtol=0.01):
+        return f"it runs at {rate:g} Hz, not {wanted:g}"
     return None
 
 

@@ -55,7 +55,7 @@ class Demonstrations:
     def key(self) -> dict[str, Any]:
         """What a stage that learns from them depends on."""
         settings = self.context.settings
-        key = {
+        key: dict[str, Any] = {
             "demos": [EpisodeStore.open(path).digest() for path in self.stores],
             "policy": settings.policy.model_dump(mode="json"),
             "settings": settings.demos.model_dump(mode="json", exclude={"observations", "path"}),

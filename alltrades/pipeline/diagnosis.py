@@ -50,7 +50,9 @@ def advise(
         found = _diagnoses(folder, sources, settings, evaluations, report) if measured else {}
         write_json(folder.advice, found | _recorded(sources, open_loop))
 
-    key = _key(folder, sources, settings, evaluations) if measured else {"rows": "no generalist"}
+    key: dict[str, Any] = {"rows": "no generalist"}
+    if measured:
+        key = _key(folder, sources, settings, evaluations)
     if context.recorded:
         key["open loop"] = open_loop
     context.stage("advice", key, [folder.advice], body, len(context.ids), "env")

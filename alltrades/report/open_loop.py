@@ -18,11 +18,11 @@ DIMENSIONS = 16  # of an environment that the terminal shows
 def open_loop_text(found: Mapping[str, Any]) -> str:
     """Errors by environment and row in aligned columns, then each dimension's in its units."""
     names = list(dict.fromkeys(name for facts in found.values() for name in _all(facts)))
-    lines = [["environment", "episodes", *names]]
+    table = [["environment", "episodes", *names]]
     for environment, facts in found.items():
         own = _all(facts)
-        lines.append([environment, str(facts["episodes"]), *(_cell(own.get(n)) for n in names)])
-    blocks = ["\n".join([TITLE, *columns(lines, right=(1,))])]
+        table.append([environment, str(facts["episodes"]), *(_cell(own.get(n)) for n in names)])
+    blocks = ["\n".join([TITLE, *columns(table, right=(1,))])]
     for environment, facts in found.items():
         own, rows = _all(facts), dimensions(facts)
         more = len(rows) - DIMENSIONS
