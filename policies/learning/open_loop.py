@@ -155,11 +155,12 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 def _figures(there: Recorded, errors: np.ndarray) -> dict[str, Any]:
     shares, mean = there.shares(errors), errors.mean(0)
+    found = interval(shares)
     each = [float(e / s**2) if s > 0 else None for e, s in zip(mean, there.std)]
     return {
         "share": float(shares.mean()),
         "shares": shares.tolist(),
-        "interval": interval(shares),
+        "interval": None if found is None else [max(0.0, found[0]), found[1]],
         "per_dimension": each,
         "rmse": np.sqrt(mean).tolist(),
     }
