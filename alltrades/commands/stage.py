@@ -91,6 +91,7 @@ def train(args: argparse.Namespace) -> int:
     row, out, line = OWN_ROWS[args.what], Path(args.out), None
     with _context(args, out) as context:
         demos = of_stores(context, args.demos)
+        demos.print_statistics()
         if row.labeled_only:
             train_labeled_only(demos, row, out)
         elif row.kind == "joint_init" and args.labeled_only is None:
@@ -227,6 +228,7 @@ def distill(args: argparse.Namespace) -> int:
             Path(args.labeled_only) if settings.init == "labeled_only" else None,
         )
         given.check_policies()
+        given.demos.print_statistics()
         if args.weights:
             given.check_weights(settings)
             results = load_weights(given.weights, context.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import collection, given
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
+from alltrades.policies.learning.summary import statistics_lines
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
@@ -51,6 +53,12 @@ class Demonstrations:
         evaluation, not the run's, so that runs compare.
         """
         return held_out_mask(steps, self.context.holdout, self.context.settings.evaluation.seed)
+
+    def print_statistics(self) -> None:
+        """Say on stderr what networks of each environment are normalised by."""
+        seen = self.context.settings.all_seen()
+        for line in statistics_lines(self.steps(), self.context.interfaces, seen):
+            print(line, file=sys.stderr)
 
     def key(self) -> dict[str, Any]:
         """What a stage that learns from them depends on."""

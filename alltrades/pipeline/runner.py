@@ -32,7 +32,6 @@ from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
-from alltrades.policies.learning.summary import statistics_lines
 from alltrades.report import text
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
@@ -111,8 +110,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         record(context, demos.store, folder.experts)
     else:
         imported(context, demos.store)
-    for line in statistics_lines(demos.steps(), context.interfaces, settings.all_seen()):
-        print(line, file=sys.stderr)
+    demos.print_statistics()
     needed = {*teachers, *rows.values()}
     if any(d.init == "labeled_only" for d in generalists.values()):
         needed.add(Row("labeled_only"))

@@ -251,7 +251,7 @@ def estimate_weights(
         result.demo_mass = result.base_demo_mass = 1.0
         result.warnings.append(
             "no successful rollout: demonstrations only"
-            if filtered
+            if filtered and len(keep)
             else "no rollouts: demonstrations only"
         )
         return result

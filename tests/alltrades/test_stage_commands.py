@@ -86,11 +86,13 @@ def test_weights_and_policies_of_a_run_are_inputs_of_the_stage_commands(made, tm
     assert load_policy(tmp_path).digest() == load_policy(made / "generalist").digest()
 
 
-def test_a_stage_that_is_done_is_not_done_again(made):
+def test_a_stage_that_is_done_is_not_done_again(made, capsys):
     kept = {p: p.stat().st_mtime_ns for p in (made / "labeled_only").glob("*.*")}
     words = ["train", "labeled_only", "--demos", made / "demos.zarr", "--environments", str(NAMES)]
     command(*words, "--out", made / "labeled_only", *QUICK)
     assert kept and {p: p.stat().st_mtime_ns for p in kept} == kept
+    said = capsys.readouterr().err  # what the networks are normalised by
+    assert all(f"{name}: " in said for name in NAMES) and "action: 2 numbers" in said
 
 
 def test_a_policy_that_no_command_made_is_not_overwritten(made, tmp_path, capsys):
