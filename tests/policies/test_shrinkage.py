@@ -80,3 +80,45 @@ def test_a_dimension_stands_still_only_where_it_does_in_the_whole_pool():
     assert own[0].states["state"].still.tolist() == [False, True, True]
     got = shrunk(own, names, [2, 2])[0].states["state"]
     assert got.still.tolist() == [False, True, False] and got.std[2] > 0
+
+
+HAND = ActionSpec((-1.0, -1.0), (1.0, 1.0), names=("dx", "dy"))
+
+
+def acting(specs, ranges, episodes=2):
+    """Statistics of actions that reach so far, before and after the pool."""
+    environments = [Interface(f"e{k}", {"state": NAMED}, a) for k, a in enumerate(specs)]
+    rng = np.random.default_rng(4)
+    own = [
+        measure(e, {"state": scene(rng, 0)}, np.linspace(-1, 1, 200)[:, None] * np.array(reach))
+        for e, reach in zip(environments, ranges)
+    ]
+    return own, shrunk(own, environments, [episodes] * len(own))
+
+
+def test_two_episodes_take_the_reach_of_actions_from_tasks_that_name_them_the_same():
+    own, few = acting([HAND, HAND], [(0.2, 1.0), (1.0, 0.0)])
+    share = 2 / (2 + PRIOR)
+    np.testing.assert_allclose(few[0].action.inner_high, [share * 0.2 + (1 - share), 1.0])
+    np.testing.assert_allclose(few[0].action.high, [1.0, 1.0])  # as far as it may be sampled
+    assert own[1].action.still.tolist() == [False, True]
+    assert few[1].action.still.tolist() == [False, False]
+    _, many = acting([HAND, HAND], [(0.2, 1.0), (1.0, 0.5)], episodes=10**9)
+    np.testing.assert_allclose(many[0].action.inner_high, [0.2, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(HAND, low=(-1000.0, -1000.0), high=(1000.0, 1000.0)),
+        replace(HAND, names=("dx", "gripper")),
+        replace(HAND, units=("m", "m")),
+        replace(HAND, names=None),
+        ActionSpec.unknown(2, names=("dx", "dy")),
+    ],
+)
+def test_actions_of_other_names_units_or_box_are_never_pooled(other):
+    own, few = acting([HAND, other], [(0.2, 1.0), (1.0, 0.5)])
+    for a, b in zip(own, few):
+        np.testing.assert_array_equal(a.action.inner_high, b.action.inner_high)
+        np.testing.assert_array_equal(a.action.std, b.action.std)
