@@ -39,7 +39,7 @@ from alltrades.errors import UserError
 from alltrades.system.lock import NAME as LOCK
 from alltrades.system.lock import Lock
 
-BATCH = 64  # episodes that `extend` keeps in memory
+BATCH = 1024  # episodes that `extend` keeps in memory
 BATCH_BYTES = 2**25
 WRITERS = 8  # threads: most of an append's time is waiting for the file system
 

@@ -73,7 +73,7 @@ def test_missing_or_old_core_packages_are_failures(versions):
     assert (
         not checks["zarr"].ok
         and checks["zarr"].found == "2.18.0"
-        and "zarr>=3.0" in checks["zarr"].remedy
+        and "zarr>=3.1" in checks["zarr"].remedy
     )
 
 

@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("words", [["train", "labeled_only"], ["weigh", "r"], ["distill"]])
 def test_commands_refuse_an_output_folder_that_another_writes(tmp_path, capsys, words):
-    words += ["--demos", "none.zarr", "--out", str(tmp_path)]
+    words += ["--environments", "[planar/reach]", "--demos", "none.zarr", "--out", str(tmp_path)]
     words += ["--teacher", "a=b:c"] if words[0] == "distill" else []
     process = holder(tmp_path)
     try:
