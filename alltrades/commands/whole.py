@@ -111,6 +111,11 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare all pairs of rows; rows that share a letter are not told apart",
     )
     parser.add_argument(
+        "--each",
+        action="store_true",
+        help="also the differences in each environment, with intervals over starts",
+    )
+    parser.add_argument(
         "--sequential",
         action="store_true",
         help="go through the starts one by one and stop at the first that decides (success only)",
@@ -189,6 +194,9 @@ def compare(args: argparse.Namespace) -> int:
     ]
     print(over_seeds_text(rows, args.at, args.metric, groups) + "\n")
     show_result({}, {"pairs": pairs})
+    if args.each:
+        for pair in pairs:
+            print("\n".join(["", *text.by_environment(pair)]))
     return 0
 
 

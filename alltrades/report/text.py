@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alltrades.report.columns import columns
+
 if TYPE_CHECKING:
     from alltrades.envs.rollouts.sequential import Sequential
 
@@ -74,6 +76,15 @@ def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | No
     parts = [WORDS.get(word, "{}").format(_and(names)) for word, names in groups.items()]
     start = "The" if name == "success" else f"In {name} the"
     return f"{start} {a} is {_and(parts, ', and ')}." if parts else None
+
+
+def by_environment(pair: Mapping[str, Any]) -> list[str]:
+    """A pair's difference in each environment, in aligned columns under a heading."""
+    rows = [
+        [name, signed(found["mean"]), signed_interval(found["interval"]), found["verdict"]]
+        for name, found in pair["per_environment"].items()
+    ]
+    return [f"{pair['a']} - {pair['b']}{metric(pair)}", *columns(rows, right=(1,))]
 
 
 def sequential(found: Sequential) -> str:

@@ -251,6 +251,20 @@ def test_rows_of_several_runs_stand_above_their_differences(tmp_path, capsys):
     assert "at least two different rows" in capsys.readouterr().err
 
 
+def test_each_environment_has_its_difference_where_that_is_asked_for(tmp_path, capsys):
+    folder = fake_run(tmp_path / "one")
+    words = ["compare", str(folder), "--rows", "generalist", "labeled_only", "--each"]
+    assert cli.main(words) == 0
+    lines = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    found = read_run(folder).evaluations
+    pair = paired_difference(found["generalist"], found["labeled_only"])
+    assert lines[0] == "generalist - labeled_only" and len(lines) == 1 + len(ENVIRONMENTS)
+    for line, (name, own) in zip(lines[1:], pair.per_environment.items()):
+        shown = line.split()
+        assert shown[0] == name and float(shown[1]) == pytest.approx(own["mean"], abs=5e-4)
+        assert shown[-1] == own["verdict"].split()[-1]
+
+
 def test_letters_say_which_rows_are_not_told_apart(tmp_path, capsys):
     folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
     rows = ["labeled_only", "generalist", "specialists"]
