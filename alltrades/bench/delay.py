@@ -57,7 +57,7 @@ def delay(
     from alltrades.envs.rollouts.rollout import LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
     from alltrades.policies.model.threads import threads
-    from alltrades.settings.run import RolloutSettings
+    from alltrades.settings.parts import RolloutSettings
 
     if (
         not (math.isfinite(delay_ms) and delay_ms >= 0)

@@ -191,7 +191,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.envs.rollouts.rollout import Job, rollout
     from alltrades.pipeline.acting import controllers_of
     from alltrades.policies.control.controller import Controller
-    from alltrades.settings.run import RolloutSettings
+    from alltrades.settings.parts import RolloutSettings
 
     lanes = 32
     specs, policy = _policy(names)

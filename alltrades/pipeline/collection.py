@@ -19,7 +19,7 @@ from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import given
-from alltrades.settings.run import RolloutSettings
+from alltrades.settings.parts import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.data.weights.estimate import estimate_weights
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.advice import Diagnosis, Rate, advice_line, best_teacher
@@ -26,8 +27,8 @@ from alltrades.policies.learning.diagnosis import (
     distillation_gap,
     neighbour_error,
 )
+from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import GENERALIST, Row
-from alltrades.settings.run import DistillSettings
 from alltrades.system.files import slug, write_json
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream

@@ -34,7 +34,7 @@ from alltrades.policies.learning.objectives import make_objective
 from alltrades.policies.learning.training import Goal, Loss, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
-from alltrades.settings.run import DistillSettings
+from alltrades.settings.parts import DistillSettings
 from alltrades.system.reporting import Report
 
 

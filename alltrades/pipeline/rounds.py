@@ -32,8 +32,8 @@ from alltrades.pipeline.measurement import check_starts, success
 from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
+from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import Row
-from alltrades.settings.run import DistillSettings
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 

@@ -16,7 +16,7 @@ from alltrades.pipeline.context import Context
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.exploration import Exploration
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.settings.run import RoundSettings
+from alltrades.settings.parts import RoundSettings
 from alltrades.system.reporting import Report
 
 Start = tuple[str, int]  # environment, seed

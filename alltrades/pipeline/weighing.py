@@ -10,7 +10,7 @@ from alltrades.data.weights.estimate import WeightResult, estimate_weights
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.rollouts import digest_of_first, first_rollouts
 from alltrades.pipeline.weights_folder import load_weights, save_weights, weight_files
-from alltrades.settings.run import DistillSettings
+from alltrades.settings.parts import DistillSettings
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream

@@ -12,7 +12,8 @@ import numpy as np
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import WeightResult, WeightSettings
+from alltrades.data.weights.estimate import WeightResult
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
 from alltrades.system.files import slug, write_json
 

@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.weights.density_ratio import Scores, cross_fit, relative_ratio, scored
-from alltrades.data.weights.estimate import WeightSettings, flattening
+from alltrades.data.weights.estimate import flattening
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.pipeline.rundir import RunDir
 from alltrades.studies.estimator_settings import Settings
 from alltrades.studies.estimator_tables import summarise

@@ -20,7 +20,8 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, demonstrations
 from alltrades.pipeline.given import check, environments_of
-from alltrades.settings.run import DemoSettings, RunSettings
+from alltrades.settings.parts import DemoSettings
+from alltrades.settings.run import RunSettings
 from tests.alltrades.contexts import context_of
 
 DOT = EnvSpec.recorded(

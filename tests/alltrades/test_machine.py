@@ -2,7 +2,8 @@
 
 import os
 
-from alltrades.settings.run import RolloutSettings, RunSettings
+from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.run import RunSettings
 from alltrades.system.machine import processors
 
 

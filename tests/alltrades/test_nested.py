@@ -4,7 +4,8 @@ import pytest
 
 from alltrades.settings.load import dump_yaml, load_settings
 from alltrades.settings.nested import flatten, merge, nest, without
-from alltrades.settings.run import DistillSettings, RunSettings
+from alltrades.settings.parts import DistillSettings
+from alltrades.settings.run import RunSettings
 
 DISTILL = {"preference": {"planar/reach": 3}, "rollouts": 7}
 

@@ -21,8 +21,9 @@ from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import load_policy
 from alltrades.settings.load import load_settings
+from alltrades.settings.parts import DistillSettings, RolloutSettings, RoundSettings
 from alltrades.settings.rows import Row
-from alltrades.settings.run import DistillSettings, RolloutSettings, RoundSettings, RunSettings
+from alltrades.settings.run import RunSettings
 from alltrades.system.reporting import Report
 from tests.alltrades.contexts import context_of
 

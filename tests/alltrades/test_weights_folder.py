@@ -7,7 +7,8 @@ from alltrades import cli
 from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.data.weights.estimate import estimate_weights
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
 from alltrades.pipeline.weights_folder import weight_column
 from alltrades.system.files import slug

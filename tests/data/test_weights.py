@@ -7,13 +7,9 @@ from sklearn.metrics import roc_auc_score
 from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
 from alltrades.data.weights.density_ratio import cross_fit, relative_ratio, weighted_auc
-from alltrades.data.weights.estimate import (
-    WeightResult,
-    WeightSettings,
-    base_measure,
-    estimate_weights,
-)
+from alltrades.data.weights.estimate import WeightResult, base_measure, estimate_weights
 from alltrades.data.weights.estimators import ESTIMATORS, rulsif
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
 from tests.data.stores import states
 

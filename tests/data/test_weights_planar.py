@@ -12,7 +12,8 @@ import pytest
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.data.weights.estimate import WeightSettings, base_measure, estimate_weights
+from alltrades.data.weights.estimate import base_measure, estimate_weights
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs import registry
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed

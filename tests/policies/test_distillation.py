@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from alltrades.data.steps import Steps
-from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.data.weights.estimate import estimate_weights
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.diagnosis import (

@@ -12,7 +12,8 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
-from alltrades.data.weights.estimate import WeightSettings, estimate_weights
+from alltrades.data.weights.estimate import estimate_weights
+from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.symmetry import Reflection
 from alltrades.policies.learning.batches import (
     Augmentation,

@@ -1,0 +1,311 @@
+"""The settings of a run's parts: demonstrations, each kind of network, rollouts, rounds,
+distillation, evaluation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from alltrades.data.weights.settings import WeightSettings
+from alltrades.policies.learning.objectives import ObjectiveSettings
+from alltrades.policies.settings import (
+    Frozen,
+    NetworkTrainSettings,
+)
+from alltrades.settings.rows import TEACHERS, Row
+from alltrades.system.machine import processors
+
+
+class DemoSettings(Frozen):
+    """Where demonstrations come from."""
+
+    path: str | tuple[str, ...] | None = Field(
+        None,
+        description="an existing store, or several; without it scripted experts are recorded",
+    )
+    episodes: int | None = Field(
+        5,
+        ge=1,
+        description="demonstrations per environment that are recorded; of a given store, which is "
+        "used whole (null) unless this stands on the command line, the first ones",
+    )
+    observations: str | None = Field(
+        None, description="a store of episodes whose states alone are used: stage 2 labels them"
+    )
+    holdout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of each environment's episodes that nothing learns from, to judge "
+        "policies open loop; default 0.2 where there is no simulator, else 0",
+    )
+    attempts: int = Field(
+        5, ge=1, description="tries of the expert per demonstration wanted, before giving up"
+    )
+    hold_end: bool = Field(
+        False, description="train on holding the last action after an episode's end"
+    )
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores that `path` names."""
+        paths = (self.path,) if isinstance(self.path, str) else self.path or ()
+        return tuple(map(Path, paths))
+
+    @model_validator(mode="after")
+    def _some_are_recorded(self) -> DemoSettings:
+        if self.path is None and self.episodes is None:
+            raise ValueError("episodes is null and no path is given; set how many are recorded")
+        return self
+
+
+class SpecialistCandidate(Frozen):
+    """What one candidate of cross-validation changes; keys left out are as in `specialist`."""
+
+    width: int | None = Field(None, ge=8)
+    depth: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1)
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    observation_noise: float | None = Field(None, ge=0)
+
+    def name(self) -> str:
+        """Its changes in words."""
+        return (
+            ", ".join(f"{k} {v}" for k, v in self.model_dump(exclude_none=True).items()) or "as set"
+        )
+
+
+class SpecialistSettings(Frozen):
+    """Stage 1: one small policy per environment. Everything else is as in `policy`."""
+
+    width: int = Field(96, ge=8, description="hidden width of a specialist trained from scratch")
+    depth: int = Field(2, ge=1, description="residual blocks of a specialist trained from scratch")
+    observe: tuple[str, ...] | None = Field(
+        None,
+        description="fields of observations that specialists see, by name or pattern; default all, "
+        "whatever the generalist sees",
+    )
+    selection: Literal["last", "holdout", "cv"] = Field(
+        "last",
+        description="last weights; as many steps as held-out episodes prefer (3 demonstrations and "
+        "more); or candidate and steps by cross-validation over episodes, one choice for all "
+        "environments (not for fine-tuned specialists)",
+    )
+    candidates: tuple[SpecialistCandidate, ...] = Field(
+        (),
+        max_length=8,
+        description="settings that `cv` compares, such as [{width: 64}, {}, {observation_noise: "
+        "0.05}]",
+    )
+    folds: int = Field(
+        3,
+        ge=2,
+        description="groups of episodes that `cv` holds out in turn (fewer where demonstrations "
+        "are)",
+    )
+    patience: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="looks at the held-out loss, one every tenth of the steps, without a new "
+        "lowest after which `cv` trains a candidate no further",
+    )
+    selection_environments: int = Field(
+        10, ge=1, description="environments that take part in `cv`, evenly spread"
+    )
+    train: NetworkTrainSettings = NetworkTrainSettings(steps=2500)
+    finetune: NetworkTrainSettings = NetworkTrainSettings(steps=1000, lr=3e-4)
+
+    @model_validator(mode="after")
+    def _candidates_are_compared(self) -> SpecialistSettings:
+        if self.candidates and self.selection != "cv":
+            raise ValueError(
+                f"candidates are given but selection = {self.selection}; set selection: cv or "
+                "remove them"
+            )
+        names = [c.name() for c in self.candidates]
+        if len(set(names)) < len(names):
+            raise ValueError(f"candidates repeat ({'; '.join(names)}); expected different ones")
+        return self
+
+
+class LabeledOnlySettings(NetworkTrainSettings):
+    """The baseline: the generalist's network and its training on demonstrations alone."""
+
+    observe: tuple[str, ...] | None = Field(
+        None, description="fields of observations that it sees; default as policy.observe"
+    )
+
+    @property
+    def train(self) -> NetworkTrainSettings:
+        """Its training alone."""
+        return NetworkTrainSettings(**self.model_dump(exclude={"observe"}))
+
+
+class RolloutSettings(Frozen):
+    """Pseudo-trajectories."""
+
+    lanes: int = Field(32, ge=1, description="episodes in flight")
+    batch: int = Field(
+        8,
+        ge=1,
+        description="rows of every policy call, at most the lanes of a policy; many pay off for "
+        "images",
+    )
+    engine: Literal["torch", "onnx"] = Field(
+        "torch",
+        description="what computes chunks: PyTorch on its device, or onnxruntime, which is faster "
+        "on a processor",
+    )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that step environments; 0: this one; default: every processor",
+    )
+
+    def acting(self) -> dict[str, Any]:
+        """What the actions of an episode depend on, besides its policy."""
+        return self.model_dump(mode="json", exclude={"workers"})
+
+    def worker_count(self) -> int:
+        return self.workers if self.workers is not None else processors()
+
+
+class RoundSettings(Frozen):
+    """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
+
+    count: int = Field(0, ge=0, description="rounds at most")
+    patience: int = Field(
+        1, ge=1, description="rounds in a row without help that end them; the best one is kept"
+    )
+    teacher: Literal["self", "best"] = Field(
+        "self",
+        description="self: its own successes with their executed actions; best: per environment "
+        "the labels of the teacher with the best success at every state visited, its own successes "
+        "where none is better",
+    )
+    episodes: int = Field(60, ge=1, description="starts per environment and round")
+    tries: int = Field(
+        5, ge=1, description="tries of a start until it succeeds; those after the first explore"
+    )
+    explore: tuple[float, float] = Field(
+        (0.05, 0.2), description="scale of the offset of a try's actions, in half action boxes"
+    )
+    renew: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance of a new offset per chunk; 0 keeps one for the whole try",
+    )
+    share: float = Field(
+        0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows"
+    )
+    init: Literal["previous", "fresh"] = Field(
+        "previous", description="go on from the last generalist, or start anew"
+    )
+    selection: int = Field(
+        30, ge=1, description="episodes per environment, on starts of their own, that judge a round"
+    )
+    train: NetworkTrainSettings = NetworkTrainSettings(steps=3000, lr=5e-4)
+
+    @field_validator("explore")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(
+                f"explore = {list(value)}; expected [smallest, largest] with 0 < smallest <= "
+                "largest"
+            )
+        return value
+
+
+class DistillSettings(Frozen):
+    """Stage 2: a generalist."""
+
+    teachers: tuple[str, ...] = Field(
+        ("scratch",),
+        min_length=1,
+        description=f"whose rollouts enter: {', '.join(TEACHERS)}; with _2, _3, ... behind a name "
+        "the same from another seed: an ensemble, whose mean is learned",
+    )
+    rollouts: int = Field(
+        60,
+        ge=0,
+        description="rollouts per environment and teacher; 0: the demonstrations' states alone",
+    )
+    weights: WeightSettings = WeightSettings()
+    apply: Literal["sample", "loss"] = Field(
+        "sample", description="weights as sampling probabilities or loss factors"
+    )
+    targets: Literal["noise", "score"] = Field(
+        "noise", description="regress drawn chunks, or the teacher's prediction"
+    )
+    label_steps: int = Field(20, ge=1, description="sampling steps while labelling")
+    reuse_labels: bool = Field(False, description="demonstration rows keep their recorded actions")
+    demo_share: float = Field(
+        0.25, ge=0, le=1, description="share of demonstration rows when labels are reused"
+    )
+    init: Literal["fresh", "labeled_only"] = Field(
+        "fresh", description="fresh weights, or those of the labeled-only policy"
+    )
+    preference: dict[str, float] = Field(
+        default_factory=dict, description="lambda per environment; empty: uniform"
+    )
+    observe: tuple[str, ...] | None = Field(
+        None, description="fields of observations that it sees; default as policy.observe"
+    )
+    objective: ObjectiveSettings = ObjectiveSettings()
+    train: NetworkTrainSettings = NetworkTrainSettings()
+    rounds: RoundSettings = RoundSettings()
+
+    @model_validator(mode="after")
+    def _excess_has_no_noise(self) -> DistillSettings:
+        if self.objective.excess and self.train.observation_noise > 0:
+            raise ValueError(
+                f"objective {self.objective.kind} compares with teachers at the observation itself "
+                f"and train has observation_noise = {self.train.observation_noise}; set one of "
+                "them back"
+            )
+        return self
+
+    @field_validator("teachers")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            Row.of_teacher(name)
+        return value
+
+
+class EvaluationSettings(Frozen):
+    """Measurement: common starts for every row and every training seed."""
+
+    episodes: int = Field(100, ge=1, description="episodes per environment and row")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="root of the evaluation starts; not the run's seed, so that runs compare",
+    )
+    rows: tuple[str, ...] = Field(
+        ("specialists", "labeled_only", "generalist"), min_length=1, description="what to measure"
+    )
+    compare: tuple[tuple[str, str], ...] = Field(
+        (), description="pairs (a, b): a - b; empty: generalist with each row"
+    )
+    limits: tuple[int, ...] = Field(
+        (), description="shorter time limits at which success is reported too"
+    )
+    preference: dict[str, float] = Field(
+        default_factory=dict,
+        description="lambda that policies with policy.preference_input act by; empty: uniform",
+    )
+
+
+class TrackingSettings(Frozen):
+    """Metrics beside the JSONL files."""
+
+    wandb: Literal["offline", "online", "disabled"] = Field("offline", description="wandb mode")
+    project: str = Field("alltrades", description="wandb project")

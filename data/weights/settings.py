@@ -1,0 +1,98 @@
+"""How rollouts are weighted towards the demonstrations' states."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from alltrades.data.weights.estimators import ESTIMATORS
+from alltrades.errors import UserError, nearest
+
+SUCCESS = "success"
+MIXTURE = "mixture"
+
+
+class WeightSettings(BaseModel):
+    """How rollouts are weighted towards the demonstrations' states."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(
+        "ratio",
+        description="none; mixture (a share of demonstration states, all weights 1); ratio "
+        "(logistic regression), rulsif, classifier-mlp or an estimator of a plugin; success "
+        "(filter), also before one of these: success*ratio",
+    )
+    discount: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of success kinds: an episode that succeeds after T steps counts discount^T, "
+        "so that a policy learns to be quick; 1 counts all alike",
+    )
+    alpha: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of demonstration states, of all kinds but none and success; the ratio "
+        "is bounded by 1/alpha",
+    )
+    share: Literal["weighted", "alpha"] = Field(
+        "weighted",
+        description="weighted: demonstrations get what their weights give them, up to demo_cap; "
+        "alpha: exactly alpha, so that weights are compared at one share",
+    )
+    floor: float = Field(0.1, ge=0, description="smallest weight")
+    ess_min: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="smallest effective share of episodes before weights are flattened",
+    )
+    auc_min: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weights are off where the held-out AUC's interval reaches below this; 0.5 "
+        "trusts only shifts that held-out episodes confirm",
+    )
+    demo_cap: float = Field(0.3, ge=0, le=1, description="largest share of demonstration states")
+    folds: int = Field(5, ge=2, description="folds over episodes")
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rollouts without success are left out."""
+        return self.kind == SUCCESS or self.kind.startswith(f"{SUCCESS}*")
+
+    @property
+    def estimator(self) -> str | None:
+        """Name of the ratio's estimator; None where no ratio is estimated."""
+        name = self.kind.removeprefix(f"{SUCCESS}*")
+        return None if name in ("none", MIXTURE, SUCCESS) else name
+
+    @property
+    def base_share(self) -> float:
+        """Of demonstration states before weights."""
+        plain = self.estimator is None and not self.kind.endswith(MIXTURE)
+        return 0.0 if plain else self.alpha
+
+    def check(self) -> None:
+        """Raises UserError for a kind that is neither built in nor offered by a plugin."""
+        if self.estimator is None or self.estimator in ESTIMATORS.names():
+            return
+        known = ["none", MIXTURE, SUCCESS, *ESTIMATORS.names()]
+        raise UserError(
+            f"distill.weights.kind = {self.kind}; expected one of {', '.join(known)}, or "
+            f"{SUCCESS}*NAME{nearest(self.kind, known)}; load the plugin that brings it with "
+            "--plugins"
+        )
+
+    @model_validator(mode="after")
+    def _discount_needs_success(self) -> WeightSettings:
+        if self.discount < 1 and not self.filtered:
+            raise ValueError(
+                f"discount = {self.discount} with kind: {self.kind}; expected a success kind, "
+                "whose episodes end at their success; set discount: 1 or kind: success"
+            )
+        return self
