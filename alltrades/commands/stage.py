@@ -228,7 +228,6 @@ def distill(args: argparse.Namespace) -> int:
             Path(args.labeled_only) if settings.init == "labeled_only" else None,
         )
         given.check_policies()
-        given.demos.print_statistics()
         if args.weights:
             given.check_weights(settings)
             results = load_weights(given.weights, context.ids)
@@ -244,6 +243,7 @@ def distill(args: argparse.Namespace) -> int:
                 "`alltrades run`",
                 file=sys.stderr,
             )
+        given.demos.print_statistics()
         train_generalist(given, settings, str(row), out)
     print(f"wrote {out}")
     return 0

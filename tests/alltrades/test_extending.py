@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import pytest
 
 from alltrades.cli import main
 from alltrades.envs import registry
-from alltrades.policies.model.policy import load_policy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", PAGE, re.S)
@@ -42,17 +42,26 @@ def test_page_has_a_short_example_of_every_extension_point():
         assert len(body) <= 20, f"{name} has {len(body)} lines"
 
 
-def test_commands_of_the_page_run_with_the_parts_of_the_page(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
+    """In processes of their own: a module's name belongs to one file of a process."""
+
+    def python(*words):
+        done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     run, evaluate, deploy = (shlex.split(line)[1:] for line in COMMANDS)
-    assert main([*run, *FAST]) == 0
-    policy = load_policy("runs/cart/policies/generalist")
-    assert (policy.settings.backbone, policy.settings.encoder) == ("gated", "coarse")
-    assert type(policy.backbone).__module__ == "my_backbone"
-    weights = json.loads(Path("runs/cart/weights/generalist.json").read_text())
+    python("-m", "alltrades.cli", *run, *FAST)
+    loaded = python(
+        "-c",
+        "from alltrades import load_policy; p = load_policy('runs/cart/policies/generalist'); "
+        "print(p.settings.backbone, p.settings.encoder, type(p.backbone).__module__)",
+    )
+    assert loaded.split() == ["gated", "coarse", "my_backbone"]
+    weights = json.loads((folder / "runs/cart/weights/generalist.json").read_text())
     assert weights["mine/cart"]["auc"] is not None
-    assert main([*evaluate, "--rollout.workers", "0"]) == 0
-    assert main(deploy) == 0
+    python("-m", "alltrades.cli", *evaluate, "--rollout.workers", "0")
+    python("-m", "alltrades.cli", *deploy)
 
 
 @pytest.mark.parametrize("key", ["--policy.backbone", "--policy.encoder", "--distill.weights.kind"])

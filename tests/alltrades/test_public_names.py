@@ -81,10 +81,12 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_a_robots_computer_deploys_an_exported_policy_with_numpy_and_onnxruntime_alone():
     code = (
-        "import sys; import alltrades.cli, alltrades.robots.deploy\n"
+        "import sys; before = set(sys.modules)\n"
+        "import alltrades.cli, alltrades.robots.deploy\n"
         "from alltrades import Controller, OnnxPolicy, RealTimeController, RemotePolicy\n"
         "ours = {'alltrades', 'numpy'} | set(sys.stdlib_module_names)\n"
-        "files = {n: getattr(m, '__file__', None) or '' for n, m in sys.modules.items()}\n"
+        "files = {n: getattr(m, '__file__', None) or '' for n, m in sys.modules.items()"
+        " if n not in before}\n"
         "print(*sorted({n.partition('.')[0] for n, f in files.items() if 'site-packages' in f}"
         " - ours))"
     )
