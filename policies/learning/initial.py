@@ -13,7 +13,7 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy, initialising
-from alltrades.policies.model.shrinkage import shrunk
+from alltrades.policies.model.pooling import pooled
 from alltrades.policies.model.statistics import Statistics, measure
 from alltrades.policies.settings import PolicySettings
 
@@ -22,7 +22,7 @@ def make_normalizer(
     demos: Steps, environments: Sequence[Interface], settings: PolicySettings
 ) -> Normalizer:
     """Statistics of demonstrations, each environment's own, of the fields that a policy of these
-    settings sees (see `fit_normalizer`, `shrunk`). Raises UserError for an environment without
+    settings sees (see `fit_normalizer`, `pooled`). Raises UserError for an environment without
     demonstrations.
     """
     seen = [e.seeing(settings.observe) for e in environments]
@@ -43,9 +43,8 @@ def make_normalizers(
 
 
 def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Statistics]:
-    """Of every environment, those of a few episodes drawn towards what others show of the same."""
-    episodes = [int(((demos.environment == e.id) & demos.has_actions).sum()) for e in environments]
-    return shrunk([measured(demos, e) for e in environments], environments, episodes)
+    """Of every environment, those of the same quantities being one for all (see `pooled`)."""
+    return pooled([measured(demos, e) for e in environments], environments)
 
 
 def measured(demos: Steps, environment: Interface) -> Statistics:

@@ -1,4 +1,4 @@
-"""Statistics of few episodes, drawn towards environments that measure the same."""
+"""Statistics that environments share because they measure the same."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
-from alltrades.policies.model.shrinkage import PRIOR, shrunk
+from alltrades.policies.model.pooling import pooled
 from alltrades.policies.model.statistics import measure
 
 NAMED = Field.state(3, names=("x", "y", "goal_x"), units=("m", "m", "m"))
@@ -33,25 +33,23 @@ def moments(statistics):
     return np.stack([[s.states["state"].mean, s.states["state"].std] for s in statistics])
 
 
-def test_two_episodes_take_the_spread_of_a_goal_from_tasks_that_name_it_the_same():
+def test_the_spread_of_a_goal_is_that_of_all_tasks_that_name_it_the_same():
     rng = np.random.default_rng(0)
     names = [environment(n) for n in "abcd"]
     own = [measured(e, scene(rng, goal)) for e, goal in zip(names, (-0.3, -0.1, 0.1, 0.3))]
-    few, many = (moments(shrunk(own, names, [n] * 4)) for n in (2, 10**7))
-    assert (moments(own)[:, 1, 2] < 0.02).all() and (few[:, 1, 2] > 0.15).all()
-    np.testing.assert_allclose(many, moments(own), atol=2e-3)
+    together = moments(pooled(own, names))
+    assert (moments(own)[:, 1, 2] < 0.02).all() and (together[:, 1, 2] > 0.15).all()
+    np.testing.assert_array_equal(together, together[[0] * 4])
 
 
-def test_the_moments_are_those_of_the_mixture_of_own_rows_and_the_pool():
+def test_the_moments_are_those_of_the_rows_of_all_of_them():
     rng = np.random.default_rng(1)
     names = [environment(n) for n in "ab"]
     rows = [scene(rng, 0.0, 1.0), scene(rng, 0.5, 2.0)]
-    got = moments(shrunk([measured(e, x) for e, x in zip(names, rows)], names, [3, 5]))
-    share, pool = 3 / (3 + PRIOR), np.concatenate(rows)  # equally long: each counts alike
-    mean = share * rows[0].mean(0) + (1 - share) * pool.mean(0)
-    second = share * (rows[0] ** 2).mean(0) + (1 - share) * (pool**2).mean(0)
-    np.testing.assert_allclose(got[0, 0], mean, atol=1e-5)
-    np.testing.assert_allclose(got[0, 1], np.sqrt(second - mean**2), rtol=0.03)
+    got = moments(pooled([measured(e, x) for e, x in zip(names, rows)], names))
+    every = np.concatenate(rows)  # equally long: each environment counts alike
+    np.testing.assert_allclose(got[0, 0], every.mean(0), atol=1e-5)
+    np.testing.assert_allclose(got[1, 1], every.std(0), rtol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,7 @@ def test_fields_of_other_or_undeclared_names_and_units_are_never_pooled(other):
     rng = np.random.default_rng(2)
     names = [environment("a"), environment("b", other)]
     own = [measured(names[0], scene(rng, 0)), measured(names[1], 1000 * scene(rng, 1))]
-    np.testing.assert_array_equal(moments(shrunk(own, names, [2, 2])), moments(own))
+    np.testing.assert_array_equal(moments(pooled(own, names)), moments(own))
 
 
 def test_a_dimension_stands_still_only_where_it_does_in_the_whole_pool():
@@ -78,14 +76,14 @@ def test_a_dimension_stands_still_only_where_it_does_in_the_whole_pool():
     names = [environment("a"), environment("b")]
     own = [measured(e, x) for e, x in zip(names, (a, b))]
     assert own[0].states["state"].still.tolist() == [False, True, True]
-    got = shrunk(own, names, [2, 2])[0].states["state"]
+    got = pooled(own, names)[0].states["state"]
     assert got.still.tolist() == [False, True, False] and got.std[2] > 0
 
 
 HAND = ActionSpec((-1.0, -1.0), (1.0, 1.0), names=("dx", "dy"))
 
 
-def acting(specs, ranges, episodes=2):
+def acting(specs, ranges):
     """Statistics of actions that reach so far, before and after the pool."""
     environments = [Interface(f"e{k}", {"state": NAMED}, a) for k, a in enumerate(specs)]
     rng = np.random.default_rng(4)
@@ -93,18 +91,16 @@ def acting(specs, ranges, episodes=2):
         measure(e, {"state": scene(rng, 0)}, np.linspace(-1, 1, 200)[:, None] * np.array(reach))
         for e, reach in zip(environments, ranges)
     ]
-    return own, shrunk(own, environments, [episodes] * len(own))
+    return own, pooled(own, environments)
 
 
-def test_two_episodes_take_the_reach_of_actions_from_tasks_that_name_them_the_same():
-    own, few = acting([HAND, HAND], [(0.2, 1.0), (1.0, 0.0)])
-    share = 2 / (2 + PRIOR)
-    np.testing.assert_allclose(few[0].action.inner_high, [share * 0.2 + (1 - share), 1.0])
-    np.testing.assert_allclose(few[0].action.high, [1.0, 1.0])  # as far as it may be sampled
+def test_the_reach_of_actions_is_that_of_all_tasks_that_name_them_the_same():
+    own, together = acting([HAND, HAND], [(0.2, 1.0), (1.0, 0.0)])
     assert own[1].action.still.tolist() == [False, True]
-    assert few[1].action.still.tolist() == [False, False]
-    _, many = acting([HAND, HAND], [(0.2, 1.0), (1.0, 0.5)], episodes=10**9)
-    np.testing.assert_allclose(many[0].action.inner_high, [0.2, 1.0], atol=1e-6)
+    for statistics in together:
+        assert statistics.action.still.tolist() == [False, False]
+        np.testing.assert_allclose(statistics.action.inner_high, [1.0, 1.0])
+        np.testing.assert_allclose(statistics.action.low, [-1.0, -1.0])  # as far as it is sampled
 
 
 @pytest.mark.parametrize(
@@ -118,7 +114,7 @@ def test_two_episodes_take_the_reach_of_actions_from_tasks_that_name_them_the_sa
     ],
 )
 def test_actions_of_other_names_units_or_box_are_never_pooled(other):
-    own, few = acting([HAND, other], [(0.2, 1.0), (1.0, 0.5)])
-    for a, b in zip(own, few):
+    own, together = acting([HAND, other], [(0.2, 1.0), (1.0, 0.5)])
+    for a, b in zip(own, together):
         np.testing.assert_array_equal(a.action.inner_high, b.action.inner_high)
         np.testing.assert_array_equal(a.action.std, b.action.std)
