@@ -17,13 +17,20 @@ from alltrades.system.streams import stream_seed
 
 
 class EnvironmentFailure(Exception):
-    """An environment raised. Carries its name, the episode's seed, the step and the cause; survives
-    pickling.
+    """An episode that its environment could not finish. Survives pickling.
+
+    Attributes:
+        environment, seed, step: where; step counts the control steps before.
+        cause: what was found, one line.
+        kind: "raised", "hung" (no answer in time) or "diverged" (physics that cannot be believed).
     """
 
-    def __init__(self, environment: str, seed: int, step: int, cause: str) -> None:
-        super().__init__(environment, seed, step, cause)
-        self.environment, self.seed, self.step, self.cause = environment, seed, step, cause
+    def __init__(
+        self, environment: str, seed: int, step: int, cause: str, kind: str = "raised"
+    ) -> None:
+        super().__init__(environment, seed, step, cause, kind)
+        self.environment, self.seed, self.step = environment, seed, step
+        self.cause, self.kind = cause, kind
 
     def __str__(self) -> str:
         return (
