@@ -140,6 +140,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "weights": (("specialist.train.steps", "policy.width", "a - b"), sweep_claims.weights),
     "estimators": (("d", "demos"), _estimators),
     "pareto": (("lambda", "against"), _pareto),
+    "shares": (("demos.episodes", "a - b"), sweep_claims.shares),
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),
     "environments": (("environments",), sweep_claims.environments),

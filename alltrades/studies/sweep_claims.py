@@ -245,6 +245,29 @@ def weights(results: Results) -> list[Claim]:
     ]
 
 
+def shares(results: Results) -> list[Claim]:
+    key, out = "demos.episodes", []
+    for row, who in (("share", "the teachers' labels"), ("filtered", "successful rollouts")):
+        found = [
+            r
+            for other in (0, 50, 75)
+            for r in differences(results, f"{row}_25 - {row}_{other}", key)
+        ]
+        none = differences(results, f"{row}_25 - {row}_0", key)
+        out += [
+            _judged(f"{who}: a quarter of demonstrations is better than none", none, above, key),
+            _judged(
+                f"{who}: no other share of demonstrations is better than a quarter",
+                found,
+                lambda rows: word(
+                    all(r["low"] > -EQUAL for r in rows), any(r["verdict"] == "WORSE" for r in rows)
+                ),
+                key,
+            ),
+        ]
+    return out
+
+
 def _all_level(rows: list[Row]) -> Verdict:
     each = [level(interval(r)) for r in rows]
     return word(set(each) == {"held"}, "refuted" in each)

@@ -566,3 +566,23 @@ def test_equal_at_the_fewest_pairs_refutes_the_lead_in_restoration(lead, half, e
             generalist__labeled_only_holdout=values,
         )
     assert list(verdicts("restoration_pairs", tables).values()) == expected * 4
+
+
+@pytest.mark.parametrize(
+    ("none", "more", "expected"),
+    [
+        (0.06, 0.01, ["held", "held"]),
+        (0.06, -0.06, ["held", "refuted"]),
+        (-0.06, 0.01, ["refuted", "refuted"]),
+        (0.0, 0.0, ["undecided", "held"]),
+        (0.0, -0.04, ["undecided", "refuted"]),
+        (0.0, -0.02, ["undecided", "held"]),
+    ],
+)
+def test_a_quarter_of_demonstrations_is_judged_against_none_and_against_more(none, more, expected):
+    pairs = {
+        f"{row}_25__{row}_{share}": {2: value}
+        for row in ("share", "filtered")
+        for share, value in ((0, none), (50, more), (75, more))
+    }
+    assert list(verdicts("shares", differences("demos.episodes", **pairs)).values()) == expected * 2
