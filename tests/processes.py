@@ -1,4 +1,4 @@
-"""Whether a process runs."""
+"""Processes, as Linux shows them."""
 
 from pathlib import Path
 
@@ -9,3 +9,21 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def command_line(pid: int) -> str:
+    """Its words; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, theirs, and so on."""
+    try:
+        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    children = [int(word) for text in tasks for word in text.split()]
+    return children + [below for child in children for below in descendants(child)]

@@ -5,8 +5,6 @@ beside it.
 from __future__ import annotations
 
 import json
-import logging
-import re
 import secrets
 import sys
 import threading
@@ -15,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from alltrades.errors import UserError
 from alltrades.system.files import jsonable, write_text
+from alltrades.system.mirror import PATIENCE, Mirror, Patience
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -23,9 +23,9 @@ Mode = Literal["offline", "online", "disabled"]
 class Tracker:
     """Writes metrics/<stage>.jsonl, one {"step", "time", ...} a line, and mirrors them to wandb.
 
-    wandb starts at the first line, so that a run with nothing left to do makes no wandb run.
-    Whatever goes wrong in it ends the mirroring with one line of warning, never the run. Resumed
-    runs share one wandb id.
+    wandb starts at the first line, so that a run with nothing left to do makes no wandb run, and in
+    a process of its own: where it raises, dies, or takes longer than `patience`, the mirroring ends
+    with one line of warning. Resumed runs share one wandb id.
 
     Args:
         folder: the run folder; wandb's files lie in its wandb/.
@@ -33,6 +33,7 @@ class Tracker:
         config: settings shown with the wandb run.
         name: of the wandb run.
         project: of wandb.
+        patience: with wandb; the run itself waits for `finish` alone.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Tracker:
         config: Mapping[str, Any] | None = None,
         name: str | None = None,
         project: str = "alltrades",
+        patience: Patience = PATIENCE,
     ) -> None:
         self.folder, self.mode, self.name, self.project = Path(folder), mode, name, project
         self.config = dict(config or {})
         self._seen: set[str] = set()  # stages logged or resumed in this process
-        self._defined: set[str] = set()  # stages known to wandb
-        self._run: Any = None
-        self._mirror = mode != "disabled"
+        self._patience = patience
+        self._mirror: Mirror | None = None
+        self._mirroring = mode != "disabled"
         self._lock = threading.Lock()  # stages may run beside one another
 
     def path(self, stage: str) -> Path:
@@ -80,61 +82,32 @@ class Tracker:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
-            if self._mirror:
-                self._to_wandb(stage, step, values)
+            if self._mirroring and self._mirror is None:
+                self._start()
+            if self._mirror is not None:
+                self._mirror.log(stage, step, values)
 
     def finish(self) -> None:
         """Close wandb's run; JSONL files need no closing."""
-        run, self._run = self._run, None
-        if run is not None:
-            try:
-                run.finish()
-            except Exception as error:
-                self._warn(error)
-
-    def _to_wandb(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
-        try:
-            if self._run is None:
-                self._start()
-            if (
-                stage not in self._defined
-            ):  # every stage counts its own steps, wandb's one counter only goes up
-                self._defined.add(stage)
-                self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-            self._run.log({f"{stage}/step": step, **{f"{stage}/{k}": v for k, v in values.items()}})
-        except Exception as error:
-            self._warn(error)
-            self.finish()
+        mirror, self._mirror = self._mirror, None
+        if mirror is not None:
+            mirror.finish()
 
     def _start(self) -> None:
-        import wandb
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("wandb").setLevel(logging.ERROR)
-        quiet: dict[str, Any] = {"console": "off"}
-        quiet |= dict.fromkeys(
-            (
-                "silent",
-                "quiet",
-                "disable_git",
-                "disable_code",
-                "x_disable_stats",
-                "x_disable_meta",
-                "x_disable_machine_info",
-            ),
-            True,
-        )
-        known = set(wandb.Settings.model_fields)
-        self._run = wandb.init(
-            project=self.project,
-            name=self.name,
-            id=self._id(),
-            resume="allow",
-            mode=self.mode,
-            dir=str(self.folder),
-            config=jsonable(self.config),
-            settings=wandb.Settings(**{k: v for k, v in quiet.items() if k in known}),
-        )
+        self._mirroring = False  # it is tried once
+        try:
+            init = {
+                "project": self.project,
+                "name": self.name,
+                "id": self._id(),
+                "resume": "allow",
+                "mode": self.mode,
+                "dir": str(self.folder),
+                "config": jsonable(self.config),
+            }
+            self._mirror = Mirror(init, self._warn, self._patience)
+        except (OSError, UserError) as error:
+            self._warn(str(error))
 
     def _id(self) -> str:
         path = self.folder / "wandb" / "run-id.txt"
@@ -142,11 +115,7 @@ class Tracker:
             write_text(path, secrets.token_hex(8))
         return path.read_text().strip()
 
-    def _warn(self, error: Exception) -> None:
-        if not self._mirror:
-            return
-        self._mirror = False
-        cause = re.sub(r"\s+", " ", str(error))[:200] or type(error).__name__
+    def _warn(self, cause: str) -> None:
         print(
             f"warning: wandb stopped ({cause}); metrics go on in {self.folder / 'metrics'}; "
             "--tracking.wandb disabled leaves it out",

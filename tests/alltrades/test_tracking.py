@@ -1,13 +1,19 @@
 """Metrics: JSONL that survives kills and resumes, wandb that never ends a run."""
 
 import json
+import os
+import re
+import signal
 import sys
 import time
-import types
 
+import numpy as np
 import pytest
 
+from alltrades.system import mirror
+from alltrades.system.mirror import Patience
 from alltrades.system.tracking import Tracker, read_metrics
+from tests.processes import command_line, descendants
 
 
 def steps(tracker: Tracker, stage: str) -> list[int]:
@@ -54,7 +60,8 @@ def test_a_new_process_overwrites_the_steps_it_repeats(tmp_path):
 
 def test_offline_wandb_writes_a_run_into_the_folder_and_stays_quiet(tmp_path, capfd, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    tracker = Tracker(tmp_path, "offline", {"seed": 1, "environments": ("a", "b")}, "toy")
+    config = {"seed": 1, "environments": ("a", "b")}
+    tracker = Tracker(tmp_path, "offline", config, "toy", patience=Patience(finish=60))
     tracker.log("one", 100, {"loss": 0.5})
     tracker.log("two/x", 1, {"loss": 0.25})  # another stage counts from the start again
     tracker.finish()
@@ -63,12 +70,7 @@ def test_offline_wandb_writes_a_run_into_the_folder_and_stays_quiet(tmp_path, ca
     files = list(runs[0].glob("*.wandb"))
     assert len(files) == 1
     wanted = {b"one/loss", b"two/x/loss", b"environments"}
-    deadline = (
-        time.monotonic() + 20
-    )  # wandb's own process writes the file a moment after finish() returns
-    while missing := {w for w in wanted if w not in files[0].read_bytes()}:
-        assert time.monotonic() < deadline, missing
-        time.sleep(0.02)
+    assert {w for w in wanted if w not in files[0].read_bytes()} == set()
     assert tuple(capfd.readouterr()) == ("", "")
 
 
@@ -80,38 +82,137 @@ def test_disabled_wandb_is_not_imported(tmp_path, monkeypatch):
     assert not (tmp_path / "wandb").exists()
 
 
-@pytest.mark.parametrize("broken", ["import", "init", "log", "finish"])
-def test_wandb_failing_is_one_warning_and_metrics_go_on(tmp_path, monkeypatch, capsys, broken):
-    class Run:
-        def log(self, values: dict) -> None:
-            if broken == "log":
-                raise OSError("disk\nfull")
+FAKE = """
+import os, time
 
-        def define_metric(self, *args: object, **kwargs: object) -> None:
-            pass
+class Settings:
+    model_fields = {{}}
 
-        def finish(self) -> None:
-            if broken == "finish":
-                raise OSError("disk\nfull")
+def fail(where):
+    if where != {where!r}:
+        return
+    if {how!r} == "raises":
+        raise OSError("disk\\nfull")
+    if {how!r} == "hangs":
+        time.sleep(1e6)
+    os.kill(os.getpid(), 9)
 
-    def init(**kwargs: object) -> Run:
-        if broken == "init":
-            raise OSError("disk\nfull")
-        return Run()
+class Run:
+    def define_metric(self, *args, **kwargs):
+        pass
+    def log(self, values):
+        fail("log")
+    def finish(self):
+        fail("finish")
 
-    class Settings:
-        model_fields: dict = {}
+def init(**kwargs):
+    fail("init")
+    return Run()
 
-    fake = types.ModuleType("wandb")
-    fake.init, fake.Settings = init, Settings  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wandb", None if broken == "import" else fake)
-    tracker = Tracker(tmp_path, "offline")
+def teardown():
+    pass
+
+fail("import")
+"""
+SAID = {
+    "raises": "disk full",
+    "hangs": "no answer at its .* within|not done 1 s after",
+    "dies": "its process ended at its",
+}
+
+
+@pytest.mark.parametrize("where", ["import", "init", "log", "finish"])
+@pytest.mark.parametrize("how", ["raises", "hangs", "dies"])
+def test_wandb_failing_is_one_warning_and_neither_ends_nor_slows_the_run(
+    tmp_path, monkeypatch, capsys, where, how
+):
+    (tmp_path / "wandb.py").write_text(FAKE.format(where=where, how=how))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finish = 1 if how == "hangs" else 60
+    tracker = Tracker(tmp_path, "offline", patience=Patience(finish=finish))
+    start = time.monotonic()
     tracker.log("a", 1, {"loss": 1})
-    tracker.log("a", 2, {"loss": 1})
+    tracker.log("a", 2, {"loss": np.float32(1)})
     tracker.finish()
+    assert time.monotonic() - start < 10
     assert steps(tracker, "a") == [1, 2]
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith("warning: wandb stopped")
+    assert re.search(SAID[how], err), err
+
+
+def test_a_wandb_that_hangs_is_given_up_while_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wandb.py").write_text(FAKE.format(where="log", how="hangs"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tracker = Tracker(tmp_path, "offline", patience=Patience(start=20, log=0.5, finish=60))
+    tracker.log("a", 1, {"loss": 1})
+    deadline, err = time.monotonic() + 20, ""
+    while not err and time.monotonic() < deadline:
+        time.sleep(0.05)
+        err = capsys.readouterr().err
+    assert "no answer at its log within 0.5 s" in err
+    start = time.monotonic()
+    tracker.log("a", 2, {"loss": 1})
+    tracker.finish()
+    assert time.monotonic() - start < 1 and steps(tracker, "a") == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_that_wait_for_a_slow_wandb_are_bounded(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wandb.py").write_text(FAKE.format(where="log", how="hangs"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(mirror, "WAITING", 5)
+    tracker = Tracker(tmp_path, "offline")
+    for step in range(50):
+        tracker.log("a", step, {"text": "x" * 10_000})  # more than a pipe holds
+    tracker.finish()
+    assert "5 lines wait for it" in capsys.readouterr().err
+    assert steps(tracker, "a") == list(range(50))
+
+
+def test_a_wandb_folder_that_cannot_be_made_is_one_warning(tmp_path, capsys):
+    (tmp_path / "wandb").write_text("a file")
+    tracker = Tracker(tmp_path, "offline")
+    for step in (1, 2):
+        tracker.log("a", step, {"loss": 1})
+    tracker.finish()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("warning: wandb stopped")
+    assert steps(tracker, "a") == [1, 2]
+
+
+def test_killing_wandbs_own_processes_in_the_middle_leaves_the_run_alone(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracker = Tracker(tmp_path, "offline", patience=Patience(log=3, finish=10))
+    tracker.log("a", 1, {"loss": 1})
+    deadline, served = time.monotonic() + 60, list[int]()
+    while not served and time.monotonic() < deadline:
+        time.sleep(0.05)
+        served = [p for p in descendants(os.getpid()) if "wandb-core" in command_line(p)]
+    assert served
+    for process in served:
+        os.kill(process, signal.SIGKILL)
+    tracker.log("a", 2, {"loss": 1})
+    tracker.finish()
+    assert steps(tracker, "a") == [1, 2]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("warning: wandb stopped")
+
+
+def test_wandb_online_without_a_network_is_one_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    tracker = Tracker(tmp_path, "online", patience=Patience(start=15, log=5, finish=3))
+    tracker.log("a", 1, {"loss": 1})
+    start = time.monotonic()
+    tracker.finish()
+    assert time.monotonic() - start < 5
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("warning: wandb stopped")
+    assert steps(tracker, "a") == [1]
 
 
 def test_a_run_with_nothing_to_log_makes_no_wandb_run(tmp_path):
