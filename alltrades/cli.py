@@ -13,6 +13,7 @@ from alltrades import __version__
 from alltrades.commands import serving, stage, tools, whole
 from alltrades.commands.command import Command
 from alltrades.errors import UserError
+from alltrades.system.refusals import in_words, os_error
 
 COMMANDS = [
     *whole.COMMANDS[:1],
@@ -148,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             top.print_help()
             return 0
         args.overrides = overrides
-        return int(args.entry.call(args))
+        code = int(args.entry.call(args))
+        sys.stdout.flush()  # a full disk behind it shows here, not when Python ends
+        return code
     except UserError as error:
         print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -157,6 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        found = os_error(error)
+        if found is None:
+            raise
+        print(f"alltrades: {in_words(found, 'standard output, or a file')}", file=sys.stderr)
+        return 2
     except Exception as error:
         from alltrades.envs.adapter import (
             EnvironmentFailure,

@@ -14,6 +14,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 from numcodecs import Zstd
 
 from alltrades.errors import UserError
+from alltrades.system.refusals import not_written
 
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
@@ -271,10 +273,15 @@ def _write(path: Path, data: bytes) -> None:
     """By rename, so that readers see the old or the new file; the commit is what is synced."""
     partial = f"{path.parent}/.{path.name}.partial"
     try:
-        file = open(partial, "wb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "wb")
-    with file:
-        file.write(data)
-    os.replace(partial, path)
+        try:
+            file = open(partial, "wb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(partial, "wb")
+        with file:
+            file.write(data)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise not_written(path, error) from error

@@ -32,7 +32,7 @@ def read_commit(path: Path) -> dict[str, Any] | None:
         commit = json.loads(text)
         version = commit["format_version"]
         known = isinstance(version, int)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
         raise UserError(

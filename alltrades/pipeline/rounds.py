@@ -15,7 +15,6 @@ the rounds.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import Row
-from alltrades.system.files import write_json
+from alltrades.system.files import copy, remove, write_json
 from alltrades.system.reporting import Report
 
 
@@ -88,8 +87,8 @@ def _keep(context: Context, row: Row, chosen: Path, out: Path) -> None:
     """The artifact of the best round as the generalist's."""
 
     def body(_: Report) -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(chosen, out)
+        remove(out)
+        copy(chosen, out)
 
     context.stage(f"keep/{row}", {"policy": policy_digest(chosen)}, [out], body)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alltrades.errors import MissingExtra, UserError
+from alltrades.errors import MissingExtra
 
 HERE = Path(__file__).parent
 
@@ -52,13 +52,7 @@ def render(template: str, content: dict[str, Any], path: Path) -> Path:
         plotly=get_plotlyjs() if figures else "",
         figure_json=_script_json(figures),
     )
-    try:
-        write_text(path, html)
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; expected a file that can be written; choose another with "
-            "--out"
-        ) from error
+    write_text(path, html)
     return path
 
 

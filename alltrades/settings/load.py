@@ -18,7 +18,6 @@ from alltrades.errors import UserError
 from alltrades.settings.nested import flatten, merge, nest
 from alltrades.settings.recipes import (
     Layer,
-    Loader,
     Recipe,
     find_recipe,
     packaged_recipes,
@@ -37,6 +36,7 @@ from alltrades.settings.schema import (
     show,
     takes,
 )
+from alltrades.system.yaml_files import Loader, parse_yaml
 
 __all__ = [
     "describe",
@@ -194,8 +194,8 @@ def _scalar(annotation: Any, text: str, leaf: Leaf) -> Any:
 
 def _yaml(text: str, leaf: Leaf, loader: Any) -> Any:
     try:
-        return yaml.load(text, Loader=loader)
-    except yaml.YAMLError as error:
+        return parse_yaml(text, loader)
+    except ValueError as error:
         raise UserError(
             f"--{leaf.key} {show(text, 60)}: not a YAML value; expected {leaf.accepted}"
         ) from error

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alltrades.errors import UserError, nearest
 from alltrades.settings.nested import flatten, without
 from alltrades.settings.schema import show
+from alltrades.system.reading import read_text
+from alltrades.system.yaml_files import MOST_BYTES, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,8 @@ def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]
     candidates = [path] if beside is None else [beside / path, beside / f"{path}.yaml"]
     for candidate in candidates:
         if candidate.is_file():
-            try:
-                return candidate.name.removesuffix(".yaml"), candidate.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{name}: not readable ({error}); expected a YAML file") from error
+            text = read_text(candidate, "a recipe in YAML", "mend the file", MOST_BYTES)
+            return candidate.name.removesuffix(".yaml"), text
     packaged = (
         path.as_posix()
         .removeprefix("./")
@@ -91,22 +89,6 @@ def find_recipe(name: Path | str, beside: Path | None = None) -> tuple[str, str]
     )
 
 
-class Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice: the first value would be dropped silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_recipe(
     name: Path | str, beside: Path | None = None, chain: tuple[str, ...] = ()
 ) -> Recipe:
@@ -123,12 +105,9 @@ def read_recipe(
             "`extends:`"
         )
     try:
-        values = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise UserError(f"recipe '{label}': not YAML{where} ({problem}); mend the file") from error
+        values = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"recipe '{label}': {error}; mend the file") from error
     if values is None:
         values = {}
     if not isinstance(values, dict):

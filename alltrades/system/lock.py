@@ -8,11 +8,12 @@ import fcntl
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from alltrades.errors import UserError
+from alltrades.system.refusals import in_words
 
 NAME = ".lock"  # the file in the folder; it holds the process id while the lock is held
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -51,8 +52,8 @@ class Lock:
                 if tries and _comes_and_goes(error, self.folder):
                     continue
                 raise UserError(
-                    f"{self.what} {self.folder}: {error.strerror}; expected a folder that can be "
-                    "written; choose another"
+                    f"{self.what} {in_words(error, self.folder)}; expected a folder that can be "
+                    "written"
                 ) from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,8 +67,9 @@ class Lock:
             if not _is_at(file, self.folder / NAME):  # removed by the writer before
                 os.close(file)
                 continue
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            with suppress(OSError):  # a full disk: the lock holds without its holder's number
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
             self._file = file
         _held.add(self)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alltrades.errors import UserError
-from alltrades.system.files import jsonable, write_text
+from alltrades.system.files import append_text, jsonable, write_text
 from alltrades.system.mirror import PATIENCE, Mirror, Patience
+from alltrades.system.reading import parse_json, read_text
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -65,7 +66,7 @@ class Tracker:
         path = self.path(stage)
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if (found := _step(line)) is not None and found <= step]
         if len(kept) < len(lines):
             write_text(path, "".join(f"{line}\n" for line in kept))
@@ -78,10 +79,7 @@ class Tracker:
         with self._lock:
             if stage not in self._seen:
                 self.resume(stage, step - 1)
-            path = self.path(stage)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+            append_text(self.path(stage), json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
             if self._mirroring and self._mirror is None:
                 self._start()
             if self._mirror is not None:
@@ -124,19 +122,40 @@ class Tracker:
 
 
 def read_metrics(folder: Path, stage: str) -> list[dict[str, Any]]:
-    """The lines of a stage, without one that a kill cut short; empty when it logged nothing."""
+    """The lines of a stage, without a last one that a kill cut short; empty when it logged nothing.
+
+    Raises UserError for a line that holds something else than values of a step.
+    """
     path = Path(folder) / "metrics" / f"{stage}.jsonl"
     if not path.exists():
         return []
-    return [
-        json.loads(line)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if _step(line) is not None
-    ]
+    remedy = "delete it, and its curves are left out"
+    text = read_text(path, "lines of JSON that a run logged", remedy)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    out = []
+    for number, line in enumerate(lines, 1):
+        found = _values(line)
+        if found is not None:
+            out.append(found)
+        elif number < len(lines) or text.endswith("\n"):
+            raise UserError(
+                f"{path}: line {number} is damaged; expected JSON with a step and numbers; {remedy}"
+            )
+    return out
+
+
+def _values(line: str) -> dict[str, Any] | None:
+    """A line's values; None where it is not what `Tracker.log` writes."""
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        return None
+    plain = all(v is None or isinstance(v, int | float | str | bool) for v in found.values())
+    return found if plain and abs(found["step"]) < 2**53 else None
 
 
 def _step(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    found = _values(line)
+    return None if found is None else int(found["step"])

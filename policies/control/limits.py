@@ -23,20 +23,13 @@ def read_limits(path: Path | str, environments: Sequence[Interface]) -> dict[str
     Raises UserError for a file that cannot be read or names an environment that the policy does not
     know.
     """
-    import yaml
+    from alltrades.system.yaml_files import read_yaml
 
     path = Path(path)
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: limits cannot be read ({' '.join(str(error).split())[:160]}); expected a "
-            "YAML file"
-        ) from error
+    keys = f'environment ids (or "{EVERY}"), each with some of {", ".join(KEYS)}'
+    entries = read_yaml(path, f"limits in YAML: {keys}", "mend the file")
     if not isinstance(entries, dict) or not all(isinstance(v, dict) for v in entries.values()):
-        raise UserError(
-            f'{path}: expected environment ids (or "{EVERY}"), each with some of {", ".join(KEYS)}'
-        )
+        raise UserError(f"{path}: expected {keys}")
     ids = [info.id for info in environments]
     for name in entries:
         if name != EVERY and name not in ids:

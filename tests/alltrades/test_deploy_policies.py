@@ -446,7 +446,7 @@ def test_on_a_terminal_one_line_shows_rate_latency_and_guard(
         (["POLICY", "--robot", "env:planar/reach", "--episodes", "0"], "--episodes 0"),
         (
             ["POLICY", "--robot", "env:planar/reach", "--limits", "nowhere.yaml"],
-            "limits cannot be read",
+            "nowhere.yaml: cannot be read (No such file",
         ),
         (["POLICY", "--robot", "env:planar/reach", "--record", "."], "cannot be read as a store"),
         (["POLICY", "--robot", "mujoco:planar/reach", "--fast"], "real time"),
