@@ -22,6 +22,7 @@ COMMANDS = [
     *serving.COMMANDS,
     *tools.COMMANDS,
 ]
+TRACEBACK = "--traceback"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"alltrades {__version__}")
+    top.add_argument(
+        TRACEBACK, action="store_true", help="of any command: show where an error comes from"
+    )
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         epilog = f"example: alltrades {command.example}"
@@ -138,12 +142,13 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr;
-    any other bug is raised.
+    0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr,
+    behind the whole traceback with --traceback; any other bug is raised.
     """
-    top = parser()
+    top, words = parser(), sys.argv[1:] if argv is None else list(argv)
+    traced, words = TRACEBACK in words, [word for word in words if word != TRACEBACK]
     try:
-        own, overrides = split_overrides(sys.argv[1:] if argv is None else list(argv))
+        own, overrides = split_overrides(words)
         args = top.parse_args(own)
         if args.command is None:
             top.print_help()
@@ -153,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk behind it shows here, not when Python ends
         return code
     except UserError as error:
-        print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(error, traced)
         return 2
     except KeyboardInterrupt:
         print("alltrades: interrupted; the same command goes on where it was", file=sys.stderr)
@@ -173,8 +178,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, EnvironmentFailure):
             raise
-        print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(error, traced)
         return 1
+
+
+def _say(error: Exception, traced: bool) -> None:
+    """One line, behind its traceback where that is wanted, with those of worker processes."""
+    if traced:
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"alltrades: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.random import mtrand
 
 from alltrades.data.fields import Observation
+from alltrades.data.interface import NotFinite
+from alltrades.envs.boundary.contract import BrokenContract, number, reset_values, step_values
+from alltrades.envs.boundary.origin import raised
 from alltrades.envs.spaces import integers, read, writer
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
@@ -21,7 +26,7 @@ class EnvironmentFailure(Exception):
 
     Attributes:
         environment, seed, step: where; step counts the control steps before.
-        cause: what was found, one line.
+        cause: what was found, one line, with the place in the environment's code where it raised.
         kind: "raised", "hung" (no answer in time) or "diverged" (physics that cannot be believed).
     """
 
@@ -83,38 +88,47 @@ class EnvAdapter:
         """Start the episode of `seed`; returns the first observation."""
         self._seed, self._step = seed, 0
         self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
-        observation, info = self._guarded(lambda: self._build().reset(seed=seed))
-        first = self._observe(observation, info)
+        returned = self._guarded(lambda: self._build().reset(seed=seed))
+        first = self._observe(*self._kept(reset_values, returned))
         self._texts = {name: v for name, v in first.items() if isinstance(v, str)}
         return first
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Execute an action (action_dim,), clipped to the box, and rounded where the environment's
-        are integers. Raises EnvironmentFailure when it is not finite.
+        """Execute an action (action_dim,), or of the shape of the environment's own, clipped to the
+        box, and rounded where the environment's are integers. The environment gets a copy.
+
+        Raises EnvironmentFailure when it is not finite, and UserError for another shape and for
+        what breaks the environment's contract.
         """
-        self.action = np.clip(np.asarray(action, dtype=np.float32), self.low, self.high)
+        given = np.asarray(action, dtype=np.float32)
+        if given.shape != self.low.shape:
+            given = self._raveled(given)
+        self.action = np.clip(given, self.low, self.high)
         if self._rounds:
             self.action = np.rint(self.action)
         if not np.isfinite(self.action).all():
             raise self._failure(
                 f"it was given the action {self.action.tolist()}; expected finite numbers"
             )
-        observation, reward, terminated, truncated, info = self._guarded(
-            lambda: self._env.step(self._write(self.action) if self._write else self.action)
-        )
-        self._step += 1
+        mine = self._write(self.action) if self._write else self.action.copy()
+        returned = self._guarded(lambda: self._env.step(mine))
+        observation, reward, terminated, truncated, info = self._kept(step_values, returned)
+        if not math.isfinite(reward):
+            raise self._failure(f"its reward is {reward}; expected a finite number", "diverged")
         seen = self._observe(observation, info)
         self._check_texts(seen)
-        success = _success(info, bool(terminated), float(reward))
-        late = self._step >= self._limit or bool(truncated)
-        over = bool(terminated) or (success and self.spec.stop_at_success)
+        success = _success(info, terminated, reward)
+        metrics = self._metrics(info)
+        self._step += 1
+        late = self._step >= self._limit or truncated
+        over = terminated or (success and self.spec.stop_at_success)
         return StepResult(
             seen,
-            float(reward),
+            reward,
             success,
             over or late,
             late and not over,
-            self._metrics(info),
+            metrics,
         )
 
     def trajectory_point(self) -> np.ndarray | None:
@@ -142,39 +156,63 @@ class EnvAdapter:
         except UserError:
             raise
         except Exception as error:  # whatever a simulator raises is reported with its place
-            raise self._failure(f"{type(error).__name__}: {error}") from error
+            raise self._failure(raised(error, self._env)) from error
         finally:
             mtrand.set_bit_generator(outside)
 
-    def _failure(self, cause: str) -> EnvironmentFailure:
-        return EnvironmentFailure(self.spec.id, self._seed, self._step, cause)
+    def _failure(self, cause: str, kind: str = "raised") -> EnvironmentFailure:
+        return EnvironmentFailure(self.spec.id, self._seed, self._step, cause, kind)
 
-    def _metrics(self, info: dict[str, Any]) -> dict[str, float]:
+    def _broken(self, cause: str) -> UserError:
+        """Of what an environment may not return, in no episode."""
+        return UserError(
+            f"environment '{self.spec.id}', episode with seed {self._seed}, step {self._step}: "
+            f"{cause}"
+        )
+
+    def _kept(self, check: Callable[[Any], Any], returned: Any) -> Any:
+        try:
+            return check(returned)
+        except BrokenContract as error:
+            raise self._broken(str(error)) from error
+
+    def _raveled(self, action: np.ndarray) -> np.ndarray:
+        own = getattr(getattr(self._env, "action_space", None), "shape", None)
+        if action.size == len(self.low) and action.shape in ((), own):
+            return action.ravel()
+        raise self._broken(
+            f"it was given an action of shape {action.shape}; expected ({len(self.low)},)"
+        )
+
+    def _metrics(self, info: Mapping[str, Any]) -> dict[str, float]:
         missing = [name for name in self.spec.metrics if name not in info]
         if missing:
-            raise self._failure(
-                f"its info has no '{missing[0]}'; the specification names it as a metric"
+            raise self._broken(
+                f"its info has no '{missing[0]}'; expected it, since the specification names it as "
+                "a metric"
             )
-        return {name: float(info[name]) for name in self.spec.metrics}
+        return {name: self._kept(partial(number, name), info[name]) for name in self.spec.metrics}
 
-    def _observe(self, returned: Any, info: dict[str, Any]) -> Observation:
+    def _observe(self, returned: Any, info: Mapping[str, Any]) -> Observation:
         try:
             out = read(returned, self._interface)
+        except NotFinite as error:
+            raise self._failure(str(error), "diverged") from error
         except UserError as error:
-            raise self._failure(str(error)) from error
+            raise self._broken(str(error)) from error
         self.expert_observation = info.get("expert_observation", returned)
         return out
 
     def _check_texts(self, seen: Observation) -> None:
         for name, first in self._texts.items():
             if seen[name] != first:
-                raise self._failure(
+                raise self._broken(
                     f"text '{name}' changed from {first[:40]!r} to {str(seen[name])[:40]!r}; "
                     "expected one string per episode"
                 )
 
 
-def _success(info: dict[str, Any], terminated: bool, reward: float) -> bool:
+def _success(info: Mapping[str, Any], terminated: bool, reward: float) -> bool:
     for key in ("success", "is_success"):
         if key in info:
             return bool(info[key])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alltrades.data.fields import field_name
+from alltrades.envs.boundary.origin import raised
 from alltrades.envs.spaces import action_of, fields_of
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
@@ -68,9 +69,7 @@ class Draft:
         except UserError:
             raise
         except Exception as error:  # whatever the user's code raises
-            raise UserError(
-                f"environment '{self.id}' cannot be built: {type(error).__name__}: {error}"
-            ) from error
+            raise UserError(f"environment '{self.id}' cannot be built: {raised(error)}") from error
         missing = [
             name
             for name in ("observation_space", "action_space", "reset", "step", "close")

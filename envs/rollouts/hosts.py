@@ -14,6 +14,7 @@ import numpy as np
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
+from alltrades.envs.boundary.origin import raised
 from alltrades.envs.spec import EnvSpec
 
 EXPERT = "expert"  # policy key of jobs whose expert runs beside the environment
@@ -170,9 +171,7 @@ class LaneHost:
             try:
                 return call(argument)
             except Exception as error:  # whatever a user's expert raises is reported with its place
-                raise self._failure(
-                    lane, f"its expert raised {type(error).__name__}: {error}"
-                ) from error
+                raise self._failure(lane, f"its expert raised {raised(error, expert)}") from error
 
         if hasattr(expert, "reset"):
             guarded(expert.reset, lane.start.seed)
@@ -186,8 +185,6 @@ class LaneHost:
         lane.rewards.append(result.reward)
         lane.successes.append(result.success)
         lane.metrics = result.metrics
-        if not np.isfinite(result.reward):
-            raise self._failure(lane, f"its reward is {result.reward}; expected a finite number")
         if not result.done:  # the observation after the last action is dropped
             lane.observations.append(result.observation)
         if not lane.start.recorded and lane.start.expert:

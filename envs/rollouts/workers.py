@@ -46,6 +46,7 @@ def _serve(pipe: Connection, payload: bytes) -> None:
             try:
                 replies = host.run(commands)
             except (EnvironmentFailure, UserError) as failure:
+                failure.add_note(traceback.format_exc())  # which pickling forgets
                 pipe.send(("failure", failure))
                 return
             except Exception:

@@ -128,6 +128,15 @@ def test_an_environment_that_raises_ends_the_command_with_its_name_seed_and_step
     )
 
 
+def test_traceback_shows_where_an_error_comes_from_before_its_line(capsys):
+    assert run("envs", "planar/raech", "--traceback") == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].startswith("Traceback") and any("in resolve" in line for line in shown)
+    assert shown[-1].startswith("alltrades: no environment or suite 'planar/raech'")
+    assert run("--traceback", "envs", "planar/raech") == 2
+    assert capsys.readouterr().err.splitlines() == shown
+
+
 def test_help_answers_without_waiting_for_libraries():
     start = time.monotonic()
     done = subprocess.run(

@@ -22,6 +22,7 @@ ROOMS = (
     "system",
     "data",
     "data.weights",
+    "envs.boundary",
     "envs",
     "envs.planar",
     "envs.suites",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from alltrades.data.fields import Field
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from tests.envs import toys
 from tests.envs.toys import Broken, Countdown, GlobalDice, Sparse, Teleport, failing, toy_spec
 
 ZERO = np.zeros(1, np.float32)
@@ -83,7 +85,13 @@ def test_raising_environment_names_itself_the_seed_and_the_step_and_survives_pic
         run(adapter, 42, 10)
     failure = pickle.loads(pickle.dumps(caught.value))
     assert (failure.environment, failure.seed, failure.step) == ("toy/failing", 42, 2)
-    assert failure.cause == "RuntimeError: the gripper fell off"
+    line = next(
+        n
+        for n, text in enumerate(Path(toys.__file__).read_text().splitlines(), 1)
+        if "the gripper fell off" in text
+    )
+    assert failure.cause == f"RuntimeError: the gripper fell off (envs/toys.py:{line})"
+    assert failure.kind == "raised"
     assert str(failure) == str(caught.value)
     assert (
         "'toy/failing'" in str(failure) and "step 2" in str(failure) and "seed 42" in str(failure)
@@ -99,13 +107,14 @@ def test_adapter_is_usable_after_a_failure():
 
 def test_observation_of_another_size_is_refused():
     wider = replace(toy_spec(), observation={"state": Field.state(5)})
-    with pytest.raises(EnvironmentFailure, match=r"'state' of .* shape \(2,\); expected \(5,\)"):
+    with pytest.raises(UserError, match=r"'state' of .* shape \(2,\); expected \(5,\)"):
         EnvAdapter(wider).reset(0)
 
 
 def test_observation_and_action_that_are_not_finite_are_refused():
-    with pytest.raises(EnvironmentFailure, match="not finite at entry 0"):
+    with pytest.raises(EnvironmentFailure, match="not finite at entry 0") as caught:
         run(EnvAdapter(toy_spec(Broken)), 0, 5)
+    assert caught.value.kind == "diverged"
     adapter = EnvAdapter(toy_spec())
     adapter.reset(0)
     with pytest.raises(EnvironmentFailure, match="expected finite numbers"):
@@ -165,7 +174,7 @@ def test_observations_are_float32_and_experts_see_them_where_nothing_else_is_off
 def test_a_metric_that_the_environment_does_not_give_is_named():
     adapter = EnvAdapter(toy_spec(metrics=("psnr",)))
     adapter.reset(0)
-    with pytest.raises(EnvironmentFailure, match="its info has no 'psnr'"):
+    with pytest.raises(UserError, match="its info has no 'psnr'"):
         adapter.step(ZERO)
 
 

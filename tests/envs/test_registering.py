@@ -17,7 +17,7 @@ import pytest
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs import register, registry
-from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
+from alltrades.envs.adapter import EnvAdapter
 from alltrades.envs.rollouts.hosts import Chunk, LaneHost, Start
 from alltrades.envs.rollouts.rollout import Job, results, rollout
 from alltrades.errors import UserError
@@ -100,10 +100,10 @@ def test_a_text_that_changes_within_an_episode_ends_the_run_in_one_line() -> Non
     adapter.reset(0)
     adapter.step(np.zeros(2))
     expected = (
-        r"'mine/undecided' failed at step 2 of the episode with seed 0: text 'instruction' changed "
-        r"from 'öffne die Schublade' to 'come back'; expected one string per episode"
+        r"'mine/undecided', episode with seed 0, step 1: text 'instruction' changed from "
+        r"'öffne die Schublade' to 'come back'; expected one string per episode"
     )
-    with pytest.raises(EnvironmentFailure, match=expected):
+    with pytest.raises(UserError, match=expected):
         adapter.step(np.zeros(2))
 
 
