@@ -152,7 +152,7 @@ def run_controller(path: Path, environment: str | None, steps: int) -> None:
     controller.reset(environment=info.id, seed=0)
     action = None
     for observation in robot(info.to_json()["observation"], steps):
-        action = controller.act(observation)[0, : info.action_dim]
+        action = controller.act(observation)
     print(
         f"controller: {steps} actions for {info.id}, the last {action}; guard: "
         f"{controller.refusals}"

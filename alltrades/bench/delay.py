@@ -17,7 +17,6 @@ import numpy as np
 
 from alltrades.bench.subject import ServerProcess, artifact
 from alltrades.data.interface import Interface
-from alltrades.data.layout import cut
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.client.remote import RemotePolicy
@@ -221,10 +220,9 @@ class WithheldLanes:
         out = {}
         for lane, new in frames.items():
             robot = self._robots[lane]
-            action = robot.act({0: {k: v if isinstance(v, str) else v[-1] for k, v in new.items()}})
-            info = robot.environment(0)
-            self._time[lane].advance(1.0 / _rate(info))
-            out[lane] = cut(action, info.action_dim)
+            action = robot.act({k: v if isinstance(v, str) else v[-1] for k, v in new.items()})
+            self._time[lane].advance(1.0 / _rate(robot.environment(0)))
+            out[lane] = action[None]
         return out
 
     def statistics(self) -> dict[str, int]:

@@ -16,7 +16,6 @@ import numpy as np
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
-from alltrades.data.layout import cut
 from alltrades.envs.robots.robot import Outcome, Robot
 from alltrades.errors import UserError
 from alltrades.policies.control.background import BackgroundThread
@@ -207,8 +206,13 @@ class ControlLoop:
                 return "starved"
             if not self._waits:
                 self._hold()
-        rows = np.asarray(call.result(), dtype=np.float32)  # (1, action_dim), or (action_dim,)
-        action = cut(rows.reshape(-1), self.guard.action_dim)
+        action = np.asarray(call.result(), dtype=np.float32)
+        if action.size != self.guard.action_dim:
+            raise UserError(
+                f"the controller's action has shape {action.shape}; expected "
+                f"({self.guard.action_dim},), the size of an action of '{self.interface.id}'"
+            )
+        action = action.reshape(-1)
         if self.controller.stopped.any() or self._is_late():
             return "starved"
         if self.operator_holds and self._stop is not None:

@@ -45,7 +45,7 @@ class RobotController(ABC):
 
     @abstractmethod
     def act(self, observation: Any) -> np.ndarray:
-        """One control step: observation {field: value} -> (1, action_dim)."""
+        """One control step: observation {field: value} -> (action_dim,) of the environment."""
 
     def statistics(self) -> dict[str, Any] | None:
         """What became of chunks that were drawn in the background; None where none are."""
@@ -112,14 +112,17 @@ class Controller(Lanes, RobotController):
         }
 
     # ---- deployment ------------------------------------------------------------------------------
-    def act(self, observation: Given) -> np.ndarray:
-        """One control step: an observation {field: value}, or lane -> observation for some lanes,
-        -> (lanes, action_dim). Where the only field of an environment is a state its numbers (D,),
-        and (lanes, D) for all lanes, will do.
+    def act(self, observation: Given) -> Any:
+        """One control step; the answer has the form of the question and each environment's own
+        number of dimensions A, float32:
 
-        A lane plans when its queue of actions is empty. Rows of lanes that were not given, and
-        dimensions that an environment does not have, are 0. A lane that was never reset starts by
-        itself when the policy has one environment.
+        - an observation {field: value}, or the numbers (D,) of an only state -> (A,)
+        - {lane: observation} for some lanes -> {lane: (A,)}
+        - numbers (lanes, D) of all lanes -> (lanes, A)
+
+        A lane plans when its queue of actions is empty. A lane that was never reset starts by
+        itself when the policy has one environment. Raises UserError for what does not fit, and for
+        rows of lanes whose environments differ in A; nothing has been used then.
         """
         rows = self.observed(observation)  # all are checked before any is used
         for lane, row in rows.items():
@@ -128,8 +131,7 @@ class Controller(Lanes, RobotController):
         if asking:
             for lane, actions in self._propose(asking).items():
                 self.states[lane].queue = list(actions[::-1])
-        out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
-        for lane in rows:
-            action = self.leave(lane, self.states[lane].queue.pop()[None])
-            out[lane] = self.policy.layout.pack_action(action)[0]
-        return out
+        return self.answered(
+            observation,
+            {lane: self.leave(lane, self.states[lane].queue.pop()[None])[0] for lane in rows},
+        )

@@ -165,6 +165,12 @@ class Lanes:
             state = self._begun(lane)
             out[lane] = state.environment.check(self._unpadded(state, given))
             state.check(out[lane])
+        sizes = {lane: self.environment(lane).action_dim for lane in out}
+        if not isinstance(observation, Mapping) and len(set(sizes.values())) > 1:
+            raise UserError(
+                f"rows of lanes whose actions have {min(sizes.values())} to {max(sizes.values())} "
+                "dimensions; expected {lane: observation}"
+            )
         return out
 
     def frames(self, given: Mapping[int, Any]) -> dict[int, Observation]:
@@ -209,6 +215,13 @@ class Lanes:
                 "or {lane: observation}"
             )
         return dict(enumerate(rows))
+
+    @staticmethod
+    def answered(given: Given, actions: dict[int, np.ndarray]) -> Any:
+        """Actions (A_env,) by lane in the form in which `given` asked for them."""
+        if isinstance(given, Mapping):
+            return actions[0] if any(isinstance(key, str) for key in given) else actions
+        return actions[0] if np.ndim(given) == 1 else np.stack(list(actions.values()))
 
     def _unpadded(self, state: Lane, given: Any) -> Any:
         """Without the zeros up to the largest environment that a row of numbers may have."""

@@ -152,11 +152,9 @@ class RealTimeController(Lanes, RobotController):
         self._flights[lane], self._steps[lane], self._asked[lane] = None, 0, 0
         self._watchdogs[lane] = Watchdog(self._stop_after, self.environment(lane).action.stop)
 
-    def act(self, observation: Given) -> np.ndarray:
-        """One control step: observation or lane -> observation, as of `Controller.act`, -> (lanes,
-        action_dim).
+    def act(self, observation: Given) -> Any:
+        """One control step, of the forms of `Controller.act`.
 
-        Rows of lanes that were not given, and dimensions that an environment does not have, are 0.
         Raises UserError when an episode's first chunk does not come, and what the policy raises
         there.
         """
@@ -167,15 +165,14 @@ class RealTimeController(Lanes, RobotController):
         due = [lane for lane in rows if self._due(lane)]
         for start in range(0, len(due), self.source.batch):
             self._ask(due[start : start + self.source.batch])
-        out = np.zeros((self.lanes, self.policy.action_dim), dtype=np.float32)
+        out: dict[int, np.ndarray] = {}
         for lane in rows:
             if self.states[lane].last is None:
                 self._wait(lane)
             self._land(lane)
-            action = self.leave(lane, self._next(lane)[None])
+            out[lane] = self.leave(lane, self._next(lane)[None])[0]
             self._steps[lane] += 1
-            out[lane] = self.policy.layout.pack_action(action)[0]
-        return out
+        return self.answered(observation, out)
 
     def close(self) -> None:
         """End the thread; a policy call that hangs is left behind."""

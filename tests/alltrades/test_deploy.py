@@ -87,7 +87,7 @@ def test_a_robot_that_drops_repeats_and_delays_observations_is_driven_and_record
     # the same observations through a controller in this process
     controller = Controller(OnnxPolicy(artifacts / "toy.onnx"), guard=False)
     controller.reset(environment="toy", seed=episode.seed)
-    want = np.array([controller.act(row)[0] for row in episode.observations["state"]])
+    want = np.array([controller.act(row) for row in episode.observations["state"]])
     np.testing.assert_allclose(episode.actions, np.clip(want, -1, 1), atol=1e-6)
     assert np.clip(want, -1, 1).std(axis=0).min() > 1e-2
     facts = json.loads((tmp_path / "out" / "r.json").read_text())

@@ -78,7 +78,7 @@ def test_an_episode_is_bit_equal_beside_lanes_of_other_fields_and_to_one_that_ac
 
     alone = episode(1, 0)
     for lanes, mine in ((3, 1), (5, 4)):
-        np.testing.assert_array_equal(episode(lanes, mine)[:, 0], alone[:, 0])
+        np.testing.assert_array_equal(episode(lanes, mine), alone)
 
 
 def test_a_robot_may_reuse_its_buffers_and_further_fields_are_ignored() -> None:
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_one_line_that_names_the_field_and_changes_nothing(
     assert "\n" not in str(caught.value) and not policy.windows
     out = controller.act({0: observe(5)})
     np.testing.assert_array_equal(policy.windows[0]["state"][0, 0, :3], observe(5)["state"])
-    assert out.shape == (2, 2)
+    assert list(out) == [0] and out[0].shape == (2,)
 
 
 def test_one_observation_for_several_lanes_must_say_whose_it_is() -> None:

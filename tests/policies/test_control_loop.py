@@ -73,7 +73,7 @@ class Proportional(RobotController):
         state = observation["state"]
         self.seen.append(float(state[0]))
         self.work()
-        return 0.1 * state[None, :]  # wider than the robot's action
+        return 0.1 * state[:1]
 
 
 def of(limits: ActionSpec) -> Interface:

@@ -236,11 +236,10 @@ def test_acting_plans_every_execute_steps_with_all_frames_in_between() -> None:
     controller = Controller(policy, lanes=2)
     controller.reset(environment=SMALL, seed=0)
     frame = np.arange(18, dtype=np.float32).reshape(9, 1, 2).repeat(2, axis=1)
-    actions = np.stack([controller.act(f) for f in frame])  # (9, 2, 3)
-    assert len(policy.windows) == 3 and actions.shape == (9, 2, 3)
+    actions = np.stack([controller.act(f) for f in frame])
+    assert len(policy.windows) == 3 and actions.shape == (9, 2, 2)
     np.testing.assert_array_equal(policy.windows[1][0, :, :2], frame[[2, 3, 4], 0])
     np.testing.assert_array_equal(actions[:, 0, 0], [0, 1, 2, 3, 8, 9, 10, 11, 16])
-    assert (actions[:, :, 2] == 0).all()  # a dimension that this environment does not have
 
 
 def test_the_chunk_queue_never_survives_a_reset() -> None:
@@ -261,9 +260,39 @@ def test_lanes_may_act_one_at_a_time_and_padded_observations_are_accepted() -> N
     controller = Controller(policy, lanes=2)
     controller.reset(environment=[SMALL, LARGE], seed=[4, 5])
     out = controller.act({0: np.array([3.0, 4, 0, 0, 0])})
-    assert out[0, 0] == 3 and (out[1] == 0).all()
+    assert list(out) == [0] and out[0].shape == (2,) and out[0][0] == 3
     out = controller.act({1: np.array([6.0, 0, 0, 0, 8])})
-    assert out[1].tolist()[::2] == [6, 1] and (out[0] == 0).all()
+    assert list(out) == [1] and out[1].tolist()[::2] == [6, 1]
+
+
+def test_the_answer_has_the_form_of_the_question_and_the_size_of_the_environment() -> None:
+    alone = Controller(Recorder())
+    for environment, dim in ((SMALL, 2), (LARGE, 3)):
+        alone.reset(environment=environment, seed=0)
+        size = alone.environment(0).of_kind("state")["state"].shape[0]
+        assert alone.act({"state": np.zeros(size)}).shape == (dim,)
+        assert alone.act(np.zeros(size)).shape == (dim,)
+        assert alone.act(np.zeros((1, size))).shape == (1, dim)
+        assert {k: v.shape for k, v in alone.act({0: np.zeros(size)}).items()} == {0: (dim,)}
+
+
+def test_rows_of_lanes_with_actions_of_other_sizes_are_refused_and_change_nothing() -> None:
+    policy = Recorder()
+    controller = Controller(policy, lanes=2)
+    controller.reset(environment=[SMALL, LARGE], seed=0)
+    with pytest.raises(UserError, match="2 to 3 dimensions; expected {lane: observation}"):
+        controller.act(np.zeros((2, 5)))
+    assert not policy.windows
+
+
+def test_an_action_of_one_dimension_is_an_array_of_one_number() -> None:
+    one = Interface("one", {"state": Field.state(3)}, ActionSpec([-9.0], [9.0]), 10, 10.0)
+    policy = Recorder()
+    policy.environments = (*policy.environments, one)
+    controller = Controller(policy)
+    controller.reset(environment="one")
+    action = controller.act(np.array([3.0, 0, 0]))
+    assert action.tolist() == [3.0] and action.dtype == np.float32
 
 
 def test_a_reset_without_a_seed_gives_new_noise_and_with_a_seed_the_same() -> None:

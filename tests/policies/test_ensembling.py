@@ -70,7 +70,7 @@ def test_chunks_of_the_last_episode_have_no_vote() -> None:
     controller.reset()
     drive(controller, 5, Clock())
     controller.reset()
-    assert controller.act(np.array([100.0, 0]))[0, 0] == 100.0
+    assert controller.act(np.array([100.0, 0]))[0] == 100.0
 
 
 def test_a_prediction_that_is_not_finite_has_no_vote_and_the_guard_has_the_last_word() -> None:
@@ -79,9 +79,9 @@ def test_a_prediction_that_is_not_finite_has_no_vote_and_the_guard_has_the_last_
     controller.reset()
     controller.act(np.array([1.0, 0]))
     policy.broken = True
-    assert controller.act(np.array([7.0, 0]))[0, 0] == 2.0  # the first chunk's prediction
+    assert controller.act(np.array([7.0, 0]))[0] == 2.0  # the first chunk's prediction
     policy.broken = False
-    assert controller.act(np.array([90.0, 0]))[0, 0] == 5.0 and controller.refusals["box"] == 1
+    assert controller.act(np.array([90.0, 0]))[0] == 5.0 and controller.refusals["box"] == 1
 
 
 def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_goes_on() -> None:
@@ -92,10 +92,10 @@ def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_g
     drive(controller, 5, Clock())
     policy.held = True
     assert (
-        controller.act(np.array([100.0, 0]))[0, 0] == 100.0 + 0.5 * 6
+        controller.act(np.array([100.0, 0]))[0] == 100.0 + 0.5 * 6
     )  # what the server says, not a mean with older plans
     policy.held = False
-    assert controller.act(np.array([7.0, 0]))[0, 0] == 7.0 + 0.5 * 7
+    assert controller.act(np.array([7.0, 0]))[0] == 7.0 + 0.5 * 7
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"every": 13}, {"m": math.nan}])

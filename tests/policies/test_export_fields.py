@@ -120,4 +120,4 @@ def test_the_example_with_numpy_alone_gives_the_actions_of_the_controller(graph:
     for observation in example.robot(bare.info["observation"], 10):
         bare.observe(observation)
         queue = queue or list(bare.chunk())
-        np.testing.assert_allclose(queue.pop(0), controller.act(observation)[0], atol=1e-5)
+        np.testing.assert_allclose(queue.pop(0), controller.act(observation), atol=1e-5)

@@ -175,7 +175,7 @@ def test_a_delay_that_was_guessed_wrong_does_not_shift_actions() -> None:
             due.pop(0)
             executor.deliver(1)
         before = len(executor.pending)
-        out.append(controller.act(np.array([step, 0.0]))[0, 0])
+        out.append(controller.act(np.array([step, 0.0]))[0])
         due += [step + int(delays[len(policy.windows)])] * (len(executor.pending) - before)
         clock.now += 1 / HZ
     np.testing.assert_array_equal(out, np.arange(300))
@@ -267,7 +267,7 @@ def test_a_chunk_in_flight_is_never_executed_after_a_reset() -> None:
     assert len(executor.pending) == 1
     controller.reset(seed=1)
     out = [
-        controller.act(np.array([1000.0 + i, 0.0]))[0, 0] for i in range(6)
+        controller.act(np.array([1000.0 + i, 0.0]))[0] for i in range(6)
     ]  # the wait delivers the old one too
     assert out == [1000.0 + i for i in range(6)]
     assert (
@@ -365,9 +365,9 @@ def test_a_chunk_that_comes_when_all_its_actions_have_passed_is_asked_for_again(
     drive(controller, 30, clock)  # nothing but the first is delivered
     assert controller.refusals["hold"] == 24
     executor.deliver()
-    assert controller.act(np.array([30.0, 0]))[0, 0] == 5.0  # still held, and asked again
+    assert controller.act(np.array([30.0, 0]))[0] == 5.0  # still held, and asked again
     executor.deliver()
-    assert controller.act(np.array([31.0, 0]))[0, 0] == 31.0
+    assert controller.act(np.array([31.0, 0]))[0] == 31.0
 
 
 # ---- no action -----------------------------------------------------------------------------------
@@ -384,11 +384,9 @@ def test_without_a_chunk_the_last_action_is_held_then_the_robot_stops_and_stays_
     assert controller.stopped.tolist() == [True]
     assert controller.refusals["hold"] == 10 and controller.refusals["stop"] == 18
     executor.deliver()
-    assert controller.act(np.array([40.0, 0]))[0, 0] == 0.0  # whatever comes
+    assert controller.act(np.array([40.0, 0]))[0] == 0.0  # whatever comes
     controller.reset()
-    assert (
-        controller.stopped.tolist() == [False] and controller.act(np.array([0.0, 0]))[0, 0] == 0.0
-    )
+    assert controller.stopped.tolist() == [False] and controller.act(np.array([0.0, 0]))[0] == 0.0
 
 
 def test_an_environment_without_a_stop_action_goes_on_holding_and_says_that_it_stopped() -> None:
@@ -433,7 +431,7 @@ def test_a_failure_at_an_episodes_start_is_raised_and_the_next_step_tries_again(
     with pytest.raises(UserError, match="no server"):
         controller.act(np.zeros(2))
     policy.failure = None
-    assert controller.act(np.array([3.0, 0]))[0, 0] == 3.0
+    assert controller.act(np.array([3.0, 0]))[0] == 3.0
 
 
 def test_observations_that_do_not_fit_leave_no_trace() -> None:
@@ -466,15 +464,15 @@ def test_in_a_real_thread_acting_goes_on_while_the_policy_works() -> None:
     with RealTimeController(Slow()) as controller:
         controller.reset()
         out = [
-            controller.act(np.array([s, 0.0]))[0, 0] for s in range(7)
+            controller.act(np.array([s, 0.0]))[0] for s in range(7)
         ]  # the second is asked for at step 6
         assert called.wait(30)
-        out += [controller.act(np.array([s, 0.0]))[0, 0] for s in (7, 8)]
+        out += [controller.act(np.array([s, 0.0]))[0] for s in (7, 8)]
         flight = controller._flights[0]
         assert flight is not None and flight.future is not None
         gate.set()
         flight.future.result(30)
         while flight.end is None:  # the thread's last word
             pass
-        out += [controller.act(np.array([s, 0.0]))[0, 0] for s in range(9, 12)]
+        out += [controller.act(np.array([s, 0.0]))[0] for s in range(9, 12)]
         assert out == list(range(12)) and controller.statistics()["chunks"] == 2

@@ -92,7 +92,7 @@ def test_a_controller_over_the_server_gives_the_actions_of_one_in_process(
     def episode(controller: Any) -> np.ndarray:
         with controller:
             controller.reset(environment=LARGE, seed=3)
-            return np.concatenate([controller.act(observation(i)) for i in range(12)])
+            return np.stack([controller.act(observation(i)) for i in range(12)])
 
     def asynchronous(acting: Any) -> RealTimeController:
         return RealTimeController(acting, executor=Immediate(), clock=Clock(), delay=0.2)
@@ -126,7 +126,7 @@ def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(
         out = []
         for i in steps:
             executor.deliver()
-            out.append(controller.act({0: observation(i, 2)})[0, :2])
+            out.append(controller.act({0: observation(i, 2)})[0])
         return np.array(out)
 
     with running(policy) as server:
@@ -185,7 +185,7 @@ def test_a_stopped_robot_comes_to_its_stop_action_within_the_limits_and_goes_on_
         for i in range(80):
             if i in (8, 64):
                 server.hold(i == 8)
-            actions.append(controller.act(observation(i, 2))[0])
+            actions.append(controller.act(observation(i, 2)))
         remote.close()
     steps = np.diff(actions, axis=0)
     assert (
@@ -326,7 +326,7 @@ def test_the_limits_of_the_server_reach_the_guard_of_the_client(
         # across chunks too, of which the server does not know how many actions were executed
         controller = Controller(remote)
         controller.reset(environment=LARGE, seed=0)
-        actions = np.concatenate([controller.act(observation(i)) for i in range(20)])
+        actions = np.stack([controller.act(observation(i)) for i in range(20)])
         assert (
             np.abs(np.diff(actions, axis=0)).max() <= 0.125 * (1 + 1e-4) and actions.min() >= -0.25
         )

@@ -227,7 +227,7 @@ def test_a_remote_policy_in_a_controller_acts_like_the_policy_itself(
                 controller.reset(np.array([True, False]), environment=CAMERAS, seed=8)
             text = "lift it" if i < 5 else "hebe die Täſſe ☕"
             given = {0: observe(i, text=text), 1: observe(i, INTERFACES[1])}
-            out.append(controller.act(given))
+            out += controller.act(given).values()
         controller.close()
         return out
 
@@ -241,9 +241,10 @@ def test_lanes_with_different_texts_may_share_one_remote_policy(server: PolicySe
         controller = Controller(policy, lanes=2, batch=1)
         controller.reset(environment=CAMERAS, seed=5)
         texts = ("lift it", "drop it")
-        return [
+        acted = [
             controller.act({k: observe(i + k, text=texts[k]) for k in range(2)}) for i in range(6)
         ]
+        return [action for both in acted for action in both.values()]
 
     remote = RemotePolicy(port=server.port)
     np.testing.assert_array_equal(act(remote), act(Seeing()))
