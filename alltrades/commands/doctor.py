@@ -26,6 +26,7 @@ EXTRAS = {
     "serve": "alltrades serve",
     "export": "alltrades export",
     "report": "HTML reports",
+    "formats": "alltrades data import and export",
     "notebook": "the notebooks",
 }
 # A picture says more than a context: drivers hand out contexts that cannot draw.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from alltrades.commands import data
 from alltrades.commands.command import Command, no_arguments
 from alltrades.system.files import write_json
 
@@ -148,28 +149,6 @@ def bench(args: argparse.Namespace) -> int:
     return 0 if all(result.get("ok", True) for result in results) else 1
 
 
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["info"], help="what to do")
-    parser.add_argument("store", help="Zarr store")
-    parser.add_argument(
-        "--weights",
-        default=None,
-        metavar="FOLDER",
-        help="weights to show as a column: of `weigh`, or of a run",
-    )
-
-
-def data(args: argparse.Namespace) -> int:
-    """Stores."""
-    from alltrades.data.store import EpisodeStore
-    from alltrades.pipeline.weights_folder import describe_weights
-
-    store = EpisodeStore.open(Path(args.store))
-    shown = () if args.weights is None else describe_weights(store, Path(args.weights))
-    print("\n".join([*store.describe(), *shown]))
-    return 0
-
-
 def doctor(args: argparse.Namespace) -> int:
     """What is installed."""
     from alltrades.commands.doctor import check, render
@@ -196,9 +175,7 @@ COMMANDS = (
         bench,
         settings=False,
     ),
-    Command(
-        "data", "look at stores", "data info demos.zarr", _data_arguments, data, settings=False
-    ),
+    data.COMMAND,
     Command(
         "doctor",
         "what is installed and what is missing",

@@ -1,0 +1,161 @@
+"""Stores: what they hold, and recordings into and out of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alltrades.commands.command import Command
+
+if TYPE_CHECKING:
+    from alltrades.data.formats.mapping import Map
+    from alltrades.data.formats.recording import Recording
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="what", metavar="ACTION", required=True)
+    info = actions.add_parser("info", help="what a store holds", allow_abbrev=False)
+    info.add_argument("store", help="Zarr store")
+    info.add_argument(
+        "--weights",
+        default=None,
+        metavar="FOLDER",
+        help="weights to show as a column: of `weigh`, or of a run",
+    )
+    info.set_defaults(action=_info)
+    _import_arguments(
+        actions.add_parser(
+            "import", help="a recording of another framework as a store", allow_abbrev=False
+        )
+    )
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="file or folder of recordings")
+    parser.add_argument(
+        "--environment",
+        default=None,
+        metavar="ID",
+        help="what the recordings are of, such as lab/pick; default the mapping's",
+    )
+    parser.add_argument("--out", default=None, metavar="STORE", help="store to make")
+    parser.add_argument("--format", default=None, help="its format; default what recognises it")
+    parser.add_argument(
+        "--map", default=None, metavar="YAML", help="which key is what; default as --dry-run says"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say on stderr what was found and print a mapping on stdout; import nothing",
+    )
+    parser.add_argument(
+        "--tasks",
+        choices=["instruction", "environments"],
+        default="instruction",
+        help="several tasks: one environment with an instruction, or an environment each",
+    )
+    parser.add_argument(
+        "--subset", default=None, metavar="NAME", help="episodes of a filter key (robomimic)"
+    )
+    parser.add_argument(
+        "--skip-damaged",
+        action="store_true",
+        help="leave out episodes that cannot be read, and name them",
+    )
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], help="modules or files that bring formats"
+    )
+    parser.set_defaults(action=_import)
+
+
+def data(args: argparse.Namespace) -> int:
+    """Stores."""
+    return int(args.action(args))
+
+
+def _info(args: argparse.Namespace) -> int:
+    from alltrades.data.store import EpisodeStore
+    from alltrades.pipeline.weights_folder import describe_weights
+
+    store = EpisodeStore.open(Path(args.store))
+    shown = () if args.weights is None else describe_weights(store, Path(args.weights))
+    print("\n".join([*store.describe(), *shown]))
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from alltrades.data.formats import open_recording
+    from alltrades.data.formats.importing import Import
+    from alltrades.data.formats.mapping import load, propose
+    from alltrades.envs.registry import load_plugins
+    from alltrades.errors import UserError
+    from alltrades.system.progress import Progress
+
+    load_plugins(args.plugins)
+    given = None if args.map is None else load(Path(args.map))
+    name, recording = open_recording(Path(args.path), args.format)
+    try:
+        if args.subset is not None:
+            recording.choose(args.subset)
+        proposed, left_out = (given, {}) if given is not None else propose(recording)
+        if args.dry_run:
+            proposed.check(recording)
+            _say(name, recording, proposed, left_out)
+            print(proposed.to_yaml(), end="")
+            return 0
+        environment = args.environment or proposed.environment
+        for option, value in (("--environment", environment), ("--out", args.out)):
+            if value is None:
+                raise UserError(f"data import: no {option}; expected it, unless --dry-run; add it")
+        work = Import(
+            recording, proposed, environment, Path(args.out), args.tasks, args.skip_damaged
+        )
+        with Progress("import", len(recording), "episode") as bar:
+            store = work.run(lambda done, total: bar.update(done, total))
+    finally:
+        recording.close()
+    for line in [*recording.warnings, *work.left_out]:
+        print(f"warning: {line}", file=sys.stderr)
+    for line in _left(left_out):
+        print(line, file=sys.stderr)
+    print("\n".join(store.describe()))
+    return 0
+
+
+def _say(name: str, recording: Recording, mapping: Map, left_out: dict[str, str]) -> None:
+    """What a recording holds, on stderr: stdout is the mapping."""
+    rate = "rate unknown" if recording.rate is None else f"{recording.rate:g} Hz"
+    lines = [f"{recording.path}: {name}, {len(recording)} episodes, {rate}"]
+    lines += [f"  {key}: {column}" for key, column in recording.columns.items()]
+    if recording.tasks:
+        shown = ", ".join(repr(task) for task in recording.tasks[:6])
+        lines.append(f"  {len(recording.tasks)} tasks: {shown}")
+    lines += [f"  {line}" for line in _left(left_out)]
+    if mapping.action is None:
+        lines.append("  no actions: name their key as `action`, or import observations alone")
+    if mapping.success is None:
+        lines.append("  success: unknown; name its key as `success`, if there is one")
+    if mapping.control_hz is None:
+        lines.append("  rate: unknown; say it as `control_hz`")
+    lines += [f"  warning: {line}" for line in recording.warnings]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _left(left_out: dict[str, str]) -> list[str]:
+    """What no field is made of, those for one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for key, why in left_out.items():
+        reasons.setdefault(why, []).append(key)
+    return [f"left out: {', '.join(keys)}: {why}" for why, keys in reasons.items()]
+
+
+COMMAND = Command(
+    "data",
+    "look at stores, and bring recordings in",
+    "data info demos.zarr",
+    _arguments,
+    data,
+    settings=False,
+)

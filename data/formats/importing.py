@@ -1,0 +1,210 @@
+"""The import itself: episode by episode into a store that appears when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from alltrades.data.episode import Episode
+from alltrades.data.formats.convert import Converter, instruction_of
+from alltrades.data.formats.mapping import INSTRUCTION, Map
+from alltrades.data.formats.recording import Recording, Refusal, guarded
+from alltrades.data.interface import Interface
+from alltrades.data.store import BATCH_BYTES, EpisodeStore
+from alltrades.errors import UserError
+from alltrades.system.files import remove
+
+Tasks = Literal["instruction", "environments"]
+PART = 256  # episodes of one append
+
+
+@dataclass
+class Import:
+    """One import: what of, how, and where to.
+
+    Attributes:
+        environment: id of the environment; with `tasks` "environments" the beginning of the ids.
+        skip_damaged: leave out episodes that are refused, and say so.
+        left_out: what was, one line each.
+    """
+
+    recording: Recording
+    mapping: Map
+    environment: str
+    out: Path
+    tasks: Tasks = "instruction"
+    skip_damaged: bool = False
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.converter = Converter(self.recording, self.mapping)
+        self.ids: dict[str, str] = {}  # instruction -> environment
+        if self.tasks == "environments" and instruction_of(self.mapping) is None:
+            raise UserError(
+                f"{self.recording.path}: --tasks environments, and no field '{INSTRUCTION}' from a "
+                "key of the recording; expected one that tells tasks apart; map it"
+            )
+
+    @property
+    def partial(self) -> Path:
+        """Where the store stands until it is whole."""
+        return self.out.with_name(f".{self.out.name}.importing")
+
+    def run(self, report: Callable[[int, int], None] = lambda done, total: None) -> EpisodeStore:
+        """Import everything; what an interrupted import left goes on where it was.
+
+        Memory is bounded by two episodes: one is read while another is written. Raises UserError
+        when there is something at `out`, and `Refusal` for what cannot be imported; then nothing
+        is left behind.
+        """
+        if self.out.exists():
+            raise UserError(
+                f"{self.out}: something is there already; expected a new path; choose another, or "
+                "delete it"
+            )
+        store = self._begin()
+        try:
+            with store:
+                self._append(store, report)
+                if not len(store):
+                    raise Refusal(f"{self.recording.path}: no episodes; expected at least one")
+                store.set_provenance(**self._found())
+        except Refusal:
+            remove(self.partial)
+            raise
+        self.partial.rename(self.out)
+        return EpisodeStore.open(self.out)
+
+    def _begin(self) -> EpisodeStore:
+        facts = {
+            "imported": str(self.recording.path.resolve()),
+            "mapping": self.mapping.to_json(),
+            "import": self._identity(),
+        }
+        if not (self.partial / "commit.json").exists():
+            return EpisodeStore.create(self.partial, provenance=facts)
+        store = EpisodeStore.open(self.partial, "a")
+        if store.provenance.get("import") != facts["import"]:
+            store.close()
+            raise UserError(
+                f"{self.partial}: another import to {self.out} is unfinished, of "
+                f"{store.provenance.get('imported')} or with another mapping; expected the same "
+                "command, which goes on with it; or delete that folder"
+            )
+        return store
+
+    def _found(self) -> dict[str, Any]:
+        found = {
+            "warnings": list(self.recording.warnings),
+            "left_out": list(self.left_out),
+            "tasks": dict(self.ids),
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def _identity(self) -> str:
+        """Of what decides the outcome: source, episodes, mapping, options."""
+        facts = [
+            str(self.recording.path.resolve()),
+            len(self.recording),
+            self.mapping.to_json(),
+            self.environment,
+            self.tasks,
+            self.skip_damaged,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    # ---- episodes --------------------------------------------------------------------------------
+    def _append(self, store: EpisodeStore, report: Callable[[int, int], None]) -> None:
+        total, first = len(self.recording), 0
+        declared = set(store.interfaces())
+        if len(store):
+            seeds = store.columns()["seed"]  # an episode's number in the recording
+            first = int(seeds[-1]) + 1
+            self._remember(store, int(seeds[0]))
+        part: list[Episode] = []
+        size = 0
+        report(first, total)
+        for i, episode in self._ahead(first, total):
+            part.append(episode)
+            size += episode.nbytes
+            if len(part) == PART or size >= BATCH_BYTES or i == total - 1:
+                self._write(store, part, declared)
+                part, size = [], 0
+                report(i + 1, total)
+        self._write(store, part, declared)
+        report(total, total)
+
+    def _remember(self, store: EpisodeStore, first: int) -> None:
+        """Go on as the interrupted process would have: with what it had found until then."""
+        said = store.provenance
+        self.converter.episode(first, self.environment)  # what the first tells of all
+        self.ids |= said.get("tasks", {})
+        self.left_out += said.get("left_out", [])
+        fresh = self.recording.warnings
+        before = said.get("warnings", [])
+        self.recording.warnings = [*before, *(w for w in fresh if w not in before)]
+
+    def _write(self, store: EpisodeStore, part: list[Episode], declared: set[str]) -> None:
+        fresh: dict[str, Interface] = {}
+        for e in part:
+            if e.environment not in declared and e.environment not in fresh:
+                fresh[e.environment] = self.converter.interface(e)
+        if fresh:
+            try:
+                store.declare(list(fresh.values()))
+            except ValueError as error:
+                raise Refusal(f"{self.recording.path}: {error}") from error
+            declared |= set(fresh)
+        found = self._found()
+        if any(store.provenance.get(k) != v for k, v in found.items()):
+            store.set_provenance(**found)
+        try:
+            store.append(part)
+        except UserError as error:
+            if "does not fit" not in str(error):
+                raise
+            raise Refusal(str(error).replace(str(self.partial), str(self.recording.path))) from None
+
+    def _ahead(self, first: int, total: int) -> Iterator[tuple[int, Episode]]:
+        """Episodes in order, the next of which is read while one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._read, first) if first < total else None
+            for i in range(first, total):
+                assert coming is not None
+                episode = coming.result()
+                coming = pool.submit(self._read, i + 1) if i + 1 < total else None
+                if episode is not None:
+                    yield i, episode
+
+    def _read(self, i: int) -> Episode | None:
+        where = self.recording.where(i)
+        try:
+            e = guarded(where, lambda: self.converter.episode(i, self.environment))
+        except Refusal as refusal:
+            if not self.skip_damaged:
+                raise
+            if str(refusal) not in self.left_out:
+                self.left_out.append(str(refusal))
+            return None
+        return self._of_task(e) if self.tasks == "environments" else e
+
+    def _of_task(self, episode: Episode) -> Episode:
+        """The episode in the environment of its task, without the instruction."""
+        task = str(episode.observations[INSTRUCTION])
+        if task not in self.ids:
+            words = re.sub(r"[^a-z0-9]+", "-", task.lower()).strip("-")[:60].strip("-") or "task"
+            name, known = f"{self.environment}-{words}", set(self.ids.values())
+            count = 2
+            while name in known:
+                name, count = f"{self.environment}-{words}-{count}", count + 1
+            self.ids[task] = name
+        rest: dict[str, Any] = {k: v for k, v in episode.observations.items() if k != INSTRUCTION}
+        if not rest:
+            raise Refusal(f"{self.recording.path}: no field beside the instruction; map one")
+        return replace(episode, environment=self.ids[task], observations=rest)

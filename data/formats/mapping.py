@@ -1,0 +1,273 @@
+"""The mapping of a recording's keys to an environment's fields: a small YAML, proposed or given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alltrades.data.fields import NAME, field_name
+from alltrades.data.formats.recording import Column, Recording, Refusal
+from alltrades.data.formats.rotations import FORMS
+from alltrades.errors import UserError, nearest
+
+BOOKKEEPING = {
+    "index",
+    "frame_index",
+    "episode_index",
+    "task_index",
+    "timestamp",
+    "timestamps",
+    "time",
+    "next.done",
+    "done",
+    "dones",
+    "terminations",
+    "truncations",
+    "terminated",
+    "truncated",
+    "compress_len",
+}
+REWARDS = ("next.reward", "reward", "rewards")
+SUCCESSES = (
+    "next.success",
+    "success",
+    "successes",
+    "is_success",
+    "infos/success",
+    "infos/is_success",
+    "episode_success",
+)
+ACTIONS = ("action", "actions")
+PREFIXES = re.compile(r"^(observations?[./]|obs[./]|data/|/)+")
+INSTRUCTION = "task"  # the text field that an instruction becomes
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+
+class Turn(_Model):
+    """A rotation among a part's numbers, written in another form.
+
+    `at` is its first number; forms are quat_xyzw, quat_wxyz, rpy (roll, pitch, yaw about fixed
+    axes, rad), rotvec, matrix (row by row), rot6d (first two columns of the matrix), rot6d_rows.
+    """
+
+    source: str = Field(alias="from")
+    to: str
+    at: int = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> Turn:
+        for form in (self.source, self.to):
+            if form not in FORMS:
+                raise ValueError(
+                    f"rotation form '{form}'{nearest(form, list(FORMS))}; expected "
+                    f"one of {', '.join(FORMS)}"
+                )
+        return self
+
+
+class Part(_Model):
+    """Numbers of one key: which of them (`dims`: "0:7" or a list), then the rotation, then
+    `scale` times them plus `offset`.
+    """
+
+    source: str = Field(alias="from")
+    dims: str | list[int] | None = None
+    rotation: Turn | None = None
+    scale: float | list[float] = 1.0
+    offset: float | list[float] = 0.0
+
+    @model_validator(mode="after")
+    def _slice(self) -> Part:
+        if isinstance(self.dims, str) and not re.fullmatch(r"-?\d*:-?\d*(:-?\d+)?", self.dims):
+            raise ValueError(f"dims '{self.dims}'; expected a slice such as '0:7', or a list")
+        return self
+
+
+class Mapped(_Model):
+    """A field: the numbers of one key or of several one after another (`parts`), an image, or one
+    text for all episodes (`text`).
+
+    `layout` of an image is where its channels stand; `channels: bgr` are turned around; `as: depth`
+    makes metres or millimetres (`scale`) uint16.
+    """
+
+    source: str | None = Field(None, alias="from")
+    parts: list[Part] | None = None
+    text: str | None = None
+    dims: str | list[int] | None = None
+    rotation: Turn | None = None
+    scale: float | list[float] = 1.0
+    offset: float | list[float] = 0.0
+    names: list[str] | None = None
+    units: list[str] | str | None = None
+    layout: Literal["hwc", "chw"] | None = None
+    channels: Literal["rgb", "bgr"] = "rgb"
+    kind: Literal["numbers", "image", "depth", "text"] | None = Field(None, alias="as")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Mapped:
+        if sum(x is not None for x in (self.source, self.parts, self.text)) != 1:
+            raise ValueError("expected one of from, parts and text")
+        if self.parts is not None and (self.dims, self.rotation) != (None, None):
+            raise ValueError("dims and rotation belong to the entries of parts")
+        return self
+
+    @property
+    def pieces(self) -> list[Part]:
+        """Its numbers, part by part."""
+        if self.parts is not None:
+            return self.parts
+        if self.source is None:
+            return []
+        return [
+            Part(
+                source=self.source,
+                dims=self.dims,
+                rotation=self.rotation,
+                scale=self.scale,
+                offset=self.offset,
+            )
+        ]
+
+
+class Flag(_Model):
+    """Which key is success or reward; `above` makes a number a flag: success where it is
+    larger.
+    """
+
+    source: str = Field(alias="from")
+    above: float | None = None
+
+
+class Map(_Model):
+    """A whole mapping."""
+
+    fields: dict[str, Mapped]
+    action: Mapped | None = None
+    reward: Flag | None = None
+    success: Flag | None = None
+    control_hz: float | None = Field(None, gt=0)
+    environment: str | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Map:
+        for name in self.fields:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"a field called '{name}'; expected a name as 'images.front'")
+        if not self.fields:
+            raise ValueError("no fields; expected at least one")
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        """Every key that it reads."""
+        whole = [*self.fields.values(), *([self.action] if self.action else [])]
+        keys = [part.source for m in whole for part in m.pieces]
+        keys += [flag.source for flag in (self.reward, self.success) if flag is not None]
+        return list(dict.fromkeys(keys))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without defaults."""
+        return self.model_dump(by_alias=True, exclude_defaults=True, mode="json")
+
+    def to_yaml(self) -> str:
+        """What `load` reads."""
+        facts = self.to_json()
+        return yaml.safe_dump(facts, sort_keys=False, width=100, default_flow_style=None)
+
+    def check(self, recording: Recording) -> None:
+        """Raises `Refusal` for a key that the recording does not have."""
+        for key in self.keys:
+            if key not in recording.columns:
+                known = list(recording.columns)
+                raise Refusal(
+                    f"{recording.path}: no '{key}', which the mapping names"
+                    f"{nearest(key, known)}; expected some of {', '.join(known)}"
+                )
+
+
+def load(file: Path) -> Map:
+    """A mapping from YAML; raises UserError for what is no mapping."""
+    try:
+        facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Map.model_validate(facts)
+    except OSError as error:
+        raise UserError(
+            f"{file}: {error.strerror}; expected a mapping; write one with --dry-run > {file.name}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{file}: no YAML ({said}); expected a mapping as --dry-run prints it"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"] if p != "function-after")
+        raise UserError(
+            f"{file}: {where or 'mapping'}: {first['msg'].removeprefix('Value error, ')}; "
+            "expected a mapping as --dry-run prints it"
+        ) from error
+
+
+def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
+    """The mapping that a recording's keys suggest, and why other keys are left out."""
+    columns, left = recording.columns, dict(recording.left_out)
+    fields: dict[str, Any] = {}
+    whole = next((k for k in ACTIONS if columns.get(k, _TEXT).kind == "numbers"), None)
+    acts = [whole] if whole else [k for k in columns if re.match(r"actions?[./]", k)]
+    acts = [k for k in acts if columns[k].kind == "numbers" and k not in left]
+    reward = next((k for k in REWARDS if k in columns), None)
+    success = next((k for k in SUCCESSES if k in columns), None)
+    for key, column in columns.items():
+        if key in (reward, success) or key in acts or key in left:
+            continue
+        if key in BOOKKEEPING:
+            left[key] = "bookkeeping, made anew where it is needed"
+        elif re.match(r"actions?[./]", key):
+            left[key] = f"beside '{whole or 'the others'}'"
+        else:
+            name = INSTRUCTION if key == recording.instruction else plain(key)
+            while name in fields:
+                name += "_"
+            fields[name] = Mapped(source=key, **_facts(column))
+    if not fields:
+        raise Refusal(
+            f"{recording.path}: no observation among {', '.join(columns) or 'no keys'}; expected "
+            "at least one; say with --map which key is what"
+        )
+    action = None
+    if len(acts) == 1:
+        action = Mapped(source=acts[0], **_facts(columns[acts[0]]))
+    elif acts:
+        action = Mapped(parts=[Part(source=k) for k in acts])
+    made = Map(
+        fields=fields,
+        action=action,
+        reward=None if reward is None else Flag(source=reward),
+        success=None if success is None else Flag(source=success),
+        control_hz=recording.rate,
+    )
+    return made, left
+
+
+_TEXT = Column((), "str", "text")
+
+
+def plain(key: str) -> str:
+    """The field that a key is by default: "obs/eef_pos" is "eef_pos"."""
+    name = re.sub(r"[^A-Za-z0-9_.\-]", "_", field_name(PREFIXES.sub("", key)))
+    return re.sub(r"\.+", ".", name).strip(".") or "state"
+
+
+def _facts(column: Column) -> dict[str, Any]:
+    if column.kind != "numbers":
+        return {}
+    facts = {"names": column.names, "units": column.units}
+    return {k: list(v) for k, v in facts.items() if v is not None}

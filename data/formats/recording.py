@@ -1,0 +1,130 @@
+"""What a format tells of a folder of recordings: keys, episodes, rate, tasks. One class per format
+reads it; what becomes of its keys is the business of the mapping (`mapping`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from alltrades.errors import MissingExtra, UserError
+
+T = TypeVar("T")
+LIMIT = 2**33  # bytes of one episode, array or archive member: what is larger is no recording
+
+
+class Refusal(UserError):
+    """A recording, or an episode of one, that cannot be imported as it is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands under one key of a recording.
+
+    Attributes:
+        shape: of one step: () for a number, (D,), (H, W, C) or (C, H, W) of an image.
+        dtype: a NumPy name, or "str".
+        kind: "numbers", "image" or "text".
+        names, units: of the numbers, where the source has them.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str = "numbers"
+    names: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "text":
+            return "text"
+        shape = " x ".join(map(str, self.shape)) or "1"
+        return f"{self.kind} {shape} {self.dtype}"
+
+
+@dataclass
+class Recording(ABC):
+    """Recordings at a path, read one episode at a time. A format is a subclass.
+
+    Attributes:
+        columns: by key, in the order in which they are to be fields.
+        rate: steps per second; None where the source does not say.
+        instruction: the key of a text that says what the episode is of.
+        tasks: distinct instructions, where they are known before reading.
+        warnings: how the files deviate from what they say of themselves; one line each.
+        left_out: key -> why it is not proposed as a field.
+        plain: whether any file of numbers is of this format: it counts where no other does.
+    """
+
+    path: Path
+    columns: dict[str, Column] = field(default_factory=dict)
+    rate: float | None = None
+    instruction: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    plain: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether this looks like a recording of the format; reads names and little else."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of episodes."""
+
+    @abstractmethod
+    def read(self, i: int, keys: Collection[str]) -> dict[str, Any]:
+        """Episode i: an array (T, *shape) or one string by key. Some formats give one row more of
+        observations than of actions; the last is dropped. Raises `Refusal` for what is damaged.
+        """
+
+    def where(self, i: int) -> str:
+        """Episode i in messages: its file or group."""
+        return f"{self.path}: episode {i}"
+
+    def warn(self, line: str) -> None:
+        """Note a deviation, once."""
+        if line not in self.warnings:
+            self.warnings.append(line)
+
+    def choose(self, subset: str) -> None:
+        """Keep the episodes that the recording lists under this name."""
+        raise Refusal(f"{self.path}: no subsets in this format; expected none; leave it out")
+
+    def close(self) -> None:  # noqa: B027 - formats of files that stay closed need none
+        """Close its files."""
+
+
+def guarded(where: object, read: Callable[[], T]) -> T:
+    """What `read` returns; a one-line `Refusal` for whatever a library raises about bad files."""
+    try:
+        return read()
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"{where}: {error.name} is not installed; expected it to read this format", "formats"
+        ) from error
+    except MemoryError as error:
+        raise Refusal(
+            f"{where}: does not fit into memory; expected episodes that do; cut it"
+        ) from error
+    except Exception as error:
+        said = " ".join(str(error).split())[:120]
+        raise Refusal(
+            f"{where}: cannot be read ({type(error).__name__}: {said}); expected a whole file of "
+            "this format; restore it from a copy, or leave it out"
+        ) from error
+
+
+def bounded(where: object, size: int) -> None:
+    """Refuse what would take more than LIMIT bytes, whatever the file claims to hold."""
+    if size > LIMIT:
+        raise Refusal(
+            f"{where}: {size / 2**30:,.0f} GiB when unpacked; expected at most "
+            f"{LIMIT / 2**30:,.0f}; cut it into episodes"
+        )
