@@ -109,9 +109,6 @@ class NetworkTrainSettings(Frozen):
     observation_noise: float = Field(
         0.0, ge=0, description="noise on normalised observations while training"
     )
-    symmetry: bool = Field(
-        True, description="augment windows by the symmetries that their environments declare"
-    )
 
 
 class TrainingSettings(Frozen):
@@ -124,6 +121,9 @@ class TrainingSettings(Frozen):
         0.05, ge=0, le=1, description="share of the steps in which the rate rises"
     )
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    symmetry: bool = Field(
+        True, description="augment windows by the symmetries that their environments declare"
+    )
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")
 
