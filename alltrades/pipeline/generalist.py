@@ -29,12 +29,14 @@ from alltrades.policies.learning.distillation import (
     score_loss,
     stage2_rows,
 )
+from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import make_objective
 from alltrades.policies.learning.training import Goal, Loss, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
 from alltrades.settings.parts import DistillSettings
+from alltrades.settings.rows import GENERALIST
 from alltrades.system.reporting import Report
 
 
@@ -113,18 +115,21 @@ def train_generalist(
         seed_of: generalist whose seed is used in place of its own.
     """
     context, stage = sources.demos.context, f"distill/{name}"
+    of = (seed_of or name).partition("_round")[0]
+    called = ("distill" if of == GENERALIST else f"generalists.{of}") + ".rounds" * bool(visits)
     training = context.settings.training.of(settings.rounds.train if visits else settings.train)
 
     def train(report: Report) -> None:
-        rows, policy = fit(
-            sources,
-            settings,
-            training,
-            context.seed(f"distill/{seed_of or name}"),
-            visits,
-            context.work(stage),
-            report,
-        )
+        with settings_called(f"{called}.train"):
+            rows, policy = fit(
+                sources,
+                settings,
+                training,
+                context.seed(f"distill/{seed_of or name}"),
+                visits,
+                context.work(stage),
+                report,
+            )
         seen = any(RECORDED in v.teacher_of_environment.values() for v in visits)
         policy.save(
             out,

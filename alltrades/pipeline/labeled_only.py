@@ -17,6 +17,7 @@ from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import Place, nothing
 from alltrades.policies.learning.demonstrations import DemonstrationFit, GoalOf
 from alltrades.policies.learning.excess import demonstration_excess
+from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
 from alltrades.policies.learning.training import Goal
@@ -100,7 +101,7 @@ def train_labeled_only(
     def train(report: Report) -> None:
         steps, reference = demos.steps(), _reference(context, together)
         normalizer = make_normalizer(steps, context.interfaces, policy)
-        fit = DemonstrationFit(
+        fitter = DemonstrationFit(
             build_policy(policy, context.interfaces, normalizer, seed, settings.device),
             training,
             seed,
@@ -113,7 +114,9 @@ def train_labeled_only(
                 after.wait if after is not None else nothing,
             ),
             report,
-        ).fit(steps, "holdout" if row.held_out else "last")
+        )
+        with settings_called("labeled_only"):
+            fit = fitter.fit(steps, "holdout" if row.held_out else "last")
         facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out}
         fit.policy.save(out, facts | {"used_success_signal": False})
 

@@ -11,6 +11,7 @@ from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
+from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.specialists import Specialists, Task
 from alltrades.policies.learning.stacked_training import Candidate
 from alltrades.policies.model.policy import load_policy
@@ -51,9 +52,11 @@ def train_specialists(
 
     def train(report: Report) -> None:
         if joint is not None:
-            fits, table = _fine_tuned(demos, row, joint, report), None
+            with settings_called("specialist.finetune"):
+                fits, table = _fine_tuned(demos, row, joint, report), None
         else:
-            fits, table = _from_scratch(demos, row, report)
+            with settings_called("specialist.train"):
+                fits, table = _from_scratch(demos, row, report)
             if specialist.selection == "cv":
                 lines.append(_chosen(context, table))
                 write_json(out / SELECTION, table or {})

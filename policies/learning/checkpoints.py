@@ -57,6 +57,12 @@ def write_checkpoint(
             old.unlink()
 
 
+def checkpoint_step(folder: Path) -> int | None:
+    """Step of the last checkpoint; None where there is none."""
+    index = folder / "checkpoint.json"
+    return int(json.loads(index.read_text())["step"]) if index.exists() else None
+
+
 def read_checkpoint(
     folder: Path, device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -210,7 +210,7 @@ class Specialists:
             return None
         quiet = (report or self.report).unrecorded()
         curves: dict[tuple[int, int], list[dict[int, float]]] = {}
-        for key, learned in zip(owner, self._fit(learners, "folds", quiet, patience)):
+        for key, learned in zip(owner, self._fit(learners, "folds", quiet, patience, True)):
             curves.setdefault(key, []).append(learned.curve)
         looks = sorted({look for parts in curves.values() for x in parts for look in x})
         losses = {
@@ -265,11 +265,13 @@ class Specialists:
         name: str,
         report: Report,
         patience: int | None = None,
+        lose: bool = False,
     ) -> list[Learned]:
         return fit_learners(
             learners,
             augmentation=self.augmentation,
             patience=patience,
+            lose=lose,
             place=self.place.within(name),
             report=report,
             run=self.run,

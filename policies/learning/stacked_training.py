@@ -24,6 +24,7 @@ from alltrades.policies.learning.batches import (
     stack_batches,
 )
 from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.health import broken_data
 from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.training import Trainer, autocast, noise_seed
@@ -31,6 +32,7 @@ from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.stacked import StackedPolicy, stacks
 from alltrades.policies.settings import PolicySettings, TrainSettings
+from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 
 LARGEST = 32  # members of one stack: more save no time
@@ -47,12 +49,14 @@ class Member:
     Attributes:
         stop: step after which its average is kept.
         group: members of one group are judged together by `patience`.
+        name: what it is called in messages.
     """
 
     data: TrainingData
     seed: int
     stop: int
     group: int = 0
+    name: str = ""
 
 
 class StackedTrainer(Trainer):
@@ -66,6 +70,8 @@ class StackedTrainer(Trainer):
         patience: the training ends where no group's held-out loss, the geometric mean over its
             members, has reached a new lowest for so many looks; members that have not stopped by
             then are kept as they are. Default: it goes on.
+        lose: a member that diverges goes on, with held-out losses that are not finite, rather than
+            ending the training.
     """
 
     stacked = 1
@@ -77,6 +83,7 @@ class StackedTrainer(Trainer):
         settings: TrainSettings,
         held_out: HeldOutLoss | None = None,
         patience: int | None = None,
+        lose: bool = False,
     ) -> None:
         first, last = members[0], max(m.stop for m in members)
         super().__init__(policy, first.data, settings, first.seed, total=last, held_out=held_out)
@@ -84,6 +91,8 @@ class StackedTrainer(Trainer):
         self.groups = np.array([m.group for m in members])
         self.generators = [torch.Generator(self.device) for _ in members]
         self.kept = [s.clone() for s in self.ema.shadow]
+        if lose:
+            self.health = None
 
     def forward(self) -> Tensor:
         """(K,) mean loss of every member."""
@@ -126,6 +135,16 @@ class StackedTrainer(Trainer):
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return super().finished() or self.stale()
+
+    def _network_of(self, weights: Tensor) -> int:
+        return int(torch.isfinite(weights).flatten(1).all(1).logical_not().nonzero()[0])
+
+    def _name_of(self, network: int, report: Report) -> str:
+        return unslug(self.members[network].name) or f"network {network}"
+
+    def _data_of(self, network: int, step: int) -> str | None:
+        member = self.members[network]
+        return broken_data(member.data, *member.data.batch(self.settings.batch, member.seed, step))
 
     def fit(self, place: Place | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train every member to its stop; the stack then has their kept averages. Done once, a
@@ -219,6 +238,7 @@ def fit_learners(
     *,
     augmentation: Augmentation = PLAIN,
     patience: int | None = None,
+    lose: bool = False,
     place: Place | None = None,
     report: Report | None = None,
     run: Run = in_order,
@@ -227,7 +247,8 @@ def fit_learners(
     """Train learners, those of equal shape together.
 
     Args:
-        patience: see `StackedTrainer`; a stack that is ended by it has no later held-out losses.
+        patience, lose: see `StackedTrainer`; a stack that is ended by patience has no later
+            held-out losses.
         place: where checkpoints are kept, one folder for each stack; an interrupted training is
             continued.
         report: gets the steps done, counted over all learners, each up to its stop, and the metrics
@@ -245,7 +266,13 @@ def fit_learners(
         policies = [x.untrained(device) for x in mine]
         shown, plain = augmentation.symmetric(train.symmetry), augmentation.symmetric(False)
         members = [
-            Member(demonstration_data(x.demos, p, shown), x.seed, x.steps, x.group)
+            Member(
+                demonstration_data(x.demos, p, shown),
+                x.seed,
+                x.steps,
+                x.group,
+                x.name or f"specialist of {x.environment.id}",
+            )
             for x, p in zip(mine, policies)
         ]
         looks = [
@@ -259,6 +286,7 @@ def fit_learners(
             train,
             HeldOutLoss(looks, [x.seed for x in mine], train.steps) if looks else None,
             patience,
+            lose,
         )
 
         def record(_: str, step: int, values: Mapping[str, Any]) -> None:

@@ -16,18 +16,28 @@ from torch import Tensor
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import (
     Place,
+    checkpoint_step,
     named,
     read_checkpoint,
     write_average,
     write_checkpoint,
 )
 from alltrades.policies.learning.ema import EMA
+from alltrades.policies.learning.health import (
+    LOOK,
+    Diverged,
+    Health,
+    broken_data,
+    diverged,
+    first_unfinite,
+)
 from alltrades.policies.learning.held_out import HeldOutLoss, look_steps
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings
+from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
@@ -63,15 +73,19 @@ def noise_seed(seed: int, step: int) -> int:
     return stream_seed(seed, "noise", step)
 
 
-def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
-    """bf16 autocast where asked for, or where the processor computes in bf16 (`auto`)."""
+def reduced(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether bf16 is computed in: where asked for, or where the processor does so (`auto`)."""
     native = (
         torch.cuda.is_bf16_supported()
         if device.type == "cuda"
         else torch.cpu._is_avx512_bf16_supported()
     )
-    enabled = settings.precision == "bf16" or (settings.precision == "auto" and native)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return settings.precision == "bf16" or (settings.precision == "auto" and native)
+
+
+def autocast(settings: TrainSettings, device: torch.device) -> torch.autocast:
+    """bf16 autocast where it is `reduced`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced(settings, device))
 
 
 class Trainer:
@@ -122,6 +136,7 @@ class Trainer:
         self.ema = EMA(self.parameters, settings.ema)
         self.generator = torch.Generator(self.device)
         self.step = 0
+        self.health: Health | None = Health()  # None: what diverges is judged by its held-out loss
 
     def update(self) -> Tensor:
         """One gradient step; returns the loss (a tensor, so that nothing waits for it)."""
@@ -167,7 +182,8 @@ class Trainer:
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
-        facts = {"ema_count": ema["count"], "curve": self.curve}
+        start = None if self.health is None else self.health.start
+        facts = {"ema_count": ema["count"], "curve": self.curve, "start": start}
         write_checkpoint(folder, self.step, tensors, facts)
 
     def restore(self, folder: Path) -> bool:
@@ -189,6 +205,8 @@ class Trainer:
         self.curve = {int(step): losses for step, losses in facts["curve"].items()}
         self.objective.load_state_dict(named(tensors, "objective."))
         self.step = int(facts["step"])
+        if self.health is not None:
+            self.health.start = facts["start"]
         return True
 
     # ---- the loop --------------------------------------------------------------------------------
@@ -200,6 +218,8 @@ class Trainer:
                 every look.
             report: gets the steps done after every step, and every `log_every` steps {"loss", "lr"}
                 and the objective's metrics; the loss is the mean since the last time.
+
+        Raises Diverged, and leaves the last checkpoint, where nothing is learned any more.
         """
         place, report = place or Place(), report or Report()
         if place.work is not None:
@@ -215,13 +235,23 @@ class Trainer:
         return self.step >= self.total
 
     def _loop(self, place: Place, report: Report) -> None:
-        since: list[Tensor] = []
+        since: list[Tensor] = []  # losses since the last metrics
+        fresh: list[Tensor] = []  # since the last look at them
         looks = look_steps(self.settings.steps)
         while not self.finished():
-            since.append(self.update())
-            if place.averages is not None and self.step in looks:
+            value = self.update()
+            since.append(value)
+            fresh.append(value)
+            last = self.step >= self.total
+            logs = last or self.step % self.settings.log_every == 0
+            averages = place.averages is not None and self.step in looks
+            saves = place.work is not None and self.step % self.settings.checkpoint_every == 0
+            if logs or averages or saves or self.step % LOOK == 0:
+                self._look(fresh, averages or saves or last, place, report)
+                fresh = []
+            if place.averages is not None and averages:
                 write_average(place.averages, self.step, self.ema.shadow)
-            if self.step % self.settings.log_every == 0 or self.step == self.total:
+            if logs:
                 report.log(
                     self.step,
                     {
@@ -231,10 +261,61 @@ class Trainer:
                     },
                 )
                 since = []
-            if (
-                place.work is not None
-                and self.step % self.settings.checkpoint_every == 0
-                and self.step < self.total
-            ):
+            if place.work is not None and saves and not last:
                 self.save(place.work)
             report.progress(self.step, self.total)
+
+    # ---- whether it learns -----------------------------------------------------------------------
+    def _look(self, fresh: list[Tensor], weights: bool, place: Place, report: Report) -> None:
+        """Raise Diverged where the losses since the last look, or the weights, are not finite, or
+        the loss has exploded.
+
+        Args:
+            weights: whether these are looked at, as they are before they are kept.
+        """
+        if self.health is None:
+            return
+        losses = torch.stack(fresh).float().cpu().numpy().reshape(len(fresh), -1)  # (n, K)
+        found = self.health.look(losses)
+        if found is not None:
+            row, network, what = found
+            step = self.step - len(fresh) + row  # counted from 0
+            raise self._diverged(network, step, what, place, report)
+        name = first_unfinite(self._weights()) if weights else None
+        if name is not None:
+            network = self._network_of(self._weights()[name])
+            what = f"its weights '{name}' are not finite"
+            raise self._diverged(network, self.step - 1, what, place, report)
+
+    def _weights(self) -> dict[str, Tensor]:
+        named = [name for name, p in self.policy.named_parameters() if p.requires_grad]
+        return dict(zip(named, self.parameters)) | {
+            f"average of {name}": s for name, s in zip(named, self.ema.shadow)
+        }
+
+    def _network_of(self, weights: Tensor) -> int:
+        """Which of the networks has these weights, which are not finite."""
+        return 0
+
+    def _name_of(self, network: int, report: Report) -> str:
+        return unslug(report.name) or "network"
+
+    def _data_of(self, network: int, step: int) -> str | None:
+        """What is not finite in a network's data of a step; None where everything is."""
+        return broken_data(self.data, *self.data.batch(self.settings.batch, self.seed, step))
+
+    def _diverged(
+        self, network: int, step: int, found: str, place: Place, report: Report
+    ) -> Diverged:
+        kept = "nothing was written of it yet"
+        if place.work is not None and (at := checkpoint_step(place.work)) is not None:
+            kept = f"the checkpoint of step {at:,} is kept"
+        return diverged(
+            self._name_of(network, report),
+            step + 1,
+            found,
+            self.settings,
+            reduced(self.settings, self.device),
+            kept,
+            lambda: self._data_of(network, step),
+        )
