@@ -84,6 +84,14 @@ class EnvAdapter:
         self._seed, self._step = 0, 0
         self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
 
+    def build(self, seed: int) -> None:
+        """Build the environment, for the episode of `seed`, where it was not yet: `reset` does it
+        too, but may not take as long.
+        """
+        self._seed, self._step = seed, 0
+        self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
+        self._guarded(self._build)
+
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`; returns the first observation."""
         self._seed, self._step = seed, 0

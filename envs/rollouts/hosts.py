@@ -5,6 +5,7 @@ Nothing slow to import, such as torch, may be imported here: workers would start
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,25 @@ from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.boundary.origin import raised
+from alltrades.envs.rollouts.growth import Growth, resident
+from alltrades.envs.rollouts.marks import (
+    ASKING,
+    BEAT,
+    BUILDING,
+    CLOSING,
+    IDLE,
+    LANE,
+    PHASE,
+    RESETTING,
+    STEPPING,
+    STEPS,
+    Marks,
+    local_marks,
+)
 from alltrades.envs.spec import EnvSpec
 
 EXPERT = "expert"  # policy key of jobs whose expert runs beside the environment
-IDLE = 64  # environments that a host keeps built for later rollouts
+KEPT = 64  # environments that a host keeps built for later rollouts
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Result:
-    """What is left of an episode that was not recorded; as in `Episode`."""
+    """What is left of an episode that was not recorded; as in `Episode`.
+
+    fault: why its environment could not finish it, in one line; "" where it did. Such an episode
+    has no rewards and no return.
+    """
 
     environment: str
     seed: int
@@ -58,6 +78,7 @@ class Result:
     first_success: int
     return_: float
     metrics: dict[str, float]
+    fault: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -75,6 +96,14 @@ class _Lane:
     points: list[np.ndarray] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last step
 
+    @property
+    def nbytes(self) -> int:
+        """Of the observations that it keeps."""
+        first = self.observations[0] if self.observations else {}
+        return len(self.observations) * sum(
+            v.nbytes for v in first.values() if isinstance(v, np.ndarray)
+        )
+
     def frames(self, first: int) -> Observation:
         """Observations from number `first` on, as far as the controller needs them."""
         new = self.observations[first:]
@@ -85,24 +114,32 @@ class _Lane:
 
 
 Command = Start | Chunk
-Reply = tuple[int, "Observation | Episode | Result"]  # lane, and its new frames or how it ended
+Outcome = Episode | Result | EnvironmentFailure  # how an episode ended
+Reply = tuple[int, "Observation | Outcome"]  # lane, and its new frames or how it ended
 Expert = Callable[[Any], Any]
 
 
 class LaneHost:
     """Owns environments and the episodes that run in them.
 
-    Environments are built when first needed and reused. Memory: O(lanes x episode length).
+    Environments are built when first needed and reused, unless they failed: then they are closed
+    (`tidy`) and built anew. Memory: O(lanes x episode length).
+
+    marks: where it notes what it is doing.
     """
 
     def __init__(
         self,
         specs: Mapping[str, EnvSpec],
         experts: Mapping[str, Expert],
+        marks: Marks | None = None,
     ) -> None:
         self.specs, self.experts = dict(specs), dict(experts)
+        self._marks = local_marks() if marks is None else marks
         self._lanes: dict[int, _Lane] = {}
         self._free: dict[str, list[EnvAdapter]] = {}
+        self._retired: list[EnvAdapter] = []
+        self._growth = Growth()
 
     def learn(
         self,
@@ -112,37 +149,82 @@ class LaneHost:
         """Add environments and experts, between rollouts; idle instances that they replace are
         closed.
 
-        So are those of other environments where more than `IDLE` have gathered.
+        So are those of other environments where more than `KEPT` have gathered.
         """
-        crowded = sum(map(len, self._free.values())) > IDLE
+        crowded = sum(map(len, self._free.values())) > KEPT
         for name in list(self._free):
             if (name in specs and specs[name] != self.specs.get(name)) or (
                 crowded and name not in specs
             ):
-                for adapter in self._free.pop(name):
-                    adapter.close()
+                self._retired += self._free.pop(name)
+        self.tidy()
         self.specs.update(specs)
         self.experts.update(experts)
 
     def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Carry out one command per lane; replies in the same order.
 
-        Raises EnvironmentFailure when an environment or its expert raises, or returns what is not
-        finite; UserError when an environment cannot be built for want of an extra.
+        What an environment or its expert raises, or returns that is not finite, is the reply of its
+        lane. Raises UserError when an environment breaks its contract, or cannot be built for want
+        of an extra.
         """
-        return [self._start(c) if isinstance(c, Start) else self._chunk(c) for c in commands]
+        return [self._carry_out(command) for command in commands]
+
+    def tidy(self) -> None:
+        """Close the instances that failed; what that raises is of no interest any more."""
+        while self._retired:
+            adapter = self._retired.pop()
+            self._marks[PHASE] = CLOSING
+            self._growth.closed()
+            try:
+                adapter.close()
+            except (Exception, SystemExit):
+                pass
+            self._marks[PHASE] = IDLE
+
+    def growth(self) -> int:
+        """Bytes that this process grew by without a reason."""
+        return self._growth.measure(sum(lane.nbytes for lane in self._lanes.values()))
 
     def close(self) -> None:
-        running = [lane.adapter for lane in self._lanes.values()]
-        for adapter in [*running, *(a for free in self._free.values() for a in free)]:
-            adapter.close()
+        self._retired += [lane.adapter for lane in self._lanes.values()]
+        self._retired += [adapter for free in self._free.values() for adapter in free]
         self._lanes.clear()
         self._free.clear()
+        self.tidy()
+
+    def _carry_out(self, command: Command) -> Reply:
+        index, marks = command.lane, self._marks
+        marks[LANE], marks[BEAT] = index, marks[BEAT] + 1
+        try:
+            return self._start(command) if isinstance(command, Start) else self._chunk(command)
+        except EnvironmentFailure as failure:
+            return index, self._failed(index, failure)
+        except SystemExit as error:  # a simulator's library, for one, that finds no display
+            failure = self._failure(self._lanes[index], f"it called sys.exit({error.code!r})")
+            return index, self._failed(index, failure)
+        finally:
+            marks[PHASE] = IDLE
+
+    def _failed(self, index: int, failure: EnvironmentFailure) -> EnvironmentFailure:
+        """The end of a lane; what raised is kept as text, not as frames, which hold episodes."""
+        failure.add_note(traceback.format_exc())
+        failure.__cause__ = failure.__context__ = failure.__traceback__ = None
+        self._retired.append(self._lanes.pop(index).adapter)
+        return failure
 
     def _start(self, command: Start) -> Reply:
-        free = self._free.setdefault(command.environment, [])
-        adapter = free.pop() if free else EnvAdapter(self.specs[command.environment])
+        free, marks = self._free.setdefault(command.environment, []), self._marks
+        marks[STEPS] = 0
+        new = not free
+        adapter = EnvAdapter(self.specs[command.environment]) if new else free.pop()
         lane = self._lanes[command.lane] = _Lane(adapter, command, [])
+        if new:
+            marks[PHASE] = BUILDING
+            before = resident()
+            adapter.build(command.seed)
+            self._growth.built(before)
+        marks[PHASE] = RESETTING
         lane.observations.append(adapter.reset(command.seed))
         if not command.expert:
             return command.lane, lane.frames(0)
@@ -156,6 +238,7 @@ class LaneHost:
         if not lane.start.recorded:
             lane.observations.clear()
         before = len(lane.observations)
+        self._marks[STEPS], self._marks[PHASE] = len(lane.rewards), STEPPING
         for action in command.actions:
             if self._step(lane, action):
                 return command.lane, self._finish(command.lane)
@@ -168,10 +251,13 @@ class LaneHost:
         expert: Any = self.experts[lane.start.environment]
 
         def guarded(call: Callable[..., Any], argument: Any) -> Any:
+            self._marks[PHASE] = ASKING
             try:
                 return call(argument)
             except Exception as error:  # whatever a user's expert raises is reported with its place
                 raise self._failure(lane, f"its expert raised {raised(error, expert)}") from error
+            finally:
+                self._marks[PHASE] = STEPPING
 
         if hasattr(expert, "reset"):
             guarded(expert.reset, lane.start.seed)
@@ -183,6 +269,7 @@ class LaneHost:
         result = lane.adapter.step(action)
         lane.actions.append(np.array(lane.adapter.action))
         lane.rewards.append(result.reward)
+        self._marks[STEPS] = len(lane.rewards)
         lane.successes.append(result.success)
         lane.metrics = result.metrics
         if not result.done:  # the observation after the last action is dropped

@@ -8,54 +8,24 @@ worker's death, and after a resume.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
+from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollouts.crew import Crew
-from alltrades.envs.rollouts.hosts import EXPERT, Chunk, Command, Result, Start
+from alltrades.envs.rollouts.faults import Faults, line
+from alltrades.envs.rollouts.hosts import EXPERT, Chunk, Command, Outcome, Result
+from alltrades.envs.rollouts.scheduler import Job, LaneController, Scheduler
 from alltrades.envs.rollouts.workers import WorkerDied
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
-AHEAD = 8  # jobs started at most lanes x AHEAD beyond the next one to be handed out: bounds memory
 HELD = 1 << 30  # bytes of finished episodes that wait for one before them; above, none is started
-DEATHS = 3  # workers that may die over one episode
-
-
-@dataclass(frozen=True)
-class Job:
-    """One episode to run: environment, seed, and the key of its controller (or "expert").
-
-    With `points` the episode has `points`, the positions for plots, where the environment offers
-    them.
-    """
-
-    environment: str
-    seed: int
-    policy: str
-    points: bool = False
-
-
-class LaneController(Protocol):
-    """What acts: see `alltrades.policies.control.controller.Controller`.
-
-    One that has `needs(environment)`, names of fields and a number of frames, is given only those
-    fields and as many of the newest frames.
-    """
-
-    lanes: int
-
-    def begin(self, lane: int, environment: str, seed: int) -> None: ...
-
-    def plan(self, frames: Mapping[int, Observation]) -> dict[int, np.ndarray]: ...
 
 
 def rollout(
@@ -69,6 +39,7 @@ def rollout(
     experts: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
+    faults: Faults | None = None,
 ) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs. See `results` where only
     their outcome matters.
@@ -84,13 +55,17 @@ def rollout(
             `reset(seed)`.
         crew: processes kept from one rollout to the next, in place of `workers` new ones.
         progress: called with (episodes finished, all).
+        faults: collects the episodes that their environments could not finish, which are left
+            out; default: the first ends the rollout.
 
-    Raises UserError for jobs that cannot run; while it runs, EnvironmentFailure when an environment
-    or its expert raises, and RuntimeError when workers keep dying. Closing the generator ends the
+    Raises UserError for jobs that cannot run, and while it runs for an environment that breaks its
+    contract and for workers that cannot start; EnvironmentFailure as `faults` decides when an
+    environment or its expert raises, hangs or kills its workers. Closing the generator ends the
     workers.
     """
-    scheduler = _Scheduler(jobs, lanes, source, recorded=True)
-    return _run(scheduler, specs, controllers, experts, crew, workers, progress)
+    scheduler = Scheduler(jobs, lanes, source, recorded=True)
+    faults = faults or Faults("fail")
+    return _run(scheduler, specs, controllers, experts, crew, workers, progress, faults)
 
 
 def results(
@@ -103,22 +78,26 @@ def results(
     experts: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
+    faults: Faults | None = None,
 ) -> Generator[Result, None, None]:
     """The same as `rollout`, but nothing is kept of an episode while it runs and only its result is
-    yielded: memory and pipes do not fill with images.
+    yielded: memory and pipes do not fill with images. An episode that its environment could not
+    finish has a result, too.
     """
-    scheduler = _Scheduler(jobs, lanes, "", recorded=False)
-    return _run(scheduler, specs, controllers, experts, crew, workers, progress)
+    scheduler = Scheduler(jobs, lanes, "", recorded=False)
+    faults = faults or Faults("fail")
+    return _run(scheduler, specs, controllers, experts, crew, workers, progress, faults)
 
 
 def _run(
-    scheduler: _Scheduler,
+    scheduler: Scheduler,
     specs: Mapping[str, EnvSpec],
     controllers: Mapping[str, LaneController],
     experts: Mapping[str, Any] | None,
     kept: Crew | None,
     workers: int,
     progress: Callable[[int, int], None] | None,
+    faults: Faults,
 ) -> Generator[Any, None, None]:
     jobs, lanes = scheduler.jobs, scheduler.lanes
     workers = workers if kept is None else kept.workers
@@ -127,17 +106,19 @@ def _run(
     taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
     found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
     crew = kept or Crew(min(workers, lanes))
-    return _episodes(scheduler, used, found, controllers, crew, kept is None, progress)
+    faults.expect(job.environment for job in jobs)
+    return _episodes(scheduler, used, found, controllers, crew, kept is None, progress, faults)
 
 
 def _episodes(
-    scheduler: _Scheduler,
+    scheduler: Scheduler,
     specs: Mapping[str, EnvSpec],
     experts: Mapping[str, Any],
     controllers: Mapping[str, LaneController],
     crew: Crew,
     ends: bool,
     progress: Callable[[int, int], None] | None,
+    faults: Faults,
 ) -> Generator[Any, None, None]:
     """Episodes or results, in the order of the jobs; with `ends` the crew is closed behind them."""
     jobs = scheduler.jobs
@@ -145,11 +126,23 @@ def _episodes(
         return
     with crew.lock:
         scheduler.deal(max(1, crew.workers))
-        finished: dict[int, Episode | Result] = {}
+        finished: dict[int, Outcome] = {}
         handed, done, held = 0, 0, 0
 
         def filled(host: int) -> list[Command]:
+            if scheduler.waits and crew.grown(host):
+                if scheduler.runs(host):
+                    return []
+                crew.renew(host)
             return scheduler.fill(host, controllers, handed, full=held > HELD)
+
+        def ended(index: int, outcome: Outcome) -> None:
+            nonlocal held, done
+            finished[index] = outcome
+            held += _size(outcome)
+            done += 1
+            if progress is not None:
+                progress(done, len(jobs))
 
         try:
             crew.start(specs, experts)
@@ -162,19 +155,16 @@ def _episodes(
                     try:
                         replies = crew.receive(host)
                     except WorkerDied as death:
-                        scheduler.lost(host, str(death))
-                        crew.restart(host, str(death))
+                        for index, failure in scheduler.lost(host, death, faults.say).items():
+                            ended(index, failure)
+                        crew.restart(host, death)
                         continue  # it is idle now, and filled below
                     if replies is None:
                         continue
                     commands[host] = []
                     for lane, value in replies:
-                        if isinstance(value, Episode | Result):
-                            finished[scheduler.finish(lane)] = value
-                            held += value.nbytes
-                            done += 1
-                            if progress is not None:
-                                progress(done, len(jobs))
+                        if isinstance(value, Outcome):
+                            ended(scheduler.finish(lane), value)
                         else:
                             asking.setdefault(scheduler.job(lane).policy, {})[lane] = value
                 for key, frames in asking.items():
@@ -183,9 +173,15 @@ def _episodes(
                 for host in commands:
                     crew.send(host, commands[host] + filled(host))
                 while handed in finished:
-                    held -= finished[handed].nbytes
-                    yield finished.pop(handed)
+                    outcome = finished.pop(handed)
+                    held -= _size(outcome)
                     handed += 1
+                    if not isinstance(outcome, EnvironmentFailure):
+                        yield outcome
+                        continue
+                    faults.add(outcome)
+                    if not scheduler.recorded:
+                        yield _failed(outcome)
                 # jobs held back by the look-ahead bound, or given up by a dead worker
                 for host in crew.idle():
                     crew.send(host, filled(host))
@@ -194,92 +190,13 @@ def _episodes(
                 crew.close()
 
 
-class _Scheduler:
-    """Which lane runs which job. Lanes are dealt to hosts; a host runs at most `cap` episodes of
-    one environment.
-    """
+def _size(outcome: Outcome) -> int:
+    return 0 if isinstance(outcome, EnvironmentFailure) else outcome.nbytes
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        lanes: int,
-        source: str | Callable[[Job], str],
-        recorded: bool,
-    ) -> None:
-        self.jobs, self.source, self.lanes, self.recorded = list(jobs), source, lanes, recorded
-        self._hosts: list[list[int]] = []
-        self._cap = 1
-        self._waiting: deque[int] = deque(range(len(self.jobs)))
-        self._running: dict[int, int] = {}  # lane -> index of its job
-        self._deaths: Counter[int] = Counter()
 
-    def deal(self, hosts: int) -> None:
-        """Give the lanes to hosts, in turn."""
-        self._hosts = [list(range(h, self.lanes, hosts)) for h in range(hosts)]
-        kinds = len({j.environment for j in self.jobs})
-        # an instance takes longer to build than to run once
-        self._cap = max(1, math.ceil(len(self._hosts[0]) / kinds))
-
-    def job(self, lane: int) -> Job:
-        return self.jobs[self._running[lane]]
-
-    def host(self, lane: int) -> int:
-        return lane % len(self._hosts)
-
-    def finish(self, lane: int) -> int:
-        return self._running.pop(lane)
-
-    def lost(self, host: int, cause: str) -> None:
-        """Put the jobs of a dead host back, in front."""
-        lost = sorted(
-            self._running.pop(lane) for lane in self._hosts[host] if lane in self._running
-        )
-        self._deaths.update(lost)
-        self._waiting.extendleft(reversed(lost))
-        over = [self.jobs[i] for i in lost if self._deaths[i] >= DEATHS]
-        if over:
-            names = ", ".join(f"'{j.environment}' seed {j.seed}" for j in over[:4])
-            more = f" and {len(over) - 4} more" if len(over) > 4 else ""
-            raise RuntimeError(
-                f"{DEATHS} rollout workers died ({cause}) over the same episodes: {names}{more}; "
-                "run them with workers = 0 to see why"
-            )
-
-    def fill(
-        self, host: int, controllers: Mapping[str, LaneController], handed: int, full: bool
-    ) -> list[Command]:
-        """Start waiting jobs in the free lanes of a host; where memory is full, only the one that
-        is to be handed out next.
-        """
-        end = handed + (1 if full else AHEAD * self.lanes)
-        free = [x for x in self._hosts[host] if x not in self._running]
-        busy = Counter(self.job(x).environment for x in self._hosts[host] if x in self._running)
-        commands: list[Command] = []
-        skipped: list[int] = []
-        while free and self._waiting and self._waiting[0] < end:
-            index = self._waiting.popleft()
-            job = self.jobs[index]
-            if busy[job.environment] >= self._cap:
-                skipped.append(index)
-                continue
-            busy[job.environment] += 1
-            lane = free.pop(0)
-            self._running[lane] = index
-            commands.append(self._start(lane, job, controllers))
-        self._waiting.extendleft(reversed(skipped))
-        return commands
-
-    def _start(self, lane: int, job: Job, controllers: Mapping[str, LaneController]) -> Start:
-        needs, expert = None, job.policy == EXPERT
-        if not expert:
-            controller = controllers[job.policy]
-            controller.begin(lane, job.environment, job.seed)
-            if hasattr(controller, "needs"):
-                needs = controller.needs(job.environment)
-        source = self.source if isinstance(self.source, str) else self.source(job)
-        return Start(
-            lane, job.environment, job.seed, source, expert, job.points, needs, self.recorded
-        )
+def _failed(failure: EnvironmentFailure) -> Result:
+    nothing = np.zeros(0, np.float32)
+    return Result(failure.environment, failure.seed, nothing, -1, float("nan"), {}, line(failure))
 
 
 def _check(

@@ -13,7 +13,8 @@ from alltrades.data.episode import Episode
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollouts import rollout as rollout_module
-from alltrades.envs.rollouts.rollout import AHEAD, Job, rollout
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.scheduler import AHEAD
 from alltrades.errors import UserError
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, FAR, LONG, WALK, NoisyController

@@ -19,7 +19,8 @@ import torch
 from alltrades.data.episode import Episode
 from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollouts.crew import Crew
-from alltrades.envs.rollouts.rollout import DEATHS, Job, rollout
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.scheduler import DEATHS
 from alltrades.envs.rollouts.workers import START_TRIES
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
@@ -163,7 +164,7 @@ def test_a_worker_killed_from_outside_is_replaced(tmp_path: Path):
 
 def test_an_episode_that_kills_every_worker_ends_with_its_name(tmp_path: Path):
     dying = toys.spec(partial(toys.Dying, tmp_path, 10**9))
-    with pytest.raises(RuntimeError, match=r"exit code -9.*'toy/counter' seed 7"):
+    with pytest.raises(EnvironmentFailure, match=r"seed 7: it ended 3 .* \(SIGKILL\)"):
         list(
             rollout(
                 [Job(dying.id, 7, "p"), Job(dying.id, 8, "p")],
@@ -179,7 +180,7 @@ def test_an_episode_that_kills_every_worker_ends_with_its_name(tmp_path: Path):
 def test_a_worker_that_cannot_start_is_an_error_with_its_cause():
     absent = toys.spec(toys.LoadsHereOnly())
     with pytest.raises(
-        RuntimeError, match=rf"could not start, {START_TRIES} times in a row.*"
+        UserError, match=rf"could not start, {START_TRIES} times in a row.*"
     ) as caught:
         list(
             rollout(
