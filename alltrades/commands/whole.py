@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -130,18 +129,10 @@ def compare(args: argparse.Namespace) -> int:
         paired_over_seeds,
         sequential_difference,
     )
+    from alltrades.envs.rollouts.evaluation_files import read_evaluation
     from alltrades.envs.rollouts.verdicts import corrected, letters
     from alltrades.report import text
     from alltrades.report.tables import over_seeds_text, show_result
-
-    def read(path: Path) -> Evaluation:
-        try:
-            return Evaluation.from_json(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: not an evaluation ({error}); expected what `alltrades evaluate --out` "
-                "wrote"
-            ) from error
 
     rows: dict[str, list[Evaluation]]
     if args.rows is not None:
@@ -151,7 +142,7 @@ def compare(args: argparse.Namespace) -> int:
                 "--rows generalist labeled_only"
             )
         rows = {
-            row: [read(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a]
+            row: [read_evaluation(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a]
             for row in args.rows
         }
     else:
@@ -160,7 +151,7 @@ def compare(args: argparse.Namespace) -> int:
                 f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
                 "--rows A B"
             )
-        a, b = (read(Path(x)) for x in args.a)
+        a, b = (read_evaluation(Path(x)) for x in args.a)
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
     first, *others = rows
     if args.sequential:

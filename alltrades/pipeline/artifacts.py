@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from alltrades.errors import UserError
+from alltrades.policies.artifact import facts_of
 
 
 def artifact_files(folder: Path) -> list[Path]:
@@ -15,13 +16,13 @@ def artifact_files(folder: Path) -> list[Path]:
 
 def policy_digest(folder: Path) -> str:
     """Digest of a policy artifact; UserError where there is none."""
-    try:
-        return json.loads((folder / "policy.json").read_text())["digest"]
-    except (OSError, ValueError, KeyError) as error:
+    digest = facts_of(folder).get("digest")
+    if not isinstance(digest, str):
         raise UserError(
-            f"{folder}: no policy here ({error}); expected a folder with policy.json and "
-            "model.safetensors"
-        ) from error
+            f"{folder}: no policy here (policy.json has no digest); expected a folder with "
+            "policy.json and model.safetensors"
+        )
+    return digest
 
 
 def policy_digests(folder: Path) -> dict[str, str]:
@@ -35,7 +36,10 @@ def used_success_signal(path: Path) -> bool:
     """Whether the artifact has seen the simulator's success signal; no for a folder of
     specialists.
     """
-    facts = path / "policy.json"
-    return facts.exists() and bool(
-        json.loads(facts.read_text())["training"].get("used_success_signal", False)
-    )
+    return bool(training_of(path).get("used_success_signal", False))
+
+
+def training_of(path: Path) -> dict[str, Any]:
+    """What an artifact says of its training; nothing of a folder of specialists."""
+    found = facts_of(path).get("training") if (path / "policy.json").exists() else None
+    return found if isinstance(found, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.advice import Diagnosis, Rate, advice_line, best_teacher
-from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.artifacts import policy_digests, training_of
 from alltrades.pipeline.demonstrations import held_out
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, rows_of
@@ -30,6 +29,7 @@ from alltrades.policies.learning.diagnosis import (
 from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.system.files import slug, write_json
+from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream
 
@@ -57,7 +57,7 @@ def advise(
     if context.recorded:
         key["open loop"] = open_loop
     context.stage("advice", key, [folder.advice], body, len(context.ids), "env")
-    return json.loads(folder.advice.read_text())
+    return read_mapping(folder.advice, "the advice that a run wrote", "delete it")
 
 
 def _recorded(sources: Sources, open_loop: OpenLoop) -> dict[str, Any]:
@@ -165,10 +165,7 @@ def _diagnoses(
 
 def _held_out_loss(artifact: Path) -> float | None:
     """What selection measured of a specialist."""
-    facts = artifact / "policy.json"
-    if not facts.exists():
-        return None
-    return json.loads(facts.read_text())["training"].get("held_out_loss")
+    return training_of(artifact).get("held_out_loss")
 
 
 def _rates(

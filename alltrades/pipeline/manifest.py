@@ -9,7 +9,6 @@ continued by the stage itself, those of another key are removed first.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -21,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.errors import UserError
-from alltrades.system.files import copy, list_files, remove, slug, to_json, tree_digest, write_json
+from alltrades.system.files import copy, list_files, remove, slug, to_json, tree_digest
 from alltrades.system.machine import processors
+from alltrades.system.reading import read_mapping, write_sealed
 
 VERSION = 1
+EXPECTED = "a manifest that `alltrades run` wrote"
+REMEDY = "restore it from a copy, or choose another folder"
 PACKAGES = (
     "alltrades",
     "torch",
@@ -106,23 +108,18 @@ class Manifest:
         return self.data["stages"]
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not self.path.exists():
             return None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.path} is not readable ({error}); expected a manifest that `alltrades run` "
-                "wrote; choose another folder"
-            ) from error
-        if (
-            not isinstance(data, dict)
-            or data.get("version") != VERSION
-            or not isinstance(data.get("stages"), dict)
-        ):
+        data = read_mapping(self.path, EXPECTED, REMEDY)
+        if data.get("version") != VERSION or not isinstance(data.get("stages"), dict):
             raise UserError(
                 f"{self.path} is of another format; expected version {VERSION}; choose another "
                 "folder"
+            )
+        if not all(map(_is_record, data["stages"].values())) or "seed" not in data:
+            raise UserError(
+                f"{self.path}: cannot be read (a stage without a key or outputs); expected "
+                f"{EXPECTED}; {REMEDY}"
             )
         return data
 
@@ -147,7 +144,7 @@ class Manifest:
             "stages": stages,
         }
         if self._data != found:
-            write_json(self.path, self._data)
+            write_sealed(self.path, self._data)
         self._open = True
 
     def close(self) -> None:
@@ -164,14 +161,14 @@ class Manifest:
         )
 
     def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
-        listing = _read_json(self.work(name) / "outputs.json")
+        listing = _listing(self.work(name))
         for path, digest in record["outputs"].items():
             # the listing, not the folder: a file that somebody put beside an artifact does not
             # change it
             try:
                 if tree_digest(self.folder / path, listing.get(path)) != digest:
                     return False
-            except OSError:
+            except (OSError, ValueError):
                 return False
         return True
 
@@ -205,9 +202,9 @@ class Manifest:
             marker = _read_json(work / "key.json")
             if name in self.stages or marker.get("digest") != digest:
                 self._discard(name, paths, marker)
-                write_json(work / "key.json", {"digest": digest, "key": key})
+                write_sealed(work / "key.json", {"digest": digest, "key": key})
                 if self.stages.pop(name, None) is not None:
-                    write_json(self.path, self.data)
+                    write_sealed(self.path, self.data)
         start = time.monotonic()
         if not self._take_over(name, digest, paths, work):
             run()
@@ -215,7 +212,7 @@ class Manifest:
         if missing:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
         listing = {p: list_files(self.folder / p) for p in paths}
-        write_json(work / "outputs.json", listing)
+        write_sealed(work / "outputs.json", listing)
         record = {
             "state": "done",
             "key": digest,
@@ -225,7 +222,7 @@ class Manifest:
         }
         with self._lock:
             self.stages[name] = record
-            write_json(self.path, self.data)
+            write_sealed(self.path, self.data)
         self._clean(work)
         return True
 
@@ -236,10 +233,12 @@ class Manifest:
         They are copied aside and renamed, so that a kill leaves no output in part.
         """
         for relative in self._relatives:
-            record = _read_json(relative / "manifest.json").get("stages", {}).get(name, {})
-            if record.get("key") != digest or set(record["outputs"]) != set(paths):
+            record = _read_json(relative / "manifest.json").get("stages", {}).get(name)
+            if not _is_record(record):
                 continue
-            listing = _read_json(relative / "work" / slug(name) / "outputs.json")
+            if record["key"] != digest or set(record["outputs"]) != set(paths):
+                continue
+            listing = _listing(relative / "work" / slug(name))
             try:
                 for i, path in enumerate(paths):
                     copied = work / f"copy-{i}"
@@ -270,7 +269,7 @@ class Manifest:
                 )
         work = self.work(name)
         # Fits no key, so that what is half removed is never continued.
-        write_json(work / "key.json", {"digest": "", "key": "being removed"})
+        write_sealed(work / "key.json", {"digest": "", "key": "being removed"})
         for path in {*paths, *(record["outputs"] if record is not None else ())}:
             remove(self.folder / path)
         for path_in_work in work.iterdir():
@@ -299,9 +298,29 @@ def _relative(folder: Path, path: Path) -> str:
     return Path(inside).as_posix()
 
 
+def _is_record(value: Any) -> bool:
+    """Whether a value is what `Manifest` records of a stage."""
+    outputs = value.get("outputs") if isinstance(value, dict) else None
+    return (
+        isinstance(outputs, dict)
+        and isinstance(value.get("key"), str)
+        and all(isinstance(digest, str) for digest in outputs.values())
+    )
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    """What this run noted for itself; nothing where it is not there or was damaged."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_mapping(path, "notes of a run", "")
+    except UserError:
         return {}
-    return data if isinstance(data, dict) else {}
+
+
+def _listing(work: Path) -> dict[str, list[str]]:
+    """The files of a stage's outputs, by output, as its folder in work/ lists them."""
+    found = _read_json(work / "outputs.json")
+    right = all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in found.values()
+    )
+    return found if right else {}

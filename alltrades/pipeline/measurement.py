@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
+from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import (
     check_disjoint,
@@ -92,12 +92,12 @@ def measure(
             )
         )
         if out is not None:
-            write_json(out, found[0].to_json())
+            write_evaluation(out, found[0])
 
     total = settings.evaluation.episodes * len(context.simulated)
     outputs = [out] if out is not None else []
     context.stage(f"evaluate/{name}", key, outputs, body, total, "episode")
-    return Evaluation.from_json(json.loads(out.read_text())) if out is not None else found[0]
+    return read_evaluation(out) if out is not None else found[0]
 
 
 def success(

@@ -4,7 +4,6 @@ from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.policies.learning.open_loop import interval, open_loop
 from alltrades.system.files import write_json
+from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
 
 OpenLoop = dict[str, Any]  # by environment, what `open_loop` says
@@ -49,7 +49,9 @@ def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = No
     key = demos.key() | {"policies": {row: policy_digests(path) for row, path in rows.items()}}
     outputs = [out] if out is not None else []
     context.stage("open_loop", key, outputs, body, len(context.specs), "env")
-    written = found if out is None else json.loads(out.read_text())  # JSON is sorted by name
+    written = found  # as in the file, which is sorted by name
+    if out is not None:
+        written = read_mapping(out, "errors that a run wrote", "delete it")
     for facts in written.values():
         facts["rows"] = {row: facts["rows"][row] for row in rows}
     return {name: written[name] for name in context.ids if name in written}

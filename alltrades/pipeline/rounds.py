@@ -14,13 +14,13 @@ the rounds.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Evaluation, paired_difference
+from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.seeding import selection_seeds
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.artifacts import policy_digest
@@ -33,7 +33,8 @@ from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import Row
-from alltrades.system.files import copy, remove, write_json
+from alltrades.system.files import copy, remove
+from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
 
 
@@ -76,7 +77,7 @@ def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillS
             idle += 1
         if idle == rounds.patience:
             break
-    write_json(
+    write_sealed(
         folder.rounds(row),
         {"rounds": [{**r, "kept": r["round"] == best.round} for r in report]},
     )
@@ -128,7 +129,7 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
         seed = context.settings.seed
         seeds = {s.id: selection_seeds(s, seed, episodes) for s in context.simulated}
         result = success(context, str(row), policies, report, used_success_signal=True, seeds=seeds)
-        write_json(out, result.to_json())
+        write_evaluation(out, result)
 
     key = {
         "policy": policy_digest(policy),
@@ -137,4 +138,4 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
     }
     total = episodes * len(context.simulated)
     context.stage(f"select/{row}", key, [out], body, total, "episode")
-    return Evaluation.from_json(json.loads(out.read_text()))
+    return read_evaluation(out)

@@ -35,7 +35,8 @@ from alltrades.pipeline.weighing import weigh
 from alltrades.report import text
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
-from alltrades.system.files import write_json, write_text
+from alltrades.system.files import write_text
+from alltrades.system.reading import write_sealed
 from alltrades.system.tracking import Tracker
 
 
@@ -122,7 +123,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
     check_starts(context, _stores(context, folder, teachers, advised))
-    write_json(
+    write_sealed(
         folder.rollout_counts,
         {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},
     )
@@ -244,7 +245,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Paired differences of the rows on their common starts; none without a simulator."""
     if not evaluations:
-        write_json(folder.comparison, {"pairs": []})
+        write_sealed(folder.comparison, {"pairs": []})
         return {"pairs": []}
     pairs = settings.evaluation.compare or tuple(
         (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
@@ -255,5 +256,5 @@ def _compare(
         for (a, b), pair in zip(pairs, corrected(every)):
             found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
     comparison = {"pairs": found}
-    write_json(folder.comparison, comparison)
+    write_sealed(folder.comparison, comparison)
     return comparison

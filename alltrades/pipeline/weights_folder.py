@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
 from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
-from alltrades.system.files import slug, write_json
+from alltrades.system.files import slug
+from alltrades.system.reading import read_mapping, write_sealed
 
 INPUTS = "inputs.json"
 
@@ -50,7 +50,7 @@ def save_weights(
     (folder / INPUTS).unlink(missing_ok=True)
     for name, result in results.items():
         result.save(folder / slug(name))
-    write_json(folder / INPUTS, _inputs(demos, rollouts, settings))
+    write_sealed(folder / INPUTS, _inputs(demos, rollouts, settings))
 
 
 def load_weights(folder: Path, environments: Sequence[str]) -> dict[str, WeightResult]:
@@ -60,12 +60,7 @@ def load_weights(folder: Path, environments: Sequence[str]) -> dict[str, WeightR
 
 def check_weights(folder: Path, demos: Steps, rollouts: Steps, settings: WeightSettings) -> None:
     """UserError where `folder` has no weights, or those of other rows or settings."""
-    try:
-        found = json.loads((folder / INPUTS).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: no weights here ({error}); expected a folder that `alltrades weigh` wrote"
-        ) from error
+    found = read_mapping(folder / INPUTS, "a folder that `alltrades weigh` wrote", "weigh again")
     for what, value in _inputs(demos, rollouts, settings).items():
         if found.get(what) != value:
             raise UserError(

@@ -4,7 +4,6 @@ ones are an error.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.evaluation_files import read_evaluation
 from alltrades.errors import UserError
+from alltrades.system.files import tree_digest
+from alltrades.system.reading import read_mapping, read_text
 from alltrades.system.tracking import read_metrics
+from alltrades.system.yaml_files import read_yaml_mapping
 
 KNOWN = ("manifest.json", "settings.yaml", "evaluation")
+EXPECTED = "what `alltrades run` writes"
+REMEDY = "run it again in this folder"
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 
 
@@ -78,25 +83,17 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         UserError: no run there, or a file that is not what `alltrades run` writes.
     """
-    import yaml
-
     if not any((folder / name).exists() for name in KNOWN):
         raise UserError(
             f"{folder} holds no run; expected a folder with {', '.join(KNOWN)}; name one that "
             "`alltrades run` wrote"
         )
-    text = (
-        (folder / "settings.yaml").read_text(encoding="utf-8")
-        if (folder / "settings.yaml").exists()
-        else ""
-    )
-    try:
-        settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise _unreadable(folder / "settings.yaml", error) from error
+    text, settings = _settings(folder / "settings.yaml")
     wanted = (settings.get("evaluation") or {}).get("rows") or []
+    manifest = _json(folder / "manifest.json")
+    _check_outputs(folder, manifest)
     evaluations = {
-        path.stem: _evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))
+        path.stem: read_evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))
     }
     order = sorted(
         evaluations, key=lambda row: (wanted.index(row) if row in wanted else len(wanted), row)
@@ -109,7 +106,7 @@ def read_run(folder: Path) -> RunFiles:
         name=str(settings.get("name") or folder.resolve().name),
         settings_text=text,
         settings=settings,
-        manifest=_json(folder / "manifest.json"),
+        manifest=manifest,
         evaluations={row: evaluations[row] for row in order},
         comparison=_json(folder / "comparison.json"),
         advice=_json(folder / "advice.json"),
@@ -148,29 +145,41 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name)
 
 
-def _evaluation(path: Path) -> Evaluation:
-    try:
-        return Evaluation.from_json(_json(path))
-    except (KeyError, TypeError) as error:
-        raise _unreadable(path, error) from error
+def _settings(path: Path) -> tuple[str, dict[str, Any]]:
+    """The settings of a run as text and as data; nothing where it has none."""
+    if not path.exists():
+        return "", {}
+    text = read_text(path, EXPECTED, REMEDY)
+    settings = read_yaml_mapping(path, EXPECTED, REMEDY)
+    asked = settings.get("evaluation") or {}
+    lists = {k: asked.get(k) or [] for k in ("rows", "limits")} if isinstance(asked, dict) else {}
+    right = {"rows": str, "limits": int}
+    if not lists or not all(
+        isinstance(v, list) and all(type(x) is right[k] for x in v) for k, v in lists.items()
+    ):
+        raise UserError(
+            f"{path}: evaluation is no mapping with lists of rows and limits; expected {EXPECTED}; "
+            f"{REMEDY}"
+        )
+    return text, settings
+
+
+def _check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """UserError where a JSON file is not as its stage left it: its figures would be shown as the
+    run's. O(bytes of these files).
+    """
+    stages = manifest.get("stages", {})
+    for record in stages.values() if isinstance(stages, dict) else ():
+        outputs = record.get("outputs") if isinstance(record, dict) else None
+        for name, digest in outputs.items() if isinstance(outputs, dict) else ():
+            path = folder / name
+            if path.suffix == ".json" and path.is_file() and tree_digest(path) != digest:
+                raise UserError(
+                    f"{path}: it was changed after the run wrote it (its digest differs); expected "
+                    f"{EXPECTED}; {REMEDY}"
+                )
 
 
 def _json(path: Path) -> dict[str, Any]:
     """Content of the file; empty when it is not there."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, "not a mapping")
-    return value
-
-
-def _unreadable(path: Path, cause: object) -> UserError:
-    reason = " ".join(str(cause).split())[:120]
-    return UserError(
-        f"{path} is not readable ({reason}); expected what `alltrades run` writes; run it again in "
-        "this folder"
-    )
+    return read_mapping(path, EXPECTED, REMEDY) if path.exists() else {}

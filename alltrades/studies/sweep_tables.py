@@ -5,7 +5,6 @@ weights were active, plots.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.weights.estimate import EXPECTED, REMEDY
 from alltrades.envs.rollouts.evaluation import (
     SUCCESS,
     Evaluation,
@@ -25,6 +25,7 @@ from alltrades.settings.schema import show
 from alltrades.studies.plots import Point, intervals_plot
 from alltrades.studies.result import StudyResult, Table
 from alltrades.studies.sweep_settings import Settings
+from alltrades.system.reading import read_mapping
 
 BOOT = 4000
 Mean = tuple[float, tuple[float, float], list[float]]  # over seeds, 95 % interval, of every seed
@@ -47,7 +48,7 @@ class Cell:
         self.seeds[seed] = evaluations
         for row in evaluations:
             found = [
-                json.loads(p.read_text())
+                read_mapping(p, EXPECTED, REMEDY)
                 for p in sorted((folder / "weights" / row).glob("*/weights.json"))
             ]
             if found:

@@ -14,7 +14,7 @@ from alltrades.errors import UserError
 from alltrades.system.files import jsonable, to_json, write_json
 
 MOST_BYTES = 2**28  # of a text file that anything here writes
-SEAL, SEALED_BY = "digest", "written_by"
+SEAL, SEALED_BY = "_seal", "written_by"  # the first and the last key of a file
 PROGRAM = "alltrades"
 
 
@@ -70,14 +70,15 @@ def _no_constant(name: str) -> Any:
 def read_json(path: Path | str, expected: str, remedy: str) -> Any:
     """The JSON data of a file, without its seal where it has one.
 
-    A seal is a mapping's keys "digest", of everything else in it, and "written_by". A file with one
-    of them must have both, and be as it was written; one with neither was written by somebody else.
+    A seal is a mapping's keys "_seal", the digest of everything else in it, and "written_by". A
+    file with one of them must have both, and be as it was written; one with neither was written by
+    somebody else.
 
     Raises UserError, in one line, for a file that cannot be read, is no JSON, or was changed.
     """
     try:
         found = parse_json(read_text(path, expected, remedy))
-        if isinstance(found, dict) and (SEALED_BY in found or _is_seal(found.get(SEAL))):
+        if isinstance(found, dict) and (SEAL in found or SEALED_BY in found):
             given = found.pop(SEAL, None)
             if given != _digest(found):
                 raise Unreadable("it was changed after it was written: its digest differs")
@@ -108,8 +109,3 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_seal(value: object) -> bool:
-    """Whether "digest" is a seal's, not a key of somebody else's."""
-    return isinstance(value, str) and len(value) == 64

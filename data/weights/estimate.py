@@ -12,7 +12,6 @@ first success.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +27,13 @@ from alltrades.data.weights.density_ratio import (
     separating_feature,
 )
 from alltrades.data.weights.settings import WeightSettings
+from alltrades.errors import UserError
+from alltrades.system.files import file_digest, replacing
+from alltrades.system.reading import read_mapping, write_sealed
+from alltrades.system.tensors import read_tensors
 
+ROWS, FACTS = "weights.safetensors", "weights.json"
+EXPECTED, REMEDY = "weights as `alltrades weigh` writes them", "weigh again"
 TAUS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SEPARABLE = 0.95
 COMPONENTS = 8  # principal components that an estimator sees at most
@@ -88,35 +93,45 @@ class WeightResult:
         return out | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
 
     def save(self, folder: Path) -> None:
-        """Write weights.safetensors and weights.json."""
+        """Write weights.safetensors, then weights.json, which holds its digest."""
         from safetensors.numpy import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {
-                k: np.ascontiguousarray(v)
-                for k, v in self.__dict__.items()
-                if isinstance(v, np.ndarray)
-            },
-            folder / "weights.safetensors",
-        )
-        (folder / "weights.json").write_text(
-            json.dumps(
-                {k: v for k, v in self.__dict__.items() if not isinstance(v, np.ndarray)},
-                indent=1,
-                sort_keys=True,
-            )
-        )
+        rows = {k: v for k, v in self.__dict__.items() if isinstance(v, np.ndarray)}
+        with replacing(folder / ROWS) as partial:
+            save_file({k: np.ascontiguousarray(v) for k, v in rows.items()}, partial)
+        facts = {k: v for k, v in self.__dict__.items() if k not in rows}
+        write_sealed(folder / FACTS, facts | {"sha256": file_digest(folder / ROWS)})
 
     @classmethod
     def load(cls, folder: Path) -> WeightResult:
-        from safetensors.numpy import load_file
+        """The weights that `save` wrote; UserError, in one line, where they cannot be read."""
+        facts = read_mapping(folder / FACTS, EXPECTED, REMEDY)
+        digest = facts.pop("sha256", None)
+        rows = read_tensors(folder / ROWS, EXPECTED, REMEDY, digest=digest)
+        try:
+            for name in ("auc_interval", "moment_balance"):
+                facts[name] = None if facts[name] is None else tuple(facts[name])
+            found = cls(**rows, **facts)
+            found.check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{folder}: its weights cannot be read ({' '.join(str(error).split())[:120]}); "
+                f"expected {EXPECTED}; {REMEDY}"
+            ) from error
+        return found
 
-        facts = json.loads((folder / "weights.json").read_text())
-        for name in ("auc_interval", "moment_balance"):
-            facts[name] = None if facts[name] is None else tuple(facts[name])
-        rows: dict[str, Any] = load_file(folder / "weights.safetensors")
-        return cls(**rows, **facts)
+    def check(self) -> None:
+        """ValueError where its rows are no measures, or do not belong together."""
+        for source in ("demo", "rollout"):
+            weight, base = getattr(self, f"{source}_weight"), getattr(self, f"{source}_base")
+            if not weight.ndim == base.ndim == 1 or len(weight) != len(base):
+                raise ValueError(f"{source}: {weight.shape} weights of {base.shape} rows")
+            for name, values in (("weight", weight), ("base", base)):
+                if values.dtype.kind != "f" or not (np.isfinite(values) & (values >= 0)).all():
+                    raise ValueError(f"{source}_{name} is negative, or no finite number")
+        for name in ("demo_mass", "base_demo_mass"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}, which is no share")
 
 
 def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float = 1.0) -> np.ndarray:

@@ -49,6 +49,7 @@ def test_the_manifest_records_what_was_done(tmp_path):
     with RunDir(tmp_path, seed=3) as run:
         run.manifest.stage("a", {"x": 1}, [tmp_path / "out"], body)
     data = json.loads((tmp_path / "manifest.json").read_text())
+    assert data.pop("written_by") == "alltrades" and len(data.pop("_seal")) == 64
     assert set(data) == {"version", "seed", "packages", "machine", "stages"} and data["seed"] == 3
     record = data["stages"]["a"]
     assert record["state"] == "done" and record["outputs"] == {"out": tree_digest(tmp_path / "out")}
@@ -238,7 +239,7 @@ def test_another_seed_or_format_in_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="another format"), RunDir(tmp_path, seed=1):
         pass
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="not readable"), RunDir(tmp_path, seed=1):
+    with pytest.raises(UserError, match="manifest.json: cannot be read"), RunDir(tmp_path, seed=1):
         pass
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="expected a folder"), RunDir(tmp_path / "file" / "run"):
