@@ -14,6 +14,7 @@ from alltrades.commands import serving, stage, tools, whole
 from alltrades.commands.command import Command
 from alltrades.errors import UserError
 from alltrades.system.refusals import in_words, os_error
+from alltrades.system.trust import trust_all
 
 COMMANDS = [
     *whole.COMMANDS[:1],
@@ -154,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             top.print_help()
             return 0
         args.overrides = overrides
+        if getattr(args, "trust", False):
+            trust_all()
         code = int(args.entry.call(args))
         sys.stdout.flush()  # a full disk behind it shows here, not when Python ends
         return code

@@ -16,6 +16,8 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError, nearest
+from alltrades.system.blame import blame
+from alltrades.system.trust import check_named, remember
 
 if TYPE_CHECKING:
     from alltrades.envs.derived import Draft
@@ -147,59 +149,83 @@ def _load() -> None:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             hook = point.load()  # a function that registers, or a module whose import did
-        except (ImportError, AttributeError) as error:
+            if callable(hook):
+                hook()
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"entry point '{point.name} = {point.value}' of group {ENTRY_POINTS} cannot be "
-                f"loaded ({error}); repair or remove the package that declares it"
+                f"loaded: {blame(error)}; repair or remove the package that declares it"
             ) from error
-        if callable(hook):
-            hook()
 
 
 def load_plugins(names: Sequence[str]) -> None:
     """Import modules, or files by path, that register environments, robots, backbones, encoders or
     estimators; the folder of a file joins the import path, where workers find what it defines.
+
+    For plugins that the user names: they are trusted from then on (`load_named_plugins`). Raises
+    UserError, which names plugin, file and line, for one that is not there or cannot be imported.
     """
     for name in names:
-        path, shown = Path(name), name
-        if name.endswith(".py"):
-            if not path.exists():
-                raise UserError(
-                    f"plugin {name} does not exist; expected a Python file or an importable "
-                    "module; check the path"
-                )
-            folder = str(path.resolve().parent)
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
-            name = path.stem
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-                raise
+        found = _import_plugin(name)
+        if found not in _REGISTRY.plugins:
+            _REGISTRY.plugins.append(found)
+        remember(found)
+
+
+def load_named_plugins(names: Sequence[str], by: Path | str) -> None:
+    """`load_plugins` for plugins that a file or folder `by` names; UserError for one that the user
+    has never named and does not trust.
+    """
+    new = [name for name in names if name not in _REGISTRY.plugins]
+    check_named(new, by)
+    load_plugins(new)
+
+
+def _import_plugin(name: str) -> str:
+    """Import a plugin; returns a module's name, or the whole path of a file."""
+    path, shown = Path(name), name
+    if name.endswith(".py"):
+        if not path.exists():
+            raise UserError(
+                f"plugin {name} does not exist; expected a Python file or an importable "
+                "module; check the path"
+            )
+        folder = str(path.resolve().parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        name = path.stem
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and (name == missing or name.startswith(f"{missing}.")):
             raise UserError(
                 f"plugin '{name}' cannot be imported; expected a Python file or an importable "
                 "module; check the name"
             ) from error
-        if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
-            raise UserError(
-                f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "
-                "its own; rename the file"
-            )
-        found = str(path.resolve()) if shown.endswith(".py") else shown
-        if found not in _REGISTRY.plugins:
-            _REGISTRY.plugins.append(found)
+        raise UserError(
+            f"plugin {shown} cannot be imported: {blame(error, _folder(shown))}; expected a "
+            "module that registers its parts; mend it"
+        ) from error
+    if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
+        raise UserError(
+            f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "
+            "its own; rename the file"
+        )
+    return str(path.resolve()) if shown.endswith(".py") else shown
+
+
+def _folder(plugin: str) -> Path | None:
+    """Where a plugin's files lie, as far as that is known without running it."""
+    if plugin.endswith(".py"):
+        return Path(plugin).resolve().parent
+    spec = importlib.util.find_spec(plugin.split(".")[0])
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def loaded_plugins() -> list[str]:
     """What `load_plugins` has loaded: modules by name, files by their whole path."""
     return list(_REGISTRY.plugins)
-
-
-def load_plugins_for(environments: Sequence[str], plugins: Sequence[str]) -> None:
-    """Load plugins where one of the environments is not known without them."""
-    if plugins and not knows(environments):
-        load_plugins(plugins)
 
 
 def knows(environments: Sequence[str]) -> bool:

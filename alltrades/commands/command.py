@@ -73,6 +73,15 @@ def n_action_steps_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def trust_argument(parser: argparse.ArgumentParser) -> None:
+    """--trust, of commands that read a folder which may come from elsewhere."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the plugins that the folder names, also those that no command of yours has named",
+    )
+
+
 def no_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a command that takes none."""
 
@@ -131,6 +140,7 @@ def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
     """
     from alltrades.envs import registry
     from alltrades.policies.artifact import environments_of, facts_of, plugins_of
+    from alltrades.system.trust import check_named
 
     folders = [f.parent for f in sorted(policy.glob("*/policy.json"))]
     every = [facts_of(f) for f in (folders if not (policy / "policy.json").exists() else [])]
@@ -138,6 +148,8 @@ def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
     ids = list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
     plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
     needed = not plugins_given and bool(plugins) and not registry.knows(ids)
+    if needed:
+        check_named(plugins, policy)
     return ["--environments", json.dumps(ids), *(["--plugins", json.dumps(plugins)] * needed)]
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alltrades.commands.command import Command, n_action_steps_argument, preference_argument
+from alltrades.commands.command import (
+    Command,
+    n_action_steps_argument,
+    preference_argument,
+    trust_argument,
+)
 from alltrades.errors import UserError
 
 
@@ -21,6 +26,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     n_action_steps_argument(parser)
     preference_argument(parser)
+    trust_argument(parser)
 
 
 def export(args: argparse.Namespace) -> int:
@@ -59,6 +65,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
     preference_argument(parser)
+    trust_argument(parser)
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -171,6 +178,7 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where a policy folder runs, such as cuda")
     preference_argument(parser)
+    trust_argument(parser)
 
 
 def deploy(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from alltrades.commands.command import (
     preference_argument,
     recipe_arguments,
     recipe_settings,
+    trust_argument,
 )
 from alltrades.errors import UserError
 
@@ -118,6 +119,7 @@ def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=int, default=60, help="episodes per environment")
     preference_argument(parser)
+    trust_argument(parser)
     parser.add_argument("--out", required=True, help="store to write or continue")
 
 
@@ -270,6 +272,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     n_action_steps_argument(parser)
     preference_argument(parser)
+    trust_argument(parser)
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands import data
-from alltrades.commands.command import Command, no_arguments
+from alltrades.commands.command import Command, no_arguments, trust_argument
 from alltrades.system.files import write_json
 
 
@@ -132,6 +132,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=10,
         help="processes that are started, one after another (start)",
     )
+    trust_argument(parser)
 
 
 def bench(args: argparse.Namespace) -> int:

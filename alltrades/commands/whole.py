@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from alltrades.commands.command import Command, recipe_settings
+from alltrades.commands.command import Command, recipe_settings, trust_argument
 from alltrades.errors import MissingExtra, UserError
 
 
@@ -242,6 +242,7 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--episodes", type=int, default=None, help="evaluation episodes; default those of the run"
     )
+    trust_argument(parser)
 
 
 def pareto(args: argparse.Namespace) -> int:

@@ -122,12 +122,13 @@ def _drive(
 
 def _bring_plugins(robot: str, artifact: Path) -> None:
     """Load the plugins of a policy's training where a robot is not known without them."""
-    plugins = plugins_of(facts_of(artifact))
     kind, _, rest = robot.partition(":")
     if kind in ("env", "gym", "mujoco") and not rest.endswith((".xml", ".mjcf")):
-        registry.load_plugins_for([robot if kind == "gym" else rest], plugins)
-    elif not rest and robot not in ROBOTS.names():
-        registry.load_plugins(plugins)
+        needed = not registry.knows([robot if kind == "gym" else rest])
+    else:
+        needed = not rest and robot not in ROBOTS.names()
+    if needed:
+        registry.load_named_plugins(plugins_of(facts_of(artifact)), artifact)
 
 
 def _complain(args: argparse.Namespace, episodes: list[dict[str, Any]]) -> None:

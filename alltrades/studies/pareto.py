@@ -17,6 +17,7 @@ from alltrades.studies.pareto_tables import summarise
 from alltrades.studies.pareto_training import Measured, ParetoSettings, measure_fronts
 from alltrades.studies.result import StudyResult
 from alltrades.system.files import write_text
+from alltrades.system.trust import check_named
 
 
 class Settings(RunSettings):
@@ -56,12 +57,13 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
 
 def of_run(folder: Path, pareto: ParetoSettings, episodes: int | None) -> StudyResult:
     """The fronts of one finished run folder; `episodes` in place of the run's evaluation
-    episodes.
+    episodes. Raises UserError where the run names a plugin that the user has never named.
     """
     path = folder / "settings.yaml"
     if not path.exists():
         raise UserError(f"{folder} holds no run; expected a folder that `alltrades run` wrote")
     settings, _ = load_settings(RunSettings, defaults_file=path)
+    check_named(list(settings.plugins), folder)
     if episodes is not None:
         settings = settings.model_copy(
             update={"evaluation": settings.evaluation.model_copy(update={"episodes": episodes})}

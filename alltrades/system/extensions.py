@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from alltrades.errors import UserError, nearest
+from alltrades.system.blame import blame
 
 T = TypeVar("T")
 
@@ -50,10 +51,10 @@ class Extensions(Generic[T]):
         for point in entry_points(group=self.group, name=name):
             try:
                 self._registered[name] = point.load()
-            except (ImportError, AttributeError) as error:
+            except (Exception, SystemExit) as error:
                 raise UserError(
                     f"entry point '{point.name} = {point.value}' of group {self.group} cannot be "
-                    f"loaded ({error}); repair or remove the package that declares it"
+                    f"loaded: {blame(error)}; repair or remove the package that declares it"
                 ) from error
             return self._registered[name]
         raise UserError(

@@ -373,6 +373,8 @@ def action_image(environments: Sequence[Interface]) -> tuple[int, int] | None:
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
     """Read a policy artifact.
 
+    A backbone or encoder of a plugin needs that one: loaded, or named earlier by the user.
+
     Raises UserError when it is missing, unreadable, or its two files do not belong together.
     """
     folder = Path(folder)
@@ -388,7 +390,7 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
         if settings.backbone not in BACKBONES.names() or settings.encoder not in ENCODERS.names():
-            registry.load_plugins(plugins_of(text))
+            registry.load_named_plugins(plugins_of(text), folder)
         normalizer = Normalizer(Layout(environments))
     except FileNotFoundError as error:
         raise UserError(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from alltrades.cli import main
+from tests.alltrades.fake_run import fake_run
 
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
@@ -50,16 +54,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(folder: Path, *words: str) -> str:
+def python(folder: Path, *words: str, env: dict[str, str] | None = None) -> str:
+    done = ended(folder, *words, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ended(
+    folder: Path, *words: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     top = str(Path(__file__).parents[2])
     run = f"import sys, runpy; sys.path.insert(0, {top!r})"
     if words[0] == "-c":
         words = ("-c", f"{run}\n{words[1]}")
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, cwd=folder, timeout=300
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        env=os.environ | (env or {}),
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def command(folder: Path, *words: str) -> str:
@@ -103,3 +118,58 @@ def test_a_plugin_is_loaded_only_where_the_work_needs_it(folder: Path) -> None:
         assert (LOADED in out) == (backbone == "tiny")
     robot = ["--robot", "env:planar/reach", "--environment", "own/reach", "--steps", "2", "--fast"]
     assert LOADED not in command(folder, "deploy", "../made/mlp", *robot)
+
+
+SMALL = ["--small", "--evaluation.episodes", "2", "--rollout.workers", "0"]
+COMMANDS = {
+    "evaluate": ["evaluate", "../made/mlp", *SMALL],
+    "rollout": ["rollout", "../made/mlp", "--episodes", "2", "--small", "--out", "foreign.zarr"],
+    "deploy": ["deploy", "../made/mlp", "--robot", "env:own/reach", "--steps", "2", "--fast"],
+    "deploy a graph": ["deploy", "../made/graph.onnx", "--robot", "env:own/reach", "--fast"],
+    "export": ["export", "../made/tiny", "--out", "foreign.onnx"],
+    "serve": ["serve", "../made/tiny", "--port", "0"],
+    "bench": ["bench", "latency", "--policy", "../made/tiny"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_plugins_of_a_foreign_artifact_are_named_and_not_run(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    monkeypatch.chdir(folder / "elsewhere")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert main(COMMANDS[name]) == 2
+    said, plugin = capsys.readouterr(), str((folder / "own_plugin.py").resolve())
+    assert said.err.count("\n") == 1 and f"names the plugin {plugin}" in said.err
+    assert "add --trust" in said.err and LOADED not in said.out and not list(tmp_path.iterdir())
+
+
+def test_a_foreign_artifact_that_is_trusted_is_used_and_known_from_then_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    for allowed in (["--trust"], []):
+        words = ["-m", "alltrades.cli", *COMMANDS["deploy a graph"], "--steps", "2", *allowed]
+        env = {"XDG_STATE_HOME": str(tmp_path)}
+        assert LOADED in python(folder / "elsewhere", *words, env=env)
+
+
+def test_pareto_and_report_of_a_foreign_run_run_no_code_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = fake_run(tmp_path / "run")
+    (tmp_path / "foreign.py").write_text("open('foreign code ran', 'w')")
+    settings = (run / "settings.yaml").read_text()
+    (run / "settings.yaml").write_text(settings + "\nplugins: [foreign.py, foreign]\n")
+    assert main(["pareto", "run"]) == 2
+    assert "run names the plugin foreign.py" in capsys.readouterr().err
+    assert main(["report", "run"]) == 0
+    rows = ["--rows", "generalist", "specialists"]
+    assert main(["compare", "run", *rows]) == 0
+    assert not (tmp_path / "foreign code ran").exists() and "foreign" not in sys.modules

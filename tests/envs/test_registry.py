@@ -159,10 +159,72 @@ def test_plugin_that_does_not_exist_is_refused(name):
         registry.load_plugins([name])
 
 
-def test_plugin_whose_own_import_fails_says_which(import_path, tmp_path):
-    (tmp_path / "my_plugin_broken.py").write_text("import a_package_that_is_missing\n")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
-        registry.load_plugins([str(tmp_path / "my_plugin_broken.py")])
+@pytest.mark.parametrize(
+    "text, line, said",
+    [
+        (
+            "import a_package_that_is_missing\n",
+            1,
+            "ModuleNotFoundError: .*a_package_that_is_missing",
+        ),
+        ("x = 1\nimport json\njson.loads('{')\n", 3, "JSONDecodeError: Expecting property name"),
+        ("\n\ndef f(:\n", 3, "SyntaxError: "),
+        ("\nraise SystemExit(3)\n", 2, "SystemExit: 3"),
+        ("import alltrades.envs as e\ne.register('planar/reach', dict)\n", 2, "registered already"),
+    ],
+)
+def test_plugin_whose_own_import_fails_says_which_file_and_line(
+    import_path, tmp_path, text, line, said
+):
+    file = tmp_path / "my_plugin_broken.py"
+    file.write_text(text)
+    place = rf"plugin .*my_plugin_broken.py cannot be imported: .*{said}.*\({file}, line {line}\)"
+    with pytest.raises(UserError, match=place) as caught:
+        registry.load_plugins([str(file)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plugin_package_that_fails_names_its_own_file(import_path, tmp_path):
+    package = tmp_path / "my_broken_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import inner\n")
+    (package / "inner.py").write_text("import json\n\njson.loads('')\n")
+    sys.path.insert(0, str(tmp_path))
+    with pytest.raises(UserError, match=rf"plugin my_broken.* \({package}/inner.py, line 3\)"):
+        registry.load_plugins(["my_broken_package"])
+
+
+def test_plugins_that_a_file_names_run_only_where_the_user_has_named_them(
+    fresh, import_path, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "my_plugin_of_a_file.py"
+    file.write_text(PLUGIN.format(name="named"))
+    refused = f"policy.json names the plugin {file}, .*--trust, or --plugins {file}"
+    with pytest.raises(UserError, match=refused):
+        registry.load_named_plugins([str(file)], "policy.json")
+    assert "my_plugin_of_a_file" not in sys.modules
+    registry.load_plugins([str(file)])
+    monkeypatch.setattr(registry._REGISTRY, "plugins", [])  # as in another process
+    registry.load_named_plugins([str(file)], "policy.json")
+    assert registry.loaded_plugins() == [str(file)]
+
+
+def test_a_module_of_the_same_name_elsewhere_is_another_plugin(
+    fresh, import_path, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for place in ("mine", "theirs"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "my_twice_named.py").write_text(PLUGIN.format(name="twice"))
+    sys.path.insert(0, str(tmp_path / "mine"))
+    registry.load_plugins(["my_twice_named"])
+    monkeypatch.setattr(registry._REGISTRY, "plugins", [])
+    sys.path[0] = str(tmp_path / "theirs")
+    monkeypatch.delitem(sys.modules, "my_twice_named")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match="names the plugin my_twice_named"):
+        registry.load_named_plugins(["my_twice_named"], "policy.json")
 
 
 def test_plugin_file_with_the_name_of_a_loaded_module_is_refused(import_path, tmp_path):
