@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from alltrades.errors import UserError, nearest
 
 KEYS = ("low", "high", "rate", "acceleration")  # what can be tightened
+SHOWN = 3  # numbers of an action in a message
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,22 @@ class ActionSpec:
             a <= b for a, b in zip(self.low, self.high)
         ):
             raise ValueError(
-                f"action limits: low {list(self.low)}, high {list(self.high)}; expected two lists "
-                "of one length with low <= high"
+                f"action limits: low {few(self.low)}, high {few(self.high)}"
+                f"{_first(lambda a, b: not a <= b, self.low, self.high)}; expected two lists of "
+                "one length with low <= high"
             )
         if self.dims is None:
             object.__setattr__(self, "dims", len(self.low or ()))
         for name, limit in (("rate", self.rate), ("acceleration", self.acceleration)):
             if limit is not None and (len(limit) != self.size or not all(v > 0 for v in limit)):
                 raise ValueError(
-                    f"action limits: {name} {list(limit)}; expected {self.size} positive numbers"
+                    f"action limits: {name} {few(limit)}{_first(lambda v: not v > 0, limit)}; "
+                    f"expected {self.size} positive numbers"
                 )
         if self.stop is not None and (len(self.stop) != self.size or self._outside(self.stop)):
             raise ValueError(
-                f"action limits: stop {list(self.stop)}; expected {self.size} entries, each inside "
-                "the box or None"
+                f"action limits: stop {few(self.stop)}{self._which(self.stop)}; expected "
+                f"{self.size} entries, each inside the box or None"
             )
         facts = (("dims", self.low), ("names", self.names), ("units", self.units))
         for name, given in facts:
@@ -113,7 +116,11 @@ class ActionSpec:
         return low, high
 
     def _outside(self, stop: Sequence[float | None]) -> bool:
-        return not all(v is None or a <= v <= b for a, v, b in zip(self.box[0], stop, self.box[1]))
+        return bool(self._which(stop))
+
+    def _which(self, stop: Sequence[float | None]) -> str:
+        """The first dimension of a stop action that lies outside the box, in words, or ""."""
+        return _first(lambda v, a, b: v is not None and not a <= v <= b, stop, *self.box)
 
     def tightened(self, entry: Mapping[str, Any], where: str) -> ActionSpec:
         """These limits and further ones, of which a number holds for every dimension; `where` names
@@ -134,16 +141,17 @@ class ActionSpec:
         low, high = new.get("low", mine[0]), new.get("high", mine[1])
         if any(a > b for a, b in zip((*low, *mine[0], *high), (*high, *low, *mine[1]))):
             raise UserError(
-                f"{where}: box {list(low)} to {list(high)}; expected one inside the environment's "
-                f"{list(mine[0])} to {list(mine[1])}"
+                f"{where}: box {few(low)} to {few(high)}"
+                f"{_first(lambda a, b, c, d: not c <= a <= b <= d, low, high, *mine)}; expected "
+                f"one inside the environment's {few(mine[0])} to {few(mine[1])}"
             )
         changes: dict[str, Any] = {}
         for key, old in (("rate", self.rate), ("acceleration", self.acceleration)):
             value = new.get(key)
             if value is not None and min(value) <= 0:
                 raise UserError(
-                    f"{where}: {key} {list(value)}; expected positive numbers; leave the key out "
-                    "for no limit"
+                    f"{where}: {key} {few(value)}{_first(lambda v: v <= 0, value)}; expected "
+                    "positive numbers; leave the key out for no limit"
                 )
             if value is not None:
                 changes[key] = value if old is None else tuple(map(min, old, value))
@@ -158,9 +166,8 @@ class ActionSpec:
         """
         if stop is not None and self._outside(stop):
             raise UserError(
-                f"{where}: the stop action {list(stop)} lies outside the box "
-                f"{self.box[0].tolist()} to {self.box[1].tolist()}; expected it inside; widen the "
-                "limits"
+                f"{where}: the stop action {few(stop)} lies outside the box {few(self.box[0])} to "
+                f"{few(self.box[1])}{self._which(stop)}; expected it inside; widen the limits"
             )
         return replace(self, stop=stop)
 
@@ -198,6 +205,21 @@ class ActionSpec:
         return cls(**fields)
 
 
+def few(values: Sequence[float | None] | np.ndarray) -> str:
+    """Numbers of an action for a message: a few of them, however many there are."""
+    shown = ["None" if v is None else f"{v:.6g}" for v in values[:SHOWN]]
+    return f"[{', '.join(shown)}{f', .. of {len(values)}' if len(values) > SHOWN else ''}]"
+
+
+def _first(wrong: Callable[..., bool], *columns: Sequence[Any] | np.ndarray) -> str:
+    """Which dimension is the first that is wrong, for a message; "" where none is."""
+    found = next((i for i, row in enumerate(zip(*columns)) if wrong(*row)), None)
+    if found is None:
+        return ""
+    values = ", ".join("None" if c[found] is None else f"{c[found]:.6g}" for c in columns)
+    return f" (dimension {found}: {values})"
+
+
 def _plain(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else value
 
@@ -212,5 +234,5 @@ def _vector(value: Any, size: int, where: str) -> tuple[float, ...]:
             for v in entries
         )
     ):
-        raise UserError(f"{where} = {value!r}; expected a number or a list of {size}")
+        raise UserError(f"{where} = {repr(value)[:60]}; expected a number or a list of {size}")
     return tuple(float(v) for v in entries)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.actions import few
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
@@ -306,7 +307,7 @@ class ControlLoop:
                         error,
                     )
                     return error
-        log.error("the robot is not at rest: its last action is %s", self._sent[-1].tolist())
+        log.error("the robot is not at rest: its last action is %s", few(self._sent[-1]))
         return interrupt
 
     # ---- what came of it -------------------------------------------------------------------------

@@ -15,6 +15,13 @@ from alltrades.data.actions import ActionSpec
 log = logging.getLogger(__name__)
 
 REASONS = ("finite", "box", "rate", "acceleration")  # why an action was replaced
+WORDS = {  # what is wrong with a dimension; at most 200 characters with all around it
+    "finite": "is {:g}; expected a finite number",
+    "box": "is {:.6g}; expected {:.6g} to {:.6g}",
+    "rate": "moves by {:.6g} in one step; expected at most {:.6g}",
+    "acceleration": "moves by {:.6g} after a step of {:.6g}; expected a change of at most {:.6g}, "
+    "and room to stop",
+}
 TIMEOUTS = ("hold", "stop")  # what was given in place of one that did not come
 LOGGED = 10  # holds of one episode that are logged
 SLACK = (
@@ -76,9 +83,12 @@ class ActionGuard:
         good = np.isfinite(actions).all(axis=1)  # (k,)
         outside = good & ((actions < self._soft_low) | (actions > self._soft_high)).any(axis=1)
         if outside.any():
-            self._count("box", int(outside.sum()), actions[outside][0])
+            found = actions[outside][0]
+            wrong = (found < self._soft_low) | (found > self._soft_high)
+            self._count("box", int(outside.sum()), wrong, found, self.low, self.high)
         if not good.all():
-            self._count("finite", int((~good).sum()), actions[~good][0])
+            found = actions[~good][0]
+            self._count("finite", int((~good).sum()), ~np.isfinite(found), found)
         inside = np.clip(actions, self.low, self.high)
         return inside if free and good.all() else self._follow(inside, good, last)
 
@@ -117,31 +127,36 @@ class ActionGuard:
         `moved`.
         """
         if self.rate is not None:
-            if (np.abs(step) > self.rate * (1 + SLACK)).any():
-                self._count("rate", 1, before + step)
+            fast = np.abs(step) > self.rate * (1 + SLACK)
+            if fast.any():
+                self._count("rate", 1, fast, step, self.rate)
             step = np.clip(step, -self.rate, self.rate)
         if self.acceleration is not None:
             a = self.acceleration
             up = np.maximum(np.minimum(moved + a, _braking(self.high - before, a)), moved - a)
             down = np.minimum(np.maximum(moved - a, -_braking(before - self.low, a)), moved + a)
             limited = np.clip(step, np.minimum(down, up), up)
-            if (np.abs(limited - step) > SLACK * a).any():
-                self._count("acceleration", 1, before + step)
+            sudden = np.abs(limited - step) > SLACK * a
+            if sudden.any():
+                self._count("acceleration", 1, sudden, step, moved, a)
             step = limited
         return step
 
-    def _count(self, reason: str, count: int, example: np.ndarray) -> None:
+    def _count(self, reason: str, count: int, wrong: np.ndarray, *facts: np.ndarray) -> None:
+        """Count actions, and log the first dimension of the first that was `wrong` (A,) with its
+        entry of each of `facts` (A,).
+        """
         if not self._counting:
             return
         if self.refusals[reason] == 0:
+            i = int(np.argmax(wrong))
             log.warning(
-                "action refused (%s): %s; box %s to %s, rate %s, acceleration %s; later ones are "
-                "only counted",
+                "action refused (%s): dimension %d of %d %s%s; later ones are only counted",
                 reason,
-                example.tolist(),
-                self.low.tolist(),
-                self.high.tolist(),
-                *(None if x is None else x.tolist() for x in (self.rate, self.acceleration)),
+                i,
+                len(wrong),
+                WORDS[reason].format(*(float(fact[i]) for fact in facts)),
+                f"; {wrong.sum()} dimensions are wrong" if wrong.sum() > 1 else "",
             )
         self.refusals[reason] += count
 

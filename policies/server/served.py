@@ -97,13 +97,14 @@ class ServedController(Lanes):
         steps = (
             self.policy.horizon + 1
         )  # the first action of the last chunk may itself be one step from what was known then
-        if (
-            np.abs(np.clip(known[0], guard.low, guard.high) - sent[0])
-            > steps * guard.rate * (1 + SLACK)
-        ).any():
+        far = np.abs(np.clip(known[0], guard.low, guard.high) - sent[0]) > (
+            steps * guard.rate * (1 + SLACK)
+        )
+        if far.any():
+            i = int(np.argmax(far))
             raise UserError(
-                f"'known' begins with {known[0].tolist()} and the last reply with "
-                f"{sent[0].tolist()}; expected no more than {steps} steps of {guard.rate.tolist()} "
+                f"'known' begins with {known[0][i]:.6g} in dimension {i} and the last reply with "
+                f"{sent[0][i]:.6g}; expected no more than {steps} steps of {guard.rate[i]:.6g} "
                 "between; send what is executed, or reset"
             )
 

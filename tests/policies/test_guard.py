@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alltrades.data.actions import ActionSpec
+from alltrades.errors import UserError
 from alltrades.policies.control.guard import ActionGuard, Watchdog, _braking
 
 
@@ -175,6 +176,37 @@ def test_a_preview_is_what_the_guard_would_do_and_counts_nothing() -> None:
 
 
 # ---- watchdog ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("scale", [1.0, 1.2345678e-30, 1.2345678e30])
+def test_refusals_of_any_number_of_dimensions_name_one_of_them_in_200_characters(
+    scale: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = [scale / 3] * 400
+    guard = ActionGuard(ActionSpec([-v for v in many], many, rate=many, acceleration=many))
+    far = np.full((2, 400), scale / 3, np.float32)
+    far[0, 7] = np.float32(-1e3 * scale)
+    guard(far, np.zeros((2, 400), np.float32))
+    guard(np.array([[*far[1, :9], np.nan, *far[1, 10:]]]), None)
+    guard(-far[1:], np.stack([far[1] / 2, far[1]]))
+    lines = [record.getMessage() for record in caplog.records]
+    assert set(guard.refusals) == {
+        reason for line in lines for reason in guard.refusals if reason in line
+    }
+    assert len(lines) == 4 and max(map(len, lines)) <= 200
+    assert any("(box): dimension 7 of 400 is -" in line for line in lines)
+    assert any("(finite): dimension 9 of 400 is nan; expected a finite number" in s for s in lines)
+
+
+def test_limits_that_make_no_sense_name_the_dimension_however_many_there_are() -> None:
+    low = [-1.0] * 300
+    with pytest.raises(ValueError, match=r"\(dimension 299: -1, -2\)") as caught:
+        ActionSpec(low, [1.0] * 299 + [-2.0])
+    with pytest.raises(UserError, match=r"\(dimension 4: -3, 1, -1, 1\)") as other:
+        ActionSpec(low, [1.0] * 300).tightened({"low": [-1] * 4 + [-3] + [-1] * 295}, "limits.yaml")
+    with pytest.raises(ValueError, match=r"rate .*\(dimension 1: 0\)") as third:
+        ActionSpec(low, [1.0] * 300, rate=[1.0, 0.0] * 150)
+    assert all(len(str(error.value)) <= 200 for error in (caught, other, third))
+
+
 def test_a_watchdog_holds_then_stops_for_good(caplog: pytest.LogCaptureFixture) -> None:
     dog, last = Watchdog(0.5, (0.0, None)), vector([0.7, 0.3])
     dog.fresh(10.0)

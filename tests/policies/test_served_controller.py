@@ -124,7 +124,9 @@ def test_a_robot_cannot_say_that_it_is_where_the_limits_cannot_have_brought_it()
     within = RATE * (HORIZON + 1)
     controller.check(0, known(within).known)
     controller.check(0, known().known)
-    with pytest.raises(UserError, match=r"'known' begins with \[1.85.*last reply with \[0.0"):
+    with pytest.raises(
+        UserError, match=r"'known' begins with 1.85 in dimension 0 .*last reply with 0;"
+    ):
         controller.check(0, known(within + 0.1).known)
     controller.begin(0, "a", 1)
     controller.check(0, known(4.0).known)

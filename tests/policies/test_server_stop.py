@@ -104,7 +104,7 @@ def test_limits_that_shut_out_the_stop_action_are_refused(tmp_path: Path) -> Non
     limits = tmp_path / "limits.yaml"
     limits.write_text('"*": {low: 0.1}\n')
     with pytest.raises(
-        UserError, match=r"limits.yaml: toy/small: the stop action \[0.0, None\] lies outside"
+        UserError, match=r"limits.yaml: toy/small: the stop action \[0, None\] lies outside"
     ):
         PolicyServer(make_policy(1, stop=(0.0, None)), ServerSettings(port=0, limits=limits))
 
