@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+from alltrades.data.formats.aloha import Aloha
+from alltrades.data.formats.bags import Bags
 from alltrades.data.formats.diffusion_policy import DiffusionPolicy
+from alltrades.data.formats.hdf5 import Hdf5
 from alltrades.data.formats.lerobot import LeRobot
+from alltrades.data.formats.npz import Npz
 from alltrades.data.formats.recording import Column, Recording, Refusal, guarded
+from alltrades.data.formats.robomimic import Robomimic
 from alltrades.errors import UserError
 from alltrades.system.extensions import Extensions
 
@@ -16,6 +21,11 @@ FORMATS: Extensions[type[Recording]] = Extensions(
     {
         "diffusion_policy": DiffusionPolicy,
         "lerobot": LeRobot,
+        "robomimic": Robomimic,
+        "aloha": Aloha,
+        "bags": Bags,
+        "hdf5": Hdf5,
+        "npz": Npz,
     },
 )
 """Formats by name; `register` adds one, and packages offer theirs as entry points of this group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -97,16 +97,16 @@ def _codecs(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; `Refusal` for objects (they are pickled), and for an array that
-    is not as large as it says.
+def load_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Those of an .npz file's arrays that are named; `Refusal` for objects (they are pickled), and
+    for an array that is not as large as it says.
     """
     with check_zip(path) as archive:
         bounded(path, sum(info.file_size for info in archive.infolist()))
         return {
             info.filename.removesuffix(".npy"): _member(path, archive, info)
             for info in archive.infolist()
-            if info.filename.endswith(".npy")
+            if info.filename.endswith(".npy") and info.filename[:-4] in names
         }
 
 

@@ -25,6 +25,10 @@ class Converter:
     def __init__(self, recording: Recording, mapping: Map) -> None:
         mapping.check(recording)
         self.recording, self.mapping = recording, mapping
+        if mapping.action is not None:
+            recording.acts = [part.source for part in mapping.action.pieces]
+        if recording.resampled:
+            recording.rate = mapping.control_hz
         self._bytes: dict[str, float] = {}  # key of a float image -> what makes it 0 to 255
 
     def episode(self, i: int, environment: str) -> Episode:

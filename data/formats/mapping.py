@@ -220,16 +220,21 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
     """The mapping that a recording's keys suggest, and why other keys are left out."""
     columns, left = recording.columns, dict(recording.left_out)
     fields: dict[str, Any] = {}
+    names = {key.lstrip("/"): key for key in columns}
     whole = next((k for k in ACTIONS if columns.get(k, _TEXT).kind == "numbers"), None)
-    acts = [whole] if whole else [k for k in columns if re.match(r"actions?[./]", k)]
+    acts = recording.acts or (
+        [whole] if whole else [k for k in columns if re.match(r"actions?[./]", k)]
+    )
     acts = [k for k in acts if columns[k].kind == "numbers" and k not in left]
-    reward = next((k for k in REWARDS if k in columns), None)
-    success = next((k for k in SUCCESSES if k in columns), None)
+    reward = next((names[k] for k in REWARDS if k in names), None)
+    success = next((names[k] for k in SUCCESSES if k in names), None)
     for key, column in columns.items():
         if key in (reward, success) or key in acts or key in left:
             continue
         if key in BOOKKEEPING:
             left[key] = "bookkeeping, made anew where it is needed"
+        elif column.kind == "image" and column.dtype[0] == "f" and column.shape[-1] == 1:
+            left[key] = "depth as floats: say `as: depth` and the `scale` that makes millimetres"
         elif re.match(r"actions?[./]", key):
             left[key] = f"beside '{whole or 'the others'}'"
         else:

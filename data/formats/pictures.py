@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from io import BytesIO
 from typing import Any
 
@@ -65,7 +66,7 @@ def encode_png(picture: np.ndarray) -> bytes:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(flat), format=name)
     codec: Any = av.CodecContext.create("png", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, name
-    codec.time_base = frame.time_base or "1/1"
+    codec.time_base = Fraction(1)
     out = BytesIO()
     for packet in [*codec.encode(frame), *codec.encode(None)]:
         out.write(bytes(packet))

@@ -55,6 +55,8 @@ class Recording(ABC):
         tasks: distinct instructions, where they are known before reading.
         warnings: how the files deviate from what they say of themselves; one line each.
         left_out: key -> why it is not proposed as a field.
+        acts: keys that are proposed as actions, where names alone do not tell.
+        resampled: episodes are put on a grid of `rate`, which the mapping may change.
         plain: whether any file of numbers is of this format: it counts where no other does.
     """
 
@@ -65,7 +67,9 @@ class Recording(ABC):
     tasks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    acts: list[str] = field(default_factory=list)
     plain: ClassVar[bool] = False
+    resampled: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,138 @@ def mp4(path: Path, frames: np.ndarray, rate: int = 10) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+def robomimic(path: Path, instruction: bool = False) -> Path:
+    """One file of demonstrations with filter keys."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for i, e in enumerate(numbers()):
+            demo = file.create_group(f"data/demo_{i}")
+            demo.attrs["num_samples"] = len(e["state"])
+            demo["obs/state"], demo["obs/front_image"] = e["state"], e["images"]
+            demo["next_obs/state"], demo["states"] = e["state"], e["state"]
+            demo["actions"], demo["rewards"] = e["action"], e["reward"]
+            demo["dones"] = e["success"].astype(int)
+            if instruction:
+                demo.attrs["ep_meta"] = json.dumps({"lang": TASKS[i % 2]})
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 20}})
+        file["mask/train"] = np.array([b"demo_0", b"demo_2"])
+    return path
+
+
+def aloha(folder: Path, compressed: bool = False) -> Path:
+    """A folder of episodes; pictures as they are, or as rows of JPEG bytes."""
+    import h5py
+
+    folder.mkdir()
+    for i, e in enumerate(numbers()):
+        with h5py.File(folder / f"episode_{i}.hdf5", "w") as file:
+            file["observations/qpos"], file["action"] = e["state"], e["action"]
+            file["observations/images/top"] = e["images"]
+            if compressed:
+                packed = [jpeg(picture) for picture in pictures(i)]
+                rows = np.zeros((len(packed), max(map(len, packed))), np.uint8)
+                for row, data in zip(rows, packed):
+                    row[: len(data)] = np.frombuffer(data, np.uint8)
+                del file["observations/images/top"]
+                file["observations/images/top"] = rows
+                file.attrs["compress"] = True
+    return folder
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture as a JPEG."""
+    from PIL import Image
+
+    out = BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def npz(folder: Path) -> Path:
+    """A folder of .npz files."""
+    folder.mkdir()
+    for i, e in enumerate(numbers()):
+        np.savez_compressed(folder / f"{i}.npz", task=TASKS[i % 2], **e)
+    return folder
+
+
+def hdf5(path: Path, groups: bool) -> Path:
+    """Plain HDF5: a group per episode in one file, or a folder of files."""
+    import h5py
+
+    if not groups:
+        path.mkdir()
+    for i, e in enumerate(numbers()):
+        file, at = (path, f"run_{i}/") if groups else (path / f"run_{i}.h5", "")
+        with h5py.File(file, "a") as opened:
+            for name, value in e.items():
+                opened[f"{at}{name}"] = value
+            (opened[f"run_{i}"] if groups else opened).attrs["task"] = TASKS[i % 2]
+    return path
+
+
+def ros2(path: Path, mcap: bool = False, steps: int = 20, late: float = 0.001) -> Path:
+    """A ROS 2 bag: joints at 100 Hz, commands at 20 Hz `late` s after what they answer, a camera
+    at 10 Hz, success at the end.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kind = store.types
+    stamp = kind["builtin_interfaces/msg/Time"](0, 0)
+    header = kind["std_msgs/msg/Header"](stamp, "")
+    names, none = ["lift", "tilt"], np.array([])
+    joints, image = kind["sensor_msgs/msg/JointState"], kind["sensor_msgs/msg/Image"]
+    layout = kind["std_msgs/msg/MultiArrayLayout"]([], 0)
+    array, flag = kind["std_msgs/msg/Float64MultiArray"], kind["std_msgs/msg/Bool"]
+    text, messages = kind["std_msgs/msg/String"], []
+    messages.append((0.0, "/instruction", text("open the door")))
+    for k in range(steps * 5 + 1):
+        t = k / 100
+        position = np.array([t, -t])
+        messages.append((t, "/joint_states", joints(header, names, position, none, none)))
+        if k % 5 == 0:
+            messages.append((t + late, "/arm/command", array(layout, np.array([t, 2 * t]))))
+        if k % 10 == 0:
+            data = np.full(8 * 12 * 3, k % 250, np.uint8)
+            camera = image(header, 8, 12, "bgr8", 0, 36, data)
+            messages.append((t, "/camera", camera))
+    messages.append((steps / 20, "/success", flag(True)))
+    plugin = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        open_ = {}
+        for t, topic, message in sorted(messages, key=lambda m: m[0]):
+            name = message.__msgtype__
+            if topic not in open_:
+                open_[topic] = writer.add_connection(topic, name, typestore=store)
+            data = store.serialize_cdr(message, name)
+            writer.write(open_[topic], 10**18 + round(t * 1e9), data)
+    return path
+
+
+def mcap_json(path: Path, steps: int = 20) -> Path:
+    """An MCAP file of JSON messages."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("any", "jsonschema", b"{}")
+        channels = {
+            topic: writer.register_channel(topic, "json", schema)
+            for topic in ("/pose", "/action", "/reward")
+        }
+        for k in range(steps):
+            for topic, value in (
+                ("/pose", {"position": {"x": k, "y": 2.0}, "timestamp": 3}),
+                ("/action", {"data": [k * 1.0, -1.0, 0.5]}),
+                ("/reward", {"data": k / 10}),
+            ):
+                data, time = json.dumps(value).encode(), k * 10**8
+                writer.add_message(channels[topic], time, data, time)
+        writer.finish()
+    return path
