@@ -9,16 +9,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.random import mtrand
 
 from alltrades.data.fields import Observation
 from alltrades.data.interface import NotFinite
 from alltrades.envs.boundary.contract import BrokenContract, number, reset_values, step_values
 from alltrades.envs.boundary.origin import raised
+from alltrades.envs.boundary.physics import Physics
+from alltrades.envs.boundary.randomness import EpisodeRandomness
 from alltrades.envs.spaces import integers, read, writer
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.system.streams import stream_seed
+
+BUILDING = 0  # seed of the global generators while an environment is built
+SMALL = 2**31  # seeds that every generator takes are below
+HUGE = 1e15  # no state that begins below comes to it, unless physics diverged
 
 
 class EnvironmentFailure(Exception):
@@ -64,11 +69,16 @@ class EnvAdapter:
     """Steps the environment of a specification. Built at the first reset; reused from episode to
     episode.
 
-    `reset(seed)` is all that an episode depends on besides its actions. Some simulators seed the
-    global NumPy generator or draw from it: inside every call it is one of the episode's own,
-    outside it is as it was.
+    `reset(seed)` is all that an episode depends on besides its actions. Some simulators draw from
+    global generators, or seed them: inside every call these are the episode's own.
 
-    expert_observation: what the environment returned last, or what its info shows to experts alone.
+    Attributes:
+        action: the last one, as it was executed.
+        expert_observation: what the environment returned last, or what its info shows to experts
+            alone.
+        randomness: of the episode; what runs within `with` draws from its global generators.
+        folded: whether the environment refused the last seed for its size, and was given 31 bits of
+            it.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
@@ -76,30 +86,40 @@ class EnvAdapter:
         self._limit = np.inf if spec.max_steps is None else spec.max_steps
         self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
         self.expert_observation: Any = None
-        self.action = np.zeros(spec.action_dim, np.float32)  # the last one, as executed
+        self.action = np.zeros(spec.action_dim, np.float32)
         self._texts: dict[str, str] = {}  # of this episode
         self._env: Any = None
         self._write: Callable[[np.ndarray], Any] | None = None  # action -> the environment's own
         self._rounds = False
         self._seed, self._step = 0, 0
-        self._bits = np.random.MT19937(0)  # behind np.random while the environment runs
+        self._first: Observation = {}
+        self._physics = Physics(None)
+        self._stale = False  # whether it may not see another episode
+        self.randomness, self.folded = EpisodeRandomness(0), False
 
     def build(self, seed: int) -> None:
         """Build the environment, for the episode of `seed`, where it was not yet: `reset` does it
-        too, but may not take as long.
+        too, but may not take as long. It is built anew where the specification says so, and after
+        an episode that failed.
         """
         self._seed, self._step = seed, 0
-        self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
-        self._guarded(self._build)
+        if self._stale:
+            self._guarded(self.close)
+        if self._env is None:
+            self.randomness = EpisodeRandomness(BUILDING)
+            self._guarded(self._build)
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`; returns the first observation."""
-        self._seed, self._step = seed, 0
-        self._bits = np.random.MT19937(stream_seed(seed, "np.random"))
-        returned = self._guarded(lambda: self._build().reset(seed=seed))
-        first = self._observe(*self._kept(reset_values, returned))
-        self._texts = {name: v for name, v in first.items() if isinstance(v, str)}
-        return first
+        self.build(seed)
+        self._stale = self.spec.rebuild
+        env = self._env
+        self.randomness = EpisodeRandomness(seed)
+        returned = self._guarded(lambda: self._started(env))
+        self._physics, self._first = Physics(env), {}
+        self._first = self._observe(*self._kept(reset_values, returned))
+        self._texts = {name: v for name, v in self._first.items() if isinstance(v, str)}
+        return self._first
 
     def step(self, action: np.ndarray) -> StepResult:
         """Execute an action (action_dim,), or of the shape of the environment's own, clipped to the
@@ -121,6 +141,9 @@ class EnvAdapter:
         mine = self._write(self.action) if self._write else self.action.copy()
         returned = self._guarded(lambda: self._env.step(mine))
         observation, reward, terminated, truncated, info = self._kept(step_values, returned)
+        found = self._physics.diverged()
+        if found is not None:
+            raise self._failure(found, "diverged")
         if not math.isfinite(reward):
             raise self._failure(f"its reward is {reward}; expected a finite number", "diverged")
         seen = self._observe(observation, info)
@@ -145,30 +168,38 @@ class EnvAdapter:
         return None if point is None else np.asarray(point(), dtype=np.float32)
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        env, self._env, self._stale = self._env, None, False
+        if env is not None:
+            env.close()
 
-    def _build(self) -> Any:
-        if self._env is None:
-            self._env = self.spec.build()
-            space = getattr(self._env, "action_space", None)
-            self._write, self._rounds = writer(space, self.spec.action_dim), integers(space)
-        return self._env
+    def _build(self) -> None:
+        self._env = self.spec.build()
+        space = getattr(self._env, "action_space", None)
+        self._write, self._rounds = writer(space, self.spec.action_dim), integers(space)
+
+    def _started(self, env: Any) -> Any:
+        """What `reset` returns, for a seed of fewer bits where that of the episode has too many."""
+        self.folded = False
+        try:
+            return env.reset(seed=self._seed)
+        except (OverflowError, ValueError) as error:
+            too_large = isinstance(error, OverflowError) or "seed" in str(error).lower()
+            if self._seed < SMALL or not too_large:
+                raise
+            self.folded = True
+        return env.reset(seed=stream_seed(self._seed, "folded") % SMALL)
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
-        outside = mtrand.get_bit_generator()
-        mtrand.set_bit_generator(self._bits)
         try:
-            return call()
+            with self.randomness:
+                return call()
         except UserError:
             raise
         except Exception as error:  # whatever a simulator raises is reported with its place
             raise self._failure(raised(error, self._env)) from error
-        finally:
-            mtrand.set_bit_generator(outside)
 
     def _failure(self, cause: str, kind: str = "raised") -> EnvironmentFailure:
+        self._stale = True
         return EnvironmentFailure(self.spec.id, self._seed, self._step, cause, kind)
 
     def _broken(self, cause: str) -> UserError:
@@ -203,13 +234,32 @@ class EnvAdapter:
 
     def _observe(self, returned: Any, info: Mapping[str, Any]) -> Observation:
         try:
-            out = read(returned, self._interface)
+            seen = read(returned, self._interface)
         except NotFinite as error:
             raise self._failure(str(error), "diverged") from error
         except UserError as error:
             raise self._broken(str(error)) from error
+        for name, values in seen.items():
+            if (
+                not isinstance(values, str)
+                and values.ndim == 1
+                and not values.dot(values) < HUGE**2
+            ):
+                self._check_huge(name, values)
         self.expert_observation = info.get("expert_observation", returned)
-        return out
+        return seen
+
+    def _check_huge(self, name: str, values: np.ndarray) -> None:
+        """Values that grew beyond what can be believed within the episode."""
+        first = self._first.get(name)
+        grown = np.zeros(0) if first is None else (abs(values) >= HUGE) & (abs(first) < HUGE)
+        if grown.any():
+            i = int(grown.argmax())
+            raise self._failure(
+                f"'{name}' grew from {first[i]:.3g} to {values[i]:.3g} at entry {i} within the "
+                "episode: its physics diverged",
+                "diverged",
+            )
 
     def _check_texts(self, seen: Observation) -> None:
         for name, first in self._texts.items():

@@ -39,6 +39,8 @@ class EnvSpec:
             augmented by them where a network sees nothing else than the field that they map.
         metrics: names of info values of an episode's last step that evaluations report beside
             success; higher is better.
+        rebuild: whether every episode gets a new instance, since `reset` leaves something of the
+            episode before. `alltrades envs check` finds such environments.
         version: raise it when observations or actions change meaning.
 
     Raises ValueError for what cannot be.
@@ -57,6 +59,7 @@ class EnvSpec:
     import_demos: Callable[[Any], list[Any]] | None = None
     symmetries: tuple[Symmetry, ...] = ()
     metrics: tuple[str, ...] = ()
+    rebuild: bool = False
     version: int = 1
 
     def __post_init__(self) -> None:

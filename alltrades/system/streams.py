@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
+
+# Held by whoever changes global random generators (Python's, NumPy's, torch's) for a while.
+GLOBAL_STATE = threading.RLock()
 
 
 def _entropy(seed: int, names: tuple[str | int, ...]) -> int:

@@ -16,6 +16,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.boundary.origin import raised
+from alltrades.envs.boundary.randomness import OUTSIDE
 from alltrades.envs.rollouts.growth import Growth, resident
 from alltrades.envs.rollouts.marks import (
     ASKING,
@@ -168,7 +169,8 @@ class LaneHost:
         lane. Raises UserError when an environment breaks its contract, or cannot be built for want
         of an extra.
         """
-        return [self._carry_out(command) for command in commands]
+        with OUTSIDE:
+            return [self._carry_out(command) for command in commands]
 
     def tidy(self) -> None:
         """Close the instances that failed; what that raises is of no interest any more."""
@@ -219,8 +221,10 @@ class LaneHost:
         new = not free
         adapter = EnvAdapter(self.specs[command.environment]) if new else free.pop()
         lane = self._lanes[command.lane] = _Lane(adapter, command, [])
-        if new:
+        if new or adapter.spec.rebuild:
             marks[PHASE] = BUILDING
+            if not new:
+                self._growth.closed()
             before = resident()
             adapter.build(command.seed)
             self._growth.built(before)
@@ -228,9 +232,10 @@ class LaneHost:
         lane.observations.append(adapter.reset(command.seed))
         if not command.expert:
             return command.lane, lane.frames(0)
-        act = self._expert(lane)
-        while not self._step(lane, act()):
-            pass
+        with adapter.randomness:
+            act = self._expert(lane)
+            while not self._step(lane, act()):
+                pass
         return command.lane, self._finish(command.lane)
 
     def _chunk(self, command: Chunk) -> Reply:
@@ -239,9 +244,10 @@ class LaneHost:
             lane.observations.clear()
         before = len(lane.observations)
         self._marks[STEPS], self._marks[PHASE] = len(lane.rewards), STEPPING
-        for action in command.actions:
-            if self._step(lane, action):
-                return command.lane, self._finish(command.lane)
+        with lane.adapter.randomness:
+            done = any(self._step(lane, action) for action in command.actions)
+        if done:
+            return command.lane, self._finish(command.lane)
         return command.lane, lane.frames(before)
 
     def _expert(self, lane: _Lane) -> Callable[[], np.ndarray]:

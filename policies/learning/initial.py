@@ -12,10 +12,11 @@ from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
-from alltrades.policies.model.policy import DiffusionPolicy, initialising
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.pooling import pooled
 from alltrades.policies.model.statistics import Statistics, measure
 from alltrades.policies.settings import PolicySettings
+from alltrades.system.streams import GLOBAL_STATE
 
 
 def make_normalizer(
@@ -81,6 +82,6 @@ def build_policy(
     """A policy with freshly initialised weights, a function of `seed`, and its own copy of the
     statistics.
     """
-    with initialising, torch.random.fork_rng(devices=[]):
+    with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DiffusionPolicy(settings, environments, copy.deepcopy(normalizer)).to(device)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +33,9 @@ from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
 from alltrades.system.files import replacing, write_text
+from alltrades.system.streams import GLOBAL_STATE
 
 FORMAT_VERSION = 3
-initialising = (
-    threading.RLock()
-)  # layers draw their first weights from PyTorch's one generator, which all threads share
 
 
 class DiffusionPolicy(nn.Module, ActingPolicy):
@@ -77,7 +74,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         if self.takes_preference:
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
         image = action_image(self.environments) if BACKBONES.get(settings.backbone).pixels else None
-        with initialising:
+        with GLOBAL_STATE:  # layers draw their first weights from PyTorch's one generator
             self.conditioner = Conditioner(
                 self.layout,
                 self.n_obs_steps,
