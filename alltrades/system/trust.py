@@ -26,11 +26,12 @@ def trust_all() -> None:
 
 def remember(plugin: str) -> None:
     """The user named this plugin. Where nothing can be kept it is asked for again next time."""
+    name = _identity(plugin)
     with suppress(OSError):
-        if plugin not in _remembered():
+        if name not in _remembered():
             _file().parent.mkdir(parents=True, exist_ok=True)
             with _file().open("a", encoding="utf-8") as file:
-                file.write(f"{_identity(plugin)}\n")
+                file.write(f"{name}\n")
 
 
 def check_named(plugins: list[str], by: Path | str) -> None:

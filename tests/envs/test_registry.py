@@ -204,10 +204,12 @@ def test_plugins_that_a_file_names_run_only_where_the_user_has_named_them(
     with pytest.raises(UserError, match=refused):
         registry.load_named_plugins([str(file)], "policy.json")
     assert "my_plugin_of_a_file" not in sys.modules
-    registry.load_plugins([str(file)])
-    monkeypatch.setattr(registry._REGISTRY, "plugins", [])  # as in another process
+    for _ in range(2):
+        registry.load_plugins([str(file)])
+        monkeypatch.setattr(registry._REGISTRY, "plugins", [])  # as in another process
     registry.load_named_plugins([str(file)], "policy.json")
     assert registry.loaded_plugins() == [str(file)]
+    assert (tmp_path / "state" / "alltrades" / "plugins.txt").read_text() == f"{file}\n"
 
 
 def test_a_module_of_the_same_name_elsewhere_is_another_plugin(
