@@ -7,6 +7,7 @@ from alltrades.data.formats.bags import Bags
 from alltrades.data.formats.diffusion_policy import DiffusionPolicy
 from alltrades.data.formats.hdf5 import Hdf5
 from alltrades.data.formats.lerobot import LeRobot
+from alltrades.data.formats.minari import Minari
 from alltrades.data.formats.npz import Npz
 from alltrades.data.formats.recording import Column, Recording, Refusal, guarded
 from alltrades.data.formats.robomimic import Robomimic
@@ -23,6 +24,7 @@ FORMATS: Extensions[type[Recording]] = Extensions(
         "lerobot": LeRobot,
         "robomimic": Robomimic,
         "aloha": Aloha,
+        "minari": Minari,
         "bags": Bags,
         "hdf5": Hdf5,
         "npz": Npz,
@@ -43,12 +45,13 @@ def open_recording(path: Path, name: str | None = None) -> tuple[str, Recording]
     if name is None:
         name = _recognised(path)
     kind = FORMATS.get(name)
-    return name, guarded(path, lambda: kind(path))
+    return name, guarded(path, kind, path)
 
 
 def _recognised(path: Path) -> str:
-    found = [name for name in FORMATS.names() if FORMATS.get(name).recognises(path)]
-    special = [name for name in found if not FORMATS.get(name).plain]
+    kinds = {name: FORMATS.get(name) for name in FORMATS.names()}
+    found = [name for name, kind in kinds.items() if guarded(path, kind.recognises, path)]
+    special = [name for name in found if not kinds[name].plain]
     found = special or found
     if len(found) == 1:
         return found[0]

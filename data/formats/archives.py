@@ -117,8 +117,8 @@ def shapes_of_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 name = info.filename.removesuffix(".npy")
-                with guarded(path, lambda i=info: archive.open(i)) as file:  # type: ignore[misc]
-                    out[name] = guarded(f"{path}: '{name}'", lambda f=file: _header(f))  # type: ignore[misc]
+                with guarded(path, archive.open, info) as file:
+                    out[name] = guarded(f"{path}: '{name}'", _header, file)
     return out
 
 

@@ -103,8 +103,7 @@ class Bag:
             return
         for connection, time, data in reader.messages(connections=chosen):
             message = guarded(
-                f"{self.path}: {connection.topic}",
-                lambda c=connection, d=data: reader.deserialize(d, c.msgtype),  # type: ignore[misc]
+                f"{self.path}: {connection.topic}", reader.deserialize, data, connection.msgtype
             )
             yield connection.topic, time, message
 
@@ -115,7 +114,7 @@ class Bag:
         with self.path.open("rb") as file:
             for _, channel, message in make_reader(file, validate_crcs=True).iter_messages(chosen):
                 where = f"{self.path}: {channel.topic}"
-                value = guarded(where, lambda m=message: json.loads(m.data))  # type: ignore[misc]
+                value = guarded(where, json.loads, message.data)
                 if not isinstance(value, dict):
                     raise Refusal(f"{where}: a message that is no object; expected one")
                 yield channel.topic, message.log_time, value

@@ -46,7 +46,7 @@ class Bags(Recording):
             for topic, time, message in guarded(self.files[0], lambda: first.messages(None)):
                 if topic not in times:
                     where = f"{self.files[0]}: topic {topic}"
-                    for key, leaf in guarded(where, lambda t=topic, m=message: _first(t, m)):  # type: ignore[misc]
+                    for key, leaf in guarded(where, _first, topic, message):
                         self._add(key, leaf)
                 times.setdefault(topic, []).append(time)
             for topic, kind in first.unread.items():

@@ -90,7 +90,7 @@ class DiffusionPolicy(Recording):
             folder, _, file = name.rpartition("/")
             if file not in ("zarr.json", ".zarray"):
                 continue
-            facts = guarded(f"{self.path}/{name}", lambda n=name: json.loads(self._text(n)))  # type: ignore[misc]
+            facts = guarded(f"{self.path}/{name}", self._facts, name)
             if isinstance(facts, dict) and (file == ".zarray" or facts.get("node_type") == "array"):
                 found[folder] = facts
         return found
@@ -102,10 +102,10 @@ class DiffusionPolicy(Recording):
             p / name for p in below for name in ("zarr.json", ".zarray") if (p / name).is_file()
         ]
 
-    def _text(self, name: str) -> bytes:
+    def _facts(self, name: str) -> Any:
         if self._archive is None:
-            return (self.path / name).read_bytes()
-        return self._archive.read(name)
+            return json.loads((self.path / name).read_bytes())
+        return json.loads(self._archive.read(name))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -114,7 +114,7 @@ class DiffusionPolicy(Recording):
         start, stop = int(self.ends[i - 1]) if i else 0, int(self.ends[i])
         fits(self.where(i), {k: self.columns[k] for k in keys}, stop - start)
         return {
-            key: guarded(f"{self.path}/data/{key}", lambda k=key: self._blocks[k].read(start, stop))  # type: ignore[misc]
+            key: guarded(f"{self.path}/data/{key}", self._blocks[key].read, start, stop)
             for key in keys
         }
 

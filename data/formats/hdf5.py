@@ -114,7 +114,7 @@ class Hdf5(Recording):
         """Columns by the first episode."""
         where, group = self.where(0), self.group(0)
         for key, data in guarded(where, lambda: list(arrays(where, group))):
-            column = guarded(f"{where}: '{key}'", lambda k=key, d=data: self._column(k, d))  # type: ignore[misc]
+            column = guarded(f"{where}: '{key}'", self._column, key, data)
             if column is None:
                 self.left_out[key] = f"of type {data.dtype}; expected numbers or text"
             else:
@@ -184,11 +184,10 @@ class Hdf5(Recording):
         bounded(where, sum(_size(held[k]) for k in chosen))
         for key in chosen:
             out[key] = guarded(
-                f"{where}: '{key}'",
-                lambda k=key: self.values(f"{where}: '{k}'", k, held[k]),  # type: ignore[misc]
+                f"{where}: '{key}'", self.values, f"{where}: '{key}'", key, held[key]
             )
         for key in set(keys) - set(chosen):
-            out[key] = guarded(where, lambda k=key: self.attribute(group, k[1:]))  # type: ignore[misc]
+            out[key] = guarded(where, self.attribute, group, key[1:])
         return out
 
     def attribute(self, group: Any, name: str) -> str:

@@ -54,7 +54,7 @@ class Meta:
             return []
         lines = guarded(file, lambda: file.read_text(encoding="utf-8").splitlines())
         return [
-            guarded(f"{file}: line {i + 1}", lambda t=t: json.loads(t))  # type: ignore[misc]
+            guarded(f"{file}: line {i + 1}", json.loads, t)
             for i, t in enumerate(lines)
             if t.strip()
         ]
@@ -90,7 +90,8 @@ class Meta:
 
     def _episodes(self) -> None:
         for line in self._lines("episodes.jsonl"):
-            number = guarded("meta/episodes.jsonl", lambda e=line: int(e["episode_index"]))  # type: ignore[misc]
+            file = self.path / "meta" / "episodes.jsonl"
+            number = guarded(file, int, guarded(file, line.__getitem__, "episode_index"))
             if isinstance(line.get("length"), int):
                 self.lengths[number] = line["length"]
             self.episode_tasks[number] = list(map(str, line.get("tasks") or []))

@@ -40,6 +40,8 @@ class RowFiles:
         self._rows: list[int] = []
         self.schema: dict[str, Any] = {}
         spans = self._spans()
+        if not spans:
+            raise Refusal(f"{path}/data: no rows; expected at least one episode; restore them")
         self.episodes = sorted(spans)
         self._of = [spans[number] for number in self.episodes]
         self.total = sum(s.stop - s.start for s in self._of)

@@ -267,6 +267,8 @@ _TEXT = Column((), "str", "text")
 
 def plain(key: str) -> str:
     """The field that a key is by default: "obs/eef_pos" is "eef_pos"."""
+    if key.strip("/") in ("observation", "observations", "obs"):
+        return "state"
     name = re.sub(r"[^A-Za-z0-9_.\-]", "_", field_name(PREFIXES.sub("", key)))
     return re.sub(r"\.+", ".", name).strip(".") or "state"
 

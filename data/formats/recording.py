@@ -103,10 +103,12 @@ class Recording(ABC):
         """Close its files."""
 
 
-def guarded(where: object, read: Callable[[], T]) -> T:
-    """What `read` returns; a one-line `Refusal` for whatever a library raises about bad files."""
+def guarded(where: object, read: Callable[..., T], *args: Any) -> T:
+    """What `read(*args)` returns; a one-line `Refusal` for whatever a library raises about files
+    that are bad.
+    """
     try:
-        return read()
+        return read(*args)
     except UserError:
         raise
     except ModuleNotFoundError as error:

@@ -98,13 +98,13 @@ class Robomimic(Hdf5):
         kept = []
         for file in dict.fromkeys(file for file, _ in self.places):
             root = self.file(file)
-            masks = guarded(file, lambda r=root: sorted(r.get("mask", {})))  # type: ignore[misc]
+            masks = guarded(file, sorted, guarded(file, root.get, "mask", {}))
             if subset not in masks:
                 raise Refusal(
                     f"{file}: no filter key '{subset}'; expected one of "
                     f"{', '.join(masks) or 'none'}"
                 )
-            names = guarded(file, lambda r=root: np.asarray(r["mask"][subset][()]))  # type: ignore[misc]
+            names = guarded(file, _listed, root, subset)
             listed = {f"data/{text_of(name)}" for name in names}
             kept += [p for p in self.places if p[0] == file and p[1] in listed]
         if not kept:
@@ -113,3 +113,8 @@ class Robomimic(Hdf5):
                 "there; expected some"
             )
         self.places = kept
+
+
+def _listed(root: Any, subset: str) -> np.ndarray:
+    """Names of the demonstrations of a filter key."""
+    return np.asarray(root["mask"][subset][()]).reshape(-1)

@@ -48,7 +48,7 @@ class Video:
             guarded(where, lambda: self._seek(float(times[0])))
         out = np.empty((len(times), *self.shape), self.dtype)
         for k, time in enumerate(times.tolist()):
-            frame = guarded(where, lambda t=time: self._at(t - slack))  # type: ignore[misc]
+            frame = guarded(where, self._at, time - slack)
             if frame is None or frame[0] > time + slack:
                 found = "the video ends" if frame is None else f"the next is at {frame[0]:.3f} s"
                 raise Refusal(

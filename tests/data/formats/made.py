@@ -280,3 +280,39 @@ def mcap_json(path: Path, steps: int = 20) -> Path:
                 writer.add_message(channels[topic], time, data, time)
         writer.finish()
     return path
+
+
+def minari(path: Path, kind: str, packed: bool = False, flat: bool = False) -> Path:
+    """A Minari data set of a dictionary of observations, or of a vector (`flat`)."""
+    import gymnasium
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    box = gymnasium.spaces.Box
+    state, image = box(-9, 9, (3,), np.float32), box(0, 255, (16, 24, 3), np.uint8)
+    space = state if flat else gymnasium.spaces.Dict({"state": state, "front": image})
+    actions = box(-9, 9, (2,), np.float32)
+    path.mkdir()
+    storage = MinariStorage.new(path / "data", space, actions, None, kind, jpeg_encoding=packed)
+
+    def longer(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x, x[-1:]])
+
+    episodes = []
+    for i, e in enumerate(numbers()):
+        images = longer(pictures(i) if packed else e["images"])
+        seen = {"state": longer(e["state"]), "front": images}
+        info = {"success": np.concatenate([[False], e["success"]])}
+        episodes.append(
+            EpisodeBuffer(
+                id=i,
+                observations=seen["state"] if flat else seen,
+                actions=e["action"],
+                rewards=e["reward"].tolist(),
+                terminations=e["success"].tolist(),
+                truncations=[False] * len(e["success"]),
+                infos=info,
+            )
+        )
+    storage.update_episodes(episodes)
+    return path
