@@ -12,11 +12,13 @@ from typing import Any
 
 from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
+from alltrades.data.weights.estimators import ESTIMATORS
 from alltrades.envs import registry
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.pipeline.beside import Beside
+from alltrades.pipeline.code import code_of
 from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
@@ -108,7 +110,12 @@ class Context:
         return {
             "seed": self.settings.seed,
             "environments": {
-                s.id: [s.interface.digest(), s.max_steps, repr(s.symmetries)] for s in self.specs
+                s.id: {
+                    "interface": s.interface.digest(),
+                    "max_steps": s.max_steps,
+                    "symmetries": repr(s.symmetries),
+                }
+                for s in self.specs
             },
         }
 
@@ -145,7 +152,12 @@ class Context:
         if self.manifest is None:
             work()
         else:
-            self.manifest.stage(name, self.base | dict(key), outputs, work)
+            self.manifest.stage(name, self.base | dict(key), outputs, work, self.say)
+
+    @staticmethod
+    def say(line: str) -> None:
+        """A line for the user, beside the progress of other stages."""
+        print(line, file=sys.stderr)
 
     def unsimulated(self, stage: str, what: str) -> None:
         """Say what a stage does with the environments that only recordings know, if there are."""
@@ -194,6 +206,17 @@ def _specs(settings: RunSettings) -> list[EnvSpec]:
     return list(specs.values())
 
 
+def _code(settings: RunSettings, specs: Sequence[EnvSpec]) -> dict[str, str]:
+    """The code that a run's results depend on."""
+    parts: list[Any] = [
+        BACKBONES.get(settings.policy.backbone),
+        ENCODERS.get(settings.policy.encoder),
+    ]
+    for row in (settings.distill, *settings.distillations().values()):
+        parts += [ESTIMATORS.get(n) for n in row.weights.kind.split("*") if n in ESTIMATORS.names()]
+    return code_of(specs, settings.plugins, parts)
+
+
 def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
     """Raises UserError for a name or pattern of fields that fits none of any environment."""
     fields = list(dict.fromkeys(name for spec in specs for name in spec.observation))
@@ -227,6 +250,8 @@ def opened(
         row.weights.check()
     BACKBONES.get(settings.policy.backbone)
     ENCODERS.get(settings.policy.encoder)
+    if manifest is not None:
+        manifest.code, manifest.same_code = _code(settings, specs), settings.same_code
     with Crew(settings.rollout.worker_count()) as crew:
         beside = Beside(settings.training_count())
         yield Context(settings, specs, left_out, manifest, crew, beside, record)

@@ -1,9 +1,9 @@
 """manifest.json of a run folder: which stages are done, from which inputs, with which outputs.
 
-A stage is done when the manifest says so for the same key (digest of its inputs) and its outputs
-still have the recorded digests. The manifest is the one commit point, replaced by rename. Before
-that, `work/<stage>/key.json` says whose partial files lie around: those of the same key are
-continued by the stage itself, those of another key are removed first.
+A stage is done when the manifest says so for the same key (digest of its inputs) and the same code,
+and its outputs still have the recorded digests. The manifest is the one commit point, replaced by
+rename. Before that, `work/<stage>/key.json` says whose partial files lie around: those of the same
+key and code are continued by the stage itself, others are removed first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.errors import UserError
-from alltrades.system.files import copy, list_files, remove, slug, to_json, tree_digest
+from alltrades.pipeline.changes import code_changes, in_short, key_changes
+from alltrades.pipeline.own_code import own_code
+from alltrades.system.files import copy, jsonable, list_files, remove, slug, to_json, tree_digest
 from alltrades.system.machine import processors
 from alltrades.system.reading import read_mapping, write_sealed
 
@@ -65,12 +67,19 @@ def facts() -> tuple[dict[str, str], dict[str, Any]]:
     return packages, machine
 
 
+def _nowhere(_: str) -> None: ...
+
+
 class Manifest:
     """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
 
-    A record is {"state": "done", "key", "outputs": {path: digest}, "seconds", "finished"}: "key"
-    the digest of the stage's inputs, paths relative to the folder, "seconds" those of the process
-    that finished the stage, "finished" in UTC.
+    A record is {"state": "done", "key", "code", "outputs": {path: digest}, "seconds", "finished"}:
+    "key" the digest of the stage's inputs, "code" what `code_of` says of the code, paths relative
+    to the folder, "seconds" those of the process that finished the stage, "finished" in UTC.
+
+    Attributes:
+        code: the code of now.
+        same_code: whether a stage that other code made runs again.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class Manifest:
         self._lock = threading.RLock()  # stages may run beside one another
         self._data: dict[str, Any] | None = None
         self._open = False
+        self.code, self.same_code = dict(own_code()), True
 
     @property
     def path(self) -> Path:
@@ -152,28 +162,50 @@ class Manifest:
         self._open = False
 
     def done(self, name: str, key: Mapping[str, Any]) -> bool:
-        """Whether the stage is done with these inputs and its outputs are as it left them. O(bytes
-        of the outputs).
+        """Whether the stage is done with these inputs and this code, and its outputs are as it left
+        them. O(bytes of the outputs).
         """
-        record = self.stages.get(name)
-        return (
-            record is not None and record["key"] == key_digest(key) and self._intact(name, record)
-        )
+        return self._changes(name, key) == []
 
-    def _intact(self, name: str, record: Mapping[str, Any]) -> bool:
-        listing = _listing(self.work(name))
+    def other_code(self, name: str) -> list[str]:
+        """How the code that a stage was made with differs from that of now, where that counts."""
+        record = self.stages.get(name)
+        if record is None or not self.same_code:
+            return []
+        return code_changes(record.get("code"), self.code)
+
+    def _changes(self, name: str, key: Mapping[str, Any]) -> list[str] | None:
+        """What keeps a stage that was done from being so still; None for one that was not."""
+        record = self.stages.get(name)
+        if record is None:
+            return None
+        changes = self.other_code(name)
+        if record["key"] != key_digest(key):
+            old = _read_json(self.work(name) / "key.json").get("key")
+            found = key_changes(old, jsonable(key)) if isinstance(old, dict) else []
+            changes += found or ["other inputs"]
+        return changes or self._damaged(name, record)
+
+    def _damaged(self, name: str, record: Mapping[str, Any]) -> list[str]:
+        """Outputs that are not as the stage left them."""
+        listing, damaged = _listing(self.work(name)), []
         for path, digest in record["outputs"].items():
             # the listing, not the folder: a file that somebody put beside an artifact does not
             # change it
             try:
-                if tree_digest(self.folder / path, listing.get(path)) != digest:
-                    return False
+                right = tree_digest(self.folder / path, listing.get(path)) == digest
             except (OSError, ValueError):
-                return False
-        return True
+                right = False
+            damaged += [] if right else [f"{path} was changed or is missing"]
+        return damaged
 
     def stage(
-        self, name: str, key: Mapping[str, Any], outputs: Sequence[Path], run: Callable[[], None]
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        outputs: Sequence[Path],
+        run: Callable[[], None],
+        say: Callable[[str], None] = _nowhere,
     ) -> bool:
         """Run a stage unless it is done; returns whether it ran.
 
@@ -187,6 +219,7 @@ class Manifest:
                 same.
             run: does the work; must itself continue from partial outputs and from the files in
                 `work(name)`.
+            say: called with why the stage is kept or runs again.
 
         Raises:
             UserError: an output is there already that no run wrote.
@@ -196,18 +229,28 @@ class Manifest:
         paths = [_relative(self.folder, p) for p in outputs]
         work, digest = self.work(name), key_digest(key)
         with self._lock:
-            if self.done(name, key):
+            changes = self._changes(name, key)
+            if changes == []:
+                say(self._kept(name))
                 self._clean(work)
                 return False
+            if changes:
+                say(f"{name}  again: {in_short(changes)}")
             marker = _read_json(work / "key.json")
-            if name in self.stages or marker.get("digest") != digest:
+            other, code = self.same_code and marker.get("code") != self.code, marker.get("code")
+            if name in self.stages or marker.get("digest") != digest or other:
+                code = dict(self.code)
                 self._discard(name, paths, marker)
-                write_sealed(work / "key.json", {"digest": digest, "key": key})
+                note = {"digest": digest, "key": key, "code": code}
+                write_sealed(work / "key.json", note)
                 if self.stages.pop(name, None) is not None:
                     write_sealed(self.path, self.data)
         start = time.monotonic()
-        if not self._take_over(name, digest, paths, work):
+        taken = self._take_over(name, digest, paths, work)
+        if taken is None:
             run()
+        else:
+            code = taken.get("code")
         missing = [p for p in paths if not (self.folder / p).exists()]
         if missing:
             raise RuntimeError(f"stage '{name}' did not write {', '.join(missing)}")
@@ -216,6 +259,7 @@ class Manifest:
         record = {
             "state": "done",
             "key": digest,
+            "code": code,
             "seconds": round(time.monotonic() - start, 3),
             "outputs": {p: tree_digest(self.folder / p, listing[p]) for p in paths},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -226,9 +270,19 @@ class Manifest:
         self._clean(work)
         return True
 
-    def _take_over(self, name: str, digest: str, paths: Sequence[str], work: Path) -> bool:
-        """Copy the outputs of a relative's stage of this name and key, where they are as it left
-        them.
+    def _kept(self, name: str) -> str:
+        record = self.stages[name]
+        same, when = "settings, inputs, code and outputs", record.get("finished")
+        other = code_changes(record.get("code"), self.code)
+        if not other:
+            return f"{name}  kept: same {same} as at {when}"
+        return f"{name}  kept from {when}, although {in_short(other)} (--no-same_code)"
+
+    def _take_over(
+        self, name: str, digest: str, paths: Sequence[str], work: Path
+    ) -> dict[str, Any] | None:
+        """Copy the outputs of a relative's stage of this name, key and code, where they are as it
+        left them; returns its record.
 
         They are copied aside and renamed, so that a kill leaves no output in part.
         """
@@ -237,6 +291,8 @@ class Manifest:
             if not _is_record(record):
                 continue
             if record["key"] != digest or set(record["outputs"]) != set(paths):
+                continue
+            if self.same_code and record.get("code") != self.code:
                 continue
             listing = _listing(relative / "work" / slug(name))
             try:
@@ -253,8 +309,8 @@ class Manifest:
                 remove(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (work / f"copy-{i}").rename(target)
-            return True
-        return False
+            return record
+        return None
 
     def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
         """Remove what a stage with another key left. Killed in the middle, it is begun again by the

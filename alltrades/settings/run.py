@@ -41,6 +41,9 @@ class RunSettings(Frozen):
         (), description="added where their extra is installed"
     )
     plugins: tuple[str, ...] = Field((), description="modules or files that register environments")
+    same_code: bool = Field(
+        True, description="run a stage again where the code that made it has changed since"
+    )
     device: str = Field("cpu", description="torch device of training and sampling")
     trainings: int | None = Field(
         None,

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.errors import UserError
+from alltrades.pipeline.changes import in_short
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.folder import RunFolder
@@ -213,6 +214,12 @@ def measure_fronts(
                 raise UserError(
                     f"{folder}: the run has not finished its stage {stage}; end it with `alltrades "
                     "run` first"
+                )
+            if changes := rundir.manifest.other_code(stage):
+                raise UserError(
+                    f"{folder}: its stage {stage} was made with other code ({in_short(changes)}); "
+                    "expected that of now; `alltrades run` makes it again, and --no-same_code "
+                    "there keeps it"
                 )
         methods = [Row(pareto.row)]
         for kind in sorted(

@@ -53,7 +53,7 @@ def test_the_manifest_records_what_was_done(tmp_path):
     assert set(data) == {"version", "seed", "packages", "machine", "stages"} and data["seed"] == 3
     record = data["stages"]["a"]
     assert record["state"] == "done" and record["outputs"] == {"out": tree_digest(tmp_path / "out")}
-    assert set(record) == {"state", "key", "outputs", "seconds", "finished"}
+    assert set(record) == {"state", "key", "code", "outputs", "seconds", "finished"}
     assert "numpy" in data["packages"] and data["machine"]["cpus"] >= 1
     text = (tmp_path / "manifest.json").read_text()
     assert (
