@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from alltrades.errors import UserError
+from alltrades.system.reading import read_mapping
+
+DIGEST = "digest"  # of a contract, of everything else in it
+
+
+def contract_digest(facts: Mapping[str, Any]) -> str:
+    """Hash of what a contract says, besides this hash."""
+    said = {key: value for key, value in facts.items() if key != DIGEST}
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def facts_of(artifact: Path) -> dict[str, Any]:
     """What policy.json in a policy's folder says, or the contract beside an exported .onnx file.
 
-    Raises UserError for what is neither.
+    Raises UserError for what is neither, and for what was changed since it was written.
     """
-    file = artifact.with_suffix(".json") if artifact.suffix == ".onnx" else artifact / "policy.json"
+    graph = artifact.suffix == ".onnx"
+    file = artifact.with_suffix(".json") if graph else artifact / "policy.json"
+    again = "export the policy again" if graph else "copy the artifact again, or train it again"
+    if not file.exists():
+        raise UserError(
+            f"{artifact}: no policy here ({file.name} is missing); expected a policy's folder with "
+            "policy.json and model.safetensors, or an exported .onnx file with its contract beside "
+            "it"
+        )
+    expected = "the contract that `alltrades export` wrote" if graph else "that of a trained policy"
+    facts = read_mapping(file, expected, again)
     try:
-        facts = json.loads(file.read_text())
         _ = [e["id"] for e in facts["environments"]]
-    except FileNotFoundError as error:
+        changed = graph and facts[DIGEST] != contract_digest(facts)
+    except (ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{artifact}: no policy here ({file.name} is missing); expected a policy's folder, or "
-            "an exported .onnx file with its contract beside it"
+            f"{file}: cannot be read ({error!r}); expected {expected}; {again}"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    if changed:
         raise UserError(
-            f"{file}: cannot be read ({error!r}); expected a policy folder, or an exported .onnx "
-            "file with its contract beside it"
-        ) from error
+            f"{file}: cannot be read (it was changed after it was written: its digest differs); "
+            f"expected {expected}; {again}"
+        )
     return facts
 
 

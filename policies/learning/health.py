@@ -8,12 +8,11 @@ anything.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
@@ -96,18 +95,6 @@ class Health:
                 f"{median[k]:.3g})",
             )
         return None
-
-
-def first_unfinite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first of some tensors that holds a number that is not finite. On a GPU it waits
-    once.
-    """
-    floats = {k: v for k, v in tensors.items() if v.is_floating_point() and v.numel()}
-    if not floats:
-        return None
-    largest = torch._foreach_norm(list(floats.values()), float("inf"))
-    finite = torch.isfinite(torch.stack([x.float() for x in largest])).tolist()
-    return next((name for name, fine in zip(floats, finite) if not fine), None)
 
 
 def broken_data(data: TrainingData, batch: Batch, rows: np.ndarray) -> str | None:

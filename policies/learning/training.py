@@ -29,11 +29,11 @@ from alltrades.policies.learning.health import (
     Health,
     broken_data,
     diverged,
-    first_unfinite,
 )
 from alltrades.policies.learning.held_out import HeldOutLoss, look_steps
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +23,24 @@ from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.artifact import plugins_of
+from alltrades.policies.artifact import facts_of, plugins_of
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner
 from alltrades.policies.model.encoders import ENCODERS
+from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
 from alltrades.policies.settings import PolicySettings
-from alltrades.system.files import replacing, write_text
+from alltrades.system.files import replacing
+from alltrades.system.reading import write_sealed
 from alltrades.system.streams import GLOBAL_STATE
 
 FORMAT_VERSION = 3
+DESCRIBED = ("format_version", "settings", "environments")  # what a digest covers of policy.json
+BOUNDS = ("normalizer.action_low", "normalizer.action_high")  # infinite where nothing is clipped
 
 
 class DiffusionPolicy(nn.Module, ActingPolicy):
@@ -319,11 +324,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     def digest(self) -> str:
         """Hash of weights and settings: two policies with equal digests act alike."""
-        h = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            h.update(name.encode())
-            h.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return h.hexdigest()[:16]
+        return digest_of(self._description(), self.state_dict())
 
     def _description(self) -> dict:
         return {
@@ -334,7 +335,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
         """Write model.safetensors and policy.json, which names the plugins that are loaded; raises
-        UserError when the normaliser was never fitted.
+        UserError when the normaliser was never fitted, or a weight is not finite.
         """
         if not bool(self.normalizer.fitted):
             raise UserError(
@@ -343,20 +344,21 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             )
         folder = Path(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        broken = first_unfinite(state, BOUNDS)
+        if broken is not None:
+            raise UserError(
+                f"{folder}: '{broken}' of this policy is not finite; expected finite numbers; it "
+                "was not written: train it again, with a lower learning rate"
+            )
         with replacing(folder / "model.safetensors") as partial:
             save_file(state, partial)
-        text = json.dumps(
-            self._description()
-            | {
-                "digest": self.digest(),
-                "parameters": self.parameter_count(),
-                "plugins": registry.loaded_plugins(),
-                "training": extra or {},
-            },
-            indent=1,
-            sort_keys=True,
-        )
-        write_text(folder / "policy.json", text)
+        facts = self._description() | {
+            "digest": digest_of(self._description(), state),
+            "parameters": self.parameter_count(),
+            "plugins": registry.loaded_plugins(),
+            "training": extra or {},
+        }
+        write_sealed(folder / "policy.json", facts)
         return folder
 
 
@@ -367,34 +369,41 @@ def action_image(environments: Sequence[Interface]) -> tuple[int, int] | None:
     return None if shapes or shape is None else shape[:2]
 
 
+def digest_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """Hash of a policy's description and of its weights. O(bytes)."""
+    h = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        h.update(name.encode())
+        h.update(value.detach().cpu().contiguous().numpy())
+    return h.hexdigest()[:16]
+
+
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-    """Read a policy artifact.
+    """Read a policy artifact. Every number of it is read: O(bytes).
 
     A backbone or encoder of a plugin needs that one: loaded, or named earlier by the user.
 
-    Raises UserError when it is missing, unreadable, or its two files do not belong together.
+    Raises UserError when it is missing, unreadable, changed since it was written, or holds weights
+    that are not finite.
     """
     folder = Path(folder)
     weights = folder / "model.safetensors"
+    text = facts_of(folder)
     try:
-        text = json.loads((folder / "policy.json").read_text())
         version = text["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{folder}: policy format {version}; expected {FORMAT_VERSION}; train the policy "
                 "again, or use the alltrades that wrote it"
             )
+        description = {name: text[name] for name in DESCRIBED}
+        promised = text["digest"]
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
         if settings.backbone not in BACKBONES.names() or settings.encoder not in ENCODERS.names():
             registry.load_named_plugins(plugins_of(text), folder)
         normalizer = Normalizer(Layout(environments))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: no policy here (policy.json is missing); expected a folder with "
-            "policy.json and model.safetensors"
-        ) from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{folder}: policy.json cannot be read ({error}); expected a trained artifact"
         ) from error
@@ -403,18 +412,31 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
             f"{folder}: no policy here (model.safetensors is missing); expected a folder with "
             "policy.json and model.safetensors"
         )
-    policy = DiffusionPolicy(settings, environments, normalizer).to(device)
     try:
-        policy.load_state_dict(load_file(weights, device=device))
+        state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{weights}: cannot be read ({error}); expected the weights that were saved with "
             "policy.json; copy the artifact again, or train it again"
         ) from error
-    except RuntimeError as error:  # of load_state_dict: a line for each weight
+    policy = DiffusionPolicy(settings, environments, normalizer)
+    try:
+        policy.load_state_dict(state)
+    except RuntimeError as error:  # a line for each weight
         first = str(error).splitlines()[1:2] or [str(error)]
         raise UserError(
             f"{weights}: not the weights that policy.json describes ({first[0].strip()}); expected "
             "two files of one artifact; copy it again, or train it again"
         ) from error
-    return policy.eval()
+    if digest_of(description, state) != promised:
+        raise UserError(
+            f"{folder}: weights and policy.json do not belong together, or one of them was "
+            "changed; expected both as they were written; copy the artifact again, or train it "
+            "again"
+        )
+    broken = first_unfinite(state, BOUNDS)
+    if broken is not None:
+        raise UserError(
+            f"{folder}: '{broken}' is not finite; expected finite weights; train the policy again"
+        )
+    return policy.to(device).eval()

@@ -32,13 +32,13 @@ from alltrades.data.text import text_features
 from alltrades.data.windows import WindowIndex
 from alltrades.envs import registry
 from alltrades.errors import MissingExtra, UserError
+from alltrades.policies.artifact import DIGEST, contract_digest
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.onnx.onnx_policy import (
     CONTRACT_VERSION,
     INPUTS,
     OUTPUT,
     OnnxPolicy,
-    contract_digest,
     input_names,
 )
 from alltrades.system.files import replacing
@@ -431,7 +431,7 @@ def _contract(
             "relative_to": "action range",
         },
     }
-    return facts | {"digest": contract_digest(facts)}
+    return facts | {DIGEST: contract_digest(facts)}
 
 
 def require_packages() -> ModuleType:

@@ -6,7 +6,6 @@ noise for the same seed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
@@ -20,6 +19,7 @@ from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.artifact import facts_of
 
 CONTRACT_VERSION = 5
 INPUTS = ("environment", "noise", "known", "keep")  # besides the slots of a window
@@ -35,12 +35,6 @@ def input_names(layout: Layout) -> dict[str, str]:
         key: f"{PREFIX}{slot.field if names.count(slot.field) == 1 else key}"
         for key, slot in layout.slots.items()
     }
-
-
-def contract_digest(facts: Mapping[str, Any]) -> str:
-    """Hash of what a contract says, besides this hash."""
-    said = {key: value for key, value in facts.items() if key != "digest"}
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class OnnxPolicy(ActingPolicy):
@@ -64,16 +58,11 @@ class OnnxPolicy(ActingPolicy):
                     "it; write both with `alltrades export`"
                 )
         try:
-            facts, graph = json.loads(contract.read_text()), path.read_bytes()
+            facts, graph = facts_of(path), path.read_bytes()
             if facts["contract_version"] != CONTRACT_VERSION:
                 raise UserError(
                     f"{contract}: contract version {facts['contract_version']}; expected "
                     f"{CONTRACT_VERSION}; export the policy again"
-                )
-            if facts["digest"] != contract_digest(facts):
-                raise UserError(
-                    f"{contract}: changed since it was written; expected what `alltrades export` "
-                    "wrote; export the policy again"
                 )
             self.environments = tuple(Interface.from_json(e) for e in facts["environments"])
             self.n_obs_steps, self.horizon = int(facts["n_obs_steps"]), int(facts["horizon"])

@@ -12,12 +12,12 @@ from alltrades.policies.learning.health import (
     EXPLODED,
     Diverged,
     Health,
-    first_unfinite,
     settings_called,
 )
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.stacked_training import Candidate, Learner, fit_learners
 from alltrades.policies.learning.training import Goal, Trainer
+from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.reporting import Report
 

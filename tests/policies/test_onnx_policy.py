@@ -17,9 +17,10 @@ pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
 
 from alltrades.errors import UserError
+from alltrades.policies.artifact import contract_digest
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.onnx.export import export_onnx
-from alltrades.policies.onnx.onnx_policy import OnnxPolicy, contract_digest
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 
 from .test_export import make_policy
 
@@ -30,7 +31,7 @@ for name in ("torch", "pydantic", "zarr", "sklearn", "mujoco", "gymnasium"):
 import numpy as np
 from concurrent.futures import Executor, Future
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.onnx.onnx_policy import OnnxPolicy, contract_digest
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.policies.control.realtime import RealTimeController
 from alltrades.policies.client.remote import RemotePolicy  # only that it can be imported
 class Now(Executor):
@@ -150,7 +151,7 @@ def test_a_contract_that_was_changed_is_a_user_error(tmp_path: Path) -> None:
     contract = json.loads((tmp_path / "p.json").read_text())
     contract["environments"][0]["action"]["high"] = [9.0, 9.0]
     (tmp_path / "p.json").write_text(json.dumps(contract))
-    with pytest.raises(UserError, match=r"p\.json: changed since it was written"):
+    with pytest.raises(UserError, match=r"p\.json: cannot be read \(it was changed"):
         OnnxPolicy(tmp_path / "p.onnx")
 
 

@@ -12,6 +12,7 @@ from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import PolicySettings
+from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 
 from .toys import SMALL, info, make_policy
 
@@ -83,7 +84,8 @@ def test_weights_that_are_cut_short_or_of_another_policy_are_a_user_error(tmp_pa
 def test_an_artifact_without_environments_is_a_user_error(tmp_path):
     make_policy([info("a")]).save(tmp_path)
     facts = json.loads((tmp_path / "policy.json").read_text())
-    (tmp_path / "policy.json").write_text(json.dumps(facts | {"environments": []}))
+    kept = {k: v for k, v in facts.items() if k not in (SEAL, SEALED_BY)}
+    write_sealed(tmp_path / "policy.json", kept | {"environments": []})
     with pytest.raises(UserError, match="policy.json cannot be read"):
         load_policy(tmp_path)
 
