@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.chunks import COLUMN_BYTES, ChunkCache, ChunkedArray, write_group
-from alltrades.data.episode import Episode
+from alltrades.data.episode import UNKNOWN, Episode
 from alltrades.errors import UserError
 
 FOLDER = "meta"
@@ -68,8 +68,10 @@ class Columns:
             "environment": [environments.index(e.environment) for e in episodes],
             "source": [sources.index(e.source) for e in episodes],
             "seed": [e.seed for e in episodes],
-            "success": [e.success for e in episodes],
-            "first_success": [e.first_success for e in episodes],
+            "success": [bool(e.success) for e in episodes],
+            "first_success": [
+                UNKNOWN if e.first_success is None else e.first_success for e in episodes
+            ],
             "return": [e.return_ for e in episodes],
             "has_actions": [e.actions is not None for e in episodes],
         }

@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 
 from alltrades.data.chunks import ChunkedArray, chunk_rows
-from alltrades.data.episode import Episode
+from alltrades.data.episode import UNKNOWN, Episode
 from alltrades.data.rows import Absent, Block, Rows, Source
 from alltrades.data.steps import Steps
 from alltrades.data.texts import Texts
@@ -49,8 +49,8 @@ class Contents:
         parts: one per environment.
         part, place, start, length: (E,) int64; the episode's part, its number among the part's
             episodes, its first row there, its steps.
-        columns: (E,) each: environment, source (str), seed, success, first_success, return,
-            has_actions.
+        columns: (E,) each: environment, source (str), seed, success, first_success (UNKNOWN where
+            nothing says success), return, has_actions.
     """
 
     path: Path
@@ -101,8 +101,8 @@ class Contents:
                 str(c["environment"]),
                 str(c["source"]),
                 int(c["seed"]),
-                bool(c["success"]),
-                int(c["first_success"]),
+                None if c["first_success"] == UNKNOWN else bool(c["success"]),
+                None if c["first_success"] == UNKNOWN else int(c["first_success"]),
                 float(c["return"]),
             )
         except ValueError as error:
@@ -159,6 +159,7 @@ class Contents:
             c["success"],
             c["first_success"],
             c["has_actions"],
+            c["return"],
             {name: self.text(name, episodes) for name in self._names("texts", episodes)},
         )
 

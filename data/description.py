@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.contents import Contents
+from alltrades.data.episode import UNKNOWN
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 
@@ -38,9 +39,19 @@ def of_sources(contents: Contents, mine: np.ndarray) -> Iterator[str]:
         yield (
             f"from {source}: {len(these)} episodes, "
             f"{contents.length[these].min()}-{contents.length[these].max()} steps, "
-            f"{c['success'][these].sum()} marked successful"
+            + _outcomes(c["first_success"][these], c["return"][these])
             + (f", {without} without actions" if without else "")
         )
+
+
+def _outcomes(first_success: np.ndarray, returns: np.ndarray) -> str:
+    """Successes where some episode tells of them, else returns."""
+    told = first_success != UNKNOWN
+    if told.any():
+        unknown = f", {(~told).sum()} do not say" if not told.all() else ""
+        return f"{(first_success > 0).sum()} marked successful{unknown}"
+    low, high = returns.min(), returns.max()
+    return f"success unknown, returns {low:.4g} to {high:.4g} (mean {returns.mean():.4g})"
 
 
 def _field(f: Field) -> str:

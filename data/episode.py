@@ -10,6 +10,8 @@ import numpy as np
 
 from alltrades.data.fields import Field, Observation, field_name, values_of
 
+UNKNOWN = -2  # `first_success` of an episode that nothing says success of, where it is a column
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -22,7 +24,8 @@ class Episode:
         actions: (T, A) f32 as executed, or None for an observation-only episode.
         rewards, successes: (T,) returned by the step that executed action t.
         environment, source: names. seed: what started the episode.
-        success: flag at any step. first_success: steps until then (1-based), -1 for never.
+        success: flag at any step. first_success: steps until then (1-based), -1 for never. Both are
+            None where nothing says success; then `successes` are False.
         return_: sum of rewards.
         metrics: further numbers of the whole episode by name; evaluations report them, stores do
             not keep them.
@@ -38,8 +41,8 @@ class Episode:
     environment: str
     source: str
     seed: int
-    success: bool
-    first_success: int
+    success: bool | None
+    first_success: int | None
     return_: float
     metrics: dict[str, float] = field(default_factory=dict)
     points: np.ndarray | None = None
@@ -97,7 +100,8 @@ class Episode:
                 Observation t is what action t answered. "observation/images/front" and
                 "observation.images.front" are the field "images.front".
             actions: (T, A), or None where none were recorded.
-            rewards, successes: (T,) of the step that executed action t; default zeros.
+            rewards: (T,) of the step that executed action t; default zeros.
+            successes: (T,) the same; without them success is unknown.
 
         Raises ValueError for lengths that disagree, for values that are not finite, and for text
         that changes within the episode.
@@ -110,7 +114,7 @@ class Episode:
         length = counts[0] if counts else 0 if acted is None else len(acted)
         reward = np.zeros(length) if rewards is None else np.asarray(rewards)
         success = np.zeros(length, bool) if successes is None else np.asarray(successes, dtype=bool)
-        hit = bool(success.any())
+        hit, first = (None, None) if successes is None else succeeded(success)
         return cls(
             fields,
             acted,
@@ -120,7 +124,7 @@ class Episode:
             source,
             seed,
             hit,
-            int(success.argmax()) + 1 if hit else -1,
+            first,
             float(reward.sum(dtype=np.float64)),
         )
 
@@ -137,3 +141,9 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+
+def succeeded(successes: np.ndarray) -> tuple[bool, int]:
+    """Whether any of the flags (T,) is set, and steps until the first (1-based), -1 for never."""
+    hit = bool(successes.any())
+    return hit, int(successes.argmax()) + 1 if hit else -1

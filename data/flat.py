@@ -14,6 +14,7 @@ import numpy as np
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.contents import Contents, Part
+from alltrades.data.episode import UNKNOWN
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
@@ -170,7 +171,10 @@ class FlatStore:
         """
         count = len(self.ends)
         if self.commit is None:
-            fills: dict[str, Any] = {"first_success": -1, "has_actions": "action" in self.names}
+            fills: dict[str, Any] = {
+                "first_success": UNKNOWN,
+                "has_actions": "action" in self.names,
+            }
             out = {k: np.full(count, fills.get(k, 0), dtype=kind) for k, kind in COLUMNS.items()}
             for name, array in self.arrays().items():
                 if name in ("state", "action"):

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from alltrades.data.episode import UNKNOWN
 from alltrades.data.layout import Layout
 from alltrades.data.rows import Rows
 from alltrades.data.text import TEXT_DIM, text_features
@@ -20,6 +21,7 @@ COLUMNS = (
     "episode_success",
     "first_success",
     "has_actions",
+    "return_",
 )
 
 
@@ -33,7 +35,8 @@ class Steps:
         action: S rows (A,) f32, zero-padded to the largest environment.
         success: (S,) bool. ends: (E,) one past each episode's last step.
         environment, source: (E,) str. seed: (E,) uint64. episode_success, has_actions: (E,) bool.
-        first_success: (E,) steps until success, -1 for none.
+        first_success: (E,) steps until success, -1 for none, UNKNOWN where nothing says success.
+        return_: (E,) f64 sum of rewards.
         text: by field, (E,) object array of str, which keeps any of them as it is; "" for episodes
             without the field.
     """
@@ -48,6 +51,7 @@ class Steps:
     episode_success: np.ndarray
     first_success: np.ndarray
     has_actions: np.ndarray
+    return_: np.ndarray
     text: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +63,13 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.success)
+
+    @property
+    def tells_success(self) -> bool:
+        """Whether any of its episodes says whether it succeeded; those that do not, beside others
+        of their environment, did not succeed.
+        """
+        return bool((self.first_success != UNKNOWN).any())
 
     @cached_property
     def lengths(self) -> np.ndarray:

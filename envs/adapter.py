@@ -18,6 +18,7 @@ from alltrades.envs.boundary.physics import Physics
 from alltrades.envs.boundary.randomness import EpisodeRandomness
 from alltrades.envs.spaces import integers, read, writer
 from alltrades.envs.spec import EnvSpec
+from alltrades.envs.success import Success
 from alltrades.errors import UserError
 from alltrades.system.streams import stream_seed
 
@@ -52,14 +53,14 @@ class EnvironmentFailure(Exception):
 @dataclass(frozen=True)
 class StepResult:
     """What one control step returns. `done`: the episode is over; `truncated`: by the time limit
-    alone.
+    alone. `success`: None where nothing says it.
 
     metrics: the info values that the specification names.
     """
 
     observation: Observation
     reward: float
-    success: bool
+    success: bool | None
     done: bool
     truncated: bool
     metrics: dict[str, float] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class EnvAdapter:
         self._write: Callable[[np.ndarray], Any] | None = None  # action -> the environment's own
         self._rounds = False
         self._seed, self._step = 0, 0
+        self._success = Success(spec.success)
         self._first: Observation = {}
         self._physics = Physics(None)
         self._stale = False  # whether it may not see another episode
@@ -116,8 +118,10 @@ class EnvAdapter:
         env = self._env
         self.randomness = EpisodeRandomness(seed)
         returned = self._guarded(lambda: self._started(env))
+        observation, info = self._kept(reset_values, returned)
         self._physics, self._first = Physics(env), {}
-        self._first = self._observe(*self._kept(reset_values, returned))
+        self._first = self._observe(observation, info)
+        self._kept(self._success.begin, info)
         self._texts = {name: v for name, v in self._first.items() if isinstance(v, str)}
         return self._first
 
@@ -148,11 +152,14 @@ class EnvAdapter:
             raise self._failure(f"its reward is {reward}; expected a finite number", "diverged")
         seen = self._observe(observation, info)
         self._check_texts(seen)
-        success = _success(info, terminated, reward)
+        late = self._step + 1 >= self._limit or truncated
+        try:
+            success = self._judge(info, reward, terminated, truncated, terminated or late)
+        except BrokenContract as error:
+            raise self._broken(str(error)) from error
         metrics = self._metrics(info)
         self._step += 1
-        late = self._step >= self._limit or truncated
-        over = terminated or (success and self.spec.stop_at_success)
+        over = terminated or (success is True and self.spec.stop_at_success)
         return StepResult(
             seen,
             reward,
@@ -193,10 +200,16 @@ class EnvAdapter:
         try:
             with self.randomness:
                 return call()
-        except UserError:
+        except (UserError, BrokenContract):
             raise
         except Exception as error:  # whatever a simulator raises is reported with its place
             raise self._failure(raised(error, self._env)) from error
+
+    def _judge(self, *facts: Any) -> bool | None:
+        """Success at a step, by its info, reward and end (see `Success`)."""
+        if callable(self.spec.success):  # code of the user's, which may raise or draw
+            return self._guarded(lambda: self._success(*facts))
+        return self._success(*facts)
 
     def _failure(self, cause: str, kind: str = "raised") -> EnvironmentFailure:
         self._stale = True
@@ -268,10 +281,3 @@ class EnvAdapter:
                     f"text '{name}' changed from {first[:40]!r} to {str(seen[name])[:40]!r}; "
                     "expected one string per episode"
                 )
-
-
-def _success(info: Mapping[str, Any], terminated: bool, reward: float) -> bool:
-    for key in ("success", "is_success"):
-        if key in info:
-            return bool(info[key])
-    return terminated and reward > 0

@@ -84,7 +84,7 @@ class Draft:
 
     def _described(self, env: Any) -> EnvSpec:
         where = f"environment '{self.id}'"
-        facts = {name: fact for name, fact in self.facts.items() if fact is not None}
+        facts = {k: v for k, v in self.facts.items() if v is not None or k == "success"}
         given = {field_name(name): f for name, f in facts.pop("observation", {}).items()}
         limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
         read = {

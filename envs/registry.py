@@ -87,7 +87,7 @@ def register(
         replace: whether it may take the place of another of its name.
         expert: see above.
         facts: what the spaces do not say, or other than they say it: observation (fields by name),
-            action, max_steps, control_hz; and further attributes of `EnvSpec`, such as
+            action, max_steps, control_hz; and further attributes of `EnvSpec`, such as success,
             evaluation_seed, stop_at_success, metrics, symmetries, version.
 
     Raises UserError for a name that is taken, and for facts that there are not.

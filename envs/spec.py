@@ -9,6 +9,7 @@ from typing import Any
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
+from alltrades.envs.success import IN_INFO, Rule, Success
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
 
@@ -27,7 +28,7 @@ class EnvSpec:
             brings a robot to rest.
         max_steps: time limit in control steps, enforced by the adapter; needed with `make`.
         control_hz: control rate in Hz; None where it is unknown.
-        stop_at_success: end the episode at the first success flag.
+        stop_at_success: end the episode at the first success flag; nothing where there is none.
         extra: name of the optional dependency group it needs, or None.
         evaluation_seed: maps evaluation index i to a seed where a published protocol fixes the test
             starts.
@@ -42,6 +43,9 @@ class EnvSpec:
         rebuild: whether every episode gets a new instance, since `reset` leaves something of the
             episode before. `alltrades envs check` finds such environments.
         version: raise it when observations or actions change meaning.
+        success: how success is read (see `alltrades.envs.success`): "info", its usual names in
+            info; another of its forms, such as "info:solved" or "return >= 900"; a module-level
+            function; None for an environment that has none and is judged by its return.
 
     Raises ValueError for what cannot be.
     """
@@ -61,9 +65,14 @@ class EnvSpec:
     metrics: tuple[str, ...] = ()
     rebuild: bool = False
     version: int = 1
+    success: Rule = IN_INFO
 
     def __post_init__(self) -> None:
         _ = self.interface  # checks itself
+        try:
+            Success(self.success)
+        except ValueError as error:
+            raise ValueError(f"{self.id}: {error}") from error
         if self.make is not None and self.max_steps is None:
             raise ValueError(f"{self.id}: no max_steps; expected a time limit in control steps")
         for symmetry in self.symmetries:

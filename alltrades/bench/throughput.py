@@ -79,6 +79,7 @@ def _steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps:
                 np.ones(mine, bool),
                 np.full(mine, -1),
                 np.ones(mine, bool),
+                np.zeros(mine),
                 {name: np.array([v] * mine) for name, v in frames.items() if isinstance(v, str)},
             )
         )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import (
     Command,
@@ -51,6 +51,12 @@ def _context(args: argparse.Namespace, out: Path | None = None) -> Iterator[Cont
 
 def _collect_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
+    parser.add_argument(
+        "--keep",
+        default=None,
+        metavar="WHICH",
+        help="all, successes or top:SHARE (the same as --demos.keep)",
+    )
     parser.add_argument("--out", required=True, help="store to write or continue")
 
 
@@ -59,13 +65,25 @@ def collect(args: argparse.Namespace) -> int:
     from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.demonstrations import record
 
+    if args.keep is not None:
+        args.overrides = [*args.overrides, "--demos.keep", args.keep]
     with _context(args) as context:
         record(context, Path(args.out))
     rates = EpisodeStore.open(Path(args.out)).provenance["experts"]
     for name, rate in rates.items():
-        print(f"{name}: kept {rate['successes']} demonstrations of {rate['n']} tries of the expert")
+        print(
+            f"{name}: kept {rate['kept']} demonstrations of {rate['n']} tries of the expert"
+            f"{_said(rate)}"
+        )
     print(f"wrote {args.out}")
     return 0
+
+
+def _said(rate: Mapping[str, Any]) -> str:
+    """What became of tries, where more is to be said than that those that were kept succeeded."""
+    if rate["successes"] is None:
+        return f" (success unknown, mean return {rate['return']:.4g})"
+    return "" if rate["successes"] == rate["kept"] else f" ({rate['successes']} successes)"
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,10 +155,10 @@ def rollout(args: argparse.Namespace) -> int:
             )
         roll_out(context, teacher, args.episodes, parse_preference(args.preference))
     for name, facts in rollout_statistics(teacher.rollouts).items():
-        print(
-            f"{name}: {facts['successes']} of {facts['n']} episodes succeeded, {facts['steps']} "
-            "steps"
-        )
+        became = f"{facts['successes']} of {facts['n']} episodes succeeded"
+        if facts["successes"] is None:
+            became = f"{facts['n']} episodes, success unknown, mean return {facts['return']:.4g}"
+        print(f"{name}: {became}, {facts['steps']} steps")
     print(f"wrote {args.out}")
     return 0
 
@@ -276,7 +294,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Success with intervals; open loop where there is no simulator."""
+    """Success with intervals, returns where nothing says success; open loop where there is no
+    simulator.
+    """
     from alltrades.pipeline.demonstrations import Demonstrations
     from alltrades.pipeline.measurement import Manner, measure
     from alltrades.pipeline.open_loop import judge

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import Command, recipe_settings, trust_argument
 from alltrades.errors import MissingExtra, UserError
+
+if TYPE_CHECKING:
+    from alltrades.envs.rollouts.evaluation import Evaluation
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +104,9 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
     parser.add_argument(
         "--metric",
-        default="success",
-        help="what to compare: success, or a metric of the environments",
+        default=None,
+        help="what to compare: success, return, or a metric of the environments; default success, "
+        "and return where nothing says success",
     )
     parser.add_argument(
         "--letters",
@@ -117,22 +121,14 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequential",
         action="store_true",
-        help="go through the starts one by one and stop at the first that decides (success only)",
+        help="go through the starts one by one and stop at the first that decides; of another "
+        "metric than success counts which is higher",
     )
 
 
 def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
-    from alltrades.envs.rollouts.evaluation import (
-        Evaluation,
-        over_seeds,
-        paired_over_seeds,
-        sequential_difference,
-    )
     from alltrades.envs.rollouts.evaluation_files import read_evaluation
-    from alltrades.envs.rollouts.verdicts import corrected, letters
-    from alltrades.report import text
-    from alltrades.report.tables import over_seeds_text, show_result
 
     rows: dict[str, list[Evaluation]]
     if args.rows is not None:
@@ -153,42 +149,87 @@ def compare(args: argparse.Namespace) -> int:
             )
         a, b = (read_evaluation(Path(x)) for x in args.a)
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
+    rows = _agreed(rows)
+    for k, (metric, names) in enumerate(_judged(rows, args.metric, args.at)):
+        if k:
+            print()
+        own = {row: [e.only(names) for e in each] for row, each in rows.items()}
+        _compare_by(args, own, metric)
+    return 0
+
+
+def _agreed(rows: dict[str, list[Evaluation]]) -> dict[str, list[Evaluation]]:
+    """All runs' rows, of one mind about which environments say success."""
+    from alltrades.envs.rollouts.evaluation import agreed
+
+    every = {f"{i} {row}": e for row, each in rows.items() for i, e in enumerate(each)}
+    same = agreed(every)
+    return {row: [same[f"{i} {row}"] for i in range(len(each))] for row, each in rows.items()}
+
+
+def _judged(
+    rows: dict[str, list[Evaluation]], metric: str | None, at: int | None
+) -> list[tuple[str, list[str] | None]]:
+    """Metrics that are compared, each with the environments that have it (None: all): the one that
+    is asked for, or success, and return where nothing says success. `at`: success alone has steps.
+    """
+    from alltrades.envs.rollouts.evaluation import RETURN, SUCCESS, measures
+
+    found = measures(e for each in rows.values() for e in each)
+    if metric is None:
+        return [
+            (m, found[m]) for m in (SUCCESS, RETURN) if m in found and (m == SUCCESS or at is None)
+        ]
+    if metric == SUCCESS and SUCCESS not in found:
+        raise UserError(
+            f"nothing says success in {', '.join(found[RETURN][:4])}; expected a metric that they "
+            "have; compare with --metric return"
+        )
+    return [(metric, found[SUCCESS] if metric == SUCCESS else None)]
+
+
+def _compare_by(args: argparse.Namespace, rows: dict[str, list[Evaluation]], metric: str) -> None:
+    """Print what one metric says of the rows."""
+    from alltrades.envs.rollouts.evaluation import (
+        over_seeds,
+        paired_over_seeds,
+        sequential_difference,
+    )
+    from alltrades.envs.rollouts.verdicts import corrected, letters
+    from alltrades.report import text
+    from alltrades.report.tables import over_seeds_text, show_result
+
     first, *others = rows
     if args.sequential:
-        if args.metric != "success":
-            raise UserError(
-                f"--sequential with --metric {args.metric}; expected success, whose differences "
-                "lie between -1 and 1; leave one of them out"
-            )
         for other in others:
             for folder, mine, theirs in zip(args.a, rows[first], rows[other]):
-                found = sequential_difference(mine, theirs, args.at)
+                outcome = sequential_difference(mine, theirs, args.at, metric=metric)
                 where = f" in {folder}" if args.rows is not None else ""
-                print(f"{first} - {other}{where}: {text.sequential(found)}")
-        return 0
+                pair = f"{first} - {other}{text.metric({'metric': metric})}"
+                print(f"{pair}{where}: {text.sequential(outcome)}")
+        return
     names = list(combinations(rows, 2)) if args.letters else [(first, other) for other in others]
     every = corrected(
         [
-            paired_over_seeds(list(zip(rows[a], rows[b])), at=args.at, metric=args.metric)
+            paired_over_seeds(list(zip(rows[a], rows[b])), at=args.at, metric=metric)
             for a, b in names
         ]
     )
     groups = None
     if args.letters:
-        means = {name: over_seeds(each, args.at, args.metric).mean for name, each in rows.items()}
+        means = {name: over_seeds(each, args.at, metric).mean for name, each in rows.items()}
         apart = [pair for pair, p in zip(names, every) if p.verdict in ("BETTER", "WORSE")]
         groups = letters(sorted(means, key=lambda name: -means[name]), apart)
     pairs = [
-        {"a": a, "b": b, "metric": args.metric, **pair.to_json()}
+        {"a": a, "b": b, "metric": metric, **pair.to_json()}
         for (a, b), pair in zip(names, every)
         if a == first
     ]
-    print(over_seeds_text(rows, args.at, args.metric, groups) + "\n")
+    print(over_seeds_text(rows, args.at, metric, groups) + "\n")
     show_result({}, {"pairs": pairs})
     if args.each:
         for pair in pairs:
             print("\n".join(["", *text.by_environment(pair)]))
-    return 0
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@ stage 2, which costs no demonstrations to mend. Where it does not even copy its 
 states that it was trained on, it needs more steps or width; where it does, it has seen too few of
 their states: more rollouts. Otherwise its teacher limits it: one that reproduces its own
 demonstrations hardly better than their nearest neighbours predict them needs more steps or width,
-any other more demonstrations.
+any other more demonstrations. Where nothing says success it goes by returns, of which none is known
+to be enough.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from alltrades.data.weights.estimate import SEPARABLE
-from alltrades.envs.rollouts.statistics import wilson
+from alltrades.envs.rollouts.evaluation import SPREAD
+from alltrades.envs.rollouts.statistics import mean_interval, wilson
 
 SOLVED = 0.95  # success from which an environment needs nothing
 # a generalist this far below its best teacher, and by more than chance, lost something in stage 2
@@ -31,12 +36,45 @@ MISSES = 0.7
 ESS_LOW = 0.3
 
 
+class Measured(Protocol):
+    """How well something acts. solved: it needs nothing. step: a difference that matters. said: its
+    mean in words.
+    """
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def interval(self) -> tuple[float, float]: ...
+
+    @property
+    def solved(self) -> bool: ...
+
+    @property
+    def step(self) -> float: ...
+
+    @property
+    def said(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Rate:
     """Successes of n episodes."""
 
     successes: int
     n: int
+
+    @property
+    def solved(self) -> bool:
+        return self.mean >= SOLVED
+
+    @property
+    def step(self) -> float:
+        return TRAILS
+
+    @property
+    def said(self) -> str:
+        return f"{self.mean:.2f}"
 
     @property
     def mean(self) -> float:
@@ -48,13 +86,40 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Returns:
+    """Returns (n,) of episodes where nothing says success: no return is known to be enough."""
+
+    values: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return mean_interval(self.values) or (-math.inf, math.inf)
+
+    @property
+    def solved(self) -> bool:
+        return False
+
+    @property
+    def step(self) -> float:
+        return SPREAD * float(self.values.std())
+
+    @property
+    def said(self) -> str:
+        return f"{self.mean:.4g}"
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The sources of error in one environment; None where one was not measured.
 
     Attributes:
         teacher: the teacher with the highest lower end of its interval, over rollouts and
             evaluation.
-        specialist_error: share of its episodes that fail.
+        specialist_error: share of its episodes that fail; None where nothing says success.
         held_out_error: E|h - a|^2 over the variance of recorded chunks, of that teacher on
             demonstrations that nothing was trained on; None where the given store has no more than
             were used.
@@ -81,17 +146,17 @@ class Diagnosis:
     ess: float | None = None
 
 
-def above(a: Rate, b: Rate) -> float:
-    """Lower end of the 95 % interval of a's rate minus b's for independent samples (Newcombe 1998,
-    method 10).
+def above(a: Measured, b: Measured) -> float:
+    """Lower end of the 95 % interval of a's mean minus b's for independent samples (of rates:
+    Newcombe 1998, method 10).
     """
     difference = a.mean - b.mean
     return difference - math.hypot(a.mean - a.interval[0], b.interval[1] - b.mean)
 
 
 def advice_line(
-    generalist: Rate,
-    teacher: Rate | None,
+    generalist: Measured,
+    teacher: Measured | None,
     gap: float | None,
     missed: float | None,
     neighbours: float | None,
@@ -106,27 +171,28 @@ def advice_line(
             of the AUC's interval.
         demos: labelled demonstrations of the environment.
     """
-    own = generalist.mean
-    if own >= SOLVED:
-        return f"solved ({own:.2f})"
+    own = generalist.said
+    if generalist.solved:
+        return f"solved ({own})"
     if teacher is None:
-        return f"success {own:.2f}; no teacher was rolled out here: roll one out to learn why"
-    best = teacher.mean
-    if own < best - TRAILS and above(teacher, generalist) > 0:
+        what = "success" if isinstance(generalist, Rate) else "return"
+        return f"{what} {own}; no teacher was rolled out here: roll one out to learn why"
+    best = teacher.said
+    if generalist.mean < teacher.mean - teacher.step and above(teacher, generalist) > 0:
         if gap is not None and gap > GAP:
             return (
-                f"generalist {own:.2f} trails its teachers' {best:.2f} and does not copy them (gap "
+                f"generalist {own} trails its teachers' {best} and does not copy them (gap "
                 f"{gap:.2f}): more distillation steps or width"
             )
         seen = (
             "without having seen rollouts of theirs" if gap is None else "although it copies them"
         )
-        return f"generalist {own:.2f} trails its teachers' {best:.2f} {seen}: more rollouts"
-    if best >= SOLVED:
-        return f"as good as its teachers ({own:.2f} and {best:.2f}, no more than chance apart)"
+        return f"generalist {own} trails its teachers' {best} {seen}: more rollouts"
+    if teacher.solved:
+        return f"as good as its teachers ({own} and {best}, no more than chance apart)"
     if missed is not None and neighbours is not None and missed > MISSES * neighbours:
         return (
-            f"limited by its teachers ({best:.2f}), which reproduce their own demonstrations "
+            f"limited by its teachers ({best}), which reproduce their own demonstrations "
             f"hardly better than neighbours would (error {missed:.2f} and {neighbours:.2f}): more "
             "steps or width of the teachers"
         )
@@ -135,12 +201,12 @@ def advice_line(
         apart = f"ESS {ess:.2f}"
     if apart is not None:
         return (
-            f"limited by its teachers ({best:.2f}), which visit other states than the "
+            f"limited by its teachers ({best}), which visit other states than the "
             f"demonstrations ({apart}): more demonstrations (now {demos})"
         )
-    return f"limited by its teachers ({best:.2f}): more demonstrations (now {demos})"
+    return f"limited by its teachers ({best}): more demonstrations (now {demos})"
 
 
-def best_teacher(rates: Mapping[str, Rate]) -> str | None:
+def best_teacher(rates: Mapping[str, Measured]) -> str | None:
     """The teacher with the highest lower end of its interval; the first named wins ties."""
     return max(rates, key=lambda kind: rates[kind].interval[0]) if rates else None

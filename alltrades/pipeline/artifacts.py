@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from alltrades.envs.rollouts.evaluation import CHOOSES, ENDS, FILTERS
 from alltrades.errors import UserError
 from alltrades.policies.artifact import facts_of
 
@@ -32,11 +34,19 @@ def policy_digests(folder: Path) -> dict[str, str]:
     return {f.parent.name: policy_digest(f.parent) for f in sorted(folder.glob("*/policy.json"))}
 
 
-def used_success_signal(path: Path) -> bool:
-    """Whether the artifact has seen the simulator's success signal; no for a folder of
-    specialists.
+def success_uses(path: Path) -> tuple[str, ...]:
+    """How the simulator's success signal reached the artifact (see `Evaluation`); none for a folder
+    of specialists.
     """
-    return bool(training_of(path).get("used_success_signal", False))
+    training = training_of(path)
+    before = (FILTERS,) if training.get("used_success_signal", False) else ()
+    return tuple(training.get("success_uses", before))
+
+
+def said_uses(uses: Iterable[str]) -> dict[str, Any]:
+    """The facts of an artifact that say so."""
+    found = [use for use in (ENDS, FILTERS, CHOOSES) if use in uses]
+    return {"used_success_signal": bool(found), "success_uses": found}
 
 
 def training_of(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from alltrades.pipeline import given
 from alltrades.settings.parts import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
+TOP = "top:"
 
 
 def collect(
@@ -33,48 +35,38 @@ def collect(
     attempts: int = 5,
     each: Each | None = None,
     purpose: str = "demos",
-) -> dict[str, dict[str, int]]:
-    """Record successful episodes of the scripted experts; returns {environment: {"n", "successes"}}
-    of the experts.
+    keep: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Record episodes of the scripted experts; returns {environment: {"n", "successes", "kept",
+    "return"}} of the experts, successes None where nothing says success.
 
-    Environment by environment the first `episodes` successes in the order of their seeds are kept;
-    attempts are counted up to the last one kept. `purpose` names the stream of starts. A store of
+    Environment by environment the first `episodes` successes in the order of their seeds are kept,
+    and where nothing says success the first episodes; attempts are counted up to the last one kept.
+    `keep` says otherwise (see `DemoSettings.keep`): all of them, successes alone, or "top:SHARE",
+    those of the highest return among so many more. `purpose` names the stream of starts. A store of
     the same seed is continued: by environments that it lacks, and by the episodes that follow those
-    which it has.
+    which it has, but for "top".
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
         raise UserError(
             f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one"
         )
-    with open_or_create(path, specs, {"kind": "demonstrations", "seed": seed}, grows=True) as store:
-        rates: dict[str, dict[str, int]] = dict(store.provenance.get("experts", {}))
+    facts = {"kind": "demonstrations", "seed": seed, "keep": keep}
+    with open_or_create(path, specs, facts, grows=True) as store:
+        rates: dict[str, dict[str, Any]] = dict(store.provenance.get("experts", {}))
         have = store.columns()["environment"] if len(store) else np.array([])
         for k, spec in enumerate(specs):
             there = int((have == spec.id).sum())
             if there >= episodes:
                 continue
-            kept: list[Episode] = []
-            tried, step = 0, max(4, episodes)
-            while len(kept) < episodes:
-                if tried >= attempts * episodes:
-                    raise UserError(
-                        f"the expert of '{spec.id}' succeeded in {len(kept)} of {tried} tries; "
-                        f"expected {episodes} successes; raise --demos.attempts or mend the expert"
-                    )
-                jobs = [
-                    Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
-                    for i in range(tried, tried + step)
-                ]
-                for episode in rollout(
-                    jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert"
-                ):
-                    tried += 1
-                    if episode.success:
-                        kept.append(episode)
-                    if len(kept) == episodes:
-                        break
-            rates[spec.id] = {"n": tried, "successes": episodes}
+            if there and keep is not None and keep.startswith(TOP):
+                raise UserError(
+                    f"{path}: has {there} episodes of '{spec.id}', the best of their tries; "
+                    f"expected as many with --keep {keep}, which cannot be continued; choose "
+                    "another path"
+                )
+            kept, rates[spec.id] = _demonstrations(spec, episodes, seed, purpose, attempts, keep)
             store.set_provenance(
                 experts=rates
             )  # before the episodes: a kill in between repeats both
@@ -82,6 +74,63 @@ def collect(
             if each is not None:
                 each(k + 1, len(specs))
     return rates
+
+
+def _demonstrations(
+    spec: EnvSpec, episodes: int, seed: int, purpose: str, attempts: int, keep: str | None
+) -> tuple[list[Episode], dict[str, Any]]:
+    """What is kept of an expert's tries, and facts of them."""
+    kept: list[Episode] = []
+    returns: list[float] = []
+    successes, told = 0, False
+    top = float(keep.removeprefix(TOP)) if keep is not None and keep.startswith(TOP) else None
+    most = attempts * episodes if top is None else math.ceil(episodes / top - 1e-9)
+    for episode in _tries(spec, seed, purpose, max(4, episodes), None if top is None else most):
+        if keep is None and not told and episode.success is not None:
+            kept = []  # those before it said nothing, which now means: no success
+        told = told or episode.success is not None
+        returns.append(episode.return_)
+        successes += bool(episode.success)
+        if keep == "all" or top is not None or episode.success or (keep is None and not told):
+            kept.append(episode)
+        if top is not None and len(kept) > episodes:
+            kept.remove(min(reversed(kept), key=lambda e: e.return_))  # the last of the lowest
+        if len(kept) == episodes and (top is None or len(returns) == most):
+            break
+        if len(returns) >= most:
+            if told:
+                raise UserError(
+                    f"the expert of '{spec.id}' succeeded in {len(kept)} of {len(returns)} tries; "
+                    f"expected {episodes} successes; raise --demos.attempts or mend the expert"
+                )
+            raise UserError(
+                f"nothing says success in {len(returns)} episodes of '{spec.id}'; expected some "
+                "with --keep successes; keep all or top:SHARE, or say what counts with "
+                "--simulator.success"
+            )
+    return kept, {
+        "n": len(returns),
+        "successes": successes if told else None,
+        "kept": len(kept),
+        "return": float(np.mean(returns)),
+    }
+
+
+def _tries(
+    spec: EnvSpec, seed: int, purpose: str, step: int, count: int | None
+) -> Iterator[Episode]:
+    """Episodes of an expert in the order of their seeds, `step` at a time; as many as are asked
+    for, or `count`.
+    """
+    first = 0
+    while count is None or first < count:
+        last = first + step if count is None else min(first + step, count)
+        jobs = [
+            Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
+            for i in range(first, last)
+        ]
+        yield from rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert")
+        first = last
 
 
 def import_demos(specs: Sequence[EnvSpec], sources: Sequence[Path], path: Path) -> None:

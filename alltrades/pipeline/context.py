@@ -16,6 +16,7 @@ from alltrades.data.weights.estimators import ESTIMATORS
 from alltrades.envs import registry
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
+from alltrades.envs.success import described
 from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.code import code_of
@@ -25,6 +26,7 @@ from alltrades.pipeline.manifest import Manifest
 from alltrades.policies.learning.batches import Augmentation
 from alltrades.policies.model.backbones import BACKBONES
 from alltrades.policies.model.encoders import ENCODERS
+from alltrades.settings.parts import DECLARED, NONE
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.reporting import Report
@@ -74,6 +76,25 @@ class Context:
         return tuple(spec for spec in self.specs if spec.simulated)
 
     @property
+    def blind(self) -> bool:
+        """Whether nothing but the evaluation may see success."""
+        return self.settings.simulator.blind
+
+    @property
+    def practised(self) -> tuple[EnvSpec, ...]:
+        """Those that can be stepped, for episodes that something learns from: without their success
+        where nothing may see it.
+        """
+        return tuple(spec for spec in self.recording if spec.simulated)
+
+    @property
+    def recording(self) -> tuple[EnvSpec, ...]:
+        """All environments, in the same manner."""
+        if not self.blind:
+            return self.specs
+        return tuple(replace(s, success=None, stop_at_success=False) for s in self.specs)
+
+    @property
     def recorded(self) -> list[str]:
         """The environments that only recordings know."""
         return [spec.id for spec in self.specs if not spec.simulated]
@@ -116,6 +137,9 @@ class Context:
                     "symmetries": repr(s.symmetries),
                 }
                 for s in self.specs
+            },
+            "success": {
+                s.id: [described(s.success), s.stop_at_success, self.blind] for s in self.specs
             },
         }
 
@@ -184,13 +208,31 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
             specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
         except MissingExtra as error:
             left_out[name] = error
-    return tuple(specs), left_out
+    rules = settings.simulator.success
+    for name in () if isinstance(rules, str) else rules:
+        if not any(fnmatchcase(spec.id, name) for spec in specs):
+            raise UserError(
+                f"simulator.success names '{name}', which is none of the run's environments"
+                f"{nearest(name, [s.id for s in specs])}; expected some of "
+                f"{', '.join(s.id for s in specs[:MOST])}; name one, or leave it out"
+            )
+    return tuple(_judged(spec, settings) for spec in specs), left_out
+
+
+def _judged(spec: EnvSpec, settings: RunSettings) -> EnvSpec:
+    """An environment whose success is read as the settings say."""
+    rule = settings.simulator.rule(spec.id)
+    if rule == DECLARED or not spec.simulated:
+        return spec
+    return replace(spec, success=None if rule == NONE else rule)
 
 
 def _specs(settings: RunSettings) -> list[EnvSpec]:
     """Those of the registry, and for names that only the given stores know what these say."""
     known, stores = set(registry.list_environments()), settings.demos.stores
-    given = {e.id: e for e in environments_of(stores) if e.id not in known} if stores else {}
+    told = environments_of(stores) if stores else []
+    known |= {e.id for e in told if e.id.startswith("gym:") and registry.knows([e.id])}
+    given = {e.id: e for e in told if e.id not in known}
     specs: dict[str, EnvSpec] = {}
     for name in settings.environments:
         matching = [i for i in given if fnmatchcase(i, name)]
@@ -254,4 +296,4 @@ def opened(
         manifest.code, manifest.same_code = _code(settings, specs), settings.same_code
     with Crew(settings.rollout.worker_count()) as crew:
         beside = Beside(settings.training_count())
-        yield Context(settings, specs, left_out, manifest, crew, beside, record)
+        yield Context(settings.seeing, specs, left_out, manifest, crew, beside, record)

@@ -92,27 +92,28 @@ def of_stores(context: Context, paths: Sequence[Path | str]) -> Demonstrations:
 
 
 def record(context: Context, out: Path, rates: Path | None = None) -> None:
-    """Successful episodes of the scripted experts into a store, which holds their rates; the same
-    as JSON in `rates`.
+    """Episodes of the scripted experts into a store, which holds their rates (see
+    `collection.collect`); the same as JSON in `rates`.
     """
     settings, episodes = context.settings, context.settings.demos.episodes
     assert episodes is not None  # the settings see to it where no store is given
 
     def body(report: Report) -> None:
         found = collection.collect(
-            context.specs,
+            context.recording,
             episodes,
             settings.seed,
             out,
             settings.rollout,
             settings.demos.attempts,
             report.progress,
+            keep=settings.demos.keep,
         )
         if rates is not None:
             write_json(rates, found)
 
     outputs = [out] if rates is None else [out, rates]
-    key = {"episodes": settings.demos.episodes, "path": None}
+    key = {"episodes": settings.demos.episodes, "path": None, "keep": settings.demos.keep}
     context.stage("demos", key, outputs, body, len(context.specs), "env")
 
 
@@ -140,7 +141,7 @@ def record_held_out(context: Context, out: Path) -> None:
 
     def body(report: Report) -> None:
         collection.collect(
-            context.specs,
+            context.recording,
             HELD_OUT,
             settings.seed,
             out,
@@ -148,6 +149,7 @@ def record_held_out(context: Context, out: Path) -> None:
             4 * settings.demos.attempts,
             report.progress,
             "held_out",
+            settings.demos.keep,
         )
 
     context.stage("held_out", {"episodes": HELD_OUT}, [out], body, len(context.specs), "env")

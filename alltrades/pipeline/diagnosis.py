@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import estimate_weights
 from alltrades.data.weights.settings import WeightSettings
-from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.evaluation import SUCCESS, EnvironmentResult, Evaluation, agreed
 from alltrades.pipeline.acting import load_policies
-from alltrades.pipeline.advice import Diagnosis, Rate, advice_line, best_teacher
+from alltrades.pipeline.advice import Diagnosis, Measured, Rate, Returns, advice_line, best_teacher
 from alltrades.pipeline.artifacts import policy_digests, training_of
 from alltrades.pipeline.demonstrations import held_out
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, rows_of
 from alltrades.pipeline.open_loop import OpenLoop
 from alltrades.pipeline.open_loop import advice_line as open_loop_line
-from alltrades.pipeline.rollouts import first_rollouts, rollout_statistics
+from alltrades.pipeline.rollouts import first_rollouts
 from alltrades.pipeline.weights_folder import load_weights
 from alltrades.policies.learning.diagnosis import (
     demonstration_error,
@@ -101,6 +104,7 @@ def _diagnoses(
     evaluations: Mapping[str, Evaluation],
     report: Report,
 ) -> dict[str, Any]:
+    evaluations = agreed(evaluations)
     context, seed = sources.demos.context, sources.demos.context.settings.seed
     simulated = [spec.id for spec in context.simulated]
     demos, unseen = sources.demos.steps(), held_out(sources.demos, folder.held_out)
@@ -110,10 +114,11 @@ def _diagnoses(
         context.ids[0]
     ]
     rows = rows_of(sources, settings, demos, teachers)
-    statistics = {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+    acted = {t.name: EpisodeStore.open(t.rollouts).steps() for t in sources.teachers}
     out: dict[str, Any] = {}
     for name in simulated:
-        rates = _rates(name, list(teachers), statistics, evaluations)
+        result = next(r for r in evaluations[GENERALIST].rows if r.environment == name)
+        rates = _measured(name, acted, evaluations, result.metric == SUCCESS)
         best, rng = best_teacher(rates), stream(seed, "advice", name)
         gap = distillation_gap(policy, teachers, rows, name, rng)
         own = demos.select(demos.environment == name)
@@ -125,7 +130,6 @@ def _diagnoses(
             )
             missed = demonstration_error(acting, own, name, rng)
             neighbours = neighbour_error(acting, own, name, rng)
-        result = next(r for r in evaluations[GENERALIST].rows if r.environment == name)
         labelled = int(((demos.environment == name) & demos.has_actions).sum())
         shift = weights[name]
         if shift.auc is None or settings.weights.filtered:  # not estimated, or of successes only
@@ -136,7 +140,7 @@ def _diagnoses(
                 own, visits, WeightSettings(kind="ratio"), stream(seed, "advice", name, "shift")
             )
         line = advice_line(
-            Rate(result.successes, result.n),
+            _of(result),
             teacher,
             gap,
             missed,
@@ -149,7 +153,7 @@ def _diagnoses(
             Diagnosis(
                 line,
                 best,
-                None if teacher is None else 1 - teacher.mean,
+                1 - teacher.mean if isinstance(teacher, Rate) else None,
                 outside,
                 _held_out_loss(folder.policy(Row("scratch")) / slug(name)),
                 missed,
@@ -168,21 +172,33 @@ def _held_out_loss(artifact: Path) -> float | None:
     return training_of(artifact).get("held_out_loss")
 
 
-def _rates(
-    name: str,
-    teachers: Sequence[str],
-    statistics: Mapping[str, Mapping[str, Mapping[str, int]]],
-    evaluations: Mapping[str, Evaluation],
-) -> dict[str, Rate]:
+def _of(result: EnvironmentResult) -> Measured:
+    """A row in one environment."""
+    if result.successes is None:
+        return Returns(np.array(result.returns))
+    return Rate(result.successes, result.n)
+
+
+def _measured(
+    name: str, acted: Mapping[str, Steps], evaluations: Mapping[str, Evaluation], told: bool
+) -> dict[str, Measured]:
     """Success of every teacher in one environment, over its rollouts and, where it was a row, its
-    evaluation.
+    evaluation; returns where nothing says success (`told`). Rollouts that were not to be seen
+    succeeding count by their evaluation alone.
     """
-    out = {}
-    for kind in teachers:
-        found = statistics[kind].get(name, {"successes": 0, "n": 0})
+    out: dict[str, Measured] = {}
+    for kind, steps in acted.items():
+        mine = steps.select(steps.environment == name)
         row = evaluations.get(str(Row.of_teacher(kind)))
-        measured = [r for r in row.rows if r.environment == name] if row is not None else []
-        n = found["n"] + sum(r.n for r in measured)
+        rows = [r for r in row.rows if r.environment == name] if row is not None else []
+        if not told:
+            returns = np.concatenate([mine.return_, *(r.returns for r in rows)])
+            if len(returns):
+                out[kind] = Returns(returns)
+            continue
+        counted = mine.tells_success
+        n = counted * len(mine.ends) + sum(r.n for r in rows)
+        hits = int(mine.episode_success.sum()) if counted else 0
         if n:
-            out[kind] = Rate(found["successes"] + sum(r.successes for r in measured), n)
+            out[kind] = Rate(hits + sum(r.successes or 0 for r in rows), n)
     return out

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alltrades.data.episode import UNKNOWN
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
+from alltrades.envs.rollouts.evaluation import CHOOSES, ENDS, FILTERS
 from alltrades.pipeline.acting import Policies, load_policies
-from alltrades.pipeline.artifacts import artifact_files, policy_digest, policy_digests
+from alltrades.pipeline.artifacts import artifact_files, policy_digest, policy_digests, said_uses
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.rollouts import Teacher, digest_of_first, first_rollouts
+from alltrades.pipeline.visits import taught
 from alltrades.pipeline.weights_folder import check_weights, load_weights
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import Place
@@ -92,11 +95,14 @@ class Sources:
 class Visit:
     """Episodes of a round; by environment the kind of teacher ("self" for their own success) and
     its index.
+
+    chosen: whether the teachers were chosen by what became of episodes.
     """
 
     path: Path
     teachers: dict[str, str]
     teacher_of_environment: dict[str, int]
+    chosen: bool = False
 
 
 def train_generalist(
@@ -130,7 +136,6 @@ def train_generalist(
                 context.work(stage),
                 report,
             )
-        seen = any(RECORDED in v.teacher_of_environment.values() for v in visits)
         policy.save(
             out,
             {
@@ -139,7 +144,7 @@ def train_generalist(
                 "teachers": [t.name for t in sources.teachers],
                 "weights": settings.weights.kind,
                 "rounds": len(visits),
-                "used_success_signal": uses_success(settings) or seen,
+                **said_uses(uses_of(sources, settings, visits)),
             },
         )
 
@@ -171,7 +176,11 @@ def fit(
     rows = rows_of(sources, settings, demos, teachers)
     if visits:
         visited = [
-            (EpisodeStore.open(v.path).steps(context.ids), v.teacher_of_environment) for v in visits
+            (
+                taught(EpisodeStore.open(v.path), context.ids, context.blind),
+                v.teacher_of_environment,
+            )
+            for v in visits
         ]
         rows = add_visits(rows, visited, settings.rounds.share)
     rows = label_rows(rows, teachers, steps=settings.label_steps, seed=seed)
@@ -209,10 +218,28 @@ def rows_of(
         first_rollouts(context, sources.stores, settings.rollouts),
         weights,
         list(teachers),
-        Targets(uses_success(settings), settings.reuse_labels, settings.demo_share, settings.apply),
+        Targets(
+            settings.weights.filtered, settings.reuse_labels, settings.demo_share, settings.apply
+        ),
     )
 
 
-def uses_success(settings: DistillSettings) -> bool:
-    """Whether training sees the simulator's success signal."""
-    return settings.weights.filtered
+def uses_of(sources: Sources, settings: DistillSettings, visits: Sequence[Visit]) -> frozenset[str]:
+    """How the simulator's success signal reaches training: only where an episode that is learned
+    from says it.
+    """
+    context = sources.demos.context
+    rollouts = first_rollouts(context, sources.stores, settings.rollouts)
+    uses = set()
+    if rollouts.tells_success:
+        uses |= {ENDS, FILTERS} if settings.weights.filtered else {ENDS}
+    for v in visits:
+        steps = EpisodeStore.open(v.path).steps(context.ids)
+        told = {str(e) for e in steps.environment[steps.first_success != UNKNOWN]}
+        if told:
+            uses.add(ENDS)
+        if any(v.teacher_of_environment[e] == RECORDED for e in told):
+            uses.add(FILTERS)
+        if told and v.chosen:
+            uses.add(CHOOSES)
+    return frozenset(uses)

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from alltrades.pipeline.acting import Policies, load_policies
-from alltrades.pipeline.artifacts import artifact_files, policy_digests
+from alltrades.pipeline.artifacts import artifact_files, policy_digests, said_uses
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.manifest import key_digest
@@ -118,7 +118,7 @@ def train_labeled_only(
         with settings_called("labeled_only"):
             fit = fitter.fit(steps, "holdout" if row.held_out else "last")
         facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out}
-        fit.policy.save(out, facts | {"used_success_signal": False})
+        fit.policy.save(out, facts | said_uses(()))
 
     total = training.steps * (2 if row.held_out else 1)
     context.stage(name, key, artifact_files(out), train, total, "step")

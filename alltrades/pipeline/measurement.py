@@ -19,7 +19,7 @@ from alltrades.envs.rollouts.seeding import (
     selection_seeds,
 )
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
-from alltrades.pipeline.artifacts import policy_digests, used_success_signal
+from alltrades.pipeline.artifacts import policy_digests, success_uses
 from alltrades.pipeline.context import Context
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
@@ -67,13 +67,16 @@ def measure(
     out: Path | None = None,
     manner: Manner | None = None,
 ) -> Evaluation:
-    """Success of a row on the common evaluation starts, also as JSON in `out`."""
+    """Success of a row on the common evaluation starts, returns where nothing says success, also as
+    JSON in `out`.
+    """
     settings = context.settings
     manner = manner or Manner(settings.evaluation.preference)
     key = {
         "policies": policy_digests(policies),
         "episodes": settings.evaluation.episodes,
         "starts": settings.evaluation.seed,
+        "success uses": success_uses(policies),
         **manner.key(),
         **settings.rollout.acting(),
     }
@@ -87,7 +90,7 @@ def measure(
                 name,
                 acting,
                 report,
-                used_success_signal=used_success_signal(policies),
+                success_uses=success_uses(policies),
                 ensemble=manner.ensemble,
             )
         )
@@ -106,7 +109,7 @@ def success(
     policies: Policies,
     report: Report,
     *,
-    used_success_signal: bool,
+    success_uses: tuple[str, ...],
     seeds: Mapping[str, Sequence[int]] | None = None,
     ensemble: float | None = None,
 ) -> Evaluation:
@@ -120,7 +123,7 @@ def success(
     common = settings.evaluation
     return evaluate(
         name,
-        Actors(controllers, keys, digests, used_success_signal),
+        Actors(controllers, keys, digests, success_uses),
         {s.id: s for s in specs},
         seeds or evaluation_starts(specs, common.seed, common.episodes),
         lanes=settings.rollout.lanes,

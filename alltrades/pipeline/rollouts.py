@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.envs.rollouts.statistics import mean_interval
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests
@@ -113,7 +115,7 @@ def record(
     with open_or_create(out, context.simulated, facts) as store:
         for episode in rollout(
             jobs[len(store) :],
-            {s.id: s for s in context.simulated},
+            {s.id: s for s in context.practised},
             controllers,
             workers=settings.worker_count(),
             lanes=settings.lanes,
@@ -129,17 +131,26 @@ def record(
         store.append(buffer)
 
 
-def rollout_statistics(path: Path) -> dict[str, dict[str, int]]:
-    """{environment: {"n", "successes", "steps"}} of a store."""
+def rollout_statistics(path: Path) -> dict[str, dict[str, Any]]:
+    """{environment: {"n", "steps", "successes", "return", "return_interval"}} of a store; successes
+    None where nothing says success, the interval (95 %, of the mean) for a single episode.
+    """
     steps = EpisodeStore.open(path).steps()
-    lengths = np.diff(np.concatenate([[0], steps.ends]))
     return {
-        str(name): {
-            "n": int((mine := steps.environment == name).sum()),
-            "successes": int(steps.episode_success[mine].sum()),
-            "steps": int(lengths[mine].sum()),
-        }
+        str(name): outcomes(steps.select(steps.environment == name))
         for name in np.unique(steps.environment)
+    }
+
+
+def outcomes(steps: Steps) -> dict[str, Any]:
+    """What became of the episodes of one environment."""
+    interval = mean_interval(steps.return_)
+    return {
+        "n": len(steps.ends),
+        "successes": int(steps.episode_success.sum()) if steps.tells_success else None,
+        "steps": len(steps),
+        "return": float(steps.return_.mean()),
+        "return_interval": None if interval is None else list(interval),
     }
 
 

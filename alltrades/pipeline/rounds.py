@@ -9,7 +9,9 @@ distillation); where no teacher is better, its own successes enter.
 
 A round helps where success on selection starts, which nothing trains on, is higher with it than
 with the best before it. The best is kept; so many in a row that do not help (`rounds.patience`) end
-the rounds.
+the rounds. Where nothing says success, returns stand for it, in deviations of each environment's.
+With `simulator.success: never` nothing is judged: all rounds are run, of one try of every start,
+whose episodes all join, labelled by the first teacher with `teacher: best`; the last is kept.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.store import EpisodeStore
-from alltrades.envs.rollouts.evaluation import Evaluation, paired_difference
+from alltrades.envs.rollouts.evaluation import CHOOSES, RETURN, Evaluation, improvement
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.seeding import selection_seeds
 from alltrades.pipeline.acting import load_policies
-from alltrades.pipeline.artifacts import policy_digest
+from alltrades.pipeline.artifacts import policy_digest, said_uses, success_uses, training_of
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, Visit, train_generalist
@@ -31,9 +33,10 @@ from alltrades.pipeline.measurement import check_starts, success
 from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
+from alltrades.policies.model.policy import load_policy
 from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import Row
-from alltrades.system.files import copy, remove
+from alltrades.system.files import remove
 from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
 
@@ -43,9 +46,9 @@ def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillS
     context, rounds = sources.demos.context, settings.rounds
     context.unsimulated(f"rounds of {row}", "not visited; their rows stay as they are")
     first = replace(row, round=0)
-    best, measured = first, _select(context, folder, first, settings)
-    idle = 0  # rounds since the last one that helped
-    report: list[dict[str, Any]] = [{"round": 0, "selection": measured.mean()[0]}]
+    best, idle = first, 0  # rounds since the last one that helped
+    measured = None if context.blind else _select(context, folder, first, settings)
+    report: list[dict[str, Any]] = [{"round": 0, **_figures(measured)}]
     visits: tuple[Visit, ...] = ()
     for r in range(1, rounds.count + 1):
         last, this = replace(row, round=r - 1), replace(row, round=r)
@@ -59,16 +62,23 @@ def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillS
             folder.policy(this),
             visits=visits,
         )
-        found = _select(context, folder, this, settings)
-        gain = paired_difference(found, measured)
+        found = None if context.blind else _select(context, folder, this, settings)
+        facts = {
+            "teachers": visits[-1].teachers,
+            "tries": EpisodeStore.open(visits[-1].path).provenance["tries"],
+        }
+        if found is None or measured is None:
+            report.append({"round": r, **_figures(None), **facts})
+            best = this
+            continue
+        gain = improvement(found, measured)
         report.append(
             {
                 "round": r,
-                "selection": found.mean()[0],
+                **_figures(found),
                 "gain": gain.mean,
                 "interval": list(gain.interval),
-                "teachers": visits[-1].teachers,
-                "tries": EpisodeStore.open(visits[-1].path).provenance["tries"],
+                **facts,
             }
         )
         if gain.mean > 0:
@@ -81,17 +91,31 @@ def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillS
         folder.rounds(row),
         {"rounds": [{**r, "kept": r["round"] == best.round} for r in report]},
     )
-    _keep(context, row, folder.policy(best), folder.policy(row))
+    told = measured is not None and measured.result() is not None
+    _keep(context, row, folder.policy(best), folder.policy(row), {CHOOSES} if told else set())
 
 
-def _keep(context: Context, row: Row, chosen: Path, out: Path) -> None:
-    """The artifact of the best round as the generalist's."""
+def _figures(found: Evaluation | None) -> dict[str, Any]:
+    """What is reported of selection starts: mean success, and the mean return of the environments
+    that say none.
+    """
+    if found is None:
+        return {"selection": None}
+    success, silent = found.result(), [r.environment for r in found.rows if r.metric == RETURN]
+    out: dict[str, Any] = {"selection": None if success is None else success[0]}
+    return out | ({"return": found.only(silent).mean(metric=RETURN)[0]} if silent else {})
+
+
+def _keep(context: Context, row: Row, chosen: Path, out: Path, uses: set[str]) -> None:
+    """The artifact of the best round as the generalist's, which says that success chose it."""
 
     def body(_: Report) -> None:
         remove(out)
-        copy(chosen, out)
+        said = said_uses({*success_uses(chosen), *uses})
+        load_policy(chosen).save(out, training_of(chosen) | said)
 
-    context.stage(f"keep/{row}", {"policy": policy_digest(chosen)}, [out], body)
+    key = {"policy": policy_digest(chosen), "uses": sorted(uses)}
+    context.stage(f"keep/{row}", key, [out], body)
 
 
 def _visit(
@@ -109,15 +133,20 @@ def _visit(
     key = {
         "policy": policy_digest(policy),
         **context.settings.rollout.acting(),
-        "rounds": rounds.model_dump(mode="json", include={"episodes", "tries", "explore", "renew"}),
+        "rounds": rounds.model_dump(
+            mode="json", include={"episodes", "tries", "explore", "renew", "top"}
+        ),
     }
     context.stage(name, key, [path], body, rounds.episodes * len(context.simulated), "episode")
     statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
     if rounds.teacher == "best":
-        statistics |= {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+        teaching = {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+        first = sources.teachers[0].name
+        statistics = {first: teaching[first]} if context.blind else statistics | teaching
     teachers = best_teachers(statistics)
     index = {t.name: i for i, t in enumerate(sources.teachers)} | {"self": RECORDED}
-    return Visit(path, teachers, {name: index[kind] for name, kind in teachers.items()})
+    of_environment = {name: index[kind] for name, kind in teachers.items()}
+    return Visit(path, teachers, of_environment, len(statistics) > 1)
 
 
 def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSettings) -> Evaluation:
@@ -128,7 +157,7 @@ def _select(context: Context, folder: RunFolder, row: Row, settings: DistillSett
         policies = load_policies(policy, context.simulated, context.settings.device)
         seed = context.settings.seed
         seeds = {s.id: selection_seeds(s, seed, episodes) for s in context.simulated}
-        result = success(context, str(row), policies, report, used_success_signal=True, seeds=seeds)
+        result = success(context, str(row), policies, report, success_uses=(), seeds=seeds)
         write_evaluation(out, result)
 
     key = {

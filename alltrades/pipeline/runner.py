@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from alltrades.envs.rollouts.evaluation import Evaluation, common_metrics, paired_difference
+from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures, paired_difference
 from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.errors import UserError
 from alltrades.pipeline.context import Context, opened
@@ -251,8 +251,10 @@ def _compare(
         (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
     )
     found = []
-    for metric in common_metrics(evaluations.values()):
-        every = [paired_difference(evaluations[a], evaluations[b], metric=metric) for a, b in pairs]
+    same = agreed(evaluations)
+    for metric, names in measures(same.values()).items():
+        rows = {name: e.only(names) for name, e in same.items()}
+        every = [paired_difference(rows[a], rows[b], metric=metric) for a, b in pairs]
         for (a, b), pair in zip(pairs, corrected(every)):
             found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
     comparison = {"pairs": found}

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from alltrades.pipeline.artifacts import artifact_files, policy_digest
+from alltrades.pipeline.artifacts import artifact_files, policy_digest, said_uses
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.policies.learning.checkpoints import Place
@@ -149,7 +149,7 @@ def _facts(
         "steps": fit.steps,
         "seed": _seed(context, row, environment),
         "held_out_loss": fit.held_out,
-        "used_success_signal": False,
+        **said_uses(()),
     }
     if table is not None:
         facts["selection"] = {

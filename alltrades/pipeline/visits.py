@@ -1,15 +1,25 @@
-"""Visits: a generalist on new starts, which it tries again with exploration until it succeeds."""
+"""Visits: a generalist on new starts, which it tries again with exploration until it succeeds.
+
+Where nothing says success, a try counts as one whose return is high: at least the lowest of the
+share `rounds.top` of the first tries with the highest returns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
+from alltrades.data.weights.estimate import top_return
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
-from alltrades.envs.rollouts.statistics import wilson
+from alltrades.envs.rollouts.statistics import mean_interval, wilson
 from alltrades.pipeline import collection
 from alltrades.pipeline.acting import acting
 from alltrades.pipeline.context import Context
@@ -20,7 +30,10 @@ from alltrades.settings.parts import RoundSettings
 from alltrades.system.reporting import Report
 
 Start = tuple[str, int]  # environment, seed
-Counts = dict[str, dict[str, int]]  # {environment: {"n", "successes"}}
+# {environment: {"n", "successes", "kept", "return", "return_interval"}}: successes are None where
+# nothing says success, `kept` are the successes or what stands for them
+Counts = dict[str, dict[str, Any]]
+Least = dict[str, float]  # {environment: return that stands for success}, where nothing says it
 
 
 def visit(
@@ -36,7 +49,7 @@ def visit(
     ones.
 
     Interrupted, it repeats the try of all starts that it was at. The store's provenance holds, per
-    try, {environment: {"n", "successes"}}.
+    try, what became of it, and the returns that stand for success.
     """
     starts = [
         (s.id, episode_seed(seed, "round", s.id, i))
@@ -47,25 +60,47 @@ def visit(
     with collection.open_or_create(path, context.simulated, facts) as store:
         tries: list[Counts] = list(store.provenance.get("tries", []))
         if tries and len(store) < len(starts) + sum(
-            t["successes"] for of_try in tries[1:] for t in of_try.values()
+            t["kept"] for of_try in tries[1:] for t in of_try.values()
         ):
             tries.pop()  # its episodes were not committed
         for attempt in range(len(tries), settings.tries):
-            solved = _solved(store)
+            least: Least = store.provenance["least"] if attempt else {}
+            solved = _solved(store, least)
             missing = [start for start in starts if start not in solved]
             if not missing:
                 break
             how = Exploration(attempt, settings.explore, settings.renew)
-            kept, counts = _try(context, policy, how, missing, source, report)
-            tries.append(counts)
-            store.set_provenance(tries=tries)  # before the episodes: a kill in between repeats both
+            kept, found = _try(context, policy, how, missing, source, report, least)
+            if attempt == 0:
+                least = _least(found, settings.top)
+            tries.append({name: _counted(each, least.get(name)) for name, each in found.items()})
+            # before the episodes: a kill in between repeats both
+            store.set_provenance(tries=tries, least=least)
             store.append(kept)
 
 
-def _solved(store: EpisodeStore) -> set[Start]:
+def taught(store: EpisodeStore, environments: Sequence[str], blind: bool) -> Steps:
+    """Episodes of a visit, those marked successful whose actions are worth repeating: their own
+    success, a high return where nothing says success, and all where it may not be seen.
+    """
+    steps, least = store.steps(environments), store.provenance["least"]
+    if blind:
+        return replace(steps, episode_success=np.ones(len(steps.ends), bool))
+    low = np.array([least.get(str(name), np.inf) for name in steps.environment])
+    return replace(steps, episode_success=steps.episode_success | (steps.return_ >= low))
+
+
+def _solved(store: EpisodeStore, least: Least) -> set[Start]:
     columns = store.columns()
-    rows = zip(columns["environment"], columns["seed"], columns["success"])
-    return {(str(e), int(x)) for e, x, success in rows if success}
+    rows = zip(columns["environment"], columns["seed"], columns["success"], columns["return"])
+    return {
+        (str(e), int(x))
+        for e, x, success, returned in rows
+        if success or returned >= least.get(str(e), np.inf)
+    }
+
+
+Outcome = tuple[bool | None, float]  # success and return of an episode
 
 
 def _try(
@@ -75,49 +110,83 @@ def _try(
     starts: Sequence[Start],
     source: str,
     report: Report,
-) -> tuple[list[Episode], Counts]:
-    """One episode of every start; those are kept that succeed, and all of the first try."""
+    least: Least,
+) -> tuple[list[Episode], dict[str, list[Outcome]]]:
+    """One episode of every start: those that succeed, and all of the first try; what became of all,
+    by environment.
+    """
     rollouts = context.settings.rollout
     batch = min(rollouts.batch, rollouts.lanes)
     chunks = acting(policy, rollouts, batch)
     controller = Controller(chunks, rollouts.lanes, batch=batch, execution=how)
-    counts: Counts = {
-        name: {"n": 0, "successes": 0} for name in dict.fromkeys(name for name, _ in starts)
-    }
+    found: dict[str, list[Outcome]] = {name: [] for name in dict.fromkeys(n for n, _ in starts)}
     kept: list[Episode] = []
     for episode in rollout(
         [Job(name, x, "policy") for name, x in starts],
-        {s.id: s for s in context.simulated},
+        {s.id: s for s in context.practised},
         {"policy": controller},
         workers=rollouts.worker_count(),
         lanes=rollouts.lanes,
         source=source,
         crew=context.crew,
     ):
-        counts[episode.environment]["n"] += 1
-        counts[episode.environment]["successes"] += episode.success
-        if episode.success or how.attempt == 0:
+        outcome = episode.success, episode.return_
+        found[episode.environment].append(outcome)
+        if how.attempt == 0 or _succeeds(outcome, least.get(episode.environment)):
             kept.append(episode)
-        report.progress(sum(c["n"] for c in counts.values()), len(starts))
-    return kept, counts
+        report.progress(sum(map(len, found.values())), len(starts))
+    return kept, found
 
 
-def best_teachers(statistics: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, str]:
+def _succeeds(outcome: Outcome, least: float | None) -> bool:
+    success, returned = outcome
+    return bool(success) or (least is not None and returned >= least)
+
+
+def _least(found: Mapping[str, Sequence[Outcome]], top: float) -> Least:
+    """Of the environments that say no success in any first try."""
+    return {
+        name: top_return(np.array([returned for _, returned in each]), top)
+        for name, each in found.items()
+        if each and all(success is None for success, _ in each)
+    }
+
+
+def _counted(found: Sequence[Outcome], least: float | None) -> dict[str, Any]:
+    """What became of an environment's episodes in a try."""
+    returns = np.array([returned for _, returned in found])
+    interval = mean_interval(returns)
+    return {
+        "n": len(found),
+        "successes": sum(bool(s) for s, _ in found) if least is None else None,
+        "kept": sum(_succeeds(outcome, least) for outcome in found),
+        "return": float(returns.mean()) if len(found) else None,
+        "return_interval": None if interval is None else list(interval),
+    }
+
+
+def best_teachers(statistics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Per environment the policy whose success has the highest lower end of its 95 % interval; the
-    first named wins ties.
+    first named wins ties. Where one of them says no success it is that of the mean return.
 
-    `statistics`: {policy: {environment: {"n", "successes"}}}, each on starts that are new to that
-    policy: for a teacher those of its rollouts, for the generalist ("self") the first tries of its
-    visit. They are draws of one law, though not the same starts, and leave the selection starts to
-    the judgement of rounds. Fewer episodes mean a lower end further down.
+    `statistics`: {policy: {environment: {"n", "successes", "return_interval"}}}, each on starts
+    that are new to that policy: for a teacher those of its rollouts, for the generalist ("self")
+    the first tries of its visit. They are draws of one law, though not the same starts, and leave
+    the selection starts to the judgement of rounds. Fewer episodes mean a lower end further down.
     """
     names = dict.fromkeys(name for of_policy in statistics.values() for name in of_policy)
-    return {
-        name: max(
-            (kind for kind in statistics if name in statistics[kind]),
-            key=lambda kind: wilson(
-                statistics[kind][name]["successes"], statistics[kind][name]["n"]
-            )[0],
-        )
-        for name in names
-    }
+    return {name: _best(name, statistics) for name in names}
+
+
+def _best(name: str, statistics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    mine = {kind: found[name] for kind, found in statistics.items() if name in found}
+    told = all(facts["successes"] is not None for facts in mine.values())
+
+    def low(kind: str) -> float:
+        facts = mine[kind]
+        if told:
+            return wilson(facts["successes"], facts["n"])[0]
+        interval = facts["return_interval"]
+        return -np.inf if interval is None else float(interval[0])
+
+    return max(mine, key=low)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.evaluation import RETURN, Evaluation
 from alltrades.envs.rollouts.verdicts import EQUAL, verdict
 from alltrades.report import text
 from alltrades.settings.rows import SPECIALISTS
@@ -135,7 +135,12 @@ def forest(pair: Mapping[str, Any]) -> Figure:
             pair["verdict"],
         ),
         *(
-            (html.escape(name), v["mean"], v["interval"], verdict(tuple(v["interval"])))
+            (
+                html.escape(name),
+                v["mean"],
+                v["interval"],
+                v.get("verdict") or verdict(tuple(v["interval"])),
+            )
             for name, v in each.items()
         ),
     ]
@@ -182,20 +187,19 @@ def forest(pair: Mapping[str, Any]) -> Figure:
                     "font": {"size": 11, "color": "@ink" if i == 0 else "@ink2"},
                 }
             )
-    shapes = [
-        {
-            "type": "rect",
-            "xref": "x",
-            "yref": "paper",
-            "x0": -EQUAL,
-            "x1": EQUAL,
-            "y0": 0,
-            "y1": 1,
-            "layer": "below",
-            "fillcolor": "@ink2/0.10",
-            "line": {"width": 0},
-        }
-    ]
+    band = {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "x0": -EQUAL,
+        "x1": EQUAL,
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "fillcolor": "@ink2/0.10",
+        "line": {"width": 0},
+    }
+    shapes = [] if pair.get("metric") == RETURN else [band]  # returns have units of their own
     layout = {
         "xaxis": _axis(
             f"difference in {pair.get('metric', 'success')}",

@@ -82,6 +82,7 @@ def page_content(run: Any) -> dict[str, Any]:
         figures[name] = figure
         return {"id": name, "label": figure.label, "height": figure.height}
 
+    told = views.telling(run)
     pairs = views.comparison(run)
     for pair in pairs:
         pair["figure"] = place(plots.forest(pair["pair"]))
@@ -105,7 +106,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "open_loop": views.open_loop(run),
         "pairs": pairs,
         "advice": views.advice(run),
-        "by_limit": place(plots.success_by_limit(run.evaluations)) if run.evaluations else None,
+        "by_limit": place(plots.success_by_limit(told)) if told else None,
         "losses": [
             (title, place(figure)) for title, figure in plots.loss_curves(run.metrics, run.rows)
         ],

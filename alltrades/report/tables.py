@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from alltrades.envs.rollouts.evaluation import common_metrics, over_seeds
+from alltrades.envs.rollouts.evaluation import agreed, measures, over_seeds
 from alltrades.report import text
 from alltrades.report.columns import columns
 
@@ -46,7 +46,7 @@ def table_lines(
     evaluations: Mapping[str, Evaluation], limits: Sequence[int] = (), metric: str = "success"
 ) -> list[Line]:
     """Environments in the order of the first row that has them, the mean last, then the mean within
-    shorter limits.
+    shorter limits. All of them have the metric (see `parts`).
 
     n is said once where it is the same in every row, else in the cells.
     """
@@ -66,16 +66,29 @@ def table_lines(
         lines.append(Line(name, str(counts.pop()) if len(counts) == 1 else "", cells))
     total = {sum(r.n for r in e.rows) for e in rows}
     for at in (None, *(limits if metric == "success" else ())):
-        means = [e.mean(at, metric) for e in rows]
+        means = [e.mean(at, metric) if e.rows else None for e in rows]
         lines.append(
             Line(
                 f"mean of {len(names)}" if at is None else f"mean within {at} steps",
                 str(max(total)) if at is None and len(total) == 1 else "",
-                tuple((text.rate(m, 3), text.interval(i, 3)) for m, i in means),
+                tuple(m and (text.rate(m[0], 3), text.interval(m[1], 3)) for m in means),
                 total=True,
             )
         )
     return lines
+
+
+def parts(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, dict[str, Evaluation]]]:
+    """What is shown of rows, each metric with the environments that are judged by it."""
+    same = agreed(evaluations)
+    for metric, names in measures(same.values()).items():
+        yield metric, {row: e.only(names) for row, e in same.items()}
+
+
+def signal_line(evaluations: Mapping[str, Evaluation]) -> str | None:
+    """Which rows used the simulator's success signal, and for what; None where none did."""
+    used = [f"{n} ({', '.join(e.success_uses)})" for n, e in evaluations.items() if e.success_uses]
+    return f"{SIGNAL}: {'; '.join(used)}" if used else None
 
 
 def difference_lines(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -112,22 +125,20 @@ def plain_text(
     limits: Sequence[int] = (),
 ) -> str:
     """The result in aligned columns of plain ASCII; three rows stay below 110 columns."""
-    blocks = []
-    for metric in common_metrics(evaluations.values()):
-        lines = table_lines(evaluations, limits, metric)
+    blocks, signal = [], signal_line(evaluations)
+    for metric, own in parts(evaluations):
+        lines = table_lines(own, limits, metric)
         cells = [[f"{c[0]} {c[1]}" if c else "-" for c in line.cells] for line in lines]
         block = columns(
             [
                 [f"{metric}, 95 % interval", "n", *row_names(evaluations)],
-                *([line.label, line.n, *own] for line, own in zip(lines, cells)),
+                *([line.label, line.n, *shown] for line, shown in zip(lines, cells)),
             ],
             right=(1,),
         )
         first = 1 + next(i for i, line in enumerate(lines) if line.total)
         block.insert(first, "-" * max(len(x) for x in block))
-        blocks.append(
-            block + ([SIGNAL] if any(e.used_success_signal for e in evaluations.values()) else [])
-        )
+        blocks.append(block + ([signal] if signal else []))
     if differences := difference_lines(comparison):
         blocks.append(
             [
@@ -186,7 +197,8 @@ def over_seeds_text(
         ]
     )
     block.insert(1 + len(environments), "-" * max(len(x) for x in block))
-    return "\n".join(block + ([SIGNAL] if any(stars) else []))
+    signal = signal_line({name: each[0] for name, each in rows.items()})
+    return "\n".join(block + ([signal] if signal else []))
 
 
 def terminal_table(
@@ -240,10 +252,11 @@ class _View:
     ) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        for metric in common_metrics(self.evaluations.values()):
-            yield self._measured(metric, options.max_width)
-            if any(e.used_success_signal for e in self.evaluations.values()):
-                yield Text(SIGNAL, style="dim")
+        signal = signal_line(self.evaluations)
+        for metric, own in parts(self.evaluations):
+            yield self._measured(own, metric, options.max_width)
+            if signal:
+                yield Text(signal, style="dim")
         if differences := difference_lines(self.comparison):
             table = _table("paired differences on common starts, 95 % interval")
             for pair, difference, word, where in differences:
@@ -260,14 +273,16 @@ class _View:
                 table.add_row(Text(name), Text(facts["line"]))
             yield table
 
-    def _measured(self, metric: str, width: int) -> RenderableType:
+    def _measured(
+        self, evaluations: Mapping[str, Evaluation], metric: str, width: int
+    ) -> RenderableType:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         lines, names = (
-            table_lines(self.evaluations, self.limits, metric),
-            row_names(self.evaluations),
+            table_lines(evaluations, self.limits, metric),
+            row_names(evaluations),
         )
         wide = (
             max(len(x.label) for x in lines)

@@ -73,7 +73,9 @@ def _sentence(pairs: Sequence[Mapping[str, Any]], a: str, name: str) -> str | No
     for pair in pairs:
         if pair["a"] == a:
             groups.setdefault(pair["verdict"], []).append(pair["b"])
-    parts = [WORDS.get(word, "{}").format(_and(names)) for word, names in groups.items()]
+    words = WORDS | {"SAME": "the same as {} within a tenth of their deviation"}
+    words = words if name == "return" else WORDS
+    parts = [words.get(word, "{}").format(_and(names)) for word, names in groups.items()]
     start = "The" if name == "success" else f"In {name} the"
     return f"{start} {a} is {_and(parts, ', and ')}." if parts else None
 

@@ -5,15 +5,17 @@ template only places them.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from alltrades.envs.rollouts.evaluation import (
+    RETURN,
     SUCCESS,
     EnvironmentResult,
     Evaluation,
-    common_metrics,
+    agreed,
+    measures,
 )
 from alltrades.report import text
 from alltrades.report.figures import ROW_COLORS
@@ -34,18 +36,26 @@ def bar(
 def header(run: RunFiles) -> dict[str, Any]:
     """The verdict, and one tile per row."""
     tiles: list[dict[str, Any]] = []
-    for i, (name, evaluation) in enumerate(run.evaluations.items()):
-        mean, bounds = evaluation.mean()
+    rows = agreed(run.evaluations)
+    judged = measures(rows.values())
+    metric = SUCCESS if SUCCESS in judged else RETURN
+    own = {name: e.only(judged[metric]) for name, e in rows.items()} if judged else {}
+    means = {name: e.mean(metric=metric) for name, e in own.items()}
+    ends = [x for _, bounds in means.values() for x in bounds]
+    track = (0.0, 1.0) if metric == SUCCESS else _track(ends)
+    others = len(judged.get(RETURN, ())) if metric == SUCCESS else 0
+    for i, (name, evaluation) in enumerate(own.items()):
+        mean, bounds = means[name]
         tiles.append(
             {
                 "name": name,
                 "color": i % ROW_COLORS,
                 "mean": text.rate(mean, 3),
                 "interval": text.interval(bounds, 3),
-                "bar": bar(mean, bounds),
+                "bar": bar(mean, bounds, track),
                 "episodes": sum(r.n for r in evaluation.rows),
                 "environments": len(evaluation.rows),
-                "signal": evaluation.used_success_signal,
+                "signal": ", ".join(evaluation.success_uses),
             }
         )
     main = next((t for t in tiles if t["name"] == "generalist"), tiles[-1] if tiles else None)
@@ -71,8 +81,9 @@ def header(run: RunFiles) -> dict[str, Any]:
         "headline": f"{main['name']} {main['mean']}",
         "interval": main["interval"],
         "tiles": tiles,
-        "scope": f"mean success over {_count(main['environments'], 'environment')}, "
-        f"{_count(main['episodes'], 'episode')}",
+        "scope": f"mean {metric} over {_count(main['environments'], 'environment')}, "
+        f"{_count(main['episodes'], 'episode')}"
+        + (f" ({_count(others, 'environment')} without success: returns below)" if others else ""),
         "sentence": line
         or f"No paired comparison of {main['name']} with another row is in the run folder.",
     }
@@ -84,16 +95,23 @@ def success(run: RunFiles) -> dict[str, Any] | None:
     """
     if not run.evaluations:
         return None
-    found = [{r.environment: r for r in e.rows} for e in run.evaluations.values()]
+    every = agreed(run.evaluations)
+    judged = measures(every.values())
+    starts = [{r.environment: r for r in e.rows} for e in every.values()]
+    own = {name: e.only(judged.get(SUCCESS, [])) for name, e in every.items()}
+    found = [{r.environment: r for r in e.rows} for e in own.values()]
     names = list(dict.fromkeys(name for rows in found for name in rows))
     body = [
         {"name": name, "note": "", "cells": [_cell(rows.get(name)) for rows in found]}
         for name in names
     ]
-    means, totals = [], {sum(r.n for r in e.rows) for e in run.evaluations.values()}
-    for at in (None, *run.limits):
-        cells = []
-        for evaluation in run.evaluations.values():
+    means, totals = [], {sum(r.n for r in e.rows) for e in own.values()}
+    for at in (None, *run.limits) if names else ():
+        cells: list[dict[str, Any] | None] = []
+        for evaluation in own.values():
+            if not evaluation.rows:
+                cells.append(None)
+                continue
             mean, bounds = evaluation.mean(at)
             cells.append(
                 {
@@ -111,21 +129,29 @@ def success(run: RunFiles) -> dict[str, Any] | None:
             }
         )
     head = [
-        {"name": name, "color": i % ROW_COLORS, "signal": e.used_success_signal}
+        {"name": name, "color": i % ROW_COLORS, "signal": ", ".join(e.success_uses)}
         for i, (name, e) in enumerate(run.evaluations.items())
     ]
     return {
         "head": head,
+        "used": [f"{h['name']} ({h['signal']})" for h in head if h["signal"]],
         "body": body,
         "means": means,
-        "starts": _starts(found, names),
-        "details": _details(run.evaluations),
+        "starts": _starts(starts, list(dict.fromkeys(n for rows in starts for n in rows))),
+        "details": _details(every),
         "metrics": [
-            _metric(run, name)
-            for name in common_metrics(run.evaluations.values())
+            _metric([e.only(of) for e in every.values()], name)
+            for name, of in judged.items()
             if name != SUCCESS
         ],
     }
+
+
+def telling(run: RunFiles) -> dict[str, Evaluation]:
+    """The rows in the environments that say success; none where no environment does."""
+    rows = agreed(run.evaluations)
+    names = measures(rows.values()).get(SUCCESS, [])
+    return {name: own for name, e in rows.items() if (own := e.only(names)).rows}
 
 
 def open_loop(run: RunFiles) -> dict[str, Any] | None:
@@ -153,20 +179,26 @@ def open_loop(run: RunFiles) -> dict[str, Any] | None:
     return {"head": head, "body": body, "details": details, "verdicts": verdicts(found)}
 
 
-def _metric(run: RunFiles, metric: str) -> dict[str, Any]:
+def _track(ends: list[float]) -> tuple[float, float]:
+    """From the smallest to the largest of the ends of intervals."""
+    return min(ends), max(max(ends), min(ends) + 1e-9 * max(1.0, abs(min(ends))))
+
+
+def _metric(rows: list[Evaluation], metric: str) -> dict[str, Any]:
     """Environment x row of another metric than success, with the mean; bars span all of its
     intervals.
     """
-    names = list(dict.fromkeys(r.environment for e in run.evaluations.values() for r in e.rows))
-    found = [{r.environment: r.estimate(metric) for r in e.rows} for e in run.evaluations.values()]
-    means = [e.mean(metric=metric) for e in run.evaluations.values()]
+    names = list(dict.fromkeys(r.environment for e in rows for r in e.rows))
+    found = [{r.environment: r.estimate(metric) for r in e.rows} for e in rows]
+    means = [e.mean(metric=metric) if e.rows else None for e in rows]
     bounds = [
         x
         for estimates in (means, *(f.values() for f in found))
-        for _, interval in estimates
-        for x in interval
+        for estimate in estimates
+        if estimate is not None
+        for x in estimate[1]
     ]
-    track = (min(bounds), max(max(bounds), min(bounds) + 1e-9))
+    track = _track(bounds)
 
     def cell(
         estimate: tuple[float, tuple[float, float]] | None, digits: int
@@ -180,8 +212,12 @@ def _metric(run: RunFiles, metric: str) -> dict[str, Any]:
             "bar": bar(*estimate, track),
         }
 
+    lead = "Mean over episodes of the environment's own measure, higher is better"
+    if metric == RETURN:
+        lead = "Nothing says success here: mean sum of rewards of an episode, higher is better"
     return {
         "name": metric,
+        "lead": lead,
         "body": [{"name": n, "cells": [cell(f.get(n), 2) for f in found]} for n in names],
         "means": [{"name": f"mean of {len(names)}", "cells": [cell(m, 3) for m in means]}],
     }
@@ -190,11 +226,11 @@ def _metric(run: RunFiles, metric: str) -> dict[str, Any]:
 def _cell(result: EnvironmentResult | None) -> dict[str, Any] | None:
     if result is None:
         return None
-    rate = result.successes / result.n
+    rate, bounds = result.estimate()
     return {
         "rate": text.rate(rate),
-        "interval": text.interval(result.interval),
-        "bar": bar(rate, result.interval),
+        "interval": text.interval(bounds),
+        "bar": bar(rate, bounds),
         "count": f"{result.successes} / {result.n}",
     }
 
@@ -215,7 +251,7 @@ def _details(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     out = []
     for row, evaluation in evaluations.items():
         for r in evaluation.rows:
-            steps = sorted(s for s in r.first_success if s > 0)
+            steps = sorted(s for s in r.first_success or () if s > 0)
             out.append(
                 {
                     "row": row,
@@ -335,15 +371,34 @@ def rollouts(run: RunFiles) -> dict[str, Any] | None:
         for name in names
     ]
     total = [
-        _pseudo({k: sum(v[k] for v in part.values()) for k in ("n", "successes", "steps")})
+        _pseudo(
+            {
+                "n": sum(v["n"] for v in part.values()),
+                "successes": _total(v["successes"] for v in part.values()),
+                "steps": sum(v["steps"] for v in part.values()),
+            }
+        )
         for part in run.rollouts.values()
     ]
     return {"head": list(run.rollouts), "body": body, "total": total}
 
 
-def _pseudo(facts: Mapping[str, int] | None) -> dict[str, str] | None:
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Sum of counts; None where one is not known."""
+    found = list(counts)
+    return None if None in found else sum(x or 0 for x in found)
+
+
+def _pseudo(facts: Mapping[str, Any] | None) -> dict[str, str] | None:
     if facts is None or not facts["n"]:
         return None
+    if facts["successes"] is None:
+        mean = facts.get("return")
+        return {
+            "rate": "" if mean is None else f"return {mean:.4g}",
+            "count": f"{facts['n']} episodes",
+            "steps": f"{facts['steps']:,}",
+        }
     return {
         "rate": text.rate(facts["successes"] / facts["n"]),
         "count": f"{facts['successes']} / {facts['n']}",
@@ -360,22 +415,33 @@ def rounds(run: RunFiles) -> list[dict[str, Any]]:
         lines = []
         for r in found:
             tries = [
-                {k: sum(c[k] for c in t.values()) for k in ("n", "successes")}
+                (
+                    sum(c.get("kept", c["successes"]) for c in t.values()),
+                    sum(c["n"] for c in t.values()),
+                )
                 for t in r.get("tries", ())
             ]
             lines.append(
                 {
                     "name": f"round {r['round']}" if r["round"] else "before",
-                    "mean": text.rate(r["selection"], 3),
+                    "mean": _judged(r),
                     "gain": f"{text.signed(r['gain'])} {text.signed_interval(r['interval'])}"
                     if "gain" in r
                     else "",
                     "kept": r["kept"],
-                    "tries": ", ".join(f"{t['successes']} / {t['n']}" for t in tries),
+                    "tries": ", ".join(f"{kept} / {n}" for kept, n in tries),
                 }
             )
         out.append({"row": row, "lines": lines})
     return out
+
+
+def _judged(found: Mapping[str, Any]) -> str:
+    """What selection starts said of a round: success, and returns of what has none."""
+    parts = [] if found["selection"] is None else [text.rate(found["selection"], 3)]
+    if found.get("return") is not None:
+        parts.append(f"return {found['return']:.4g}")
+    return ", ".join(parts) or "-"
 
 
 def provenance(run: RunFiles) -> dict[str, Any]:

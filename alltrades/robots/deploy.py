@@ -239,8 +239,8 @@ def _episodes(
                     "seed": seed,
                     "ended": ended,
                     "steps": loop.steps,
-                    "success": bool(episode and episode.success),
-                    "first_success": episode.first_success if episode else -1,
+                    "success": episode.success if episode else None,
+                    "first_success": episode.first_success if episode else None,
                     "return": episode.return_ if episode else 0.0,
                 }
             )
@@ -348,7 +348,6 @@ def summary(loop: ControlLoop) -> dict[str, Any]:
 def lines(result: dict[str, Any]) -> list[str]:
     """The summary as it is printed."""
     ms = result["latency_ms"]
-    successes = sum(e["success"] for e in result["episodes"])
     found = result["chunks"]
     paused = (
         [f"held by the operator for {result['paused']} control steps"] if result["paused"] else []
@@ -363,8 +362,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         ]
     )
     return [
-        f"{result['environment']} on {result['robot']}: {successes} of {len(result['episodes'])} "
-        f"episodes succeeded, {result['steps']} steps at {result['measured_rate']:.1f} Hz",
+        f"{result['environment']} on {result['robot']}: {_outcomes(result['episodes'])}, "
+        f"{result['steps']} steps at {result['measured_rate']:.1f} Hz",
         f"observation to action: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f}, "
         f"max {ms['max']:.2f}; {result['missed']} deadlines missed",
         f"observations not used: {_counts(result['observations'])}; last action held "
@@ -372,6 +371,16 @@ def lines(result: dict[str, Any]) -> list[str]:
         *paused,
         *chunks,
     ]
+
+
+def _outcomes(episodes: list[dict[str, Any]]) -> str:
+    """Successes of episodes, or their returns where nothing says success."""
+    told = [e["success"] for e in episodes if e["success"] is not None]
+    if told or not episodes:
+        unknown = f" ({len(episodes) - len(told)} do not say)" if len(told) < len(episodes) else ""
+        return f"{sum(told)} of {len(episodes)} episodes succeeded{unknown}"
+    mean = sum(e["return"] for e in episodes) / len(episodes)
+    return f"{len(episodes)} episodes, success unknown, mean return {mean:.4g}"
 
 
 def _counts(counts: dict[str, int]) -> str:

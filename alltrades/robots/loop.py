@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.actions import few
-from alltrades.data.episode import Episode
+from alltrades.data.episode import Episode, succeeded
 from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
+from alltrades.envs.boundary.contract import BrokenContract
 from alltrades.envs.robots.robot import Outcome, Robot
+from alltrades.envs.success import either, true_or_false
 from alltrades.errors import UserError
 from alltrades.policies.control.background import BackgroundThread
 from alltrades.policies.control.controller import RobotController
@@ -188,7 +190,11 @@ class ControlLoop:
             raise UserError(
                 f"the robot's outcome has the reward {found.reward}; expected a finite number"
             )
-        self._outcomes[-1] = found._replace(success=found.success or self._outcomes[-1].success)
+        try:
+            said = None if found.success is None else true_or_false(found.success, "success")
+        except BrokenContract as error:
+            raise UserError(f"the robot's outcome at step {self.steps}: {error}") from error
+        self._outcomes[-1] = found._replace(success=either(said, self._outcomes[-1].success))
         if not found.done:
             return None
         return "success" if any(o.success for o in self._outcomes) else "over"
@@ -332,8 +338,9 @@ class ControlLoop:
         """
         if not self._actions:
             return None
-        successes = np.array([o.success for o in self._outcomes])
-        first = int(np.argmax(successes)) + 1 if successes.any() else -1
+        said = [o.success for o in self._outcomes]
+        successes = np.array(said, dtype=bool)  # None, not said: not yet
+        hit, first = (None, None) if set(said) == {None} else succeeded(successes)
         rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
         return Episode(
             {
@@ -346,7 +353,7 @@ class ControlLoop:
             self.interface.id,
             source,
             self.seed,
-            first > 0,
+            hit,
             first,
             float(rewards.sum(dtype=np.float64)),
         )

@@ -4,12 +4,14 @@ distillation, evaluation.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights.settings import WeightSettings
+from alltrades.envs.success import Success
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import (
     Frozen,
@@ -17,6 +19,8 @@ from alltrades.policies.settings import (
 )
 from alltrades.settings.rows import TEACHERS, Row
 from alltrades.system.machine import processors
+
+DECLARED, NONE, NEVER = "declared", "none", "never"  # of `SimulatorSettings.success`
 
 
 class DemoSettings(Frozen):
@@ -45,9 +49,30 @@ class DemoSettings(Frozen):
     attempts: int = Field(
         5, ge=1, description="tries of the expert per demonstration wanted, before giving up"
     )
+    keep: str | None = Field(
+        None,
+        description="which episodes of the experts are kept: all, successes, or top:SHARE (those "
+        "of the highest return); default successes, and all where nothing says success",
+    )
     hold_end: bool = Field(
         False, description="train on holding the last action after an episode's end"
     )
+
+    @field_validator("keep")
+    @classmethod
+    def _is_a_way_of_keeping(cls, value: str | None) -> str | None:
+        word, colon, share = (value or "all").partition(":")
+        if (word in ("all", "successes") and not colon) or (
+            word == "top" and (number := _number(share)) is not None and 0 < number <= 1
+        ):
+            return value
+        raise ValueError(f"keep = {value}; expected all, successes or top:SHARE, such as top:0.5")
+
+    @property
+    def top(self) -> float | None:
+        """The share that `keep` names."""
+        word, _, share = (self.keep or "").partition(":")
+        return float(share) if word == "top" else None
 
     @property
     def stores(self) -> tuple[Path, ...]:
@@ -60,6 +85,37 @@ class DemoSettings(Frozen):
         if self.path is None and self.episodes is None:
             raise ValueError("episodes is null and no path is given; set how many are recorded")
         return self
+
+
+class SimulatorSettings(Frozen):
+    """What is believed of the simulator."""
+
+    success: str | dict[str, str] = Field(
+        "declared",
+        description="how success is read: declared (as each environment says it), a rule such as "
+        "'return >= 900' or info:solved, none (judge by return), by environment ({gym:Walker2d-v5: "
+        "'return >= 900'}); never: no stage but the evaluation sees it, and nothing is chosen",
+    )
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing but the evaluation may see success."""
+        return self.success == NEVER
+
+    def rule(self, environment: str) -> str:
+        """How success is read in an environment."""
+        if isinstance(self.success, str):
+            return DECLARED if self.blind else self.success
+        fits = (rule for name, rule in self.success.items() if fnmatchcase(environment, name))
+        return next(fits, DECLARED)
+
+    @field_validator("success")
+    @classmethod
+    def _says_something(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for rule in [value] if isinstance(value, str) else value.values():
+            if rule not in (DECLARED, NONE, *([NEVER] if isinstance(value, str) else [])):
+                Success(rule)
+        return value
 
 
 class SpecialistCandidate(Frozen):
@@ -201,6 +257,13 @@ class RoundSettings(Frozen):
         le=1,
         description="chance of a new offset per chunk; 0 keeps one for the whole try",
     )
+    top: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="where nothing says success: share of the first tries, those of the highest "
+        "return, whose lowest return stands for success",
+    )
     share: float = Field(
         0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows"
     )
@@ -262,6 +325,12 @@ class DistillSettings(Frozen):
     train: NetworkTrainSettings = NetworkTrainSettings()
     rounds: RoundSettings = RoundSettings()
 
+    @property
+    def blind(self) -> DistillSettings:
+        """The same without what success would do: no filter, one try of every start."""
+        rounds = self.rounds.model_copy(update={"tries": 1})
+        return self.model_copy(update={"weights": self.weights.blind, "rounds": rounds})
+
     @model_validator(mode="after")
     def _excess_has_no_noise(self) -> DistillSettings:
         if self.objective.excess and self.train.observation_noise > 0:
@@ -309,3 +378,10 @@ class TrackingSettings(Frozen):
 
     wandb: Literal["offline", "online", "disabled"] = Field("offline", description="wandb mode")
     project: str = Field("alltrades", description="wandb project")
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None

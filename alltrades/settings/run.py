@@ -21,6 +21,7 @@ from alltrades.settings.parts import (
     EvaluationSettings,
     LabeledOnlySettings,
     RolloutSettings,
+    SimulatorSettings,
     SpecialistCandidate,
     SpecialistSettings,
     TrackingSettings,
@@ -51,6 +52,7 @@ class RunSettings(Frozen):
         description="networks trained beside one another, each on one processor thread; 1: one "
         "after the other on all; default: as many as cores, at most 8; 1 on a GPU",
     )
+    simulator: SimulatorSettings = SimulatorSettings()
     training: TrainingSettings = TrainingSettings()
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()
@@ -118,6 +120,14 @@ class RunSettings(Frozen):
                     "labeled_only.observe"
                 )
         return self
+
+    @property
+    def seeing(self) -> RunSettings:
+        """What stages go by: where nothing may see success, without its filters and retries."""
+        if not self.simulator.blind:
+            return self
+        further = {name: d.blind for name, d in self.generalists.items()}
+        return self.model_copy(update={"distill": self.distill.blind, "generalists": further})
 
     def policy_of(self, network: LabeledOnlySettings | DistillSettings) -> PolicySettings:
         """Settings of the labeled-only policy or of a generalist."""

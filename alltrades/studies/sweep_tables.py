@@ -14,9 +14,11 @@ import numpy as np
 
 from alltrades.data.weights.estimate import EXPECTED, REMEDY
 from alltrades.envs.rollouts.evaluation import (
+    RETURN,
     SUCCESS,
     Evaluation,
-    common_metrics,
+    agreed,
+    measures,
     paired_over_seeds,
 )
 from alltrades.envs.rollouts.statistics import bootstrap_mean
@@ -45,7 +47,7 @@ class Cell:
 
     def add(self, seed: int, evaluations: dict[str, Evaluation], folder: Path) -> None:
         """A finished run in `folder`."""
-        self.seeds[seed] = evaluations
+        self.seeds[seed] = agreed(evaluations)
         for row in evaluations:
             found = [
                 read_mapping(p, EXPECTED, REMEDY)
@@ -69,14 +71,23 @@ class Cell:
             return len(self.environments)
         return value if isinstance(value, int | float | str) else show(value, 60)
 
+    def judged(self, metric: str, environments: list[str] | None = None) -> list[str]:
+        """Its environments, or those of some, that have a metric: success, or return where nothing
+        says success, or any other.
+        """
+        rows = next(iter(next(iter(self.seeds.values())).values())).rows
+        mine = {r.environment: r.metric for r in rows}
+        names = self.environments if environments is None else environments
+        return [n for n in names if metric not in (SUCCESS, RETURN) or mine[n] == metric]
+
     def mean(self, row: str, environments: list[str], metric: str = SUCCESS) -> Mean:
         """Mean over environments and seeds, its interval (over starts, each the mean over seeds),
         and every seed's mean.
         """
         each = []
         for evaluations in self.seeds.values():
-            found = {r.environment: r.values(metric) for r in evaluations[row].rows}
-            each.append([found[name] for name in environments])
+            found = {r.environment: r for r in evaluations[row].rows}
+            each.append([found[n].values(metric) for n in self.judged(metric, environments)])
         mean, interval = bootstrap_mean(
             [np.mean(same, axis=0) for same in zip(*each)],
             BOOT,
@@ -89,8 +100,8 @@ def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
     """Tables and plots of a sweep: of success, and of what else every environment measures."""
     keys = list(s.sweep)
     common = [e for e in cells[0].environments if all(e in c.environments for c in cells)]
-    metrics = common_metrics(
-        e for c in cells for of_seed in c.seeds.values() for e in of_seed.values()
+    metrics = tuple(
+        measures(e for c in cells for of_seed in c.seeds.values() for e in of_seed.values())
     )
     tables = []
     for metric in metrics:
@@ -176,7 +187,11 @@ def _difference_table(
     pairs = corrected(
         [
             paired_over_seeds(
-                [(e[a].only(environments), e[b].only(environments)) for e in cell.seeds.values()],
+                [
+                    (e[a].only(names), e[b].only(names))
+                    for names in (cell.judged(metric, environments),)
+                    for e in cell.seeds.values()
+                ],
                 n_boot=BOOT,
                 metric=metric,
             )
@@ -216,7 +231,7 @@ def _environment_table(cells: list[Cell], keys: list[str]) -> Table:
                     r.environment,
                     r.n,
                     r.successes,
-                    *r.interval,
+                    *(r.interval or (None, None)),
                 ]
                 for row, evaluation in evaluations.items()
                 for r in evaluation.rows

@@ -12,6 +12,7 @@ first success.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.episode import UNKNOWN
 from alltrades.data.steps import Steps
 from alltrades.data.weights.density_ratio import (
     Scores,
@@ -140,6 +142,7 @@ def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float =
 
     Kept episodes have equal mass, or with `discount` < 1 the factor discount^T each, T being the
     number of those steps: the discounted return of an episode whose only reward is its success.
+    Where nothing says success all count alike: to end early is no merit then.
     """
     kept = np.ones(len(steps.ends), bool) if keep is None else keep
     used = np.where(
@@ -147,11 +150,27 @@ def base_measure(steps: Steps, keep: np.ndarray | None = None, discount: float =
     )  # (E,)
     position = np.arange(len(steps)) - steps.starts[steps.episode_of_step]
     least = used[kept].min() if kept.any() else 0  # keeps discount^T from underflowing
-    mass = np.where(kept, float(discount) ** np.maximum(used - least, 0), 0.0)  # (E,)
+    quick = float(discount) ** np.maximum(used - least, 0)
+    mass = np.where(kept, np.where(steps.first_success == UNKNOWN, 1.0, quick), 0.0)  # (E,)
     share = (mass / np.maximum(used, 1))[steps.episode_of_step] * (
         position < used[steps.episode_of_step]
     )
     return share / max(float(mass.sum()), 1e-300)
+
+
+def kept_episodes(steps: Steps, top: float) -> np.ndarray:
+    """(E,) bool, what a filter keeps of one environment's episodes: those that succeed or, where
+    none says success, the share `top` of the highest returns (equal ones together).
+    """
+    if steps.tells_success or not len(steps.ends):
+        return steps.episode_success
+    return steps.return_ >= top_return(steps.return_, top)
+
+
+def top_return(returns: np.ndarray, top: float) -> float:
+    """The lowest return (n,) of the share `top` of the highest ones, at least one."""
+    count = max(1, math.ceil(top * len(returns) - 1e-9))
+    return float(np.sort(returns)[-count])
 
 
 def estimate_weights(
@@ -167,7 +186,8 @@ def estimate_weights(
     several.
     """
     filtered = settings.filtered
-    keep = rollouts.episode_success if filtered else np.ones(len(rollouts.ends), bool)
+    everything = np.ones(len(rollouts.ends), bool)
+    keep = kept_episodes(rollouts, settings.top) if filtered else everything
     demo_base, rollout_base = base_measure(demos), base_measure(rollouts, keep, settings.discount)
     alpha = settings.base_share
     result = WeightResult(

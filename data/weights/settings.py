@@ -29,7 +29,14 @@ class WeightSettings(BaseModel):
         gt=0,
         le=1,
         description="of success kinds: an episode that succeeds after T steps counts discount^T, "
-        "so that a policy learns to be quick; 1 counts all alike",
+        "so that a policy learns to be quick; 1 counts all alike, as where nothing says success",
+    )
+    top: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="of success kinds where nothing says success: share of an environment's "
+        "rollouts, those of the highest return, that stands for successes",
     )
     alpha: float = Field(
         0.2,
@@ -62,8 +69,18 @@ class WeightSettings(BaseModel):
 
     @property
     def filtered(self) -> bool:
-        """Whether rollouts without success are left out."""
+        """Whether rollouts without success, or of low return where nothing says success, are left
+        out.
+        """
         return self.kind == SUCCESS or self.kind.startswith(f"{SUCCESS}*")
+
+    @property
+    def blind(self) -> WeightSettings:
+        """The same without what success would do."""
+        if not self.filtered:
+            return self
+        kind = self.kind.partition("*")[2] or "none"
+        return self.model_copy(update={"kind": kind, "discount": 1.0})
 
     @property
     def estimator(self) -> str | None:

@@ -80,6 +80,7 @@ def planar_spec(
         action,
         MAX_STEPS[task],
         control_hz=20.0,
+        success="info:success",
     )
     return spec, PlanarExpert(task, params)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from alltrades.envs.robots.plants import Plant
 from alltrades.envs.robots.robot import Outcome, Reading, Robot
+from alltrades.envs.success import either
 
 ROUNDING = 1e-6  # of a physics step
 
@@ -44,13 +45,13 @@ class RealTimeRobot(Robot):
         self._origin = 0.0  # when the episode began
         self._steps = 0  # physics steps since then
         self._held = 0  # of them since the last command
-        self._success = False
+        self._success: bool | None = None
 
     def reset(self, seed: int) -> None:
         with self._lock:
             self.plant.reset(seed)
             stop = self.limits.stop
-            self._steps, self._held, self._success, self._action = 0, 0, False, None
+            self._steps, self._held, self._success, self._action = 0, 0, None, None
             if stop is not None and None not in stop:
                 self._command(np.asarray(stop, dtype=np.float32))
             self._origin = self._clock()
@@ -72,9 +73,9 @@ class RealTimeRobot(Robot):
         with self._lock:
             self._advance()
             found = self.plant.look()[1]
-            success = self._success or found.success
+            success = either(self._success, found.success)
             late = self.plant.max_steps is not None and self._steps >= self.plant.max_steps
-            return Outcome(found.reward, success, success or late)
+            return Outcome(found.reward, success, bool(success) or late)
 
     def close(self) -> None:
         self._closing.set()
@@ -101,7 +102,7 @@ class RealTimeRobot(Robot):
             self._steps += count
             self._held += count
             if self._held == self.plant.substeps:
-                self._success = self._success or self.plant.look()[1].success
+                self._success = either(self._success, self.plant.look()[1].success)
                 self._held = 0
                 if self._action is not None:
                     self.plant.command(self._action)

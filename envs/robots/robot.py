@@ -21,12 +21,12 @@ class Reading(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the last action led to, where a robot can tell: reward, success, and whether the episode
-    is over.
+    """What the last action led to, where a robot can tell: reward, success (None where it does not
+    say), and whether the episode is over.
     """
 
     reward: float = 0.0
-    success: bool = False
+    success: bool | None = None
     done: bool = False
 
 

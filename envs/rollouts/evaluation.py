@@ -1,8 +1,8 @@
 """Results that can be believed: fixed starts, every started episode counted, intervals, paired
 comparisons.
 
-The result of an episode is its success and, where the environment names further metrics, those:
-higher is better.
+The result of an episode is its success, or where nothing says success its return, and where the
+environment names further metrics, those: higher is better.
 """
 
 from __future__ import annotations
@@ -23,23 +23,28 @@ from alltrades.errors import UserError, nearest
 from alltrades.system.reporting import Report
 
 Outcome = tuple[
-    int, int, float, float, dict[str, float]
+    int, int | None, float, float, dict[str, float]
 ]  # seed, first success, return, largest reward, metrics
-SUCCESS = "success"  # the metric that every environment has
+SUCCESS, RETURN = "success", "return"  # metrics: of environments that say success, and of all
+SPREAD = 0.1  # of the deviation of returns over starts, within which they count as the same
+# the three ways in which the simulator's success signal reaches what is trained
+ENDS, FILTERS, CHOOSES = "ends episodes", "filters", "chooses"
 
 
 @dataclass(frozen=True)
 class EnvironmentResult:
     """Episodes of one environment; lists are in the order of the starts.
 
-    first_success: steps until the first success, -1 for never. max_rewards: largest reward of each
+    first_success: steps until the first success, -1 for never; None where no episode says success
+    (then returns are the result; beside others that do, one that says nothing did not succeed).
+    max_rewards: largest reward of each
     episode. policy: digest of what acted ("" where it has none). metrics: further values of each
     episode, by name.
     """
 
     environment: str
     seeds: tuple[int, ...]
-    first_success: tuple[int, ...]
+    first_success: tuple[int, ...] | None
     returns: tuple[float, ...]
     max_rewards: tuple[float, ...]
     max_steps: int
@@ -51,27 +56,48 @@ class EnvironmentResult:
         return len(self.seeds)
 
     @property
-    def successes(self) -> int:
-        return int(self.success().sum())
+    def successes(self) -> int | None:
+        """None where nothing says success."""
+        return None if self.first_success is None else int(self.success().sum())
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the success rate."""
-        return wilson(self.successes, self.n)
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson 95 % interval of the success rate; None where nothing says success."""
+        return None if self.successes is None else wilson(self.successes, self.n)
+
+    @property
+    def metric(self) -> str:
+        """Its result: success, or the return where nothing says success."""
+        return RETURN if self.first_success is None else SUCCESS
 
     def success(self, at: int | None = None) -> np.ndarray:
-        """(n,) success of each episode, within `at` steps where given."""
+        """(n,) success of each episode, within `at` steps where given.
+
+        Raises UserError where nothing says success.
+        """
+        if self.first_success is None:
+            raise UserError(
+                f"nothing says success in '{self.environment}'; expected a metric that it has: "
+                f"{', '.join([RETURN, *self.metrics])}"
+            )
         first = np.array(self.first_success)
         return (first > 0) & (first <= (self.max_steps if at is None else at))
 
     def values(self, metric: str = SUCCESS, at: int | None = None) -> np.ndarray:
-        """(n,) f64 of each episode: success (0 or 1), or a further metric. Raises UserError for one
-        that was not measured.
+        """(n,) f64 of each episode: success (0 or 1), return, or a further metric. Raises UserError
+        for one that was not measured.
         """
         if metric == SUCCESS:
             return self.success(at).astype(float)
+        if metric in (RETURN, *self.metrics) and at is not None:
+            raise UserError(
+                f"{metric} within {at} steps; expected success, which alone has steps; leave --at "
+                "out"
+            )
+        if metric == RETURN and RETURN not in self.metrics:
+            return np.array(self.returns, dtype=np.float64)
         if metric not in self.metrics:
-            known = [SUCCESS, *self.metrics]
+            known = [SUCCESS, RETURN, *self.metrics]
             raise UserError(
                 f"no metric '{metric}' was measured in '{self.environment}'; expected one of "
                 f"{', '.join(known)}{nearest(metric, known)}"
@@ -82,26 +108,38 @@ class EnvironmentResult:
         """Mean over the episodes and its 95 % interval: Wilson for success, else bootstrap over
         starts.
         """
+        values = self.values(metric)
         if metric == SUCCESS:
-            return self.successes / self.n, self.interval
-        return bootstrap_mean([self.values(metric)])
+            return float(values.mean()), wilson(int(values.sum()), self.n)
+        return bootstrap_mean([values])
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row of the table: a policy (or one per environment) on common starts."""
+    """One row of the table: a policy (or one per environment) on common starts.
+
+    success_uses: how the simulator's success signal reached its training, of ENDS (episodes that it
+    learned from end there), FILTERS (those without are left out) and CHOOSES (teachers or rounds
+    were chosen by it).
+    """
 
     name: str
     rows: tuple[EnvironmentResult, ...]
-    used_success_signal: bool = False
+    success_uses: tuple[str, ...] = ()
+
+    @property
+    def used_success_signal(self) -> bool:
+        """Whether it reached training or choice at all."""
+        return bool(self.success_uses)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """ "success" and what else was measured in every environment."""
-        return (
-            SUCCESS,
-            *(m for m in self.rows[0].metrics if all(m in r.metrics for r in self.rows)),
-        )
+        """ "success" where an environment says it, "return" where one does not, and what else was
+        measured in every environment.
+        """
+        own = {r.metric for r in self.rows}
+        further = (m for m in self.rows[0].metrics if all(m in r.metrics for r in self.rows))
+        return tuple(dict.fromkeys((*(m for m in (SUCCESS, RETURN) if m in own), *further)))
 
     def mean(
         self, at: int | None = None, metric: str = SUCCESS
@@ -112,6 +150,11 @@ class Evaluation:
             bounds=(0.0, 1.0) if metric == SUCCESS else None,
         )
 
+    def result(self) -> tuple[float, tuple[float, float]] | None:
+        """Mean success over the environments that say it; None where none does."""
+        told = [r.environment for r in self.rows if r.metric == SUCCESS]
+        return self.only(told).mean() if told else None
+
     def only(self, environments: Sequence[str] | None) -> Evaluation:
         """The results of some environments; of all with None."""
         if environments is None:
@@ -120,22 +163,30 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without wall times: equal results give equal JSON."""
-        mean, interval = self.mean()
+        found = self.result()
+        silent = [r.environment for r in self.rows if r.metric == RETURN]
+        returns = self.only(silent).mean(metric=RETURN) if silent else None
         return {
             "name": self.name,
             "used_success_signal": self.used_success_signal,
-            "mean": mean,
-            "interval": list(interval),
+            "success_uses": list(self.success_uses),
+            "mean": None if found is None else found[0],
+            "interval": None if found is None else list(found[1]),
+            **(
+                {"return": {"mean": returns[0], "interval": list(returns[1]), "of": silent}}
+                if returns is not None
+                else {}
+            ),
             "rows": [
                 {
                     "environment": r.environment,
                     "n": r.n,
                     "successes": r.successes,
-                    "interval": list(r.interval),
+                    "interval": None if r.interval is None else list(r.interval),
                     "max_steps": r.max_steps,
                     "policy": r.policy,
                     "seeds": list(r.seeds),
-                    "first_success": list(r.first_success),
+                    "first_success": None if r.first_success is None else list(r.first_success),
                     "returns": list(r.returns),
                     "max_rewards": list(r.max_rewards),
                     **(
@@ -152,7 +203,7 @@ class Evaluation:
             EnvironmentResult(
                 r["environment"],
                 tuple(r["seeds"]),
-                tuple(r["first_success"]),
+                None if r["first_success"] is None else tuple(r["first_success"]),
                 tuple(r["returns"]),
                 tuple(r["max_rewards"]),
                 r["max_steps"],
@@ -161,7 +212,8 @@ class Evaluation:
             )
             for r in value["rows"]
         )
-        return cls(value["name"], rows, value["used_success_signal"])
+        before = (FILTERS,) if value["used_success_signal"] else ()  # what alone was told of once
+        return cls(value["name"], rows, tuple(value.get("success_uses", before)))
 
 
 @dataclass(frozen=True)
@@ -172,14 +224,14 @@ class Actors:
         controllers: by key.
         key_of: key of every environment's controller, or "expert".
         digests: policy digest of every environment, recorded; "" for those not named.
-        used_success_signal: whether training saw the simulator's success signal; recorded.
+        success_uses: how the simulator's success signal reached training (see `Evaluation`).
         experts: in place of the registry's (see `rollout`).
     """
 
     controllers: Mapping[str, LaneController]
     key_of: Mapping[str, str]
     digests: Mapping[str, str] = field(default_factory=dict)
-    used_success_signal: bool = False
+    success_uses: tuple[str, ...] = ()
     experts: Mapping[str, Any] | None = None
 
 
@@ -230,23 +282,46 @@ def evaluate(
     return Evaluation(
         name,
         tuple(_result(s, found[s.id], actors.digests.get(s.id, "")) for s in specs.values()),
-        actors.used_success_signal,
+        actors.success_uses,
     )
 
 
-def common_metrics(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
-    """Metrics that all of them have, "success" first."""
-    every = [e.metrics for e in evaluations]
-    return tuple(m for m in every[0] if all(m in other for other in every)) if every else ()
+def agreed(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The same, where all say success in an environment as soon as one does: an environment that
+    tells of success alone never told a row that had none.
+    """
+    told = {r.environment for e in evaluations.values() for r in e.rows if r.metric == SUCCESS}
+
+    def filled(r: EnvironmentResult) -> EnvironmentResult:
+        silent = r.first_success is None and r.environment in told
+        return replace(r, first_success=(-1,) * r.n) if silent else r
+
+    return {name: replace(e, rows=tuple(map(filled, e.rows))) for name, e in evaluations.items()}
+
+
+def measures(evaluations: Iterable[Evaluation]) -> dict[str, list[str]]:
+    """What a table shows of `agreed` rows, and of which environments: success of those that say it,
+    returns of the others, and further metrics that all have.
+    """
+    every = list(evaluations)
+    if not every:
+        return {}
+    metric_of = {r.environment: r.metric for e in every for r in e.rows}
+    out = {m: [e for e, own in metric_of.items() if own == m] for m in (SUCCESS, RETURN)}
+    for m in every[0].metrics:
+        if m not in out and all(m in e.metrics for e in every):
+            out[m] = list(metric_of)
+    return {m: names for m, names in out.items() if names}
 
 
 def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
     assert spec.max_steps is not None  # of what was stepped
     seeds, first, returns, largest, metrics = zip(*outcomes)
+    said = any(f is not None for f in first)
     return EnvironmentResult(
         spec.id,
         seeds,
-        first,
+        tuple(-1 if f is None else f for f in first) if said else None,
         returns,
         largest,
         spec.max_steps,
@@ -271,6 +346,8 @@ def _differences(
 ) -> dict[str, np.ndarray]:
     """Per environment (n,) result of a minus result of b."""
     _check_common(a, b)
+    both = agreed({"a": a, "b": b})
+    a, b = both["a"], both["b"]
     theirs = {r.environment: r for r in b.rows}
     for r in a.rows:
         limits = (r.max_steps, theirs[r.environment].max_steps)
@@ -298,23 +375,63 @@ def paired_difference(
     at: int | None = None,
     metric: str = SUCCESS,
 ) -> Paired:
-    """Result of a minus result of b on common starts: success, within `at` steps where given, or
-    another metric.
+    """Result of a minus result of b on common starts: success, within `at` steps where given,
+    return, or another metric.
 
     Raises UserError when the starts or the time limits differ, or the metric was not measured.
     """
-    return paired(_differences(a, b, at, metric), n_boot, seed, bounds=_bounds(metric))
+    differences = _differences(a, b, at, metric)
+    equal = _equal([a, b], metric)
+    return paired(differences, n_boot, seed, bounds=_bounds(metric), equal=equal)
+
+
+def improvement(a: Evaluation, b: Evaluation) -> Paired:
+    """What a has over b, to choose by: success where it is said and elsewhere returns, in
+    deviations of the environment's over starts.
+    """
+    both = agreed({"a": a, "b": b})
+    told = [r.environment for r in both["a"].rows if r.metric == SUCCESS]
+    if len(told) == len(a.rows):
+        return paired_difference(a, b)
+    silent = [r.environment for r in both["a"].rows if r.metric == RETURN]
+    mine, theirs = (e.only(silent) for e in both.values())
+    unit = {name: equal / SPREAD for name, equal in _equal([mine, theirs], RETURN).items()}
+    returns = {
+        name: d / (unit[name] or 1.0)
+        for name, d in _differences(mine, theirs, None, RETURN).items()
+    }
+    mine, theirs = (e.only(told) for e in both.values())
+    return paired(_differences(mine, theirs, None, SUCCESS) | returns if told else returns)
+
+
+def _equal(evaluations: Sequence[Evaluation], metric: str) -> Mapping[str, float]:
+    """By environment, the difference that counts as none: of returns, which have units of their
+    own, a tenth of their deviation over starts; else that of `verdict`.
+    """
+    if metric != RETURN:
+        return {}
+    spread: dict[str, list[float]] = {}
+    for e in evaluations:
+        for r in e.rows:
+            spread.setdefault(r.environment, []).append(float(np.std(r.returns)))
+    return {name: SPREAD * float(np.mean(found)) for name, found in spread.items()}
 
 
 def sequential_difference(
-    a: Evaluation, b: Evaluation, at: int | None = None, alpha: float = 0.05
+    a: Evaluation,
+    b: Evaluation,
+    at: int | None = None,
+    alpha: float = 0.05,
+    metric: str = SUCCESS,
 ) -> Sequential:
     """Success of a against b, start after start, as if each had been run when the one before left
-    it open: a round is one common start of every environment (see `sequential`).
+    it open: a round is one common start of every environment (see `sequential`). Another metric has
+    no bounds that are known, so of it counts which of the two is higher on a start.
 
     Raises UserError as `paired_difference`.
     """
-    each = list(_differences(a, b, at, SUCCESS).values())
+    found = _differences(a, b, at, metric).values()
+    each = [d if metric == SUCCESS else np.sign(d) for d in found]
     n = min(map(len, each))
     return sequential(np.mean([d[:n] for d in each], axis=0), alpha)
 
@@ -341,7 +458,8 @@ def over_seeds(
     """
     for other in evaluations[1:]:
         _check_common(evaluations[0], other)
-    results = [{r.environment: r.values(metric, at) for r in e.rows} for e in evaluations]
+    every = agreed({str(i): e for i, e in enumerate(evaluations)}).values()
+    results = [{r.environment: r.values(metric, at) for r in e.rows} for e in every]
     values = {name: np.mean([found[name] for found in results], axis=0) for name in results[0]}
     mean, interval = bootstrap_mean(
         list(values.values()), bounds=(0.0, 1.0) if metric == SUCCESS else None
@@ -378,4 +496,5 @@ def paired_over_seeds(
         seed,
         [float(np.mean([v.mean() for v in d.values()])) for d in each],
         _bounds(metric),
+        _equal([e for pair in pairs for e in pair], metric),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.episode import Episode
+from alltrades.data.episode import Episode, succeeded
 from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.boundary.origin import raised
@@ -76,7 +76,7 @@ class Result:
     environment: str
     seed: int
     rewards: np.ndarray
-    first_success: int
+    first_success: int | None
     return_: float
     metrics: dict[str, float]
     fault: str = ""
@@ -93,7 +93,7 @@ class _Lane:
     observations: list[Observation]
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
-    successes: list[bool] = field(default_factory=list)
+    successes: list[bool | None] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last step
 
@@ -291,9 +291,11 @@ class LaneHost:
         lane = self._lanes.pop(index)
         start = lane.start
         self._free[start.environment].append(lane.adapter)
-        successes = np.array(lane.successes, dtype=bool)
-        hit = bool(successes.any())
-        first = int(successes.argmax()) + 1 if hit else -1
+        successes = np.array(lane.successes, dtype=bool)  # None, not said: not yet
+        hit: bool | None = None
+        first: int | None = None
+        if any(said is not None for said in lane.successes):
+            hit, first = succeeded(successes)
         rewards, total = np.array(lane.rewards, dtype=np.float32), float(np.sum(lane.rewards))
         if not start.recorded:
             return Result(start.environment, start.seed, rewards, first, total, lane.metrics)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from scipy import stats
 from scipy.stats import binomtest
 
 
@@ -23,6 +24,14 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     found = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(found.low), float(found.high)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of values (n,); None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def bootstrap_mean(

@@ -21,12 +21,12 @@ EQUAL = 0.05  # an interval inside +-EQUAL, in the unit of what is compared, cou
 Interval = tuple[float, float]
 
 
-def verdict(interval: Interval, over_seeds: Interval | None = None) -> str:
+def verdict(interval: Interval, over_seeds: Interval | None = None, equal: float = EQUAL) -> str:
     """What the 95 % intervals of a - b say, over starts and, where it is known, over training
     seeds.
 
     BETTER or WORSE: both exclude 0. SEEDS DISAGREE: the one over starts excludes 0, that over
-    training seeds does not. SAME: both lie within +-0.05. UNDERPOWERED: none of these.
+    training seeds does not. SAME: both lie within +-`equal`. UNDERPOWERED: none of these.
     """
     low, high = interval
     widest = interval if over_seeds is None else (min(low, over_seeds[0]), max(high, over_seeds[1]))
@@ -34,7 +34,7 @@ def verdict(interval: Interval, over_seeds: Interval | None = None) -> str:
         return "BETTER"
     if widest[1] < 0:
         return "WORSE"
-    if -EQUAL <= widest[0] and widest[1] <= EQUAL:
+    if -equal <= widest[0] and widest[1] <= equal:
         return "SAME"
     return "SEEDS DISAGREE" if low > 0 or high < 0 else "UNDERPOWERED"
 
@@ -68,14 +68,16 @@ def paired(
     seed: int = 0,
     seeds: Sequence[float] = (),
     bounds: Interval | None = None,
+    equal: Mapping[str, float] | None = None,
 ) -> Paired:
     """Bootstrap of per-start differences (n_k,) of each environment k, stratified by environment
     (environments are fixed).
 
     With several training seeds the difference of a start is its mean over them, and `seeds` those
-    of each. `bounds`: of a difference, where they are known (see `bootstrap_mean`).
+    of each. `bounds`: of a difference, where they are known (see `bootstrap_mean`). `equal`: by
+    environment, the difference that counts as none.
     """
-    groups = list(differences.values())
+    groups, same = list(differences.values()), dict(equal or {})
     mean = float(np.mean([g.mean() for g in groups]))
     drawn = resampled_means(groups, samples, seed, bounds)
     interval, tail = interval_of(drawn), min((drawn <= 0).mean(), (drawn >= 0).mean())
@@ -83,7 +85,8 @@ def paired(
     each = {}
     for name, values in differences.items():
         own = interval_of(resampled_means([values], samples, seed, bounds))
-        each[name] = {"mean": float(values.mean()), "interval": own, "verdict": verdict(own)}
+        word = verdict(own, equal=same.get(name, EQUAL))
+        each[name] = {"mean": float(values.mean()), "interval": own, "verdict": word}
     over_seeds = None
     if len(seeds) > 1:
         over_seeds = seed_interval(seeds)
@@ -92,7 +95,7 @@ def paired(
         mean,
         interval,
         each,
-        verdict(interval, over_seeds),
+        verdict(interval, over_seeds, float(np.mean([same.get(n, EQUAL) for n in differences]))),
         sum(map(len, groups)),
         p,
         tuple(map(float, seeds)),

@@ -22,15 +22,13 @@ MAX_STEPS = 1000  # where the id declares no time limit
 class GymnasiumEnv(gymnasium.Env):
     """A Gymnasium environment by its id, without Gymnasium's own time limit and checks.
 
-    Success: the environment's info ("success" or "is_success") where it has one; else, where the id
-    declares a `reward_threshold`, an episode that ends with a return of at least that; else the
-    adapter's rule (terminated with a positive reward).
+    Success is what its info says under "success" or "is_success"; an environment that says nothing
+    has none and is judged by its return.
     """
 
     def __init__(self, gym_id: str) -> None:
         self.spec = copy.deepcopy(_declared(gym_id))
-        self.spec.max_episode_steps = self._limit = self.spec.max_episode_steps or MAX_STEPS
-        self._threshold = self.spec.reward_threshold
+        self.spec.max_episode_steps = self.spec.max_episode_steps or MAX_STEPS
         declared = copy.deepcopy(self.spec)
         # the adapter owns both; wrappers cost time
         declared.max_episode_steps, declared.order_enforce = None, False
@@ -45,21 +43,14 @@ class GymnasiumEnv(gymnasium.Env):
             self.env.action_space,
         )
         self.metadata = self.env.metadata
-        self._return, self._step = 0.0, 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        self._return, self._step = 0.0, 0
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._return += float(reward)
-        self._step += 1
-        if self._threshold is not None and not {"success", "is_success"} & info.keys():
-            over = bool(terminated) or bool(truncated) or self._step >= self._limit
-            info = {**info, "success": over and self._return >= self._threshold}
         return observation, float(reward), bool(terminated), bool(truncated), info
 
     def close(self) -> None:

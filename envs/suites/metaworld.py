@@ -264,6 +264,7 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
                 control_hz=80.0,
                 extra="metaworld",
                 symmetries=() if hidden else symmetries(task),
+                success="info:success",
             )
             out.append((spec, MetaWorldExpert(task)))
     return out

@@ -238,6 +238,7 @@ def specs() -> list[tuple[EnvSpec, None]]:
                 evaluation_seed=published_seed,
                 import_demos=import_demos,
                 symmetries=(reflection(),),
+                success="info:success",
             ),
             None,
         )

@@ -226,6 +226,7 @@ def restoration_spec(env_id: str, task: str, source: str) -> EnvSpec:
         selection_seed=partial(split_seed, "selection"),
         symmetries=symmetries,
         metrics=("psnr", "ssim"),
+        success="info:success",
     )
 
 

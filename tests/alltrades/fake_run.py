@@ -198,7 +198,7 @@ def _evaluation(
                 "0123456789abcdef",
             )
         )
-    return Evaluation(row, tuple(results), used_success_signal=row == "generalist")
+    return Evaluation(row, tuple(results), success_uses=("filters",) if row == "generalist" else ())
 
 
 def _advice(result: EnvironmentResult, rng: np.random.Generator) -> dict[str, object]:

@@ -140,7 +140,10 @@ def test_environments_and_stages_stand_in_the_order_of_the_run(page):
 def test_without_the_success_signal_the_page_says_so(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     value = json.loads((folder / "evaluation" / "generalist.json").read_text())
-    write(folder / "evaluation" / "generalist.json", value | {"used_success_signal": False})
+    write(
+        folder / "evaluation" / "generalist.json",
+        value | {"used_success_signal": False, "success_uses": []},
+    )
     said = visible(own_part(write_report(folder)))
     assert (
         "No row was trained with the simulator's success signal." in said

@@ -294,4 +294,4 @@ def test_sequential_comparison_stops_at_the_start_that_decides(tmp_path, capsys)
     assert rounds == int(np.argmax(evidence >= 40)) + 1 < 40
     wrong = ["compare", str(names["a"]), str(names["b"]), "--sequential", "--metric", "psnr"]
     assert cli.main(wrong) == 2
-    assert "--sequential with --metric psnr" in capsys.readouterr().err
+    assert "no metric 'psnr' was measured in 'env'" in capsys.readouterr().err

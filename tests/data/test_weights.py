@@ -35,6 +35,7 @@ def steps(
         episode_success=np.ones(episodes, bool) if success is None else success,
         first_success=np.full(episodes, -1) if first is None else first,
         has_actions=np.ones(episodes, bool),
+        return_=np.zeros(episodes),
     )
 
 

@@ -63,12 +63,16 @@ def test_truncation_by_the_environment_ends_the_episode_too():
     assert len(results) == 2 and results[-1].truncated
 
 
-@pytest.mark.parametrize("how, expected", [("is_success", True), ("1", True), ("-1", False)])
-def test_success_is_found_where_environments_report_it(how, expected):
-    results = run(EnvAdapter(toy_spec(partial(Sparse, how))), 0, 5)
-    assert len(results) == 3
-    assert [r.success for r in results] == [False, False, expected]
+def test_success_is_read_from_is_success_as_a_true_boolean():
+    results = run(EnvAdapter(toy_spec(partial(Sparse, "is_success"))), 0, 5)
+    assert [r.success for r in results] == [False, False, True]
     assert type(results[-1].success) is bool
+
+
+@pytest.mark.parametrize("reward", ["1", "-1"])
+def test_an_episode_that_ends_with_a_reward_says_nothing_of_success(reward):
+    results = run(EnvAdapter(toy_spec(partial(Sparse, reward))), 0, 5)
+    assert [r.success for r in results] == [None] * 3 and results[-1].done
 
 
 def test_actions_are_clipped_to_the_box():

@@ -13,8 +13,8 @@ from alltrades.envs.rollouts.evaluation import (
     Actors,
     EnvironmentResult,
     Evaluation,
-    common_metrics,
     evaluate,
+    measures,
     over_seeds,
     paired_difference,
     paired_over_seeds,
@@ -102,7 +102,7 @@ def test_the_record_is_the_same_to_the_byte_for_any_number_of_workers():
 
 
 def test_the_record_says_what_was_measured_and_reads_back():
-    result = measure(used_success_signal=True, digests={LONG.id: "abc", WALK.id: "def"})
+    result = measure(success_uses=("filters",), digests={LONG.id: "abc", WALK.id: "def"})
     record = json.loads(json.dumps(result.to_json()))
     assert record["name"] == "row" and record["used_success_signal"] is True
     first = record["rows"][0]
@@ -285,13 +285,14 @@ def test_metrics_are_averaged_compared_and_recorded_like_success():
 def test_a_metric_that_was_not_measured_is_refused():
     a, b = Evaluation("a", (row([1, 1], psnr=(1.0, 2.0)),)), Evaluation("b", (row([1, 1]),))
     assert (
-        common_metrics([a, b]) == ("success",)
-        and common_metrics([a, a]) == ("success", "psnr")
-        and common_metrics([]) == ()
+        tuple(measures([a, b])) == ("success",)
+        and tuple(measures([a, a])) == ("success", "psnr")
+        and tuple(measures([])) == ()
     )
     with pytest.raises(
         UserError,
-        match="no metric 'psrn' was measured in 'env'; expected one of success, psnr, did you mean",
+        match="no metric 'psrn' was measured in 'env'; expected one of success, return, psnr, did "
+        "you mean",
     ):
         a.mean(metric="psrn")
     with pytest.raises(UserError, match="no metric 'psnr' was measured"):

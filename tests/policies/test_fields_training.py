@@ -92,6 +92,7 @@ def scene(name, episodes=20, length=20, seed=0, gain=0.5, source="expert", **kin
         episode_success=np.ones(episodes, bool),
         first_success=np.full(episodes, -1),
         has_actions=np.ones(episodes, bool),
+        return_=np.zeros(episodes),
         text=text,
     )
 

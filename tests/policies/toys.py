@@ -56,6 +56,7 @@ def make_steps(
         episode_success=np.ones(episodes, bool),
         first_success=np.full(episodes, -1),
         has_actions=np.ones(episodes, bool),
+        return_=np.zeros(episodes),
     )
 
 
