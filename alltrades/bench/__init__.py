@@ -60,6 +60,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.malformed import malformed
 
         return malformed(args.policy, names, args.messages, results)
+    if args.what == "damage":
+        from alltrades.bench.damage import damage
+
+        return damage(args.kinds, args.count, args.seed, results)
     if args.what == "start":
         from alltrades.bench.start import start
 

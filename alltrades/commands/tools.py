@@ -55,8 +55,10 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "malformed",
             "delay",
             "start",
+            "damage",
         ],
-        help="hot path to time; the last five concern deployment",
+        help="hot path to time; five from latency on concern deployment; damage harms files of "
+        "every kind and uses them",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
     parser.add_argument(
@@ -97,6 +99,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(PATHS),
         help="in-process by engine, and over the server (latency)",
     )
+    parser.add_argument(
+        "--kinds", nargs="+", default=None, metavar="KIND", help="of files (damage); default all"
+    )
+    parser.add_argument(
+        "--count", type=int, default=1000, help="mutations of each kind of files (damage)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations (damage)")
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
     parser.add_argument(
         "--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)"
@@ -124,7 +133,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps over which the last chunk pulls (delay); default none",
     )
     parser.add_argument(
-        "--json", default=None, help="file for the results (latency, soak, malformed, delay, start)"
+        "--json",
+        default=None,
+        help="file for the results (latency, soak, malformed, delay, start, damage)",
     )
     parser.add_argument(
         "--repeat",

@@ -29,6 +29,7 @@ from alltrades.policies.model.encoders import ENCODERS
 from alltrades.settings.parts import DECLARED, NONE
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
+from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
@@ -152,6 +153,13 @@ class Context:
     def done(self, stage: str, key: Mapping[str, Any]) -> bool:
         """Whether a stage is done with these inputs."""
         return self.manifest is not None and self.manifest.done(stage, self.base | dict(key))
+
+    def write(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Write JSON beside the stages; a manifest remembers its digest."""
+        if self.manifest is None:
+            write_sealed(path, value)
+        else:
+            self.manifest.write(path, value)
 
     def stage(
         self,

@@ -71,7 +71,8 @@ def _nowhere(_: str) -> None: ...
 
 
 class Manifest:
-    """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}}.
+    """manifest.json: {"version", "seed", "packages", "machine", "stages": {name: record}, "files":
+    {path: digest}}, the last of what is written beside the stages.
 
     A record is {"state": "done", "key", "code", "outputs": {path: digest}, "seconds", "finished"}:
     "key" the digest of the stage's inputs, "code" what `code_of` says of the code, paths relative
@@ -153,6 +154,8 @@ class Manifest:
             "machine": machine,
             "stages": stages,
         }
+        if found is not None and "files" in found:
+            self._data["files"] = found["files"]
         if self._data != found:
             write_sealed(self.path, self._data)
         self._open = True
@@ -160,6 +163,16 @@ class Manifest:
     def close(self) -> None:
         """No more stages are written."""
         self._open = False
+
+    def write(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Write JSON beside the stages; its digest is remembered."""
+        write_sealed(path, value)
+        noted, digest = _relative(self.folder, path), tree_digest(path)
+        with self._lock:
+            files = self.data.setdefault("files", {})
+            if files.get(noted) != digest:
+                files[noted] = digest
+                write_sealed(self.path, self.data)
 
     def done(self, name: str, key: Mapping[str, Any]) -> bool:
         """Whether the stage is done with these inputs and this code, and its outputs are as it left
@@ -185,6 +198,10 @@ class Manifest:
             found = key_changes(old, jsonable(key)) if isinstance(old, dict) else []
             changes += found or ["other inputs"]
         return changes or self._damaged(name, record)
+
+    def intact(self, name: str) -> bool:
+        """Whether the outputs of a finished stage are as it left them. O(bytes)."""
+        return not self._damaged(name, self.stages[name])
 
     def _damaged(self, name: str, record: Mapping[str, Any]) -> list[str]:
         """Outputs that are not as the stage left them."""

@@ -37,7 +37,6 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.settings.parts import DistillSettings
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove
-from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
 
 
@@ -87,7 +86,7 @@ def run_rounds(folder: RunFolder, sources: Sources, row: Row, settings: DistillS
             idle += 1
         if idle == rounds.patience:
             break
-    write_sealed(
+    context.write(
         folder.rounds(row),
         {"rounds": [{**r, "kept": r["round"] == best.round} for r in report]},
     )

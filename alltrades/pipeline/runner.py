@@ -36,7 +36,6 @@ from alltrades.report import text
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
-from alltrades.system.reading import write_sealed
 from alltrades.system.tracking import Tracker
 
 
@@ -123,7 +122,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
     check_starts(context, _stores(context, folder, teachers, advised))
-    write_sealed(
+    context.write(
         folder.rollout_counts,
         {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},
     )
@@ -139,7 +138,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     )
     drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
     draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
-    comparison = _compare(settings, evaluations, folder)
+    comparison = _compare(settings, evaluations)
+    context.write(folder.comparison, comparison)
     generalist = Row(GENERALIST)
     given = sources(demos, folder, generalist)
     advice = advise(folder, given, settings.distill, evaluations, judged)
@@ -240,12 +240,9 @@ def _stores(
     return stores
 
 
-def _compare(
-    settings: RunSettings, evaluations: Mapping[str, Evaluation], folder: RunFolder
-) -> dict[str, Any]:
+def _compare(settings: RunSettings, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """Paired differences of the rows on their common starts; none without a simulator."""
     if not evaluations:
-        write_sealed(folder.comparison, {"pairs": []})
         return {"pairs": []}
     pairs = settings.evaluation.compare or tuple(
         (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
@@ -257,6 +254,4 @@ def _compare(
         every = [paired_difference(rows[a], rows[b], metric=metric) for a, b in pairs]
         for (a, b), pair in zip(pairs, corrected(every)):
             found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
-    comparison = {"pairs": found}
-    write_sealed(folder.comparison, comparison)
-    return comparison
+    return {"pairs": found}

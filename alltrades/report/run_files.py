@@ -169,9 +169,10 @@ def _check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     run's. O(bytes of these files).
     """
     stages = manifest.get("stages", {})
-    for record in stages.values() if isinstance(stages, dict) else ():
-        outputs = record.get("outputs") if isinstance(record, dict) else None
-        for name, digest in outputs.items() if isinstance(outputs, dict) else ():
+    found = [manifest, *(stages.values() if isinstance(stages, dict) else ())]
+    for record in found:
+        listed = [record.get(k) for k in ("outputs", "files")] if isinstance(record, dict) else []
+        for name, digest in (x for part in listed if isinstance(part, dict) for x in part.items()):
             path = folder / name
             if path.suffix == ".json" and path.is_file() and tree_digest(path) != digest:
                 raise UserError(

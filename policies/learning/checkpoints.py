@@ -4,18 +4,24 @@ end with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from alltrades.errors import UserError
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.system.files import replacing, write_text
+from alltrades.system.files import file_digest, replacing
+from alltrades.system.reading import read_mapping, write_sealed
+from alltrades.system.tensors import read_tensors
+
+INDEX = "checkpoint.json"
+EXPECTED = "what a training of this version wrote"
+REMEDY = "delete its folder, and the training begins again"
 
 
 def nothing() -> None:
@@ -51,7 +57,8 @@ def write_checkpoint(
     target = folder / f"checkpoint-{step}.safetensors"
     with replacing(target) as partial:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
-    write_text(folder / "checkpoint.json", json.dumps({"step": step, "file": target.name, **facts}))
+    index = {"step": step, "file": target.name, "sha256": file_digest(target), **facts}
+    write_sealed(folder / INDEX, index)
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != target.name:
             old.unlink()
@@ -59,19 +66,36 @@ def write_checkpoint(
 
 def checkpoint_step(folder: Path) -> int | None:
     """Step of the last checkpoint; None where there is none."""
-    index = folder / "checkpoint.json"
-    return int(json.loads(index.read_text())["step"]) if index.exists() else None
+    facts = _index(folder)
+    return None if facts is None else facts["step"]
 
 
 def read_checkpoint(
     folder: Path, device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts, "step" among them, of the last checkpoint; None where there is none."""
-    index = folder / "checkpoint.json"
-    if not index.exists():
+    """Tensors and facts, "step" among them, of the last checkpoint; None where there is none.
+
+    Raises UserError, in one line, for one that was damaged.
+    """
+    facts = _index(folder)
+    if facts is None:
         return None
-    facts = json.loads(index.read_text())
-    return load_file(folder / facts["file"], device=str(device)), facts
+    path, digest = folder / facts["file"], facts["sha256"]
+    return read_tensors(path, EXPECTED, REMEDY, digest=digest, device=str(device)), facts
+
+
+def _index(folder: Path) -> dict[str, Any] | None:
+    """What checkpoint.json says; None where there is no checkpoint."""
+    if not (folder / INDEX).exists():
+        return None
+    facts = read_mapping(folder / INDEX, EXPECTED, REMEDY)
+    kinds = {"step": int, "file": str, "sha256": str}
+    if not all(type(facts.get(key)) is kind for key, kind in kinds.items()):
+        raise UserError(
+            f"{folder / INDEX}: names no step and no file with its digest; expected {EXPECTED}; "
+            f"{REMEDY}"
+        )
+    return facts
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -83,8 +107,10 @@ def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> None:
     """Keep averaged weights, in the order of the policy's parameters, as
     folder/STEP.safetensors.
     """
-    with replacing(folder / f"{step}.safetensors") as partial:
+    path = folder / f"{step}.safetensors"
+    with replacing(path) as partial:
         save_file({f"{i}": v.detach().cpu().contiguous() for i, v in enumerate(average)}, partial)
+        write_sealed(path.with_suffix(".json"), {"sha256": file_digest(partial)})
 
 
 def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:
@@ -92,7 +118,9 @@ def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:
     path = folder / f"{step}.safetensors"
     if not path.exists():
         return False
-    found = load_file(path)
+    remedy = "delete it, and the weights are kept again"
+    kept = read_mapping(path.with_suffix(".json"), EXPECTED, remedy)
+    found = read_tensors(path, EXPECTED, remedy, digest=kept.get("sha256"), device="cpu")
     with torch.no_grad():
         for i, parameter in enumerate(p for p in policy.parameters() if p.requires_grad):
             parameter.copy_(found[f"{i}"])

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from alltrades.errors import UserError
 from alltrades.policies.learning.checkpoints import (
     Place,
     read_average,
@@ -55,7 +56,7 @@ def test_a_checkpoint_that_was_not_finished_leaves_the_one_before(tmp_path, monk
         raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         write_checkpoint(tmp_path, 20, {"x": torch.ones(1)}, {})
     tensors, facts = read_checkpoint(tmp_path, CPU)
     assert facts["step"] == 10 and not tensors["x"].any()
