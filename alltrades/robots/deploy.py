@@ -28,6 +28,7 @@ from alltrades.robots.loop import ControlLoop
 from alltrades.robots.signals import StopSignals
 from alltrades.system.files import jsonable, write_json
 from alltrades.system.progress import REDRAW, StatusLine
+from alltrades.system.streams import stream_seed
 
 if TYPE_CHECKING:
     from alltrades.data.store import EpisodeStore
@@ -176,8 +177,6 @@ def _check(args: argparse.Namespace) -> None:
             f"--preference with {args.artifact}; expected a policy's folder; choose the preference "
             "in `export` or `serve`"
         )
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}; expected 0 or more")
 
 
 def _policy(args: argparse.Namespace) -> ActingPolicy:
@@ -228,7 +227,9 @@ def _episodes(
     name = "server" if deployment.is_remote(args.artifact) else Path(args.artifact).name
     first = 0 if store is None else len(store)  # a continued store gets new starts
     while len(done) < args.episodes and not signals.asked:
-        seed, ended = episode_seed(args.seed, "deploy", environment, first + len(done)), "failed"
+        index = first + len(done)
+        root = args.seed if args.seed >= 0 else stream_seed(args.seed, "deploy")
+        seed, ended = episode_seed(root, "deploy", environment, index), "failed"
         try:
             with shown(lambda: live(loop, len(done) + 1, args.episodes, steps), signals):
                 ended = loop.run(seed, steps, lambda: signals.asked)

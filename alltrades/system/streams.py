@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from typing import Any
 
 import numpy as np
 
+from alltrades.errors import UserError
+
 # Held by whoever changes global random generators (Python's, NumPy's, torch's) for a while.
 GLOBAL_STATE = threading.RLock()
+
+
+def checked_seed(seed: Any) -> int:
+    """A seed of any size and sign; raises UserError for what is no integer."""
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
+        raise UserError(f"seed {str(seed)[:40]!r} is a {type(seed).__name__}; expected an integer")
+    return int(seed)
 
 
 def _entropy(seed: int, names: tuple[str | int, ...]) -> int:

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 
 from alltrades.errors import MissingExtra, UserError
+from alltrades.system.streams import checked_seed
 
 MAX_MESSAGE = 1 << 20  # bytes either way, without images (see `message_limit`)
 # of a policy, which a server promises its clients
 FACTS = ("n_obs_steps", "horizon", "n_action_steps", "draws", "action_dim")
+SEED_DIGITS = 1000
+_DIGITS = re.compile(r"-?[0-9]+")
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # booleans, integers, floats
 
 
@@ -33,6 +36,35 @@ def require(name: str) -> ModuleType:
         package = name.partition(".")[0]
         raise MissingExtra(
             f"package {package} is not installed; expected the serve extra", "serve"
+        ) from error
+
+
+def printable(text: str, most: int = 200) -> str:
+    """A stranger's words on one line of a terminal or a log: at most so many characters, with
+    everything that is not shown as it is (control characters, direction marks, line ends) escaped.
+    """
+    out = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
+    return out if len(out) <= most and len(text) <= most else f"{out[: most - 2]}.."
+
+
+def wire_seed(seed: Any) -> int | str:
+    """A seed for a message, whose integers have 64 bits: a larger one goes as its digits. Raises
+    UserError for what is no integer.
+    """
+    seed = checked_seed(seed)
+    return seed if -(2**63) <= seed < 2**64 else str(seed)
+
+
+def read_seed(value: Any) -> int:
+    """The other way around; raises UserError for what is neither an integer nor its digits."""
+    if isinstance(value, str) and len(value) <= SEED_DIGITS and _DIGITS.fullmatch(value):
+        return int(value)
+    try:
+        return checked_seed(value)
+    except UserError as error:
+        raise UserError(
+            f"'seed' is a {type(value).__name__}; expected an integer, or the up to {SEED_DIGITS} "
+            "digits of one"
         ) from error
 
 

@@ -4,6 +4,7 @@ history, noise and guard here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from alltrades.data.interface import Interface
 from alltrades.data.text import text_features
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.client import PolicyClient
+from alltrades.policies.client.client import ConnectionLost, PolicyClient, with_backoff
 from alltrades.policies.client.messages import FACTS
 from alltrades.policies.control.lane import texts_of
 
 REMEMBERED = 4096  # texts
+log = logging.getLogger(__name__)
 
 
 class RemotePolicy(ActingPolicy):
@@ -35,8 +37,10 @@ class RemotePolicy(ActingPolicy):
 
     Args:
         host, port, timeout, token, tls, certificate: see `PolicyClient`. A call that takes longer
-            than `timeout` seconds fails; the next one connects again, and fails where the server
-            has another kind of policy by then.
+            than `timeout` seconds fails. A connection that ends is made again, with growing pauses
+            for `timeout` seconds at most, which is logged, and the call is sent once more: history,
+            noise and guard are here, so that the episode goes on. It fails where the server has
+            another kind of policy by then.
 
     Raises UserError when no server answers, when it is of an older version, or does not let this
     client in.
@@ -65,6 +69,7 @@ class RemotePolicy(ActingPolicy):
         self._said: dict[int, dict[str, str]] = {}  # last texts of each connection
         self._starting = False  # an episode has begun, and the server was not told
         first = PolicyClient(**self._options)
+        self._address, self._lost = first.address, False  # all connections are gone
         self._clients.append(first)
         self.environments, numbers = self._described(first)
         self.n_obs_steps, self.horizon, self.n_action_steps = (
@@ -87,12 +92,38 @@ class RemotePolicy(ActingPolicy):
         """Chunks (B, horizon, action_dim) float32; see `OnnxPolicy.act`. Raises UserError when the
         server does not answer, and for the features of a text that was not heard.
         """
-        rows = range(len(environment))
         if self._starting:
             self._starting = False
             for client in self._clients:
                 if client is not None:
                     client.reset()
+        try:
+            replies = self._ask(window, environment, noise, known, keep)
+        except ConnectionLost as error:  # requests hold all that is asked: they can be sent again
+            log.warning("%s", error)
+            replies = self._ask(window, environment, noise, known, keep)
+        self.held = bool(replies[0]["held"])
+        out = np.zeros((len(replies), self.horizon, self.action_dim), np.float32)
+        for row, reply in enumerate(replies):
+            actions = np.asarray(reply["actions"], np.float32)
+            expected = (self.horizon, self.environments[int(environment[row])].action_dim)
+            if actions.shape != expected:
+                raise UserError(
+                    f"the server sent actions of shape {actions.shape}; expected {expected}"
+                )
+            out[row] = self.layout.pack_action(actions)
+        return out
+
+    def _ask(
+        self,
+        window: Mapping[str, np.ndarray],
+        environment: np.ndarray,
+        noise: np.ndarray,
+        known: np.ndarray | None,
+        keep: np.ndarray | None,
+    ) -> list[dict[str, Any]]:
+        """The server's replies to each row."""
+        rows = range(len(environment))
         try:
             for row in rows:
                 index = int(environment[row])
@@ -118,21 +149,10 @@ class RemotePolicy(ActingPolicy):
                     client.reset()
                 self._said[row] = said
                 client.send(request if keep is None else request | {"keep": keep[row, :used]})
-            replies = [self._client(row).receive() for row in rows]
+            return [self._client(row).receive() for row in rows]
         except BaseException:
             self.close()  # replies that were not read would be taken for later ones
             raise
-        self.held = bool(replies[0]["held"])
-        out = np.zeros((len(rows), self.horizon, self.action_dim), np.float32)
-        for row in rows:
-            actions = np.asarray(replies[row]["actions"], np.float32)
-            expected = (self.horizon, self.environments[int(environment[row])].action_dim)
-            if actions.shape != expected:
-                raise UserError(
-                    f"the server sent actions of shape {actions.shape}; expected {expected}"
-                )
-            out[row] = self.layout.pack_action(actions)
-        return out
 
     def hear(self, text: str) -> None:
         key = text_features(text).tobytes()
@@ -179,6 +199,7 @@ class RemotePolicy(ActingPolicy):
         for client in self._clients:
             if client is not None:
                 client.close()
+        self._lost = True
         self._clients.clear()
         self._said.clear()
 
@@ -187,7 +208,7 @@ class RemotePolicy(ActingPolicy):
             self._clients.append(None)
         client = self._clients[row]
         if client is None:
-            client = self._clients[row] = PolicyClient(**self._options)
+            client = self._clients[row] = self._connected()
             environments, numbers = self._described(client)
             changed = [name for name, value in numbers.items() if value != getattr(self, name)]
             changed += ["environments"] if environments != self.environments else []
@@ -197,6 +218,15 @@ class RemotePolicy(ActingPolicy):
                     f"{client.address}: the server has another policy than before, with other "
                     f"{', '.join(changed)}; expected the same; connect anew"
                 )
+        return client
+
+    def _connected(self) -> PolicyClient:
+        """A new connection: with patience where there was one before."""
+        if not self._lost:
+            return PolicyClient(**self._options)
+        address, timeout = self._address, self._options["timeout"]
+        client = with_backoff(lambda: PolicyClient(**self._options), address, timeout)
+        self._lost = False
         return client
 
     def _described(self, client: PolicyClient) -> tuple[tuple[Interface, ...], dict[str, int]]:

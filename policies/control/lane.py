@@ -43,7 +43,7 @@ class Lane:
         generator: of the policy's noise; it advances only when the lane asks for a chunk.
         last: (1 or 2, A_env) last actions that were handed out, in order, or None.
         queue: planned actions (A_env,), next one last.
-        seed: of the episode, -1 before the first.
+        seed: of the episode, None before the first.
         texts: of the episode, by field; empty before its first frame.
     """
 
@@ -53,7 +53,7 @@ class Lane:
         self.generator = np.random.default_rng(0)
         self.last: np.ndarray | None = None
         self.queue: list[np.ndarray] = []
-        self.seed = -1
+        self.seed: int | None = None
         self.texts: dict[str, str] = {}
         self._n_obs_steps, self._layout = n_obs_steps, layout
         self._frames: list[Observation] = []  # the last n_obs_steps, oldest first

@@ -17,6 +17,7 @@ from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.chunks import ChunkSource
 from alltrades.policies.control.guards import Guard, Guards
 from alltrades.policies.control.lane import Lane
+from alltrades.system.streams import checked_seed
 
 BATCH = 8
 Given = Mapping[str, Any] | Mapping[int, Any] | np.ndarray  # an observation, or one for each lane
@@ -89,16 +90,18 @@ class Lanes:
         Args:
             environment: id for those lanes, or one for each of all lanes; default: the lane's
                 current one, or the policy's only one.
-            seed: lane i starts from seed + i, or from its own entry; default: a seed that the lane
-                has not used.
+            seed: any integer; lane i starts from seed + i, or from its own entry; default: a seed
+                that the lane has not used.
 
-        Raises UserError where the environment is unknown or missing.
+        Raises UserError where the environment is unknown or missing, or a seed is no integer.
         """
         chosen = np.ones(self.lanes, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
         if chosen.shape != (self.lanes,):
             raise UserError(
                 f"reset mask of shape {chosen.shape}; expected ({self.lanes},), one entry per lane"
             )
+        if isinstance(seed, np.ndarray) and seed.ndim == 1:
+            seed = list(seed)
         for name, value in (("environment", environment), ("seed", seed)):
             if (
                 isinstance(value, Sequence)
@@ -116,10 +119,10 @@ class Lanes:
             )
             before = self.states[lane].seed
             if seed is None:  # steps of `lanes`: two lanes that count on from the first do not meet
-                start = lane if before < 0 else before + self.lanes
+                start = lane if before is None else before + self.lanes
             else:
-                start = seed + lane if isinstance(seed, (int, np.integer)) else seed[lane]
-            self.begin(lane, named or self._default(lane), int(start))
+                start = seed[lane] if isinstance(seed, Sequence) else checked_seed(seed) + lane
+            self.begin(lane, named or self._default(lane), checked_seed(start))
 
     def environment(self, lane: int) -> Interface:
         """The environment that a lane is in."""

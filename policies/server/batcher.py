@@ -21,6 +21,7 @@ from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.guards import Guard
 from alltrades.policies.control.lane import check_texts, texts_of
+from alltrades.policies.server.notices import Notices
 from alltrades.policies.server.requests import Request
 from alltrades.policies.server.served import ServedController
 from alltrades.policies.server.session import Session, Sessions
@@ -112,7 +113,7 @@ class Batcher(threading.Thread):
         self._controller = ServedController(policy, lanes=lanes, guard=guard, batch=batch)
         self._sizes = [self._controller.source.batch]
         self._sessions, self._budget = sessions, budget
-        self._deliver, self._guarded = deliver, guarded
+        self._deliver, self._guarded, self._notices = deliver, guarded, Notices(log)
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
         self._calls: list[tuple[Callable[[], Any], Future]] = []
@@ -235,7 +236,8 @@ class Batcher(threading.Thread):
             elif going:
                 self._plan(going)
         except Exception as error:
-            log.exception("request failed")
+            if self._notices.allow("policy", type(error).__name__, 1):
+                log.exception("request failed; the like of it is logged once a minute")
             for job in jobs:
                 job.error = error
         end = time.perf_counter()

@@ -15,7 +15,7 @@ import time
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.interface import Interface
@@ -71,7 +71,7 @@ class Pages:
         """The response to an HTTP request, or None for a robot or a live page that may open a
         websocket.
         """
-        server, path = self._server, urlsplit(request.path).path
+        server, path = self._server, request.path.partition("?")[0]
         if path == "/healthz":
             if server.healthy:
                 return connection.respond(HTTPStatus.OK, "OK\n")
@@ -97,15 +97,16 @@ class Pages:
                 'Basic realm="alltrades: any name, the token as password"'
             )
             return response
-        if path == "/metrics":
-            return _typed(connection, self.metrics(), CONTENT_TYPE)
-        if path == "/dashboard" and server.settings.dashboard:
+        dashboard = path == "/dashboard" and server.settings.dashboard
+        if path == "/metrics" or dashboard:
             if not access.own_name(host or "", server.settings.host):
                 return connection.respond(
                     HTTPStatus.FORBIDDEN,
                     "refused: unknown host name; open the page by its address\n",
                 )
-            return self._page(connection)
+            if dashboard:
+                return self._page(connection)
+            return _typed(connection, self.metrics(), CONTENT_TYPE)
         if path != "/":
             return connection.respond(
                 HTTPStatus.NOT_FOUND, "nothing here: /healthz, /metrics, and the websocket at /\n"
@@ -130,7 +131,7 @@ class Pages:
         return None
 
     def _refuse_page(self, connection: Any, request: Any, origin: str | None) -> Any:
-        key = parse_qs(urlsplit(request.path).query).get("key", [""])[0]
+        key = parse_qs(request.path.partition("?")[2]).get("key", [""])[0]
         if origin is None or not hmac.compare_digest(key.encode(), self._key.encode()):
             return connection.respond(HTTPStatus.FORBIDDEN, "refused: open the page again\n")
         if self._server.draining or self._watchers >= WATCHERS:

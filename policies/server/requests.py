@@ -11,7 +11,7 @@ from alltrades.data.fields import Field, Observation, field_name
 from alltrades.data.interface import TEXT_KEYS, Interface
 from alltrades.errors import UserError, nearest
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.messages import MAX_MESSAGE, unpack
+from alltrades.policies.client.messages import MAX_MESSAGE, read_seed, unpack
 from alltrades.policies.control.chunks import Overlap
 
 OBSERVATION = "observation"
@@ -61,7 +61,8 @@ def read_request(message: bytes | str, policy: ActingPolicy, environment: str | 
     every frame since the last request, of the field's dtype. Further fields are left out.
     "environment", the id, needed once where the policy has several; "reset": true
     starts an episode, as does another environment; "seed" of the episode's noise, read where an
-    episode starts; "request_id", an integer or text that the reply repeats.
+    episode starts: any integer, of more than 64 bits as text; "request_id", an integer or text that
+    the reply repeats.
 
     An asynchronous robot adds "known" (k, action_dim), k <= horizon: the actions that it executes
     from the observation on while it waits, and what it had planned after them; empty where there
@@ -99,8 +100,6 @@ def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -
     reset, seed, name = request.get("reset", False), request.get("seed"), request.get("request_id")
     if not isinstance(reset, (bool, np.bool_)):
         raise UserError(f"'reset' is a {type(reset).__name__}; expected true or false")
-    if seed is not None and not (_whole(seed) and 0 <= seed < 2**63):
-        raise UserError("'seed' is not an integer in [0, 2^63); expected one, or leave it out")
     if (
         name is not None
         and not _whole(name)
@@ -117,7 +116,7 @@ def _read(message: bytes | str, policy: ActingPolicy, environment: str | None) -
         named,
         index,
         bool(reset) or named != environment,
-        None if seed is None else int(seed),
+        None if seed is None else read_seed(seed),
         name if name is None or isinstance(name, str) else int(name),
         _overlap(request, policy, policy.environments[index].action_dim),
     )

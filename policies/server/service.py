@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import signal
@@ -18,7 +19,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.client.messages import FACTS, MAX_MESSAGE, pack, require
+from alltrades.policies.client.messages import FACTS, MAX_MESSAGE, pack, printable, require
 from alltrades.policies.client.token import read_token
 from alltrades.policies.control.limits import read_limits
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -26,6 +27,7 @@ from alltrades.policies.server import access
 from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
 from alltrades.policies.server.events import Events
 from alltrades.policies.server.metrics import Metrics
+from alltrades.policies.server.notices import Notices
 from alltrades.policies.server.pages import LIVE, Pages
 from alltrades.policies.server.reload import load_successor, stamp
 from alltrades.policies.server.requests import message_limit, read_request
@@ -37,7 +39,10 @@ log = logging.getLogger(__name__)
 PROTOCOL = 3
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
 LOGGED = 5  # refused requests of one client, and replaced chunks for each reason, that are logged
-WATCH = 1.0  # seconds between two looks at the artifact
+TALK = 20  # the same of one address in a minute, whose clients come and go
+WATCH = 1.0  # seconds between two looks at the artifact, and at the clients
+UNREAD = 10.0  # seconds for a client to take a reply
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 LEFT = 1.0  # seconds for the policy's thread to end when nobody waits for it
 
 
@@ -72,7 +77,7 @@ class PolicyServer:
         settings: ServerSettings | None = None,
         artifact: Path | str | None = None,
     ) -> None:
-        self._asyncio_server = require("websockets.asyncio.server")
+        require("websockets.asyncio.server")
         self._closed = require("websockets.exceptions").ConnectionClosed
         require("msgpack")
         self.policy, self.settings = policy, settings or ServerSettings()
@@ -96,7 +101,7 @@ class PolicyServer:
         self.port = s.port
         self.scheme = "ws" if self._tls is None else "wss"
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
-        self.events = Events()
+        self.events, self.notices = Events(), Notices(log)
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
         self._batcher = Batcher(
             self._acting(policy),
@@ -189,10 +194,13 @@ class PolicyServer:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._adopt(self.policy, self.policy.digest())
         self._reloading = asyncio.Lock()
+        self._loop.set_exception_handler(self._unforeseen)
         await asyncio.wrap_future(self._batcher.call(self._batcher.warm_up))
         host = self.settings.host
         try:
-            server = await self._asyncio_server.serve(
+            from alltrades.policies.server.door import OPEN_SECONDS, Door, quiet
+
+            server = await require("websockets.asyncio.server").serve(
                 self._handle,
                 host,
                 self.port,
@@ -200,8 +208,10 @@ class PolicyServer:
                 max_size=self.max_message,
                 max_queue=4 if self.max_message <= MAX_MESSAGE else 1,
                 process_request=self._pages.answer,
+                open_timeout=OPEN_SECONDS,
+                create_connection=Door(self.notices).connection,
                 ssl=self._tls,
-                logger=_quiet(),
+                logger=quiet(),
             )
         except OSError as error:
             raise UserError(
@@ -209,7 +219,9 @@ class PolicyServer:
                 "free address; choose another port"
             ) from error
         signals = self._signals()
-        watcher = asyncio.create_task(self._watch()) if self.settings.watch else None
+        watchers = [asyncio.create_task(self._watch_clients())]
+        if self.settings.watch:
+            watchers.append(asyncio.create_task(self._watch()))
         try:
             self.port = server.sockets[0].getsockname()[1]
             if self.token is None and not access.loopback(host):
@@ -224,7 +236,7 @@ class PolicyServer:
             await self._stopping.wait()
             await self._drain()
         finally:
-            if watcher is not None:
+            for watcher in watchers:
                 watcher.cancel()
             server.close(code=GOING_AWAY, reason="server ends")
             await server.wait_closed()
@@ -306,7 +318,7 @@ class PolicyServer:
                     self._batcher.call(lambda: self._batcher.replace(acting, sizes))
                 )
             except Exception as error:
-                line = " ".join(str(error).split()) or type(error).__name__
+                line = printable(" ".join(str(error).split()) or type(error).__name__, 300)
                 log.warning("reload refused, the old policy goes on: %s", line)
                 self.metrics.count("reloads", outcome="refused")
                 self.events.add("reload refused", line)
@@ -326,7 +338,37 @@ class PolicyServer:
                 await self._reload()
             self._seen = now
 
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the event loop cannot hand to anybody; too many connections are no traceback."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            what = f"connections wait, as the system has no room for more ({error.strerror})"
+            return self.notices.add(f"port {self.port}", what)
+        loop.default_exception_handler(context)
+
     # ---- clients ---------------------------------------------------------------------------------
+    async def _watch_clients(self) -> None:
+        """Free the lanes of clients that say nothing, and of those that take no replies."""
+        idle = self.settings.idle_seconds
+        while True:
+            await asyncio.sleep(min(WATCH, idle / 4) if idle else WATCH)
+            now = time.perf_counter()
+            for session in self.sessions.all():
+                connection = session.connection
+                if session.sending and now - session.sending > UNREAD:
+                    self.notices.add(session.address, f"replies not taken within {UNREAD:g} s")
+                    connection.transport.abort()
+                elif idle and not session.busy and now - (session.seen or session.since) > idle:
+                    self.notices.add(session.address, f"clients without a request for {idle:g} s")
+                    self._leave(session)
+                    reason = f"no request for {idle:g} s"
+                    asyncio.ensure_future(connection.close(GOING_AWAY, reason))
+
+    def _leave(self, session: Session) -> None:
+        if not session.over:
+            self.sessions.close(session)
+            self.events.add("disconnect", session.address, session.id)
+
     async def _handle(self, connection: Any) -> None:
         if connection.request.path.startswith(LIVE):
             return await self._pages.live(connection)
@@ -339,18 +381,21 @@ class PolicyServer:
         try:
             await connection.send(self._metadata)
             async for message in connection:
+                if session.over:
+                    return
                 start = time.perf_counter()
                 session.busy = True
                 reply = await self._reply(session, message, start)
+                session.sending = time.perf_counter()
                 await connection.send(reply)
-                session.busy, session.previous = False, time.perf_counter() - start
+                end = time.perf_counter()
+                session.busy, session.sending, session.previous = False, 0.0, end - start
                 if self.draining:
                     return await connection.close(GOING_AWAY, "server ends")
         except self._closed as error:
-            log.info("connection ended: %s", error)
+            log.info("connection ended: %s", printable(str(error)))
         finally:
-            self.sessions.close(session)
-            self.events.add("disconnect", address, session.id)
+            self._leave(session)
 
     async def _reply(self, session: Session, message: bytes | str, received: float) -> bytes | str:
         """The answer to one message; text is an error, in this protocol."""
@@ -385,14 +430,18 @@ class PolicyServer:
 
     def _refuse(self, session: Session, reason: str) -> str:
         session.refused += 1
-        reason = " ".join(reason.split())[:300]
+        reason = printable(" ".join(reason.split()), 300)
         self.metrics.count("requests", outcome="refused")
-        if session.refused <= LOGGED:
+        if session.refused > LOGGED:
+            return f"refused: {reason}"
+        if self.notices.allow(session.address, "refused", TALK):
             last = (
                 "; later ones of this client are only counted" if session.refused == LOGGED else ""
             )
             log.warning("request of client %d refused: %s%s", session.id, reason, last)
             self.events.add("refused", reason, session.id)
+        else:
+            self.notices.add(session.address, "refused requests of ever new connections")
         return f"refused: {reason}"
 
     def _answer(self, job: Job) -> bytes:
@@ -456,7 +505,9 @@ class PolicyServer:
         self.metrics.count("guard_refusals", count, reason=reason)
         session.guarded[reason] += 1
         self.events.repeat(f"guard: {reason}", "actions replaced", count, session.id)
-        if session.guarded[reason] <= LOGGED:
+        if session.guarded[reason] <= LOGGED and self.notices.allow(
+            session.address, "guarded", TALK
+        ):
             last = (
                 "; later ones of this client are only counted"
                 if session.guarded[reason] == LOGGED
@@ -469,13 +520,6 @@ class PolicyServer:
                 reason,
                 last,
             )
-
-
-def _quiet() -> logging.Logger:
-    """Handshakes that fail are a client's affair: no traceback in the operator's terminal."""
-    logger = logging.getLogger("alltrades.websockets")
-    logger.setLevel(logging.CRITICAL)
-    return logger
 
 
 def serve_forever(

@@ -39,6 +39,8 @@ class Session:
     replied: float = 0.0  # last reply
     replies: int = 0
     busy: bool = False
+    sending: float = 0.0  # since when a reply is on its way out; 0 for none
+    over: bool = False  # its lane may be another's
     seen: float = 0.0  # last request
     allowance: float = 0.0  # requests that the rate limit allows at `refilled`
     refilled: float = 0.0
@@ -146,6 +148,7 @@ class Sessions:
         return session
 
     def close(self, session: Session) -> None:
+        session.over = True
         del self._by_lane[session.lane]
         self._free.append(session.lane)
 

@@ -35,6 +35,12 @@ class ServerSettings(Frozen):
     max_per_address: int | None = Field(
         None, ge=1, description="connected clients of one network address; default no limit"
     )
+    idle_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="a client without a request for so long is disconnected, and its place is "
+        "another's; 0 for never",
+    )
     rate_limit: float = Field(
         1000.0, ge=0, description="requests per second of one client; 0 for no limit"
     )

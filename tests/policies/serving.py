@@ -56,7 +56,7 @@ class running:
     def __init__(
         self, policy: DiffusionPolicy, artifact: Path | None = None, **options: Any
     ) -> None:
-        self.server = PolicyServer(policy, ServerSettings(port=0, **options), artifact)
+        self.server = PolicyServer(policy, ServerSettings(**{"port": 0, **options}), artifact)
         self.thread = threading.Thread(target=self.server.run)
 
     def __enter__(self) -> PolicyServer:

@@ -130,7 +130,7 @@ def test_a_client_that_lost_its_server_holds_and_goes_on_with_the_next_one(
         return np.array(out)
 
     with running(policy) as server:
-        remote = RemotePolicy(port=server.port, timeout=5)
+        remote = RemotePolicy(port=server.port, timeout=0.5)
         controller = RealTimeController(remote, executor=executor, clock=clock, delay=0.1)
         controller.reset(environment=SMALL)
         act(range(3))

@@ -152,9 +152,10 @@ MALFORMED: dict[str, bytes | str] = {
     "huge shape": pack(good | {"observation": array() | {b"shape": [2**62, 4]}}),
     "no shape": pack(good | {"observation": {b"__ndarray__": True}}),
     "reset of text": pack(good | {"reset": "yes"}),
-    "seed of text": pack(good | {"seed": "1"}),
-    "negative seed": pack(good | {"seed": -1}),
-    "large seed": pack(good | {"seed": 2**63}),
+    "seed of text": pack(good | {"seed": "1e3"}),
+    "seed of other digits": pack(good | {"seed": "\u0661"}),
+    "endless seed": pack(good | {"seed": "9" * 1001}),
+    "true seed": pack(good | {"seed": True}),
     "fractional seed": pack(good | {"seed": 0.5}),
 }
 
@@ -316,9 +317,8 @@ def test_web_pages_cannot_connect(server: PolicyServer) -> None:
 
 def test_our_client_says_in_one_line_what_the_server_refused(server: PolicyServer) -> None:
     with PolicyClient(port=server.port) as client:
-        client.reset(environment="toy/lrage")
         with pytest.raises(UserError, match="did you mean 'toy/large'"):
-            client.infer({"observation": np.zeros(5)})
+            client.infer({"observation": np.zeros(5), "environment": "toy/lrage"})
     with pytest.raises(TypeError, match="object"):
         pack({"observation": np.array([object()])})
 
