@@ -35,7 +35,8 @@ def folder(tmp_path_factory):
 
 def test_page_has_a_short_example_of_every_extension_point():
     assert {name for _, name in EXAMPLES} == {
-        f"my_{part}.py" for part in ("cart", "backbone", "encoder", "estimator", "cart_robot")
+        *(f"my_{p}.py" for p in ("cart", "backbone", "encoder", "estimator", "csv", "cart_robot")),
+        "record_logs.py",
     }
     for text, name in EXAMPLES:
         body = [line for line in text.splitlines() if line.strip() and "import" not in line]
@@ -50,7 +51,7 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run, evaluate, deploy = (shlex.split(line)[1:] for line in COMMANDS)
+    run, evaluate, deploy, bring = (shlex.split(line)[1:] for line in COMMANDS)
     python("-m", "alltrades.cli", *run, *FAST)
     loaded = python(
         "-c",
@@ -62,6 +63,8 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
     assert weights["mine/cart"]["auc"] is not None
     python("-m", "alltrades.cli", *evaluate, "--rollout.workers", "0")
     python("-m", "alltrades.cli", *deploy)
+    python("record_logs.py")
+    assert "3 episodes, 60 steps, 10 Hz" in python("-m", "alltrades.cli", *bring)
 
 
 @pytest.mark.parametrize("key", ["--policy.backbone", "--policy.encoder", "--distill.weights.kind"])
@@ -82,12 +85,15 @@ def test_entry_points_of_a_package_bring_the_same(folder, tmp_path, monkeypatch)
         "cart": "my_cart",
         "networks": None,
         "weights": "my_estimator",
+        "logs": "my_csv",
         "robot": "my_cart_robot",
     }
     for module, source in modules.items():
         names = [source] if source else ["my_backbone", "my_encoder"]
         text = "\n".join((folder / f"{name}.py").read_text() for name in names)
-        text = re.sub(r"^(BACKBONES|ENCODERS|ESTIMATORS|ROBOTS)\.register.*$", "", text, flags=re.M)
+        text = re.sub(
+            r"^(BACKBONES|ENCODERS|ESTIMATORS|FORMATS|ROBOTS)\.register.*$", "", text, flags=re.M
+        )
         (package / f"{module}.py").write_text(text.replace("mine/cart", "package/cart"))
     info = tmp_path / "my_package-1.dist-info"
     info.mkdir()
@@ -97,12 +103,14 @@ def test_entry_points_of_a_package_bring_the_same(folder, tmp_path, monkeypatch)
     (info / "entry_points.txt").write_text(lines)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
+    from alltrades.data.formats import FORMATS
     from alltrades.data.weights.estimators import ESTIMATORS
     from alltrades.envs.robots.load import ROBOTS
     from alltrades.policies.model.backbones import BACKBONES
     from alltrades.policies.model.encoders import ENCODERS
 
     groups = {BACKBONES: "gated", ENCODERS: "coarse", ESTIMATORS: "means", ROBOTS: "my_cart_robot"}
+    groups[FORMATS] = "csv"
     for extensions, name in groups.items():
         (point,) = importlib.metadata.entry_points(group=extensions.group, name=name)
         assert name in extensions.names() and point.load().__module__.startswith("my_package")
