@@ -56,6 +56,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
             args.engine,
             results,
         )
+    if args.what == "data":
+        from alltrades.bench.recordings import recordings
+
+        return recordings(args.data, results)
     if args.what == "malformed":
         from alltrades.bench.malformed import malformed
 

@@ -50,6 +50,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "train",
             "sample",
             "rollout",
+            "data",
             "latency",
             "soak",
             "malformed",
@@ -133,9 +134,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps over which the last chunk pulls (delay); default none",
     )
     parser.add_argument(
+        "--data",
+        default=None,
+        metavar="FOLDER",
+        help="with a LeRobot data set and a Zarr store to import (data); default made ones",
+    )
+    parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (latency, soak, malformed, delay, start, damage)",
+        help="file for the results (data, latency, soak, malformed, delay, start, damage)",
     )
     parser.add_argument(
         "--repeat",

@@ -36,8 +36,12 @@ class Extensions(Generic[T]):
             )
         self._registered[name] = value
 
-    def names(self) -> list[str]:
-        """All names, those that are built in first."""
+    def names(self, installed: bool = True) -> list[str]:
+        """All names, those that are built in first; without those that only `installed` packages
+        offer, which takes a search.
+        """
+        if not installed:
+            return list(dict.fromkeys([*self._built_in, *self._registered]))
         offered = [point.name for point in entry_points(group=self.group)]
         return list(dict.fromkeys([*self._built_in, *self._registered, *offered]))
 

@@ -35,7 +35,8 @@ FORMATS: Extensions[type[Recording]] = Extensions(
 
 def open_recording(path: Path, name: str | None = None) -> tuple[str, Recording]:
     """The recording at a path and its format's name: the one that is asked for, or the one that
-    recognises the path; a format of plain files counts where no other does.
+    recognises the path; a format of plain files counts where no other does, and one of an
+    installed package where none that is built in or registered does.
 
     Raises UserError where there is nothing, no format or several, and `Refusal` for what is
     damaged.
@@ -49,10 +50,14 @@ def open_recording(path: Path, name: str | None = None) -> tuple[str, Recording]
 
 
 def _recognised(path: Path) -> str:
-    kinds = {name: FORMATS.get(name) for name in FORMATS.names()}
-    found = [name for name, kind in kinds.items() if guarded(path, kind.recognises, path)]
-    special = [name for name in found if not kinds[name].plain]
-    found = special or found
+    found: list[str] = []
+    for installed in (False, True):
+        kinds = {name: FORMATS.get(name) for name in FORMATS.names(installed)}
+        every = [name for name, kind in kinds.items() if guarded(path, kind.recognises, path)]
+        special = [name for name in every if not kinds[name].plain]
+        found = special or every
+        if special:
+            break
     if len(found) == 1:
         return found[0]
     if found:

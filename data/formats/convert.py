@@ -25,6 +25,7 @@ class Converter:
     def __init__(self, recording: Recording, mapping: Map) -> None:
         mapping.check(recording)
         self.recording, self.mapping = recording, mapping
+        self._keys = mapping.keys
         if mapping.action is not None:
             recording.acts = [part.source for part in mapping.action.pieces]
         if recording.resampled:
@@ -34,8 +35,8 @@ class Converter:
     def episode(self, i: int, environment: str) -> Episode:
         """Episode number i, whose seed is that number."""
         where, m = self.recording.where(i), self.mapping
-        raw = self.recording.read(i, m.keys)
-        for key in m.keys:
+        raw = self.recording.read(i, self._keys)
+        for key in self._keys:
             if key not in raw:
                 raise Refusal(f"{where}: no '{key}'; expected it as in the others; leave it out")
         raw = self._even(where, raw)
@@ -265,7 +266,7 @@ class Converter:
         x = self._flag(where, said, raw, steps)
         if said.above is not None:
             return x > said.above
-        odd = ~np.isin(x, (0.0, 1.0))
+        odd = (x != 0) & (x != 1)
         if odd.any():
             raise Refusal(
                 f"{where}: '{said.source}' is {x[odd][0]:g} at step "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from alltrades.errors import UserError
 from alltrades.system.files import remove
 
 Tasks = Literal["instruction", "environments"]
-PART = 256  # episodes of one append
+PART = 512  # episodes of one append
 
 
 @dataclass
@@ -59,7 +59,8 @@ class Import:
     def run(self, report: Callable[[int, int], None] = lambda done, total: None) -> EpisodeStore:
         """Import everything; what an interrupted import left goes on where it was.
 
-        Memory is bounded by two episodes: one is read while another is written. Raises UserError
+        Memory is bounded by two episodes, or what of short ones has about BATCH_BYTES: one is read
+        while another is written. Raises UserError
         when there is something at `out`, and `Refusal` for what cannot be imported; then nothing
         is left behind.
         """
@@ -74,7 +75,7 @@ class Import:
                 self._append(store, report)
                 if not len(store):
                     raise Refusal(f"{self.recording.path}: no episodes; expected at least one")
-                store.set_provenance(**self._found())
+                self._note(store)
         except Refusal:
             remove(self.partial)
             raise
@@ -86,6 +87,7 @@ class Import:
             "imported": str(self.recording.path.resolve()),
             "mapping": self.mapping.to_json(),
             "import": self._identity(),
+            **self._found(),
         }
         if not (self.partial / "commit.json").exists():
             return EpisodeStore.create(self.partial, provenance=facts)
@@ -106,6 +108,12 @@ class Import:
             "tasks": dict(self.ids),
         }
         return {name: value for name, value in found.items() if value}
+
+    def _note(self, store: EpisodeStore) -> None:
+        """Keep what was found until now, where the store does not say so yet."""
+        said, found = store.provenance, self._found()
+        if any(said.get(name) != value for name, value in found.items()):
+            store.set_provenance(**found)
 
     def _identity(self) -> str:
         """Of what decides the outcome: source, episodes, mapping, options."""
@@ -130,13 +138,22 @@ class Import:
         part: list[Episode] = []
         size = 0
         report(first, total)
-        for i, episode in self._ahead(first, total):
-            part.append(episode)
-            size += episode.nbytes
-            if len(part) == PART or size >= BATCH_BYTES or i == total - 1:
-                self._write(store, part, declared)
-                part, size = [], 0
-                report(i + 1, total)
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for i in range(first, total):
+                episode = self._read(i)
+                if episode is None:
+                    continue
+                part.append(episode)
+                size += episode.nbytes
+                if len(part) == PART or size >= BATCH_BYTES:
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(self._write, store, part, declared)
+                    part, size = [], 0
+                    report(i + 1, total)
+            if writing is not None:
+                writing.result()
         self._write(store, part, declared)
         report(total, total)
 
@@ -161,26 +178,13 @@ class Import:
             except ValueError as error:
                 raise Refusal(f"{self.recording.path}: {error}") from error
             declared |= set(fresh)
-        found = self._found()
-        if any(store.provenance.get(k) != v for k, v in found.items()):
-            store.set_provenance(**found)
+        self._note(store)
         try:
             store.append(part)
         except UserError as error:
             if "does not fit" not in str(error):
                 raise
             raise Refusal(str(error).replace(str(self.partial), str(self.recording.path))) from None
-
-    def _ahead(self, first: int, total: int) -> Iterator[tuple[int, Episode]]:
-        """Episodes in order, the next of which is read while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._read, first) if first < total else None
-            for i in range(first, total):
-                assert coming is not None
-                episode = coming.result()
-                coming = pool.submit(self._read, i + 1) if i + 1 < total else None
-                if episode is not None:
-                    yield i, episode
 
     def _read(self, i: int) -> Episode | None:
         where = self.recording.where(i)

@@ -40,7 +40,7 @@ class LeRobot(Recording):
 
     # ---- what there is ---------------------------------------------------------------------------
     def _columns(self) -> None:
-        features = self.meta.features
+        features, self._kinds = self.meta.features, self.rows.columns()
         for key in [*features, *(k for k in self.rows.schema if k not in features)]:
             said = features.get(key, {})
             if key in self.rows.schema:
@@ -53,7 +53,7 @@ class LeRobot(Recording):
                 self.warn(f"meta/info.json names '{key}', which no column of data/ has; left out")
 
     def _column(self, key: str, said: dict[str, Any]) -> Column | None:
-        kind, shape, dtype = self.rows.column(key)
+        kind, shape, dtype = self._kinds[key]
         if kind == "other":
             self.left_out[key] = f"of type {dtype}; expected numbers, images or text"
             return None
@@ -166,7 +166,10 @@ class LeRobot(Recording):
                 out[key] = self._pictures(where, key, rows[key])
             else:
                 out[key] = rows[key]
-                self._stale(key, rows[key])
+        if self.rows.fresh is not None:
+            for key, whole in self.rows.fresh.items():
+                self._stale(key, whole)
+            self.rows.fresh = None
         return out
 
     def _check(self, i: int, rows: dict[str, Any], steps: int) -> None:
@@ -197,15 +200,15 @@ class LeRobot(Recording):
                     f"and {step + 1}; expected {1 / self.rate:.3g}; kept as if they were even"
                 )
 
-    def _stale(self, key: str, rows: np.ndarray) -> None:
-        if key not in self._ranges or rows.dtype.kind not in "iuf":
+    def _stale(self, key: str, rows: Any) -> None:
+        """Warn where rows leave what the statistics say of them."""
+        if key not in self._ranges or isinstance(rows, list) or rows.dtype.kind not in "iuf":
             return
         low, high = self._ranges[key]
         x = rows.reshape(len(rows), -1)
         if len(low) != x.shape[1]:
             return
-        slack = 1e-3 * np.maximum(high - low, 1e-6)
-        if (x.min(0) < low - slack).any() or (x.max(0) > high + slack).any():
+        if (x.min(0) < low).any() or (x.max(0) > high).any():
             self.warn(
                 f"meta/: statistics of '{key}' are stale: rows leave its min and max; they "
                 "are not used"

@@ -117,7 +117,9 @@ class Meta:
 
     # ---- statistics ------------------------------------------------------------------------------
     def ranges(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Low and high (D,) of each key, as stats.json has them; none where there is no file."""
+        """Low and high (D,) of each key, as stats.json has them, a little wider; empty where there
+        is no file.
+        """
         if not (self.path / "meta" / "stats.json").is_file():
             return {}
         out = {}
@@ -127,7 +129,8 @@ class Meta:
             except (KeyError, TypeError, ValueError):
                 continue
             if low.shape == high.shape and np.isfinite(low).all() and np.isfinite(high).all():
-                out[key] = (low, high)
+                slack = 1e-3 * np.maximum(high - low, 1e-6)
+                out[key] = (low - slack, high + slack)
         return out
 
     # ---- videos ----------------------------------------------------------------------------------

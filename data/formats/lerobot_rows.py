@@ -13,6 +13,8 @@ from alltrades.data.formats.lerobot_meta import OF_EPISODE, OF_FILE, Meta
 from alltrades.data.formats.parquet import column_of, kind_of
 from alltrades.data.formats.recording import Refusal, bounded, guarded
 
+BLOCK_BYTES = 2**23  # of row groups that are read at once
+
 
 @dataclass(frozen=True)
 class _Span:
@@ -23,12 +25,24 @@ class _Span:
     stop: int
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Rows start to stop of some columns of a file, in memory."""
+
+    file: int
+    names: tuple[str, ...]
+    start: int
+    stop: int
+    rows: dict[str, Any]
+
+
 class RowFiles:
     """The rows, episode by episode.
 
     Attributes:
         schema: column -> Arrow type, of the first file.
         episodes: (E,) numbers of the episodes, ascending. total: rows of all.
+        fresh: columns that were read last, for whoever looks at all of them; None once it has.
     """
 
     def __init__(self, path: Path, meta: Meta, warn: Callable[[str], None]) -> None:
@@ -45,7 +59,8 @@ class RowFiles:
         self.episodes = sorted(spans)
         self._of = [spans[number] for number in self.episodes]
         self.total = sum(s.stop - s.start for s in self._of)
-        self._cached: tuple[Any, dict[str, Any]] | None = None
+        self._cached: _Block | None = None
+        self.fresh: dict[str, Any] | None = None
 
     # ---- files -----------------------------------------------------------------------------------
     def _file(self, k: int) -> Any:
@@ -147,37 +162,45 @@ class RowFiles:
         """Its rows."""
         return self._of[i].stop - self._of[i].start
 
-    def column(self, name: str) -> tuple[str, tuple[int, ...], str]:
-        """Kind, shape of a step and dtype of a column, by its type and its first rows."""
-        kind, dtype = kind_of(self.schema[name])
-        if kind != "numbers":
-            return kind, (), dtype
-        values = self.read(0, [name])[name]
-        return kind, tuple(values.shape[1:]), values.dtype.name
+    def columns(self) -> dict[str, tuple[str, tuple[int, ...], str]]:
+        """Kind, shape of a step and dtype of each column, by its type and its first rows."""
+        out: dict[str, tuple[str, tuple[int, ...], str]] = {}
+        kinds = {name: kind_of(type_) for name, type_ in self.schema.items()}
+        rows = self.read(0, [name for name, (kind, _) in kinds.items() if kind == "numbers"])
+        for name, (kind, dtype) in kinds.items():
+            shape: tuple[int, ...] = ()
+            if name in rows:
+                shape, dtype = tuple(rows[name].shape[1:]), rows[name].dtype.name
+            out[name] = kind, shape, dtype
+        return out
 
     def read(self, i: int, names: Sequence[str]) -> dict[str, Any]:
         """Columns of episode i: (T, ...) arrays, or lists of packed pictures. The row groups that
-        hold it are read, and the last ones kept.
+        hold it are read, with those behind them up to BLOCK_BYTES, and kept.
         """
-        span = self._of[i]
-        opened = self._file(span.file)
-        groups, first = [], 0
-        start = 0
+        span, known = self._of[i], self._cached
+        inside = known is not None and known.file == span.file and known.names == tuple(names)
+        if known is None or not (inside and known.start <= span.start and span.stop <= known.stop):
+            known = self._cached = self._block(span, tuple(names))
+            self.fresh = known.rows
+        start, stop = span.start - known.start, span.stop - known.start
+        return {name: rows[start:stop] for name, rows in known.rows.items()}
+
+    def _block(self, span: _Span, names: tuple[str, ...]) -> _Block:
+        opened, path = self._file(span.file), self.files[span.file]
+        groups: list[int] = []
+        at = first = last = size = 0
         for g in range(opened.num_row_groups):
-            rows = opened.metadata.row_group(g).num_rows
-            if start < span.stop and start + rows > span.start:
-                first = first if groups else start
+            facts = opened.metadata.row_group(g)
+            at, begin = at + facts.num_rows, at
+            needed = begin < span.stop and at > span.start
+            if needed or (groups and size + facts.total_byte_size <= BLOCK_BYTES):
+                first = first if groups else begin
+                last, size = at, size + facts.total_byte_size
                 groups.append(g)
-            start += rows
-        key = (span.file, tuple(groups), tuple(names))
-        if self._cached is None or self._cached[0] != key:
-            path = self.files[span.file]
-            for g in groups:
-                bounded(path, opened.metadata.row_group(g).total_byte_size)
-            table = guarded(path, lambda: opened.read_row_groups(groups, columns=list(names)))
-            self._cached = (
-                key,
-                {name: column_of(f"{path}: column '{name}'", table.column(name)) for name in names},
-            )
-        rows = self._cached[1]
-        return {name: rows[name][span.start - first : span.stop - first] for name in names}
+            elif groups:
+                break
+        bounded(path, size)
+        table = guarded(path, lambda: opened.read_row_groups(groups, columns=list(names)))
+        rows = {name: column_of(f"{path}: column '{name}'", table.column(name)) for name in names}
+        return _Block(span.file, names, first, last, rows)

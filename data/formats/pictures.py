@@ -37,6 +37,25 @@ def _decoded(where: str, name: str, data: bytes) -> np.ndarray:
     return array_of(frames[0])
 
 
+class Reformatter:
+    """Frames of one video as arrays: its conversion is set up once, and each is copied once."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._convert = VideoReformatter()
+
+    def into(self, frame: Any, out: np.ndarray) -> None:
+        """Write a frame into (H, W, C) of the shape and dtype that `array_of` gives."""
+        if out.shape[2] != 3:
+            out[:] = array_of(frame)
+            return
+        rgb = self._convert.reformat(frame, format="rgb24")
+        plane = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        out[:] = rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
+
+
 def array_of(frame: Any) -> np.ndarray:
     """A decoded frame: (H, W, 3) uint8, or (H, W, 1) of a grey one."""
     name = frame.format.name

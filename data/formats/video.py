@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.formats.pictures import PIXELS, array_of
+from alltrades.data.formats.pictures import PIXELS, Reformatter, array_of
 from alltrades.data.formats.recording import Refusal, guarded
 
 
@@ -24,6 +24,7 @@ class Video:
         self._stream = self._container.streams.video[0]
         self._base = float(self._stream.time_base)
         self._frames = self._container.decode(self._stream)
+        self._pictures = Reformatter()
         self._held: tuple[float, Any] | None = None  # the frame that was read last
         first = guarded(path, self._next)
         if first is None:
@@ -55,12 +56,10 @@ class Video:
                     f"{where}: no frame at {time:.3f} s (step {k} of {len(times)}): {found}; "
                     "expected one per row; restore the video, or leave the episode out"
                 )
-            picture = array_of(frame[1])
-            if picture.shape != self.shape:
-                raise Refusal(
-                    f"{where}: a frame of {picture.shape} at step {k}; expected {self.shape}"
-                )
-            out[k] = picture
+            found = (frame[1].height, frame[1].width)
+            if found != self.shape[:2]:
+                raise Refusal(f"{where}: a frame of {found} at step {k}; expected {self.shape[:2]}")
+            self._pictures.into(frame[1], out[k])
         return out
 
     def _at(self, least: float) -> tuple[float, Any] | None:

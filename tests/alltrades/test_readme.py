@@ -32,7 +32,7 @@ def test_links_and_files_that_a_page_names_are_there(page):
     text = page.read_text()
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, anchor = target.partition("#")
-        linked = page.parent / path
+        linked = page.parent / path if path else page
         assert linked.is_file(), target
         headings = re.findall(r"^#+ (.*)", linked.read_text(), flags=re.M)
         assert not anchor or anchor in [h.lower().replace(" ", "-") for h in headings], target
