@@ -132,7 +132,13 @@ class EnvAdapter:
         Raises EnvironmentFailure when it is not finite, and UserError for another shape and for
         what breaks the environment's contract.
         """
-        given = np.asarray(action, dtype=np.float32)
+        try:
+            given = np.asarray(action, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise self._broken(
+                f"it was given a {type(action).__name__} as an action; expected {len(self.low)} "
+                "numbers"
+            ) from error
         if given.shape != self.low.shape:
             given = self._raveled(given)
         self.action = np.clip(given, self.low, self.high)
@@ -168,6 +174,11 @@ class EnvAdapter:
             late and not over,
             metrics,
         )
+
+    @property
+    def built(self) -> Any:
+        """The environment itself; None before it is built."""
+        return self._env
 
     def trajectory_point(self) -> np.ndarray | None:
         """(k, 2) positions for plots, where the environment offers them."""

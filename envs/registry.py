@@ -39,6 +39,7 @@ class _Registry:
     experts: dict[str, Expert] = field(default_factory=dict)
     suites: dict[str, list[str]] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
+    built_in: set[str] = field(default_factory=set)
     loaded: bool = False
 
 
@@ -104,6 +105,7 @@ def register(
             "to replace it"
         )
     _REGISTRY.specs[new.id] = new
+    _REGISTRY.built_in.discard(new.id)
     _REGISTRY.experts.pop(new.id, None)
     if expert is not None:
         _REGISTRY.experts[new.id] = expert
@@ -144,6 +146,7 @@ def _load() -> None:
         module = importlib.import_module(name)
         for spec, expert in module.specs():
             register(spec, expert)
+            _REGISTRY.built_in.add(spec.id)
         for suite, ids in module.suites().items():
             register_suite(suite, ids)
     for point in entry_points(group=ENTRY_POINTS):
@@ -244,6 +247,12 @@ def list_environments() -> list[str]:
     """Ids of all registered environments, installed or not."""
     _load()
     return sorted(_REGISTRY.specs)
+
+
+def is_built_in(env_id: str) -> bool:
+    """Whether an environment comes with this package, whose tests check it."""
+    _load()
+    return env_id in _REGISTRY.built_in
 
 
 def list_suites() -> dict[str, list[str]]:

@@ -95,7 +95,10 @@ def action_of(space: spaces.Space[Any], given: ActionSpec | None, where: str) ->
 
 
 def bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) float64 low and high of a Box or of integers, raveled; infinite where there are none."""
+    """(D,) float64 low and high of a Box or of integers, raveled; infinite where there are none.
+
+    Raises ValueError where one is no number, or a low is above its high.
+    """
     if isinstance(space, spaces.Discrete):
         low = np.array([space.start])
         high = low + space.n - 1
@@ -107,6 +110,13 @@ def bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
     else:
         low, high = np.ravel(space.low), np.ravel(space.high)
     low, high = low.astype(np.float64), high.astype(np.float64)
+    wrong = np.flatnonzero(~(low <= high))
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"the bounds of {_name(space)} are {low[i]:g} to {high[i]:g} at entry {i}; expected "
+            "low <= high"
+        )
     return np.where(low < -INFINITE, -np.inf, low), np.where(high > INFINITE, np.inf, high)
 
 

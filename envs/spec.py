@@ -42,6 +42,8 @@ class EnvSpec:
             success; higher is better.
         rebuild: whether every episode gets a new instance, since `reset` leaves something of the
             episode before. `alltrades envs check` finds such environments.
+        reproducible: whether equal seeds and actions give equal episodes; an environment that says
+            False may depend on a clock, and its results do not repeat.
         version: raise it when observations or actions change meaning.
         success: how success is read (see `alltrades.envs.success`): "info", its usual names in
             info; another of its forms, such as "info:solved" or "return >= 900"; a module-level
@@ -64,6 +66,7 @@ class EnvSpec:
     symmetries: tuple[Symmetry, ...] = ()
     metrics: tuple[str, ...] = ()
     rebuild: bool = False
+    reproducible: bool = True
     version: int = 1
     success: Rule = IN_INFO
 

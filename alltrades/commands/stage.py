@@ -34,14 +34,15 @@ ACCOUNT = ".stage"  # sub-folder of an output folder: its manifest, checkpoints 
 @contextmanager
 def _context(args: argparse.Namespace, out: Path | None = None) -> Iterator[Context]:
     """What the stages of a command are given: they write in the folder `out` alone, or continue a
-    store.
+    store; then its environments, which are stepped, are checked first.
     """
     from alltrades.pipeline.context import opened
+    from alltrades.pipeline.environment_checks import checked
     from alltrades.pipeline.rundir import RunDir
 
     if out is None:
         with opened(recipe_settings(args)[0]) as context:
-            yield context
+            yield checked(context)
     else:
         settings = recipe_settings(args)[0]
         with RunDir(out, what="folder", account=ACCOUNT) as rundir:

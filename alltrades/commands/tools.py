@@ -1,4 +1,4 @@
-"""What is there and how fast it is: envs, bench, data, doctor."""
+"""What is there and how fast it is: bench, data, doctor."""
 
 from __future__ import annotations
 
@@ -9,35 +9,6 @@ from typing import Any
 from alltrades.commands import data
 from alltrades.commands.command import Command, no_arguments, trust_argument
 from alltrades.system.files import write_json
-
-
-def _envs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "names", nargs="*", help="suites, ids or globs; default everything registered"
-    )
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], help="modules or files that register environments"
-    )
-
-
-def envs(args: argparse.Namespace) -> int:
-    """The registry."""
-    from alltrades.envs import registry
-
-    registry.load_plugins(args.plugins)
-    if args.names:
-        for spec in registry.resolve(args.names):
-            expert = "expert" if registry.expert(spec.id) is not None else "no expert"
-            print(
-                f"{spec.id}  {spec.interface.described()}  action {spec.action_dim}  "
-                f"{spec.max_steps} steps  {expert}"
-            )
-        return 0
-    for name, ids in sorted(registry.list_suites().items()):
-        print(f"suite {name}: {len(ids)} environments")
-    for name in registry.list_environments():
-        print(name)
-    return 0
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,14 +149,6 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command(
-        "envs",
-        "the registry of environments and suites",
-        "envs 'planar/*'",
-        _envs_arguments,
-        envs,
-        settings=False,
-    ),
     Command(
         "bench",
         "time the hot paths",

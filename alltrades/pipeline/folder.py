@@ -18,6 +18,11 @@ class RunFolder:
     def settings(self) -> Path:
         return self.path / "settings.yaml"
 
+    @property
+    def checks(self) -> Path:
+        """What checks of the environments found."""
+        return self.path / "environments.json"
+
     # ---- stores ----------------------------------------------------------------------------------
     @property
     def demos(self) -> Path:

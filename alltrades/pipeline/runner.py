@@ -22,6 +22,7 @@ from alltrades.errors import UserError
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
 from alltrades.pipeline.diagnosis import advise
+from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
@@ -82,7 +83,7 @@ def run(
         )
         try:
             with opened(settings, rundir.manifest, tracker.log) as context:
-                result = _stages(context, files)
+                result = _stages(checked(context, files.checks), files)
         finally:
             tracker.finish()
         if settings.report:

@@ -137,7 +137,7 @@ class Worker:
 
     def start(self) -> None:
         try:
-            with _inherited():
+            with inherited():
                 self.process.start()
         finally:
             self._child.close()  # the worker's death then shows as the end of the pipe
@@ -287,7 +287,7 @@ def _pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
 
 
 @contextmanager
-def _inherited() -> Iterator[None]:
+def inherited() -> Iterator[None]:
     """What a worker takes over from its parent at the start: one thread for linear algebra, and
     Ctrl-C held back.
 

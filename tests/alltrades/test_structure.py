@@ -28,6 +28,7 @@ ROOMS = (
     "envs.planar",
     "envs.suites",
     "envs.rollouts",
+    "envs.checking",
     "envs.robots",
     "policies",
     "policies.model",

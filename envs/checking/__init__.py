@@ -1,0 +1,1 @@
+"""Whether an environment can be trusted: equal starts, what it returns, what it declares."""
