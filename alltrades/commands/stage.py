@@ -23,6 +23,7 @@ from alltrades.commands.command import (
     trust_argument,
 )
 from alltrades.errors import UserError
+from alltrades.system.files import check_writable
 
 if TYPE_CHECKING:
     from alltrades.pipeline.context import Context
@@ -307,6 +308,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
     folder, asked = Path(args.policy), parse_preference(args.preference)
     out = Path(args.out) if args.out else None
+    if out is not None:
+        check_writable(out)
     with _context(args) as context:
         manner = Manner(
             asked or context.settings.evaluation.preference,

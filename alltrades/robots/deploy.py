@@ -26,7 +26,7 @@ from alltrades.policies.artifact import facts_of, plugins_of
 from alltrades.robots import fit as deployment
 from alltrades.robots.loop import ControlLoop
 from alltrades.robots.signals import StopSignals
-from alltrades.system.files import jsonable, write_json
+from alltrades.system.files import check_writable, jsonable, write_json
 from alltrades.system.progress import REDRAW, StatusLine
 from alltrades.system.streams import stream_seed
 
@@ -49,6 +49,8 @@ class _Session:
 def deploy(args: argparse.Namespace) -> int:
     """Run the command; 0 too when a signal ended it."""
     _check(args)
+    if args.json is not None:
+        check_writable(args.json)
     registry.load_plugins(args.plugins)
     session = _Session()
     try:
