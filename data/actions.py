@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -224,15 +226,19 @@ def _plain(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else value
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that float64 holds, infinities among them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, float) and not math.isnan(value)
+
+
 def _vector(value: Any, size: int, where: str) -> tuple[float, ...]:
     entries = [value] * size if isinstance(value, int | float) else value
     if (
         not isinstance(entries, list | tuple)
         or len(entries) != size
-        or not all(
-            isinstance(v, int | float) and not isinstance(v, bool) and not np.isnan(v)
-            for v in entries
-        )
+        or not all(map(_is_number, entries))
     ):
         raise UserError(f"{where} = {repr(value)[:60]}; expected a number or a list of {size}")
     return tuple(float(v) for v in entries)

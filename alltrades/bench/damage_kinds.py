@@ -179,12 +179,9 @@ def _onnx(folder: Path) -> Any:
 
 def _evaluations(folder: Path) -> Any:
     from alltrades.envs.rollouts.evaluation import paired_over_seeds
-    from alltrades.envs.rollouts.evaluation_files import read_evaluation
+    from alltrades.report.run_files import read_row
 
-    a, b = (
-        read_evaluation(folder / "run" / "evaluation" / f"{row}.json")
-        for row in ("generalist", "specialists")
-    )
+    a, b = (read_row(folder / "run", row) for row in ("generalist", "specialists"))
     return [a.to_json(), b.to_json(), paired_over_seeds([(a, b)]).to_json()]
 
 

@@ -129,6 +129,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
     from alltrades.envs.rollouts.evaluation_files import read_evaluation
+    from alltrades.report.run_files import read_row
 
     rows: dict[str, list[Evaluation]]
     if args.rows is not None:
@@ -137,10 +138,7 @@ def compare(args: argparse.Namespace) -> int:
                 f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
                 "--rows generalist labeled_only"
             )
-        rows = {
-            row: [read_evaluation(Path(folder) / "evaluation" / f"{row}.json") for folder in args.a]
-            for row in args.rows
-        }
+        rows = {row: [read_row(Path(folder), row) for folder in args.a] for row in args.rows}
     else:
         if len(args.a) != 2:
             raise UserError(

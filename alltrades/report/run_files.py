@@ -126,6 +126,12 @@ def read_run(folder: Path) -> RunFiles:
     return run
 
 
+def read_row(folder: Path, row: str) -> Evaluation:
+    """The evaluation of a row of a run; UserError where it is not as the run left it."""
+    _check_outputs(folder, _json(folder / "manifest.json"))
+    return read_evaluation(folder / "evaluation" / f"{row}.json")
+
+
 def _videos(folder: Path, environments: list[str]) -> dict[str, Path]:
     """Files are named after environments with whatever a file system dislikes replaced."""
     files = (

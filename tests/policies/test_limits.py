@@ -39,7 +39,9 @@ def test_a_file_tightens_every_environment_and_single_ones(tmp_path):
         ("a: {high: 2}", "inside the environment's"),
         ("a: {low: 0.5, high: 0.2}", "inside the environment's"),
         ("a: {rate: .nan}", "a number"),
+        ("a: {rate: 1%s}" % ("0" * 400), "a number"),
         ("a: [", "cannot be read"),
+        ("a: {rate: 1, rate: 2}", "given twice"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, text, words):
