@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import given
+from alltrades.pipeline.changes import code_changes, in_short
 from alltrades.settings.parts import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
@@ -36,6 +37,7 @@ def collect(
     each: Each | None = None,
     purpose: str = "demos",
     keep: str | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Record episodes of the scripted experts; returns {environment: {"n", "successes", "kept",
     "return"}} of the experts, successes None where nothing says success.
@@ -45,7 +47,7 @@ def collect(
     `keep` says otherwise (see `DemoSettings.keep`): all of them, successes alone, or "top:SHARE",
     those of the highest return among so many more. `purpose` names the stream of starts. A store of
     the same seed is continued: by environments that it lacks, and by the episodes that follow those
-    which it has, but for "top".
+    which it has, but for "top"; where `code` is given, by the code that began it alone.
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
@@ -53,7 +55,7 @@ def collect(
             f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one"
         )
     facts = {"kind": "demonstrations", "seed": seed, "keep": keep}
-    with open_or_create(path, specs, facts, grows=True) as store:
+    with open_or_create(path, specs, facts, grows=True, code=code) as store:
         rates: dict[str, dict[str, Any]] = dict(store.provenance.get("experts", {}))
         have = store.columns()["environment"] if len(store) else np.array([])
         for k, spec in enumerate(specs):
@@ -144,22 +146,35 @@ def import_demos(specs: Sequence[EnvSpec], sources: Sequence[Path], path: Path) 
 
 
 def open_or_create(
-    path: Path, specs: Sequence[EnvSpec], provenance: dict[str, Any], grows: bool = False
+    path: Path,
+    specs: Sequence[EnvSpec],
+    provenance: dict[str, Any],
+    grows: bool = False,
+    code: Mapping[str, str] | None = None,
 ) -> EpisodeStore:
     """A store for these environments, to append to; the caller closes it.
 
     One that is there is continued where it was made from the same: UserError where the provenance
     that it recorded differs in one of the given facts, or in its environments, to which `grows`
-    allows others to be added.
+    allows others to be added; and where other code began it than `code`, if that is given.
     """
     environments = [[s.id, s.interface.digest()] for s in specs]
     if not (path / "commit.json").exists():
         return EpisodeStore.create(
             path,
             [s.interface for s in specs],
-            provenance | {"environments": environments},
+            provenance | {"environments": environments} | ({} if code is None else {"code": code}),
         )
     store = EpisodeStore.open(path, mode="a")
+    began = store.provenance.get("code") or {}
+    both = began.keys() & (code or {}).keys()  # further environments bring further code
+    if code and (changes := code_changes(*({n: c[n] for n in both} for c in (began, code)))):
+        store.close()
+        raise UserError(
+            f"{path}: a store is there already and other code began it ({in_short(changes)}); "
+            "expected the same, to go on with; choose another path, delete the store, or go on "
+            "with --no-same_code"
+        )
     recorded = list(store.provenance.get("environments", []))
     if grows:
         ids = [name for name, _ in recorded]
@@ -178,7 +193,8 @@ def open_or_create(
                 "one made from the same, to go on with; choose another path, or delete the store"
             )
     if store.provenance.get("environments") != environments:
-        store.set_provenance(environments=environments)
+        more = {} if code is None else {"code": {**began, **code}}
+        store.set_provenance(environments=environments, **more)
     return store
 
 

@@ -52,6 +52,7 @@ class Context:
             store, are continued by themselves.
         crew: processes that step environments.
         beside: trainings at the same time.
+        code: what results depend on, as `code_of` says.
         record: called with (name, step, values) of trainings.
     """
 
@@ -61,6 +62,7 @@ class Context:
     manifest: Manifest | None
     crew: Crew
     beside: Beside
+    code: Mapping[str, str] = field(default_factory=dict)
     record: Callable[[str, int, Mapping[str, Any]], None] = field(default=_unrecorded)
 
     @property
@@ -121,6 +123,11 @@ class Context:
         """What trainings make of recorded windows."""
         symmetries = {spec.id: spec.symmetries for spec in self.specs}
         return Augmentation(self.settings.demos.hold_end, symmetries)
+
+    @property
+    def store_code(self) -> Mapping[str, str] | None:
+        """The code that must have begun a store which is continued by itself."""
+        return self.code if self.manifest is None and self.settings.same_code else None
 
     def seed(self, name: str) -> int:
         """Seed of one piece of work: different names have independent streams."""
@@ -300,8 +307,9 @@ def opened(
         row.weights.check()
     BACKBONES.get(settings.policy.backbone)
     ENCODERS.get(settings.policy.encoder)
+    code = _code(settings, specs)
     if manifest is not None:
-        manifest.code, manifest.same_code = _code(settings, specs), settings.same_code
+        manifest.code, manifest.same_code = code, settings.same_code
     with Crew(settings.rollout.worker_count()) as crew:
         beside = Beside(settings.training_count())
-        yield Context(settings.seeing, specs, left_out, manifest, crew, beside, record)
+        yield Context(settings.seeing, specs, left_out, manifest, crew, beside, code, record)

@@ -108,6 +108,7 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
             settings.demos.attempts,
             report.progress,
             keep=settings.demos.keep,
+            code=context.store_code,
         )
         if rates is not None:
             write_json(rates, found)

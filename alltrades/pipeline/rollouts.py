@@ -112,7 +112,7 @@ def record(
         for s in context.simulated
     ]
     buffer: list[Episode] = []
-    with open_or_create(out, context.simulated, facts) as store:
+    with open_or_create(out, context.simulated, facts, code=context.store_code) as store:
         for episode in rollout(
             jobs[len(store) :],
             {s.id: s for s in context.practised},

@@ -13,9 +13,11 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
 from alltrades.pipeline import own_code as own
 from alltrades.pipeline.changes import code_changes, key_changes
 from alltrades.pipeline.code import code_of
+from alltrades.pipeline.collection import open_or_create
 from alltrades.pipeline.rundir import RunDir
 
 FILES = {
@@ -161,6 +163,22 @@ def test_changes_are_said_by_name_with_old_and_new():
         "b.py came in",
         "a.py is used no more",
     ]
+
+
+def test_a_store_is_continued_by_the_code_that_began_it_alone(tmp_path):
+    reach, push = registry.resolve(["planar/reach", "planar/push"])
+    facts, code = {"kind": "demonstrations", "seed": 0}, {"torch": "2.6.0", "a.py": "0" * 12}
+
+    def begin(specs: list[EnvSpec], code: dict[str, str] | None) -> None:
+        open_or_create(tmp_path / "s", specs, facts, grows=True, code=code).close()
+
+    begin([reach], code)
+    begin([reach, push], code | {"b.py": "0" * 12})  # of a further environment
+    begin([reach], code)
+    for name in ("a.py", "b.py"):
+        with pytest.raises(UserError, match=f"{name} was edited.*--no-same_code"):
+            begin([reach, push], code | {name: "1" * 12})
+    begin([reach], None)
 
 
 # ---- stages --------------------------------------------------------------------------------------
