@@ -60,6 +60,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.recordings import recordings
 
         return recordings(args.data, results)
+    if args.what == "kills":
+        from alltrades.bench.kills import kills
+
+        return kills(args.kinds or (), _count(args, 20), args.seed, results)
     if args.what == "malformed":
         from alltrades.bench.malformed import malformed
 
@@ -67,7 +71,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
     if args.what == "damage":
         from alltrades.bench.damage import damage
 
-        return damage(args.kinds, args.count, args.seed, results)
+        return damage(args.kinds, _count(args, 1000), args.seed, results)
     if args.what == "start":
         from alltrades.bench.start import start
 
@@ -80,3 +84,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         "sample": throughput.sample,
         "rollout": throughput.rollouts,
     }[args.what](names, args.seconds)
+
+
+def _count(args: argparse.Namespace, default: int) -> int:
+    return default if args.count is None else int(args.count)

@@ -28,9 +28,10 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "delay",
             "start",
             "damage",
+            "kills",
         ],
         help="hot path to time; five from latency on concern deployment; damage harms files of "
-        "every kind and uses them",
+        "every kind and uses them; kills ends commands at random moments and starts them again",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
     parser.add_argument(
@@ -72,12 +73,21 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="in-process by engine, and over the server (latency)",
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=None, metavar="KIND", help="of files (damage); default all"
+        "--kinds",
+        nargs="+",
+        default=None,
+        metavar="KIND",
+        help="of files (damage); run, collect, append, train, deploy (kills); default all",
     )
     parser.add_argument(
-        "--count", type=int, default=1000, help="mutations of each kind of files (damage)"
+        "--count",
+        type=int,
+        default=None,
+        help="mutations of each kind of files (damage), default 1,000; kills, default 20",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations (damage)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the mutations (damage), of the moments (kills)"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
     parser.add_argument(
         "--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)"
@@ -113,7 +123,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (data, latency, soak, malformed, delay, start, damage)",
+        help="file for the results (data, latency, soak, malformed, delay, start, damage, kills)",
     )
     parser.add_argument(
         "--repeat",

@@ -12,7 +12,7 @@ import pytest
 from alltrades import cli
 from alltrades.studies.estimators import Settings, repetition
 from alltrades.studies.linear_gaussian import LinearGaussian
-from tests.processes import alive
+from alltrades.system.processes import alive
 
 
 @pytest.mark.parametrize("dim, drift", [(6, 0.4), (20, 0.4), (10, 0.0)])

@@ -1,56 +1,74 @@
-"""A run that is killed, at any moment, ends with what it would have made."""
+"""Commands that are killed, at any moment, end with what they would have made."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import pytest
 
-from tests.alltrades.small_run import SMALL, differing, results
+from alltrades.bench import kills
+from alltrades.bench.kills import KINDS, Kind
+from alltrades.cli import main
+
+VICTIM = """
+import os, pathlib, random, subprocess, sys, time
+out, how = pathlib.Path("out"), {how!r}
+if how == "orphan":
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+if how == "loses" and out.exists():
+    out.unlink()
+for i in range(len(out.read_text()) if out.exists() else 0, 40):
+    time.sleep(0.01)
+    text = out.read_text() if out.exists() else ""
+    more = str(random.randint(0, 9)) if how == "random" else "x"
+    pathlib.Path("part").write_text(text + more)
+    os.replace("part", out)
+sys.exit(3 if how == "fails" and len(sys.argv) == 1 else 0)
+"""
+
+
+def text(folder: Path) -> str:
+    return (folder / "out").read_text() if (folder / "out").exists() else ""
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ("right", ""),
+        ("random", "out differs"),
+        ("loses", "lost: "),
+        ("orphan", "1 processes outlived"),
+        ("fails", "exit code 3"),
+    ],
+)
+def test_bench_kills_tells_a_difference_a_loss_an_orphan_and_an_error(
+    monkeypatch, capsys, how, said
+):
+    def prepare(inputs: Path, name: str) -> None:
+        inputs.mkdir()
+        (inputs / "victim.py").write_text(VICTIM.format(how=how))
+
+    kind = Kind(
+        lambda _: ["victim"],
+        lambda folder: {"out": text(folder)},
+        lambda folder: {f"{i} letters" for i in range(len(text(folder)))},
+    )
+    monkeypatch.setattr(kills, "_prepare", prepare)
+    monkeypatch.setattr(kills, "LEFT", 0.5)
+    monkeypatch.setitem(KINDS, "victim", kind)
+    code = main(["bench", "kills", "--kinds", "victim", "--count", "12", "--seed", "1"])
+    out = capsys.readouterr().out
+    assert code == (1 if said else 0) and said in out
+    assert "victim" in out.splitlines()[-1]
+    if not said:
+        assert "victim: 12 kills done" in out
+
+
+@pytest.mark.parametrize("words", [["--kinds", "nothing"], ["--count", "0"], ["--seed", "-1"]])
+def test_kills_that_cannot_be_are_refused(capsys, words):
+    assert main(["bench", "kills", *words]) == 2
+    assert "expected some of run, collect, append, train, deploy" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_run_killed_at_many_moments_ends_with_the_same_bits(tmp_path):
-    """kill -9 after growing delays, again and again, then to the end."""
-    folder = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "alltrades.cli",
-        "run",
-        "--small",
-        "--out",
-        str(folder),
-        *SMALL,
-        "--training.checkpoint_every",
-        "20",
-    ]
-    kills, delay = 0, 4.0
-    deadline = (
-        time.monotonic() + 600
-    )  # each try is given longer than the one before: a busy machine gets there, too
-    while time.monotonic() < deadline:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path
-        )
-        try:
-            _, err = process.communicate(timeout=delay)
-            assert process.returncode == 0, err.decode()[-2000:]
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills, delay = kills + 1, delay * 1.3
-    else:
-        pytest.fail("the run did not finish")
-    assert kills >= 2
-    whole = tmp_path / "whole"
-    subprocess.run(
-        [str(whole) if word == str(folder) else word for word in command],
-        check=True,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
-    assert differing(results(folder), results(whole)) == []
+def test_twenty_kills_at_random_moments_leave_the_same_bits_and_lose_nothing(capsys):
+    code = main(["bench", "kills", "--count", "20", "--seed", "7"])
+    assert code == 0, capsys.readouterr().out

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from alltrades.bench.kills import differing, run_results
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
 from alltrades.envs import registry
@@ -17,7 +18,7 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.training import Trainer
 from tests.alltrades.contexts import context_of
-from tests.alltrades.small_run import SPECS, differing, results, settings
+from tests.alltrades.small_run import SPECS, settings
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_a_newly_declared_symmetry_trains_again(finished, tmp_path, monkeypatch)
 def test_trainings_beside_one_another_change_nothing_where_each_has_one_thread(finished, tmp_path):
     """The small networks of this run use one thread in any case."""
     run(settings("--trainings", "3"), tmp_path)
-    assert differing(results(finished[0]), results(tmp_path)) == []
+    assert differing(run_results(finished[0]), run_results(tmp_path)) == []
 
 
 def test_a_failing_training_ends_those_beside_it_and_the_run_goes_on_afterwards(
@@ -185,7 +186,7 @@ def test_a_failing_training_ends_those_beside_it_and_the_run_goes_on_afterwards(
     assert len(seen) < 60 and not any(t.name.startswith("beside") for t in threading.enumerate())
     monkeypatch.setattr(Trainer, "update", update)
     run(settings("--trainings", "3"), tmp_path)
-    assert differing(results(finished[0]), results(tmp_path)) == []
+    assert differing(run_results(finished[0]), run_results(tmp_path)) == []
 
 
 def test_plots_are_of_starts_that_neither_selection_nor_evaluation_uses(finished):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alltrades.bench.kills import differing, run_results
 from alltrades.cli import main
 from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
@@ -11,7 +12,6 @@ from alltrades.pipeline import runner
 from alltrades.policies.model.policy import load_policy
 from alltrades.system.files import slug
 from tests.alltrades.recordings import FOLLOW, follow
-from tests.alltrades.small_run import differing, results
 
 TINY = """
 --tracking.wandb disabled --rollout.workers 0 --trainings 1
@@ -63,7 +63,7 @@ def test_nothing_in_a_run_learns_from_held_out_episodes(recorded_run, recordings
     other = [e if e.seed not in kept else _reversed(e) for e in store.episodes()]
     EpisodeStore.write(tmp_path / "other.zarr", other)
     assert run("--demos.path", tmp_path / "other.zarr", "--out", tmp_path / "run") == 0
-    mine, theirs = results(recorded_run), results(tmp_path / "run")
+    mine, theirs = run_results(recorded_run), run_results(tmp_path / "run")
     networks = [name for name in mine if name.endswith(".safetensors") and "policies" in name]
     assert networks and all(mine[name] == theirs[name] for name in networks)
     tables = [(f / "open_loop.json").read_text() for f in (recorded_run, tmp_path / "run")]
@@ -96,7 +96,7 @@ def test_run_on_recordings_that_is_stopped_ends_with_the_same_bits(
         patch.setattr(runner, stage, stopped)
         assert run("--demos.path", recordings, "--out", folder) == 130
     assert run("--demos.path", recordings, "--out", folder) == 0
-    assert differing(results(folder), results(recorded_run)) == []
+    assert differing(run_results(folder), run_results(recorded_run)) == []
     assert (folder / "open_loop.json").read_bytes() == (
         recorded_run / "open_loop.json"
     ).read_bytes()

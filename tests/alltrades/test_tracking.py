@@ -6,14 +6,15 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from alltrades.system import mirror
 from alltrades.system.mirror import Patience
+from alltrades.system.processes import descendants
 from alltrades.system.tracking import Tracker, read_metrics
-from tests.processes import command_line, descendants
 
 
 def steps(tracker: Tracker, stage: str) -> list[int]:
@@ -190,7 +191,11 @@ def test_killing_wandbs_own_processes_in_the_middle_leaves_the_run_alone(
     deadline, served = time.monotonic() + 60, list[int]()
     while not served and time.monotonic() < deadline:
         time.sleep(0.05)
-        served = [p for p in descendants(os.getpid()) if "wandb-core" in command_line(p)]
+        served = [
+            pid
+            for pid in descendants(os.getpid())
+            if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
     assert served
     for process in served:
         os.kill(process, signal.SIGKILL)

@@ -24,10 +24,10 @@ from alltrades.envs.rollouts.scheduler import DEATHS
 from alltrades.envs.rollouts.workers import START_TRIES
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
+from alltrades.system.processes import alive
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, LONG, WALK, NoisyController
 from tests.policies.toys import info, make_policy
-from tests.processes import alive
 
 SPECS = {s.id: s for s in (COUNTER, LONG, WALK)}
 

@@ -1,5 +1,7 @@
 """Processes, as Linux shows them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 
@@ -7,16 +9,8 @@ def alive(pid: int) -> bool:
     """False also for one that has ended and waits for its parent to notice."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def command_line(pid: int) -> str:
-    """Its words; empty for one that has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
-        return ""
+        return False
 
 
 def descendants(pid: int) -> list[int]:
