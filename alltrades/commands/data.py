@@ -30,6 +30,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
             "import", help="a recording of another framework as a store", allow_abbrev=False
         )
     )
+    _export_arguments(
+        actions.add_parser(
+            "export", help="a store as a recording of another framework", allow_abbrev=False
+        )
+    )
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +73,21 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         "--plugins", nargs="*", default=[], help="modules or files that bring formats"
     )
     parser.set_defaults(action=_import)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "format", choices=["lerobot", "robomimic", "minari", "diffusion_policy", "npz"]
+    )
+    parser.add_argument("store", help="Zarr store")
+    parser.add_argument("--out", required=True, metavar="PATH", help="file or folder to make")
+    parser.add_argument(
+        "--environment", default=None, metavar="ID", help="whose episodes; default the only one's"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=None, help="control steps per second; default the store's"
+    )
+    parser.set_defaults(action=_export)
 
 
 def data(args: argparse.Namespace) -> int:
@@ -124,6 +144,21 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    from alltrades.data.formats.exporting import Export
+    from alltrades.data.store import EpisodeStore
+    from alltrades.system.progress import Progress
+
+    store = EpisodeStore.open(Path(args.store))
+    work = Export.of(store, args.environment, args.rate)
+    with Progress("export", len(work.index), "episode") as bar:
+        left_out = work.write(args.format, Path(args.out), lambda done, total: bar.update(done))
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(f"wrote {args.out}: {args.format}, {len(work.index)} episodes")
+    return 0
+
+
 def _say(name: str, recording: Recording, mapping: Map, left_out: dict[str, str]) -> None:
     """What a recording holds, on stderr: stdout is the mapping."""
     rate = "rate unknown" if recording.rate is None else f"{recording.rate:g} Hz"
@@ -153,7 +188,7 @@ def _left(left_out: dict[str, str]) -> list[str]:
 
 COMMAND = Command(
     "data",
-    "look at stores, and bring recordings in",
+    "look at stores, and bring recordings in and out",
     "data info demos.zarr",
     _arguments,
     data,

@@ -1,0 +1,249 @@
+"""LeRobot data sets, v3.0: rows in parquet, pictures as PNG among them, without loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.episode import Episode
+from alltrades.data.formats.mapping import INSTRUCTION
+from alltrades.data.formats.pictures import encode_png
+from alltrades.data.interface import Interface
+from alltrades.errors import UserError
+
+DATA = "data/chunk-{:03d}/file-{:03d}.parquet"
+FILE_BYTES = 10**8  # of one parquet file
+SCALARS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+    "next.reward": "float32",
+    "next.done": "bool",
+}
+
+
+def write_lerobot(
+    episodes: Iterable[Episode], out: Path, interface: Interface, rate: float | None
+) -> None:
+    """A folder that LeRobot loads. Raises UserError without a rate, and for pictures of floats."""
+    if rate is None:
+        raise UserError(
+            f"'{interface.id}': no control rate, which LeRobot needs; expected one; say it with "
+            "--rate"
+        )
+    for name, f in interface.observation.items():
+        if f.kind == "image" and f.dtype == "float32":
+            raise UserError(
+                f"'{interface.id}': '{name}' has pictures of floats; expected uint8 or "
+                "uint16; export npz or robomimic instead"
+            )
+    _Writer(out, interface, rate).write(episodes)
+
+
+class _Writer:
+    """One data set that is being written."""
+
+    def __init__(self, out: Path, interface: Interface, rate: float) -> None:
+        self.out, self.interface, self.rate = out, interface, rate
+        self.tasks: dict[str, int] = {}
+        self.rows: list[dict[str, Any]] = []  # of meta/episodes
+        self.stats: dict[str, _Statistics] = {}
+        self.file = self.start = self.size = 0
+        self.success = False
+        self._writer: Any = None
+
+    def write(self, episodes: Iterable[Episode]) -> None:
+        for i, episode in enumerate(episodes):
+            self._episode(i, episode)
+        if self._writer is not None:
+            self._writer.close()
+        self._meta()
+
+    # ---- rows ------------------------------------------------------------------------------------
+    def _episode(self, i: int, episode: Episode) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        steps = len(episode)
+        said = str(episode.observations.get(INSTRUCTION, self.interface.id))
+        task = self.tasks.setdefault(said, len(self.tasks))
+        done = np.zeros(steps, bool)
+        done[-1] = True
+        values: dict[str, Any] = {}
+        for name, value in episode.observations.items():
+            if name != INSTRUCTION:
+                values[f"observation.{name}"] = value
+        values |= {
+            "action": episode.actions,
+            "timestamp": (np.arange(steps) / self.rate).astype(np.float32),
+            "frame_index": np.arange(steps),
+            "episode_index": np.full(steps, i),
+            "index": self.start + np.arange(steps),
+            "task_index": np.full(steps, task),
+            "next.reward": episode.rewards,
+            "next.done": done,
+        }
+        if i == 0:
+            self.success = episode.success is not None
+        if self.success:
+            values["next.success"] = episode.successes
+        table = pa.table({key: _column(value, steps) for key, value in values.items()})
+        for key, value in values.items():
+            if not isinstance(value, str):
+                self.stats.setdefault(key, _Statistics()).add(value)
+        if self._writer is not None and self.size + table.nbytes > FILE_BYTES:
+            self._writer.close()
+            self._writer, self.file, self.size = None, self.file + 1, 0
+        if self._writer is None:
+            file = self.out / DATA.format(*divmod(self.file, 1000))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = parquet.ParquetWriter(file, table.schema)
+        self._writer.write_table(table)
+        self.size += table.nbytes
+        chunk, number = divmod(self.file, 1000)
+        self.rows.append(
+            {
+                "episode_index": i,
+                "tasks": [said],
+                "length": steps,
+                "data/chunk_index": chunk,
+                "data/file_index": number,
+                "dataset_from_index": self.start,
+                "dataset_to_index": self.start + steps,
+                "meta/episodes/chunk_index": 0,
+                "meta/episodes/file_index": 0,
+            }
+        )
+        self.start += steps
+
+    # ---- meta ------------------------------------------------------------------------------------
+    def _meta(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        meta = self.out / "meta"
+        (meta / "episodes/chunk-000").mkdir(parents=True)
+        rows = pa.Table.from_pylist(self.rows)
+        parquet.write_table(rows, meta / "episodes/chunk-000/file-000.parquet")
+        index = "__index_level_0__"
+        table = pa.table({"task_index": list(self.tasks.values()), index: list(self.tasks)})
+        table = table.replace_schema_metadata({"pandas": json.dumps(_pandas(index))})
+        parquet.write_table(table, meta / "tasks.parquet")
+        stats = {key: s.facts() for key, s in self.stats.items()}
+        (meta / "stats.json").write_text(json.dumps(stats, indent=1))
+        (meta / "info.json").write_text(json.dumps(self._info(), indent=1))
+
+    def _info(self) -> dict[str, Any]:
+        rate = int(self.rate) if float(self.rate).is_integer() else self.rate
+        return {
+            "codebase_version": "v3.0",
+            "robot_type": self.interface.id,
+            "total_episodes": len(self.rows),
+            "total_frames": self.start,
+            "total_tasks": len(self.tasks),
+            "chunks_size": 1000,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 500,
+            "fps": rate,
+            "splits": {"train": f"0:{len(self.rows)}"},
+            "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+            "video_path": None,
+            "features": self._features(),
+        }
+
+    def _features(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, f in self.interface.observation.items():
+            if name == INSTRUCTION:
+                continue
+            names = None if f.names is None else list(f.names)
+            if f.kind == "image":
+                facts = ("image", list(f.shape), ["height", "width", "channels"])
+            elif f.kind == "text":
+                facts = ("string", [1], None)
+            else:
+                facts = ("float32", list(f.shape), names)
+            out[f"observation.{name}"] = dict(zip(("dtype", "shape", "names"), facts))
+        action = self.interface.action
+        names = None if action.names is None else list(action.names)
+        out["action"] = {"dtype": "float32", "shape": [action.size], "names": names}
+        scalars = SCALARS | ({"next.success": "bool"} if self.success else {})
+        out |= {k: {"dtype": d, "shape": [1], "names": None} for k, d in scalars.items()}
+        return out
+
+
+class _Statistics:
+    """Running minimum, maximum, mean and deviation of a feature; of pictures per channel, as shares
+    of their largest value.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, value: np.ndarray) -> None:
+        """Rows (T, ...)."""
+        image = value.ndim == 4
+        x = value[:: max(1, len(value) // 8)] if image else value  # a sample of the pictures
+        scale = float(np.iinfo(value.dtype).max) if image else 1.0
+        flat = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1).astype(np.float64) / scale
+        parts = (flat.min(0), flat.max(0), flat.sum(0), (flat**2).sum(0))
+        if not self.count:
+            self.low, self.high, self.total, self.square = parts
+        else:
+            self.low, self.high = np.minimum(self.low, parts[0]), np.maximum(self.high, parts[1])
+            self.total, self.square = self.total + parts[2], self.square + parts[3]
+        self.count += len(flat)
+        self.rows = getattr(self, "rows", 0) + len(x)
+        self.image = image
+
+    def facts(self) -> dict[str, Any]:
+        """As stats.json has them."""
+        mean = self.total / self.count
+        deviation = np.sqrt(np.maximum(self.square / self.count - mean**2, 0))
+        named = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
+        shape = (-1, 1, 1) if self.image else (-1,)
+        return {**{k: v.reshape(shape).tolist() for k, v in named.items()}, "count": [self.rows]}
+
+
+def _column(value: Any, steps: int) -> Any:
+    """Values of an episode as an Arrow column."""
+    import pyarrow as pa
+
+    if isinstance(value, str):
+        return pa.array([value] * steps)
+    if value.ndim == 4:
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        return pa.array([{"bytes": encode_png(x), "path": None} for x in value], kind)
+    if value.ndim == 2 and value.shape[1] > 1:
+        flat = pa.array(np.ascontiguousarray(value).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, value.shape[1])
+    return pa.array(value.reshape(-1))
+
+
+def _pandas(index: str) -> dict[str, Any]:
+    """What tells pandas which column is the index."""
+    text = {"pandas_type": "unicode", "numpy_type": "object"}
+    return {
+        "index_columns": [index],
+        "column_indexes": [
+            {"name": None, "field_name": None, **text, "metadata": {"encoding": "UTF-8"}}
+        ],
+        "columns": [
+            {
+                "name": "task_index",
+                "field_name": "task_index",
+                "pandas_type": "int64",
+                "numpy_type": "int64",
+                "metadata": None,
+            },
+            {"name": None, "field_name": index, **text, "metadata": None},
+        ],
+        "creator": {"library": "pyarrow", "version": "1"},
+        "pandas_version": "2.0.0",
+    }

@@ -1,0 +1,122 @@
+"""Stores as recordings of other frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.episode import Episode
+from alltrades.data.formats.export_hdf5 import write_minari, write_robomimic
+from alltrades.data.formats.export_lerobot import write_lerobot
+from alltrades.data.formats.export_plain import write_npz, write_zarr
+from alltrades.data.formats.mapping import ACTIONS, REWARDS, SUCCESSES
+from alltrades.data.interface import Interface
+from alltrades.data.store import EpisodeStore
+from alltrades.errors import MissingExtra, UserError
+from alltrades.system.files import remove
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "lerobot": write_lerobot,
+    "robomimic": write_robomimic,
+    "minari": write_minari,
+    "diffusion_policy": write_zarr,
+    "npz": write_npz,
+}
+TEXTLESS = ("diffusion_policy",)
+
+
+@dataclass(frozen=True)
+class Export:
+    """One environment's episodes of a store, on their way into another format.
+
+    Attributes:
+        index: (n,) numbers of the episodes. rate: steps per second, or None.
+    """
+
+    store: EpisodeStore
+    interface: Interface
+    index: np.ndarray
+    rate: float | None
+
+    @classmethod
+    def of(cls, store: EpisodeStore, environment: str | None, rate: float | None) -> Export:
+        """The episodes of an environment, or of the only one.
+
+        Raises UserError for several of which none is named, for one that is not there, and for
+        episodes without actions.
+        """
+        columns, known = store.columns(), store.interfaces()
+        there = sorted(set(columns["environment"].tolist()))
+        if environment is None and len(there) != 1:
+            raise UserError(
+                f"{store.path}: environments {', '.join(there) or 'none'}; expected one; name it "
+                "with --environment"
+            )
+        name = environment or there[0]
+        if name not in there or name not in known:
+            raise UserError(
+                f"{store.path}: no episodes of '{name}'; expected one of "
+                f"{', '.join(there)}; check the id"
+            )
+        index = np.flatnonzero(columns["environment"] == name)
+        silent = int((~columns["has_actions"][index]).sum())
+        if silent:
+            raise UserError(
+                f"{store.path}: {silent} of {len(index)} episodes of '{name}' have no actions; "
+                "expected them in all; export a store without those"
+            )
+        fields = known[name].observation
+        taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES)]
+        if taken:
+            raise UserError(
+                f"{store.path}: a field called '{taken[0]}', which is no observation "
+                "in other formats; expected another name; rename it"
+            )
+        return cls(store, known[name], index, rate or known[name].control_hz)
+
+    def episodes(self) -> Iterator[Episode]:
+        """In order, one in memory at a time."""
+        for i in self.index.tolist():
+            yield self.store.episode(i)
+
+    def write(
+        self, kind: str, out: Path, report: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[str]:
+        """Write the episodes to a new file or folder, which appears when it is whole.
+
+        Returns what is left out, in words. Raises UserError when something is there.
+        """
+        if out.exists():
+            raise UserError(
+                f"{out}: something is there already; expected a new path; choose "
+                "another, or delete it"
+            )
+        partial = out.with_name(f".{out.name}.exporting{out.suffix}")
+        remove(partial)
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+        def counted() -> Iterator[Episode]:
+            for done, episode in enumerate(self.episodes()):
+                report(done, len(self.index))
+                yield episode
+            report(len(self.index), len(self.index))
+
+        facts: dict[str, Any] = {"interface": self.interface, "rate": self.rate}
+        try:
+            WRITERS[kind](counted(), partial, **facts)
+            partial.rename(out)
+        except ModuleNotFoundError as error:
+            raise MissingExtra(
+                f"{error.name} is not installed; expected it to write this format", "formats"
+            ) from error
+        finally:
+            remove(partial)
+        return [
+            f"'{name}' is text, which this format has no place for"
+            for name in self.interface.of_kind("text")
+            if kind in TEXTLESS
+        ]

@@ -1,0 +1,176 @@
+"""Stores go out into every format and come back the same."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alltrades.cli import main
+from alltrades.data.actions import ActionSpec
+from alltrades.data.episode import Episode
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.data.store import EpisodeStore
+from tests.data.formats import made
+from tests.data.formats.test_import import imported
+
+LEROBOT = find_spec("lerobot") is not None
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> EpisodeStore:
+    """Episodes with two states, a camera, depth, an instruction, and another text."""
+    path = tmp_path_factory.mktemp("exported") / "store.zarr"
+    rng = np.random.default_rng(1)
+    episodes = []
+    for i, e in enumerate(made.numbers()):
+        seen = {
+            "state": e["state"],
+            "gripper": e["state"][:, :1] * 2,
+            "images.front": e["images"],
+            "images.depth": rng.integers(0, 60000, (len(e["state"]), 6, 8, 1)).astype(np.uint16),
+            "task": made.TASKS[i % 2],
+            "operator": "someone",
+        }
+        episodes.append(
+            Episode.from_arrays(seen, e["action"], "lab/pick", e["reward"], e["success"], seed=i)
+        )
+    fields = dict(episodes[0].fields) | {"state": Field.state(3, names=("x", "y", "z"))}
+    action = ActionSpec.unknown(2, names=("left", "right"))
+    with EpisodeStore.create(path) as made_:
+        made_.declare([Interface("lab/pick", fields, action, control_hz=10.0)])
+        made_.append(episodes)
+    return EpisodeStore.open(path)
+
+
+def exported(tmp_path: Path, store: EpisodeStore, kind: str, *words: str) -> Path:
+    out = tmp_path / ("out.hdf5" if kind == "robomimic" else "out")
+    assert main(["data", "export", kind, str(store.path), "--out", str(out), *words]) == 0
+    return out
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
+def test_every_field_comes_back(tmp_path, store, kind):
+    out = exported(tmp_path, store, kind)
+    assert {p.name for p in tmp_path.iterdir()} == {out.name}
+    again = imported(tmp_path, out)
+    assert len(again) == len(store)
+    for found, expected in zip(again.episodes(), store.episodes()):
+        texts = {"task", "operator"} if kind == "diffusion_policy" else set()
+        assert set(found.observations) == set(expected.observations) - texts
+        for name, value in found.observations.items():
+            np.testing.assert_array_equal(value, expected.observations[name], err_msg=name)
+            if not isinstance(value, str):
+                assert value.dtype == expected.observations[name].dtype
+        np.testing.assert_array_equal(found.actions, expected.actions)
+        np.testing.assert_array_equal(found.rewards, expected.rewards)
+        np.testing.assert_array_equal(found.successes, expected.successes)
+        assert found.success == expected.success
+    if kind in ("lerobot", "robomimic"):
+        assert again.interfaces()["lab/pick"].control_hz == 10
+    if kind == "lerobot":
+        interface = again.interfaces()["lab/pick"]
+        assert interface.observation["state"].names == ("x", "y", "z")
+        assert interface.action.names == ("left", "right")
+
+
+def test_lerobot_to_a_store_and_back_is_equal_in_every_column(tmp_path):
+    import pyarrow.parquet as parquet
+
+    source = made.lerobot(tmp_path / "set")
+    out = exported(tmp_path, imported(tmp_path, source), "lerobot")
+    before, after = (
+        parquet.read_table(f / "data/chunk-000/file-000.parquet") for f in (source, out)
+    )
+    for name in before.column_names:
+        assert before[name].to_pylist() == after[name].to_pylist(), name
+        assert before.schema.field(name).type == after.schema.field(name).type, name
+    assert set(after.column_names) == set(before.column_names)
+    for file in ("meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"):
+        a, b = (parquet.read_table(f / file).to_pydict() for f in (source, out))
+        assert {k: b[k] for k in a} == a
+
+
+def test_success_that_nobody_recorded_is_not_written(tmp_path):
+    source = tmp_path / "plain.zarr"
+    seen = {"state": np.zeros((4, 2))}
+    EpisodeStore.write(source, [Episode.from_arrays(seen, np.ones((4, 1)), "lab/pick")])
+    out = exported(tmp_path, EpisodeStore.open(source), "lerobot", "--rate", "5")
+    assert next(imported(tmp_path, out).episodes()).success is None
+
+
+def test_minari_itself_reads_what_is_written(tmp_path, store):
+    import minari
+
+    found = minari.MinariDataset(exported(tmp_path, store, "minari") / "data")
+    assert found.total_episodes == 3
+    for one, expected in zip(found.iterate_episodes(), store.episodes()):
+        np.testing.assert_array_equal(
+            one.observations["state"][:-1], expected.observations["state"]
+        )
+        np.testing.assert_array_equal(one.actions, expected.actions)
+
+
+def test_pandas_reads_the_tasks_by_name(tmp_path, store):
+    import json
+
+    import pyarrow.parquet as parquet
+
+    out = exported(tmp_path, store, "lerobot")
+    facts = json.loads(parquet.read_schema(out / "meta/tasks.parquet").metadata[b"pandas"])
+    assert facts["index_columns"] == ["__index_level_0__"]
+
+
+@pytest.mark.skipif(not LEROBOT, reason="needs the package lerobot, for Python 3.12 and later")
+def test_lerobot_itself_loads_it_and_trains_ten_steps(tmp_path, store):
+    import torch
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    data = LeRobotDataset("lab/pick", root=exported(tmp_path, store, "lerobot"))
+    assert (data.num_episodes, data.num_frames) == (3, sum(made.LENGTHS))
+    first = next(store.episodes())
+    np.testing.assert_allclose(data[0]["observation.state"], first.observations["state"][0])
+    assert data[0]["task"] == "pick up"
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    loader = iter(torch.utils.data.DataLoader(data, batch_size=2))
+    for _ in range(10):
+        batch = next(loader)
+        loss = (network(batch["observation.state"]) - batch["action"]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.isfinite(loss)
+
+
+def test_exports_that_cannot_be_are_refused(tmp_path, store, capsys):
+    def said(*words: str) -> str:
+        before = sorted(tmp_path.iterdir())
+        assert main(["data", "export", *words, "--out", str(tmp_path / "o")]) == 2
+        assert sorted(tmp_path.iterdir()) == before
+        return capsys.readouterr().err
+
+    assert "no episodes of 'lab/pik'" in said("npz", str(store.path), "--environment", "lab/pik")
+    plain = tmp_path / "plain.zarr"
+    seen = {"state": np.zeros((4, 2))}
+    one, two = (Episode.from_arrays(seen, np.ones((4, 1)), e) for e in ("lab/a", "lab/b"))
+    EpisodeStore.write(plain, [one, two])
+    assert "environments lab/a, lab/b; expected one" in said("npz", str(plain))
+    assert "no control rate" in said("lerobot", str(plain), "--environment", "lab/a")
+    silent = tmp_path / "silent.zarr"
+    EpisodeStore.write(silent, [Episode.from_arrays(seen, None, "lab/a")])
+    assert "1 of 1 episodes of 'lab/a' have no actions" in said("npz", str(silent))
+
+
+def test_a_ros2_bag_goes_in_and_comes_out_as_lerobot(tmp_path):
+    whole = imported(tmp_path, made.ros2(tmp_path / "bag"))
+    out = exported(tmp_path, whole, "lerobot")
+    (tmp_path / "again").mkdir()
+    again = imported(tmp_path / "again", out)
+    (a,), (b,) = whole.episodes(), again.episodes()
+    assert set(a.observations) == set(b.observations)
+    for name, value in a.observations.items():
+        np.testing.assert_array_equal(value, b.observations[name])
+    np.testing.assert_array_equal(a.actions, b.actions)
+    assert again.interfaces()["lab/pick"].control_hz == 20
