@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from alltrades.data.fields import Observation
 from alltrades.envs.checking.findings import Finding
-from alltrades.envs.spaces import bounds, integers
+from alltrades.envs.spaces import bounds, integers, leaves
 from alltrades.envs.spec import EnvSpec
 
 APART = 0.01  # share by which two rates may differ
+LOST = 1e-3  # share of what a number varies by, that float32 may be off by
 SLACK = 1e-6  # share of a bound by which values may pass it: rounding
 
 
@@ -88,3 +89,29 @@ def outside(seen: Observation, spec: EnvSpec) -> str | None:
                 i = int(beyond.argmax())
                 return f"'{name}' is {values[i]:g} at entry {i}, {word} its bound {limit[i]:g}"
     return None
+
+
+def imprecise(returned: Sequence[Any], spec: EnvSpec) -> Iterator[Finding]:
+    """Numbers of what an environment returned, whose changes float32 does not hold: large ones that
+    vary little, such as coordinates on a map or times of day.
+    """
+    for name, f in spec.observation.items():
+        if f.kind != "state":
+            continue
+        alone = len(spec.observation) == 1
+        found = [dict(leaves(r)).get(name) if isinstance(r, Mapping) else r for r in returned]
+        if not alone and not all(isinstance(r, Mapping) for r in returned):
+            continue
+        values = [np.ravel(v) for v in found if v is not None]
+        if not values or any(v.shape != f.shape or v.dtype != np.float64 for v in values):
+            continue
+        rows = np.stack(values)
+        off = abs(rows - rows.astype(np.float32)).max(0)
+        varies = np.ptp(rows, axis=0)
+        for i in np.flatnonzero((varies > 0) & (off > LOST * varies))[:1]:
+            yield Finding(
+                "warning",
+                f"observation '{name}' at entry {i} is {rows[0][i]:.9g} and varies by "
+                f"{varies[i]:.2g}, of which float32 is off by up to {off[i]:.2g}; expected numbers "
+                "near what they vary by; subtract a constant from it in the environment",
+            )

@@ -11,7 +11,7 @@ import numpy as np
 
 from alltrades.envs.adapter import EnvAdapter, EnvironmentFailure
 from alltrades.envs.boundary.origin import raised
-from alltrades.envs.checking.declared import declared, outside
+from alltrades.envs.checking.declared import declared, imprecise, outside
 from alltrades.envs.checking.findings import Finding, Findings, Level
 from alltrades.envs.checking.repeat import Beat, Trace, between, check_seed, difference, play
 from alltrades.envs.spec import EnvSpec
@@ -86,6 +86,7 @@ def examine(spec: EnvSpec, expert: Any, plan: Plan, beat: Beat = lambda where: N
                 Finding("note", "it refuses seeds beyond 32 bits; it gets 31 bits of them")
             )
         found += _seen(traces, spec, plan)
+        found += imprecise([r for t in traces for r in t.returned], spec)
         if expert is not None and plan.episodes:
             found += _expert(one if not rebuild else fresh(), expert, plan, beat)
         rate = sum(len(t.steps) for t in traces) / seconds

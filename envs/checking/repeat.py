@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +15,21 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.system.streams import stream, stream_seed
 
 HELD = 4  # steps that a random action lasts
+KEPT = 20  # observations that are kept as they were
 Beat = Callable[[str], None]  # told what is done next
 
 
 @dataclass
 class Trace:
-    """What an episode showed: first observation, then of every step what it returned."""
+    """What an episode showed: first observation, then of every step what it returned.
+
+    returned: the first observations as they were, before they became fields.
+    """
 
     seed: int
     first: Observation
     steps: list[StepResult] = field(default_factory=list)
+    returned: list[Any] = field(default_factory=list)
 
 
 def check_seed(spec: EnvSpec, number: int) -> int:
@@ -35,6 +42,7 @@ def play(adapter: EnvAdapter, seed: int, most: int, beat: Beat) -> Trace:
     spec = adapter.spec
     beat(f"reset of the episode with seed {seed}")
     trace, rng = Trace(seed, adapter.reset(seed)), stream(seed, "check actions")
+    trace.returned.append(copy.deepcopy(adapter.expert_observation))
     low, high = spec.action.box
     action = np.zeros(spec.action_dim)
     while len(trace.steps) < most and not (trace.steps and trace.steps[-1].done):
@@ -42,6 +50,8 @@ def play(adapter: EnvAdapter, seed: int, most: int, beat: Beat) -> Trace:
             action = rng.uniform(low, high)
         beat(f"step {len(trace.steps)} of the episode with seed {seed}")
         trace.steps.append(adapter.step(action))
+        if len(trace.returned) < KEPT:
+            trace.returned.append(copy.deepcopy(adapter.expert_observation))
     return trace
 
 

@@ -112,6 +112,13 @@ class Fast(Slide):
     metadata = {"render_fps": 50}
 
 
+class Far(Slide):
+    """Shows coordinates of a map, in metres."""
+
+    def look(self) -> np.ndarray:
+        return np.array([self.x, self.goal], float) + (5e6, 0.0)
+
+
 class Constant(Slide):
     """Its start does not depend on the seed."""
 

@@ -77,6 +77,13 @@ def test_a_mistake_is_found_and_named(make: Any, level: Any, message: str):
     assert any(message in what for what in found(make).of(level))
 
 
+def test_large_numbers_that_float32_does_not_hold_are_named():
+    spec = replace(spec_of(toys.Far), observation={"state": Field.state(2)})
+    (warning,) = examine(spec, None, PLAN).of("warning")
+    assert "'state' at entry 0 is 499999" in warning and "float32 is off by up to 0.2" in warning
+    assert "subtract a constant" in warning
+
+
 def test_an_observation_beyond_its_declared_bounds_is_found():
     spec = replace(spec_of(toys.Slide), observation={"state": Field.state(2, high=(-1.0, 9.0))})
     (warning,) = examine(spec, None, PLAN).of("warning")
