@@ -183,7 +183,7 @@ class EnvAdapter:
     def trajectory_point(self) -> np.ndarray | None:
         """(k, 2) positions for plots, where the environment offers them."""
         point = getattr(self._env, "trajectory_point", None)
-        return None if point is None else np.asarray(point(), dtype=np.float32)
+        return None if point is None else np.asarray(self._guarded(point), dtype=np.float32)
 
     def close(self) -> None:
         env, self._env, self._stale = self._env, None, False

@@ -21,7 +21,7 @@ def declared(env: Any, spec: EnvSpec) -> Iterator[Finding]:
     """Of an instance: control rate, time limit, actions."""
     yield from _rate(env, spec)
     limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    if limit is None:
+    if limit is None or getattr(env, "limit_assumed", False):
         yield Finding(
             "note", f"it declares no time limit; episodes are cut after {spec.max_steps} steps"
         )

@@ -135,7 +135,7 @@ def _seen(traces: list[Trace], spec: EnvSpec, plan: Plan) -> Iterator[Finding]:
     solved = [t.seed for t in traces if t.steps[0].success]
     if solved:
         yield Finding(
-            "warning",
+            "warning" if 2 * len(solved) > len(traces) else "note",
             f"{len(solved)} of {len(traces)} starts are solved after one step of random actions, "
             f"such as seed {solved[0]}; expected starts from which something has to be done",
         )

@@ -28,6 +28,7 @@ class GymnasiumEnv(gymnasium.Env):
 
     def __init__(self, gym_id: str) -> None:
         self.spec = copy.deepcopy(_declared(gym_id))
+        self.limit_assumed = self.spec.max_episode_steps is None
         self.spec.max_episode_steps = self.spec.max_episode_steps or MAX_STEPS
         declared = copy.deepcopy(self.spec)
         # the adapter owns both; wrappers cost time

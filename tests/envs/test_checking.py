@@ -154,6 +154,15 @@ def test_planar_environments_pass_the_check_before_a_run(env_id: str):
     assert not findings.lines(["error", "warning"]) and not findings.rebuild
 
 
+@pytest.mark.parametrize("steps", [None, 40])
+def test_a_time_limit_that_a_gymnasium_id_does_not_declare_is_named(steps: int | None):
+    name = f"check/Limit{steps or 0}-v0"
+    gymnasium.register(name, toys.Slide, max_episode_steps=steps)
+    notes = examine(registry.get(f"gym:{name}"), None, PLAN).of("note")
+    said = "it declares no time limit; episodes are cut after 1000 steps"
+    assert (said in notes) is (steps is None)
+
+
 def test_findings_survive_json():
     findings = found(toys.Left)
     assert Findings.from_json(findings.to_json()) == findings
