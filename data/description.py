@@ -50,6 +50,8 @@ def _outcomes(first_success: np.ndarray, returns: np.ndarray) -> str:
     if told.any():
         unknown = f", {(~told).sum()} do not say" if not told.all() else ""
         return f"{(first_success > 0).sum()} marked successful{unknown}"
+    if not returns.any():
+        return "success unknown"
     low, high = returns.min(), returns.max()
     return f"success unknown, returns {low:.4g} to {high:.4g} (mean {returns.mean():.4g})"
 

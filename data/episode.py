@@ -103,8 +103,8 @@ class Episode:
             rewards: (T,) of the step that executed action t; default zeros.
             successes: (T,) the same; without them success is unknown.
 
-        Raises ValueError for lengths that disagree, for values that are not finite, and for text
-        that changes within the episode.
+        Raises ValueError for lengths that disagree, for values that are not finite, for text that
+        changes within the episode, and for successes that are not true or false.
         """
         fields = {field_name(k): values_of(field_name(k), v) for k, v in observations.items()}
         acted = None if actions is None else np.asarray(actions, dtype=np.float32)
@@ -113,7 +113,7 @@ class Episode:
         counts = [len(v) for v in fields.values() if not isinstance(v, str)]
         length = counts[0] if counts else 0 if acted is None else len(acted)
         reward = np.zeros(length) if rewards is None else np.asarray(rewards)
-        success = np.zeros(length, bool) if successes is None else np.asarray(successes, dtype=bool)
+        success = np.zeros(length, bool) if successes is None else _flags(successes, environment)
         hit, first = (None, None) if successes is None else succeeded(success)
         return cls(
             fields,
@@ -141,6 +141,18 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+
+def _flags(values: Any, environment: str) -> np.ndarray:
+    """Flags (T,) as booleans."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
+        odd = found if found.dtype.kind not in "biuf" else found[~np.isin(found, (0, 1))]
+        raise ValueError(
+            f"episode of '{environment}': successes hold {odd.ravel()[:1].tolist()}; expected True "
+            "or False (or 0 or 1) for every step"
+        )
+    return found.astype(bool)
 
 
 def succeeded(successes: np.ndarray) -> tuple[bool, int]:

@@ -96,7 +96,7 @@ def _demonstrations(
         if keep == "all" or top is not None or episode.success or (keep is None and not told):
             kept.append(episode)
         if top is not None and len(kept) > episodes:
-            kept.remove(min(reversed(kept), key=lambda e: e.return_))  # the last of the lowest
+            del kept[min(range(len(kept)), key=lambda i: (kept[i].return_, -i))]  # lowest, last
         if len(kept) == episodes and (top is None or len(returns) == most):
             break
         if len(returns) >= most:

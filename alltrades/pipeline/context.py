@@ -223,11 +223,10 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
             specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
         except MissingExtra as error:
             left_out[name] = error
-    rules = settings.simulator.success
-    for name in () if isinstance(rules, str) else rules:
+    for name in settings.simulator.rules:
         if not any(fnmatchcase(spec.id, name) for spec in specs):
             raise UserError(
-                f"simulator.success names '{name}', which is none of the run's environments"
+                f"simulator.rules names '{name}', which is none of the run's environments"
                 f"{nearest(name, [s.id for s in specs])}; expected some of "
                 f"{', '.join(s.id for s in specs[:MOST])}; name one, or leave it out"
             )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights.settings import WeightSettings
-from alltrades.envs.success import Success
+from alltrades.envs.success import FORMS, Success
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import (
     Frozen,
@@ -90,11 +90,16 @@ class DemoSettings(Frozen):
 class SimulatorSettings(Frozen):
     """What is believed of the simulator."""
 
-    success: str | dict[str, str] = Field(
-        "declared",
+    success: str = Field(
+        DECLARED,
         description="how success is read: declared (as each environment says it), a rule such as "
-        "'return >= 900' or info:solved, none (judge by return), by environment ({gym:Walker2d-v5: "
-        "'return >= 900'}); never: no stage but the evaluation sees it, and nothing is chosen",
+        "'return >= 900' or info:solved, or none (all are judged by return); never: no stage but "
+        "the evaluation sees it, nothing is filtered or chosen",
+    )
+    rules: dict[str, str] = Field(
+        default_factory=dict,
+        description="the same by environment or pattern, in place of it, such as "
+        "{'gym:Walker2d-v5': 'return >= 900'}",
     )
 
     @property
@@ -104,18 +109,21 @@ class SimulatorSettings(Frozen):
 
     def rule(self, environment: str) -> str:
         """How success is read in an environment."""
-        if isinstance(self.success, str):
-            return DECLARED if self.blind else self.success
-        fits = (rule for name, rule in self.success.items() if fnmatchcase(environment, name))
-        return next(fits, DECLARED)
+        fits = (rule for name, rule in self.rules.items() if fnmatchcase(environment, name))
+        return next(fits, DECLARED if self.blind else self.success)
 
-    @field_validator("success")
-    @classmethod
-    def _says_something(cls, value: str | dict[str, str]) -> str | dict[str, str]:
-        for rule in [value] if isinstance(value, str) else value.values():
-            if rule not in (DECLARED, NONE, *([NEVER] if isinstance(value, str) else [])):
+    @model_validator(mode="after")
+    def _says_something(self) -> SimulatorSettings:
+        for name, rule in {"success": self.success, **self.rules}.items():
+            if rule in (DECLARED, NONE) or (name, rule) == ("success", NEVER):
+                continue
+            try:
                 Success(rule)
-        return value
+            except ValueError as error:
+                raise ValueError(
+                    f"{name} = {rule!r}; expected declared, none or {FORMS}"
+                ) from error
+        return self
 
 
 class SpecialistCandidate(Frozen):

@@ -85,7 +85,9 @@ def test_a_run_with_rounds_keeps_the_round_with_the_highest_selection_success(fi
         json.loads((folder / "policies" / name / "policy.json").read_text())
         for name in ("generalist", f"generalist_round{best}")
     ]
-    assert facts[0] == facts[1]
+    assert facts[0]["digest"] == facts[1]["digest"]
+    uses = [f["training"]["success_uses"] for f in facts]
+    assert uses[0] == [*(u for u in uses[1] if u != "chooses"), "chooses"]  # a round was chosen
     assert {"generalist_round0", "generalist"} <= set(result.evaluations)
 
 

@@ -218,7 +218,7 @@ def test_info_tells_what_every_environment_observes_and_does(tmp_path, capsys):
         "    images.front: image of 4 x 6 x 3 uint8",
         "    instruction: text, 3 distinct: 'go 0', 'go 1', 'go 2'",
         "    action: 2 numbers, box -1 to [1, 2]; left, right",
-        "    from demo: 4 episodes, 3-3 steps, 0 marked successful",
+        "    from demo: 4 episodes, 3-3 steps, success unknown",
     ]
     assert "    depth: image of 9 x 5 x 1 uint16" in lines
     assert "    action: 2 numbers, box unknown" in lines

@@ -266,7 +266,7 @@ def test_own_recordings_become_episodes(tmp_path):
         source="teleoperation",
         seed=3,
     )
-    assert (plain.success, plain.first_success, plain.source) == (False, -1, "demo")
+    assert (plain.success, plain.first_success, plain.source) == (None, None, "demo")
     assert (told.success, told.first_success, told.return_) == (True, 3, 1.5)
     read = list(EpisodeStore.write(tmp_path / "s", [plain, told]).episodes())
     assert same(read[0], plain) and same(read[1], told)
