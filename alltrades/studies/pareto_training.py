@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from alltrades.envs.rollouts.evaluation import Evaluation
+from alltrades.envs.rollouts.evaluation import RETURN, Evaluation, agreed, measures
+from alltrades.envs.rollouts.evaluation_files import read_evaluation
 from alltrades.errors import UserError
 from alltrades.pipeline.changes import in_short
 from alltrades.pipeline.context import Context, opened
@@ -202,6 +203,7 @@ def measure_fronts(
                 f"no simulator of {', '.join(context.recorded)}: fronts are measured by success; "
                 "expected a run whose environments can be stepped; leave these out"
             )
+        _check_success(folder)
         pareto.vectors(context.ids)
         needed = [
             f"weigh/{pareto.row}",
@@ -234,3 +236,15 @@ def measure_fronts(
         }
         Averages(context).remove()
         return context.ids, measured
+
+
+def _check_success(folder: Path) -> None:
+    """Raises UserError where an evaluation of the run has an environment without success."""
+    found = [read_evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))]
+    silent = measures(agreed({str(i): e for i, e in enumerate(found)}).values()).get(RETURN, [])
+    if silent:
+        raise UserError(
+            f"nothing says success in {', '.join(repr(name) for name in silent[:4])}, and fronts "
+            "are measured by success; expected environments that say it; declare it with "
+            "--simulator.success and run again"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 
+from alltrades.envs import registry
 from alltrades.envs.derived import Draft
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
@@ -65,7 +66,16 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
     `Draft.spec` raises.
     """
     gym_id = env_id.removeprefix(PREFIX)
-    return Draft(env_id, partial(GymnasiumEnv, gym_id)).spec()
+    return Draft(env_id, partial(_made, gym_id, tuple(registry.loaded_plugins()))).spec()
+
+
+def _made(gym_id: str, plugins: tuple[str, ...]) -> GymnasiumEnv:
+    """The environment; in a process that does not know its id yet, behind the plugins that may
+    register it.
+    """
+    if gym_id.rpartition(":")[2] not in gymnasium.registry:
+        registry.load_plugins(plugins)
+    return GymnasiumEnv(gym_id)
 
 
 def _declared(gym_id: str) -> Any:
