@@ -130,7 +130,8 @@ def _pca(x: np.ndarray, mass: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
     variance = s**2
     needed = int(np.searchsorted(np.cumsum(variance) / max(variance.sum(), 1e-12), 0.99)) + 1
     k = max(1, min(most, needed, int((variance > 1e-12 * variance[0]).sum())))
-    return vt[:k].T, center, 1.0 / np.sqrt(variance[:k])
+    kept = variance[:k]
+    return vt[:k].T, center, 1.0 / np.sqrt(np.where(kept > 0, kept, 1.0))  # 0: nothing moves
 
 
 def _folds(episode: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:

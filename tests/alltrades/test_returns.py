@@ -52,14 +52,18 @@ class Wage(gymnasium.Env):
         self.says = says
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
-        self.reward, self.steps = float(np.random.default_rng(seed).uniform()), 0
-        return np.zeros(1, np.float32), {}
+        self.rng, self.steps = np.random.default_rng(seed), 0
+        self.reward = float(self.rng.uniform())
+        return self.look(), {}
+
+    def look(self) -> np.ndarray:
+        return self.rng.uniform(-1, 1, 1).astype(np.float32)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         self.steps += 1
         last = self.steps == 3
         info = {"success": self.reward > 0.5} if self.says and last else {}
-        return np.zeros(1, np.float32), self.reward, last, False, info
+        return self.look(), self.reward, last, False, info
 
 
 def still(observation: Any) -> np.ndarray:
@@ -188,6 +192,16 @@ def test_weights_of_success_kinds_filter_by_return(tmp_path, kind):
     found = estimate_weights(demos, rollouts, settings, np.random.default_rng(0))
     mass = np.bincount(rollouts.episode_of_step, found.rollout_base)
     assert mass == pytest.approx(np.array([0, 1, 0, 1, 0, 1]) / 3)
+
+
+def test_states_that_never_move_leave_weights_equal(tmp_path):
+    demos, rollouts = (steps_of(tmp_path / n, [1, 8, 3, 6, 5, 7]) for n in "dr")
+    demos, rollouts = (
+        replace(s, observation={"state": np.zeros((len(s), 2), np.float32)})
+        for s in (demos, rollouts)
+    )
+    found = estimate_weights(demos, rollouts, WeightSettings(), np.random.default_rng(0))
+    assert found.auc == 0.5 and found.rollout_weight == pytest.approx(1.0)
 
 
 def test_to_end_early_is_no_merit_where_nothing_says_success(tmp_path):
