@@ -4,7 +4,6 @@ process dies.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import weakref
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from alltrades.errors import UserError
+from alltrades.system.platforms import needs_posix
 from alltrades.system.refusals import in_words
 
 NAME = ".lock"  # the file in the folder; it holds the process id while the lock is held
@@ -41,6 +41,9 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock, or raise UserError at once."""
+        needs_posix(f"writing to a {self.what}, which is locked meanwhile,")
+        import fcntl  # not everywhere, and not for readers
+
         tries = 100
         while self._file is None:
             try:
@@ -133,4 +136,5 @@ def _forget() -> None:
         lock._drop()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -33,6 +33,7 @@ from alltrades.policies.server.reload import load_successor, stamp
 from alltrades.policies.server.requests import message_limit, read_request
 from alltrades.policies.server.session import Session, Sessions
 from alltrades.policies.server.settings import ServerSettings
+from alltrades.system.platforms import needs_posix
 
 log = logging.getLogger(__name__)
 
@@ -247,6 +248,7 @@ class PolicyServer:
         assert self._loop is not None and self._stopping is not None
         if threading.current_thread() is not threading.main_thread():
             return []
+        needs_posix("ending a server by signals")
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, number)
         if self.artifact is None:
