@@ -287,7 +287,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return all(k in b and _same(v, b[k]) for k, v in a.items())
     if isinstance(a, int | float) and isinstance(b, int | float):
-        return float(a) == float(b)
+        return a == b
     return a == b or str(a) == str(b)
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alltrades.errors import MissingExtra
+from alltrades.errors import MissingExtra, UserError
+from alltrades.system.blame import blame
 
 HERE = Path(__file__).parent
 
@@ -23,7 +24,13 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     _require()
     from alltrades.report.run_files import read_run
 
-    content = page_content(read_run(Path(run_folder)))
+    try:
+        content = page_content(read_run(Path(run_folder)))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{run_folder}: a file in it cannot be shown ({blame(error, HERE)}); expected what "
+            "`alltrades run` writes; run it again in this folder"
+        ) from error
     return render(
         "page.html", content, Path(out) if out is not None else Path(run_folder) / "report.html"
     )

@@ -90,8 +90,7 @@ def read_run(folder: Path) -> RunFiles:
         )
     text, settings = _settings(folder / "settings.yaml")
     wanted = (settings.get("evaluation") or {}).get("rows") or []
-    manifest = _json(folder / "manifest.json")
-    _check_outputs(folder, manifest)
+    manifest = _checked(folder)
     evaluations = {
         path.stem: read_evaluation(path) for path in sorted((folder / "evaluation").glob("*.json"))
     }
@@ -128,7 +127,7 @@ def read_run(folder: Path) -> RunFiles:
 
 def read_row(folder: Path, row: str) -> Evaluation:
     """The evaluation of a row of a run; UserError where it is not as the run left it."""
-    _check_outputs(folder, _json(folder / "manifest.json"))
+    _checked(folder)
     return read_evaluation(folder / "evaluation" / f"{row}.json")
 
 
@@ -170,21 +169,29 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     return text, settings
 
 
-def _check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """UserError where a JSON file is not as its stage left it: its figures would be shown as the
-    run's. O(bytes of these files).
+def _checked(folder: Path) -> dict[str, Any]:
+    """The run's manifest, empty where there is none. O(bytes of the run's JSON files).
+
+    Raises UserError where one of these is not as its stage left it: its figures would be shown as
+    the run's.
     """
-    stages = manifest.get("stages", {})
-    found = [manifest, *(stages.values() if isinstance(stages, dict) else ())]
-    for record in found:
-        listed = [record.get(k) for k in ("outputs", "files")] if isinstance(record, dict) else []
-        for name, digest in (x for part in listed if isinstance(part, dict) for x in part.items()):
+    path = folder / "manifest.json"
+    manifest = _json(path)
+    stages = manifest.get("stages")
+    if path.exists() and not (
+        isinstance(stages, dict) and all(isinstance(record, dict) for record in stages.values())
+    ):
+        raise UserError(f"{path}: has no stages; expected {EXPECTED}; {REMEDY}")
+    listed = [manifest.get("files"), *(r.get("outputs") for r in (stages or {}).values())]
+    for part in listed:
+        for name, digest in part.items() if isinstance(part, dict) else ():
             path = folder / name
             if path.suffix == ".json" and path.is_file() and tree_digest(path) != digest:
                 raise UserError(
                     f"{path}: it was changed after the run wrote it (its digest differs); expected "
                     f"{EXPECTED}; {REMEDY}"
                 )
+    return manifest
 
 
 def _json(path: Path) -> dict[str, Any]:

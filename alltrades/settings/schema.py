@@ -232,6 +232,8 @@ def check_value(leaf: Leaf, value: Any, source: str) -> None:
     group, values = model_of(leaf.annotation), mapping_value(leaf.annotation)
     if value is None and takes(leaf.annotation, type(None)):
         return
+    if isinstance(value, str) and takes(leaf.annotation, str):
+        return
     if group is not None or values is not None:
         if not isinstance(value, Mapping):
             keys = f" with the keys {', '.join(group.model_fields)}" if group is not None else ""

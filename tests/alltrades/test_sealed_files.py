@@ -13,6 +13,8 @@ from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.errors import UserError
 from alltrades.pipeline.rundir import RunDir
+from alltrades.settings.load import dump_yaml, load_settings
+from alltrades.settings.run import RunSettings
 from alltrades.system.reading import parse_json, read_json, sealed, write_sealed
 from alltrades.system.tracking import Tracker, read_metrics
 from alltrades.system.yaml_files import parse_yaml
@@ -195,3 +197,55 @@ def test_a_damaged_line_of_metrics_is_named_and_a_cut_last_line_is_left_out(tmp_
 
 def test_json_nested_within_reason_is_read():
     assert parse_json("[[[[1]]]]") == [[[[1]]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("advice.json", '{"planar/reach": {}}'),
+        ("comparison.json", '{"pairs": [{"a": 1}]}'),
+        ("manifest.json", '{"version": 1}'),
+        ("rollouts.json", '{"scratch": 5}'),
+        ("trajectories.json", '{"planar/reach": {"generalist": "x"}}'),
+        ("settings.yaml", "evaluation: [rows]"),
+        ("settings.yaml", "evaluation: {limits: [x]}"),
+        ("settings.yaml", "[" * 5000),
+        ("settings.yaml", "a: &a [*a]"),
+    ],
+)
+def test_a_run_folder_with_a_file_of_another_form_is_one_line(tmp_path, capsys, name, content):
+    (tmp_path / "evaluation").mkdir()
+    for row in ("generalist", "specialists"):
+        write_evaluation(tmp_path / "evaluation" / f"{row}.json", evaluation(row))
+    assert cli.main(["report", str(tmp_path)]) == 0
+    (tmp_path / name).write_text(content)
+    capsys.readouterr()
+    assert cli.main(["report", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path) in said
+
+
+def test_rows_of_a_run_are_those_that_it_wrote(tmp_path, capsys):
+    with RunDir(tmp_path, seed=3) as run:
+        for row in ("generalist", "specialists"):
+            out = tmp_path / "evaluation" / f"{row}.json"
+            run.manifest.stage(
+                row, {}, [out], lambda out=out, row=row: write_evaluation(out, evaluation(row))
+            )
+    words = ["compare", str(tmp_path), "--rows", "generalist", "specialists"]
+    assert cli.main(words) == 0
+    write_evaluation(tmp_path / "evaluation" / "specialists.json", evaluation("generalist"))
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    assert "specialists.json: it was changed after the run wrote it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "success", ["declared", "none", "return >= 900", "{gym:A-v0: 'return >= 1'}"]
+)
+def test_settings_that_a_run_wrote_are_read_as_the_same(tmp_path, success):
+    settings, origins = load_settings(
+        RunSettings, defaults_file="quickstart", overrides=["--simulator.success", success]
+    )
+    (tmp_path / "settings.yaml").write_text(dump_yaml(settings, origins))
+    assert load_settings(RunSettings, defaults_file=tmp_path / "settings.yaml")[0] == settings
