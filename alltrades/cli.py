@@ -38,11 +38,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, command: Command | None = None, **kwargs: Any) -> None:
         self.options: set[str] = set()
         self._command = command
+        self._many: str | None = None  # what takes any number of words
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
         action = super().add_argument(*args, **kwargs)
         self.options.update(action.option_strings)
+        if not action.option_strings and action.nargs == "*":
+            self._many = action.dest
         return action
 
     def declare(self) -> None:
@@ -62,7 +65,12 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.declare()
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        if self._many is not None:  # argparse stops at the first option between them
+            more = [word for word in rest if not word.startswith("-")]
+            setattr(found, self._many, [*getattr(found, self._many), *more])
+            rest = [word for word in rest if word.startswith("-")]
+        return found, rest
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message}; see `{self.prog} --help`")

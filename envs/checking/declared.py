@@ -29,8 +29,8 @@ def declared(env: Any, spec: EnvSpec) -> Iterator[Finding]:
         yield Finding(
             "note", f"its own time limit is {limit} steps; episodes are cut after {spec.max_steps}"
         )
-    space = getattr(env, "action_space", None)
-    if hasattr(space, "shape") and space.shape is not None:
+    space: Any = getattr(env, "action_space", None)
+    if getattr(space, "shape", None) is not None:
         yield from _actions(space, spec)
 
 
@@ -68,8 +68,9 @@ def _actions(space: Any, spec: EnvSpec) -> Iterator[Finding]:
             f"action {i} is registered as {mine[0][i]:g} to {mine[1][i]:g} and its space is "
             f"{low[i]:g} to {high[i]:g}; expected a box inside it",
         )
-    for i in np.flatnonzero(mine[0] == mine[1]):
-        yield Finding("warning", f"action {i} can only be {mine[0][i]:g}: nothing can be learned")
+    for still in np.flatnonzero(mine[0] == mine[1]):
+        words = f"action {still} can only be {mine[0][still]:g}: nothing can be learned"
+        yield Finding("warning", words)
     if integers(space):
         yield Finding("note", "its actions are integers; what a policy says is rounded")
 

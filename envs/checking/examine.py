@@ -28,7 +28,7 @@ class Plan:
     """How much is tried.
 
     starts: different starts. steps: of an episode, at most. episodes: of the expert. strict:
-    whether an episode that failed is an error: a run counts it, and goes on.
+    whether an episode that failed is an error: a run counts it and names it, and goes on.
     """
 
     starts: int
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def of_failures(self) -> Level:
-        return "error" if self.strict else "warning"
+        return "error" if self.strict else "note"
 
 
 SHORT = Plan(starts=3, steps=12)  # before a run

@@ -7,6 +7,7 @@ import pytest
 
 from alltrades import cli
 from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.errors import UserError
 
 
 def run(*argv: str) -> int:
@@ -126,6 +127,15 @@ def test_an_environment_that_raises_ends_the_command_with_its_name_seed_and_step
         f"seed {episode_seed(0, 'demos', 'mine/broken', 0)}" in error
         and "the arm came off" in error
     )
+
+
+def test_options_may_stand_between_names():
+    words = ["envs", "check", "--episodes", "3", "planar/reach", "--timeout", "9", "planar/push"]
+    args = cli.parser().parse_args(words)
+    assert args.names == ["check", "planar/reach", "planar/push"]
+    assert (args.episodes, args.timeout) == (3, 9.0)
+    with pytest.raises(UserError, match="unrecognized arguments: --episode"):
+        cli.parser().parse_args(["envs", "check", "--episode", "3"])
 
 
 def test_traceback_shows_where_an_error_comes_from_before_its_line(capsys):
