@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy():
         (["doctor", "--wrong"], "--wrong"),
         (["compare", "a.json"], "expected two"),
         (["report", "nowhere"], "nowhere"),
-        (["compare", "list.json", "list.json"], "list.json: not an evaluation"),
+        (["compare", "list.json", "list.json"], "list.json: cannot be read"),
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path, monkeypatch):
