@@ -42,7 +42,7 @@ def header(run: RunFiles) -> dict[str, Any]:
     own = {name: e.only(judged[metric]) for name, e in rows.items()} if judged else {}
     means = {name: e.mean(metric=metric) for name, e in own.items()}
     ends = [x for _, bounds in means.values() for x in bounds]
-    track = (0.0, 1.0) if metric == SUCCESS else _track(ends)
+    track = (0.0, 1.0) if metric == SUCCESS or not ends else _track(ends)
     others = len(judged.get(RETURN, ())) if metric == SUCCESS else 0
     for i, (name, evaluation) in enumerate(own.items()):
         mean, bounds = means[name]
