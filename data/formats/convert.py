@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.actions import ActionSpec
+from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
 from alltrades.data.fields import CHANNELS, Field
 from alltrades.data.formats.mapping import INSTRUCTION, Flag, Map, Mapped, Part
@@ -26,6 +27,7 @@ class Converter:
         mapping.check(recording)
         self.recording, self.mapping = recording, mapping
         self._keys = mapping.keys
+        self._first: tuple[dict[str, Field], int] | None = None
         if mapping.action is not None:
             recording.acts = [part.source for part in mapping.action.pieces]
         if recording.resampled:
@@ -46,11 +48,23 @@ class Converter:
         reward = None if m.reward is None else self._flag(where, m.reward, raw, steps)
         success = None if m.success is None else self._success(where, m.success, raw, steps)
         try:
-            return Episode.from_arrays(
+            made = Episode.from_arrays(
                 fields, actions, environment, reward, success, source="demo", seed=i
             )
+            self._same(where, made)
         except ValueError as error:
             raise Refusal(f"{where}: {error}; mend it, or leave it out") from error
+        return made
+
+    def _same(self, where: str, episode: Episode) -> None:
+        """Refuse an episode of other fields or action size than the first."""
+        size = 0 if episode.actions is None else episode.actions.shape[1]
+        known, actions = self._first = self._first or (episode.fields, size)
+        wrong = other_fields(episode.fields, known)
+        if wrong is None and size != actions:
+            wrong = f"actions have {size} numbers, not {actions}"
+        if wrong is not None:
+            raise Refusal(f"{where}: {wrong}; expected what the first episode has; leave it out")
 
     def interface(self, episode: Episode) -> Interface:
         """What is known of the environment of an episode: fields with names and units, rate."""
@@ -58,12 +72,28 @@ class Converter:
         for name, f in episode.fields.items():
             said = self.mapping.fields[name]
             facts = self._facts(said) if f.kind == "state" else {}
-            fields[name] = Field(f.kind, f.shape, f.dtype, **_fitting(facts, f.shape))
+            facts = self._fitting(name, facts, f.shape[:1])
+            fields[name] = Field(f.kind, f.shape, f.dtype, **facts)
         size = 0 if episode.actions is None else episode.actions.shape[1]
         acts = self._facts(self.mapping.action) if self.mapping.action else {}
-        action = ActionSpec.unknown(size, **_fitting(acts, (size,)))
+        action = ActionSpec.unknown(size, **self._fitting("action", acts, (size,)))
         rate = self.mapping.control_hz
         return Interface(episode.environment, fields, action, control_hz=rate)
+
+    def _fitting(self, name: str, facts: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        """Names and units of as many numbers; one unit stands for all."""
+        out: dict[str, Any] = {}
+        for kind, given in facts.items():
+            if given is None:
+                continue
+            value = [given] * shape[0] if isinstance(given, str) else given
+            if len(value) != shape[0]:
+                raise Refusal(
+                    f"{self.recording.path}: {len(value)} {kind} of '{name}', which has {shape[0]} "
+                    "numbers; expected as many; mend the mapping"
+                )
+            out[kind] = tuple(map(str, value))
+        return out
 
     def _facts(self, said: Mapped) -> dict[str, Any]:
         """Names and units: of the mapping, or those of the parts where all have some."""
@@ -153,13 +183,15 @@ class Converter:
             raise Refusal(f"{where}: '{part.source}' is text; expected numbers")
         x = value.reshape(len(value), -1)
         if part.dims is not None:
-            try:
-                x = x[:, _index(part.dims)]
-            except IndexError as error:
+            index, size = _index(part.dims), x.shape[1]
+            wanted = index if isinstance(index, list) else [index.start or 0, (index.stop or 0) - 1]
+            inside = all(-size <= k < size for k in wanted)
+            if not inside or not x[:, index].shape[1]:
                 raise Refusal(
-                    f"{where}: '{part.source}' has {x.shape[1]} numbers; expected those that dims "
+                    f"{where}: '{part.source}' has {size} numbers; expected those that dims "
                     f"{part.dims} takes"
-                ) from error
+                )
+            x = x[:, index]
         if part.rotation is not None:
             x = self._turned(where, part, x)
         if (part.scale, part.offset) != (1.0, 0.0):
@@ -286,13 +318,6 @@ def _index(dims: str | list[int]) -> Any:
     if isinstance(dims, list):
         return dims
     return slice(*(int(p) if p else None for p in dims.split(":")))
-
-
-def _fitting(facts: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Names and units that are as many as the numbers; one unit stands for all."""
-    size = shape[0] if shape else 0
-    out = {k: [v] * size if isinstance(v, str) else v for k, v in facts.items()}
-    return {k: tuple(map(str, v)) for k, v in out.items() if v is not None and len(v) == size}
 
 
 def _text(where: str, key: str, value: np.ndarray) -> str:

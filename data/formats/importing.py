@@ -171,7 +171,7 @@ class Import:
         fresh: dict[str, Interface] = {}
         for e in part:
             if e.environment not in declared and e.environment not in fresh:
-                fresh[e.environment] = self.converter.interface(e)
+                fresh[e.environment] = guarded(self.recording.path, self.converter.interface, e)
         if fresh:
             try:
                 store.declare(list(fresh.values()))
@@ -179,12 +179,7 @@ class Import:
                 raise Refusal(f"{self.recording.path}: {error}") from error
             declared |= set(fresh)
         self._note(store)
-        try:
-            store.append(part)
-        except UserError as error:
-            if "does not fit" not in str(error):
-                raise
-            raise Refusal(str(error).replace(str(self.partial), str(self.recording.path))) from None
+        store.append(part)
 
     def _read(self, i: int) -> Episode | None:
         where = self.recording.where(i)

@@ -133,6 +133,8 @@ class LeRobot(Recording):
 
     def _instruction(self) -> None:
         self.tasks = list(dict.fromkeys(self.meta.tasks.values()))
+        if not self.tasks and "task_index" in self.rows.schema:
+            self.warn("meta/ has no tasks that 'task_index' could mean; there are no instructions")
         if not self.tasks or TASK in self.columns:
             self.instruction = TASK if TASK in self.columns else None
             return

@@ -43,6 +43,8 @@ class Meta:
 
     def _json(self, name: str) -> Any:
         file = self.path / "meta" / name
+        if not file.is_file():
+            raise Refusal(f"{file}: no such file; expected a LeRobot data set; check the path")
         found = guarded(file, lambda: json.loads(file.read_text(encoding="utf-8")))
         if not isinstance(found, dict):
             raise Refusal(f"{file}: no mapping; expected one; restore it from a copy")

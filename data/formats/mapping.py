@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alltrades.data.fields import NAME, field_name
 from alltrades.data.formats.recording import Column, Recording, Refusal
@@ -50,6 +50,15 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
 
 
+def _slice(dims: str | list[int] | None) -> str | list[int] | None:
+    if isinstance(dims, str) and not re.fullmatch(r"-?\d*:-?\d*", dims):
+        raise ValueError(f"dims '{dims}'; expected a slice such as '0:7', or a list")
+    return dims
+
+
+Dims = Annotated[str | list[int] | None, AfterValidator(_slice)]
+
+
 class Turn(_Model):
     """A rotation among a part's numbers, written in another form.
 
@@ -78,16 +87,10 @@ class Part(_Model):
     """
 
     source: str = Field(alias="from")
-    dims: str | list[int] | None = None
+    dims: Dims = None
     rotation: Turn | None = None
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
-
-    @model_validator(mode="after")
-    def _slice(self) -> Part:
-        if isinstance(self.dims, str) and not re.fullmatch(r"-?\d*:-?\d*(:-?\d+)?", self.dims):
-            raise ValueError(f"dims '{self.dims}'; expected a slice such as '0:7', or a list")
-        return self
 
 
 class Mapped(_Model):
@@ -101,7 +104,7 @@ class Mapped(_Model):
     source: str | None = Field(None, alias="from")
     parts: list[Part] | None = None
     text: str | None = None
-    dims: str | list[int] | None = None
+    dims: Dims = None
     rotation: Turn | None = None
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
