@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -288,6 +289,9 @@ def _same(a: Any, b: Any) -> bool:
         return all(k in b and _same(v, b[k]) for k, v in a.items())
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b
+    if isinstance(a, str) and isinstance(b, int | float):  # "090" is text in YAML
+        with suppress(ValueError):
+            return float(a) == b
     return a == b or str(a) == str(b)
 
 
