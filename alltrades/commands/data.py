@@ -126,9 +126,9 @@ def _import(args: argparse.Namespace) -> int:
             print(proposed.to_yaml(), end="")
             return 0
         environment = args.environment or proposed.environment
-        for option, value in (("--environment", environment), ("--out", args.out)):
-            if value is None:
-                raise UserError(f"data import: no {option}; expected it, unless --dry-run; add it")
+        if not environment or args.out is None:
+            missing = "--out" if environment else "--environment"
+            raise UserError(f"data import: no {missing}; expected it, unless --dry-run; add it")
         work = Import(
             recording, proposed, environment, Path(args.out), args.tasks, args.skip_damaged
         )

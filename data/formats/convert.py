@@ -86,7 +86,7 @@ class Converter:
         for kind, given in facts.items():
             if given is None:
                 continue
-            value = [given] * shape[0] if isinstance(given, str) else given
+            value: list[str] = [given] * shape[0] if isinstance(given, str) else given
             if len(value) != shape[0]:
                 raise Refusal(
                     f"{self.recording.path}: {len(value)} {kind} of '{name}', which has {shape[0]} "
@@ -120,7 +120,7 @@ class Converter:
         """All of one length: an observation after the last action is dropped, which is said."""
         acts = [] if self.mapping.action is None else self.mapping.action.pieces
         arrays = {k: np.asarray(v) for k, v in raw.items() if not isinstance(v, str)}
-        texts = {k: v for k, v in raw.items() if isinstance(v, str)}
+        texts: dict[str, Any] = {k: v for k, v in raw.items() if isinstance(v, str)}
         flags = [f.source for f in (self.mapping.reward, self.mapping.success) if f is not None]
         for key in flags:
             if key in arrays and arrays[key].ndim == 0:  # one number for the whole episode

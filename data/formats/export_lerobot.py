@@ -163,6 +163,7 @@ class _Writer:
             if name == INSTRUCTION:
                 continue
             names = None if f.names is None else list(f.names)
+            facts: tuple[str, list[int], list[str] | None]
             if f.kind == "image":
                 facts = ("image", list(f.shape), ["height", "width", "channels"])
             elif f.kind == "text":

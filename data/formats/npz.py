@@ -90,9 +90,7 @@ class Npz(Recording):
                         f"{where}: '{key}' has {len(value)} rows; expected {last} as '{ENDS}' says"
                     )
                 value = value[start:stop] if len(value) == last else value[i]
-            if value.dtype.kind == "U" and value.ndim == 0:
-                value = str(value)
-            out[key] = value
+            out[key] = str(value) if value.dtype.kind == "U" and value.ndim == 0 else value
         return out
 
 

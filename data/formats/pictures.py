@@ -51,7 +51,7 @@ class Reformatter:
             out[:] = array_of(frame)
             return
         rgb = self._convert.reformat(frame, format="rgb24")
-        plane = rgb.planes[0]
+        plane: Any = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         out[:] = rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
 

@@ -56,9 +56,9 @@ class Video:
                     f"{where}: no frame at {time:.3f} s (step {k} of {len(times)}): {found}; "
                     "expected one per row; restore the video, or leave the episode out"
                 )
-            found = (frame[1].height, frame[1].width)
-            if found != self.shape[:2]:
-                raise Refusal(f"{where}: a frame of {found} at step {k}; expected {self.shape[:2]}")
+            size = (frame[1].height, frame[1].width)
+            if size != self.shape[:2]:
+                raise Refusal(f"{where}: a frame of {size} at step {k}; expected {self.shape[:2]}")
             self._pictures.into(frame[1], out[k])
         return out
 
