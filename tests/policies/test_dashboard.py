@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect

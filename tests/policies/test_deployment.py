@@ -174,7 +174,7 @@ def test_what_is_no_policy_is_a_user_error(
 ) -> None:
     if artifact.startswith("ws"):
         pytest.importorskip(
-            "websockets", minversion="15", reason="needs: pip install alltrades[serve]"
+            "websockets", minversion="16", reason="needs: pip install alltrades[serve]"
         )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):

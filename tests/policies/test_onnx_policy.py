@@ -104,7 +104,7 @@ def test_a_robot_is_driven_by_a_server_that_wants_a_token_without_torch(
     tmp_path: Path, mode: str
 ) -> None:
     pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-    pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+    pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
     from tests.policies import serving
 
     (tmp_path / "token").write_text("0123456789abcdef-secret\n")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 msgpack = pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.model.policy import DiffusionPolicy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field, Observation

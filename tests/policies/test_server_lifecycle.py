@@ -16,7 +16,7 @@ import pytest
 import torch
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect

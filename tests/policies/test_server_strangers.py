@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
-pytest.importorskip("websockets", minversion="15", reason="needs: pip install alltrades[serve]")
+pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
