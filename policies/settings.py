@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# largest clip at which a predicted noise still gives chunks: their error is .03 of the variance at
+# 1, .08 at 2, .4 at 5, 4 to 200 at 20
+NOISE_CLIP = 5.0
+LARGEST_LR = 0.1  # AdamW moves every weight by about this much a step
+LARGEST_DECAY = 0.1  # share of a weight that its decay takes in one step
+MOST_ROWS = 2**16  # of a batch
+FEWEST = 3  # episodes of an environment from which one may be held out
 
 
 class Frozen(BaseModel):
     """Base of every settings model: immutable, unknown keys and infinite numbers refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_observe(observe: Sequence[str]) -> None:
+    """Raise ValueError for a list of fields that names none, or one twice."""
+    if not observe:
+        raise ValueError("observe is empty; expected fields to see; name some, or null for all")
+    twice = sorted({name for name in observe if observe.count(name) > 1})
+    if twice:
+        raise ValueError(f"observe names {twice[0]} twice; expected each field once; remove one")
 
 
 class PolicySettings(Frozen):
@@ -88,6 +106,21 @@ class PolicySettings(Frozen):
                 f"{self.diffusion_steps}; a vp process cannot take more sampling steps than it was "
                 "trained with"
             )
+        if self.prediction == "noise" and (self.clip is None or self.clip > NOISE_CLIP):
+            raise ValueError(
+                f"prediction = noise with clip = {'null' if self.clip is None else self.clip}; "
+                f"expected a clip of at most {NOISE_CLIP:g}: where sampling begins, noise says "
+                "nothing about the chunk, and its error is multiplied by 100 and more; set clip: "
+                "1, or prediction: sample or velocity"
+            )
+        if self.prediction == "noise" and self.sampling_steps < 2:
+            raise ValueError(
+                "prediction = noise with sampling_steps = 1; expected at least 2: a single step "
+                "begins and ends where noise says nothing about the chunk; raise sampling_steps, "
+                "or set prediction: sample or velocity"
+            )
+        if self.observe is not None:
+            check_observe(self.observe)
         if self.clip is not None and self.action_normalizer == "standard" and self.clip < 3:
             raise ValueError(
                 f"clip = {self.clip} would cut actions scaled to unit deviation; use clip >= 3, "
@@ -100,15 +133,32 @@ class NetworkTrainSettings(Frozen):
     """Optimisation of one network: what differs between the networks of a run."""
 
     steps: int = Field(6000, ge=1, description="gradient steps")
-    batch: int = Field(256, ge=1, description="windows per step, balanced over environments")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of the one-cycle schedule")
+    batch: int = Field(
+        256, ge=1, le=MOST_ROWS, description="windows per step, balanced over environments"
+    )
+    lr: float = Field(
+        1e-3, gt=0, le=LARGEST_LR, description="peak learning rate of the one-cycle schedule"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
     ema: float = Field(
         0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is saved"
     )
     observation_noise: float = Field(
-        0.0, ge=0, description="noise on normalised observations while training"
+        0.0,
+        ge=0,
+        le=1,
+        description="noise on normalised observations while training, in deviations of the data",
     )
+
+    @model_validator(mode="after")
+    def _weights_are_left(self) -> NetworkTrainSettings:
+        if self.lr * self.weight_decay >= LARGEST_DECAY:
+            raise ValueError(
+                f"lr = {self.lr:g} with weight_decay = {self.weight_decay:g} takes "
+                f"{self.lr * self.weight_decay:.0%} of every weight at each step; expected less "
+                f"than {LARGEST_DECAY:.0%}; lower weight_decay"
+            )
+        return self
 
 
 class TrainingSettings(Frozen):
@@ -124,6 +174,7 @@ class TrainingSettings(Frozen):
     symmetry: bool = Field(
         True, description="augment windows by the symmetries that their environments declare"
     )
+
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")
 

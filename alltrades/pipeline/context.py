@@ -25,7 +25,9 @@ from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
 from alltrades.policies.learning.batches import Augmentation
 from alltrades.policies.model.backbones import BACKBONES
+from alltrades.policies.model.device import check_device
 from alltrades.policies.model.encoders import ENCODERS
+from alltrades.policies.model.preference import preference_vector
 from alltrades.settings.parts import DECLARED, NONE
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
@@ -285,6 +287,32 @@ def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
                 )
 
 
+def _check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
+    """Raises UserError for what settings say of environments that these are not, and for a device
+    that is not there: before anything is recorded or trained.
+    """
+    check_device(settings.device)
+    ids = [spec.id for spec in specs]
+    told = {"evaluation.preference": settings.evaluation.preference}
+    told["distill.preference"] = settings.distill.preference
+    told |= {f"generalists.{n}.preference": d.preference for n, d in settings.generalists.items()}
+    for key, preference in told.items():
+        try:
+            preference_vector(ids, preference)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+    for network in {s.observe: s for s in settings.networks()}.values():
+        for spec in specs:
+            spec.interface.seeing(network.observe)
+    longest = max((spec.max_steps for spec in specs if spec.simulated), default=None)
+    for limit in settings.evaluation.limits:
+        if longest is not None and limit > longest:
+            raise UserError(
+                f"evaluation.limits names {limit} steps and no environment lasts longer than "
+                f"{longest}; expected shorter limits; lower it"
+            )
+
+
 @contextmanager
 def opened(
     settings: RunSettings,
@@ -302,6 +330,7 @@ def opened(
         require_packages()
     specs, left_out = resolve(settings)
     _check_observed(settings, specs)
+    _check_environments(settings, specs)
     for row in (settings.distill, *settings.distillations().values()):
         row.weights.check()
     BACKBONES.get(settings.policy.backbone)

@@ -14,6 +14,8 @@ from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.success import FORMS, Success
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import (
+    LARGEST_LR,
+    MOST_ROWS,
     Frozen,
     NetworkTrainSettings,
 )
@@ -131,10 +133,10 @@ class SpecialistCandidate(Frozen):
 
     width: int | None = Field(None, ge=8)
     depth: int | None = Field(None, ge=1)
-    batch: int | None = Field(None, ge=1)
-    lr: float | None = Field(None, gt=0)
+    batch: int | None = Field(None, ge=1, le=MOST_ROWS)
+    lr: float | None = Field(None, gt=0, le=LARGEST_LR)
     weight_decay: float | None = Field(None, ge=0)
-    observation_noise: float | None = Field(None, ge=0)
+    observation_noise: float | None = Field(None, ge=0, le=1)
 
     def name(self) -> str:
         """Its changes in words."""
@@ -379,6 +381,26 @@ class EvaluationSettings(Frozen):
         default_factory=dict,
         description="lambda that policies with policy.preference_input act by; empty: uniform",
     )
+
+    @model_validator(mode="after")
+    def _measured_rows_are_compared(self) -> EvaluationSettings:
+        twice = sorted({row for row in self.rows if self.rows.count(row) > 1})
+        if twice:
+            raise ValueError(f"rows names {twice[0]} twice; expected each row once; remove one")
+        for a, b in self.compare:
+            if a == b:
+                raise ValueError(f"compare has {a} with itself; expected two rows; remove it")
+            for row in (a, b):
+                if row not in self.rows:
+                    raise ValueError(
+                        f"compare names {row}, which rows does not; expected some of "
+                        f"{', '.join(self.rows)}; add it to evaluation.rows, or remove the pair"
+                    )
+        if min(self.limits, default=1) < 1:
+            raise ValueError(
+                f"limits = {list(self.limits)}; expected numbers of steps of at least 1"
+            )
+        return self
 
 
 class TrackingSettings(Frozen):

@@ -27,6 +27,7 @@ from alltrades.settings.parts import (
     TrackingSettings,
 )
 from alltrades.settings.rows import GENERALIST, OWN_ROWS, TEACHERS, Row
+from alltrades.settings.sense import contradictions
 from alltrades.system.machine import processors
 
 
@@ -135,6 +136,12 @@ class RunSettings(Frozen):
             return self.policy
         return self.policy.model_copy(update={"observe": network.observe})
 
+    def networks(self) -> list[PolicySettings]:
+        """Settings of every kind of network that is trained."""
+        generalists = [self.policy_of(d) for d in self.distillations().values()]
+        specialists = [policy for _, policy, _ in self.specialist_candidates()]
+        return [*specialists, self.policy_of(self.labeled_only), *generalists]
+
     def observed(self) -> list[tuple[str, ...] | None]:
         """Patterns of the fields that each kind of network sees; None for all."""
         generalists = [self.policy_of(d).observe for d in self.distillations().values()]
@@ -173,6 +180,12 @@ class RunSettings(Frozen):
                 raise ValueError(
                     f"evaluation names row '{name}'; expected one of {', '.join(sorted(known))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RunSettings:
+        for line in contradictions(self):
+            raise ValueError(line)
         return self
 
     def training_count(self) -> int:

@@ -14,9 +14,9 @@ from alltrades.policies.learning.batches import TrainingData, stack_batches
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.settings import FEWEST
 from alltrades.system.streams import stream
 
-FEWEST = 3  # episodes of an environment from which one may be held out
 LOOKS = 10  # at held-out losses during a training
 
 
