@@ -244,7 +244,7 @@ class RolloutSettings(Frozen):
 class RoundSettings(Frozen):
     """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
 
-    count: int = Field(0, ge=0, description="rounds at most")
+    count: int = Field(0, ge=0, le=1000, description="rounds at most")
     patience: int = Field(
         1, ge=1, description="rounds in a row without help that end them; the best one is kept"
     )

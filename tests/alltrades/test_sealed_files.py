@@ -249,3 +249,8 @@ def test_settings_that_a_run_wrote_are_read_as_the_same(tmp_path, success):
     )
     (tmp_path / "settings.yaml").write_text(dump_yaml(settings, origins))
     assert load_settings(RunSettings, defaults_file=tmp_path / "settings.yaml")[0] == settings
+
+
+def test_a_number_of_rounds_that_would_fill_the_memory_is_refused_at_once():
+    with pytest.raises(UserError, match="distill.rounds.count"):
+        load_settings(RunSettings, overrides=["--distill.rounds.count", "1000000000000"])
