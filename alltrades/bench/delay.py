@@ -51,10 +51,10 @@ def delay(
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
-    from alltrades.envs.rollouts.crew import Crew
     from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate, paired_difference
     from alltrades.envs.rollouts.rollout import LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
+    from alltrades.pipeline.context import crew_of
     from alltrades.policies.model.threads import threads
     from alltrades.settings.parts import RolloutSettings
 
@@ -89,7 +89,7 @@ def delay(
             f"{policy.n_action_steps} are executed; {len(specs)} environments"
         )
         with (
-            Crew(RolloutSettings().worker_count()) as crew,
+            crew_of(RolloutSettings()) as crew,
             ServerProcess(path, "--rate-limit", "0", "--max-clients", str(lanes)) as server,
         ):
             ways: dict[str, Callable[[], LaneController]] = {

@@ -189,6 +189,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Environment steps per second of rollouts: the default generalist by number of workers, then
     untrained specialists.
     """
+    from alltrades.envs.rollouts.crew import Crew
     from alltrades.envs.rollouts.rollout import Job, rollout
     from alltrades.pipeline.acting import controllers_of
     from alltrades.policies.control.controller import Controller
@@ -202,16 +203,17 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
             Job(s.id, 1000 + i, keys[s.id]) for i in range(max(4, 64 // len(specs))) for s in specs
         ]
         start = time.perf_counter()
-        episodes = list(
-            rollout(
-                jobs,
-                {s.id: s for s in specs},
-                controllers,
-                workers=workers,
-                lanes=lanes,
-                source="bench",
+        with Crew(workers, RolloutSettings().timeout if workers else 0.0) as crew:
+            episodes = list(
+                rollout(
+                    jobs,
+                    {s.id: s for s in specs},
+                    controllers,
+                    lanes=lanes,
+                    source="bench",
+                    crew=crew,
+                )
             )
-        )
         spent = time.perf_counter() - start
         return (
             f"{sum(len(e) for e in episodes) / spent:,.0f} steps/s, {len(episodes) / spent:.1f} "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.faults import LEAST, Faults, from_json, to_json
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.spec import EnvSpec
@@ -38,6 +43,7 @@ def collect(
     purpose: str = "demos",
     keep: str | None = None,
     code: Mapping[str, str] | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Record episodes of the scripted experts; returns {environment: {"n", "successes", "kept",
     "return"}} of the experts, successes None where nothing says success.
@@ -47,7 +53,11 @@ def collect(
     `keep` says otherwise (see `DemoSettings.keep`): all of them, successes alone, or "top:SHARE",
     those of the highest return among so many more. `purpose` names the stream of starts. A store of
     the same seed is continued: by environments that it lacks, and by the episodes that follow those
-    which it has, but for "top"; where `code` is given, by the code that began it alone.
+    which it has, but for "top"; where `code` is given, by the code that began it alone. Tries
+    that the environment could not finish count and are left out (provenance `faults`).
+
+    `crew`: what steps environments; default this process, as for an expert that cannot be sent to
+    another.
     """
     missing = [s.id for s in specs if registry.expert(s.id) is None]
     if missing:
@@ -55,9 +65,14 @@ def collect(
             f"no scripted expert for {', '.join(missing)}; give --demos.path STORE, or register one"
         )
     facts = {"kind": "demonstrations", "seed": seed, "keep": keep}
-    with open_or_create(path, specs, facts, grows=True, code=code) as store:
+    with (
+        Crew(0) as here,
+        open_or_create(path, specs, facts, grows=True, code=code) as store,
+    ):
         rates: dict[str, dict[str, Any]] = dict(store.provenance.get("experts", {}))
         have = store.columns()["environment"] if len(store) else np.array([])
+        faults = Faults(rollouts.errors)
+        faults.resume(from_json(store.provenance.get("faults", ())))
         for k, spec in enumerate(specs):
             there = int((have == spec.id).sum())
             if there >= episodes:
@@ -68,71 +83,110 @@ def collect(
                     f"expected as many with --keep {keep}, which cannot be continued; choose "
                     "another path"
                 )
-            kept, rates[spec.id] = _demonstrations(spec, episodes, seed, purpose, attempts, keep)
-            store.set_provenance(
-                experts=rates
-            )  # before the episodes: a kill in between repeats both
+            kept, rates[spec.id] = _demonstrations(
+                spec,
+                episodes,
+                partial(episode_seed, seed, purpose, spec.id),
+                attempts,
+                keep,
+                crew if crew is not None and _sendable(spec) else here,
+                faults,
+            )
+            # before the episodes: a kill in between repeats both
+            store.set_provenance(experts=rates, **provenance_of(faults))
             store.append(kept[there:])
             if each is not None:
                 each(k + 1, len(specs))
     return rates
 
 
+def _sendable(spec: EnvSpec) -> bool:
+    """Whether workers can have its expert; says so where they cannot."""
+    try:
+        pickle.dumps((spec.steps_alone, registry.expert(spec.id)))
+    except Exception as error:  # whatever a user's class raises
+        print(
+            f"{spec.id}: it or its expert cannot be sent to a worker process ({error}), so it is "
+            "stepped in this one, where nothing that hangs can be ended; expected functions and "
+            "classes at the top of a module",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def provenance_of(faults: Faults) -> dict[str, Any]:
+    """What a store says of the episodes that could not be finished, if there are any."""
+    return {"faults": to_json(faults.found)} if faults.found else {}
+
+
 def _demonstrations(
-    spec: EnvSpec, episodes: int, seed: int, purpose: str, attempts: int, keep: str | None
+    spec: EnvSpec,
+    episodes: int,
+    starts: Callable[[int], int],
+    attempts: int,
+    keep: str | None,
+    crew: Crew,
+    faults: Faults,
 ) -> tuple[list[Episode], dict[str, Any]]:
-    """What is kept of an expert's tries, and facts of them."""
+    """What is kept of an expert's tries, on `starts` by number, and facts of them. No try is made
+    whose outcome does not count.
+    """
     kept: list[Episode] = []
     returns: list[float] = []
     successes, told = 0, False
     top = float(keep.removeprefix(TOP)) if keep is not None and keep.startswith(TOP) else None
-    most = attempts * episodes if top is None else math.ceil(episodes / top - 1e-9)
-    for episode in _tries(spec, seed, purpose, max(4, episodes), None if top is None else most):
-        if keep is None and not told and episode.success is not None:
-            kept = []  # those before it said nothing, which now means: no success
-        told = told or episode.success is not None
-        returns.append(episode.return_)
-        successes += bool(episode.success)
-        if keep == "all" or top is not None or episode.success or (keep is None and not told):
-            kept.append(episode)
-        if top is not None and len(kept) > episodes:
-            del kept[min(range(len(kept)), key=lambda i: (kept[i].return_, -i))]  # lowest, last
-        if len(kept) == episodes and (top is None or len(returns) == most):
-            break
-        if len(returns) >= most:
-            if told:
-                raise UserError(
-                    f"the expert of '{spec.id}' succeeded in {len(kept)} of {len(returns)} tries; "
-                    f"expected {episodes} successes; raise --demos.attempts or mend the expert"
-                )
-            raise UserError(
-                f"nothing says success in {len(returns)} episodes of '{spec.id}'; expected some "
-                "with --keep successes; keep all or top:SHARE, or say what counts with "
-                "--simulator.success"
-            )
+    among = 0 if top is None else math.ceil(episodes / top - 1e-9)
+    tried, most = 0, attempts * episodes if top is None else 2 * among + LEAST
+    known = {f.seed for f in faults.found if f.environment == spec.id}
+    while len(kept) < episodes or len(returns) < among:
+        if tried >= most:
+            raise _too_few(spec, episodes, tried, len(returns), len(kept) if told else None, keep)
+        end = min(tried + max(episodes - len(kept), among - len(returns)), most)
+        for episode in rollout(
+            [Job(spec.id, x, "expert") for x in map(starts, range(tried, end)) if x not in known],
+            {spec.id: spec},
+            {},
+            lanes=max(1, crew.workers),
+            source="expert",
+            crew=crew,
+            faults=faults,
+        ):
+            if keep is None and not told and episode.success is not None:
+                kept = []  # those before it said nothing, which now means: no success
+            told = told or episode.success is not None
+            returns.append(episode.return_)
+            successes += bool(episode.success)
+            if keep == "all" or top is not None or episode.success or (keep is None and not told):
+                kept.append(episode)
+            if top is not None and len(kept) > episodes:
+                del kept[min(range(len(kept)), key=lambda i: (kept[i].return_, -i))]  # lowest, last
+        tried = end
     return kept, {
-        "n": len(returns),
+        "n": tried,
         "successes": successes if told else None,
         "kept": len(kept),
         "return": float(np.mean(returns)),
     }
 
 
-def _tries(
-    spec: EnvSpec, seed: int, purpose: str, step: int, count: int | None
-) -> Iterator[Episode]:
-    """Episodes of an expert in the order of their seeds, `step` at a time; as many as are asked
-    for, or `count`.
-    """
-    first = 0
-    while count is None or first < count:
-        last = first + step if count is None else min(first + step, count)
-        jobs = [
-            Job(spec.id, episode_seed(seed, purpose, spec.id, i), "expert")
-            for i in range(first, last)
-        ]
-        yield from rollout(jobs, {spec.id: spec}, {}, workers=0, lanes=1, source="expert")
-        first = last
+def _too_few(
+    spec: EnvSpec, episodes: int, tried: int, finished: int, successes: int | None, keep: str | None
+) -> UserError:
+    if successes is not None:
+        return UserError(
+            f"the expert of '{spec.id}' succeeded in {successes} of {tried} tries; expected "
+            f"{episodes} successes; raise --demos.attempts or mend the expert"
+        )
+    if keep == "successes" and finished:
+        return UserError(
+            f"nothing says success in {finished} episodes of '{spec.id}'; expected some with --keep "
+            "successes; keep all or top:SHARE, or say what counts with --simulator.success"
+        )
+    return UserError(
+        f"the expert of '{spec.id}' finished {finished} of {tried} episodes; expected {episodes} "
+        "to keep; mend the environment, whose physics diverge, or the expert"
+    )
 
 
 def import_demos(specs: Sequence[EnvSpec], sources: Sequence[Path], path: Path) -> None:

@@ -28,7 +28,7 @@ from alltrades.policies.model.backbones import BACKBONES
 from alltrades.policies.model.device import check_device
 from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.preference import preference_vector
-from alltrades.settings.parts import DECLARED, NONE
+from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
 from alltrades.settings.run import RunSettings
 from alltrades.system.progress import Progress
 from alltrades.system.reading import write_sealed
@@ -213,6 +213,11 @@ class Context:
         return replace(self, record=_unrecorded)
 
 
+def crew_of(settings: RolloutSettings) -> Crew:
+    """Processes that step environments, as the settings want them; closed by whoever asks."""
+    return Crew(settings.worker_count(), settings.timeout, settings.growth * 2**30)
+
+
 def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserError]]:
     """Specifications of a run's environments, and the optional ones that are left out, with what is
     missing for them.
@@ -338,6 +343,6 @@ def opened(
     code = _code(settings, specs)
     if manifest is not None:
         manifest.code, manifest.same_code = code, settings.same_code
-    with Crew(settings.rollout.worker_count()) as crew:
+    with crew_of(settings.rollout) as crew:
         beside = Beside(settings.training_count())
         yield Context(settings.seeing, specs, left_out, manifest, crew, beside, code, record)

@@ -109,6 +109,7 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
             report.progress,
             keep=settings.demos.keep,
             code=context.store_code,
+            crew=context.crew,
         )
         if rates is not None:
             write_json(rates, found)
@@ -151,6 +152,7 @@ def record_held_out(context: Context, out: Path) -> None:
             report.progress,
             "held_out",
             settings.demos.keep,
+            context.crew,
         )
 
     context.stage("held_out", {"episodes": HELD_OUT}, [out], body, len(context.specs), "env")

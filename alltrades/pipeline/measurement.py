@@ -10,6 +10,7 @@ from typing import Any
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
+from alltrades.envs.rollouts.faults import Faults
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import (
     check_disjoint,
@@ -129,6 +130,7 @@ def success(
         lanes=settings.rollout.lanes,
         crew=context.crew,
         report=report,
+        errors=settings.rollout.errors,
     )
 
 
@@ -167,9 +169,9 @@ def trajectories(context: Context, policies: Policies) -> Paths:
         jobs,
         specs,
         controllers,
-        workers=settings.worker_count(),
         lanes=settings.lanes,
         crew=context.crew,
+        faults=Faults(settings.errors, "not drawn"),
     ):
         if episode.points is not None:
             points = episode.points[:, 0].astype(float)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ import numpy as np
 from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
+from alltrades.envs.rollouts.faults import LEAST, Faults, from_json
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.rollouts.statistics import mean_interval
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests
-from alltrades.pipeline.collection import first_demos, open_or_create
+from alltrades.pipeline.collection import first_demos, open_or_create, provenance_of
 from alltrades.pipeline.context import Context
 from alltrades.system.reporting import Report
 
@@ -99,36 +102,64 @@ def record(
     """Roll every environment's policy out; episodes are ordered by index, then environment, and
     appended in that order.
 
-    A store that exists is continued: episode i depends on its index only. UserError for one of
-    other policies, environments, teacher or seed.
+    Those that their environment could not finish are left out (provenance `faults`), and as many
+    further indices take their place. A store that exists is continued: episode i depends on its
+    index only. UserError for one of other policies, environments, teacher or seed.
     """
     settings, report = context.settings.rollout, report or Report()
     digests = {name: p.digest() for name, p in policies.items()}
     facts = {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
     controllers, keys = controllers_of(policies, settings)
-    jobs = [
-        Job(s.id, episode_seed(seed, "rollout", s.id, i), keys[s.id])
-        for i in range(episodes)
-        for s in context.simulated
-    ]
-    buffer: list[Episode] = []
-    with open_or_create(out, context.simulated, facts, code=context.store_code) as store:
+    specs = {s.id: s for s in context.practised}
+    faults = Faults(settings.errors)
+
+    def jobs(index: int, names: Iterable[str]) -> list[Job]:
+        every = [Job(i, episode_seed(seed, "rollout", i, index), keys[i]) for i in names]
+        return [job for job in every if (job.environment, job.seed) not in over]
+
+    def run(jobs: Sequence[Job]) -> None:
+        buffer: list[Episode] = []
+
+        def append() -> None:
+            if len(faults.found) > len(store.provenance.get("faults", ())):
+                store.set_provenance(**provenance_of(faults))
+            store.append(buffer)
+            buffer.clear()
+
         for episode in rollout(
-            jobs[len(store) :],
-            {s.id: s for s in context.practised},
+            jobs,
+            specs,
             controllers,
-            workers=settings.worker_count(),
             lanes=settings.lanes,
             source=teacher,
             crew=context.crew,
+            faults=faults,
         ):
+            have[episode.environment] += 1
             buffer.append(episode)
             # an append costs the same for few steps as for many, and more for more environments
-            if len(buffer) >= max(32, 4 * len(context.simulated)) and sum(map(len, buffer)) >= 1024:
-                store.append(buffer)
-                buffer = []
-            report.progress(len(store) + len(buffer), len(jobs))
-        store.append(buffer)
+            if len(buffer) >= max(32, 4 * len(specs)) and sum(map(len, buffer)) >= 1024:
+                append()
+            report.progress(have.total(), episodes * len(specs))
+        append()
+
+    with open_or_create(out, context.simulated, facts, code=context.store_code) as store:
+        faults.resume(from_json(store.provenance.get("faults", ())))
+        over = {(f.environment, f.seed) for f in faults.found}
+        have: Counter[str] = Counter()
+        if len(store):
+            columns = store.columns()
+            over |= {(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])}
+            have.update(map(str, columns["environment"]))
+        faults.expect(have.elements())
+        run([job for i in range(episodes) for job in jobs(i, specs)])
+        for i in range(episodes, 2 * episodes + LEAST):
+            short = [name for name in specs if have[name] < episodes]
+            if not short:
+                return
+            run(jobs(i, short))
+    for name in short:
+        print(f"{name}: {have[name]} of {episodes} rollouts; the others diverged", file=sys.stderr)
 
 
 def rollout_statistics(path: Path) -> dict[str, dict[str, Any]]:

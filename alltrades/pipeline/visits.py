@@ -17,6 +17,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import top_return
+from alltrades.envs.rollouts.faults import Faults, to_json
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.rollouts.statistics import mean_interval, wilson
@@ -49,7 +50,8 @@ def visit(
     ones.
 
     Interrupted, it repeats the try of all starts that it was at. The store's provenance holds, per
-    try, what became of it, and the returns that stand for success.
+    try, what became of the episodes that were finished, the faults, and the returns that stand for
+    success.
     """
     starts = [
         (s.id, episode_seed(seed, "round", s.id, i))
@@ -59,8 +61,9 @@ def visit(
     facts = {"kind": "round", "seed": seed, "policy": policy.digest()}
     with collection.open_or_create(path, context.simulated, facts) as store:
         tries: list[Counts] = list(store.provenance.get("tries", []))
-        if tries and len(store) < len(starts) + sum(
-            t["kept"] for of_try in tries[1:] for t in of_try.values()
+        faults: list[list[dict[str, Any]]] = list(store.provenance.get("faults", []))  # of each try
+        if tries and len(store) < sum(
+            t["n" if k == 0 else "kept"] for k, of in enumerate(tries) for t in of.values()
         ):
             tries.pop()  # its episodes were not committed
         for attempt in range(len(tries), settings.tries):
@@ -70,12 +73,14 @@ def visit(
             if not missing:
                 break
             how = Exploration(attempt, settings.explore, settings.renew)
-            kept, found = _try(context, policy, how, missing, source, report, least)
+            lost = Faults(context.settings.rollout.errors)
+            kept, found = _try(context, policy, how, missing, source, report, least, lost)
             if attempt == 0:
                 least = _least(found, settings.top)
             tries.append({name: _counted(each, least.get(name)) for name, each in found.items()})
+            faults = [*faults[:attempt], to_json(lost.found)]
             # before the episodes: a kill in between repeats both
-            store.set_provenance(tries=tries, least=least)
+            store.set_provenance(tries=tries, least=least, faults=faults)
             store.append(kept)
 
 
@@ -111,6 +116,7 @@ def _try(
     source: str,
     report: Report,
     least: Least,
+    faults: Faults,
 ) -> tuple[list[Episode], dict[str, list[Outcome]]]:
     """One episode of every start: those that succeed, and all of the first try; what became of all,
     by environment.
@@ -125,10 +131,10 @@ def _try(
         [Job(name, x, "policy") for name, x in starts],
         {s.id: s for s in context.practised},
         {"policy": controller},
-        workers=rollouts.worker_count(),
         lanes=rollouts.lanes,
         source=source,
         crew=context.crew,
+        faults=faults,
     ):
         outcome = episode.success, episode.return_
         found[episode.environment].append(outcome)

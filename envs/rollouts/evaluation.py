@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.faults import Errors, Faults
 from alltrades.envs.rollouts.rollout import Job, LaneController, results
 from alltrades.envs.rollouts.sequential import Sequential, sequential
 from alltrades.envs.rollouts.statistics import bootstrap_mean, wilson
@@ -23,8 +24,8 @@ from alltrades.errors import UserError, nearest
 from alltrades.system.reporting import Report
 
 Outcome = tuple[
-    int, int | None, float, float, dict[str, float]
-]  # seed, first success, return, largest reward, metrics
+    int, int | None, float, float, dict[str, float], str
+]  # seed, first success, return, largest reward, metrics, fault
 SUCCESS, RETURN = "success", "return"  # metrics: of environments that say success, and of all
 SPREAD = 0.1  # of the deviation of returns over starts, within which they count as the same
 # the three ways in which the simulator's success signal reaches what is trained
@@ -39,7 +40,7 @@ class EnvironmentResult:
     (then returns are the result; beside others that do, one that says nothing did not succeed).
     max_rewards: largest reward of each
     episode. policy: digest of what acted ("" where it has none). metrics: further values of each
-    episode, by name.
+    episode, by name. faults: why an environment could not finish an episode, "" where it did.
     """
 
     environment: str
@@ -50,6 +51,7 @@ class EnvironmentResult:
     max_steps: int
     policy: str
     metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -189,6 +191,7 @@ class Evaluation:
                     "first_success": None if r.first_success is None else list(r.first_success),
                     "returns": list(r.returns),
                     "max_rewards": list(r.max_rewards),
+                    "faults": list(r.faults),
                     **(
                         {"metrics": {k: list(v) for k, v in r.metrics.items()}} if r.metrics else {}
                     ),
@@ -209,6 +212,7 @@ class Evaluation:
                 r["max_steps"],
                 r["policy"],
                 {k: tuple(v) for k, v in r.get("metrics", {}).items()},
+                tuple(r.get("faults", ())),
             )
             for r in value["rows"]
         )
@@ -244,6 +248,7 @@ def evaluate(
     lanes: int = 32,
     crew: Crew | None = None,
     report: Report | None = None,
+    errors: Errors = "count",
 ) -> Evaluation:
     """Run the starts of every environment.
 
@@ -252,6 +257,9 @@ def evaluate(
         lanes: see `rollout`.
         crew: what steps environments; default this process.
         report: gets the episodes done.
+        errors: what an episode costs that its environment could not finish (see `Faults`); counted,
+            it is a failed start, whose other values are the lowest that were measured in its
+            environment.
 
     Raises UserError for environments without a policy, and what `rollout` raises.
     """
@@ -275,9 +283,11 @@ def evaluate(
         experts=actors.experts,
         crew=crew,
         progress=report.progress,
+        faults=Faults(errors, "counted as failed"),
     ):
+        largest = float(done.rewards.max(initial=-np.inf))
         found[done.environment].append(
-            (done.seed, done.first_success, done.return_, float(done.rewards.max()), done.metrics)
+            (done.seed, done.first_success, done.return_, largest, done.metrics, done.fault)
         )
     return Evaluation(
         name,
@@ -316,17 +326,23 @@ def measures(evaluations: Iterable[Evaluation]) -> dict[str, list[str]]:
 
 def _result(spec: EnvSpec, outcomes: list[Outcome], digest: str) -> EnvironmentResult:
     assert spec.max_steps is not None  # of what was stepped
-    seeds, first, returns, largest, metrics = zip(*outcomes)
+    seeds, first, returns, largest, metrics, faults = zip(*outcomes)
     said = any(f is not None for f in first)
+
+    def measured(values: Sequence[float]) -> tuple[float, ...]:
+        lowest = min((v for v, fault in zip(values, faults) if not fault), default=0.0)
+        return tuple(lowest if fault else v for v, fault in zip(values, faults))
+
     return EnvironmentResult(
         spec.id,
         seeds,
         tuple(-1 if f is None else f for f in first) if said else None,
-        returns,
-        largest,
+        measured(returns),
+        measured(largest),
         spec.max_steps,
         digest,
-        {name: tuple(m[name] for m in metrics) for name in spec.metrics},
+        {name: measured([m.get(name, np.nan) for m in metrics]) for name in spec.metrics},
+        faults,
     )
 
 

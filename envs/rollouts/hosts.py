@@ -70,7 +70,7 @@ class Result:
     """What is left of an episode that was not recorded; as in `Episode`.
 
     fault: why its environment could not finish it, in one line; "" where it did. Such an episode
-    has no rewards and no return.
+    has no success, no rewards and no return.
     """
 
     environment: str

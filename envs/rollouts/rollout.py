@@ -196,7 +196,7 @@ def _size(outcome: Outcome) -> int:
 
 def _failed(failure: EnvironmentFailure) -> Result:
     nothing = np.zeros(0, np.float32)
-    return Result(failure.environment, failure.seed, nothing, -1, float("nan"), {}, line(failure))
+    return Result(failure.environment, failure.seed, nothing, None, float("nan"), {}, line(failure))
 
 
 def _check(
