@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,11 +72,13 @@ def collect(args: argparse.Namespace) -> int:
         args.overrides = [*args.overrides, "--demos.keep", args.keep]
     with _context(args) as context:
         record(context, Path(args.out))
-    rates = EpisodeStore.open(Path(args.out)).provenance["experts"]
-    for name, rate in rates.items():
+    made = EpisodeStore.open(Path(args.out)).provenance
+    lost = Counter(fault["environment"] for fault in made.get("faults", ()))
+    for name, rate in made["experts"].items():
+        unfinished = f", {lost[name]} of which it could not finish" if lost[name] else ""
         print(
             f"{name}: kept {rate['kept']} demonstrations of {rate['n']} tries of the expert"
-            f"{_said(rate)}"
+            f"{unfinished}{_said(rate)}"
         )
     print(f"wrote {args.out}")
     return 0
@@ -145,6 +148,7 @@ def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 def rollout(args: argparse.Namespace) -> int:
     """Pseudo-trajectories."""
+    from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
     from alltrades.policies.model.preference import parse_preference
 
@@ -156,11 +160,14 @@ def rollout(args: argparse.Namespace) -> int:
                 "policy on recordings: alltrades evaluate POLICY --demos STORE"
             )
         roll_out(context, teacher, args.episodes, parse_preference(args.preference))
+    made = EpisodeStore.open(teacher.rollouts).provenance
+    lost = Counter(fault["environment"] for fault in made.get("faults", ()))
     for name, facts in rollout_statistics(teacher.rollouts).items():
+        unfinished = f"; {lost[name]} more could not be finished" if lost[name] else ""
         became = f"{facts['successes']} of {facts['n']} episodes succeeded"
         if facts["successes"] is None:
             became = f"{facts['n']} episodes, success unknown, mean return {facts['return']:.4g}"
-        print(f"{name}: {became}, {facts['steps']} steps")
+        print(f"{name}: {became}, {facts['steps']} steps{unfinished}")
     print(f"wrote {args.out}")
     return 0
 

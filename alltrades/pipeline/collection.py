@@ -180,8 +180,8 @@ def _too_few(
         )
     if keep == "successes" and finished:
         return UserError(
-            f"nothing says success in {finished} episodes of '{spec.id}'; expected some with --keep "
-            "successes; keep all or top:SHARE, or say what counts with --simulator.success"
+            f"nothing says success in {finished} episodes of '{spec.id}'; expected some with "
+            "--keep successes; keep all or top:SHARE, or say what counts with --simulator.success"
         )
     return UserError(
         f"the expert of '{spec.id}' finished {finished} of {tried} episodes; expected {episodes} "

@@ -139,6 +139,8 @@ def plain_text(
         first = 1 + next(i for i, line in enumerate(lines) if line.total)
         block.insert(first, "-" * max(len(x) for x in block))
         blocks.append(block + ([signal] if signal else []))
+    if found := text.faults({name: [e] for name, e in evaluations.items()}):
+        blocks.append(found)
     if differences := difference_lines(comparison):
         blocks.append(
             [
@@ -198,7 +200,7 @@ def over_seeds_text(
     )
     block.insert(1 + len(environments), "-" * max(len(x) for x in block))
     signal = signal_line({name: each[0] for name, each in rows.items()})
-    return "\n".join(block + ([signal] if signal else []))
+    return "\n".join(block + ([signal] if signal else []) + text.faults(rows))
 
 
 def terminal_table(
@@ -257,6 +259,8 @@ class _View:
             yield self._measured(own, metric, options.max_width)
             if signal:
                 yield Text(signal, style="dim")
+        for fault in text.faults({name: [e] for name, e in self.evaluations.items()}):
+            yield Text(fault, style="yellow")
         if differences := difference_lines(self.comparison):
             table = _table("paired differences on common starts, 95 % interval")
             for pair, difference, word, where in differences:

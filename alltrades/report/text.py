@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alltrades.report.columns import columns
 
 if TYPE_CHECKING:
+    from alltrades.envs.rollouts.evaluation import Evaluation
     from alltrades.envs.rollouts.sequential import Sequential
 
 WORDS = {
@@ -134,3 +135,28 @@ def tally(pair: Mapping[str, Any]) -> tuple[int, int, int]:
     """Environments in which a pair's interval lies above 0, below 0, and their number."""
     each = [v["interval"] for v in pair.get("per_environment", {}).values()]
     return sum(low > 0 for low, _ in each), sum(high < 0 for _, high in each), len(each)
+
+
+def faults(rows: Mapping[str, Sequence[Evaluation]], most: int = 3) -> list[str]:
+    """A line for every environment that could not finish some of its episodes: how many of each
+    row, and `most` of the reasons.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    reasons: dict[str, dict[str, None]] = {}
+    for name, evaluations in rows.items():
+        for result in (r for e in evaluations for r in e.rows):
+            for seed, fault in zip(result.seeds, result.faults):
+                if fault:
+                    of_row = counts.setdefault(result.environment, {})
+                    of_row[name] = of_row.get(name, 0) + 1
+                    reasons.setdefault(result.environment, {})[f"seed {seed} {fault}"] = None
+    lines = []
+    for environment, of_row in counts.items():
+        told = list(reasons[environment])
+        more = f"; and {len(told) - most} more" if len(told) > most else ""
+        episodes = _and([f"{n} of {row}" for row, n in of_row.items()])
+        lines.append(
+            f"{environment}: episodes that it could not finish count as failed, {episodes}: "
+            f"{'; '.join(told[:most])}{more}"
+        )
+    return lines

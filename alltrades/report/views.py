@@ -138,6 +138,7 @@ def success(run: RunFiles) -> dict[str, Any] | None:
         "body": body,
         "means": means,
         "starts": _starts(starts, list(dict.fromkeys(n for rows in starts for n in rows))),
+        "faults": text.faults({name: [e] for name, e in run.evaluations.items()}),
         "details": _details(every),
         "metrics": [
             _metric([e.only(of) for e in every.values()], name)
