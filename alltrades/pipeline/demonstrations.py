@@ -152,7 +152,7 @@ def record_held_out(context: Context, out: Path) -> None:
             report.progress,
             "held_out",
             settings.demos.keep,
-            context.crew,
+            crew=context.crew,
         )
 
     context.stage("held_out", {"episodes": HELD_OUT}, [out], body, len(context.specs), "env")

@@ -17,6 +17,7 @@ from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.rollouts.faults import Faults, ManyFailures, from_json, line, to_json
 from alltrades.envs.rollouts.rollout import Job, results, rollout
 from alltrades.envs.rollouts.scheduler import DEATHS
+from alltrades.system.processes import alive
 from tests.envs.fault_toys import (
     Leaking,
     SlowToBuild,
@@ -26,7 +27,6 @@ from tests.envs.fault_toys import (
 )
 from tests.envs.rollout_toys import COUNTER, WALK, NoisyController, spec
 from tests.envs.test_rollout_workers import assert_same, no_process_is_left  # noqa: F401
-from tests.processes import alive
 
 CALM = [Job(name, seed, "p") for seed in range(12) for name in (COUNTER.id, WALK.id)]
 
