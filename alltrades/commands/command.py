@@ -140,13 +140,14 @@ def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
     """
     from alltrades.envs import registry
     from alltrades.policies.artifact import environments_of, facts_of, plugins_of
-    from alltrades.system.trust import check_named
+    from alltrades.system.trust import check_environments, check_named
 
     folders = [f.parent for f in sorted(policy.glob("*/policy.json"))]
     every = [facts_of(f) for f in (folders if not (policy / "policy.json").exists() else [])]
     every = every or [facts_of(policy)]
     ids = list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
     plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
+    check_environments(ids, policy)
     needed = not plugins_given and bool(plugins) and not registry.knows(ids)
     if needed:
         check_named(plugins, policy)

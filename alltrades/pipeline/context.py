@@ -34,6 +34,7 @@ from alltrades.system.progress import Progress
 from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
+from alltrades.system.trust import module_of, remember
 
 RECORDINGS = "recordings describe one without a simulator: --demos.path STORE"
 MOST = 4  # environments that a line names
@@ -230,6 +231,8 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
             specs += [s for s in registry.resolve([name]) if s.id not in {x.id for x in specs}]
         except MissingExtra as error:
             left_out[name] = error
+    for module in filter(None, (module_of(spec.id) for spec in specs if spec.simulated)):
+        remember(module)  # a command of the user's led here
     for name in settings.simulator.rules:
         if not any(fnmatchcase(spec.id, name) for spec in specs):
             raise UserError(

@@ -17,7 +17,7 @@ from alltrades.studies.pareto_tables import summarise
 from alltrades.studies.pareto_training import Measured, ParetoSettings, measure_fronts
 from alltrades.studies.result import StudyResult
 from alltrades.system.files import write_text
-from alltrades.system.trust import check_named
+from alltrades.system.trust import check_environments, check_named
 
 
 class Settings(RunSettings):
@@ -64,6 +64,7 @@ def of_run(folder: Path, pareto: ParetoSettings, episodes: int | None) -> StudyR
         raise UserError(f"{folder} holds no run; expected a folder that `alltrades run` wrote")
     settings, _ = load_settings(RunSettings, defaults_file=path)
     check_named(list(settings.plugins), folder)
+    check_environments(list(settings.environments), folder)
     if episodes is not None:
         settings = settings.model_copy(
             update={"evaluation": settings.evaluation.model_copy(update={"episodes": episodes})}

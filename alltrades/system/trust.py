@@ -47,6 +47,28 @@ def check_named(plugins: list[str], by: Path | str) -> None:
         )
 
 
+def module_of(environment: str) -> str:
+    """The module that an id "gym:MODULE:NAME" names; empty for other ids."""
+    kind, _, rest = environment.partition(":")
+    return rest.rpartition(":")[0] if kind == "gym" else ""
+
+
+def check_environments(ids: list[str], by: Path | str) -> None:
+    """Raises UserError where a file or folder `by` names an environment of a module that is neither
+    an installed package nor one that the user has named.
+    """
+    for name in ids if not _told else ():
+        module = module_of(name)
+        identity = _identity(module)
+        installed = {"site-packages", "dist-packages"} & set(Path(identity).parts)
+        if module and not installed and identity not in _remembered():
+            raise UserError(
+                f"{by} names the environment {name}, whose module {module} no command of yours has "
+                "named yet, and its code is not run unasked; expected a module that you know; "
+                f"read it, then add --trust, or --environments '[{name}]'"
+            )
+
+
 def _identity(plugin: str) -> str:
     """A plugin with where it lies: a module of the same name elsewhere is another one."""
     if plugin.endswith(".py"):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from alltrades.cli import main
+from alltrades.policies.artifact import facts_of
+from alltrades.system.reading import write_sealed
+from alltrades.system.trust import check_environments, remember
 from tests.alltrades.fake_run import fake_run
 
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
@@ -173,3 +176,21 @@ def test_pareto_and_report_of_a_foreign_run_run_no_code_of_it(
     rows = ["--rows", "generalist", "specialists"]
     assert main(["compare", "run", *rows]) == 0
     assert not (tmp_path / "foreign code ran").exists() and "foreign" not in sys.modules
+
+
+def test_a_module_that_a_foreign_artifacts_environment_names_is_not_imported(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "foreign_gym.py").write_text("raise SystemExit('foreign code ran')")
+    facts = facts_of(folder / "made" / "mlp")
+    facts["environments"][0]["id"] = "gym:foreign_gym:X-v0"
+    write_sealed(tmp_path / "policy" / "policy.json", facts)
+    assert main(["evaluate", str(tmp_path / "policy"), *SMALL]) == 2
+    assert "module foreign_gym no command of yours has named" in capsys.readouterr().err
+    remember("foreign_gym")
+    check_environments(["gym:foreign_gym:X-v0", "gym:Pendulum-v1", "planar/reach"], "policy")
