@@ -87,7 +87,7 @@ def test_the_header_says_the_verdict_and_who_used_the_success_signal(run, page):
         json.loads((run / "evaluation" / "generalist.json").read_text())
     ).mean()
     assert f"generalist {mean:.3f}" in said
-    assert "Trained with the simulator's success signal: generalist ." in said
+    assert "Trained with the simulator's success signal: generalist (filters) ." in said
     assert "Without it: specialists, labeled_only." in said
 
 

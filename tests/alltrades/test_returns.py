@@ -201,7 +201,7 @@ def test_states_that_never_move_leave_weights_equal(tmp_path):
         for s in (demos, rollouts)
     )
     found = estimate_weights(demos, rollouts, WeightSettings(), np.random.default_rng(0))
-    assert found.auc == 0.5 and found.rollout_weight == pytest.approx(1.0)
+    assert found.auc == pytest.approx(0.5) and found.rollout_weight == pytest.approx(1.0)
 
 
 def test_to_end_early_is_no_merit_where_nothing_says_success(tmp_path):
