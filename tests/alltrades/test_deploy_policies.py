@@ -322,7 +322,7 @@ def test_a_server_that_is_lost_is_reported_with_the_figures_and_the_episode(
         facts["episodes"][0]["ended"] == "failed"
         and facts["episodes"][0]["steps"] == facts["steps"] == steps >= 12
     )
-    assert "toy on deserted:Deserted: 0 of 1 episodes succeeded" in captured.out
+    assert "toy on deserted:Deserted: 1 episodes, success unknown" in captured.out
     assert log_of(tmp_path, "Deserted")[-1] == [0.0, 0.0]
 
 
