@@ -56,6 +56,8 @@ class ActionGuard:
             middle = np.where(
                 finite, 0.5 * self.low + 0.5 * self.high, np.clip(0.0, self.low, self.high)
             )
+        for i, value in enumerate(limits.stop or ()):
+            middle[i] = middle[i] if value is None else value
         self._soft_low, self._soft_high = self.low - SLACK * span, self.high + SLACK * span
         self.rest = middle.astype(np.float32)
         self.refusals: dict[str, int] = dict.fromkeys(REASONS, 0)
@@ -70,9 +72,9 @@ class ActionGuard:
         input is not changed.
 
         `last` (A,), or (2, A) for the last two in order, is what was executed before the first of
-        them; None at the start of an episode, where a non-finite action becomes the middle of the
-        box and the first action has no rate limit. What moved before a single last action is taken
-        to be at rest.
+        them; None at the start of an episode, where a non-finite action becomes the stop action,
+        and in dimensions without one the middle of the box, and the first action has no rate limit.
+        What moved before a single last action is taken to be at rest.
         """
         actions = np.asarray(actions, dtype=np.float32)  # (k, A)
         if actions.ndim != 2 or actions.shape[1] != len(self.low):

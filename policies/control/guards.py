@@ -9,9 +9,20 @@ import numpy as np
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.interface import Interface
+from alltrades.errors import UserError
 from alltrades.policies.control.guard import REASONS, TIMEOUTS, ActionGuard
 
 Guard = bool | ActionGuard | Mapping[str, ActionSpec]
+
+
+def _check_finite(actions: np.ndarray) -> None:
+    if not np.isfinite(actions).all():
+        step, i = np.argwhere(~np.isfinite(actions))[0]
+        raise UserError(
+            f"the policy's action is {actions[step, i]:g} in dimension {i} of {actions.shape[1]}, "
+            f"{step} steps ahead, and no guard is on to replace it; expected finite numbers; check "
+            "its weights and what it observes"
+        )
 
 
 class Guards:
@@ -53,8 +64,11 @@ class Guards:
     ) -> np.ndarray:
         """Actions (k, A_env) that follow `last` through a guard; what it refuses counts for the
         lane.
+
+        Raises UserError where there is no guard and they are not finite: nothing executes such.
         """
         if guard is None:
+            _check_finite(actions)
             return actions
         before = dict(guard.refusals)
         actions = guard(actions, last)

@@ -96,6 +96,8 @@ class Batcher(threading.Thread):
         sessions: the connected clients.
         deliver: called in this thread with jobs that are done.
         guarded: called with (reason, count, job) when the guard replaced actions of its chunk.
+        unfinite: called with how many chunks of a policy call have numbers that are not finite,
+            before any guard.
     """
 
     def __init__(
@@ -108,12 +110,14 @@ class Batcher(threading.Thread):
         guard: Guard,
         deliver: Callable[[list[Job]], None],
         guarded: Callable[[str, int, Job], None],
+        unfinite: Callable[[int], None],
     ) -> None:
         super().__init__(name="policy", daemon=True)
         self._controller = ServedController(policy, lanes=lanes, guard=guard, batch=batch)
         self._sizes = [self._controller.source.batch]
         self._sessions, self._budget = sessions, budget
-        self._deliver, self._guarded, self._notices = deliver, guarded, Notices(log)
+        self._deliver, self._guarded, self._unfinite = deliver, guarded, unfinite
+        self._notices = Notices(log)
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
         self._calls: list[tuple[Callable[[], Any], Future]] = []
@@ -122,6 +126,7 @@ class Batcher(threading.Thread):
         self._quick = 0  # policy calls in a row that were short
         self._seed = 0  # of the next episode that brings none
         self.held = False  # every robot is brought to rest
+        self.finite = True  # whether all answers of the last policy call were
 
     @property
     def batch(self) -> int:
@@ -170,7 +175,7 @@ class Batcher(threading.Thread):
         Histories, noise and the guard's memory of the last actions stay as they are.
         """
         self._controller.source.policy = policy
-        self._sizes = sizes
+        self._sizes, self.finite = sizes, True
 
     def warm_up(self) -> None:
         """A network's first call is slow, and a policy that cannot run should not be announced; run
@@ -297,14 +302,15 @@ class Batcher(threading.Thread):
         before = [controller.refusals_of(job.session.lane) for job in jobs]
         for job in jobs:
             job.session.backlog.clear()  # the controller has them, even if the policy fails
-        planned = controller.plan(
-            frames,
-            {
-                job.session.lane: job.request.overlap
-                for job in jobs
-                if job.request.overlap is not None
-            },
-        )
+        overlaps = {
+            job.session.lane: job.request.overlap for job in jobs if job.request.overlap is not None
+        }
+        try:
+            planned = controller.plan(frames, overlaps)
+        finally:
+            self.finite = not controller.unfinite
+            if not self.finite:
+                self._unfinite(controller.unfinite)
         for job in jobs:
             job.rows = controller.source.batch
             self._send(job, planned[job.session.lane])

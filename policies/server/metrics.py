@@ -20,6 +20,7 @@ COUNTERS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         {"outcome": ("answered", "held", "refused", "failed")},
     ),
     "guard_refusals": ("actions that the guard replaced, by reason", {"reason": REASONS}),
+    "unfinite_answers": ("chunks of the policy that were not finite, before the guard", {}),
     "starved": ("replies that came after the client had used up its actions", {}),
     "reloads": ("artifacts loaded again, by outcome", {"outcome": ("taken", "refused")}),
 }

@@ -54,6 +54,9 @@ class Served(Protocol):
     @property
     def healthy(self) -> bool: ...
 
+    @property
+    def finite(self) -> bool: ...
+
     def limits(self, info: Interface) -> ActionSpec: ...
 
     def hold(self, held: bool = True) -> None: ...
@@ -73,11 +76,12 @@ class Pages:
         """
         server, path = self._server, request.path.partition("?")[0]
         if path == "/healthz":
-            if server.healthy:
+            if server.healthy and server.finite:
                 return connection.respond(HTTPStatus.OK, "OK\n")
-            return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, "draining\n" if server.draining else "failed\n"
-            )
+            found = "draining" if server.draining else "failed"
+            if server.healthy:
+                found = "answers of the policy are not finite"
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{found}\n")
         origin, host = (access.one_header(request.headers, name) for name in ("Origin", "Host"))
         live = path == LIVE and server.settings.dashboard
         if origin is not None and not (

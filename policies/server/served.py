@@ -42,6 +42,7 @@ class ServedController(Lanes):
         batch: int = BATCH,
     ) -> None:
         super().__init__(policy, lanes, guard, batch)
+        self.unfinite = 0  # chunks of the last plan with numbers that are not finite
         self._sent: list[np.ndarray | None] = [None] * lanes  # last chunk handed out, (k, A_env)
 
     def begin(self, lane: int, environment: str, seed: int, goes_on: bool = False) -> None:
@@ -67,6 +68,7 @@ class ServedController(Lanes):
         chunks = self.source.chunks(
             [self.states[lane] for lane in frames], [overlaps.get(lane) for lane in frames]
         )
+        self.unfinite = sum(not np.isfinite(chunk).all() for chunk in chunks)
         return {
             lane: self._chosen(lane, chunk, overlaps.get(lane))
             for lane, chunk in zip(frames, chunks)

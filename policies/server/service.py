@@ -113,6 +113,7 @@ class PolicyServer:
             self._limits,
             self._deliver,
             self._guarded,
+            self._unfinite,
         )
         self._pages = Pages(self)
         self._waiting: dict[Job, asyncio.Future] = {}
@@ -168,6 +169,11 @@ class PolicyServer:
     def healthy(self) -> bool:
         """Whether requests are taken and answered."""
         return self._batcher.is_alive() and not self.draining
+
+    @property
+    def finite(self) -> bool:
+        """Whether all actions of the last policy call were finite, before any guard."""
+        return self._batcher.finite
 
     def hold(self, held: bool = True) -> None:
         """Bring every robot to rest from its next request on, or let them go on again."""
@@ -501,6 +507,16 @@ class PolicyServer:
             future = self._waiting.pop(job)
             if not future.done():
                 future.set_result(None)
+
+    def _unfinite(self, count: int) -> None:
+        self.metrics.count("unfinite_answers", count)
+        self.events.repeat("not finite", "answers of the policy", count, None)
+        if self.notices.allow("policy", "not finite", 1):
+            log.warning(
+                "answers of policy %s are not finite; expected finite actions; check what it "
+                "observes, or serve another policy; /healthz says so meanwhile",
+                self.digest,
+            )
 
     def _guarded(self, reason: str, count: int, job: Job) -> None:
         session = job.session

@@ -39,6 +39,12 @@ def test_non_finite_actions_hold_the_last_good_one() -> None:
     )  # nothing to hold: middle of the box
 
 
+def test_non_finite_actions_before_any_other_become_the_stop_action_where_it_is_known() -> None:
+    guard = ActionGuard(ActionSpec([0, 0], [512, 512], stop=[100, None]))
+    broken = np.full((1, 2), np.nan, np.float32)
+    np.testing.assert_array_equal(guard(broken, None), [[100, 256]])
+
+
 def test_actions_outside_the_box_are_clipped_and_counted_per_step_but_rounding_is_not_counted() -> (
     None
 ):

@@ -190,3 +190,33 @@ def test_a_graph_cut_short_or_of_another_export_is_a_user_error(tmp_path: Path) 
             OnnxPolicy(graph)
     graph.write_bytes(whole)
     OnnxPolicy(graph)
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_graph_whose_answers_are_not_finite_moves_nothing(tmp_path: Path, guard: bool) -> None:
+    """Its guard holds what was executed last; without one nothing is answered."""
+    export_onnx(make_policy(), tmp_path / "p.onnx")
+    policy = OnnxPolicy(tmp_path / "p.onnx")
+    controller = Controller(policy, guard=guard)
+    controller.reset(environment="toy/small", seed=5)
+    size = policy.environments[policy.environment_index("toy/small")].of_kind("state")["state"]
+    frame = np.zeros(size.shape, np.float32)
+    last = [controller.act(frame) for _ in range(policy.n_action_steps)][-1]
+    session = policy.session
+    broken = type("Session", (), {"run": lambda self, *a: [session.run(*a)[0] * np.nan]})()
+    policy.session = broken
+    if guard:
+        np.testing.assert_array_equal(controller.act(frame), last)
+        assert controller.refusals["finite"] > 0
+    else:
+        with pytest.raises(UserError, match="the policy's action is nan in dimension 0 of"):
+            controller.act(frame)
+
+
+def test_a_policy_whose_answers_are_not_finite_is_not_exported(tmp_path: Path) -> None:
+    policy = make_policy()
+    with np.errstate(invalid="ignore"):
+        policy.normalizer.action_mean.fill_(float("nan"))
+    with pytest.raises(UserError, match="finite|differ"):
+        export_onnx(policy, tmp_path / "p.onnx")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("msgpack", reason="needs: pip install alltrades[serve]")
 pytest.importorskip("websockets", minversion="16", reason="needs: pip install alltrades[serve]")
@@ -24,7 +26,9 @@ from websockets.sync.client import connect
 from alltrades.errors import UserError
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.client.messages import pack, unpack
-from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.policy import DESCRIBED, DiffusionPolicy, digest_of
+from alltrades.policies.server import PolicyServer, ServerSettings
+from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 from tests.policies.serving import (
     LARGE,
     SETTINGS,
@@ -53,6 +57,30 @@ def other_policy(seed: int = 1) -> DiffusionPolicy:
 
 def changed(**settings: object) -> DiffusionPolicy:
     return make_policy(settings=SETTINGS.model_copy(update=settings))
+
+
+def spoil_weights(folder: Path) -> None:
+    """One weight becomes NaN, and all digests are computed anew."""
+    weights, file = folder / "model.safetensors", folder / "policy.json"
+    state, facts = load_file(weights), json.loads(file.read_text())
+    next(v for k, v in state.items() if k.startswith("backbone")).view(-1)[3] = float("nan")
+    save_file(state, weights)
+    facts["digest"] = digest_of({k: facts[k] for k in DESCRIBED}, state)
+    write_sealed(file, {k: v for k, v in facts.items() if k not in (SEAL, SEALED_BY)})
+
+
+class Broken:
+    """A policy whose actions are not finite while it is `armed`."""
+
+    def __init__(self, environments: int = 2) -> None:
+        self.policy, self.armed = make_policy(environments, stop=None), False
+        act = self.policy.act
+
+        def spoil(*arguments: object) -> np.ndarray:
+            chunks = act(*arguments)  # type: ignore[arg-type]
+            return np.full_like(chunks, np.nan) if self.armed else chunks
+
+        self.policy.act = spoil  # type: ignore[method-assign, assignment]
 
 
 class Hanging:
@@ -129,7 +157,7 @@ def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_go
                 lambda: changed(process="vp", prediction="noise", sampler="ddpm").save(folder),
                 "draws is 6, that of the policy being served 1",
             ),
-            (lambda: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
+            (lambda: (folder / "policy.json").write_text("{"), "policy.json: cannot be read"),
             (
                 lambda: (
                     policy.save(folder),
@@ -138,6 +166,7 @@ def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_go
                 ),
                 "do not belong together",
             ),
+            (lambda: spoil_weights(policy.save(folder)), "is not finite; expected finite weights"),
             (lambda: (folder / "model.safetensors").unlink(), "no policy here"),
         ):
             caplog.clear()
@@ -151,6 +180,40 @@ def test_an_artifact_that_does_not_fit_is_refused_in_one_line_and_the_old_one_go
             np.testing.assert_array_equal(
                 reply["actions"], expected(policy, LARGE, [observation(0)], 1)[0]
             )
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_answers_that_are_not_finite_are_said_and_never_sent(
+    guard: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken()
+    with running(broken.policy, guard=guard) as server, PolicyClient(port=server.port) as client:
+        first = {"observation": observation(0), "environment": LARGE, "reset": True, "seed": 1}
+        good = client.infer(first)["actions"]
+        assert get(server.port, "/healthz") == (200, "OK\n")
+        broken.armed = True
+        for _ in range(3):
+            if guard:  # the last good action is held
+                held = client.infer({"observation": observation(1)})["actions"]
+                np.testing.assert_array_equal(held, np.repeat(good[-1:], len(held), axis=0))
+            else:
+                with pytest.raises(UserError, match="failed inside the server"):
+                    client.infer({"observation": observation(1)})
+        assert get(server.port, "/healthz") == (503, "answers of the policy are not finite\n")
+        assert metric(server.port, "alltrades_unfinite_answers_total") == 3
+        lines = [r.getMessage() for r in caplog.records]
+        assert sum("are not finite; expected finite actions" in line for line in lines) == 1
+        broken.armed = False
+        assert np.isfinite(client.infer({"observation": observation(2)})["actions"]).all()
+        assert get(server.port, "/healthz") == (200, "OK\n")
+        assert metric(server.port, "alltrades_unfinite_answers_total") == 3
+
+
+def test_a_policy_whose_first_answers_are_not_finite_is_not_served() -> None:
+    broken = Broken()
+    broken.armed = True
+    with pytest.raises(UserError, match="the policy's action is nan in dimension 0"):
+        PolicyServer(broken.policy, ServerSettings(port=0)).run()
 
 
 def test_a_watched_artifact_is_loaded_when_it_is_written_again(
