@@ -3,10 +3,9 @@
 In this order: a generalist that is below its best teacher by more than chance lost something in
 stage 2, which costs no demonstrations to mend. Where it does not even copy its teachers on the
 states that it was trained on, it needs more steps or width; where it does, it has seen too few of
-their states: more rollouts. Otherwise its teacher limits it: one that reproduces its own
-demonstrations hardly better than their nearest neighbours predict them needs more steps or width,
-any other more demonstrations. Where nothing says success it goes by returns, of which none is known
-to be enough.
+their states: more rollouts. Otherwise its teacher limits it, and what that needs is read off its
+errors (see `Lesson`). Where nothing says success it goes by returns, of which none is known to be
+enough.
 """
 
 from __future__ import annotations
@@ -28,9 +27,13 @@ TRAILS = 0.05
 GAP = (
     0.05  # distillation gap, as a share of the chunks' variance, that is worth more steps or width
 )
-# of the error of nearest neighbours of other episodes: from which a teacher has not learned its
-# demonstrations
+# a training error from which a policy has not learned its demonstrations, as a share of the error
+# of nearest neighbours of other episodes, and of that of drawing recorded chunks at random
 MISSES = 0.7
+LITTLE = 1 / 3
+# times its training error from which the held-out error says that a policy has seen too little
+UNSEEN = 1.5
+FALLS = 0.97  # of the loss before it, below which the loss of the last quarter still falls
 # effective share of rollouts, before any guard, below which few of them are where demonstrations
 # are
 ESS_LOW = 0.3
@@ -113,6 +116,73 @@ class Returns:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a policy has learned of its demonstrations; None where it was not measured. The errors
+    are all E min |h - a|^2 over the variance of recorded chunks a.
+
+    The training error comes first: one that is high needs more steps while its loss falls, and more
+    width or depth otherwise, whatever else is true. One that is low, with a held-out error far
+    above it, needs more demonstrations.
+
+    Attributes:
+        training: on the demonstrations that it learned from.
+        held_out: on others.
+        blind: of whoever knows nothing of the state, and draws recorded chunks at random.
+        neighbours: of the nearest states of other episodes, who have learned nothing.
+        steps: of its training.
+        losses: mean training loss in each quarter of them, or none.
+    """
+
+    training: float | None = None
+    held_out: float | None = None
+    blind: float | None = None
+    neighbours: float | None = None
+    steps: int | None = None
+    losses: tuple[float, ...] = ()
+
+    @property
+    def little(self) -> bool:
+        """Whether it has hardly learned its own demonstrations."""
+        if self.training is None:
+            return False
+        bounds = ((self.blind, LITTLE), (self.neighbours, MISSES))
+        return any(e is not None and self.training > share * e for e, share in bounds)
+
+    @property
+    def overfits(self) -> bool:
+        """Whether it knows its own demonstrations far better than others."""
+        known = self.training is not None and self.held_out is not None
+        return known and self.held_out > UNSEEN * self.training
+
+    @property
+    def falls(self) -> bool | None:
+        """Whether its training loss still falls; None where it is not known."""
+        return self.losses[-1] < FALLS * self.losses[-2] if len(self.losses) > 1 else None
+
+    @property
+    def remedy(self) -> str:
+        """What helps where training and held-out error are alike."""
+        if self.falls is None:
+            return "train them longer, or with more width"
+        return "train them longer" if self.falls else "more capacity of theirs (width, depth)"
+
+    @property
+    def said(self) -> str:
+        """Its figures in words."""
+        errors = {
+            "training": self.training,
+            "held-out": self.held_out,
+            "knowing nothing": self.blind,
+            "neighbours'": self.neighbours,
+        }
+        words = [", ".join(f"{name} {e:.2g}" for name, e in errors.items() if e is not None)]
+        if self.steps is not None:
+            loss = {None: "", True: ", loss still falling", False: ", loss flat"}[self.falls]
+            words.append(f"{self.steps:,} steps{loss}")
+        return "errors " + "; ".join(words)
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The sources of error in one environment; None where one was not measured.
 
@@ -126,8 +196,8 @@ class Diagnosis:
         held_out_loss: denoising loss of the specialist on held-out demonstrations, where selection
             measured it.
         demonstration_error: the same as held_out_error on the demonstrations that it learned from.
-        neighbour_error: the same of the nearest neighbours of other episodes, who have learned
-            nothing.
+        blind_error, neighbour_error: see `Lesson`.
+        steps, losses: of that teacher's training (see `Lesson`).
         distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
         auc, ess: held-out AUC of demonstrations against rollouts of all outcomes, and effective
             share of the rollouts under their relative density ratio, before any guard; whatever
@@ -140,7 +210,10 @@ class Diagnosis:
     held_out_error: float | None = None
     held_out_loss: float | None = None
     demonstration_error: float | None = None
+    blind_error: float | None = None
     neighbour_error: float | None = None
+    steps: int | None = None
+    losses: tuple[float, ...] = ()
     distillation_gap: float | None = None
     auc: float | None = None
     ess: float | None = None
@@ -158,8 +231,7 @@ def advice_line(
     generalist: Measured,
     teacher: Measured | None,
     gap: float | None,
-    missed: float | None,
-    neighbours: float | None,
+    lesson: Lesson,
     auc_low: float | None,
     ess: float | None,
     demos: int,
@@ -167,8 +239,8 @@ def advice_line(
     """One line.
 
     Args:
-        teacher: the best teacher. gap, missed, neighbours, ess: see `Diagnosis`. auc_low: lower end
-            of the AUC's interval.
+        teacher: the best teacher. lesson: what it has learned. gap, ess: see `Diagnosis`.
+        auc_low: lower end of the AUC's interval.
         demos: labelled demonstrations of the environment.
     """
     own = generalist.said
@@ -190,11 +262,15 @@ def advice_line(
         return f"generalist {own} trails its teachers' {best} {seen}: more rollouts"
     if teacher.solved:
         return f"as good as its teachers ({own} and {best}, no more than chance apart)"
-    if missed is not None and neighbours is not None and missed > MISSES * neighbours:
+    if lesson.little:
         return (
-            f"limited by its teachers ({best}), which reproduce their own demonstrations "
-            f"hardly better than neighbours would (error {missed:.2f} and {neighbours:.2f}): more "
-            "steps or width of the teachers"
+            f"limited by its teachers ({best}), which have hardly learned their own demonstrations "
+            f"({lesson.said}): {lesson.remedy}"
+        )
+    if lesson.overfits:
+        return (
+            f"limited by its teachers ({best}), which know their own demonstrations and not others "
+            f"({lesson.said}): more demonstrations (now {demos})"
         )
     apart = f"AUC above {auc_low:.2f}" if auc_low is not None and auc_low > SEPARABLE else None
     if apart is None and ess is not None and ess < ESS_LOW:
@@ -203,6 +279,11 @@ def advice_line(
         return (
             f"limited by its teachers ({best}), which visit other states than the "
             f"demonstrations ({apart}): more demonstrations (now {demos})"
+        )
+    if lesson.held_out is not None:
+        return (
+            f"limited by its teachers ({best}), whose errors on their own and on other "
+            f"demonstrations are alike ({lesson.said}): {lesson.remedy}"
         )
     return f"limited by its teachers ({best}): more demonstrations (now {demos})"
 

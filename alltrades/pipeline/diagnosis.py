@@ -14,8 +14,16 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import estimate_weights
 from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.rollouts.evaluation import SUCCESS, EnvironmentResult, Evaluation, agreed
-from alltrades.pipeline.acting import load_policies
-from alltrades.pipeline.advice import Diagnosis, Measured, Rate, Returns, advice_line, best_teacher
+from alltrades.pipeline.acting import Policies, load_policies
+from alltrades.pipeline.advice import (
+    Diagnosis,
+    Lesson,
+    Measured,
+    Rate,
+    Returns,
+    advice_line,
+    best_teacher,
+)
 from alltrades.pipeline.artifacts import policy_digests, training_of
 from alltrades.pipeline.demonstrations import held_out
 from alltrades.pipeline.folder import RunFolder
@@ -25,6 +33,7 @@ from alltrades.pipeline.open_loop import advice_line as open_loop_line
 from alltrades.pipeline.rollouts import first_rollouts
 from alltrades.pipeline.weights_folder import load_weights
 from alltrades.policies.learning.diagnosis import (
+    blind_error,
     demonstration_error,
     distillation_gap,
     neighbour_error,
@@ -65,13 +74,32 @@ def advise(
 
 def _recorded(sources: Sources, open_loop: OpenLoop) -> dict[str, Any]:
     """Of environments that only recordings know."""
-    out = {}
+    out: dict[str, Any] = {}
+    if not sources.demos.context.recorded:
+        return out
+    teachers = sources.policies()
+    demos, unseen, kind = sources.demos.steps(), sources.demos.held_out(), sources.teachers[0].name
     for name in sources.demos.context.recorded:
         rows = open_loop.get(name, {"rows": {}})["rows"]
         taught = [row for t in sources.teachers if (row := str(Row.of_teacher(t.name))) in rows]
         if GENERALIST in rows:
-            line = open_loop_line(open_loop[name], GENERALIST, taught[0] if taught else None)
-            out[name] = asdict(Diagnosis(line, sources.teachers[0].name))
+            own = demos.select(demos.environment == name)
+            lesson = _lesson(sources, teachers, kind, name, own, unseen)
+            line = open_loop_line(
+                open_loop[name], GENERALIST, taught[0] if taught else None, lesson
+            )
+            out[name] = asdict(
+                Diagnosis(
+                    line,
+                    kind,
+                    held_out_error=lesson.held_out,
+                    demonstration_error=lesson.training,
+                    blind_error=lesson.blind,
+                    neighbour_error=lesson.neighbours,
+                    steps=lesson.steps,
+                    losses=lesson.losses,
+                )
+            )
     return out
 
 
@@ -122,14 +150,10 @@ def _diagnoses(
         best, rng = best_teacher(rates), stream(seed, "advice", name)
         gap = distillation_gap(policy, teachers, rows, name, rng)
         own = demos.select(demos.environment == name)
-        outside = missed = neighbours = teacher = None
+        teacher, lesson = None, Lesson()
         if best is not None:
-            teacher, acting = rates[best], teachers[best][name]
-            outside = demonstration_error(
-                acting, unseen, name, stream(seed, "advice", name, "held out")
-            )
-            missed = demonstration_error(acting, own, name, rng)
-            neighbours = neighbour_error(acting, own, name, rng)
+            teacher = rates[best]
+            lesson = _lesson(sources, teachers, best, name, own, unseen)
         labelled = int(((demos.environment == name) & demos.has_actions).sum())
         shift = weights[name]
         if shift.auc is None or settings.weights.filtered:  # not estimated, or of successes only
@@ -143,8 +167,7 @@ def _diagnoses(
             _of(result),
             teacher,
             gap,
-            missed,
-            neighbours,
+            lesson,
             None if shift.auc_interval is None else shift.auc_interval[0],
             shift.raw_ess,
             labelled,
@@ -154,10 +177,13 @@ def _diagnoses(
                 line,
                 best,
                 1 - teacher.mean if isinstance(teacher, Rate) else None,
-                outside,
+                lesson.held_out,
                 _held_out_loss(folder.policy(Row("scratch")) / slug(name)),
-                missed,
-                neighbours,
+                lesson.training,
+                lesson.blind,
+                lesson.neighbours,
+                lesson.steps,
+                lesson.losses,
                 gap,
                 shift.auc,
                 shift.raw_ess,
@@ -165,6 +191,36 @@ def _diagnoses(
         )
         report.progress(len(out), len(simulated))
     return out
+
+
+def _lesson(
+    sources: Sources,
+    teachers: Mapping[str, Policies],
+    kind: str,
+    name: str,
+    own: Steps,
+    unseen: Steps,
+) -> Lesson:
+    """What a teacher has learned in one environment.
+
+    Args:
+        own: the demonstrations that it learned from. unseen: others.
+    """
+    acting, seed = teachers[kind][name], sources.demos.context.settings.seed
+    artifact = next(t.policies for t in sources.teachers if t.name == kind)
+    training = training_of(artifact) or training_of(artifact / slug(name))
+
+    def rng(what: str) -> np.random.Generator:
+        return stream(seed, "advice", name, what)
+
+    return Lesson(
+        demonstration_error(acting, own, name, rng("training")),
+        demonstration_error(acting, unseen, name, rng("held out")),
+        blind_error(acting, own, name, rng("blind")),
+        neighbour_error(acting, own, name, rng("neighbours")),
+        training.get("steps"),
+        tuple(training.get("losses", ())),
+    )
 
 
 def _held_out_loss(artifact: Path) -> float | None:

@@ -127,7 +127,7 @@ def train_generalist(
 
     def train(report: Report) -> None:
         with settings_called(f"{called}.train"):
-            rows, policy = fit(
+            rows, policy, course = fit(
                 sources,
                 settings,
                 training,
@@ -140,6 +140,7 @@ def train_generalist(
             out,
             {
                 "steps": training.steps,
+                "losses": list(course),
                 "seed": context.seed(f"distill/{seed_of or name}"),
                 "teachers": [t.name for t in sources.teachers],
                 "weights": settings.weights.kind,
@@ -169,8 +170,10 @@ def fit(
     visits: Sequence[Visit],
     work: Path,
     report: Report,
-) -> tuple[Stage2, DiffusionPolicy]:
-    """The rows that a generalist learns from, and the generalist."""
+) -> tuple[Stage2, DiffusionPolicy, tuple[float, ...]]:
+    """The rows that a generalist learns from, the generalist, and its training loss in each quarter
+    of its steps.
+    """
     context, demos, teachers = sources.demos.context, sources.demos.steps(), sources.policies()
     run = context.settings
     rows = rows_of(sources, settings, demos, teachers)
@@ -200,8 +203,9 @@ def fit(
     elif score:
         loss = score_loss(rows, teachers, policy)
     objective = make_objective(settings.objective, context.ids, settings.preference)
-    Trainer(policy, data, training, seed, Goal(objective, loss)).fit(Place(work), report)
-    return rows, policy
+    trainer = Trainer(policy, data, training, seed, Goal(objective, loss))
+    trainer.fit(Place(work), report)
+    return rows, policy, trainer.course()
 
 
 def rows_of(

@@ -117,7 +117,12 @@ def train_labeled_only(
         )
         with settings_called("labeled_only"):
             fit = fitter.fit(steps, "holdout" if row.held_out else "last")
-        facts = {"steps": fit.steps, "seed": seed, "held_out_loss": fit.held_out}
+        facts: dict[str, Any] = {
+            "steps": fit.steps,
+            "seed": seed,
+            "held_out_loss": fit.held_out,
+            "losses": list(fit.course),
+        }
         fit.policy.save(out, facts | said_uses(()))
 
     total = training.steps * (2 if row.held_out else 1)

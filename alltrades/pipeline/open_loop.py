@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.pipeline.acting import load_policies
+from alltrades.pipeline.advice import Lesson
 from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.policies.learning.open_loop import interval, open_loop
@@ -57,21 +58,24 @@ def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = No
     return {name: written[name] for name in context.ids if name in written}
 
 
-def advice_line(facts: Mapping[str, Any], generalist: str, teacher: str | None) -> str:
+def advice_line(
+    facts: Mapping[str, Any], generalist: str, teacher: str | None, lesson: Lesson
+) -> str:
     """What to do next for an environment that only recordings know.
 
     Args:
         facts: what `open_loop` says of it. teacher: the row that the generalist learned from,
-            where it was judged.
+            where it was judged. lesson: what the first teacher has learned.
     """
     rows, best = facts["rows"], facts["best_baseline"]
     own, learned = rows[generalist], facts["learned"]
     taught = None if teacher is None else rows.get(teacher)
     trivial = facts["baselines"][best]["share"]
     if taught is not None and not taught["better"]:
+        more = lesson.remedy if lesson.little else f"more demonstrations (now {learned})"
         return (
             f"open loop no better than '{best}' ({taught['share']:.2f} and {trivial:.2f} of the "
-            f"variance), nor are its teachers: more demonstrations (now {learned}), or steps"
+            f"variance), nor are its teachers ({lesson.said}): {more}"
         )
     if taught is not None:
         bounds = interval(np.subtract(own["shares"], taught["shares"]))

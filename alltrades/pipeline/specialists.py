@@ -149,6 +149,7 @@ def _facts(
         "steps": fit.steps,
         "seed": _seed(context, row, environment),
         "held_out_loss": fit.held_out,
+        "losses": list(fit.course),
         **said_uses(()),
     }
     if table is not None:

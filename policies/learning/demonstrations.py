@@ -37,11 +37,14 @@ class Fit:
     Attributes:
         steps: after which it was kept.
         held_out: denoising loss on held-out episodes at that step, None without selection.
+        course: mean training loss in each quarter of these steps (see `Health.course`); none where
+            its weights were those of another training on its way.
     """
 
     policy: DiffusionPolicy
     steps: int
     held_out: float | None
+    course: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,7 @@ class DemonstrationFit:
 
     def last(self, demos: Steps) -> Fit:
         """The averaged weights after all steps."""
-        policy = self._train(demos, self.train.steps, self.place, self.report)
-        return Fit(policy, self.train.steps, None)
+        return self._train(demos, self.train.steps, self.place, self.report)
 
     def holdout(self, demos: Steps) -> Fit:
         """Trains first with a fifth of each environment's episodes (at least one) held out, finds
@@ -93,7 +95,7 @@ class DemonstrationFit:
         held, place = hold_out(demos, self.seed), replace(self.place, averages=None)
         steps = self.train.steps
         if not held.any():
-            return Fit(self._train(demos, steps, place, self.report), steps, None)
+            return self._train(demos, steps, place, self.report)
         choosing, training = self.report.parts([steps, steps])
         lowest, best = self._look(demos, held, choosing.unrecorded())
         self.place.selected()
@@ -101,7 +103,7 @@ class DemonstrationFit:
             policy = self._copy()
             if read_average(self.place.averages, best, policy):
                 return Fit(policy, best, lowest)
-        return Fit(self._train(demos, best, place, training), best, lowest)
+        return replace(self._train(demos, best, place, training), held_out=lowest)
 
     def _look(self, demos: Steps, held: np.ndarray, report: Report) -> tuple[float, int]:
         """Lowest loss on the held-out episodes (E,), and the step that has it."""
@@ -116,12 +118,14 @@ class DemonstrationFit:
         _finish(trainer, replace(self.place, averages=None).within("selection"), report)
         return min((losses[0], step) for step, losses in trainer.curve.items())
 
-    def _train(self, demos: Steps, steps: int, place: Place, report: Report) -> DiffusionPolicy:
+    def _train(self, demos: Steps, steps: int, place: Place, report: Report) -> Fit:
         policy = self._copy()
         data = self._data(demos, policy, place)
         goal = None if self.goal is None else self.goal(data, policy)
         trainer = Trainer(policy, data, self.train, self.seed, goal, total=steps)
-        return _finish(trainer, place.within("training"), report)
+        return Fit(
+            _finish(trainer, place.within("training"), report), steps, None, trainer.course()
+        )
 
     def _data(self, demos: Steps, policy: DiffusionPolicy, place: Place) -> TrainingData:
         shown = self.augmentation.symmetric(self.train.symmetry)

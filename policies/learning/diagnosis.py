@@ -4,6 +4,7 @@ its demonstrations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -74,14 +75,52 @@ def demonstration_error(
     if not recorded.any():
         return None
     chosen = rng.choice(np.flatnonzero(recorded), size=draws)
-    batch = _recorded(policy, demos, recorded).gather(chosen)
+    action, mask = _targets(policy, demos, recorded, chosen, name)
     own = partial(policy.layout.action, policy.layout.index(name))
-    mask = batch.mask.float().cpu()[:, :, None]  # (B, H, 1)
-    action = own(policy.normalizer.action(batch.action, batch.environment).cpu())
-    errors = []
-    for _ in range(tries):
-        drawn = _chunks(policy, demos, chosen, name, _noise(rng, draws, policy), policy)
-        errors.append(((own(drawn) - action).square() * mask).sum((1, 2)))
+    drawn = (
+        own(_chunks(policy, demos, chosen, name, _noise(rng, draws, policy), policy))
+        for _ in range(tries)
+    )
+    return _closest(drawn, action, mask)
+
+
+def blind_error(
+    policy: DiffusionPolicy,
+    demos: Steps,
+    name: str,
+    rng: np.random.Generator,
+    draws: int = 256,
+    tries: int = 8,
+) -> float | None:
+    """The same as `demonstration_error` of whoever knows nothing of the state, and draws recorded
+    chunks of the environment at random: from this a policy has to come down.
+    """
+    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    if not recorded.any():
+        return None
+    chosen = rng.choice(np.flatnonzero(recorded), size=draws)
+    action, mask = _targets(policy, demos, recorded, chosen, name)
+    return _closest((action[rng.permutation(draws)] for _ in range(tries)), action, mask)
+
+
+def _targets(
+    policy: DiffusionPolicy, demos: Steps, recorded: np.ndarray, rows: np.ndarray, name: str
+) -> tuple[Tensor, Tensor]:
+    """Recorded chunks (B, H, A), normalised, in the environment's own dimensions, and (B, H, 1)
+    whether each step of them was recorded.
+    """
+    batch = _recorded(policy, demos, recorded).gather(rows)
+    action = policy.normalizer.action(batch.action, batch.environment).cpu()
+    return policy.layout.action(policy.layout.index(name), action), batch.mask.float().cpu()[
+        :, :, None
+    ]
+
+
+def _closest(drawn: Iterable[Tensor], action: Tensor, mask: Tensor) -> float:
+    """Mean squared distance of chunks (B, H, A) to the closest of those drawn for each, over their
+    variance.
+    """
+    errors = [((x - action).square() * mask).sum((1, 2)) for x in drawn]  # (B,) each
     mean = (action * mask).sum(0) / mask.sum(0).clamp(min=1)  # (H, A)
     spread = ((action - mean).square() * mask).sum()
     return float(torch.stack(errors).amin(0).sum() / spread.clamp(min=1e-6))

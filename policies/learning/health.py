@@ -8,8 +8,9 @@ anything.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ LOOK = 50  # steps between two looks at the losses at most: each waits for the d
 EXPLODED = 10.0  # times its start that the median of the last `LOOK` losses is called exploded
 # a start below is as good as this one: chunks are normalised, so that knowing nothing costs 1
 LEAST = 1.0
+PARTS = 4  # equal parts of a training of which the mean loss is kept
 
 
 class Diverged(UserError):
@@ -65,13 +67,38 @@ def settings_called(name: str) -> Iterator[None]:
 class Health:
     """What is known of the losses of K networks that are trained together.
 
+    Args:
+        stops: (K,) step after which each network is kept.
+
     Attributes:
         start: (K,) loss of the first step; None before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stops: Sequence[int]) -> None:
         self.start: list[float] | None = None
+        self._stops = np.array(stops)  # (K,)
+        self._sums = np.zeros((PARTS, len(stops)))  # of the losses in each part
+        self._seen = 0  # steps
         self._last: deque[np.ndarray] = deque(maxlen=LOOK)
+
+    def course(self, network: int = 0) -> tuple[float, ...]:
+        """Mean training loss of a network in each quarter of its steps; none before its end, and
+        for fewer steps than quarters.
+        """
+        stop = int(self._stops[network])
+        if stop < PARTS or self._seen < stop:
+            return ()
+        counts = np.bincount(PARTS * np.arange(stop) // stop, minlength=PARTS)
+        return tuple((self._sums[:, network] / counts).tolist())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"start": self.start, "sums": self._sums.tolist(), "seen": self._seen}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.start, self._seen = state["start"], int(state["seen"])
+        self._sums = np.array(state["sums"])
 
     def look(self, losses: np.ndarray) -> tuple[int, int, str] | None:
         """Given the losses (n, K) since the last look: which of them, which network and what is
@@ -83,6 +110,10 @@ class Health:
         if len(broken):
             row, network = map(int, broken[0])
             return row, network, f"its loss is {losses[row, network]}"
+        for row in losses:
+            own = np.flatnonzero(self._seen < self._stops)
+            self._sums[PARTS * self._seen // self._stops[own], own] += row[own]
+            self._seen += 1
         self._last.extend(losses)
         median = np.median(np.stack(self._last), axis=0)  # (K,)
         over = np.flatnonzero(median > EXPLODED * np.maximum(self.start, LEAST))

@@ -27,7 +27,6 @@ from alltrades.policies.learning.stacked_training import (
     in_order,
 )
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.system.reporting import Report
 
@@ -124,8 +123,9 @@ class Specialists:
                 ]
         elif selection == "holdout":
             stops, losses = self.holdout(candidate, choosing)
+        learned = self.last(candidate, stops, training)
         return [
-            Fit(*facts) for facts in zip(self.last(candidate, stops, training), stops, losses)
+            Fit(x.policy, stop, loss, x.course) for x, stop, loss in zip(learned, stops, losses)
         ], choice
 
     # ---- the three selections --------------------------------------------------------------------
@@ -134,13 +134,13 @@ class Specialists:
         candidate: Candidate,
         stops: Sequence[int] | None = None,
         report: Report | None = None,
-    ) -> list[DiffusionPolicy]:
+    ) -> list[Learned]:
         """One policy per environment from all its demonstrations, after `stops` steps or all."""
         learners = [
             self._learner(task, candidate, n, stop=None if stops is None else stops[k])
             for k, (task, n) in enumerate(zip(self.tasks, self._normalizers(self.demos, candidate)))
         ]
-        return [x.policy for x in self._fit(learners, "training", report or self.report)]
+        return self._fit(learners, "training", report or self.report)
 
     def holdout(
         self, candidate: Candidate, report: Report | None = None

@@ -24,7 +24,7 @@ from alltrades.policies.learning.batches import (
     stack_batches,
 )
 from alltrades.policies.learning.checkpoints import Place
-from alltrades.policies.learning.health import broken_data
+from alltrades.policies.learning.health import Health, broken_data
 from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.training import Trainer, autocast, noise_seed
@@ -91,8 +91,7 @@ class StackedTrainer(Trainer):
         self.groups = np.array([m.group for m in members])
         self.generators = [torch.Generator(self.device) for _ in members]
         self.kept = [s.clone() for s in self.ema.shadow]
-        if lose:
-            self.health = None
+        self.health = None if lose else Health([m.stop for m in members])
 
     def forward(self) -> Tensor:
         """(K,) mean loss of every member."""
@@ -219,12 +218,16 @@ class Learner:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a learner has become: its policy, and its held-out losses by step, empty where nothing
-    is held out.
+    """What a learner has become.
+
+    Attributes:
+        curve: held-out losses by step, empty where nothing is held out.
+        course: mean training loss in each quarter of its steps (see `Health.course`).
     """
 
     policy: DiffusionPolicy
     curve: dict[int, float]
+    course: tuple[float, ...] = ()
 
 
 def in_order(jobs: Sequence[Callable[[], None]]) -> None:
@@ -305,7 +308,9 @@ def fit_learners(
         for member, (i, policy) in enumerate(zip(part, policies)):
             stack.copy_member(member, policy)
             found[i] = Learned(
-                policy.eval(), {step: losses[member] for step, losses in trainer.curve.items()}
+                policy.eval(),
+                {step: losses[member] for step, losses in trainer.curve.items()},
+                trainer.course(member),
             )
 
     run([partial(train_part, number, part) for number, part in enumerate(parts)])

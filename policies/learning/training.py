@@ -136,7 +136,8 @@ class Trainer:
         self.ema = EMA(self.parameters, settings.ema)
         self.generator = torch.Generator(self.device)
         self.step = 0
-        self.health: Health | None = Health()  # None: what diverges is judged by its held-out loss
+        # None: what diverges is judged by its held-out loss
+        self.health: Health | None = Health([self.total])
 
     def update(self) -> Tensor:
         """One gradient step; returns the loss (a tensor, so that nothing waits for it)."""
@@ -182,8 +183,8 @@ class Trainer:
         tensors |= {f"ema.{i}": v for i, v in enumerate(ema["shadow"])}
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
-        start = None if self.health is None else self.health.start
-        facts = {"ema_count": ema["count"], "curve": self.curve, "start": start}
+        health = None if self.health is None else self.health.state()
+        facts = {"ema_count": ema["count"], "curve": self.curve, "health": health}
         write_checkpoint(folder, self.step, tensors, facts)
 
     def restore(self, folder: Path) -> bool:
@@ -206,7 +207,7 @@ class Trainer:
         self.objective.load_state_dict(named(tensors, "objective."))
         self.step = int(facts["step"])
         if self.health is not None:
-            self.health.start = facts["start"]
+            self.health.restore(facts["health"])
         return True
 
     # ---- the loop --------------------------------------------------------------------------------
@@ -229,6 +230,10 @@ class Trainer:
             self._loop(place, report)
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
+
+    def course(self, network: int = 0) -> tuple[float, ...]:
+        """Mean training loss in each quarter of the steps (see `Health.course`)."""
+        return () if self.health is None else self.health.course(network)
 
     def finished(self) -> bool:
         """Whether there is nothing left to do."""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from alltrades.data.store import EpisodeStore
-from alltrades.pipeline.advice import Rate, above, advice_line, best_teacher
+from alltrades.pipeline.advice import Lesson, Rate, above, advice_line, best_teacher
 from alltrades.pipeline.runner import run
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
@@ -51,7 +51,7 @@ STARVED = {
     "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
     "steps of the specialists": (
         ["--specialist.train.steps", "30"],
-        "more steps or width of the teachers",
+        "30 steps, loss still falling): train them longer",
     ),
 }
 
@@ -77,6 +77,8 @@ def test_shift_is_measured_also_where_stage_2_used_no_ratio(fed):
 
 def test_error_of_teachers_is_measured_on_demonstrations_that_nothing_was_trained_on(fed):
     assert fed[1]["demonstration_error"] < fed[1]["held_out_error"] < fed[1]["neighbour_error"]
+    assert fed[1]["neighbour_error"] < fed[1]["blind_error"] and fed[1]["steps"] == 600
+    assert list(fed[1]["losses"]) == sorted(fed[1]["losses"], reverse=True)
     stores = [
         set(EpisodeStore.open(fed[0] / "stores" / f"{name}.zarr").columns()["seed"].tolist())
         for name in ("held_out", "demos", "rollouts_scratch")
@@ -96,71 +98,72 @@ def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     assert generalises is (cause not in ("demonstrations", "steps of the specialists")), found
 
 
+HALF, WELL = Rate(50, 100), Rate(80, 100)
+FALLING, FLAT = (0.3, 0.15, 0.12, 0.1), (0.3, 0.11, 0.1, 0.1)
+KNOWS = Lesson(
+    0.05, 0.06, 0.7, 0.3, 600, FALLING
+)  # training, held out, knowing nothing, neighbours
+
+
 @pytest.mark.parametrize(
-    ("generalist", "teacher", "gap", "missed", "neighbours", "auc_low", "ess", "words"),
+    ("generalist", "teacher", "gap", "lesson", "auc_low", "ess", "words"),
     [
-        (Rate(96, 100), Rate(100, 100), 0.5, 0.5, 0.5, 0.99, 0.1, "solved"),
-        (Rate(50, 100), None, None, None, None, None, None, "roll one out"),
-        (Rate(50, 100), Rate(80, 100), 0.2, 0.0, 0.2, 0.5, 0.9, "more distillation steps or width"),
-        (Rate(50, 100), Rate(80, 100), 0.01, 0.0, 0.2, 0.5, 0.9, "copies them: more rollouts"),
+        (Rate(96, 100), Rate(100, 100), 0.5, KNOWS, 0.99, 0.1, "solved"),
+        (HALF, None, None, Lesson(), None, None, "roll one out"),
+        (HALF, WELL, 0.2, KNOWS, 0.5, 0.9, "more distillation steps or width"),
+        (HALF, WELL, 0.01, KNOWS, 0.5, 0.9, "copies them: more rollouts"),
         (
-            Rate(50, 100),
-            Rate(80, 100),
+            HALF,
+            WELL,
             None,
-            0.0,
-            0.2,
+            KNOWS,
             0.5,
             0.9,
             "without having seen rollouts of theirs: more rollouts",
         ),
-        (
-            Rate(10, 20),
-            Rate(13, 20),
-            0.2,
-            0.0,
-            0.2,
-            0.5,
-            0.9,
-            "more demonstrations (now 5)",
-        ),  # no more than chance apart
-        (Rate(18, 20), Rate(20, 20), 0.2, 0.0, 0.2, 0.5, 0.9, "as good as its teachers"),
-        (Rate(50, 100), Rate(50, 100), 0.2, 0.2, 0.25, 0.5, 0.9, "of the teachers"),
-        (
-            Rate(50, 100),
-            Rate(50, 100),
-            0.2,
-            0.2,
-            0.5,
-            0.5,
-            0.9,
-            "(0.50): more demonstrations (now 5)",
-        ),  # hard to predict
-        (
-            Rate(50, 100),
-            Rate(50, 100),
-            0.01,
-            0.2,
-            None,
-            0.6,
-            0.1,
-            "other states than the demonstrations (ESS 0.10)",
-        ),
-        (
-            Rate(50, 100),
-            Rate(50, 100),
-            0.01,
-            0.2,
-            None,
-            0.97,
-            1.0,
-            "other states than the demonstrations (AUC above 0.97)",
-        ),
+        # no more than chance apart
+        (Rate(10, 20), Rate(13, 20), 0.2, Lesson(0.1), 0.5, 0.9, "more demonstrations (now 5)"),
+        (Rate(18, 20), Rate(20, 20), 0.2, KNOWS, 0.5, 0.9, "as good as its teachers"),
+        # hard to predict, also for neighbours
+        (HALF, HALF, 0.2, Lesson(0.2, None, 0.7, 0.5), 0.5, 0.9, "(0.50): more demonstrations"),
+        (HALF, HALF, 0.01, KNOWS, 0.6, 0.1, "other states than the demonstrations (ESS 0.10)"),
+        (HALF, HALF, 0.01, KNOWS, 0.97, 1.0, "than the demonstrations (AUC above 0.97)"),
     ],
 )
-def test_line_follows_from_the_numbers(
-    generalist, teacher, gap, missed, neighbours, auc_low, ess, words
-):
-    assert words in advice_line(generalist, teacher, gap, missed, neighbours, auc_low, ess, 5)
+def test_line_follows_from_the_numbers(generalist, teacher, gap, lesson, auc_low, ess, words):
+    assert words in advice_line(generalist, teacher, gap, lesson, auc_low, ess, 5)
+
+
+@pytest.mark.parametrize(
+    ("lesson", "words"),
+    [
+        # hardly better than knowing nothing, or than neighbours: whatever the held-out error is
+        (Lesson(0.37, 0.51, 0.69, None, 50, FALLING), "loss still falling): train them longer"),
+        (Lesson(0.37, 0.51, 0.69, None, 50, FLAT), "loss flat): more capacity of theirs"),
+        (Lesson(0.37, 0.51, 0.69, None, 50), "50 steps): train them longer, or with more width"),
+        (Lesson(0.20, 0.22, 0.69, 0.25, 50, FALLING), "neighbours' 0.25; 50 steps"),
+        # it knows its own and not the others
+        (Lesson(0.05, 0.40, 0.69, 0.30, 9000, FLAT), "more demonstrations (now 206)"),
+        (Lesson(0.05, 0.40, 0.69, 0.30, 9000, FALLING), "more demonstrations (now 206)"),
+        # both alike
+        (Lesson(0.10, 0.12, 0.69, 0.30, 600, FALLING), "train them longer"),
+        (Lesson(0.10, 0.12, 0.69, 0.30, 600, FLAT), "more capacity of theirs (width, depth)"),
+    ],
+)
+def test_teachers_train_longer_before_they_get_more_demonstrations(lesson, words):
+    line = advice_line(HALF, HALF, 0.01, lesson, 0.5, 0.9, 206)
+    assert words in line
+    assert ("more demonstrations" in line) is lesson.overfits
+
+
+def test_the_line_says_the_figures_that_it_goes_by():
+    line = advice_line(
+        HALF, HALF, 0.01, Lesson(0.37, 0.51, 0.69, 0.26, 50, FALLING), 0.99, 0.1, 206
+    )
+    assert (
+        "(errors training 0.37, held-out 0.51, knowing nothing 0.69, neighbours' 0.26; 50 steps, "
+        "loss still falling)" in line
+    )
 
 
 def test_difference_of_rates_has_newcombes_interval():

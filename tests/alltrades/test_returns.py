@@ -29,7 +29,7 @@ from alltrades.envs.rollouts.evaluation import (
     sequential_difference,
 )
 from alltrades.errors import UserError
-from alltrades.pipeline.advice import Rate, Returns, advice_line, best_teacher
+from alltrades.pipeline.advice import Lesson, Rate, Returns, advice_line, best_teacher
 from alltrades.pipeline.collection import collect
 from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, taught, visit
@@ -364,7 +364,7 @@ def test_advice_goes_by_return_where_nothing_says_success():
     rng = np.random.default_rng(0)
     low, high = Returns(rng.normal(10, 1, 50)), Returns(rng.normal(20, 1, 50))
     assert best_teacher({"a": low, "b": high}) == "b"
-    line = advice_line(low, high, 0.5, None, None, None, None, 3)
+    line = advice_line(low, high, 0.5, Lesson(), None, None, 3)
     assert line.startswith("generalist 10.") and "trails its teachers' 20" in line
     assert not Returns(np.full(5, 1e9)).solved and Rate(20, 20).solved
 

@@ -1,5 +1,6 @@
 """A training that learns nothing any more ends, and leaves what it had."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_a_loss_that_explodes_ends_the_training(tmp_path):
 
 
 def test_losses_of_a_few_outliers_do_not_end_a_training():
-    health, rng = Health(), np.random.default_rng(0)
+    health, rng = Health([500]), np.random.default_rng(0)
     losses = rng.uniform(0.5, 1.0, (500, 1))
     losses[rng.choice(np.arange(1, 500), 100, replace=False)] = 1e4
     assert all(health.look(part) is None for part in np.split(losses, 10))
@@ -92,10 +93,20 @@ def test_losses_of_a_few_outliers_do_not_end_a_training():
 
 def test_an_explosion_is_measured_against_the_first_loss():
     high = np.full((60, 2), [[1.0, 400.0]])
-    assert Health().look(high) is None
+    assert Health([60, 60]).look(high) is None
     high[20:, 1] *= 2 * EXPLODED
-    step, network, what = Health().look(high)
+    step, network, what = Health([60, 60]).look(high)
     assert (step, network) == (59, 1) and "first 400" in what
+
+
+def test_losses_are_kept_as_the_mean_of_each_quarter_up_to_the_stop_of_a_network():
+    health, losses = Health([8, 4]), np.arange(16.0).reshape(8, 2)
+    assert health.look(losses[:3]) is None and health.course() == ()
+    resumed = Health([8, 4])
+    resumed.restore(json.loads(json.dumps(health.state())))
+    resumed.look(losses[3:])
+    assert resumed.course() == (1.0, 5.0, 9.0, 13.0)
+    assert resumed.course(1) == (1.0, 3.0, 5.0, 7.0)
 
 
 def test_a_gradient_that_is_not_finite_at_the_last_step_gives_no_policy(tmp_path):
