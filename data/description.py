@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from alltrades.data.interface import Interface
 
 SHOWN = 6  # numbers or names of a field, and texts, that are shown
 LETTERS = 60  # of a text
+ORIGIN = 300  # letters of a fact about the origin
 
 
 def of_environment(interface: Interface, contents: Contents, mine: np.ndarray) -> list[str]:
@@ -28,6 +29,13 @@ def of_environment(interface: Interface, contents: Contents, mine: np.ndarray) -
             lines[-1] += _texts(contents.text(name, mine))
     lines.append(f"  action: {_action(interface)}")
     return [*lines, *(f"  {line}" for line in of_sources(contents, mine))]
+
+
+def of_origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about where episodes come from; commit.json has the whole of what is long."""
+    for key, value in provenance.items():
+        said = str(value)
+        yield f"{key}: {said if len(said) <= ORIGIN else said[:ORIGIN] + ' ...'}"
 
 
 def of_sources(contents: Contents, mine: np.ndarray) -> Iterator[str]:

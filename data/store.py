@@ -29,7 +29,7 @@ from alltrades.data.chunks import ChunkCache, write_group
 from alltrades.data.columns import Columns
 from alltrades.data.commit import COMMIT, FORMAT_VERSION, read_commit, write_commit
 from alltrades.data.contents import Contents
-from alltrades.data.description import of_environment, of_sources
+from alltrades.data.description import of_environment, of_origin, of_sources
 from alltrades.data.episode import Episode
 from alltrades.data.flat import FlatStore
 from alltrades.data.groups import Group
@@ -389,7 +389,7 @@ class EpisodeStore:
             for name, interface in sorted(self.interfaces().items()):
                 mine = np.flatnonzero(ids == name)
                 lines += [f"  {line}" for line in of_environment(interface, contents, mine)]
-        return lines + [f"  {key}: {value}" for key, value in self.provenance.items()]
+        return lines + [f"  {line}" for line in of_origin(self.provenance)]
 
 
 def _begun(file: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alltrades.commands.command import Command
+from alltrades.commands.editing import add_editing
 
 if TYPE_CHECKING:
     from alltrades.data.formats.mapping import Map
@@ -35,6 +36,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
             "export", help="a store as a recording of another framework", allow_abbrev=False
         )
     )
+    add_editing(actions)
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +190,7 @@ def _left(left_out: dict[str, str]) -> list[str]:
 
 COMMAND = Command(
     "data",
-    "look at stores, and bring recordings in and out",
+    "look at stores, make them of others, bring recordings in and out",
     "data info demos.zarr",
     _arguments,
     data,

@@ -21,6 +21,7 @@ ROOMS = (
     "configs",
     "system",
     "data",
+    "data.editing",
     "data.formats",
     "data.weights",
     "envs.boundary",

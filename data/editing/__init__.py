@@ -1,0 +1,1 @@
+"""Stores made from stores: merged, split, filtered, sampled, renamed, relabelled."""
