@@ -35,6 +35,7 @@ COMPARED: dict[str, Callable[[np.ndarray, float | int], np.ndarray]] = {
 }
 WORDS = ("and", "or", "not", "in", "like")
 UNKNOWN = "unknown"
+FLAGS = ("success", "actions")  # columns that are true, false or unknown
 DEPTH = 50  # of parentheses and "not"
 SHOWN = 5
 
@@ -64,8 +65,8 @@ class Condition:
         """(n,) where it holds.
 
         Args:
-            columns: (n,) by name: str objects, uint64, or float64 with NaN where unknown; "success"
-                is 1, 0 or NaN.
+            columns: (n,) by name: str objects, uint64, or float64 with NaN where unknown; FLAGS
+                are 1, 0 or NaN.
         """
         return _Reader(self.text, columns).read().yes
 
@@ -168,7 +169,7 @@ class _Reader:
                 out = Truth(out.yes | more.yes, out.no & more.no)
             self._need(")")
             return out
-        if name.text != "success":
+        if name.text not in FLAGS:
             raise self._wrong(f"==, !=, <, <=, >, >=, like or in after '{name.text}'")
         return Truth(column == 1, column == 0)
 
@@ -180,7 +181,7 @@ class _Reader:
         if value.text == UNKNOWN and sign in ("==", "!="):
             yes = ~known if sign == "==" else known
             return Truth(yes, ~yes)
-        signs = ("==", "!=") if name == "success" else tuple(COMPARED)
+        signs = ("==", "!=") if name in FLAGS else tuple(COMPARED)
         if sign not in signs:
             raise UserError(
                 f"condition {self.text!r}: '{name} {sign}'; expected one of {', '.join(signs)}; "
@@ -208,15 +209,15 @@ class _Reader:
         return same if sign == "==" else ~same
 
     def _number(self, name: str, column: np.ndarray, value: Token) -> float | int:
-        if name == "success" and value.text.lower() in ("true", "false"):
+        if name in FLAGS and value.text.lower() in ("true", "false"):
             return float(value.text.lower() == "true")
         whole = column.dtype.kind == "u" and value.text.isascii() and value.text.isdigit()
         try:
             number = int(value.text[:40]) if whole else float(value.text)
         except ValueError:
             number = np.nan
-        if number != number or (name == "success" and number not in (0, 1)):
-            kind = "true, false or unknown" if name == "success" else "a number"
+        if number != number or (name in FLAGS and number not in (0, 1)):
+            kind = "true, false or unknown" if name in FLAGS else "a number"
             raise UserError(
                 f"condition {self.text!r}: {name} compared with '{value.text}'; expected {kind}; "
                 "mend it"

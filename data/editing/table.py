@@ -33,8 +33,8 @@ class Table:
     Attributes:
         store, number: (E,) which store, and the episode's number there.
         columns: (E,) by name: environment, source, instruction, store (its path) as str objects;
-            seed as uint64; success, return, length, first_success, episode, weight as float64, NaN
-            where unknown.
+            seed as uint64; success, actions (whether there are any), return, length, first_success,
+            episode and weight as float64, NaN where unknown.
     """
 
     stores: tuple[EpisodeStore, ...]
@@ -98,6 +98,7 @@ def _columns(store: EpisodeStore, weigh: Weigh | None) -> dict[str, np.ndarray]:
         "instruction": _instructions(store, c["environment"]),
         "store": np.full(n, str(store.path), object),
         "success": np.where(known, c["success"], np.nan),
+        "actions": c["has_actions"].astype(np.float64),
         "first_success": np.where(known, c["first_success"], np.nan),
         "return": c["return"].astype(np.float64),
         "length": np.diff(ends, prepend=0).astype(np.float64),

@@ -67,14 +67,14 @@ class Export:
         if silent:
             raise UserError(
                 f"{store.path}: {silent} of {len(index)} episodes of '{name}' have no actions; "
-                "expected them in all; export a store without those"
+                "expected them in all; leave those out: `alltrades data filter --where actions`"
             )
         fields = known[name].observation
         taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES)]
         if taken:
             raise UserError(
                 f"{store.path}: a field called '{taken[0]}', which is no observation "
-                "in other formats; expected another name; rename it"
+                "in other formats; expected another name; `alltrades data rename`"
             )
         return cls(store, known[name], index, rate or known[name].control_hz)
 

@@ -80,6 +80,13 @@ def test_a_filter_that_holds_of_all_keeps_the_digest():
     assert EpisodeStore.open("f").digest() == store.digest()
 
 
+def test_episodes_without_actions_are_told_by_a_condition():
+    write("s", mixed(range(4)))
+    assert data("filter", "s", "--where", "not actions", "--out", "f") == 0
+    assert EpisodeStore.open("f").columns()["seed"].tolist() == [1, 3]
+    assert EpisodeStore.open("f").episode(0).actions is None
+
+
 def test_a_split_is_a_function_of_its_seed_and_of_each_environment_alone():
     write("s", mixed(range(10)))
     write("only", [e for e in mixed(range(10)) if e.environment == "a"])
