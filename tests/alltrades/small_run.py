@@ -18,5 +18,5 @@ SPECS = registry.resolve(["planar/reach", "planar/push"])
 
 def settings(*more: str) -> RunSettings:
     return load_settings(
-        RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more]
+        RunSettings, defaults_file="quickstart_paper", small=True, overrides=[*SMALL, *more]
     )[0]

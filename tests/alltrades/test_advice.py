@@ -60,7 +60,7 @@ STARVED = {
 def fed(tmp_path_factory):
     """A run in which nothing is scarce: the others take over from it what is equal."""
     folder = tmp_path_factory.mktemp("fed")
-    settings, origins = load_settings(RunSettings, defaults_file="quickstart", overrides=FED)
+    settings, origins = load_settings(RunSettings, defaults_file="quickstart_paper", overrides=FED)
     return folder, run(settings, folder, origins).advice["planar/obstacle"]
 
 
@@ -90,7 +90,7 @@ def test_error_of_teachers_is_measured_on_demonstrations_that_nothing_was_traine
 def test_advice_names_what_was_scarce(cause, fed, tmp_path):
     overrides, words = STARVED[cause]
     settings, origins = load_settings(
-        RunSettings, defaults_file="quickstart", overrides=[*FED, *overrides]
+        RunSettings, defaults_file="quickstart_paper", overrides=[*FED, *overrides]
     )
     found = run(settings, tmp_path, origins, relatives=[fed[0]]).advice["planar/obstacle"]
     assert found["line"].endswith(words), found

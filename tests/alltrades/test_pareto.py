@@ -57,7 +57,7 @@ QUICK = [
 
 def settings(*more: str) -> RunSettings:
     return load_settings(
-        RunSettings, defaults_file="quickstart", small=True, overrides=[*QUICK, *more]
+        RunSettings, defaults_file="quickstart_paper", small=True, overrides=[*QUICK, *more]
     )[0]
 
 

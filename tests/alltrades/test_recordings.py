@@ -196,7 +196,7 @@ def test_further_generalist_sees_fields_of_its_own(tmp_path):
     store, folder = follow(tmp_path / "s.zarr", camera=True), tmp_path / "run"
     recipe = tmp_path / "own.yaml"
     recipe.write_text(
-        "extends: quickstart\n"
+        "extends: quickstart_paper\n"
         f"environments: [{FOLLOW}]\noptional_environments: []\n"
         "policy: {observe: [state]}\n"
         "generalists:\n  blind: {observe: [task], train: {steps: 10}}\n"

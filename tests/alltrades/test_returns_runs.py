@@ -37,7 +37,7 @@ FEW = {
 def short(folder: Path, **changes: object) -> RunResult:
     words = [f"--{k.replace('__', '.')}={v}" for k, v in (FEW | changes).items()]
     settings, _ = load_settings(
-        RunSettings, defaults_file="quickstart", small=True, overrides=words
+        RunSettings, defaults_file="quickstart_paper", small=True, overrides=words
     )
     return run(settings, folder)
 

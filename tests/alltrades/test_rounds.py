@@ -44,7 +44,7 @@ TWO = RolloutSettings(lanes=4, workers=0)
 
 def settings(*more: str) -> RunSettings:
     return load_settings(
-        RunSettings, defaults_file="quickstart", small=True, overrides=[*SMALL, *more]
+        RunSettings, defaults_file="quickstart_paper", small=True, overrides=[*SMALL, *more]
     )[0]
 
 

@@ -13,7 +13,7 @@ from alltrades.studies.sweep_tables import Cell, summarise
 
 SWEEP = "{distill.train.steps: [10, 20]}"
 RECIPE = f"""
-extends: quickstart
+extends: quickstart_paper
 study: sweep
 name: trial
 environments: [planar/reach, planar/push]
