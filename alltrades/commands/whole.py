@@ -226,8 +226,8 @@ def _compare_by(args: argparse.Namespace, rows: dict[str, list[Evaluation]], met
     print(over_seeds_text(rows, args.at, metric, groups) + "\n")
     show_result({}, {"pairs": pairs})
     if args.each:
-        for pair in pairs:
-            print("\n".join(["", *text.by_environment(pair)]))
+        for facts in pairs:
+            print("\n".join(["", *text.by_environment(facts)]))
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:

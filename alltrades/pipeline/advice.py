@@ -151,8 +151,9 @@ class Lesson:
     @property
     def overfits(self) -> bool:
         """Whether it knows its own demonstrations far better than others."""
-        known = self.training is not None and self.held_out is not None
-        return known and self.held_out > UNSEEN * self.training
+        if self.training is None or self.held_out is None:
+            return False
+        return self.held_out > UNSEEN * self.training
 
     @property
     def falls(self) -> bool | None:

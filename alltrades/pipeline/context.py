@@ -312,7 +312,7 @@ def _check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None
     for network in {s.observe: s for s in settings.networks()}.values():
         for spec in specs:
             spec.interface.seeing(network.observe)
-    longest = max((spec.max_steps for spec in specs if spec.simulated), default=None)
+    longest = max((spec.max_steps or 0 for spec in specs if spec.simulated), default=None)
     for limit in settings.evaluation.limits:
         if longest is not None and limit > longest:
             raise UserError(

@@ -28,9 +28,9 @@ def own_code() -> Mapping[str, str]:
         spec = importlib.util.find_spec(f"alltrades.{room}")
         for place in (spec.submodule_search_locations or ()) if spec is not None else ():
             for path in sorted(Path(place).rglob("*.py")):
-                name = path.relative_to(place)
-                if name.parts[0] not in BESIDE:
-                    digest.update(f"{room}/{name.as_posix()}\0{file_digest(path)}\n".encode())
+                module = path.relative_to(place)
+                if module.parts[0] not in BESIDE:
+                    digest.update(f"{room}/{module.as_posix()}\0{file_digest(path)}\n".encode())
     found = {"alltrades": f"{__version__} ({digest.hexdigest()[:SHOWN]})"}
     for name in LIBRARIES:
         try:

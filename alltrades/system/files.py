@@ -153,7 +153,7 @@ def _pour(source: Path, path: Path) -> None:
         number = {"stdin": 0, "stdout": 1, "stderr": 2}.get(stream[1]) or int(stream[2] or 0)
         for known in (sys.stdout, sys.stderr):
             known.flush()
-        out: int | str = os.dup(number)
+        out = os.dup(number)
     else:
         out = os.open(path, os.O_WRONLY)
     with source.open("rb") as file, os.fdopen(out, "wb") as to:

@@ -159,7 +159,7 @@ def mirror() -> None:
         os.dup2(nothing.fileno(), stream)
     try:
         _hand_over(lines, answers, nothing)
-        answer = {"done": True}
+        answer: dict[str, bool | str] = {"done": True}
     except BaseException as error:
         answer = {"error": str(error) or type(error).__name__}
     _say(answers, answer)

@@ -38,6 +38,6 @@ def _content(episode: Episode) -> bytes:
         h.update(name.encode() + b"\0")
         if not isinstance(value, str):
             h.update(np.ascontiguousarray(value).data)
-    for value in (episode.actions, episode.rewards):
-        h.update(b"\1" if value is None else np.ascontiguousarray(value).data)
+    for column in (episode.actions, episode.rewards):
+        h.update(b"\1" if column is None else np.ascontiguousarray(column).data)
     return h.digest()

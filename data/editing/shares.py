@@ -34,8 +34,8 @@ def split_by_shares(
         for part, piece in zip(parts, np.split(drawn, stops[:-1])):
             part.append(piece)
     out = [np.sort(np.concatenate(part)) for part in parts]
-    for share, part in zip(shares, out):
-        if not len(part):
+    for share, chosen in zip(shares, out):
+        if not len(chosen):
             raise UserError(
                 f"share {share:g} of {len(environments)} episodes is none; expected at least one "
                 "in each part; give it a larger share"

@@ -203,8 +203,8 @@ class LaneHost:
         except EnvironmentFailure as failure:
             return index, self._failed(index, failure)
         except SystemExit as error:  # a simulator's library, for one, that finds no display
-            failure = self._failure(self._lanes[index], f"it called sys.exit({error.code!r})")
-            return index, self._failed(index, failure)
+            exited = self._failure(self._lanes[index], f"it called sys.exit({error.code!r})")
+            return index, self._failed(index, exited)
         finally:
             marks[PHASE] = IDLE
 

@@ -58,7 +58,8 @@ def _serve(pipe: Connection, payload: bytes, marks: Any, parent: int, dies: bool
     host = None
     try:
         try:
-            host = LaneHost(*pickle.loads(payload), marks)
+            specs, experts = pickle.loads(payload)
+            host = LaneHost(specs, experts, marks)
         except BaseException:  # a module of the user's that cannot be imported here, for one
             pipe.send(("unstarted", traceback.format_exc()))
             return

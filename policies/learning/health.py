@@ -104,7 +104,7 @@ class Health:
         """Given the losses (n, K) since the last look: which of them, which network and what is
         wrong; None where nothing is.
         """
-        if self.start is None and len(losses):
+        if self.start is None:
             self.start = losses[0].tolist()
         broken = np.argwhere(~np.isfinite(losses))
         if len(broken):

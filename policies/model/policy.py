@@ -374,7 +374,7 @@ def digest_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> st
     h = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, value in sorted(state.items()):
         h.update(name.encode())
-        h.update(value.detach().cpu().contiguous().numpy())
+        h.update(value.detach().cpu().contiguous().numpy().data)
     return h.hexdigest()[:16]
 
 
