@@ -18,7 +18,7 @@ from alltrades.envs.rollouts.workers import inherited
 from alltrades.envs.spec import EnvSpec
 
 TIMEOUT = 60.0  # seconds for one reset or step
-BUILDING = 5  # times as long for imports and building
+BUILDING = 10  # times as long for imports and building
 READY = "ready"
 
 
@@ -29,7 +29,8 @@ def examine_apart(
     timeout: float = TIMEOUT,
 ) -> Iterator[Findings]:
     """`examine` of several environments, one after another, each in a process that ends with it
-    where it hangs or dies. What cannot be sent to a process is checked in this one.
+    where it hangs, for more than `timeout` seconds unless that is 0, or dies. What cannot be sent
+    to a process is checked in this one.
     """
     todo = list(specs)
     while todo:
@@ -67,7 +68,7 @@ def _answers(work: list[tuple[EnvSpec, Any]], plan: Plan, timeout: float) -> Ite
     try:
         while left:
             patience = timeout if "seed" in where else BUILDING * timeout
-            if not pipe.poll(patience):
+            if not pipe.poll(patience or None):
                 words = f"it hangs: no answer within {patience:g} seconds to {where}"
                 if ready:
                     yield Findings(left[0], (Finding(plan.of_failures, words),))
@@ -82,7 +83,7 @@ def _answers(work: list[tuple[EnvSpec, Any]], plan: Plan, timeout: float) -> Ite
                 left.remove(message.environment)
                 yield message
     except (EOFError, OSError):
-        process.join(timeout)
+        process.join(timeout or None)
         if ready:
             words = f"its process died with exit code {process.exitcode} in {where}"
             yield Findings(left[0], (Finding(plan.of_failures, words),))

@@ -25,13 +25,15 @@ def load_robot(name: str) -> Robot:
     """Build the robot that a name stands for.
 
     "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
-    actions. "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time.
-    "my_robot:MyRobot", "my_robot.py:MyRobot": anything in your module (of the working directory, or
-    installed) that, called without arguments, returns a `Robot`. "my_arm": what a plugin registered
-    by `ROBOTS.register("my_arm", MyRobot)`, or a package offers as entry point of the group
+    actions; those that do not come with the package are tried first (see `tried`).
+    "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time. "my_robot:MyRobot",
+    "my_robot.py:MyRobot": anything in your module (of the working directory, or installed) that,
+    called without arguments, returns a `Robot`. "my_arm": what a plugin registered by
+    `ROBOTS.register("my_arm", MyRobot)`, or a package offers as entry point of the group
     alltrades.robots.
 
-    Raises UserError for a name that stands for none.
+    Raises UserError for a name that stands for none, and for an environment that breaks its
+    contract.
     """
     kind, _, rest = name.partition(":")
     if not rest:
@@ -44,9 +46,12 @@ def load_robot(name: str) -> Robot:
             "with --plugins"
         )
     if kind in ("gym", "env"):
+        from alltrades.envs.checking.before_use import foreign_of, heeded, required, tried
         from alltrades.envs.robots.environment import EnvironmentRobot
 
-        return EnvironmentRobot(registry.get(name if kind == "gym" else rest))
+        specs = [registry.get(name if kind == "gym" else rest)]
+        (spec,) = heeded(specs, required(list(tried(foreign_of(specs)))))
+        return EnvironmentRobot(spec)
     if kind == "mujoco":
         from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
         from alltrades.envs.robots.realtime import RealTimeRobot

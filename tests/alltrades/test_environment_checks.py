@@ -10,11 +10,13 @@ import pytest
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.envs.robots.load import load_robot
 from alltrades.errors import UserError
 from alltrades.pipeline import environment_checks
 from alltrades.pipeline.context import opened
 from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.rundir import RunDir
+from alltrades.settings.parts import RolloutSettings
 from alltrades.settings.run import RunSettings
 from tests.envs import check_toys as toys
 
@@ -26,8 +28,8 @@ def settings_of(name: str, make: Any, **facts: Any) -> RunSettings:
 
 def test_environments_of_a_run_are_tried_once(tmp_path, monkeypatch, capsys):
     settings, tried = settings_of("tried/left", toys.Left), []
-    plain = environment_checks._tried
-    monkeypatch.setattr(environment_checks, "_tried", lambda s: tried.append(1) or plain(s))
+    plain = environment_checks.tried
+    monkeypatch.setattr(environment_checks, "tried", lambda *a: tried.append(1) or plain(*a))
     for _ in range(2):
         with RunDir(tmp_path / "run", 0) as rundir:
             with opened(settings, rundir.manifest) as context:
@@ -73,3 +75,32 @@ def test_an_environment_with_an_incomplete_reset_is_recorded_as_if_it_were_alway
         seen.append(env.step(action)[0])
     assert np.array_equal(np.array(seen), stores[1].episode(0).observations["state"])
     assert "it is built anew" in capsys.readouterr().err
+
+
+def test_what_hangs_is_given_up_after_the_time_that_rollouts_have(tmp_path):
+    rollout = {"workers": 0, "timeout": 0.5}
+    settings = settings_of("tried/hangs", toys.Hangs).model_copy(
+        update={"rollout": RolloutSettings.model_validate(rollout)}
+    )
+    account = tmp_path / "run" / "environments.json"
+    with RunDir(tmp_path / "run", 0) as rundir, opened(settings, rundir.manifest) as context:
+        checked(context, account)
+    assert "it hangs: no answer within 0.5 seconds to step 0" in account.read_text()
+
+
+def test_a_robot_that_is_an_environment_is_tried_and_built_anew_where_its_reset_is_incomplete(
+    capsys,
+):
+    settings_of("tried/left", toys.Left)
+    robot, seen = load_robot("env:tried/left"), []
+    for _ in range(2):
+        robot.reset(3)
+        for action in (0.5, -0.5, 0.5):
+            robot.act(np.array([action], np.float32))
+        seen.append(robot.observe().observation["state"])
+    robot.close()
+    np.testing.assert_array_equal(*seen)
+    assert "it is built anew for every episode" in capsys.readouterr().err
+    settings_of("tried/clock", toys.Clock)
+    with pytest.raises(UserError, match="environment 'tried/clock': two new instances"):
+        load_robot("env:tried/clock")
