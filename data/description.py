@@ -65,7 +65,7 @@ def _outcomes(first_success: np.ndarray, returns: np.ndarray) -> str:
 
 
 def _field(f: Field) -> str:
-    said = f"{f} float32" if f.kind == "state" else str(f)
+    said = f"{f} {f.dtype}" if f.kind == "state" else str(f)
     if f.low is not None and f.high is not None:
         said += f", {_numbers(f.low)} to {_numbers(f.high)}"
     return said + _names(f.names, f.units)

@@ -27,7 +27,7 @@ def _values(f: Field, count: int, rng: np.random.Generator) -> np.ndarray | str:
     if f.kind == "text":
         return " ".join(rng.choice(WORDS, 4))
     if f.kind == "state":
-        return rng.standard_normal((count, *f.shape)).astype(np.float32)
+        return rng.standard_normal((count, *f.shape)).astype(f.dtype)
     if f.dtype == "float32":
         return rng.random((count, *f.shape), dtype=np.float32)
     most = np.iinfo(f.dtype).max

@@ -15,6 +15,7 @@ Kind = Literal["state", "image", "text"]
 NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("uint8", "uint16", "float32")
+STATE_DTYPES = ("float32", "float64")
 PREFIX = "observation."
 
 
@@ -33,7 +34,8 @@ class Field:
         kind: "state", a vector of D numbers; "image", (height, width, channels); "text", one string
             per episode.
         shape: (D,), (H, W, C), or () for text.
-        dtype: float32 for states; uint8, uint16 (depth in mm) or float32 for images; "str".
+        dtype: float32 or float64 for states; uint8, uint16 (depth in mm) or float32 for images;
+            "str".
         names, units: of a state's numbers, where they are known: D entries each.
         low, high: bounds of a state's numbers (D,), or of a float image's (one entry); None where
             they are unknown.
@@ -55,7 +57,7 @@ class Field:
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
         fits = {
-            "state": len(self.shape) == 1 and self.dtype == "float32",
+            "state": len(self.shape) == 1 and self.dtype in STATE_DTYPES,
             "image": len(self.shape) == 3
             and self.shape[2] in CHANNELS
             and self.dtype in IMAGE_DTYPES,
@@ -64,8 +66,8 @@ class Field:
         if not fits.get(self.kind) or min(self.shape, default=1) < 1:
             raise ValueError(
                 f"a field of kind {self.kind}, shape {self.shape}, dtype {self.dtype}; expected a "
-                "state (D,) float32, an image (height, width, 1, 3 or 4) of uint8, uint16 or "
-                "float32, or text"
+                "state (D,) of float32 or float64, an image (height, width, 1, 3 or 4) of uint8, "
+                "uint16 or float32, or text"
             )
         size = self.shape[0] if self.kind == "state" else 1
         for name in ("names", "units", "low", "high"):
@@ -74,9 +76,9 @@ class Field:
                 raise ValueError(f"{len(value)} {name} of a field of {size} numbers")
 
     @classmethod
-    def state(cls, size: int, **facts: Any) -> Field:
+    def state(cls, size: int, dtype: str = "float32", **facts: Any) -> Field:
         """A vector of `size` numbers; `facts` are names, units, low, high."""
-        return cls("state", (size,), "float32", **facts)
+        return cls("state", (size,), dtype, **facts)
 
     @classmethod
     def image(cls, height: int, width: int, channels: int = 3, dtype: str = "uint8") -> Field:
@@ -101,11 +103,18 @@ class Field:
             return cls.text()
         if value.ndim == 4:
             return cls("image", value.shape[1:], value.dtype.name)
-        return cls.state(value.shape[1])
+        return cls.state(value.shape[1], float_of(value.dtype).name)
+
+    @property
+    def values(self) -> tuple[str, tuple[int, ...], str]:
+        """What its values mean: kind, shape and dtype; how precisely a state is kept does not
+        count.
+        """
+        return self.kind, self.shape, "float32" if self.kind == "state" else self.dtype
 
     def same(self, other: Field) -> bool:
-        """Whether both hold the same kind of values: kind, shape and dtype."""
-        return (self.kind, self.shape, self.dtype) == (other.kind, other.shape, other.dtype)
+        """Whether both hold the same kind of values (see `values`)."""
+        return self.values == other.values
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape))
@@ -133,9 +142,16 @@ class Field:
         return cls(**facts)
 
 
+def float_of(dtype: np.dtype) -> np.dtype:
+    """How numbers of a type are kept: as float32, or as float64 where that would lose digits, which
+    is of float64 and of integers of 32 bits and more.
+    """
+    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
+
+
 def values_of(name: str, value: Any) -> np.ndarray | str:
-    """An episode's values of a field as they are kept: (T, D) float32, (T, H, W, C) of an image's
-    dtype, or one string.
+    """An episode's values of a field as they are kept: (T, D) of a float (see `float_of`),
+    (T, H, W, C) of an image's dtype, or one string.
 
     Numbers of any other shape (T, ...) become a state, row by row; (T, H, W) of uint8 or uint16 is
     an image of one channel; T equal strings are one.
@@ -163,4 +179,4 @@ def values_of(name: str, value: Any) -> np.ndarray | str:
         array = array[..., None]
     if array.dtype.name in IMAGE_DTYPES and array.ndim == 4 and array.shape[3] in CHANNELS:
         return array
-    return array.reshape(len(array), -1).astype(np.float32)
+    return array.reshape(len(array), -1).astype(float_of(array.dtype))

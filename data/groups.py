@@ -116,6 +116,10 @@ class Group:
                 f"{self.path.parent}: '{self.environment}' is described otherwise: {wrong}; "
                 "expected what the store holds of it; record into another store"
             ) from wrong
+        if self.interface is not None and self.arrays:  # how precisely it is kept, too
+            kept = self.interface.observation
+            fields = {n: replace(f, dtype=kept[n].dtype) for n, f in known.observation.items()}
+            known = replace(known, observation=fields)
         return replace(self, interface=known)
 
     def fitting(self, episode: Episode) -> Group:

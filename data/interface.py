@@ -183,11 +183,8 @@ class Interface:
                     f"{np.iinfo(f.dtype).max}"
                 )
             return array.copy()
-        if array.dtype == np.float32:
-            out = array.copy()
-        else:
-            with np.errstate(over="ignore"):
-                out = array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            out = array.astype(f.dtype)
         finite = np.isfinite(out)
         if not finite.all():
             raise NotFinite(
@@ -204,7 +201,7 @@ class Interface:
         """
         facts = [
             self.id,
-            [[name, f.kind, f.shape, f.dtype] for name, f in sorted(self.observation.items())],
+            [[name, *f.values] for name, f in sorted(self.observation.items())],
             self.action_dim,
             [v.tolist() for v in self.action.box],
             self.control_hz,

@@ -26,7 +26,8 @@ class Slot:
         key: name in windows, the same in every layout: the field's, and for an image also its
             shape, since images of different shapes do not share an array.
         field: the field's name.
-        kind, dtype: of its values; text is float32 here (see `text_features`).
+        kind, dtype: of its values, a state's float64 where one environment has that; text is
+            float32 here (see `text_features`).
         shape: of one frame; a state's is the largest of its environments.
     """
 
@@ -101,6 +102,7 @@ class Layout:
             )
         if there is not None and f.kind == "state":
             shape = (max(there.shape[0], f.shape[0]),)
+            dtype = max(there.dtype, f.dtype)  # float32 < float64
         self.slots[key] = Slot(key, name, f.kind, shape, dtype)
 
     def of_kind(self, kind: Kind) -> list[Slot]:

@@ -92,7 +92,7 @@ class Steps:
         return [n for n, rows in self.observation.items() if {len(s) for s in rows.shapes} == {1}]
 
     def state(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        """Numbers (n, D) f32 of some state fields, one after another, in some rows (n,)."""
+        """Numbers (n, D) of some state fields, one after another, in some rows (n,)."""
         return np.concatenate([self.observation[name].take(rows) for name in names], axis=-1)
 
     def window(self, layout: Layout, index: np.ndarray) -> dict[str, np.ndarray]:
@@ -105,7 +105,7 @@ class Steps:
                 out[key] = self._text(slot.field, index[:, -1])
             elif slot.field in self.observation:
                 rows = self.observation[slot.field].only(slot.dtype)
-                out[key] = rows.take(index, slot.shape)
+                out[key] = rows.take(index, slot.shape).astype(slot.dtype, copy=False)
             else:
                 out[key] = np.zeros((*index.shape, *slot.shape), slot.dtype)
         return out

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from alltrades.data.actions import ActionSpec
-from alltrades.data.fields import CHANNELS, NAME, Field, Observation, field_name
+from alltrades.data.fields import CHANNELS, NAME, Field, Observation, field_name, float_of
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError, nearest
 
@@ -30,7 +30,8 @@ def fields_of(
     """Fields of an observation space, in its order; `where` names the environment in errors.
 
     A Box of uint8 (H, W, C) or (H, W) is an image, one of uint16 a depth image, any other Box a
-    state, raveled; integers (Discrete, MultiDiscrete, MultiBinary) are a state; Text is text. Dicts
+    state, raveled, of float64 where float32 would lose digits of its type (see `float_of`);
+    integers (Discrete, MultiDiscrete, MultiBinary) are a state of float32; Text is text. Dicts
     name their fields, nested ones with dots between; one space alone is called "state", "image" or
     "instruction". Fields that are `given` replace those of their names, or the only one.
 
@@ -158,7 +159,9 @@ def _field(space: Any, where: str, given: Field | None = None) -> Field:
 
 
 def _given(space: Any, f: Field, where: str) -> Field:
-    """A declared field in place of the derived one; bounds that it lacks are the space's."""
+    """A declared field in place of the derived one; bounds that it lacks, and how a state is kept,
+    are the space's.
+    """
     shape = getattr(space, "shape", None) or ()
     numbers = isinstance(space, (spaces.Box, *INTEGERS))
     fits = {
@@ -175,7 +178,8 @@ def _given(space: Any, f: Field, where: str) -> Field:
     if f.kind != "state":
         return f
     low, high = (None if np.isinf(b).all() else tuple(b.tolist()) for b in bounds(space))
-    return replace(f, low=f.low or low, high=f.high or high)
+    kept = float_of(space.dtype).name if isinstance(space, spaces.Box) else f.dtype
+    return replace(f, dtype=kept, low=f.low or low, high=f.high or high)
 
 
 def _image(shape: tuple[int, ...], dtype: str, where: str) -> Field:
@@ -237,7 +241,7 @@ def _as_it_is(returned: Any, f: Field) -> bool:
     return (
         type(returned) is np.ndarray
         and returned.shape == f.shape
-        and returned.dtype == np.float32
+        and returned.dtype == (np.float64 if f.dtype == "float64" else np.float32)
         and f.kind == "state"
         and bool(returned.dot(returned) < np.inf)  # finite, at half the cost of asking for each
     )

@@ -9,7 +9,7 @@ import numpy as np
 from alltrades.data.actions import ActionSpec
 from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
-from alltrades.data.fields import CHANNELS, Field
+from alltrades.data.fields import CHANNELS, Field, float_of
 from alltrades.data.formats.mapping import INSTRUCTION, Flag, Map, Mapped, Part
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 from alltrades.data.formats.rotations import FORMS, turned
@@ -164,11 +164,11 @@ class Converter:
         return self._numbers(where, said, raw)
 
     def _numbers(self, where: str, said: Mapped, raw: dict[str, Any]) -> np.ndarray:
-        """(T, D) float32"""
+        """(T, D) of a float."""
         out = [self._part(where, part, raw[part.source]) for part in said.pieces]
         whole = out[0] if len(out) == 1 else np.concatenate(out, axis=1)
         with np.errstate(over="ignore"):
-            whole = whole.astype(np.float32, copy=False)
+            whole = whole.astype(float_of(whole.dtype), copy=False)
         if not np.isfinite(whole).all():
             step, entry = np.argwhere(~np.isfinite(whole))[0]
             keys = "', '".join(part.source for part in said.pieces)

@@ -65,7 +65,7 @@ def write_minari(
             high = 1.0 if f.dtype == "float32" else np.iinfo(f.dtype).max
             seen[name] = spaces.Box(0, high, f.shape, np.dtype(f.dtype).type)
         else:
-            seen[name] = spaces.Box(-np.inf, np.inf, f.shape, np.float32)
+            seen[name] = spaces.Box(-np.inf, np.inf, f.shape, np.dtype(f.dtype).type)
     acts = spaces.Box(-np.inf, np.inf, (interface.action_dim,), np.float32)
     out.mkdir()
     storage = MinariStorage.new(

@@ -169,7 +169,7 @@ class _Writer:
             elif f.kind == "text":
                 facts = ("string", [1], None)
             else:
-                facts = ("float32", list(f.shape), names)
+                facts = (f.dtype, list(f.shape), names)
             out[f"observation.{name}"] = dict(zip(("dtype", "shape", "names"), facts))
         action = self.interface.action
         names = None if action.names is None else list(action.names)

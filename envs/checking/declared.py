@@ -93,11 +93,11 @@ def outside(seen: Observation, spec: EnvSpec) -> str | None:
 
 
 def imprecise(returned: Sequence[Any], spec: EnvSpec) -> Iterator[Finding]:
-    """Numbers of what an environment returned, whose changes float32 does not hold: large ones that
-    vary little, such as coordinates on a map or times of day.
+    """Numbers of what an environment returned and declares to be float32, which does not hold their
+    changes: large ones that vary little, such as coordinates on a map or times of day.
     """
     for name, f in spec.observation.items():
-        if f.kind != "state":
+        if f.kind != "state" or f.dtype == "float64":
             continue
         alone = len(spec.observation) == 1
         found = [dict(leaves(r)).get(name) if isinstance(r, Mapping) else r for r in returned]
@@ -113,6 +113,6 @@ def imprecise(returned: Sequence[Any], spec: EnvSpec) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"observation '{name}' at entry {i} is {rows[0][i]:.9g} and varies by "
-                f"{varies[i]:.2g}, of which float32 is off by up to {off[i]:.2g}; expected numbers "
-                "near what they vary by; subtract a constant from it in the environment",
+                f"{varies[i]:.2g}, of which float32 is off by up to {off[i]:.2g}; expected its "
+                "space to say float64, as it returns; or subtract a constant in the environment",
             )

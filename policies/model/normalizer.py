@@ -24,7 +24,8 @@ class Normalizer(nn.Module):
     Args:
         layout: of the K environments.
 
-    Buffers: obs_mean, obs_scale, obs_mask (K, D), of the states of all slots; image_mean,
+    Buffers: obs_mean, obs_scale, obs_mask (K, D), of the states of all slots, the mean in float64
+    where a slot is, so that what is far from zero keeps its movement; image_mean,
     image_scale, image_mask (K, images), of a slot's pixels; action_mean, action_scale, action_mask
     (K, A); action_low, action_high (K, A), in normalised units, between which clean chunks are
     sampled.
@@ -53,6 +54,8 @@ class Normalizer(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(mask.shape))
             self.register_buffer(f"{name}_scale", torch.ones(mask.shape))
             self.register_buffer(f"{name}_mask", torch.from_numpy(mask).float())
+        if any(slot.dtype == "float64" for slot in layout.of_kind("state")):
+            self.obs_mean = self.obs_mean.double()
         self.register_buffer("action_low", -torch.ones(layout.action_mask.shape))
         self.register_buffer("action_high", torch.ones(layout.action_mask.shape))
         self.register_buffer("fitted", torch.zeros(()))
@@ -76,12 +79,12 @@ class Normalizer(nn.Module):
         """
         out = dict(window)
         if self.slices:
-            states = [window[key] for key in self.slices]
+            states = [window[key].to(self.obs_mean.dtype) for key in self.slices]
             x = states[0] if len(states) == 1 else torch.cat(states, dim=-1)  # (B, n_obs_steps, D)
             mean, scale, mask = (
                 b[environment][:, None] for b in (self.obs_mean, self.obs_scale, self.obs_mask)
             )  # (B, 1, D)
-            x = compressed((x - mean) / scale) * mask
+            x = compressed((x - mean).float() / scale) * mask
             out |= {key: x[..., part] for key, part in self.slices.items()}
         for i, key in enumerate(self.images):
             mean, scale, mask = (
@@ -129,8 +132,8 @@ def fit_normalizer(
         for name, found in own.states.items():
             start = layout.slices[layout.fields[k][name]].start
             here = slice(start, start + len(found.mean))
-            out.obs_mean[k, here] = _tensor(found.mean)
-            out.obs_scale[k, here] = _tensor(np.where(found.still, found.unit, found.std))
+            out.obs_mean[k, here] = torch.from_numpy(found.mean)
+            out.obs_scale[k, here] = torch.from_numpy(np.where(found.still, found.unit, found.std))
         for name, (low, high) in own.images.items():
             i = out.images.index(layout.fields[k][name])
             out.image_mean[k, i], out.image_scale[k, i] = (low + high) / 2, (high - low) / 2
@@ -150,10 +153,6 @@ def fit_normalizer(
             "high": np.where(found.still, 0.0, high),
         }.items():
             repeated = np.tile(value, size // len(value))  # pixels share theirs
-            getattr(out, f"action_{name}")[k, :size] = _tensor(repeated)
+            getattr(out, f"action_{name}")[k, :size] = torch.from_numpy(repeated)
     out.fitted.fill_(1.0)
     return out
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))

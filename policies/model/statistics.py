@@ -23,7 +23,8 @@ TAIL = 0.005  # share of the rows beyond each of the two quantiles
 FEWEST = 50  # rows from which a single one can be called an outlier
 AGAIN = 3  # times that a value is reached from which it is a limit, and no outlier
 # A dimension stands still where half its range is below these shares
-OF_ITSELF = 1e-4  # of its own largest value
+OF_ITSELF = 1e-4  # of its own largest value; in float64, where also of the widest other, or
+ROUNDING = 1e-12  # where of its own largest value
 OF_BOX = 1e-5  # of half its box
 OF_OTHERS = 1e-6  # of the widest other dimension of its field
 UNBOUNDED = 1e30  # bounds beyond mean none: spaces write the largest float
@@ -122,11 +123,10 @@ def spread(
         (abs(box_low) < UNBOUNDED) & (abs(box_high) < UNBOUNDED), box_high / 2 - box_low / 2, 0.0
     )
     widest = moves.max(initial=0.0)
-    still = (
-        (moves <= OF_ITSELF * own)
-        | (moves <= OF_BOX * box)
-        | ((moves <= OF_OTHERS * widest) & (size > 1))
-    )
+    still = moves <= OF_ITSELF * own
+    if sample.dtype == np.float64:  # which holds small changes of large numbers
+        still = (still & (moves <= OF_ITSELF * widest)) | (moves <= ROUNDING * own)
+    still |= (moves <= OF_BOX * box) | ((moves <= OF_OTHERS * widest) & (size > 1))
     largest = own.max(initial=0.0)
     unit = np.where(own > OF_OTHERS * largest, own, largest)
     unit = np.where(unit > 0, unit, np.where(box > 0, box, 1.0))

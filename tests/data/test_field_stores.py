@@ -37,7 +37,7 @@ DOT = Interface(
 
 def dot(seed=0, length=3, **change) -> Episode:
     fields = {
-        "state": np.full((length, 2), seed),
+        "state": np.full((length, 2), seed, np.float32),
         "images.front": np.full((length, 4, 6, 3), seed, np.uint8),
         "instruction": f"go {seed % 3}",
     }
@@ -87,13 +87,13 @@ def test_fields_are_zarr_arrays_of_their_own_shape_in_chunks_of_a_megabyte(tmp_p
     EpisodeStore.write(tmp_path / "s", [rich_episode(i, 30, large=large) for i in range(2)])
     group = zarr.open_group(str(tmp_path / "s"), mode="r")["rich"]
     assert {name: (a.shape, str(a.dtype)) for name, a in group["data"].arrays()} == {
-        "state": ((60, 3), "float32"),
+        "state": ((60, 3), "float64"),
         "images.front": ((60, 12, 16, 3), "uint8"),
         "images.wrist": ((60, 5, 7, 4), "uint8"),
         "depth": ((60, 9, 5, 1), "uint16"),
         "heat": ((60, 4, 4, 1), "float32"),
         "large": ((60, 120, 160, 3), "uint8"),
-        "observation.action": ((60, 1), "float32"),
+        "observation.action": ((60, 1), "float64"),
         "action": ((60, 2), "float32"),
         "reward": ((60,), "float32"),
         "success": ((60,), "bool"),

@@ -279,7 +279,9 @@ def test_chunks_are_about_a_megabyte_and_small_stores_small(tmp_path):
     files = [p for p in (tmp_path / "small").rglob("0") if p.is_file()]
     assert len(files) == 12 and sum(p.stat().st_size for p in files) < 3000
     wide = Episode.from_arrays(
-        {"state": np.random.default_rng(0).random((100, 20_000))}, np.zeros((100, 2)), "wide"
+        {"state": np.random.default_rng(0).random((100, 20_000), np.float32)},
+        np.zeros((100, 2)),
+        "wide",
     )
     assert zarr.open_array(
         str(EpisodeStore.write(tmp_path / "wide", [wide]).path / "wide/data/state"), mode="r"
@@ -292,7 +294,9 @@ def test_chunks_are_about_a_megabyte_and_small_stores_small(tmp_path):
 def test_reading_some_episodes_reads_only_the_chunks_that_hold_them(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     written = [
-        Episode.from_arrays({"state": rng.random((100, 500))}, rng.random((100, 2)), name)
+        Episode.from_arrays(
+            {"state": rng.random((100, 500), np.float32)}, rng.random((100, 2)), name
+        )
         for _ in range(20)
         for name in ("a", "b")
     ]  # a chunk holds 5.2 episodes of an environment
@@ -319,7 +323,9 @@ def test_an_append_touches_the_last_chunks_only(tmp_path):
     rng = np.random.default_rng(0)
 
     def recording() -> Episode:
-        return Episode.from_arrays({"state": rng.random((50, 2000))}, rng.random((50, 2)), "a")
+        return Episode.from_arrays(
+            {"state": rng.random((50, 2000), np.float32)}, rng.random((50, 2)), "a"
+        )
 
     store = EpisodeStore.create(tmp_path / "s")
     store.append([recording() for _ in range(6)])

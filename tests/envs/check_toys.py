@@ -119,6 +119,22 @@ class Far(Slide):
         return np.array([self.x, self.goal], float) + (5e6, 0.0)
 
 
+class Mapped(Slide):
+    """Shows the same in centimetres of a map, and says that it needs float64. No mistake."""
+
+    origin = 1e7
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def look(self) -> np.ndarray:
+        return self.origin + 0.01 * np.array([self.x, self.goal])
+
+
+class Near(Mapped):
+    """The same around zero."""
+
+    origin = 0.0
+
+
 class Constant(Slide):
     """Its start does not depend on the seed."""
 

@@ -46,8 +46,13 @@ def interface(fields: dict[str, Field]) -> Interface:
         (Box(-1, 1, ()), {"state": within((-1,), (1,))}),
         (
             Box(np.array([-np.inf, 0.0]), np.array([np.inf, np.inf]), dtype=np.float64),
-            {"state": Field.state(2, low=(-np.inf, 0.0))},
+            {"state": Field.state(2, "float64", low=(-np.inf, 0.0))},
         ),
+        (
+            Box(-9, 9, (2,), np.int64),
+            {"state": Field.state(2, "float64", low=(-9, -9), high=(9, 9))},
+        ),
+        (Box(-9, 9, (2,), np.int16), {"state": within((-9, -9), (9, 9))}),
         (  # as CartPole declares that there is no bound
             Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,)),
             {"state": Field.state(2)},
