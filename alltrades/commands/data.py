@@ -98,12 +98,15 @@ def data(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from alltrades.data.ranges import of_values
     from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.weights_folder import describe_weights
 
     store = EpisodeStore.open(Path(args.store))
     shown = () if args.weights is None else describe_weights(store, Path(args.weights))
     print("\n".join([*store.describe(), *shown]))
+    for line in of_values(store):
+        print(line)
     return 0
 
 
