@@ -207,6 +207,16 @@ class Rows:
             start, first = end, first + 1
 
     # ---- reading ---------------------------------------------------------------------------------
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop (stop - start, *shape), which stand one after another."""
+        row, parts = self.row_shape, []
+        for source, low, high in self._between(start, stop):
+            if _fits(source, row):
+                parts.append(_fit(source.read(low, high), row, self.dtype))
+            else:
+                parts.append(np.zeros((high - low, *row), self.dtype))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def take(self, index: np.ndarray, shape: int | tuple[int, ...] | None = None) -> np.ndarray:
         """Rows (..., *shape) of an index (...).
 

@@ -37,6 +37,29 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     add_editing(actions)
+    _check_arguments(
+        actions.add_parser(
+            "check", help="whether stores can be trusted, and a cleaned copy", allow_abbrev=False
+        )
+    )
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="Zarr store(s)")
+    parser.add_argument(
+        "--environment", default=None, metavar="ID", help="what foreign stores are of"
+    )
+    parser.add_argument("--json", default=None, metavar="FILE", help="file for all findings")
+    parser.add_argument(
+        "--fix",
+        default=None,
+        metavar="OUT",
+        help="write a cleaned copy: without broken and equal episodes, without idle ends",
+    )
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], help="modules or files that register environments"
+    )
+    parser.set_defaults(action=_check)
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +172,50 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> int:
+    """Say what was found; 1 where something is wrong, and not only odd."""
+    from alltrades.data.checks.examine import examine_stores
+    from alltrades.data.checks.findings import SEVERITIES, lines
+    from alltrades.data.checks.fix import write_fixed
+    from alltrades.data.store import EpisodeStore
+    from alltrades.envs import registry
+    from alltrades.errors import UserError
+    from alltrades.system.files import write_json
+    from alltrades.system.progress import Progress
+
+    registry.load_plugins(args.plugins)
+    stores = [EpisodeStore.open(Path(path)) for path in args.stores]
+    empty = next((store for store in stores if not len(store)), None)
+    if empty is not None:
+        raise UserError(f"{empty.path}: no episodes; expected some to check; record into it first")
+    if args.fix is not None and Path(args.fix).exists():
+        raise UserError(
+            f"{args.fix}: something is there already; expected a new path; choose another, or "
+            "delete it"
+        )
+    ours = [store for store in stores if not store.foreign]
+    named = {name for store in ours for name in store.interfaces()} | {args.environment}
+    known = set(registry.list_environments())
+    expected = {name: registry.get(name).interface for name in named & known if name}
+    with Progress("check", sum(map(len, stores)), "episode") as bar:
+        found, examined = examine_stores(
+            stores, expected, args.environment, progress=lambda done, total: bar.update(done)
+        )
+    for store in stores:
+        print(f"{store.path}: {len(store)} episodes, {store.n_steps} steps")
+    counts = {s: sum(f.severity == s for f in found) for s in SEVERITIES}
+    print("\n".join(lines(found)) or "nothing was found")
+    print(", ".join(f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items()))
+    if args.json is not None:
+        write_json(Path(args.json), {"counts": counts, "findings": [f.to_json() for f in found]})
+        print(f"wrote {args.json}")
+    if args.fix is not None:
+        changes = write_fixed(stores, examined, Path(args.fix))
+        print("\n".join(changes) or "nothing had to be changed")
+        print(f"wrote {args.fix}: {len(EpisodeStore.open(Path(args.fix)))} episodes")
+    return 1 if counts["error"] else 0
+
+
 def _export(args: argparse.Namespace) -> int:
     from alltrades.data.formats.exporting import Export
     from alltrades.data.store import EpisodeStore
@@ -193,7 +260,7 @@ def _left(left_out: dict[str, str]) -> list[str]:
 
 COMMAND = Command(
     "data",
-    "look at stores, make them of others, bring recordings in and out",
+    "look at stores, check them, make them of others, bring recordings in and out",
     "data info demos.zarr",
     _arguments,
     data,

@@ -23,6 +23,7 @@ ROOMS = (
     "data",
     "data.editing",
     "data.formats",
+    "data.checks",
     "data.weights",
     "envs.boundary",
     "envs",
