@@ -13,6 +13,7 @@ from alltrades.pipeline.acting import controllers_of
 from alltrades.pipeline.rollouts import record
 from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.learning.stacked_training import StackedTrainer
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
@@ -50,6 +51,32 @@ def train(demos, out, *more):
             *more,
         ]
     )
+
+
+def test_a_training_that_diverged_leaves_no_policy_and_begins_anew_with_other_settings(
+    demos, tmp_path, monkeypatch, capsys
+):
+    """Mended, it has the bits of one that never diverged, whatever its checkpoint held."""
+    forward = StackedTrainer.forward
+
+    def explode(self):
+        at_fault = self.settings.lr > 0.05 and self.step >= 20
+        return forward(self) * (torch.inf if at_fault else 1.0)
+
+    monkeypatch.setattr(StackedTrainer, "forward", explode)
+    checkpoints = ("--training.checkpoint_every", "10")
+    capsys.readouterr()
+    assert train(demos, tmp_path / "a", "--specialist.train.lr", "0.09", *checkpoints) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "training diverged at step 21: its loss is inf" in said
+    assert "lower specialist.train.lr (now 0.09)" in said
+    assert "the checkpoint of step 20 is kept" in said
+    assert not list((tmp_path / "a").rglob("policy.json"))
+    for name in "ab":
+        assert train(demos, tmp_path / name, *checkpoints) == 0
+    for name in NAMES[:2]:
+        a, b = (load_policy(tmp_path / x / slug(name)).digest() for x in "ab")
+        assert a == b
 
 
 def test_expert_rates_survive_a_collection_that_was_interrupted(tmp_path):
