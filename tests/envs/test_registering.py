@@ -48,7 +48,7 @@ def test_cameras_of_different_sizes_a_state_and_an_instruction_take_twelve_lines
         "images.front": Field.image(12, 16),
         "images.wrist": Field.image(8, 8, 1),
         "instruction": Field.text(),
-        "state": Field.state(4, low=(-9.0,) * 4, high=(9.0,) * 4),
+        "state": Field.state(4, "float64", low=(-9.0,) * 4, high=(9.0,) * 4),
     }
     assert (spec.action, spec.max_steps, spec.control_hz) == (ActionSpec([-1] * 2, [1] * 2), 30, 25)
     assert spec.stop_at_success and registry.get("mine/scene") is spec
