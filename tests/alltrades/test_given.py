@@ -206,7 +206,7 @@ def settings(*words: str, **arguments) -> DemoSettings:
 
 
 def test_a_given_store_is_used_whole_unless_the_command_line_says_how_many():
-    assert settings().episodes == 10  # that the quickstart records
+    assert settings().episodes == 2  # that the quickstart records
     assert settings("--demos.path", "a").episodes is None
     assert settings("--demos.path", "a", "--demos.episodes", "7").episodes == 7
     assert settings(demos=["a"]).episodes is None

@@ -48,7 +48,12 @@ def test_recordings_alone_make_a_run_with_an_open_loop_table(recorded_run, recor
     assert "no simulator of lab/follow: not rolled out" in err
     facts = json.loads((recorded_run / "open_loop.json").read_text())[FOLLOW]
     assert facts["episodes"] == 2 and facts["learned"] == 8
-    assert set(facts["rows"]) == {"specialists", "labeled_only", "unweighted", "generalist"}
+    assert set(facts["rows"]) == {
+        "specialists",
+        "labeled_only",
+        "labeled_only_rounds",
+        "generalist",
+    }
     learned = facts["rows"]["labeled_only"]["share"]
     assert learned < facts["baselines"]["mean action"]["share"]
     page = (recorded_run / "report.html").read_text()
