@@ -43,7 +43,7 @@ ALL = {DOT.id: set(DOT.observation)}
 def dot(seed=0, length=5, action=(0.5, 100), environment=DOT.id, **change) -> Episode:
     rng = np.random.default_rng(seed)
     fields = {
-        "state": rng.random((length, 2)),
+        "state": rng.random((length, 2), np.float32),
         "images.front": rng.integers(0, 256, (length, 4, 6, 3), np.uint8),
         "instruction": "go",
     }
