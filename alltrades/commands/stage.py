@@ -34,9 +34,11 @@ ACCOUNT = ".stage"  # sub-folder of an output folder: its manifest, checkpoints 
 
 
 @contextmanager
-def _context(args: argparse.Namespace, out: Path | None = None) -> Iterator[Context]:
+def _context(
+    args: argparse.Namespace, out: Path | None = None, tried: bool = True
+) -> Iterator[Context]:
     """What the stages of a command are given: they write in the folder `out` alone, or continue a
-    store; then its environments, which are stepped, are checked first.
+    store; then its environments, where they are stepped (`tried`), are checked first.
     """
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.environment_checks import checked
@@ -44,7 +46,7 @@ def _context(args: argparse.Namespace, out: Path | None = None) -> Iterator[Cont
 
     if out is None:
         with opened(recipe_settings(args)[0]) as context:
-            yield checked(context)
+            yield checked(context) if tried else context
     else:
         settings = recipe_settings(args)[0]
         with RunDir(out, what="folder", account=ACCOUNT) as rundir:
@@ -286,8 +288,11 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     demos_argument(
         parser,
         required=False,
-        purpose="environments that only these know are judged open loop, on their share "
-        "--demos.holdout",
+        purpose="their environments are judged open loop, on their share --demos.holdout; those "
+        "with a simulator are rolled out too",
+    )
+    parser.add_argument(
+        "--open-loop", action="store_true", help="roll nothing out: only judge on --demos"
     )
     parser.add_argument(
         "--ensemble",
@@ -303,12 +308,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Success with intervals, returns where nothing says success; open loop where there is no
-    simulator.
-    """
-    from alltrades.pipeline.demonstrations import Demonstrations
+    """Success with intervals, returns where nothing says success; open loop on recordings."""
     from alltrades.pipeline.measurement import Manner, measure
-    from alltrades.pipeline.open_loop import judge
+    from alltrades.pipeline.open_loop import judge_given
     from alltrades.policies.model.preference import parse_preference
     from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
@@ -317,7 +319,10 @@ def evaluate(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else None
     if out is not None:
         check_writable(out)
-    with _context(args) as context:
+    if args.open_loop and not args.demos:
+        raise UserError("--open-loop judges on recordings; expected --demos STORE; add it")
+    with _context(args, tried=not args.open_loop) as context:
+        rolled_out = bool(context.simulated) and not args.open_loop
         manner = Manner(
             asked or context.settings.evaluation.preference,
             strict=bool(asked),
@@ -325,14 +330,13 @@ def evaluate(args: argparse.Namespace) -> int:
             ensemble=args.ensemble,
         )
         name, limits = args.name or folder.name, context.settings.evaluation.limits
-        if context.recorded:
-            stores = context.settings.demos.stores
-            demos = Demonstrations(context, stores[0], stores[1:])
-            errors = out if out is None or not context.simulated else out.with_suffix(OPEN_LOOP)
-            print(open_loop_text(judge(demos, {name: folder}, errors)))
+        if args.demos or context.recorded:
+            errors = out.with_suffix(OPEN_LOOP) if out is not None and rolled_out else out
+            judged = judge_given(context, name, folder, errors, asked or None)
+            print(open_loop_text(judged, "--out FILE" if errors is None else str(errors)))
             if errors is not None:
                 print(f"wrote {errors}")
-        if context.simulated:
+        if rolled_out:
             result = measure(context, name, folder, out, manner)
             show_result({name: result}, {"pairs": []}, {}, limits)
             if out is not None:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     )
     result = run_pipeline(settings, folder, origins)
     if result.open_loop:
-        print(open_loop_text(result.open_loop) + "\n")
+        print(open_loop_text(result.open_loop, str(result.folder / "open_loop.json")) + "\n")
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
     for name, why in result.left_out.items():
         hint = f"; to add it: {why.remedy}" if isinstance(why, MissingExtra) else f" ({why})"

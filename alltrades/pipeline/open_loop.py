@@ -4,27 +4,40 @@ from.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from alltrades.errors import UserError
+from alltrades.pipeline import given
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.advice import Lesson
 from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.policies.learning.open_loop import interval, open_loop
+from alltrades.pipeline.holdout import UNSIMULATED
+from alltrades.policies.learning.open_loop import open_loop
+from alltrades.policies.learning.resampling import interval
 from alltrades.system.files import write_json
 from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
 
+MOST = 4  # environments that a line names
 OpenLoop = dict[str, Any]  # by environment, what `open_loop` says
 
 
-def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = None) -> OpenLoop:
+def judge(
+    demos: Demonstrations,
+    rows: Mapping[str, Path],
+    out: Path | None = None,
+    preference: Mapping[str, float] | None = None,
+) -> OpenLoop:
     """Open-loop errors of rows, given with their artifacts, in every environment of which episodes
-    are held out; also as JSON in `out`.
+    are held out; also as JSON in `out`. A `preference` is what policies that take one act by.
     """
     context = demos.context
     if not any(context.holdout.values()):
@@ -33,7 +46,9 @@ def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = No
 
     def body(report: Report) -> None:
         device, seed = context.settings.device, context.settings.evaluation.seed
-        policies = {row: load_policies(p, context.specs, device) for row, p in rows.items()}
+        policies = {
+            row: load_policies(p, context.specs, device, preference) for row, p in rows.items()
+        }
         held_out, learned = demos.held_out(), demos.steps()
         learned = learned.select(learned.has_actions)
         for k, environment in enumerate(context.interfaces):
@@ -43,6 +58,7 @@ def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = No
                 acting = {row: of_row[name] for row, of_row in policies.items()}
                 own = learned.select(learned.environment == name)
                 found[name] = open_loop(acting, mine, own, environment, seed)
+                found[name]["simulated"] = context.specs[k].simulated
             report.progress(k + 1, len(context.specs))
         if out is not None:
             write_json(out, found)
@@ -56,6 +72,53 @@ def judge(demos: Demonstrations, rows: Mapping[str, Path], out: Path | None = No
     for facts in written.values():
         facts["rows"] = {row: facts["rows"][row] for row in rows}
     return {name: written[name] for name in context.ids if name in written}
+
+
+def judge_given(
+    context: Context,
+    name: str,
+    policy: Path,
+    out: Path | None,
+    preference: Mapping[str, float] | None = None,
+) -> OpenLoop:
+    """The same of one policy on the stores that the settings name, in every environment that they
+    have, simulated or not. Raises UserError where they do not fit what the policy sees, and where
+    nothing is left to judge on.
+    """
+    demos = context.settings.demos
+    there = [e.id for e in given.environments_of(demos.stores)]
+    specs = tuple(spec for spec in context.specs if spec.id in there)
+    stores = ", ".join(map(str, demos.stores))
+    if not specs:
+        raise UserError(
+            f"{stores}: episodes of {', '.join(there[:MOST])}, none of them an environment of "
+            f"{policy}; expected some of {', '.join(context.ids[:MOST])}; give another store"
+        )
+    share = UNSIMULATED if demos.holdout is None else demos.holdout
+    held = context.settings.model_copy(
+        update={"demos": demos.model_copy(update={"holdout": share})}
+    )
+    context = replace(context, specs=specs, settings=held)
+    acting = load_policies(policy, specs, held.device)
+    seen = {i: set(p.environments[p.environment_index(i)].observation) for i, p in acting.items()}
+    given.check(demos.stores, specs, seen)
+    chosen = Demonstrations(context, demos.stores[0], demos.stores[1:])
+    judged_on = chosen.held_out()
+    if not len(judged_on.ends):
+        raise UserError(
+            f"{stores}: no episode is held out (demos.holdout = {share:g}); expected at least one "
+            "of two; give more episodes, or --demos.holdout 0.2"
+        )
+    for line in given.shares(chosen.stores, chosen.steps(), judged_on, context.ids):
+        print(line)
+    for environment in (spec.id for spec in context.simulated if demos.holdout is None):
+        print(
+            f"{environment}: trainings hold out nothing where there is a simulator, unless "
+            "--demos.holdout says so: if the policy learned from these episodes, this says how "
+            "well it remembers them",
+            file=sys.stderr,
+        )
+    return judge(chosen, {name: policy}, out, preference)
 
 
 def advice_line(
@@ -85,8 +148,9 @@ def advice_line(
                 "the variance): more distillation steps or width"
             )
     if not own["better"]:
+        words = "no better than" if own["difference"] >= 0 else "not told apart from"
         return (
-            f"open loop no better than '{best}' ({own['share']:.2f} and {trivial:.2f} of the "
+            f"open loop {words} '{best}' ({own['share']:.2f} and {trivial:.2f} of the "
             f"variance): more demonstrations (now {learned})"
         )
     return (

@@ -1,92 +1,35 @@
 """Open loop: chunks that policies predict at recorded states beside what the operator did there.
 
 What can be said of a policy without a simulator: it tells one that has learned something from one
-that has not, and is no success rate. Beside it stand what needs no learning: holding the last
-action, and the mean action.
+that has not, and is no success rate. Beside it stands what needs no learning (see `baselines`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
 from alltrades.data.windows import WindowIndex
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.model.statistics import action_spread
+from alltrades.policies.learning.baselines import baselines
+from alltrades.policies.learning.recorded import Errors, Recorded
+from alltrades.policies.learning.resampling import Resampling
 from alltrades.system.streams import stream
 
-HOLD, MEAN = "hold the last action", "mean action"
-PER_EPISODE = 32  # states at which chunks are predicted, evenly spread
 BATCH = 256
+DRAWS = 16  # chunks whose mean is judged too
+MOST_AVERAGED = 256  # states at which it is
+MOST_CELLS = 2048  # steps times dimensions up to which each of them is told
 
-Predict = Callable[[np.ndarray], np.ndarray]  # steps (n,) -> chunks (n, H, A) in action units
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What the operator did after n states of one environment's held-out episodes.
-
-    Attributes:
-        rows: (n,) steps. episode: (n,) of each.
-        chunks: (n, H, A) actions as recorded. mask: (n, H), whether the episode goes on.
-        last: (n, A) action before each.
-        mean: (A,) of the actions that were learned from. std: (A,) of the same, 0 where the
-            dimension stands still.
-    """
-
-    rows: np.ndarray
-    episode: np.ndarray
-    chunks: np.ndarray
-    mask: np.ndarray
-    last: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-
-    @classmethod
-    def of(cls, held_out: Steps, learned: Steps, interface: Interface, horizon: int) -> Recorded:
-        """From episodes of one environment with actions: those to judge on, and those that were
-        learned from. States are those after the first, which has no action before it; an episode
-        of a single step holds the mean action.
-        """
-        rows = np.concatenate(
-            [
-                start + np.unique(np.linspace(min(1, n - 1), n - 1, min(PER_EPISODE, n), dtype=int))
-                for start, n in zip(held_out.starts, held_out.lengths)
-            ]
-        )
-        episode, size = held_out.episode_of_step[rows], interface.action_dim
-        index = rows[:, None] + np.arange(horizon)
-        mask = index < held_out.ends[episode][:, None]
-        chunks = held_out.action.take(np.where(mask, index, rows[:, None]), size)
-        found = action_spread(learned.action.resized(size), interface.action)
-        whole = np.broadcast_to(found.still, (size // len(found.still), len(found.still)))
-        actions = learned.action.load(size).astype(np.float64)
-        std = np.where(whole.reshape(-1), 0.0, actions.std(0))
-        mean, first = actions.mean(0), rows == held_out.starts[episode]
-        last = held_out.action.take(np.maximum(rows - 1, 0), size)
-        last = np.where(first[:, None], mean, last)
-        return cls(rows, episode, chunks, mask, last, mean, std)
-
-    def errors(self, predicted: np.ndarray) -> np.ndarray:
-        """(E, A) mean squared error of chunks (n, H, A), of each episode that has rows."""
-        squared = np.square(predicted.astype(np.float64) - self.chunks) * self.mask[..., None]
-        _, place = np.unique(self.episode, return_inverse=True)
-        count = len(np.unique(self.episode))
-        total = np.zeros((count, squared.shape[2]))
-        np.add.at(total, place, squared.sum(1))
-        return total / np.bincount(place, self.mask.sum(1), count)[:, None]
-
-    def shares(self, errors: np.ndarray) -> np.ndarray:
-        """(E,) mean over the dimensions that move of the error's share of their variance."""
-        moves = self.std > 0
-        return (errors[:, moves] / self.std[moves] ** 2).mean(1)
+# Of a plot: steps of the episode, dimensions
+MOST_DRAWN, MOST_DIMENSIONS = 400, 6
+BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
 
 
 def open_loop(
@@ -99,84 +42,226 @@ def open_loop(
     """How far policies, by the name of their row, are from the operator in one environment; plain
     data.
 
-    `rows` and `baselines` hold for each name `share`, the mean squared error over the variance of
-    each dimension, averaged over dimensions and over episodes alike; `shares` of each episode; the
-    95 % `interval` over episodes (Student's t; None for one episode); `per_dimension` the same by
-    dimension (None where it stands still) and `rmse`, the error's root in action units. A row also
-    has its `difference` from the better baseline, with its interval over the same episodes, and
-    `better`: whether that lies below 0.
+    `rows` and `baselines` hold for each name
+
+    - `share`, the mean squared error over the variance of each dimension, averaged over dimensions
+      and over episodes alike, its 95 % `interval` over episodes (None for one episode), and
+      `shares` of each episode;
+    - `steps`: share and intervals of each step of the chunk (None where no episode lasts so long);
+    - `dimensions`: of each dimension the share (None where it stands still) and `rmse`, the
+      error's root in action units, with their intervals;
+    - `cells`: the same of each step and dimension; None where these are more than `MOST_CELLS`.
+
+    A row also has `against` for every baseline and step of the best one (`best_steps`): the paired
+    difference, its interval over the same episodes and a verdict, "better" where that lies below 0,
+    "worse" above, else "not told apart". `difference`, `difference_interval` and `better` are
+    those from the best baseline. `mean` holds all of it for the mean of `DRAWS` chunks, at fewer
+    states, from the baselines at these. `pairs` compares rows, each with those before it.
 
     Args:
         held_out: episodes of that environment to judge on. learned: those that policies and
             baselines were made from. All have actions.
         seed: of the policies' noise, the same for all.
 
-    Cost: `PER_EPISODE` chunks of every policy and episode.
+    Cost: one chunk at up to `MOST_STATES` states, and `DRAWS` at up to `MOST_AVERAGED`, or one of
+    each episode, of every policy.
     """
     horizon = min(policy.horizon for policy in policies.values())
     there = Recorded.of(held_out, learned, interface, horizon)
-    shape = there.chunks.shape
-    guesses = {HOLD: there.last[:, None], MEAN: there.mean[None, None]}
-    baselines = {
-        name: there.errors(np.broadcast_to(guess, shape)) for name, guess in guesses.items()
+    guesses = baselines(there, held_out, learned, interface)
+    few, chosen = there.part(MOST_AVERAGED)
+    trivial = {name: there.errors(guess) for name, guess in guesses.chunks.items()}
+    trivial_few = {
+        name: few.errors(guess if len(guess) == 1 else guess[chosen])
+        for name, guess in guesses.chunks.items()
     }
-    best = min(baselines, key=lambda name: float(there.shares(baselines[name]).mean()))
-    rows = {}
+    resampling = Resampling(len(trivial[next(iter(trivial))].dimensions))
+    rows, own, shown = {}, {}, _Shown(there, held_out)
     for name, policy in policies.items():
-        drawn = _chunks(policy, held_out, there.rows, interface.id, seed)[:, :horizon]
-        errors = there.errors(drawn)
-        difference = there.shares(errors) - there.shares(baselines[best])
-        bounds = interval(difference)
-        rows[name] = _figures(there, errors) | {
-            "difference": float(difference.mean()),
-            "difference_interval": bounds,
-            "better": bool((difference.mean() if bounds is None else bounds[1]) < 0),
+        draw = partial(_chunks, policy, held_out, name=interface.id, seed=seed)
+        drawn = draw(rows=there.rows)[:, :horizon]
+        shown.add(name, drawn)
+        own[name] = there.errors(drawn)
+        total = drawn[chosen].astype(np.float64)
+        for k in range(1, DRAWS):
+            total += draw(rows=few.rows, number=k)[:, :horizon]
+        mean = few.errors(total / DRAWS)
+        rows[name] = _judged(own[name], trivial, resampling) | {
+            "mean": _judged(mean, trivial_few, resampling)
         }
+    pairs = [
+        {"a": b, "b": a} | _difference(own[b].share - own[a].share, resampling)
+        for a, b in combinations(own, 2)
+    ]
+    size = there.chunks.shape[2]
     return {
         "episodes": len(np.unique(there.episode)),
+        "of_episodes": len(held_out.ends),
+        "states": len(there.rows),
+        "averaged_states": len(few.rows),
         "learned": len(learned.ends),
+        "searched": guesses.searched,
+        "of_steps": len(learned),
         "steps": horizon,
-        "names": list(interface.action.names or map(str, range(shape[2]))),
-        "units": list(interface.action.units or [""] * shape[2]),
+        "names": list(interface.action.names or map(str, range(size))),
+        "units": list(interface.action.units or [""] * size),
         "std": there.std.tolist(),
-        "best_baseline": best,
+        "best_baseline": _best(trivial),
+        "best_steps": _best_steps(trivial),
         "rows": rows,
-        "baselines": {name: _figures(there, errors) for name, errors in baselines.items()},
+        "baselines": {name: _figures(errors, resampling) for name, errors in trivial.items()},
+        "left_out": guesses.left_out,
+        "pairs": pairs,
+        "shown": shown.found,
     }
 
 
-def interval(values: np.ndarray) -> list[float] | None:
-    """95 % interval (Student's t) of the mean of values (n,); None for fewer than two."""
-    if len(values) < 2:
-        return None
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]
+class _Shown:
+    """The first episode's actions, and chunks that do not overlap, for a plot."""
+
+    def __init__(self, there: Recorded, held_out: Steps) -> None:
+        horizon, size = there.chunks.shape[1:]
+        mine = np.flatnonzero(there.episode == there.episode[0])
+        start = int(held_out.starts[there.episode[0]])
+        kept: list[int] = []
+        for i in mine[there.rows[mine] - start < MOST_DRAWN]:
+            if not kept or there.rows[i] >= there.rows[kept[-1]] + horizon:
+                kept.append(int(i))
+        length = int(held_out.lengths[there.episode[0]])
+        self.kept, self.mask = np.array(kept), there.mask[kept]
+        self.dimensions = np.flatnonzero(there.std > 0)[:MOST_DIMENSIONS]
+        rows = start + np.arange(min(length, MOST_DRAWN))
+        recorded = held_out.action.take(rows, size)[:, self.dimensions]
+        self.found: dict[str, Any] = {
+            "steps": length,
+            "dimensions": self.dimensions.tolist(),
+            "recorded": _short(recorded),
+            "at": (there.rows[kept] - start).tolist(),
+            "chunks": {},
+        }
+
+    def add(self, name: str, chunks: np.ndarray) -> None:
+        """Chunks (n, H, A) of a row, as far as the episode goes."""
+        mine = chunks[self.kept][:, :, self.dimensions]
+        self.found["chunks"][name] = [_short(c[m]) for c, m in zip(mine, self.mask)]
 
 
-def _figures(there: Recorded, errors: np.ndarray) -> dict[str, Any]:
-    shares, mean = there.shares(errors), errors.mean(0)
-    found = interval(shares)
-    each = [float(e / s**2) if s > 0 else None for e, s in zip(mean, there.std)]
+def _short(values: np.ndarray) -> Any:
+    return [[float(f"{v:.5g}") for v in row] for row in values.tolist()]
+
+
+def _best(trivial: Mapping[str, Errors]) -> str:
+    return min(trivial, key=lambda name: float(trivial[name].share.mean()))
+
+
+def _best_steps(trivial: Mapping[str, Errors]) -> list[str | None]:
+    """The best baseline at each step of the chunk; None where no episode lasts so long."""
+    steps = np.stack([_mean(errors.steps) for errors in trivial.values()])  # (baselines, H)
+    names = list(trivial)
+    return [None if np.isnan(s).any() else names[int(s.argmin())] for s in steps.T]
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over episodes that have a value; NaN where none has."""
+    there = ~np.isnan(values)
+    count = there.sum(0)
+    return np.where(there, values, 0.0).sum(0) / np.where(count > 0, count, np.nan)
+
+
+def _judged(own: Errors, trivial: Mapping[str, Errors], resampling: Resampling) -> dict[str, Any]:
+    against: dict[str, Any] = {
+        name: _difference(own.share - errors.share, resampling) for name, errors in trivial.items()
+    }
+    found = against[_best(trivial)]
+    return _figures(own, resampling) | {
+        "difference": found["difference"],
+        "difference_interval": found["interval"],
+        "better": found["verdict"] == BETTER,
+        "against": against,
+        "best_steps": [
+            None
+            if name is None
+            else {"baseline": name}
+            | _difference(own.steps[:, h] - trivial[name].steps[:, h], resampling)
+            for h, name in enumerate(_best_steps(trivial))
+        ],
+    }
+
+
+def _difference(values: np.ndarray, resampling: Resampling) -> dict[str, Any]:
+    bounds = _ends(resampling.intervals(values))
+    verdict = NOT_TOLD
+    if bounds is not None and (bounds[1] < 0 or bounds[0] > 0):
+        verdict = BETTER if bounds[1] < 0 else WORSE
+    return {"difference": float(_mean(values)), "interval": bounds, "verdict": verdict}
+
+
+def _figures(errors: Errors, resampling: Resampling) -> dict[str, Any]:
+    steps, size = errors.cells.shape[1:]
     return {
-        "share": float(shares.mean()),
-        "shares": shares.tolist(),
-        "interval": None if found is None else [max(0.0, found[0]), found[1]],
-        "per_dimension": each,
-        "rmse": np.sqrt(mean).tolist(),
+        "share": float(errors.share.mean()),
+        "shares": errors.share.tolist(),
+        "interval": _ends(_above(resampling.intervals(errors.share))),
+        "steps": {
+            "share": _plain(_mean(errors.steps)),
+            "interval": _ends(_above(resampling.intervals(errors.steps))),
+        },
+        "dimensions": _both(errors.dimensions, errors.std, resampling),
+        "cells": _both(errors.cells, errors.std, resampling)
+        if steps * size <= MOST_CELLS
+        else None,
     }
+
+
+def _both(squared: np.ndarray, std: np.ndarray, resampling: Resampling) -> dict[str, Any]:
+    """Shares of the variance and roots of errors (E, ..., A), with intervals."""
+    mean, bounds = _mean(squared), _above(resampling.intervals(squared))
+    variance = np.where(std > 0, std, np.nan) ** 2
+    return {
+        "share": _plain(mean / variance),
+        "share_interval": _ends(bounds / variance),
+        "rmse": _plain(np.sqrt(mean)),
+        "rmse_interval": _ends(np.sqrt(bounds)),
+    }
+
+
+def _above(bounds: np.ndarray) -> np.ndarray:
+    return np.where(bounds < 0, 0.0, bounds)  # NaN stays
+
+
+def _plain(values: np.ndarray) -> Any:
+    """Lists of numbers, None where one is not known."""
+    if values.ndim == 0:
+        return None if np.isnan(values) else float(values)
+    return [_plain(v) for v in values]
+
+
+def _ends(bounds: np.ndarray) -> Any:
+    """Arrays (2, ...) -> lists (...) of [low, high], None where there is no interval."""
+    if bounds.ndim == 1:
+        return None if np.isnan(bounds).any() else bounds.tolist()
+    return [_ends(bounds[:, k]) for k in range(bounds.shape[1])]
 
 
 def _chunks(
-    policy: ActingPolicy, steps: Steps, rows: np.ndarray, name: str, seed: int
+    policy: ActingPolicy,
+    steps: Steps,
+    rows: np.ndarray,
+    name: str,
+    seed: int,
+    number: int = 0,
 ) -> np.ndarray:
-    """(n, H, A) chunks of a policy at some steps, in its environment's own dimensions."""
+    """(n, H, A) chunks of a policy at some steps, in its environment's own dimensions; another
+    number draws others.
+    """
     index, out = policy.environment_index(name), []
     windows = WindowIndex(steps.ends, policy.n_obs_steps, 1)
     own = partial(policy.layout.action, index)
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         shape = (len(part), policy.draws, policy.horizon, policy.action_dim)
-        noise = stream(seed, "open loop", name, start).standard_normal(shape, dtype=np.float32)
+        rng = stream(seed, "open loop", name, start, number)
+        noise = rng.standard_normal(shape, dtype=np.float32)
         window = steps.window(policy.layout, windows.take(part).obs_index)
         environment = np.full(len(part), index, np.int64)
         out.append(own(policy.act(window, environment, noise)))

@@ -10,7 +10,9 @@ from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.learning.open_loop import HOLD, MEAN, interval, open_loop
+from alltrades.policies.learning.baselines import HOLD, MEAN
+from alltrades.policies.learning.open_loop import open_loop
+from alltrades.policies.learning.resampling import interval
 
 H = 4
 ARM = Interface("lab/arm", {"state": Field.state(3)}, ActionSpec.unknown(2))
@@ -58,8 +60,8 @@ def test_errors_are_shares_of_the_variance_and_in_units_of_each_dimension(steps)
     held, learned, table = steps
     own = open_loop({"own": Knows(table, 2.0)}, held, learned, ARM, 0)["rows"]["own"]
     variance = learned.action.load(2).astype(float).var(0)
-    np.testing.assert_allclose(own["rmse"], [2.0, 2.0], rtol=1e-3)
-    np.testing.assert_allclose(own["per_dimension"], 4 / variance, rtol=1e-3)
+    np.testing.assert_allclose(own["dimensions"]["rmse"], [2.0, 2.0], rtol=1e-3)
+    np.testing.assert_allclose(own["dimensions"]["share"], 4 / variance, rtol=1e-3)
     assert own["share"] == pytest.approx((4 / variance).mean(), rel=1e-3)
 
 
@@ -105,8 +107,8 @@ def test_dimension_that_stands_still_counts_for_nothing(tmp_path):
     own = open_loop({"own": Knows(table, 0.5)}, every.select(held), every.select(~held), ARM, 0)[
         "rows"
     ]["own"]
-    assert own["per_dimension"][1] is None
-    assert own["share"] == pytest.approx(own["per_dimension"][0])
+    assert own["dimensions"]["share"][1] is None
+    assert own["share"] == pytest.approx(own["dimensions"]["share"][0])
 
 
 def test_single_episode_has_no_interval():
