@@ -66,7 +66,8 @@ class Figure:
         return {"data": self.traces, "layout": base | self.layout, "static": self.static}
 
 
-def _axis(title: str = "", **more: Any) -> dict[str, Any]:
+def axis(title: str = "", **more: Any) -> dict[str, Any]:
+    """Of a plot, in the page's look."""
     return {
         "title": {"text": title, "standoff": 8},
         "gridcolor": "@grid",
@@ -101,8 +102,8 @@ def success_by_limit(evaluations: Mapping[str, Evaluation]) -> Figure:
                 "type": "scatter",
                 "mode": "lines",
                 "name": name,
-                "x": _short(x * (common or 100)),
-                "y": _short(y),
+                "x": short(x * (common or 100)),
+                "y": short(y),
                 "line": {"color": row_color(list(evaluations), name), "width": 2, "shape": "hv"},
                 "hovertemplate": "%{y:.2f} within %{x:.0f}"
                 + (" steps" if common else " % of the limit"),
@@ -113,8 +114,8 @@ def success_by_limit(evaluations: Mapping[str, Evaluation]) -> Figure:
         "Mean success of every row against the time limit",
         traces,
         {
-            "xaxis": _axis(title),
-            "yaxis": _axis("success", range=[0, 1.02]),
+            "xaxis": axis(title),
+            "yaxis": axis("success", range=[0, 1.02]),
             "hovermode": "x unified",
             "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
         },
@@ -201,7 +202,7 @@ def forest(pair: Mapping[str, Any]) -> Figure:
     }
     shapes = [] if pair.get("metric") == RETURN else [band]  # returns have units of their own
     layout = {
-        "xaxis": _axis(
+        "xaxis": axis(
             f"difference in {pair.get('metric', 'success')}",
             range=[-reach, reach],
             tickformat="+.2~f",
@@ -210,7 +211,7 @@ def forest(pair: Mapping[str, Any]) -> Figure:
             zerolinecolor="@ink2",
             zerolinewidth=1,
         ),
-        "yaxis": _axis(range=[0.45 - len(lines), 0.75], visible=False),
+        "yaxis": axis(range=[0.45 - len(lines), 0.75], visible=False),
         "annotations": notes,
         "shapes": shapes,
     }
@@ -253,7 +254,7 @@ def loss_curves(
                     "name": unslug(stage.rpartition("/")[2]),
                     "mode": "lines" if len(points) > 2 else "lines+markers",
                     "x": [s for s, _ in points],
-                    "y": _short([v for _, v in points]),
+                    "y": short([v for _, v in points]),
                     "line": {
                         "color": (row_color(rows, row) if row in rows else "@ink2")
                         + ("" if alone else "/0.55"),
@@ -269,8 +270,8 @@ def loss_curves(
         if min(values) > 0:  # labels at 1, 2, 5, or at powers of ten where there are many
             scale = {"type": "log", "dtick": "D2" if max(values) < 100 * min(values) else 1}
         layout: dict[str, Any] = {
-            "xaxis": _axis("step", rangemode="tozero"),
-            "yaxis": _axis("loss", tickformat="~g", **scale),
+            "xaxis": axis("step", rangemode="tozero"),
+            "yaxis": axis("loss", tickformat="~g", **scale),
         }
         if kind == "policies" and 1 < len(traces) <= MOST_NAMED:
             layout |= {
@@ -295,9 +296,9 @@ def weight_histogram(facts: Mapping[str, Any], color: str) -> Figure:
     share = counts / max(counts.sum(), 1e-12)
     trace = {
         "type": "bar",
-        "x": _short((edges[1:] + edges[:-1]) / 2),
-        "y": _short(share),
-        "width": _short(np.diff(edges)),
+        "x": short((edges[1:] + edges[:-1]) / 2),
+        "y": short(share),
+        "width": short(np.diff(edges)),
         "marker": {"color": color, "line": {"width": 0}},
         "name": "",
         "hovertemplate": "weight %{x:.2f}: %{y:.1%} of the states",
@@ -315,8 +316,8 @@ def weight_histogram(facts: Mapping[str, Any], color: str) -> Figure:
         "Histogram of the weights",
         [trace],
         {
-            "xaxis": _axis("weight", rangemode="tozero", nticks=6),
-            "yaxis": _axis(tickformat=".0%", nticks=4),
+            "xaxis": axis("weight", rangemode="tozero", nticks=6),
+            "yaxis": axis(tickformat=".0%", nticks=4),
             "bargap": 0,
             "shapes": [line],
         },
@@ -365,26 +366,26 @@ def trajectories(
                 {
                     "type": "scatter",
                     "mode": "markers",
-                    "x": _short([e[index][0] for e in shown]),
-                    "y": _short([e[index][1] for e in shown]),
+                    "x": short([e[index][0] for e in shown]),
+                    "y": short([e[index][1] for e in shown]),
                     "marker": marker,
                     **meta,
                 }
             )
-    axis: dict[str, Any] = {"showgrid": True, "nticks": 5, "tickfont": {"size": 10}}
+    look: dict[str, Any] = {"showgrid": True, "nticks": 5, "tickfont": {"size": 10}}
     return Figure(
         "Paths of some evaluation episodes",
         traces,
         {
-            "xaxis": _axis(**axis, constrain="domain"),
-            "yaxis": _axis(**axis, scaleanchor="x", constrain="domain"),
+            "xaxis": axis(**look, constrain="domain"),
+            "yaxis": axis(**look, scaleanchor="x", constrain="domain"),
         },
         280,
         static=True,
     )
 
 
-def _short(values: Any) -> list[float]:
+def short(values: Any) -> list[float]:
     """Enough digits for a screen, few bytes."""
     return [_round(v) for v in np.asarray(values, float).tolist()]
 

@@ -13,9 +13,9 @@ from alltrades.report import text
 from alltrades.report.columns import columns
 
 TITLE = (
-    "open loop on held-out episodes, which nothing learned from: squared error of predicted chunks\n"
-    "over the variance of the actions that were learned from, 95 % intervals over episodes; 0 is\n"
-    "what the operator did, about 1 the mean action"
+    "open loop on held-out episodes, which nothing learned from: squared error of predicted\n"
+    "chunks over the variance of the actions that were learned from, 95 % intervals over\n"
+    "episodes; 0 is what the operator did, about 1 the mean action"
 )
 DIMENSIONS = 16  # of an environment that the terminal shows
 WHOLE = 6  # environments up to which each has a table

@@ -81,6 +81,7 @@ def page_content(run: Any) -> dict[str, Any]:
     """
     from alltrades.report import figures as plots
     from alltrades.report import text, views
+    from alltrades.report.open_loop_page import open_loop
 
     figures: dict[str, plots.Figure] = {}
 
@@ -110,7 +111,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "run": run,
         "header": views.header(run),
         "success": views.success(run),
-        "open_loop": views.open_loop(run),
+        "open_loop": open_loop(run, place),
         "pairs": pairs,
         "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(told)) if told else None,

@@ -19,7 +19,7 @@ from alltrades.envs.rollouts.evaluation import (
 )
 from alltrades.report import text
 from alltrades.report.figures import ROW_COLORS
-from alltrades.report.open_loop import dimensions, verdicts
+from alltrades.report.open_loop import verdicts
 from alltrades.report.run_files import VIDEO_TYPES, RunFiles
 
 LARGEST_VIDEO = 16 * 2**20  # bytes; a page of many must still open on a telephone
@@ -64,7 +64,7 @@ def header(run: RunFiles) -> dict[str, Any]:
             "headline": "Open loop",
             "tiles": [],
             "interval": "",
-            "scope": f"{_count(len(run.open_loop), 'environment')} without a simulator",
+            "scope": f"{_count(len(run.open_loop), 'environment')}, nothing rolled out",
             "sentence": " ".join(verdicts(run.open_loop))
             or "Every policy is better than the trivial baselines on held-out episodes.",
         }
@@ -153,31 +153,6 @@ def telling(run: RunFiles) -> dict[str, Evaluation]:
     rows = agreed(run.evaluations)
     names = measures(rows.values()).get(SUCCESS, [])
     return {name: own for name, e in rows.items() if (own := e.only(names)).rows}
-
-
-def open_loop(run: RunFiles) -> dict[str, Any] | None:
-    """Environment x row and baseline of the errors on held-out episodes, and each action's."""
-    if not run.open_loop:
-        return None
-    wanted = (run.settings.get("evaluation") or {}).get("rows") or []
-    found = {}
-    for name, facts in run.ordered(run.open_loop):
-        order = sorted(facts["rows"], key=lambda r: wanted.index(r) if r in wanted else len(wanted))
-        found[name] = {**facts, "rows": {row: facts["rows"][row] for row in order}}
-    head = list(dict.fromkeys(n for f in found.values() for n in (*f["rows"], *f["baselines"])))
-    body, details = [], []
-    for name, facts in found.items():
-        own = {**facts["rows"], **facts["baselines"]}
-        cells = [
-            {"rate": text.rate(own[n]["share"]), "interval": text.interval(own[n]["interval"])}
-            if n in own
-            else None
-            for n in head
-        ]
-        body.append({"name": name, "episodes": facts["episodes"], "cells": cells})
-        lines = dimensions(facts)
-        details.append({"name": name, "head": list(own), "lines": lines})
-    return {"head": head, "body": body, "details": details, "verdicts": verdicts(found)}
 
 
 def _track(ends: list[float]) -> tuple[float, float]:

@@ -46,7 +46,8 @@ class Resampling:
         drawn = self.counts @ known / np.where(weight > 0, weight, np.nan)
         low, high = np.full((2, values.shape[1]), np.nan)
         some = n > 1
-        low[some], high[some] = np.nanquantile(drawn[:, some], TAILS, axis=0)
+        if some.any():
+            low[some], high[some] = np.nanquantile(drawn[:, some], TAILS, axis=0)
         return np.stack([np.fmin(low, mean - half), np.fmax(high, mean + half)]) + np.where(
             some, 0.0, np.nan
         )

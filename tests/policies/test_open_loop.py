@@ -10,9 +10,10 @@ from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.policies.acting import ActingPolicy
-from alltrades.policies.learning.baselines import HOLD, MEAN
+from alltrades.policies.learning.baselines import HOLD, MEAN, NEIGHBOUR, STATE
 from alltrades.policies.learning.open_loop import open_loop
-from alltrades.policies.learning.resampling import interval
+from alltrades.policies.learning.resampling import Resampling, interval
+from alltrades.report.open_loop import verdicts
 
 H = 4
 ARM = Interface("lab/arm", {"state": Field.state(3)}, ActionSpec.unknown(2))
@@ -113,3 +114,57 @@ def test_dimension_that_stands_still_counts_for_nothing(tmp_path):
 
 def test_single_episode_has_no_interval():
     assert interval(np.array([0.3])) is None
+
+
+def _ramps(path, count, slope=0.5, length=40):
+    """Actions that grow by `slope` a step and say what the next state is."""
+    episodes, table = [], []
+    for k in range(count):
+        actions = np.stack([slope * np.arange(length) + k, -slope * np.arange(length)], 1)
+        states = np.concatenate([actions, np.full((length, 1), k)], 1)
+        episodes.append(Episode.from_arrays({"state": states}, actions, "lab/arm"))
+        table.append(actions)
+    EpisodeStore.write(path, episodes)
+    return EpisodeStore.open(path).steps(), np.concatenate(table).astype(np.float32)
+
+
+class Zero(Knows):
+    def act(self, window, environment, noise, known=None, keep=None):
+        return np.zeros((len(environment), H, 2), np.float32) + self.off
+
+
+def test_holding_the_last_action_on_a_ramp_is_off_by_the_slope_times_the_steps(tmp_path):
+    every, _ = _ramps(tmp_path / "s.zarr", 6)
+    held = np.arange(6) < 3
+    found = open_loop({"own": Zero(None)}, every.select(held), every.select(~held), ARM, 0)
+    cells = np.array(found["baselines"][HOLD]["cells"]["rmse"])
+    np.testing.assert_allclose(cells, 0.5 * np.arange(1, H + 1)[:, None] * [1, 1], rtol=1e-5)
+
+
+def test_nearest_neighbour_of_states_that_decide_the_action_has_no_error(tmp_path):
+    every, _ = _ramps(tmp_path / "s.zarr", 1)
+    found = open_loop({"own": Zero(None)}, every, every, ARM, 0)  # its states are among those known
+    assert found["baselines"][NEIGHBOUR]["share"] == pytest.approx(0, abs=1e-9)
+
+
+def test_warning_is_of_policies_that_are_no_better_than_the_best_baseline_alone(steps):
+    held, learned, table = steps
+    rows = {"good": Knows(table), "bad": Knows(table, 1e4)}
+    found = open_loop(rows, held, learned, ARM, 0)
+    (line,) = verdicts({"lab/arm": found | {"simulated": False}})
+    assert "no better than" in line and "bad" in line and "good" not in line
+    assert {s["verdict"] for s in found["rows"]["bad"]["best_steps"]} == {"worse"}
+    assert found["pairs"][0]["a"] == "bad" and found["pairs"][0]["verdict"] == "worse"
+
+
+def test_state_is_commanded_only_where_the_sizes_allow(steps):
+    held, learned, table = steps
+    found = open_loop({"own": Knows(table)}, held, learned, ARM, 0)
+    assert STATE not in found["baselines"] and STATE in found["left_out"]
+
+
+@pytest.mark.parametrize("episodes", [3, 12])
+def test_intervals_over_episodes_cover_the_mean_of_skewed_errors(episodes):
+    resampling, rng = Resampling(episodes), np.random.default_rng(0)
+    low, high = resampling.intervals(rng.gamma(2.0, 1.0, (episodes, 1000)))
+    assert ((low <= 2) & (2 <= high)).mean() > 0.88
