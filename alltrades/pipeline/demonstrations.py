@@ -15,6 +15,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import collection, given
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
+from alltrades.pipeline.quality import look
 from alltrades.policies.learning.summary import statistics_lines
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
@@ -132,6 +133,7 @@ def imported(context: Context, out: Path) -> None:
 
     def body(_: Report) -> None:
         collection.import_demos(context.specs, sources, out)
+        look(out, context.specs, sources)
 
     context.stage("demos", key, [out], body, len(context.specs), "env")
     Demonstrations(context, out).check()

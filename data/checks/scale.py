@@ -10,6 +10,7 @@ from alltrades.data.checks.subject import Block, Subject
 
 SAMPLE = 16_384  # steps that are looked at first
 PLACES = 8  # where they are taken, each of episodes one after another
+ODD = 3  # steps that may be wrong on each side of what is usual
 FEW = 10  # distinct values of a number that is a switch
 EVEN = 1.5  # times the slow steps of a clock, that its fast ones are
 BACK = 0.002  # share of the steps in which a clock may go back
@@ -21,7 +22,8 @@ class Scale:
     """Of the D numbers of one field, by a sample of its steps. (D,) each.
 
     Attributes:
-        low, high: quantiles 0.005 and 0.995. least, most: of the sample.
+        low, high: quantiles 0.005 and 0.995, in few steps further in, so that some may be wrong.
+        least, most: of the sample.
         pace, step: quantiles 0.9 and 0.99 of absolute changes from a step to the next.
         bend: the same of changes of changes.
         still: they are the same in the whole sample. switch: they have few distinct values.
@@ -57,7 +59,8 @@ class Scale:
             both = b.inside[1:] & b.inside[:-1]
             bends.append(np.diff(b.changes(name), axis=0)[both])
         bend = np.concatenate(bends)
-        low, high = np.quantile(x, (0.005, 0.995), axis=0)
+        out = float(np.clip(ODD / len(x), 0.005, 0.25))
+        low, high = np.quantile(x, (out, 1 - out), axis=0)
         least, most = x.min(0), x.max(0)
         few = np.array([len(np.unique(column[:2048])) for column in x.T])
         return cls(

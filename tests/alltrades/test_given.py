@@ -18,7 +18,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
-from alltrades.pipeline import collection, demonstrations
+from alltrades.pipeline import collection, demonstrations, quality
 from alltrades.pipeline.given import check, environments_of
 from alltrades.settings.parts import DemoSettings
 from alltrades.settings.run import RunSettings
@@ -196,6 +196,29 @@ def test_nothing_is_copied_that_does_not_fit(tmp_path):
     with pytest.raises(UserError, match="outside the box"):
         imported(tmp_path, write(tmp_path / "s", dot(action=(7, 7))))
     assert not (tmp_path / "copy").exists()
+
+
+def test_what_is_odd_in_given_numbers_is_said_before_anything_is_trained(
+    tmp_path, capsys, monkeypatch
+):
+    rng = np.random.default_rng(0)
+
+    def moving(seed: int) -> Episode:
+        actions = rng.uniform((-1, 0), (1, 512), (20, 2))
+        return replace(dot(seed, 20), actions=actions.astype(np.float32))
+
+    episodes = [moving(i) for i in range(5)]
+    imported(tmp_path / "clean", write(tmp_path / "clean" / "s", *episodes))
+    assert "demonstrations: error" not in capsys.readouterr().err
+    episodes[3].observations["state"][10, 1] = 1e6
+    store = write(tmp_path / "odd" / "s", *episodes)
+    imported(tmp_path / "odd", store)
+    said = capsys.readouterr().err
+    assert "demonstrations: error: outlier: lab/dot, episode 3, step 10: state[1]" in said
+    assert f"`alltrades data check {store}`" in said
+    monkeypatch.setattr(quality, "STEPS", 99)
+    imported(tmp_path / "large", write(tmp_path / "large" / "s", *episodes))
+    assert "100 steps are too many for a quick look" in capsys.readouterr().err
 
 
 # ---- settings and commands -----------------------------------------------------------------------
