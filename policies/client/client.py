@@ -177,6 +177,8 @@ class PolicyClient:
     def send(self, obs: dict[str, Any]) -> None:
         """The first half of `infer`."""
         request = {**obs, **self._start}
+        if "environment" in obs:  # over that of the episode before, which a reset goes on with
+            request["environment"] = obs["environment"]
         if request.get("seed") is not None:
             request["seed"] = wire_seed(request["seed"])
         begins = bool(request.get("reset")) or not self._running

@@ -198,7 +198,7 @@ def test_better_teachers_label_the_generalists_visits(tmp_path, monkeypatch, tar
     }
     (_, report) = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
     assert report["teachers"] == {"planar/reach": "scratch", "planar/push": "self"}
-    rows, _ = trained[-1]
+    rows, *_ = trained[-1]
     visited = rows.steps.source[rows.steps.episode_of_step] == "generalist round 1"
     reach = rows.steps.environment[rows.steps.episode_of_step] == "planar/reach"
     assert (visited & reach).any() and (rows.teacher[visited & reach] == 0).all()

@@ -241,12 +241,16 @@ def test_rows_of_a_run_are_those_that_it_wrote(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "success", ["declared", "none", "return >= 900", "{gym:A-v0: 'return >= 1'}"]
+    "words",
+    [
+        ["--simulator.success", "declared"],
+        ["--simulator.success", "none"],
+        ["--simulator.success", "return >= 900"],
+        ["--simulator.rules", "{gym:A-v0: 'return >= 1'}"],
+    ],
 )
-def test_settings_that_a_run_wrote_are_read_as_the_same(tmp_path, success):
-    settings, origins = load_settings(
-        RunSettings, defaults_file="quickstart", overrides=["--simulator.success", success]
-    )
+def test_settings_that_a_run_wrote_are_read_as_the_same(tmp_path, words):
+    settings, origins = load_settings(RunSettings, defaults_file="quickstart", overrides=words)
     (tmp_path / "settings.yaml").write_text(dump_yaml(settings, origins))
     assert load_settings(RunSettings, defaults_file=tmp_path / "settings.yaml")[0] == settings
 

@@ -12,7 +12,7 @@ from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 
-SMALL = ["--environments", "[planar/reach, planar/push]", "--small"]
+SMALL = ["--config", "quickstart_paper", "--environments", "[planar/reach, planar/push]", "--small"]
 ROLL = ["--rollout.workers", "0", "--rollout.lanes", "8"]
 
 

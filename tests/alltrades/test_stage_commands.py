@@ -15,7 +15,7 @@ QUICK = ["--small", "--rollout.workers", "0", "--rollout.lanes", "8"]
 QUICK += ["--labeled_only.steps", "20", "--specialist.train.steps", "20"]
 QUICK += ["--specialist.finetune.steps", "10", "--distill.train.steps", "20"]
 QUICK += ["--distill.teachers", "[scratch, joint_init]", "--distill.rollouts", "3"]
-QUICK += ["--evaluation.episodes", "3"]
+QUICK += ["--evaluation.episodes", "3", "--distill.rounds.count", "0"]
 ROWS = ["specialists", "specialists_joint", "labeled_only", "labeled_only_holdout", "generalist"]
 
 

@@ -81,6 +81,12 @@ def test_format_2_is_described_per_environment(tmp_path, capsys):
         "    from expert: 1 episodes, 6-6 steps, 0 marked successful",
         "    from scratch: 1 episodes, 7-7 steps, 0 marked successful",
         "  seed: 3",
+        "  a, ranges:",
+        "    state: -2.441 to 1.304; -0.6233 to 1.8; -1.246 to 1.144",
+        "    action: -0.7323 to 1.366; -0.6652 to 0.9035",
+        "  b/x, ranges:",
+        "    state: -2.711 to 2.041; -2.556 to 3.323; -2.02 to 1.294; -1.303 to 1.007",
+        "    action: -1.112 to 2.118",
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alltrades.errors import UserError
-from alltrades.pipeline.artifacts import policy_digest, used_success_signal
+from alltrades.pipeline.artifacts import policy_digest, success_uses
 from alltrades.policies.artifact import facts_of
 from alltrades.policies.model.policy import load_policy
 from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
@@ -69,7 +69,7 @@ def test_every_value_of_policy_json_that_was_edited_by_hand_is_refused(copied):
         for key in path:
             value = value[key]
         file.write_text(json.dumps(edited(facts, path, changed(value))))
-        for read in (load_policy, facts_of, policy_digest, used_success_signal):
+        for read in (load_policy, facts_of, policy_digest, success_uses):
             with pytest.raises(UserError, match=REFUSED) as error:
                 read(copied)
             assert "\n" not in str(error.value)

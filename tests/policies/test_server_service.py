@@ -58,7 +58,9 @@ def test_requests_that_are_there_at_once_share_policy_calls_in_the_order_of_arri
         if sum(map(len, delivered)) == 11:
             ended.set()
 
-    batcher = Batcher(policy, sessions, 16, 8, 0.0, True, deliver, lambda *arguments: None)
+    batcher = Batcher(
+        policy, sessions, 16, 8, 0.0, True, deliver, lambda *arguments: None, lambda n: None
+    )
     jobs = []
     for i in range(11):
         session = sessions.open("here", None)

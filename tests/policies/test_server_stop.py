@@ -128,7 +128,15 @@ def test_a_quick_episode_goes_on_from_what_was_sent_and_a_later_one_may_start_an
     policy = make_policy(1, rate=(0.01, 0.01))
     sessions, done = Sessions(1), threading.Semaphore(0)
     batcher = Batcher(
-        policy, sessions, 1, 1, 0.0, True, lambda jobs: done.release(), lambda *arguments: None
+        policy,
+        sessions,
+        1,
+        1,
+        0.0,
+        True,
+        lambda jobs: done.release(),
+        lambda *arguments: None,
+        lambda count: None,
     )
     session = sessions.open("here", None)
     assert session is not None
