@@ -77,10 +77,10 @@ def make(folder: Path, seed: int) -> None:
         --specialist.train.steps 2 --distill.train.steps 2 --generalists {{}}
         --evaluation.rows [specialists,generalist]"""
     settings, origins = load_settings(
-        RunSettings, defaults_file="quickstart", small=True, overrides=words.split()
+        RunSettings, defaults_file="quickstart_paper", small=True, overrides=words.split()
     )
     run(settings, folder / "run", origins)
-    text = find_recipe("quickstart")[1].replace("episodes: 50", f"episodes: {50 + seed}")
+    text = find_recipe("quickstart_paper")[1].replace("episodes: 50", f"episodes: {50 + seed}")
     (folder / "recipe.yaml").write_text(text)
     (folder / "limits.yaml").write_text(LIMITS.replace("0.05", f"0.0{5 + seed}"))
     generator = torch.Generator().manual_seed(seed)
