@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -66,16 +65,29 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
     `Draft.spec` raises.
     """
     gym_id = env_id.removeprefix(PREFIX)
-    return Draft(env_id, partial(_made, gym_id, tuple(registry.loaded_plugins()))).spec()
+    return Draft(env_id, _Made(gym_id)).spec()
 
 
-def _made(gym_id: str, plugins: tuple[str, ...]) -> GymnasiumEnv:
-    """The environment; in a process that does not know its id yet, behind the plugins that may
-    register it.
+class _Made:
+    """Builds the environment; in a process that does not know its id yet, behind the plugins of the
+    process that sent it, one of which may register it.
     """
-    if gym_id.rpartition(":")[2] not in gymnasium.registry:
-        registry.load_plugins(plugins)
-    return GymnasiumEnv(gym_id)
+
+    def __init__(self, gym_id: str, plugins: tuple[str, ...] = ()) -> None:
+        self.gym_id = gym_id
+        self._plugins = () if self._known() else plugins
+
+    def __call__(self) -> GymnasiumEnv:
+        if not self._known():
+            registry.load_plugins(self._plugins)
+        return GymnasiumEnv(self.gym_id)
+
+    def __reduce__(self) -> Any:
+        """Plugins are said when it is sent: a specification does not depend on them."""
+        return _Made, (self.gym_id, tuple(registry.loaded_plugins()))
+
+    def _known(self) -> bool:
+        return self.gym_id.rpartition(":")[2] in gymnasium.registry
 
 
 def _declared(gym_id: str) -> Any:
