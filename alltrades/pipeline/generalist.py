@@ -222,9 +222,7 @@ def rows_of(
         first_rollouts(context, sources.stores, settings.rollouts),
         weights,
         list(teachers),
-        Targets(
-            settings.weights.filtered, settings.reuse_labels, settings.demo_share, settings.apply
-        ),
+        Targets(settings.executed, settings.reuse_labels, settings.demo_share, settings.apply),
     )
 
 

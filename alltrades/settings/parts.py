@@ -335,6 +335,11 @@ class DistillSettings(Frozen):
     targets: Literal["noise", "score"] = Field(
         "noise", description="regress drawn chunks, or the teacher's prediction"
     )
+    actions: Literal["auto", "fresh", "executed"] = Field(
+        "auto",
+        description="of rollout rows: fresh chunks of their teachers, or the executed actions; "
+        "auto: executed where weights speak of them (success kinds, resultant states, progress)",
+    )
     label_steps: int = Field(20, ge=1, description="sampling steps while labelling")
     reuse_labels: bool = Field(False, description="demonstration rows keep their recorded actions")
     demo_share: float = Field(
@@ -352,6 +357,11 @@ class DistillSettings(Frozen):
     objective: ObjectiveSettings = ObjectiveSettings()
     train: NetworkTrainSettings = NetworkTrainSettings()
     rounds: RoundSettings = RoundSettings()
+
+    @property
+    def executed(self) -> bool:
+        """Whether rollout rows keep the actions that were executed."""
+        return self.weights.of_actions if self.actions == "auto" else self.actions == "executed"
 
     @property
     def blind(self) -> DistillSettings:

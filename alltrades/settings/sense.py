@@ -111,6 +111,12 @@ def _distillation(key: str, own: DistillSettings) -> Iterator[str]:
             f"{key}.rollouts: 0"
         )
     if weights.estimator is not None:
+        if weights.at != "state" and own.actions == "fresh":
+            yield (
+                f"{key}.weights.at = {weights.at} weighs the actions that were executed and "
+                f"{key}.actions = fresh draws others; expected executed ones; set {key}.actions: "
+                f"auto, or {key}.weights.at: state"
+            )
         if weights.floor > 1 / weights.alpha:
             yield (
                 f"{key}.weights.floor = {weights.floor:g} with {key}.weights.alpha = "

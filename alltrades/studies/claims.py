@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alltrades.studies import sweep_claims
+from alltrades.studies import sweep_claims, weighing_claims
 from alltrades.studies.evidence import Change, Claim, Results, Row, interval, missing, table, word
 
 GROWS = 0.25  # elasticity from which a need grows with a size
@@ -137,10 +137,11 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "exact": (("elasticity",), _exact),
     "specialist_width": (("specialist.width", "demos.episodes"), sweep_claims.specialist_width),
     "rollouts": (("distill.rollouts", "policy.width"), sweep_claims.rollouts),
-    "weights": (("specialist.train.steps", "policy.width", "a - b"), sweep_claims.weights),
+    "weights": (("specialist.train.steps", "policy.width", "a - b"), weighing_claims.weights),
     "estimators": (("d", "demos"), _estimators),
     "pareto": (("lambda", "against"), _pareto),
-    "shares": (("demos.episodes", "a - b"), sweep_claims.shares),
+    "shares": (("demos.episodes", "a - b"), weighing_claims.shares),
+    "resultant": (("demos.episodes", "a - b"), weighing_claims.resultant),
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),
     "environments": (("environments",), sweep_claims.environments),

@@ -4,7 +4,7 @@ three verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 from typing import Any, Literal, NamedTuple
@@ -132,3 +132,14 @@ def positive(found: Change) -> Verdict:
 def signed(found: Change) -> Verdict:
     """Held where the interval lies above 0, refuted where it lies below."""
     return word(found.low > 0, found.high < 0)
+
+
+def judged(
+    text: str,
+    rows: list[Row],
+    verdict: Callable[[list[Row]], Verdict],
+    key: str,
+    value: str = "difference",
+) -> Claim:
+    """A claim that these rows decide, each shown by its `key`; undecided without any."""
+    return Claim(text, verdict(rows), said(rows, key, value)) if rows else missing(text)

@@ -11,12 +11,12 @@ from alltrades.studies.evidence import (
     Change,
     Claim,
     Results,
-    Row,
     Verdict,
     above,
     change,
     differences,
     interval,
+    judged,
     level,
     missing,
     no_lower,
@@ -28,7 +28,6 @@ from alltrades.studies.evidence import (
     word,
 )
 
-RATIO_COST = -0.03  # pooled, from which `ratio` is not to be the default
 FOLLOWS = 0.7  # correlation from which one curve follows another
 FEW, MANY = (
     10,
@@ -44,7 +43,7 @@ def demos(results: Results) -> list[Claim]:
             for other in ("specialists", "labeled_only")
         )
         out.append(
-            _judged(
+            judged(
                 f"{row} tracks or exceeds the specialists at every number of demonstrations",
                 tracks,
                 lambda rows: no_lower([interval(r) for r in rows]),
@@ -52,7 +51,7 @@ def demos(results: Results) -> list[Claim]:
             )
         )
         out.append(
-            _judged(
+            judged(
                 f"{row} is above labeled-only at {FEW} demonstrations and fewer",
                 [r for r in lead if r[key] <= FEW],
                 above,
@@ -60,7 +59,7 @@ def demos(results: Results) -> list[Claim]:
             )
         )
         out.append(
-            _judged(
+            judged(
                 f"labeled-only has caught up with {row} at {MANY} demonstrations",
                 [r for r in lead if r[key] >= MANY][:1],
                 lambda rows: word(rows[0]["high"] < EQUAL, rows[0]["low"] > EQUAL),
@@ -80,18 +79,8 @@ def demos(results: Results) -> list[Claim]:
         ),
     ):
         lead = [r for r in differences(results, f"{row} - labeled_only_plus", key) if r[key] <= FEW]
-        out.append(_judged(text, lead, above, key))
+        out.append(judged(text, lead, above, key))
     return out
-
-
-def _judged(
-    text: str,
-    rows: list[Row],
-    verdict: Callable[[list[Row]], Verdict],
-    key: str,
-    value: str = "difference",
-) -> Claim:
-    return Claim(text, verdict(rows), said(rows, key, value)) if rows else missing(text)
 
 
 def generalist_width(results: Results) -> list[Claim]:
@@ -193,91 +182,11 @@ def rollouts(results: Results) -> list[Claim]:
     return out
 
 
-def weights(results: Results) -> list[Claim]:
-    key = "policy.width"
-    found, filtered = (
-        differences(results, f"{row} - mixture", key) for row in ("generalist", "success_mixture")
-    )
-
-    def named(rows: list[Row]) -> str:
-        return "; ".join(
-            f"specialists of {r['specialist.train.steps']} steps, generalist {r[key]} wide "
-            f"{interval(r)}"
-            for r in rows
-        )
-
-    text = "ratio weights cost no more than 3 points over all settings"
-    if found:
-        # whatever the settings' correlation, the interval of their mean is no wider than the mean
-        # of their intervals
-        pooled = Change(
-            *(float(np.mean([r[k] for r in found])) for k in ("difference", "low", "high"))
-        )
-        seeds = [float(np.mean([r[k] for r in found])) for k in found[0] if k.startswith("seed ")]
-        active = [str(r["weights active in"] or 0) for r in rows_of(results, "generalist", key)]
-        on = any(int(x) for words in active for x in words.split())
-        cost = Claim(
-            text,
-            word(on and pooled.low >= RATIO_COST, on and pooled.high < RATIO_COST),
-            f"ratio - mixture {pooled}, seeds {', '.join(f'{s:+.3f}' for s in seeds)}; active in "
-            f"{'; '.join(active)} environments",
-        )
-    else:
-        cost = missing(text)
-    wide = max((r[key] for r in found), default=0)
-    large, small = ([r for r in found if (r[key] == wide) is same] for same in (True, False))
-    several = len({r[key] for r in found}) > 1
-    claims = (
-        (
-            "the large generalist gains or loses little by ratio weights",
-            large if several else [],
-            _all_level,
-        ),
-        ("ratio weights help the small generalist", small, above),
-        ("the success filter helps in every setting", filtered, above),
-    )
-    return [
-        cost,
-        *(
-            Claim(text, verdict(rows), named(rows)) if rows else missing(text)
-            for text, rows, verdict in claims
-        ),
-    ]
-
-
-def shares(results: Results) -> list[Claim]:
-    key, out = "demos.episodes", []
-    for row, who in (("share", "the teachers' labels"), ("filtered", "successful rollouts")):
-        found = [
-            r
-            for other in (0, 50, 75)
-            for r in differences(results, f"{row}_25 - {row}_{other}", key)
-        ]
-        none = differences(results, f"{row}_25 - {row}_0", key)
-        out += [
-            _judged(f"{who}: a quarter of demonstrations is better than none", none, above, key),
-            _judged(
-                f"{who}: no other share of demonstrations is better than a quarter",
-                found,
-                lambda rows: word(
-                    all(r["low"] > -EQUAL for r in rows), any(r["verdict"] == "WORSE" for r in rows)
-                ),
-                key,
-            ),
-        ]
-    return out
-
-
-def _all_level(rows: list[Row]) -> Verdict:
-    each = [level(interval(r)) for r in rows]
-    return word(set(each) == {"held"}, "refuted" in each)
-
-
 def targets(results: Results) -> list[Claim]:
     key = "distill.train.steps"
     found = differences(results, "score - generalist", key)
     out = [
-        _judged(
+        judged(
             "chunks drawn from the teacher are nowhere the better target",
             found,
             lambda rows: word(
@@ -285,7 +194,7 @@ def targets(results: Results) -> list[Claim]:
             ),
             key,
         ),
-        _judged("both targets end alike", found[-1:], lambda rows: level(interval(rows[0])), key),
+        judged("both targets end alike", found[-1:], lambda rows: level(interval(rows[0])), key),
     ]
     text, noise, score = (
         "score needs at least 2 times fewer steps",
@@ -386,7 +295,7 @@ def restoration_pairs(results: Results) -> list[Claim]:
             lead = differences(results, f"generalist - {other}", key, f"differences_{metric}")
             n = lead[0][key] if lead else "the fewest"
             out.append(
-                _judged(
+                judged(
                     f"{metric}: the generalist is above {other} at {n} pairs",
                     lead[:1],
                     lambda rows: word(

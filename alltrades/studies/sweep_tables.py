@@ -253,14 +253,11 @@ def _weight_tables(cells: list[Cell], keys: list[str]) -> list[Table]:
                 continue
             confirmed = sum(w["auc_interval"][0] > 0.5 for w in estimated)
             means = [float(np.mean([w[k] for w in estimated])) for k in ("auc", "tau")]
-            kept = (
-                [
-                    float(np.mean([w["ess"] for w in active])),
-                    *np.mean([w["moment_balance"] for w in active], axis=0).tolist(),
-                ]
-                if active
-                else [None] * 3
-            )
+            balances = [w["moment_balance"] for w in active if w["moment_balance"] is not None]
+            kept = [
+                float(np.mean([w["ess"] for w in active])) if active else None,
+                *(np.mean(balances, axis=0).tolist() if balances else [None] * 2),
+            ]
             lines.append(
                 [
                     *(cell.label(k) for k in keys),

@@ -28,6 +28,7 @@ from alltrades.data.weights.density_ratio import (
     relative_ratio,
     separating_feature,
 )
+from alltrades.data.weights.reaching import rows_ahead, weighed_by
 from alltrades.data.weights.settings import WeightSettings
 from alltrades.errors import UserError
 from alltrades.system.files import file_digest, replacing
@@ -51,7 +52,8 @@ class WeightResult:
     success and for filtered episodes). demo_mass: share of demonstration rows under sampling. ess:
     effective share of the rollout episodes under the weights that are used; raw_ess: under those
     that were estimated, before the guard. moment_balance: distance of the rollouts' feature means
-    from those of held-out demonstrations, before and after weighing, in deviations. nuisance: the
+    from those of held-out demonstrations, before and after weighing, in deviations; of resultant
+    states where weights are of these, None where they are of progress. nuisance: the
     state's number, such as "state[3]", that alone tells both apart.
     """
 
@@ -248,8 +250,13 @@ def estimate_weights(
         result.warnings.append(
             f"{result.nuisance} alone tells demonstrations from rollouts (a nuisance column?)"
         )
+    reached = [
+        rows_ahead(demos.episode_of_step[d_rows], settings.ahead),
+        rows_ahead(rollouts.episode_of_step[r_rows], settings.ahead),
+    ]
     raw = [
-        np.maximum(relative_ratio(s, alpha), settings.floor) for s in (scores.demo, scores.rollout)
+        np.maximum(relative_ratio(weighed_by(s, to, settings.at), alpha), settings.floor)
+        for s, to in zip((scores.demo, scores.rollout), reached)
     ]
     result.raw_ess = effective_share(raw[1], rollout_base[r_rows], rollouts.episode_of_step[r_rows])
     result.tau, result.ess, reason = flattening(
@@ -269,9 +276,11 @@ def estimate_weights(
     result.max_weight = float(max(w.max() for w in powered) / mean)
     result.active = True
     assert scores.demo_fold is not None and scores.rollout_fold is not None
+    if settings.at == "progress":  # towards no law of states
+        return result
     result.moment_balance = _balance(
-        x,
-        y,
+        x if settings.at == "state" else x[reached[0]],
+        y if settings.at == "state" else y[reached[1]],
         demo_base[d_rows],
         rollout_base[r_rows],
         powered,

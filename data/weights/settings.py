@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alltrades.data.weights.estimators import ESTIMATORS
+from alltrades.data.weights.reaching import At
 from alltrades.errors import UserError, nearest
 
 SUCCESS = "success"
@@ -50,6 +51,15 @@ class WeightSettings(BaseModel):
         description="weighted: demonstrations get what their weights give them, up to demo_cap; "
         "alpha: exactly alpha, so that weights are compared at one share",
     )
+    at: At = Field(
+        "state",
+        description="whose ratio weighs a row: its own state's; resultant: that of the state which "
+        "its executed actions reach `ahead` steps later; progress: by how much that exceeds the "
+        "row's own",
+    )
+    ahead: int = Field(
+        16, ge=1, description="steps to the resultant state, or to the last of an episode"
+    )
     floor: float = Field(0.1, ge=0, description="smallest weight")
     ess_min: float = Field(
         0.3,
@@ -73,6 +83,11 @@ class WeightSettings(BaseModel):
         out.
         """
         return self.kind == SUCCESS or self.kind.startswith(f"{SUCCESS}*")
+
+    @property
+    def of_actions(self) -> bool:
+        """Whether a rollout row's weight speaks of the actions that were executed there."""
+        return self.filtered or (self.estimator is not None and self.at != "state")
 
     @property
     def blind(self) -> WeightSettings:
@@ -104,6 +119,15 @@ class WeightSettings(BaseModel):
             f"{SUCCESS}*NAME{nearest(self.kind, known)}; load the plugin that brings it with "
             "--plugins"
         )
+
+    @model_validator(mode="after")
+    def _ahead_needs_a_ratio(self) -> WeightSettings:
+        if self.at != "state" and self.estimator is None:
+            raise ValueError(
+                f"at = {self.at} with kind: {self.kind}, which estimates no ratio; expected a kind "
+                "that does, such as ratio; set kind: ratio or at: state"
+            )
+        return self
 
     @model_validator(mode="after")
     def _discount_needs_success(self) -> WeightSettings:

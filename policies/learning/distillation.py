@@ -4,10 +4,11 @@ Per environment the rows are demonstration states and rollout states, drawn with
 that the importance weights give them (data/weights.py). What the generalist regresses at a row
 depends on how the row was kept:
 
-- unfiltered rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the
+- other rollout rows: a fresh full chunk drawn from the teacher at that state (`noise`), or the
   teacher's own prediction at
   the same noised chunk (`score`);
-- success-filtered rows: the executed actions, tails masked;
+- rows whose weight speaks of the actions, such as success-filtered ones: the executed actions,
+  tails masked;
 - demonstration rows with `reuse_labels`: the recorded actions;
 - rows of episodes without actions: always a chunk of the first teacher.
 """
@@ -67,7 +68,7 @@ class Targets:
     """What the rows of stage 2 are to learn, and how weights enter.
 
     Attributes:
-        filtered: the weights keep successful episodes only, whose executed actions are the targets.
+        executed: rollout rows keep the actions that were executed.
         reuse_labels: demonstration rows keep their recorded actions.
         demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their
             episodes and steps; also that of episodes without actions, where the weights would leave
@@ -76,7 +77,7 @@ class Targets:
             loss: never both. The expected gradient is the same.
     """
 
-    filtered: bool
+    executed: bool
     reuse_labels: bool
     demo_share: float
     apply: Literal["sample", "loss"] = "sample"
@@ -131,7 +132,7 @@ def stage2_rows(
             loss_weight[rows] = np.divide(full, p, out=np.zeros_like(full), where=p > 0)
     source = rollouts.source[rollouts.episode_of_step]
     teacher = np.full(len(of_step), RECORDED)
-    if not targets.filtered:
+    if not targets.executed:
         teacher[n_demo:] = [teachers.index(str(s)) for s in source]
     if not targets.reuse_labels:
         teacher[:n_demo] = 0

@@ -586,3 +586,20 @@ def test_a_quarter_of_demonstrations_is_judged_against_none_and_against_more(non
         for share, value in ((0, none), (50, more), (75, more))
     }
     assert list(verdicts("shares", differences("demos.episodes", **pairs)).values()) == expected * 2
+
+
+@pytest.mark.parametrize(
+    ("own", "ahead", "expected"),
+    [
+        (0.0, 0.06, ["held", "held"]),
+        (0.1, -0.06, ["refuted", "refuted"]),
+        (0.0, 0.0, ["held", "undecided"]),
+    ],
+)
+def test_weights_at_the_state_and_at_the_resultant_one_are_judged_against_none(
+    own, ahead, expected
+):
+    rows = ("resultant_8", "resultant_16", "resultant_32", "progress")
+    pairs = {f"{row}__executed": {10: ahead} for row in rows} | {"state__executed": {10: own}}
+    found = list(verdicts("resultant", differences("demos.episodes", **pairs)).values())
+    assert found == [expected[0], *[expected[1]] * 4]

@@ -38,6 +38,8 @@ REFUSED = {
     "--distill.weights.kind success --distill.rollouts 0": "distill.rollouts = 0 makes none",
     "--distill.reuse_labels --distill.demo_share 1": "no rollout would be learned from",
     "--distill.weights.floor 6": "all weights would be alike",
+    "--distill.weights.at resultant --distill.actions fresh": "actions = fresh draws others",
+    "--distill.weights.at progress --distill.weights.kind mixture": "at = progress with kind: mix",
     "--distill.weights.ess_min 1": "no weights but equal ones",
     "--distill.rounds.count 1 --distill.rounds.tries 1 --distill.rounds.renew 0.5": "not explore",
     "--evaluation.rows generalist,generalist": "rows names generalist twice",
@@ -96,3 +98,19 @@ def test_what_these_environments_or_this_machine_lack_is_refused_before_a_run_be
         _check_environments(settings(words), specs)
     assert said in str(caught.value) and "\n" not in str(caught.value)
     _check_environments(settings(), specs)
+
+
+@pytest.mark.parametrize(
+    ("words", "executed"),
+    [
+        ("", False),
+        ("--distill.weights.kind success", True),
+        ("--distill.weights.kind success*ratio", True),
+        ("--distill.weights.at resultant", True),
+        ("--distill.weights.at progress", True),
+        ("--distill.actions executed", True),
+        ("--distill.weights.kind success --distill.actions fresh", False),
+    ],
+)
+def test_rollouts_keep_executed_actions_where_weights_speak_of_them_or_as_said(words, executed):
+    assert settings(words).distill.executed is executed

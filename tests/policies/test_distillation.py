@@ -57,7 +57,7 @@ def scene():
 def _rows(scene, kind="none", **more):
     demos, rollouts, teacher = scene
     options = {
-        "filtered": kind.startswith("success"),
+        "executed": kind.startswith("success"),
         "reuse_labels": False,
         "demo_share": 0.25,
     } | more
@@ -303,7 +303,7 @@ def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, kind)
         visited,
         _weights(demos, visited, kind),
         ["scratch", "labeled_only"],
-        Targets(filtered=kind == "success", reuse_labels=True, demo_share=0.25),
+        Targets(executed=kind == "success", reuse_labels=True, demo_share=0.25),
     )
     teachers = {"scratch": {"a": first}, "labeled_only": {"a": second}}
     assert distillation_gap(second, teachers, rows, "a", np.random.default_rng(0)) == 0.0

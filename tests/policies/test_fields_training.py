@@ -189,7 +189,7 @@ def taught():
             demos, rollouts, WeightSettings(kind="none"), np.random.default_rng(0)
         )
     }
-    targets = Targets(filtered=False, reuse_labels=False, demo_share=0.25)
+    targets = Targets(executed=False, reuse_labels=False, demo_share=0.25)
     rows = stage2_rows(demos, rollouts, weights, ["scratch"], targets)
     blind = ONE.model_copy(update={"observe": ("images.*",)})
     policy = build_policy(blind, [environment], make_normalizer(demos, [environment], blind), 1)
