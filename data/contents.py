@@ -21,7 +21,12 @@ from alltrades.data.steps import Steps
 from alltrades.data.texts import Texts
 from alltrades.errors import UserError
 
-NUMBERS = {"action": "float32", "reward": "float32", "success": "bool"}
+NUMBERS = {
+    "action": "float32",
+    "reward": "float32",
+    "success": "bool",
+    "timestamp": "float64",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Part:
     Attributes:
         fields: rows of its states (S, D) and images (S, H, W, C). texts: of its episodes.
         action: (S, A). reward, success: (S,). None where there are none: zeros.
+        timestamp: (S,) float64, NaN in episodes without; None where there are none.
     """
 
     fields: Mapping[str, Source]
@@ -38,6 +44,7 @@ class Part:
     action: Source | None
     reward: Source | None
     success: Source | None
+    timestamp: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class Contents:
             )
         observations: dict[str, Any] = {k: v.read(start, stop) for k, v in part.fields.items()}
         place = self.place[i : i + 1]
+        times = None if part.timestamp is None else part.timestamp.read(start, stop)
         observations |= {k: v.read(place)[0] for k, v in part.texts.items()}
         try:
             return Episode(
@@ -104,11 +112,21 @@ class Contents:
                 None if c["first_success"] == UNKNOWN else bool(c["success"]),
                 None if c["first_success"] == UNKNOWN else int(c["first_success"]),
                 float(c["return"]),
+                timestamps=None if times is None or np.isnan(times).all() else times,
             )
         except ValueError as error:
             raise UserError(
                 f"{self.path}: {error}; restore the store from a copy, or leave that episode out"
             ) from error
+
+    def timed(self, episodes: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of some episodes have time stamps. Reads those of their environments."""
+        out = np.zeros(len(episodes), bool)
+        for k, part in enumerate(self.parts):
+            here = np.flatnonzero(self.part[episodes] == k)
+            if part.timestamp is not None and len(here):
+                out[here] = ~np.isnan(part.timestamp.take(self.start[episodes[here]]))
+        return out
 
     # ---- many episodes ---------------------------------------------------------------------------
     def field(self, name: str, episodes: np.ndarray) -> Rows:
@@ -118,8 +136,8 @@ class Contents:
         return self._rows(sources, episodes, np.result_type(*kinds))
 
     def number(self, name: str, episodes: np.ndarray) -> Rows:
-        """Rows of "action" (., A), "reward" or "success" of some episodes, in order; zero where an
-        environment has none. Nothing is read.
+        """Rows of "action" (., A), "reward", "success" or "timestamp" of some episodes, in order;
+        zero where an environment has none. Nothing is read.
         """
         return self._rows([getattr(p, name) for p in self.parts], episodes, NUMBERS[name])
 
@@ -190,6 +208,8 @@ class Contents:
                 add("action", actions, actions.row_shape)
             for name in ("reward", "success"):
                 add(name, self.number(name, mine), ())
+            if self.timed(mine).any():
+                add("timestamp", self.number("timestamp", mine), ())
         for name in ("environment", "source", "seed", "success", "first_success", "return"):
             values = self.columns[name][:first]
             h.update(name.encode())

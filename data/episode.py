@@ -30,6 +30,8 @@ class Episode:
         metrics: further numbers of the whole episode by name; evaluations report them, stores do
             not keep them.
         points: (T, k, 2) positions for plots, or None; stores do not keep them.
+        timestamps: (T,) f64 seconds from the episode's start at which its observations were taken,
+            as measured, or None where nothing measured them.
 
     Raises ValueError for lengths that disagree and for values that are not finite.
     """
@@ -46,6 +48,7 @@ class Episode:
     return_: float
     metrics: dict[str, float] = field(default_factory=dict)
     points: np.ndarray | None = None
+    timestamps: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         where = f"episode of '{self.environment}' (seed {self.seed})"
@@ -53,7 +56,8 @@ class Episode:
             k: v for k, v in self.observations.items() if not isinstance(v, str)
         }
         arrays |= {"rewards": self.rewards, "successes": self.successes}
-        for name, value in (("actions", self.actions), ("points", self.points)):
+        further = {"actions": self.actions, "points": self.points, "timestamps": self.timestamps}
+        for name, value in further.items():
             if value is not None:
                 arrays[name] = value
         length = len(next(iter(arrays.values())))
@@ -80,6 +84,8 @@ class Episode:
                 )
         if self.actions is not None and self.actions.ndim != 2:
             raise ValueError(f"{where}: actions must be (steps, size)")
+        if self.timestamps is not None and self.timestamps.ndim != 1:
+            raise ValueError(f"{where}: timestamps must be (steps,)")
 
     @classmethod
     def from_arrays(
@@ -91,6 +97,7 @@ class Episode:
         successes: Any = None,
         source: str = "demo",
         seed: int = 0,
+        timestamps: Any = None,
     ) -> Episode:
         """An episode from arrays as recordings have them; what success and return say of the whole
         is computed.
@@ -102,6 +109,8 @@ class Episode:
             actions: (T, A), or None where none were recorded.
             rewards: (T,) of the step that executed action t; default zeros.
             successes: (T,) the same; without them success is unknown.
+            timestamps: (T,) seconds of any clock at which the observations were taken; kept from
+                the first on.
 
         Raises ValueError for lengths that disagree, for values that are not finite, for text that
         changes within the episode, and for successes that are not true or false.
@@ -126,6 +135,7 @@ class Episode:
             hit,
             first,
             float(reward.sum(dtype=np.float64)),
+            timestamps=None if timestamps is None else from_first(timestamps),
         )
 
     @property
@@ -153,6 +163,12 @@ def _flags(values: Any, environment: str) -> np.ndarray:
             "or False (or 0 or 1) for every step"
         )
     return found.astype(bool)
+
+
+def from_first(times: Any) -> np.ndarray:
+    """Times (T,) as seconds (T,) f64 from the first of them."""
+    x = np.asarray(times, dtype=np.float64)
+    return x - x[:1] if x.ndim == 1 else x
 
 
 def succeeded(successes: np.ndarray) -> tuple[bool, int]:

@@ -22,6 +22,7 @@ from alltrades.errors import UserError
 from alltrades.system.files import slug
 
 ENDS = "meta/episode_ends"
+TIMES = "meta/timestamp"  # beside the steps' arrays: a field of data/ may be called so
 OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
 PREFIX = "observation."
 
@@ -43,7 +44,8 @@ class Group:
             them has actions. None before the first of both.
         arrays: "data/<field>" of states and images, "text/<field>/..." (see `texts`),
             "data/action" (once its size is known), "data/reward", "data/success",
-            "meta/episode_ends"; none before the first episode.
+            "meta/episode_ends", "meta/timestamp" (once an episode has some); none before the first
+            episode.
     """
 
     environment: str
@@ -101,6 +103,7 @@ class Group:
             self.arrays.get("data/action"),
             self.arrays.get("data/reward"),
             self.arrays.get("data/success"),
+            self.arrays.get(TIMES),
         )
 
     # ---- description -----------------------------------------------------------------------------
@@ -157,7 +160,8 @@ class Group:
         """The group with more episodes of its environment, which are on disk when this returns and
         count when the store commits.
 
-        Time: O(steps added), and O(steps) once where actions come after episodes without.
+        Time: O(steps added), and O(steps) once where actions or time stamps come after episodes
+        without.
         """
         group: Group = self
         for e in episodes:
@@ -188,6 +192,13 @@ class Group:
             added["data/action"] = np.concatenate(
                 [np.zeros((len(e), width)) if e.actions is None else e.actions for e in episodes]
             ).astype(np.float32)
+        if TIMES in self.arrays or any(e.timestamps is not None for e in episodes):
+            added[TIMES] = np.concatenate(
+                [
+                    np.full(len(e), np.nan) if e.timestamps is None else e.timestamps
+                    for e in episodes
+                ]
+            )
         added[ENDS] = ends
         arrays = dict(self.arrays)
         for name, value in added.items():
@@ -199,6 +210,8 @@ class Group:
                 )
                 if name == "data/action" and self.steps:
                     arrays[name] = arrays[name].extended(np.zeros((self.steps, width), np.float32))
+                elif name == TIMES and self.steps:
+                    arrays[name] = arrays[name].extended(np.full(self.steps, np.nan))
             arrays[name] = arrays[name].extended(value)
         return replace(
             group, episodes=self.episodes + len(episodes), steps=int(ends[-1]), arrays=arrays

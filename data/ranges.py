@@ -13,7 +13,8 @@ SHOWN = 24  # numbers of a field
 
 
 def of_values(store: EpisodeStore) -> Iterator[str]:
-    """Least and largest value of each number of the states and actions, environment by environment.
+    """Least and largest value of each number of the states and actions, and of the time between
+    steps where it is known, environment by environment.
 
     Reads all of them, in pieces: O(bytes) without images.
     """
@@ -29,6 +30,24 @@ def of_values(store: EpisodeStore) -> Iterator[str]:
         if len(acted):
             action = interface.action
             yield f"    action: {_ranges(acted.action, action.names, action.units)}"
+        index = np.flatnonzero(store.columns()["environment"] == environment)
+        timed = store.timed(index)
+        if timed.any():
+            yield f"    time stamps: {_times(store, index, timed)}"
+
+
+def _times(store: EpisodeStore, index: np.ndarray, timed: np.ndarray) -> str:
+    """How many of an environment's episodes have them, and the seconds between steps. O(steps)."""
+    change = np.diff(store.times(index).load())
+    inside = np.ones(len(change), bool)
+    inside[store.steps([str(store.columns()["environment"][index[0]])]).ends[:-1] - 1] = False
+    change = change[inside]
+    change = change[np.isfinite(change)]
+    said = f"{int(timed.sum())} of {len(timed)} episodes"
+    if not len(change):
+        return said
+    low, usual, high = change.min(), np.median(change), change.max()
+    return f"{said}, {low:.4g} to {high:.4g} s from step to step (median {usual:.4g})"
 
 
 def _ranges(rows: Rows, names: Sequence[str] | None, units: Sequence[str] | None) -> str:

@@ -2,13 +2,14 @@
 
     ENV/data/FIELD (S, D) or (S, H, W, C)  ENV/data/action (S, A)  ENV/data/{reward,success} (S,)
     ENV/text/FIELD/bytes (B,)  ENV/text/FIELD/ends (E,)
-    ENV/meta/episode_ends (E,)  meta/<column> (E,)  commit.json
+    ENV/meta/episode_ends (E,)  ENV/meta/timestamp (S,)  meta/<column> (E,)  commit.json
 
 `commit.json` is the one commit point, written last and by rename: each environment's interface, how
 many episodes and steps of it count, the arrays' shapes and checksums, the names behind the codes of
-the column source, provenance. A text is the UTF-8 bytes up to its episode's end. What lies beyond
-it does not exist: an append that is cut short never happened. The columns of meta/ are over all
-episodes in the order of appending; an environment's own are in that order too.
+the column source, provenance. Time stamps are there once an episode has some, NaN in those without.
+A text is the UTF-8 bytes up to its episode's end. What lies beyond the commit does not exist: an
+append that is cut short never happened. The columns of meta/ are over all episodes in the order of
+appending; an environment's own are in that order too.
 
 One process writes at a time (see `alltrades.system.lock`); readers need no lock. Stores of format 1
 and foreign ones of the Diffusion Policy layout are read as they are (see `alltrades.data.flat`).
@@ -34,6 +35,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.flat import FlatStore
 from alltrades.data.groups import Group
 from alltrades.data.interface import Interface
+from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.system.lock import NAME as LOCK
@@ -357,6 +359,16 @@ class EpisodeStore:
     def episode(self, i: int) -> Episode:
         """Episode number i."""
         return self._read().episode(range(len(self))[i])
+
+    def timed(self, episodes: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of some episodes (n,) have time stamps."""
+        return self._read().timed(episodes)
+
+    def times(self, episodes: np.ndarray) -> Rows:
+        """Time stamps of some episodes (n,), one after another: seconds from each one's start, NaN
+        in those without. Nothing is read.
+        """
+        return self._read().number("timestamp", episodes)
 
     def digest(self, first: int | None = None) -> str:
         """Hash of the content, or of the first episodes: equal for equal episodes, however they

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.actions import few
-from alltrades.data.episode import Episode, succeeded
+from alltrades.data.episode import Episode, from_first, succeeded
 from alltrades.data.fields import Observation
 from alltrades.data.interface import Interface
 from alltrades.envs.boundary.contract import BrokenContract
@@ -151,6 +151,7 @@ class ControlLoop:
         self.feed.reset()
         self._observations: list[Observation] = []
         self._actions: list[np.ndarray] = []
+        self._times: list[float] = []  # at which observations arrived
         self._outcomes: list[Outcome] = []
         self._sent: np.ndarray | None = None  # last two actions, (1 or 2, A)
         self._unfinite = self._refused["finite"]
@@ -225,7 +226,7 @@ class ControlLoop:
         if self.operator_holds and self._stop is not None:
             self._pause()
         else:
-            self._execute(observation, action)
+            self._execute(observation, action, arrived)
             self.latencies.append(self._clock() - arrived)
         self._fresh = self._clock()
         return None
@@ -235,12 +236,13 @@ class ControlLoop:
         self._refused.late += late
         return late
 
-    def _execute(self, observation: Observation, wanted: np.ndarray) -> None:
+    def _execute(self, observation: Observation, wanted: np.ndarray, arrived: float) -> None:
         action = self._send(wanted)
         if self.first_action_at is None:
             self.first_action_at = time.time()
         self._observations.append(observation)
         self._actions.append(action)
+        self._times.append(arrived)
         self._outcomes.append(Outcome())
 
     def _hold(self) -> None:
@@ -334,7 +336,7 @@ class ControlLoop:
 
     def recorded(self, source: str) -> Episode | None:
         """The episode so far, or None before the first action: observations that were answered and
-        what was executed.
+        what was executed; when they arrived, unless the robot waits and time stands still.
         """
         if not self._actions:
             return None
@@ -356,6 +358,7 @@ class ControlLoop:
             hit,
             first,
             float(rewards.sum(dtype=np.float64)),
+            timestamps=None if self._waits else from_first(self._times),
         )
 
 

@@ -14,7 +14,7 @@ from alltrades.data.checks.examine import Examined
 from alltrades.data.checks.foreign import APART, RawArray, raw_arrays
 from alltrades.data.checks.idle import Idle
 from alltrades.data.checks.subject import ACTION
-from alltrades.data.episode import Episode, succeeded
+from alltrades.data.episode import Episode, from_first, succeeded
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from alltrades.system.files import remove
@@ -140,6 +140,9 @@ def _cut(episode: Episode, first: int, stop: int) -> Episode:
         success=hit if known else None,
         first_success=when if known else None,
         return_=float(rewards.sum(dtype=np.float64)),
+        timestamps=None
+        if episode.timestamps is None
+        else from_first(episode.timestamps[first:stop]),
     )
 
 

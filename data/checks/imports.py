@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from alltrades.data.checks.findings import Finding
 from alltrades.data.store import EpisodeStore
 
@@ -17,10 +19,13 @@ def said(store: EpisodeStore) -> Iterator[Finding]:
     if not isinstance(lines, list | tuple) or not lines or not len(store):
         return
     c = store.columns()
+    timed = store.timed(np.arange(len(store)))  # those tell of their gaps themselves
     numbers = {int(seed): i for i, seed in enumerate(c["seed"])}  # of the recording
     for line in map(str, lines):
         gap = EPISODE.search(line)
         episode = None if gap is None else numbers.get(int(gap[1]))
+        if episode is not None and timed[episode]:
+            continue
         yield Finding(
             "note" if gap is None else "warning",
             "import" if gap is None else "time",

@@ -28,6 +28,7 @@ class Subject:
         numbers: rows (., D) by field, actions as ACTION. images: rows (., H, W, C).
         odd: fields whose arrays have another number of rows than there are steps -> that number.
         texts: (E,) strings by field.
+        times: rows of the store's own time stamps, NaN in episodes without; None where none has.
         steps: seeds, sources and success of the episodes.
         declared: what is said of the environment, by its registration or by the store.
         known: whether the registration says it.
@@ -46,6 +47,7 @@ class Subject:
     own: Interface | None
     declared: Interface | None
     known: bool
+    times: Rows | None = None
 
     @property
     def total(self) -> int:
@@ -98,7 +100,9 @@ class Subject:
                 bad[name] = ~finite
                 x = np.where(finite, x, 0)
             values[name] = x
-        return Block(first, self.start[first:stop] - low, self.length[first:stop], values, bad)
+        times = None if self.times is None else self.times.read(low, high)
+        start = self.start[first:stop] - low
+        return Block(first, start, self.length[first:stop], values, bad, times)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Block:
         start, length: (n,) rows of each in the values.
         values: rows (S, D) by field, zero where they are not finite. bad: where that is, of fields
             where it is anywhere.
+        times: (S,) the store's own time stamps, NaN in episodes without; None where none has any.
     """
 
     first: int
@@ -117,6 +122,7 @@ class Block:
     length: np.ndarray
     values: Mapping[str, np.ndarray]
     bad: Mapping[str, np.ndarray]
+    times: np.ndarray | None = None
     _kept: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     @cached_property
@@ -175,12 +181,13 @@ def subjects(
         images = {n: r for n, r in fields.items() if len(r.row_shape) == 3}
         if steps.has_actions.any() and steps.action.width:
             numbers[ACTION] = steps.action
-        mine = own.get(name)
+        mine, episodes = own.get(name), np.flatnonzero(columns["environment"] == name)
+        timed = store.timed(episodes).any()
         found.append(
             Subject(
                 store.path,
                 name,
-                np.flatnonzero(columns["environment"] == name),
+                episodes,
                 steps.starts,
                 steps.lengths,
                 numbers,
@@ -191,6 +198,7 @@ def subjects(
                 mine,
                 expected.get(name, mine),
                 name in expected,
+                store.times(episodes) if timed else None,
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""Time stamps, where a store keeps them: gaps, jitter, order, rate."""
+"""Time stamps, the store's own or fields that are called so: gaps, jitter, order, rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from alltrades.data.checks.check import Check
-from alltrades.data.checks.findings import Finding
+from alltrades.data.checks.findings import Finding, Severity
 from alltrades.data.checks.subject import Block
 
 NAME = re.compile(r"(?:.*[._])?(?:time_?stamps?(?:_.*)?|times?|stamps?|t)", re.IGNORECASE)
@@ -16,6 +16,8 @@ GAP = 1.6  # periods between two steps
 LONG = 10.0  # periods that are an error
 JITTER = 0.2  # of a period, by which a tenth of the steps are off
 UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}
+OWN = "timestamp"  # what the store's own are called
+Key = tuple[str, int] | None  # a field and one of its numbers; None for the store's own
 
 
 class Times(Check):
@@ -26,12 +28,19 @@ class Times(Check):
     def __init__(self, *args) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args)
         self._found: list[Finding] = []
-        self._period: dict[tuple[str, int], float] = {}
-        for name, d in self._stamps():
-            change = [b.changes(name)[b.inside][:, d] for b in self.sample]
+        self._period: dict[Key, float] = {}
+        for key in [*self._stamps(), *([] if self.subject.times is None else [None])]:
+            change = [np.diff(self._of(b, key))[b.inside] for b in self.sample]
             every = np.concatenate(change) if change else np.zeros(0)
+            every = every[np.isfinite(every)]
             if len(every):
-                self._period[name, d] = float(np.median(every))
+                self._period[key] = float(np.median(every))
+
+    def _of(self, block: Block, key: Key) -> np.ndarray:
+        """(S,) times of a block, f64."""
+        if key is not None:
+            return block.values[key[0]][:, key[1]].astype(np.float64)
+        return np.zeros(int(block.length.sum())) if block.times is None else block.times
 
     def _stamps(self) -> Iterator[tuple[str, int]]:
         for name in self.scales:
@@ -43,19 +52,27 @@ class Times(Check):
                 if NAME.fullmatch(word) and word.lower() != "t" and size > 1:
                     yield name, d
 
-    def see(self, block: Block) -> None:
-        for (name, d), period in self._period.items():
-            x = block.values[name][:, d].astype(np.float64)
-            for i, (low, count) in enumerate(zip(block.start.tolist(), block.length.tolist())):
-                self._episode(name, d, period, block.first + i, x[low : low + count])
+    def _find(self, key: Key, severity: Severity, what: str, remedy: str, *place: int) -> Finding:
+        """A finding; {it} is what has the times."""
+        if key is None:
+            what = what.replace("{it}", "its time stamp")
+            return self.finding(severity, what, remedy, *place, field=OWN)
+        return self.finding(severity, what, remedy, *place, field=key[0], dimension=key[1])
 
-    def _episode(self, name: str, d: int, period: float, i: int, x: np.ndarray) -> None:
+    def see(self, block: Block) -> None:
+        for key, period in self._period.items():
+            x = self._of(block, key)
+            for i, (low, count) in enumerate(zip(block.start.tolist(), block.length.tolist())):
+                if np.isfinite(x[low]):
+                    self._episode(key, period, block.first + i, x[low : low + count])
+
+    def _episode(self, key: Key, period: float, i: int, x: np.ndarray) -> None:
         change = np.diff(x)
         if not len(change) or period <= 0:
             return
 
-        def say(severity, step: int, what: str, remedy: str) -> None:  # type: ignore[no-untyped-def]
-            self._found.append(self.finding(severity, what, remedy, i, step, name, d))
+        def say(severity: Severity, step: int, what: str, remedy: str) -> None:
+            self._found.append(self._find(key, severity, what, remedy, i, step))
 
         back = np.flatnonzero(change <= 0)
         if len(back):
@@ -87,25 +104,24 @@ class Times(Check):
             )
 
     def found(self) -> Iterator[Finding]:
-        for (name, d), period in self._period.items():
+        for key, period in self._period.items():
             if period <= 0:
-                yield self.finding(
+                yield self._find(
+                    key,
                     "error",
                     "{it} does not grow: most steps have the time of the step before; float32 "
                     "holds no time of day",
                     "count from the start of the episode",
-                    field=name,
-                    dimension=d,
                 )
             elif self.subject.rate:
-                rates = [unit / period for unit in UNITS]
+                rates = [unit / period for unit in UNITS] if key is not None else [1 / period]
                 if not any(np.isclose(r, self.subject.rate, rtol=0.1) for r in rates):
-                    yield self.finding(
+                    unit = "one of its units" if key is not None else "a second"
+                    yield self._find(
+                        key,
                         "warning",
-                        f"{{it}} has {1 / period:.4g} steps in one of its units, and the rate is "
-                        f"declared as {self.subject.rate:g} Hz",
+                        f"{{it}} has {1 / period:.4g} steps in {unit}, and the rate is declared as "
+                        f"{self.subject.rate:g} Hz",
                         "correct the rate",
-                        field=name,
-                        dimension=d,
                     )
         yield from self._found

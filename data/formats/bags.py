@@ -16,6 +16,7 @@ from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 EVENTS = ("success", "is_success", "reward", "done")  # published when there is something to say
 COMMANDS = ("command", "cmd", "action", "target", "teleop", "leader", "setpoint")
 SLACK = 0.02  # of a control period
+TIME = "@time"
 GAP = 10  # of a topic's own periods: a silence that is worth a warning
 
 
@@ -24,8 +25,9 @@ class Bags(Recording):
     ("/joint_states/position").
 
     At every control step a key has its newest message; an action has the newest before the next
-    step, as it answers what is seen at the step. Episodes begin when every topic has spoken and end
-    when the first falls silent; success and reward may speak at any time.
+    step, as it answers what is seen at the step. The key TIME has when the message of the action
+    was published, or without actions that of the topic that speaks least. Episodes begin when every
+    topic has spoken and end when the first falls silent; success and reward may speak at any time.
     """
 
     resampled: ClassVar[bool] = True
@@ -64,6 +66,7 @@ class Bags(Recording):
         spoken = {_topic(k, rates) for k in self.acts} & set(rates) or set(rates)
         steady = [rates[t] for t in spoken if t.rpartition("/")[2] not in EVENTS]
         self.rate = float(np.round(min(steady), 1)) if steady else None
+        self.columns[TIME] = Column((), "float64")
 
     def _add(self, key: str, leaf: Leaf) -> None:
         if leaf.kind == "text":
@@ -92,11 +95,14 @@ class Bags(Recording):
         finally:
             bag.close()
         for key in keys:
-            if key not in spoken and not _event(key):
+            if key not in spoken and not _event(key) and key != TIME:
                 raise Refusal(f"{where}: no messages of '{key}'; expected some; leave it out")
         grid = self._grid(where, {k: t for k, (t, _) in spoken.items()})
         out: dict[str, Any] = {}
         for key in keys:
+            if key == TIME:
+                out[key] = self._times(where, grid, {k: t for k, (t, _) in spoken.items()})
+                continue
             if key not in spoken:
                 out[key] = np.zeros(len(grid))
                 continue
@@ -127,9 +133,7 @@ class Bags(Recording):
         """(T,) seconds of the control steps."""
         assert self.rate is not None
         period = 1 / self.rate
-        held = {k: t for k, t in times.items() if not _event(k) and self.columns[k].kind != "text"}
-        if not held:
-            raise Refusal(f"{where}: no topic that speaks all the time; expected one")
+        held = self._steady(where, times)
         ahead = (1 - 2 * SLACK) * period
         start = max(t[0] - (ahead if k in self.acts else 0.0) for k, t in held.items())
         stop = min(t[-1] for t in held.values())
@@ -148,11 +152,38 @@ class Bags(Recording):
                 )
         return start + np.arange(int((stop - start) * self.rate + SLACK) + 1) * period
 
+    def _steady(self, where: str, times: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Times of what speaks all along."""
+        held = {k: t for k, t in times.items() if not _event(k) and self.columns[k].kind != "text"}
+        if not held:
+            raise Refusal(f"{where}: no topic that speaks all the time; expected one")
+        return held
+
+    def _newest(self, key: str, grid: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """(T,) number of the message that a key has at each step; -1 before the first."""
+        assert self.rate is not None
+        period = 1 / self.rate
+        ahead = (1 - 2 * SLACK) * period if key in self.acts or _event(key) else 0.0
+        return np.searchsorted(times - ahead, grid + SLACK * period, side="right") - 1
+
+    def _times(self, where: str, grid: np.ndarray, times: dict[str, np.ndarray]) -> np.ndarray:
+        """(T,) seconds at which the messages were published that set the pace. The steps' own
+        times where those come less often than the steps.
+        """
+        held = self._steady(where, times)
+        acts = [k for k in self.acts if k in held]
+        key = acts[0] if acts else min(held, key=lambda k: len(held[k]))
+        own = held[key]
+        if len(own) < 2 or np.median(np.diff(own)) > 1.25 * (
+            grid[1] - grid[0] if len(grid) > 1 else np.inf
+        ):
+            self.warn(f"'{key}' has fewer messages than there are steps; its times are not kept")
+            return grid
+        return own[np.maximum(self._newest(key, grid, own), 0)]
+
     def _on(self, where: str, key: str, grid: np.ndarray, times: np.ndarray, said: Any) -> Any:
         assert self.rate is not None
-        period, column = 1 / self.rate, self.columns[key]
-        ahead = (1 - 2 * SLACK) * period if key in self.acts or _event(key) else 0.0
-        index = np.searchsorted(times - ahead, grid + SLACK * period, side="right") - 1
+        column, index = self.columns[key], self._newest(key, grid, times)
         if column.kind == "text":
             return np.array([said[max(k, 0)].value for k in index.tolist()], dtype=object)
         picked: dict[int, np.ndarray] = {}

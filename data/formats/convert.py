@@ -10,7 +10,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
 from alltrades.data.fields import CHANNELS, Field, float_of
-from alltrades.data.formats.mapping import INSTRUCTION, Flag, Map, Mapped, Part
+from alltrades.data.formats.mapping import INSTRUCTION, Clock, Flag, Map, Mapped, Part
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 from alltrades.data.formats.rotations import FORMS, turned
 from alltrades.data.interface import Interface
@@ -47,9 +47,12 @@ class Converter:
         actions = None if m.action is None else self._numbers(where, m.action, raw)
         reward = None if m.reward is None else self._flag(where, m.reward, raw, steps)
         success = None if m.success is None else self._success(where, m.success, raw, steps)
+        times = None
+        if m.timestamp is not None:
+            times = m.timestamp.scale * self._flag(where, m.timestamp, raw, steps)
         try:
             made = Episode.from_arrays(
-                fields, actions, environment, reward, success, source="demo", seed=i
+                fields, actions, environment, reward, success, "demo", i, times
             )
             self._same(where, made)
         except ValueError as error:
@@ -273,7 +276,7 @@ class Converter:
             )
         return np.round(x * scale).astype(np.uint8)
 
-    def _flag(self, where: str, said: Flag, raw: dict[str, Any], steps: int) -> np.ndarray:
+    def _flag(self, where: str, said: Flag | Clock, raw: dict[str, Any], steps: int) -> np.ndarray:
         """(T,) float64; one number of the whole episode stands at its last step."""
         value = raw[said.source]
         if isinstance(value, str):

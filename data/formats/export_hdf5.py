@@ -40,6 +40,8 @@ def write_robomimic(
             demo["dones"] = done.astype(np.int64)
             if episode.success is not None:
                 demo["success"] = episode.successes
+            if episode.timestamps is not None:
+                demo["timestamp"] = episode.timestamps
             total += len(episode)
         kwargs = {} if rate is None else {"control_freq": rate}
         facts = {"env_name": interface.id, "type": 2, "env_kwargs": kwargs}
@@ -74,8 +76,11 @@ def write_minari(
     for i, episode in enumerate(episodes):
         done = np.zeros(len(episode), bool)
         done[-1] = True
-        known = episode.success is not None
-        infos = {"success": np.concatenate([[False], episode.successes])} if known else None
+        infos: dict[str, Any] = {}
+        if episode.success is not None:
+            infos["success"] = np.concatenate([[False], episode.successes])
+        if episode.timestamps is not None:
+            infos["timestamp"] = np.concatenate([episode.timestamps[:1], episode.timestamps])
         storage.update_episodes(
             [
                 EpisodeBuffer(
@@ -88,7 +93,7 @@ def write_minari(
                     rewards=list(episode.rewards),
                     terminations=list(done & episode.successes),
                     truncations=list(done & ~episode.successes),
-                    infos=infos,
+                    infos=infos or None,
                 )
             ]
         )

@@ -81,7 +81,7 @@ class _Writer:
                 values[f"observation.{name}"] = value
         values |= {
             "action": episode.actions,
-            "timestamp": (np.arange(steps) / self.rate).astype(np.float32),
+            "timestamp": self._times(episode).astype(np.float32),
             "frame_index": np.arange(steps),
             "episode_index": np.full(steps, i),
             "index": self.start + np.arange(steps),
@@ -121,6 +121,12 @@ class _Writer:
             }
         )
         self.start += steps
+
+    def _times(self, episode: Episode) -> np.ndarray:
+        """(T,) seconds from the episode's start, as measured, or else even."""
+        if episode.timestamps is not None:
+            return episode.timestamps
+        return np.arange(len(episode)) / self.rate
 
     # ---- meta ------------------------------------------------------------------------------------
     def _meta(self) -> None:

@@ -14,11 +14,15 @@ from alltrades.data.interface import Interface
 
 
 def arrays_of(episode: Episode) -> dict[str, Any]:
-    """An episode's fields, action, reward and, where it is known, success, by name."""
+    """An episode's fields, action, reward and, where they are known, success and time stamps, by
+    name.
+    """
     out: dict[str, Any] = dict(episode.observations)
     out |= {"action": episode.actions, "reward": episode.rewards}
     if episode.success is not None:
         out["success"] = episode.successes
+    if episode.timestamps is not None:
+        out["timestamp"] = episode.timestamps
     return out
 
 
@@ -37,8 +41,9 @@ def write_npz(
     mapping: dict[str, Any] = {"fields": fields, "action": action, "reward": {"from": "reward"}}
     if (out / "episode_000000.npz").exists():
         with np.load(out / "episode_000000.npz", allow_pickle=False) as first:
-            if "success" in first:
-                mapping["success"] = {"from": "success"}
+            for name in ("success", "timestamp"):
+                if name in first:
+                    mapping[name] = {"from": name}
     if rate is not None:
         mapping["control_hz"] = rate
     mapping["environment"] = interface.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.formats.export_hdf5 import write_minari, write_robomimic
 from alltrades.data.formats.export_lerobot import write_lerobot
 from alltrades.data.formats.export_plain import write_npz, write_zarr
-from alltrades.data.formats.mapping import ACTIONS, REWARDS, SUCCESSES
+from alltrades.data.formats.mapping import ACTIONS, REWARDS, SUCCESSES, TIMES
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import MissingExtra, UserError
@@ -35,12 +35,14 @@ class Export:
 
     Attributes:
         index: (n,) numbers of the episodes. rate: steps per second, or None.
+        timed: (n,) bool, which have time stamps.
     """
 
     store: EpisodeStore
     interface: Interface
     index: np.ndarray
     rate: float | None
+    timed: np.ndarray
 
     @classmethod
     def of(cls, store: EpisodeStore, environment: str | None, rate: float | None) -> Export:
@@ -70,18 +72,20 @@ class Export:
                 "expected them in all; leave those out: `alltrades data filter --where actions`"
             )
         fields = known[name].observation
-        taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES)]
+        taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES, *TIMES)]
         if taken:
             raise UserError(
                 f"{store.path}: a field called '{taken[0]}', which is no observation "
                 "in other formats; expected another name; `alltrades data rename`"
             )
-        return cls(store, known[name], index, rate or known[name].control_hz)
+        timed = store.timed(index)
+        return cls(store, known[name], index, rate or known[name].control_hz, timed)
 
     def episodes(self) -> Iterator[Episode]:
-        """In order, one in memory at a time."""
+        """In order, one in memory at a time; with time stamps where all have some."""
         for i in self.index.tolist():
-            yield self.store.episode(i)
+            episode = self.store.episode(i)
+            yield episode if self.timed.all() else replace(episode, timestamps=None)
 
     def write(
         self, kind: str, out: Path, report: Callable[[int, int], None] = lambda done, total: None
@@ -115,8 +119,12 @@ class Export:
             ) from error
         finally:
             remove(partial)
-        return [
+        left_out = [
             f"'{name}' is text, which this format has no place for"
             for name in self.interface.of_kind("text")
             if kind in TEXTLESS
         ]
+        if self.timed.any() and not self.timed.all():
+            few, many = int(self.timed.sum()), len(self.timed)
+            left_out.append(f"time stamps, which {few} of {many} episodes have")
+        return left_out

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,9 +20,6 @@ BOOKKEEPING = {
     "frame_index",
     "episode_index",
     "task_index",
-    "timestamp",
-    "timestamps",
-    "time",
     "next.done",
     "done",
     "dones",
@@ -31,6 +29,7 @@ BOOKKEEPING = {
     "truncated",
     "compress_len",
 }
+TIMES = ("timestamp", "timestamps", "time", "infos/timestamp", "@time")
 REWARDS = ("next.reward", "reward", "rewards")
 SUCCESSES = (
     "next.success",
@@ -149,6 +148,13 @@ class Flag(_Model):
     above: float | None = None
 
 
+class Clock(_Model):
+    """Which key has the time of each step; `scale` is the seconds of one of its units."""
+
+    source: str = Field(alias="from")
+    scale: float = Field(1.0, gt=0)
+
+
 class Map(_Model):
     """A whole mapping."""
 
@@ -156,6 +162,7 @@ class Map(_Model):
     action: Mapped | None = None
     reward: Flag | None = None
     success: Flag | None = None
+    timestamp: Clock | None = None
     control_hz: float | None = Field(None, gt=0)
     environment: str | None = None
 
@@ -173,7 +180,8 @@ class Map(_Model):
         """Every key that it reads."""
         whole = [*self.fields.values(), *([self.action] if self.action else [])]
         keys = [part.source for m in whole for part in m.pieces]
-        keys += [flag.source for flag in (self.reward, self.success) if flag is not None]
+        further = (self.reward, self.success, self.timestamp)
+        keys += [said.source for said in further if said is not None]
         return list(dict.fromkeys(keys))
 
     def to_json(self) -> dict[str, Any]:
@@ -231,10 +239,11 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
     acts = [k for k in acts if columns[k].kind == "numbers" and k not in left]
     reward = next((names[k] for k in REWARDS if k in names), None)
     success = next((names[k] for k in SUCCESSES if k in names), None)
+    clock = _clock(columns, left)
     for key, column in columns.items():
-        if key in (reward, success) or key in acts or key in left:
+        if key in (reward, success, clock) or key in acts or key in left:
             continue
-        if key in BOOKKEEPING:
+        if key.lstrip("/") in (*BOOKKEEPING, *TIMES):
             left[key] = "bookkeeping, made anew where it is needed"
         elif column.kind == "image" and column.dtype[0] == "f" and column.shape[-1] == 1:
             left[key] = "depth as floats: say `as: depth` and the `scale` that makes millimetres"
@@ -260,9 +269,35 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
         action=action,
         reward=None if reward is None else Flag(source=reward),
         success=None if success is None else Flag(source=success),
-        control_hz=recording.rate,
+        timestamp=None if clock is None else Clock(source=clock),
+        control_hz=recording.rate or _rate(recording, clock),
     )
     return made, left
+
+
+def _clock(columns: dict[str, Column], left: dict[str, str]) -> str | None:
+    """The key of time stamps in seconds: floats. Of whole numbers nobody knows the unit."""
+    for key in sorted(columns, key=lambda k: _place(k.lstrip("/"))):
+        column = columns[key]
+        if key.lstrip("/") not in TIMES or key in left or column.shape not in ((), (1,)):
+            continue
+        if column.kind == "numbers" and column.dtype[0] == "f":
+            return key
+        left[key] = "times of whole numbers: say `timestamp` with `scale`, the seconds of one"
+    return None
+
+
+def _place(key: str) -> int:
+    return TIMES.index(key) if key in TIMES else len(TIMES)
+
+
+def _rate(recording: Recording, clock: str | None) -> float | None:
+    """Steps per second, by the time stamps of the first episode."""
+    if clock is None or recording.resampled or not len(recording):
+        return None
+    steps = np.diff(np.asarray(recording.read(0, [clock])[clock], np.float64).reshape(-1))
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    return float(f"{1 / usual:.3g}") if usual > 0 else None
 
 
 _TEXT = Column((), "str", "text")

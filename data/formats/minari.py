@@ -20,6 +20,7 @@ from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 
 METADATA = "metadata.json"
 FORMATS = ("hdf5", "arrow", "parquet")
+INFOS = ("success", "is_success", "timestamp")  # what infos tell that is no observation
 
 
 def data_folder(path: Path) -> Path | None:
@@ -155,7 +156,7 @@ class Minari(Recording):
         if isinstance(told, int) and told != len(self):
             self.warn(f"{file}: says {told} episodes; found {len(self)}, which count")
         for key in self.columns:
-            if key.startswith("infos/") and key.rpartition("/")[2] not in ("success", "is_success"):
+            if key.startswith("infos/") and key.rpartition("/")[2] not in INFOS:
                 self.left_out[key] = "told beside the observations"
             elif key.startswith("actions/"):
                 self.acts.append(key)

@@ -67,6 +67,8 @@ def test_a_robot_that_drops_repeats_and_delays_observations_is_driven_and_record
     assert log[0] == ["reset", episode_seed(3, "deploy", "toy", 0)]
     episode = EpisodeStore.open("r.zarr").episode(0)
     assert len(episode) == 25 and episode.observations["state"][:, 0].tolist() == new[:25]
+    assert episode.timestamps is not None and (np.diff(episode.timestamps) > 0).all()
+    assert episode.timestamps[-1] >= 0.01 * (new[24] - new[0] - 1)  # ticks of what was dropped, too
     # every observation is answered by one action; whatever came instead of one repeats the last,
     # and so does a slow policy
     answers: list[

@@ -74,7 +74,8 @@ def test_what_a_dry_run_prints_is_the_mapping_that_is_used(tmp_path, capsys):
     source = made.lerobot(tmp_path / "set")
     assert main(["data", "import", str(source), "--dry-run"]) == 0
     said = capsys.readouterr()
-    assert "lerobot, 3 episodes, 10 Hz" in said.err and "left out: timestamp" in said.err
+    assert "lerobot, 3 episodes, 10 Hz" in said.err and "left out: frame_index" in said.err
+    assert yaml.safe_load(said.out)["timestamp"] == {"from": "timestamp"}
     file = tmp_path / "map.yaml"
     file.write_text(said.out)
     same_numbers(imported(tmp_path, source, "--map", str(file)))
