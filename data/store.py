@@ -343,6 +343,10 @@ class EpisodeStore:
         """
         return dict(self._read().columns)
 
+    def outcomes(self, name: str) -> Rows:
+        """The rows of "reward" or "success" of all episodes, in order; nothing is read."""
+        return self._read().number(name, np.arange(len(self)))
+
     def steps(self, environments: Sequence[str] | None = None) -> Steps:
         """All steps, or those of some environments."""
         contents = self._read()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from alltrades.commands.command import Command
 from alltrades.commands.editing import add_editing
+from alltrades.commands.viewing import view_arguments
 
 if TYPE_CHECKING:
     from alltrades.data.formats.mapping import Map
@@ -35,6 +36,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         actions.add_parser(
             "export", help="a store as a recording of another framework", allow_abbrev=False
         )
+    )
+    view_arguments(
+        actions.add_parser("view", help="recordings to look at, as a page", allow_abbrev=False)
     )
     add_editing(actions)
     _check_arguments(

@@ -3,27 +3,6 @@
   "use strict";
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const hidden = new Set();
-  const COLOR = /^@([a-z]+\d*)(?:\/([\d.]+))?$/;
-
-  function color(name, opacity) {
-    const hex = getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-    if (opacity === undefined) return hex;
-    const full = hex.length === 4 ? hex.replace(/[^#]/g, "$&$&") : hex;
-    const parts = [1, 3, 5].map((i) => parseInt(full.slice(i, i + 2), 16));
-    return "rgba(" + parts.join(",") + "," + opacity + ")";
-  }
-
-  function themed(value) {
-    if (typeof value === "string") {
-      const found = COLOR.exec(value);
-      return found ? color(found[1], found[2]) : value;
-    }
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(themed);
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v)]));
-    }
-    return value;
-  }
 
   function draw(id) {
     const place = document.getElementById(id);

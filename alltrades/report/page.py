@@ -40,11 +40,22 @@ def render(template: str, content: dict[str, Any], path: Path) -> Path:
     """Write a template of this folder with its style, its plots (`content["figures"]`, by place)
     and nothing from outside.
     """
-    jinja2, get_plotlyjs = _require()
-    from alltrades.system.files import write_text
-
     content = dict(content)
     figures = {name: figure.to_json() for name, figure in content.pop("figures").items()}
+    content["figure_json"] = script_json(figures)
+    return write(template, content, path, "page", plots=bool(figures))
+
+
+def write(
+    template: str, content: dict[str, Any], path: Path, name: str, plots: bool = True
+) -> Path:
+    """Write a template of this folder with the scripts theme.js and NAME.js, the style page.css and
+    that of NAME, and nothing from outside. What `content` makes bit by bit goes to the file bit by
+    bit.
+    """
+    jinja2, get_plotlyjs = _require()
+    from alltrades.system.files import replacing
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -52,15 +63,19 @@ def render(template: str, content: dict[str, Any], path: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    html = environment.get_template(template).render(
+    stream = environment.get_template(template).stream(
         **content,
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        js=(HERE / "page.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs() if figures else "",
-        figure_json=_script_json(figures),
+        css="".join(_read(f"{part}.css") for part in dict.fromkeys(["page", name])),
+        js=_read("theme.js") + _read(f"{name}.js"),
+        plotly=get_plotlyjs() if plots else "",
     )
-    write_text(path, html)
+    with replacing(path) as partial:
+        stream.dump(str(partial), encoding="utf-8", errors="replace")  # of lone surrogates
     return path
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _require() -> tuple[Any, Any]:
@@ -138,6 +153,6 @@ def page_content(run: Any) -> dict[str, Any]:
     }
 
 
-def _script_json(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

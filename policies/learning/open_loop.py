@@ -78,7 +78,7 @@ def open_loop(
     resampling = Resampling(len(trivial[next(iter(trivial))].dimensions))
     rows, own, shown = {}, {}, _Shown(there, held_out)
     for name, policy in policies.items():
-        draw = partial(_chunks, policy, held_out, name=interface.id, seed=seed)
+        draw = partial(draw_chunks, policy, held_out, name=interface.id, seed=seed)
         drawn = draw(rows=there.rows)[:, :horizon]
         shown.add(name, drawn)
         own[name] = there.errors(drawn)
@@ -243,7 +243,7 @@ def _ends(bounds: np.ndarray) -> Any:
     return [_ends(bounds[:, k]) for k in range(bounds.shape[1])]
 
 
-def _chunks(
+def draw_chunks(
     policy: ActingPolicy,
     steps: Steps,
     rows: np.ndarray,

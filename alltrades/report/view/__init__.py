@@ -1,0 +1,1 @@
+"""Recordings to look at: a page, a Rerun recording, thumbnails in a terminal."""

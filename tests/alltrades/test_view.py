@@ -1,0 +1,296 @@
+"""`alltrades data view`: what is on the page, and what it says is not."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from alltrades import cli
+from alltrades.data.actions import ActionSpec
+from alltrades.data.episode import Episode
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.data.store import EpisodeStore
+from alltrades.errors import UserError
+from alltrades.report.view import curves
+from alltrades.report.view.choosing import named, spread
+from alltrades.report.view.curves import line
+from alltrades.report.view.page import EPISODE_BYTES
+from alltrades.report.view.pictures import colours, strip
+from tests.data.stores import TEXTS, rich_episode
+
+EVIL = "</script><script>alert('x')</script> & <b>fold</b> \u2028 \U0001f9be"
+
+
+class Page(HTMLParser):
+    """Cells of the list, and the JSON of each episode."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[list[str]] = []
+        self.scripts: dict[str, str] = {}
+        self.tags: list[str] = []
+        self._at: str | None = None
+        self.feed(text)
+        head, *rows = self.cells
+        self.rows = [dict(zip(head, row)) for row in rows]
+        self.episodes = {
+            int(name.split("-")[1]): json.loads(text) for name, text in self.scripts.items()
+        }
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.tags.append(tag)
+        if tag == "tr":
+            self.cells.append([])
+        elif tag in ("th", "td"):
+            self.cells[-1].append("")
+        if tag != "button":
+            self._at = tag
+        if tag == "script" and named.get("type") == "application/json":
+            self._at = named["id"]
+            self.scripts[self._at] = ""
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "table", "td", "th"):
+            self._at = None
+
+    def handle_data(self, data):
+        if self._at in self.scripts:
+            self.scripts[self._at] += data
+        elif self._at in ("th", "td"):
+            self.cells[-1][-1] += data
+
+
+def view(store, *options) -> Page:
+    out = store.parent / "page.html"
+    assert cli.main(["data", "view", str(store), "--html", str(out), *options]) == 0
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def picture(camera: dict) -> np.ndarray:
+    kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,(.*)", camera["url"]).groups()
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def line_of(episode: dict, title: str, name: str) -> list:
+    (plot,) = [p for p in episode["plots"] if p["title"] == title]
+    (found,) = [one["y"] for one in plot["lines"] if one["name"] == name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Environments with different fields: one without actions and success, one without images."""
+    path = tmp_path_factory.mktemp("view") / "mixed.zarr"
+    arm = Interface(
+        "lab/arm",
+        {"pose": Field.state(2, names=("x", "<i>grip"), units=("m", "%")), "task": Field.text()},
+        ActionSpec.unknown(1, names=("v",)),
+        control_hz=5,
+    )
+    poses = np.array([[0.0, 1.0], [0.5, 1.0], [0.25, 1.0]])
+    acted = Episode.from_arrays(
+        {"pose": poses, "task": EVIL}, [[1], [2], [3]], "lab/arm", [0, 0, 2], [0, 0, 1]
+    )
+    frames = np.zeros((3, 4, 6, 3), np.uint8)
+    frames[1], frames[2, :, :3] = 200, (255, 0, 0)
+    with EpisodeStore.create(path, [arm]) as store:
+        store.append([acted, Episode.from_arrays({"images.top": frames}, None, "lab/camera")])
+        store.append([rich_episode(seed=k, length=9) for k in range(len(TEXTS))])
+    return path
+
+
+def test_the_page_has_every_number_of_a_short_episode_with_names_and_units(mixed):
+    page = view(mixed)
+    arm = page.episodes[0]
+    assert line_of(arm, "pose", "x (m)") == [0.0, 0.5, 0.25]
+    assert line_of(arm, "pose", "<i>grip (%)") == [1.0, 1.0, 1.0]
+    assert line_of(arm, "action", "v") == [1.0, 2.0, 3.0]
+    assert line_of(arm, "reward", "reward") == [0.0, 0.0, 2.0]
+    assert line_of(arm, "success", "success") == [0.0, 0.0, 1.0]
+    assert (arm["every"], arm["rate"], arm["length"], arm["note"]) == (1, 5, 3, "")
+
+
+def test_the_list_says_what_is_known_of_each_episode(mixed):
+    first, second, *rest = view(mixed).rows
+    assert first == {
+        "episode": "0",
+        "environment": "lab/arm",
+        "length": "3",
+        "success": "yes",
+        "return": "2",
+        "source": "demo",
+        "instruction": EVIL,
+    }
+    assert (second["success"], second["instruction"]) == ("", "")
+    shown = [t if len(t) <= 160 else t[:160] + " ..." for t in TEXTS]
+    shown = [t.replace("\ud800", "?").replace("\r\n", "\n") for t in shown]
+    assert [row["instruction"].replace("\ufffd", "\0") for row in rest] == shown
+
+
+def test_text_of_a_store_is_text_and_never_part_of_the_page(mixed):
+    page = view(mixed)
+    assert page.episodes[0]["texts"] == {"task": EVIL}
+    assert page.episodes[2 + TEXTS.index("\ud800 half of a pair")]["texts"]["instruction"] == (
+        "\ud800 half of a pair"
+    )
+    assert "b" not in page.tags and "i" not in page.tags
+    assert page.tags.count("script") == len(page.episodes) + 2
+
+
+def test_an_episode_of_images_alone_has_pictures_and_no_plots(mixed):
+    camera = view(mixed).episodes[1]
+    assert camera["plots"] == []
+    (top,) = camera["cameras"]
+    assert (top["name"], top["steps"], top["what"]) == ("images.top", [0, 1, 2], "6 x 4 x 3 uint8")
+    shown = picture(top)
+    assert shown.shape == (4, 18, 3)
+    assert (shown[:, :6] == 0).all() and (shown[:, 6:12] == 200).all()
+    assert (shown[:, 12:15] == (255, 0, 0)).all()
+
+
+def test_depth_and_pictures_of_floats_are_grey_from_least_to_greatest():
+    depth = np.array([0, 500, 1500], np.uint16).reshape(1, 1, 3, 1)
+    shown, note = colours(depth)
+    assert shown[0, 0, :, 0].tolist() == [0, 255, 26] and note == "500 to 1500"  # near is bright
+    heat = np.array([-1.0, 1.0, np.nan], np.float32).reshape(1, 1, 3, 1)
+    shown, note = colours(heat)
+    assert shown[0, 0, :, 1].tolist() == [0, 255, 0] and note == "-1 to 1"
+    plain, note = colours(np.array([0.5], np.float32).reshape(1, 1, 1, 1))
+    assert plain.ravel().tolist() == [128] * 3 and not note
+
+
+def test_a_strip_of_pictures_keeps_to_its_bytes_and_its_steps():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (32, 300, 400, 3), np.uint8)
+    found = strip(frames, np.arange(32), 60_000)
+    assert (found.width, found.height) == (160, 120)
+    data = base64.b64decode(found.url.split(",")[1])
+    assert len(data) <= 60_000 and 1 < len(found.steps) < 32
+    assert Image.open(io.BytesIO(data)).size == (160 * len(found.steps), 120)
+    assert found.steps.tolist() == list(range(0, 32, 32 // len(found.steps)))
+    assert len(strip(frames, np.arange(32), 1).steps) == 1
+
+
+def test_lines_of_long_episodes_keep_every_spike_and_gap():
+    values = np.sin(np.arange(10_000) / 100)
+    values[4321], values[777] = 50, -60
+    values[9000:9100] = np.nan
+    found = line(values, 40)
+    assert len(found) == 500 and max(v for v in found if v is not None) == 50
+    assert min(v for v in found if v is not None) == -60
+    assert found.index(50) // 2 == 4321 // 40 and found.index(-60) // 2 == 777 // 40
+    assert found[450:454] == [None] * 4 and None not in (found[449], found[454])
+
+
+def test_digits_tell_values_apart_however_large_they_are():
+    stamps = 1.7e9 + np.arange(5) / 10
+    assert np.allclose(np.diff(line(stamps, 1)), 0.1, atol=1e-4)
+    assert line(np.full(3, 1.25e-9), 1) == [1.25e-9] * 3
+    assert line(np.array([1e300, -1e300]), 1) == [1e300, -1e300]
+    assert line(np.array([np.inf, 1.0]), 1) == [None, 1.0]
+
+
+def test_many_numbers_and_steps_stay_within_the_bytes_of_an_episode(tmp_path):
+    rng = np.random.default_rng(0)
+    wide = {f"f{k}": rng.normal(size=(3_000, 60)) for k in range(3)}
+    EpisodeStore.write(tmp_path / "s", [Episode.from_arrays(wide, wide["f0"], "a")])
+    page = view(tmp_path / "s")
+    assert len(page.scripts["episode-0"]) < EPISODE_BYTES
+    said = page.episodes[0]["note"]
+    assert "48 of 60 numbers of action" in said and "48 of 60 numbers of f0" in said
+    assert "0 of 60 numbers of f1" in said
+    titles = [p["title"] for p in page.episodes[0]["plots"]]
+    assert titles[:2] == ["action 0 to 11", "action 12 to 23"]
+    assert page.episodes[0]["every"] * len(page.episodes[0]["plots"][0]["lines"][0]["y"]) >= 6_000
+
+
+def test_a_foreign_store_with_nan_is_shown_with_a_gap(tmp_path):
+    group = zarr.open_group(str(tmp_path / "pick.zarr"), mode="w", zarr_format=2)
+    keypoints = np.arange(24.0).reshape(6, 2, 2)
+    keypoints[1, 0, 0] = np.nan
+    for name, value in {
+        "data/keypoints": keypoints,
+        "data/action": np.ones((6, 1), np.float32),
+        "data/success": np.array([0, 0, 1, 0, 0, 0], np.float32),
+        "meta/episode_ends": np.array([3, 6]),
+    }.items():
+        group.create_array(name, shape=value.shape, dtype=value.dtype)[:] = value
+    page = view(tmp_path / "pick.zarr")
+    assert line_of(page.episodes[0], "keypoints", "0") == [0.0, None, 8.0]
+    assert line_of(page.episodes[1], "keypoints", "3") == [15.0, 19.0, 23.0]
+    assert line_of(page.episodes[0], "success", "success") == [0.0, 0.0, 1.0]
+
+
+def test_of_many_episodes_some_of_each_environment_are_shown_and_all_are_listed(tmp_path, capsys):
+    ones = {"state": np.ones((2, 1))}
+    episodes = [Episode.from_arrays(ones, None, "a", seed=k) for k in range(250)]
+    episodes[100:100] = [Episode.from_arrays(ones, None, "rare", seed=k) for k in range(3)]
+    EpisodeStore.write(tmp_path / "s", episodes)
+    page = view(tmp_path / "s")
+    assert len(page.rows) == 253 and len(page.episodes) == 100
+    assert {100, 101, 102} < set(page.episodes) and {0, 252} < set(page.episodes)
+    assert "100 of 253 episodes" in capsys.readouterr().out
+    assert set(view(tmp_path / "s", "--episodes", "5, 7-9").episodes) == {5, 7, 8, 9}
+    assert len(view(tmp_path / "s", "--episodes", "all").episodes) == 253
+
+
+def test_spread_gives_the_share_of_small_environments_to_large_ones():
+    names = np.array(["b"] * 2 + ["a"] * 50 + ["c"] * 50)
+    found = spread(names, 22)
+    assert [(names[found] == n).sum() for n in "abc"] == [10, 2, 10]
+    assert spread(names[:2], 22).tolist() == [0, 1]
+    assert len(spread(np.arange(30).astype(str), 20)) == 20
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "expected all, or numbers"),
+        ("3-1", "'3-1'; expected all, or numbers"),
+        ("-1", "expected all, or numbers"),
+        ("1,x", "'x'; expected all, or numbers"),
+        ("2-5", "no episode 5; expected 0 to 4"),
+        ("9" * 18, "no episode 999"),
+    ],
+)
+def test_episodes_that_cannot_be_named_are_refused(text, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        named(text, 5)
+
+
+def test_more_episodes_than_a_page_takes_are_refused():
+    with pytest.raises(UserError, match="1001 episodes; expected at most 1000"):
+        named("all", 1001)
+
+
+def test_nothing_to_make_and_nothing_to_look_at_are_said(mixed, tmp_path, capsys):
+    assert cli.main(["data", "view", str(mixed)]) == 2
+    assert "nothing to make; expected --html FILE" in capsys.readouterr().err
+    EpisodeStore.create(tmp_path / "empty").close()
+    assert cli.main(["data", "view", str(tmp_path / "empty"), "--html", str(tmp_path / "x")]) == 2
+    assert "no episodes; expected some to look at" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_picture_ends_the_page_before_it_is_there(mixed, tmp_path, capsys):
+    broken = shutil.copytree(mixed, tmp_path / "broken.zarr")
+    files = [p for p in broken.rglob("*") if p.is_file() and "images.top" in str(p)]
+    chunk = max(files, key=lambda p: p.stat().st_size)
+    chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    out = tmp_path / "page.html"
+    assert cli.main(["data", "view", str(broken), "--html", str(out)]) == 2
+    assert "images.top" in capsys.readouterr().err
+    assert not out.exists() and not list(tmp_path.glob(".page*"))
+
+
+def test_the_bounds_of_plots_are_those_that_the_documents_say():
+    assert (curves.FIELD, curves.ALL, curves.PREDICTED, curves.POINTS[1]) == (48, 96, 8, 600)
