@@ -12,8 +12,13 @@ from alltrades.commands.editing import add_editing
 from alltrades.commands.viewing import view_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from alltrades.data.checks.examine import Examined
+    from alltrades.data.checks.findings import Finding
     from alltrades.data.formats.mapping import Map
     from alltrades.data.formats.recording import Recording
+    from alltrades.data.store import EpisodeStore
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +64,16 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="OUT",
         help="write a cleaned copy: without broken and equal episodes, without idle ends",
+    )
+    parser.add_argument(
+        "--replay",
+        nargs="?",
+        type=int,
+        const=0,
+        default=None,
+        metavar="EPISODES",
+        help="play the actions back where there is a simulator; so many episodes of each "
+        "environment, default all",
     )
     parser.add_argument(
         "--plugins", nargs="*", default=[], help="modules or files that register environments"
@@ -179,7 +194,7 @@ def _import(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """Say what was found; 1 where something is wrong, and not only odd."""
     from alltrades.data.checks.examine import examine_stores
-    from alltrades.data.checks.findings import SEVERITIES, lines
+    from alltrades.data.checks.findings import SEVERITIES, by_severity, lines
     from alltrades.data.checks.fix import write_fixed
     from alltrades.data.store import EpisodeStore
     from alltrades.envs import registry
@@ -187,6 +202,8 @@ def _check(args: argparse.Namespace) -> int:
     from alltrades.system.files import write_json
     from alltrades.system.progress import Progress
 
+    if args.replay is not None and args.replay < 0:
+        raise UserError(f"--replay {args.replay}: expected so many episodes, or none to play all")
     registry.load_plugins(args.plugins)
     stores = [EpisodeStore.open(Path(path)) for path in args.stores]
     empty = next((store for store in stores if not len(store)), None)
@@ -205,6 +222,8 @@ def _check(args: argparse.Namespace) -> int:
         found, examined = examine_stores(
             stores, expected, args.environment, progress=lambda done, total: bar.update(done)
         )
+    if args.replay is not None:
+        found = by_severity([*found, *_replayed(stores, examined, args.replay)])
     for store in stores:
         print(f"{store.path}: {len(store)} episodes, {store.n_steps} steps")
     counts = {s: sum(f.severity == s for f in found) for s in SEVERITIES}
@@ -218,6 +237,28 @@ def _check(args: argparse.Namespace) -> int:
         print("\n".join(changes) or "nothing had to be changed")
         print(f"wrote {args.fix}: {len(EpisodeStore.open(Path(args.fix)))} episodes")
     return 1 if counts["error"] else 0
+
+
+def _replayed(
+    stores: Sequence[EpisodeStore], examined: Sequence[Examined], most: int
+) -> Iterator[Finding]:
+    """What playing back shows, of as many episodes of each environment; 0 is all."""
+    from alltrades.envs import registry
+    from alltrades.envs.checking.replay import Replay, no_simulator
+    from alltrades.system.progress import Progress
+
+    known = set(registry.list_environments())
+    of_path = {store.path: store for store in stores}
+    for each in examined:
+        name = each.subject.environment
+        spec = registry.get(name) if name in known else None
+        missing = no_simulator(each, spec)
+        if spec is None or missing is not None:
+            yield from () if missing is None else (missing,)
+            continue
+        work = Replay(each, of_path[each.subject.store], spec, most or None)
+        with Progress(f"replay of {name}", len(work.chosen), "episode") as bar:
+            yield from work.run(bar.update)
 
 
 def _export(args: argparse.Namespace) -> int:

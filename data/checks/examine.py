@@ -12,7 +12,7 @@ from alltrades.data.checks.check import Check
 from alltrades.data.checks.constant import Constant
 from alltrades.data.checks.declared import Bounds, Described
 from alltrades.data.checks.duplicates import Duplicates
-from alltrades.data.checks.findings import SEVERITIES, Finding
+from alltrades.data.checks.findings import Finding, by_severity
 from alltrades.data.checks.idle import Idle
 from alltrades.data.checks.imports import said
 from alltrades.data.checks.lag import Lag
@@ -100,7 +100,7 @@ def examine_stores(
             found += done[-1].found
         found += said(store)
     found += unlike([(e.subject, e.scales) for e in done])
-    return sorted(found, key=lambda f: SEVERITIES.index(f.severity)), done
+    return by_severity(found), done
 
 
 def _ahead(progress: Progress, before: int, total: int, done: int, _: int) -> None:

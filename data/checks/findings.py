@@ -50,6 +50,11 @@ class Finding:
         return asdict(self)
 
 
+def by_severity(found: Sequence[Finding]) -> list[Finding]:
+    """Worst first, else in order."""
+    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+
+
 def lines(
     found: Sequence[Finding], severities: Sequence[Severity] = SEVERITIES, shown: int = SHOWN
 ) -> Iterator[str]:
