@@ -25,6 +25,8 @@ KINDS = {
     "return": "float64",
     "has_actions": "bool",
 }
+INTERVENTIONS = "interventions"  # int64, how many steps a person took; there once an episode says
+UNMARKED = -1  # of an episode that does not
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,22 @@ class Columns:
             "return": [e.return_ for e in episodes],
             "has_actions": [e.actions is not None for e in episodes],
         }
+        kinds = dict(KINDS)
+        if INTERVENTIONS in self.arrays or any(e.interventions is not None for e in episodes):
+            kinds[INTERVENTIONS] = "int64"
+            added[INTERVENTIONS] = [
+                UNMARKED if e.interventions is None else int(e.interventions.sum())
+                for e in episodes
+            ]
+        earlier = self.arrays["seed"].rows if self.arrays else 0
         arrays = {}
         for name, values in added.items():
             there = self.arrays.get(name) or ChunkedArray.empty(
-                self.path / FOLDER / name, (), KINDS[name], cache, COLUMN_BYTES
+                self.path / FOLDER / name, (), kinds[name], cache, COLUMN_BYTES
             )
-            arrays[name] = there.extended(np.array(values, dtype=KINDS[name]))
+            if there.rows < earlier:
+                there = there.extended(np.full(earlier, UNMARKED))
+            arrays[name] = there.extended(np.array(values, dtype=kinds[name]))
         return Columns(self.path, sources, arrays)
 
     def read(self, counts: Sequence[int]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 
 from alltrades.data.chunks import ChunkedArray, chunk_rows
+from alltrades.data.columns import INTERVENTIONS, UNMARKED
 from alltrades.data.episode import UNKNOWN, Episode
 from alltrades.data.rows import Absent, Block, Rows, Source
 from alltrades.data.steps import Steps
@@ -26,6 +27,7 @@ NUMBERS = {
     "reward": "float32",
     "success": "bool",
     "timestamp": "float64",
+    "intervention": "bool",
 }
 
 
@@ -37,6 +39,7 @@ class Part:
         fields: rows of its states (S, D) and images (S, H, W, C). texts: of its episodes.
         action: (S, A). reward, success: (S,). None where there are none: zeros.
         timestamp: (S,) float64, NaN in episodes without; None where there are none.
+        intervention: (S,) bool; None where there are none.
     """
 
     fields: Mapping[str, Source]
@@ -45,6 +48,7 @@ class Part:
     reward: Source | None
     success: Source | None
     timestamp: Source | None = None
+    intervention: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Contents:
         part, place, start, length: (E,) int64; the episode's part, its number among the part's
             episodes, its first row there, its steps.
         columns: (E,) each: environment, source (str), seed, success, first_success (UNKNOWN where
-            nothing says success), return, has_actions.
+            nothing says success), return, has_actions; interventions (UNMARKED where an episode
+            says nothing) in stores where one does.
     """
 
     path: Path
@@ -113,6 +118,9 @@ class Contents:
                 None if c["first_success"] == UNKNOWN else int(c["first_success"]),
                 float(c["return"]),
                 timestamps=None if times is None or np.isnan(times).all() else times,
+                interventions=None
+                if c.get(INTERVENTIONS, UNMARKED) == UNMARKED
+                else read(part.intervention, "bool"),
             )
         except ValueError as error:
             raise UserError(
@@ -136,8 +144,8 @@ class Contents:
         return self._rows(sources, episodes, np.result_type(*kinds))
 
     def number(self, name: str, episodes: np.ndarray) -> Rows:
-        """Rows of "action" (., A), "reward", "success" or "timestamp" of some episodes, in order;
-        zero where an environment has none. Nothing is read.
+        """Rows of "action" (., A), "reward", "success", "timestamp" or "intervention" of some
+        episodes, in order; zero where an environment has none. Nothing is read.
         """
         return self._rows([getattr(p, name) for p in self.parts], episodes, NUMBERS[name])
 
@@ -179,7 +187,17 @@ class Contents:
             c["has_actions"],
             c["return"],
             {name: self.text(name, episodes) for name in self._names("texts", episodes)},
+            self._interventions(episodes),
         )
+
+    def _interventions(self, episodes: np.ndarray) -> np.ndarray | None:
+        """(S,) int8 of the steps of some episodes, as `Steps` has them."""
+        counts = self.columns.get(INTERVENTIONS)
+        if counts is None or (counts[episodes] == UNMARKED).all():
+            return None
+        found = self.number("intervention", episodes).load(()).astype(np.int8)
+        found[np.repeat(counts[episodes] == UNMARKED, self.length[episodes])] = UNMARKED
+        return found
 
     def digest(self, first: int) -> str:
         """Hash of the first episodes: the same for the same episodes in the same order, however
@@ -210,6 +228,10 @@ class Contents:
                 add(name, self.number(name, mine), ())
             if self.timed(mine).any():
                 add("timestamp", self.number("timestamp", mine), ())
+            marked = self.columns.get(INTERVENTIONS, np.full(first, UNMARKED))[mine]
+            if (marked != UNMARKED).any():
+                add("intervention", self.number("intervention", mine), ())
+                h.update(marked.tobytes())
         for name in ("environment", "source", "seed", "success", "first_success", "return"):
             values = self.columns[name][:first]
             h.update(name.encode())

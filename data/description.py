@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.columns import INTERVENTIONS, UNMARKED
 from alltrades.data.contents import Contents
 from alltrades.data.episode import UNKNOWN
 from alltrades.data.fields import Field
@@ -31,6 +32,19 @@ def of_environment(interface: Interface, contents: Contents, mine: np.ndarray) -
     return [*lines, *(f"  {line}" for line in of_sources(contents, mine))]
 
 
+def _interventions(contents: Contents, these: np.ndarray) -> str:
+    """How much of some episodes a person did in a policy's place."""
+    counts = contents.columns.get(INTERVENTIONS)
+    marked = [] if counts is None else these[counts[these] != UNMARKED]
+    if counts is None or not len(marked):
+        return ""
+    taken, steps = counts[marked], int(contents.length[marked].sum())
+    return (
+        f", a person intervened in {(taken > 0).sum()} of {len(marked)}, at {taken.sum()} of "
+        f"{steps} steps"
+    )
+
+
 def of_origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """Lines about where episodes come from; commit.json has the whole of what is long."""
     for key, value in provenance.items():
@@ -49,6 +63,7 @@ def of_sources(contents: Contents, mine: np.ndarray) -> Iterator[str]:
             f"{contents.length[these].min()}-{contents.length[these].max()} steps, "
             + _outcomes(c["first_success"][these], c["return"][these])
             + (f", {without} without actions" if without else "")
+            + _interventions(contents, these)
         )
 
 

@@ -32,6 +32,8 @@ class Episode:
         points: (T, k, 2) positions for plots, or None; stores do not keep them.
         timestamps: (T,) f64 seconds from the episode's start at which its observations were taken,
             as measured, or None where nothing measured them.
+        interventions: (T,) bool, steps at which a person acted in a policy's place; None where
+            nobody could, or nothing says so.
 
     Raises ValueError for lengths that disagree and for values that are not finite.
     """
@@ -49,6 +51,7 @@ class Episode:
     metrics: dict[str, float] = field(default_factory=dict)
     points: np.ndarray | None = None
     timestamps: np.ndarray | None = None
+    interventions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         where = f"episode of '{self.environment}' (seed {self.seed})"
@@ -56,8 +59,8 @@ class Episode:
             k: v for k, v in self.observations.items() if not isinstance(v, str)
         }
         arrays |= {"rewards": self.rewards, "successes": self.successes}
-        further = {"actions": self.actions, "points": self.points, "timestamps": self.timestamps}
-        for name, value in further.items():
+        for name in ("actions", "points", "timestamps", "interventions"):
+            value = getattr(self, name)
             if value is not None:
                 arrays[name] = value
         length = len(next(iter(arrays.values())))
@@ -86,6 +89,11 @@ class Episode:
             raise ValueError(f"{where}: actions must be (steps, size)")
         if self.timestamps is not None and self.timestamps.ndim != 1:
             raise ValueError(f"{where}: timestamps must be (steps,)")
+        if self.interventions is not None and self.interventions.dtype != bool:
+            raise ValueError(
+                f"{where}: interventions are {self.interventions.dtype}; expected True or False "
+                "for every step"
+            )
 
     @classmethod
     def from_arrays(
@@ -98,6 +106,7 @@ class Episode:
         source: str = "demo",
         seed: int = 0,
         timestamps: Any = None,
+        interventions: Any = None,
     ) -> Episode:
         """An episode from arrays as recordings have them; what success and return say of the whole
         is computed.
@@ -111,9 +120,10 @@ class Episode:
             successes: (T,) the same; without them success is unknown.
             timestamps: (T,) seconds of any clock at which the observations were taken; kept from
                 the first on.
+            interventions: (T,) where a person acted in a policy's place; without them nothing says.
 
         Raises ValueError for lengths that disagree, for values that are not finite, for text that
-        changes within the episode, and for successes that are not true or false.
+        changes within the episode, and for flags that are not true or false.
         """
         fields = {field_name(k): values_of(field_name(k), v) for k, v in observations.items()}
         acted = None if actions is None else np.asarray(actions, dtype=np.float32)
@@ -122,7 +132,9 @@ class Episode:
         counts = [len(v) for v in fields.values() if not isinstance(v, str)]
         length = counts[0] if counts else 0 if acted is None else len(acted)
         reward = np.zeros(length) if rewards is None else np.asarray(rewards)
-        success = np.zeros(length, bool) if successes is None else _flags(successes, environment)
+        success = np.zeros(length, bool)
+        if successes is not None:
+            success = _flags("successes", successes, environment)
         hit, first = (None, None) if successes is None else succeeded(success)
         return cls(
             fields,
@@ -136,6 +148,9 @@ class Episode:
             first,
             float(reward.sum(dtype=np.float64)),
             timestamps=None if timestamps is None else from_first(timestamps),
+            interventions=None
+            if interventions is None
+            else _flags("interventions", interventions, environment),
         )
 
     @property
@@ -153,13 +168,13 @@ class Episode:
         return len(self.rewards)
 
 
-def _flags(values: Any, environment: str) -> np.ndarray:
+def _flags(name: str, values: Any, environment: str) -> np.ndarray:
     """Flags (T,) as booleans."""
     found = np.asarray(values)
     if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
         odd = found if found.dtype.kind not in "biuf" else found[~np.isin(found, (0, 1))]
         raise ValueError(
-            f"episode of '{environment}': successes hold {odd.ravel()[:1].tolist()}; expected True "
+            f"episode of '{environment}': {name} hold {odd.ravel()[:1].tolist()}; expected True "
             "or False (or 0 or 1) for every step"
         )
     return found.astype(bool)

@@ -23,6 +23,7 @@ from alltrades.system.files import slug
 
 ENDS = "meta/episode_ends"
 TIMES = "meta/timestamp"  # beside the steps' arrays: a field of data/ may be called so
+MARKS = "meta/intervention"
 OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
 PREFIX = "observation."
 
@@ -44,8 +45,8 @@ class Group:
             them has actions. None before the first of both.
         arrays: "data/<field>" of states and images, "text/<field>/..." (see `texts`),
             "data/action" (once its size is known), "data/reward", "data/success",
-            "meta/episode_ends", "meta/timestamp" (once an episode has some); none before the first
-            episode.
+            "meta/episode_ends", "meta/timestamp", "meta/intervention" (once an episode has some);
+            none before the first episode.
     """
 
     environment: str
@@ -104,6 +105,7 @@ class Group:
             self.arrays.get("data/reward"),
             self.arrays.get("data/success"),
             self.arrays.get(TIMES),
+            self.arrays.get(MARKS),
         )
 
     # ---- description -----------------------------------------------------------------------------
@@ -160,8 +162,8 @@ class Group:
         """The group with more episodes of its environment, which are on disk when this returns and
         count when the store commits.
 
-        Time: O(steps added), and O(steps) once where actions or time stamps come after episodes
-        without.
+        Time: O(steps added), and O(steps) once where actions, time stamps or interventions come
+        after episodes without.
         """
         group: Group = self
         for e in episodes:
@@ -199,6 +201,11 @@ class Group:
                     for e in episodes
                 ]
             )
+        if MARKS in self.arrays or any(e.interventions is not None for e in episodes):
+            marks = [e.interventions for e in episodes]
+            added[MARKS] = np.concatenate(
+                [np.zeros(len(e), bool) if m is None else m for e, m in zip(episodes, marks)]
+            )
         added[ENDS] = ends
         arrays = dict(self.arrays)
         for name, value in added.items():
@@ -212,6 +219,8 @@ class Group:
                     arrays[name] = arrays[name].extended(np.zeros((self.steps, width), np.float32))
                 elif name == TIMES and self.steps:
                     arrays[name] = arrays[name].extended(np.full(self.steps, np.nan))
+                elif name == MARKS and self.steps:
+                    arrays[name] = arrays[name].extended(np.zeros(self.steps, bool))
             arrays[name] = arrays[name].extended(value)
         return replace(
             group, episodes=self.episodes + len(episodes), steps=int(ends[-1]), arrays=arrays

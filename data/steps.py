@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from alltrades.data.columns import UNMARKED
 from alltrades.data.episode import UNKNOWN
 from alltrades.data.layout import Layout
 from alltrades.data.rows import Rows
@@ -23,6 +24,7 @@ COLUMNS = (
     "has_actions",
     "return_",
 )
+MARKS = {"intervention": "int8", "emphasis": "float32"}  # of steps, where there are any
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Steps:
         return_: (E,) f64 sum of rewards.
         text: by field, (E,) object array of str, which keeps any of them as it is; "" for episodes
             without the field.
+        intervention: (S,) int8, 1 where a person acted in a policy's place, 0 where the policy did,
+            UNMARKED in episodes that do not say; None where none does.
+        emphasis: (S,) f32 factor of the probability with which a window that learns the recorded
+            actions begins at a step; None: 1.
     """
 
     observation: Mapping[str, Rows]
@@ -53,6 +59,8 @@ class Steps:
     has_actions: np.ndarray
     return_: np.ndarray
     text: Mapping[str, np.ndarray] = field(default_factory=dict)
+    intervention: np.ndarray | None = None
+    emphasis: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows = {name: Rows.of(value) for name, value in self.observation.items()}
@@ -128,7 +136,35 @@ class Steps:
             np.cumsum(self.lengths[episodes]),
             **{name: getattr(self, name)[episodes] for name in COLUMNS},
             text={name: value[episodes] for name, value in self.text.items()},
+            **{name: None if v is None else v[rows] for name, v in self._marks.items()},
         )
+
+    @property
+    def overruled(self) -> np.ndarray | None:
+        """(S,) bool, steps at which a policy acted although a person could, which are no
+        demonstration; None where there are none.
+        """
+        return None if self.intervention is None else self.intervention == 0
+
+    @property
+    def demonstrated(self) -> np.ndarray:
+        """(S,) bool, steps of episodes with actions at which no policy acted."""
+        acted = np.repeat(self.has_actions, self.lengths)
+        return acted if self.overruled is None else acted & ~self.overruled
+
+    @property
+    def begins(self) -> np.ndarray | None:
+        """(S,) f32 factor of the probability with which a window that learns the recorded actions
+        begins at a step: `emphasis`, and 0 where a policy acted; None where it is 1 everywhere.
+        """
+        if self.overruled is None:
+            return self.emphasis
+        emphasis = np.float32(1) if self.emphasis is None else self.emphasis
+        return np.where(self.overruled, np.float32(0), emphasis)
+
+    @property
+    def _marks(self) -> dict[str, np.ndarray | None]:
+        return {name: getattr(self, name) for name in MARKS}
 
     def digest(self) -> str:
         """Hash of everything: equal for equal episodes in equal order. O(bytes), in pieces."""
@@ -146,6 +182,9 @@ class Steps:
             for text in (name, *texts):
                 data = text.encode("utf-8", "surrogatepass")
                 h.update(len(data).to_bytes(8, "little") + data)
+        for name, marks in self._marks.items():
+            if marks is not None:
+                h.update(name.encode() + marks.tobytes())
         return h.hexdigest()[:16]
 
     @staticmethod
@@ -169,7 +208,19 @@ class Steps:
                 name: np.concatenate([p.text.get(name, _silent(p)) for p in parts])
                 for name in texts
             },
+            **{name: _joined(parts, name, kind) for name, kind in MARKS.items()},
         )
+
+
+def _joined(parts: Sequence[Steps], name: str, kind: str) -> np.ndarray | None:
+    """Marks of the steps of all parts; None where none has them."""
+    marks = [getattr(p, name) for p in parts]
+    if all(m is None for m in marks):
+        return None
+    rest = UNMARKED if name == "intervention" else 1
+    return np.concatenate(
+        [np.full(len(p), rest, kind) if m is None else m for p, m in zip(parts, marks)]
+    )
 
 
 def _silent(steps: Steps) -> np.ndarray:

@@ -15,6 +15,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import collection, given
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
+from alltrades.pipeline.interventions import learned_from
 from alltrades.pipeline.quality import look
 from alltrades.policies.learning.summary import statistics_lines
 from alltrades.system.files import write_json
@@ -40,14 +41,15 @@ class Demonstrations:
     def steps(self) -> Steps:
         """Those that are learned from."""
         demos, context = self.context.settings.demos, self.context
-        return collection.first_demos(
+        steps = collection.first_demos(
             self.stores, context.ids, demos.episodes, demos.observations, self.held_out_mask
         )
+        return learned_from(steps, demos.interventions)
 
     def held_out(self) -> Steps:
         """Those that nothing learns from, to judge policies on."""
         steps = collection.steps_of(self.stores, self.context.ids)
-        return steps.select(self.held_out_mask(steps))
+        return learned_from(steps.select(self.held_out_mask(steps)), "human")
 
     def held_out_mask(self, steps: Steps) -> np.ndarray:
         """(E,) bool of all episodes: those that `held_out` has. Chosen by the seed of the

@@ -56,6 +56,12 @@ class DemoSettings(Frozen):
         description="which episodes of the experts are kept: all, successes, or top:SHARE (those "
         "of the highest return); default successes, and all where nothing says success",
     )
+    interventions: Literal["human", "weighted", "all"] = Field(
+        "human",
+        description="what is learned of episodes in which a person took over from a policy: the "
+        "person's steps alone (HG-DAgger), all steps with half of the weight on the person's "
+        "(IWR), or all alike",
+    )
     hold_end: bool = Field(
         False, description="train on holding the last action after an episode's end"
     )

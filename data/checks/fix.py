@@ -137,6 +137,7 @@ def _cut(episode: Episode, first: int, stop: int) -> Episode:
         actions=None if episode.actions is None else episode.actions[first:stop],
         rewards=rewards,
         successes=successes,
+        interventions=None if episode.interventions is None else episode.interventions[first:stop],
         success=hit if known else None,
         first_success=when if known else None,
         return_=float(rewards.sum(dtype=np.float64)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alltrades.data.columns import INTERVENTIONS, UNMARKED
 from alltrades.data.editing.conditions import Condition, values_in_words
 from alltrades.data.episode import UNKNOWN
 from alltrades.data.fields import Field
@@ -34,6 +35,7 @@ class Table:
         store, number: (E,) which store, and the episode's number there.
         columns: (E,) by name: environment, source, instruction, store (its path) as str objects;
             seed as uint64; success, actions (whether there are any), return, length, first_success,
+            interventions (steps that a person took in a policy's place), intervention_share,
             episode and weight as float64, NaN where unknown.
     """
 
@@ -105,6 +107,9 @@ def _columns(store: EpisodeStore, weigh: Weigh | None) -> dict[str, np.ndarray]:
         "seed": c["seed"],
         "episode": np.arange(n, dtype=np.float64),
     }
+    taken = c.get(INTERVENTIONS, np.full(n, UNMARKED))
+    out["interventions"] = np.where(taken == UNMARKED, np.nan, taken)
+    out["intervention_share"] = out["interventions"] / out["length"]
     if weigh is not None:
         out["weight"] = _means(weigh(store), ends)
     return out

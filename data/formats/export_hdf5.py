@@ -42,6 +42,8 @@ def write_robomimic(
                 demo["success"] = episode.successes
             if episode.timestamps is not None:
                 demo["timestamp"] = episode.timestamps
+            if episode.interventions is not None:
+                demo["interventions"] = episode.interventions
             total += len(episode)
         kwargs = {} if rate is None else {"control_freq": rate}
         facts = {"env_name": interface.id, "type": 2, "env_kwargs": kwargs}

@@ -14,8 +14,8 @@ from alltrades.data.interface import Interface
 
 
 def arrays_of(episode: Episode) -> dict[str, Any]:
-    """An episode's fields, action, reward and, where they are known, success and time stamps, by
-    name.
+    """An episode's fields, action, reward and, where they are known, success, time stamps and
+    interventions, by name.
     """
     out: dict[str, Any] = dict(episode.observations)
     out |= {"action": episode.actions, "reward": episode.rewards}
@@ -23,6 +23,8 @@ def arrays_of(episode: Episode) -> dict[str, Any]:
         out["success"] = episode.successes
     if episode.timestamps is not None:
         out["timestamp"] = episode.timestamps
+    if episode.interventions is not None:
+        out["intervention"] = episode.interventions
     return out
 
 
@@ -83,7 +85,9 @@ def write_zarr(
 
     for episode in episodes:
         ends.append(len(episode) + (ends[-1] if ends else 0))
-        for name, value in arrays_of(episode).items():
+        values = arrays_of(episode)
+        values.pop("intervention", None)  # not every episode has it, and the arrays have one length
+        for name, value in values.items():
             if not isinstance(value, str):
                 held.setdefault(name, []).append(value)
         size += episode.nbytes

@@ -158,6 +158,7 @@ class TrainingData:
         weight = rows.loss_weight
         self.loss_weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.labels = rows.labels
+        self.overruled = steps.overruled
         self.symmetries: dict[
             tuple[Symmetry, str], np.ndarray
         ] = {}  # with the slot that it maps, to (K,) bool: the environments that have it
@@ -180,6 +181,9 @@ class TrainingData:
         mask = torch.from_numpy(window.action_mask.astype(np.float32))  # (B, H)
         if self.hold_end:
             mask = torch.ones_like(mask)
+        if self.overruled is not None:  # a chunk ends where the person let go
+            ended = np.logical_or.accumulate(self.overruled[window.action_index], axis=1)
+            mask[torch.from_numpy(ended)] = 0.0
         if self.labels is not None:
             label = self.labels.of_row[rows]
             labelled = np.flatnonzero(label >= 0)
@@ -225,11 +229,13 @@ def demonstration_data(
     folder: Path | None = None,
     teachers: Teachers = MappingProxyType({}),
 ) -> TrainingData:
-    """Recorded actions of all demonstrations that have actions, uniform over steps; `folder` and
-    `teachers` as in `TrainingData`.
+    """Recorded actions of all demonstrations that have actions, uniform over the steps at which
+    windows may begin (see `Steps.begins`); `folder` and `teachers` as in `TrainingData`.
     """
-    recorded = np.repeat(demos.has_actions, demos.lengths)
-    rows = TrainingRows(steps=demos, probability=recorded)
+    probability = np.repeat(demos.has_actions, demos.lengths)
+    if demos.begins is not None:
+        probability = probability * demos.begins
+    rows = TrainingRows(steps=demos, probability=probability)
     return TrainingData(rows, policy, augmentation, folder, teachers=teachers)
 
 

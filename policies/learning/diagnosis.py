@@ -71,7 +71,7 @@ def demonstration_error(
     The minimum is over `tries` chunks drawn from the policy, since experts may act in several ways.
     None without recorded actions.
     """
-    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    recorded = (demos.environment == name)[demos.episode_of_step] & demos.demonstrated
     if not recorded.any():
         return None
     chosen = rng.choice(np.flatnonzero(recorded), size=draws)
@@ -95,7 +95,7 @@ def blind_error(
     """The same as `demonstration_error` of whoever knows nothing of the state, and draws recorded
     chunks of the environment at random: from this a policy has to come down.
     """
-    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    recorded = (demos.environment == name)[demos.episode_of_step] & demos.demonstrated
     if not recorded.any():
         return None
     chosen = rng.choice(np.flatnonzero(recorded), size=draws)
@@ -145,7 +145,7 @@ def neighbour_error(
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.neighbors import KNeighborsRegressor
 
-    recorded = ((demos.environment == name) & demos.has_actions)[demos.episode_of_step]
+    recorded = (demos.environment == name)[demos.episode_of_step] & demos.demonstrated
     chosen = np.flatnonzero(recorded)
     if len(chosen) > rows:
         chosen = np.sort(rng.choice(chosen, rows, replace=False))

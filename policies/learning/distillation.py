@@ -123,6 +123,10 @@ def stage2_rows(
         if added.any():
             recorded = np.zeros(len(demo_rows))
             recorded[added] = _base_measure(demos, demo_rows[added])
+            if targets.reuse_labels and demos.begins is not None:
+                labelled = demos.has_actions[demos.episode_of_step[demo_rows]]
+                recorded *= np.where(labelled, demos.begins[demo_rows], 1)
+                recorded /= max(recorded.sum(), 1e-300)
             weighted, plain = (
                 _with_recorded(recorded, p[1], targets.demo_share) for p in (weighted, plain)
             )

@@ -40,21 +40,25 @@ class Recorded:
     def of(cls, held_out: Steps, learned: Steps, interface: Interface, horizon: int) -> Recorded:
         """From episodes of one environment with actions: those to judge on, and those that were
         learned from. States are those after the first, which has no action before it; an episode
-        of a single step holds the mean action.
+        of a single step holds the mean action. Where a policy acted nothing is judged.
         """
         size, count = interface.action_dim, len(held_out.ends)
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_EPISODES)).round().astype(int))
         most = min(MOST_STATES, MOST_NUMBERS // (horizon * size))
         each = int(np.clip(most // len(chosen), 1, PER_EPISODE))
+        overruled = held_out.overruled
         rows = np.concatenate(
             [
-                start + np.unique(np.linspace(min(1, n - 1), n - 1, min(each, n), dtype=int))
+                start + _spread(n, each, None if overruled is None else overruled[start:][:n])
                 for start, n in zip(held_out.starts[chosen], held_out.lengths[chosen])
             ]
         )
         episode = held_out.episode_of_step[rows]
         index = rows[:, None] + np.arange(horizon)
         mask = index < held_out.ends[episode][:, None]
+        if overruled is not None:
+            ended = overruled[np.minimum(index, len(overruled) - 1)]
+            mask &= ~np.logical_or.accumulate(ended, axis=1)
         chunks = held_out.action.take(np.where(mask, index, rows[:, None]), size)
         found = action_spread(learned.action.resized(size), interface.action)
         whole = np.broadcast_to(found.still, (size // len(found.still), len(found.still)))
@@ -88,6 +92,16 @@ class Recorded:
         counts = np.add.reduceat(self.mask.astype(np.int64), start)[..., None]  # (E, H, 1)
         cells = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
         return Errors(cells, totals.sum(1) / counts.sum(1), self.std)
+
+
+def _spread(length: int, most: int, overruled: np.ndarray | None) -> np.ndarray:
+    """Up to `most` steps of an episode, evenly spread, without the first if there are others."""
+    first = min(1, length - 1)
+    if overruled is None or not overruled.any():
+        return np.unique(np.linspace(first, length - 1, min(most, length), dtype=int))
+    own = np.flatnonzero(~overruled)
+    own = own[own >= first] if (own >= first).any() else own
+    return own[np.unique(np.linspace(0, len(own) - 1, min(most, len(own)), dtype=int))]
 
 
 @dataclass(frozen=True)
