@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from alltrades.envs.boundary.contract import BrokenContract, number, reset_value
 from alltrades.envs.boundary.origin import raised
 from alltrades.envs.boundary.physics import Physics
 from alltrades.envs.boundary.randomness import EpisodeRandomness
+from alltrades.envs.rendering.painter import Painter, made
 from alltrades.envs.spaces import integers, read, writer
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.success import Success
@@ -83,7 +84,7 @@ class EnvAdapter:
     """
 
     def __init__(self, spec: EnvSpec) -> None:
-        self.spec, self._interface = spec, spec.interface
+        self.spec, self._own = spec, spec.without_rendering.interface
         self._limit = np.inf if spec.max_steps is None else spec.max_steps
         self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
         self.expert_observation: Any = None
@@ -97,6 +98,8 @@ class EnvAdapter:
         self._first: Observation = {}
         self._physics = Physics(None)
         self._stale = False  # whether it may not see another episode
+        self._painter: Painter | None = None
+        self._images = () if spec.rendering is None else tuple(spec.rendering.images)
         self.randomness, self.folded = EpisodeRandomness(0), False
 
     def build(self, seed: int) -> None:
@@ -111,8 +114,11 @@ class EnvAdapter:
             self.randomness = EpisodeRandomness(BUILDING)
             self._guarded(self._build)
 
-    def reset(self, seed: int) -> Observation:
-        """Start the episode of `seed`; returns the first observation."""
+    def reset(self, seed: int, images: Collection[str] | None = None) -> Observation:
+        """Start the episode of `seed`; returns the first observation.
+
+        images: which of the fields that cameras make are drawn; None: all.
+        """
         self.build(seed)
         self._stale = self.spec.rebuild
         env = self._env
@@ -123,11 +129,16 @@ class EnvAdapter:
         self._first = self._observe(observation, info)
         self._kept(self._success.begin, info)
         self._texts = {name: v for name, v in self._first.items() if isinstance(v, str)}
-        return self._first
+        if not self._images:
+            return self._first
+        self.painter.begin(seed)
+        return self._first | self.look(images)
 
-    def step(self, action: np.ndarray) -> StepResult:
+    def step(self, action: np.ndarray, images: Collection[str] | None = None) -> StepResult:
         """Execute an action (action_dim,), or of the shape of the environment's own, clipped to the
         box, and rounded where the environment's are integers. The environment gets a copy.
+
+        images: which of the fields that cameras make are drawn; None: all.
 
         Raises EnvironmentFailure when it is not finite, and UserError for another shape and for
         what breaks the environment's contract.
@@ -166,6 +177,8 @@ class EnvAdapter:
         metrics = self._metrics(info)
         self._step += 1
         over = terminated or (success is True and self.spec.stop_at_success)
+        if self._images:
+            seen |= self.look(images)
         return StepResult(
             seen,
             reward,
@@ -174,6 +187,25 @@ class EnvAdapter:
             late and not over,
             metrics,
         )
+
+    def look(self, images: Collection[str] | None = None) -> Observation:
+        """Pictures of the present state: those of the fields `images`, or of all that cameras make.
+
+        Raises UserError for a camera that the environment does not have.
+        """
+        names = self._images if images is None else images
+        return self._guarded(lambda: self.painter.pictures(names)) if names else {}
+
+    @property
+    def painter(self) -> Painter:
+        """What draws the pictures of the built environment; made when first asked for, which may
+        take as long as building it.
+        """
+        if self._painter is None:
+            assert self.spec.rendering is not None
+            where = f"environment '{self.spec.id}'"
+            self._painter = Painter(self._env, self.spec.rendering, where)
+        return self._painter
 
     @property
     def built(self) -> Any:
@@ -186,7 +218,7 @@ class EnvAdapter:
         return None if point is None else np.asarray(self._guarded(point), dtype=np.float32)
 
     def close(self) -> None:
-        env, self._env, self._stale = self._env, None, False
+        env, self._env, self._stale, self._painter = self._env, None, False, None
         if env is not None:
             env.close()
 
@@ -258,7 +290,7 @@ class EnvAdapter:
 
     def _observe(self, returned: Any, info: Mapping[str, Any]) -> Observation:
         try:
-            seen = read(returned, self._interface)
+            seen = read(returned, self._own)
         except NotFinite as error:
             raise self._failure(str(error), "diverged") from error
         except UserError as error:
@@ -271,6 +303,8 @@ class EnvAdapter:
             ):
                 self._check_huge(name, values)
         self.expert_observation = info.get("expert_observation", returned)
+        if self.spec.rendering is not None:
+            seen |= made(self.spec.rendering, seen)
         return seen
 
     def _check_huge(self, name: str, values: np.ndarray) -> None:

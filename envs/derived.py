@@ -13,7 +13,7 @@ from alltrades.envs.spaces import action_of, fields_of
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
-FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in ("id", "make", "extra"))
+FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in ("id", "make", "extra", "rendering"))
 RATE = 10.0  # Hz, where an environment says nothing
 RATES = (1.0, 1000.0)  # Hz, of those that are believed
 
@@ -86,6 +86,9 @@ class Draft:
         where = f"environment '{self.id}'"
         facts = {k: v for k, v in self.facts.items() if v is not None or k == "success"}
         given = {field_name(name): f for name, f in facts.pop("observation", {}).items()}
+        for name in ("cameras", "parts"):
+            if name in facts:
+                facts[name] = {field_name(key): value for key, value in facts[name].items()}
         limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
         read = {
             "observation": fields_of(env.observation_space, where, given),

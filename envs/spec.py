@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alltrades.data.actions import ActionSpec
-from alltrades.data.fields import Field
+from alltrades.data.fields import NAME, Field
 from alltrades.data.interface import Interface
+from alltrades.envs.rendering import Camera, Part, Rendering
 from alltrades.envs.success import IN_INFO, Rule, Success
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
@@ -48,6 +49,11 @@ class EnvSpec:
         success: how success is read (see `alltrades.envs.success`): "info", its usual names in
             info; another of its forms, such as "info:solved" or "return >= 900"; a module-level
             function; None for an environment that has none and is judged by its return.
+        cameras: those that it has, by the name of the field that their pictures would be, such as
+            {"images.top": Camera("overview")}. They are drawn where a run asks for them.
+        parts: the same of numbers of its states, such as {"proprioception": Part((0, 1))}.
+        rendering: what of both a run asks for, as `alltrades.envs.rendering.with_cameras` says it;
+            `observation` has these fields too.
 
     Raises ValueError for what cannot be.
     """
@@ -69,6 +75,9 @@ class EnvSpec:
     reproducible: bool = True
     version: int = 1
     success: Rule = IN_INFO
+    cameras: Mapping[str, Camera] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    rendering: Rendering | None = None
 
     def __post_init__(self) -> None:
         _ = self.interface  # checks itself
@@ -80,6 +89,27 @@ class EnvSpec:
             raise ValueError(f"{self.id}: no max_steps; expected a time limit in control steps")
         for symmetry in self.symmetries:
             symmetry.check(self.interface)
+        self._check_made()
+
+    def _check_made(self) -> None:
+        own = self.own_observation
+        for name, camera in self.cameras.items():
+            taken = [made for made in camera.fields(name) if made in own or made in self.parts]
+            if taken or not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{self.id}: a camera called '{name}'{', as a field is' if taken else ''}; "
+                    "expected a name of its own, such as 'images.top'"
+                )
+        for name, part in self.parts.items():
+            if name in own or part.of not in own:
+                raise ValueError(
+                    f"{self.id}: a part called '{name}' of '{part.of}'; expected a name of its own "
+                    f"and one of the states {', '.join(own)}"
+                )
+            try:
+                part.field(own[part.of])
+            except ValueError as error:
+                raise ValueError(f"{self.id}: part '{name}': {error}") from error
 
     @classmethod
     def recorded(cls, interface: Interface) -> EnvSpec:
@@ -114,12 +144,31 @@ class EnvSpec:
         which steps it must be sent.
         """
         return replace(
-            self, evaluation_seed=None, selection_seed=None, import_demos=None, symmetries=()
+            self,
+            evaluation_seed=None,
+            selection_seed=None,
+            import_demos=None,
+            symmetries=(),
+            cameras={},
+            parts={},
         )
 
     @property
     def action_dim(self) -> int:
         return self.action.size
+
+    @property
+    def own_observation(self) -> dict[str, Field]:
+        """Its fields without those that a run asked for."""
+        made = self.rendering.names if self.rendering is not None else ()
+        return {name: f for name, f in self.observation.items() if name not in made}
+
+    @property
+    def without_rendering(self) -> EnvSpec:
+        """The same with its own fields alone."""
+        if self.rendering is None:
+            return self
+        return replace(self, observation=self.own_observation, rendering=None)
 
     @property
     def interface(self) -> Interface:

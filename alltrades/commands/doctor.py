@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from alltrades.envs.rendering.backends import REMEDY, candidates, tried
 from alltrades.system.machine import processors
 
 if TYPE_CHECKING:
@@ -29,17 +28,6 @@ EXTRAS = {
     "formats": "alltrades data import and export",
     "notebook": "the notebooks",
 }
-# A picture says more than a context: drivers hand out contexts that cannot draw.
-_DRAW = """
-import mujoco
-model = mujoco.MjModel.from_xml_string(
-    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>")
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-renderer = mujoco.Renderer(model, 32, 32)
-renderer.update_scene(data)
-assert renderer.render().any(), "the picture is empty"
-"""
 
 
 @dataclass(frozen=True)
@@ -172,35 +160,13 @@ def _extra(name: str, purpose: str, requirements: Sequence[Requirement]) -> Chec
 
 
 def _drawing() -> Check:
-    wanted = os.environ.get("MUJOCO_GL")
-    backends = (
-        [wanted] if wanted else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
-    )
     failures = []
-    for backend in backends:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", _DRAW],
-                env={**os.environ, "MUJOCO_GL": backend},
-                text=True,
-                capture_output=True,
-                timeout=30,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            failures.append(f"{backend}: {_short(error)}")
-            continue
-        if done.returncode == 0:
-            hint = "" if wanted else f" (videos want MUJOCO_GL={backend})"
-            return Check("drawing", True, f"{backend} works{hint}")
-        failures.append(
-            f"{backend}: {_short((done.stderr.strip().splitlines() or ['no message'])[-1])}"
-        )
-    return Check(
-        "drawing",
-        True,
-        "; ".join(failures),
-        "for videos: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa)",
-    )
+    for backend in candidates():
+        found = tried(backend)
+        if found.fault is None:
+            return Check("drawing", True, f"{backend} draws: cameras use it")
+        failures.append(f"{backend}: {found.fault}")
+    return Check("drawing", True, "; ".join(failures), f"for cameras: {REMEDY}")
 
 
 def _wandb() -> Check:

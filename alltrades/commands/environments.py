@@ -29,6 +29,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=60.0, help="seconds for one reset or step (check)"
     )
+    parser.add_argument(
+        "--cameras",
+        nargs="*",
+        default=[],
+        metavar="FIELD",
+        help="cameras that are drawn too, by name or pattern, such as images.top (check)",
+    )
     parser.add_argument("--json", default=None, help="file for what was found (check)")
 
 
@@ -44,9 +51,10 @@ def envs(args: argparse.Namespace) -> int:
     if names:
         for spec in registry.resolve(names):
             expert = "expert" if registry.expert(spec.id) is not None else "no expert"
+            cameras = f"  cameras {', '.join(spec.cameras)}" if spec.cameras else ""
             print(
                 f"{spec.id}  {spec.interface.described()}  action {spec.action_dim}  "
-                f"{spec.max_steps} steps  {expert}"
+                f"{spec.max_steps} steps  {expert}{cameras}"
             )
         return 0
     for name, ids in sorted(registry.list_suites().items()):
@@ -63,6 +71,8 @@ def _check(names: list[str], args: argparse.Namespace) -> int:
     from alltrades.envs import registry
     from alltrades.envs.checking.apart import examine_apart
     from alltrades.envs.checking.examine import LONG
+    from alltrades.envs.rendering.settings import RenderingSettings
+    from alltrades.envs.rendering.wanted import with_all_cameras
 
     if not names or args.episodes < 0 or not args.timeout > 0:
         raise UserError(
@@ -70,7 +80,8 @@ def _check(names: list[str], args: argparse.Namespace) -> int:
             "expected ids, suites or globs, 0 or more episodes and a time above 0, such as "
             "`alltrades envs check 'planar/*'`"
         )
-    specs = registry.resolve(names)
+    settings = RenderingSettings(cameras=tuple(args.cameras))
+    specs = with_all_cameras(registry.resolve(names), settings)
     experts = {s.id: registry.expert(s.id) for s in specs}
     plan, every = replace(LONG, episodes=args.episodes), []
     for found in examine_apart(specs, experts, plan, args.timeout):

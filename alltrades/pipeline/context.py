@@ -14,6 +14,7 @@ from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
 from alltrades.data.weights.estimators import ESTIMATORS
 from alltrades.envs import registry
+from alltrades.envs.rendering.wanted import with_all_cameras
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.success import described
@@ -152,7 +153,14 @@ class Context:
             "success": {
                 s.id: [described(s.success), s.stop_at_success, self.blind] for s in self.specs
             },
+            **self._rendered,
         }
+
+    @property
+    def _rendered(self) -> dict[str, Any]:
+        """How pictures are drawn, where there are some."""
+        made = {s.id: s.rendering.described() for s in self.specs if s.rendering is not None}
+        return {"rendering": made} if made else {}
 
     def work(self, stage: str) -> Path:
         """Folder of a stage's checkpoints."""
@@ -240,7 +248,9 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
                 f"{nearest(name, [s.id for s in specs])}; expected some of "
                 f"{', '.join(s.id for s in specs[:MOST])}; name one, or leave it out"
             )
-    return tuple(_judged(spec, settings) for spec in specs), left_out
+    judged = [_judged(spec, settings) for spec in specs]
+    named = [pattern for patterns in settings.observing().values() for pattern in patterns or ()]
+    return tuple(with_all_cameras(judged, settings.rendering, named)), left_out
 
 
 def _judged(spec: EnvSpec, settings: RunSettings) -> EnvSpec:
@@ -285,7 +295,8 @@ def _code(settings: RunSettings, specs: Sequence[EnvSpec]) -> dict[str, str]:
 
 def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
     """Raises UserError for a name or pattern of fields that fits none of any environment."""
-    fields = list(dict.fromkeys(name for spec in specs for name in spec.observation))
+    every = [name for s in specs for name in (*s.observation, *s.cameras, *s.parts)]
+    fields = list(dict.fromkeys(every))  # cameras and parts are made where they are named
     for key, patterns in settings.observing().items():
         for pattern in patterns or ():
             if not any(fnmatchcase(name, field_name(pattern)) for name in fields):

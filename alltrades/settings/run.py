@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from alltrades.envs.rendering.settings import RenderingSettings
 from alltrades.policies.settings import (
     Frozen,
     PolicySettings,
@@ -54,6 +55,7 @@ class RunSettings(Frozen):
         "after the other on all; default: as many as cores, at most 8; 1 on a GPU",
     )
     simulator: SimulatorSettings = SimulatorSettings()
+    rendering: RenderingSettings = RenderingSettings()
     training: TrainingSettings = TrainingSettings()
     demos: DemoSettings = DemoSettings()
     policy: PolicySettings = PolicySettings()

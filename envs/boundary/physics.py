@@ -20,7 +20,7 @@ class Physics:
     """
 
     def __init__(self, env: Any) -> None:
-        self._data = _simulation(env)
+        self._data = simulation(env)
         self._time = 0.0
         self._counts: list[int] = []
         if self._data is not None:
@@ -52,7 +52,7 @@ class Physics:
         return None
 
 
-def _simulation(env: Any) -> Any:
+def simulation(env: Any) -> Any:
     """The MjData behind an environment and its wrappers, or None."""
     mujoco = sys.modules.get("mujoco")
     if mujoco is None:

@@ -64,6 +64,8 @@ class PlanarEnv(gymnasium.Env):
             "obstacle": self._start_obstacle,
             "drawer": self._start_drawer,
         }[self.task](rng)
+        if self.params.goal_visible:
+            self.model.site_pos[0, :2] = self.shown
         mujoco.mj_forward(self.model, self.data)
         observation, info, _ = self._look()
         return observation, info

@@ -19,6 +19,14 @@ HANDLE_HALF_LENGTH = 0.07
 HANDLE_RADIUS = 0.015
 TIMESTEP = 0.01  # s
 SUBSTEPS = 5  # per control step: 20 Hz
+BLUE, GREY, RED, PURPLE, GREEN = (
+    f'rgba="{color}"'
+    for color in (
+        *("0.2 0.5 1 1", "0.65 0.65 0.65 1", "0.9 0.3 0.15 1", "0.6 0.3 0.8 1", "0.1 0.75 0.2 1"),
+    )
+)
+LIGHT = '<visual><headlight ambient="0.6 0.6 0.6" diffuse="0.4 0.4 0.4" specular="0 0 0"/></visual>'
+GOAL_DEPTH, GOAL_RADIUS = -0.1, 0.06  # m: below everything else
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,10 @@ def model_xml(task: str, p: PlanarParams) -> str:
     )
     effector = _arm(p) if task == "reach" else _gantry(p)
     return (
-        f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}'
+        f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}{LIGHT}'
         '<default><geom contype="1" conaffinity="1" friction="0.1 0.005 0.0001" solref="0.02 '
         '1"/></default>'
-        f"<worldbody>{effector[0]}{_scene(task, p)}</worldbody>"
+        f"<worldbody>{effector[0]}{_scene(task, p)}{_goal(task, p)}</worldbody>"
         f"<actuator>{effector[1]}</actuator></mujoco>"
     )
 
@@ -99,7 +107,7 @@ def _gantry(p: PlanarParams) -> tuple[str, str]:
     )
     body = (
         f'<body name="effector">{slides}<geom type="sphere" size="{EFFECTOR_RADIUS}" '
-        f'mass="{p.mass}"/></body>'
+        f'mass="{p.mass}" {BLUE}/></body>'
     )
     servos = "".join(f'<velocity joint="{axis}" kv="{p.gain}"/>' for axis in "xy")
     return body, servos
@@ -110,15 +118,15 @@ def _arm(p: PlanarParams) -> tuple[str, str]:
     first, second = p.links
     geom = (
         '<geom type="capsule" fromto="0 0 0 {length} 0 0" size="0.02" mass="{mass}" contype="0" '
-        'conaffinity="0"/>'
+        'conaffinity="0" {color}/>'
     )
     body = (
         '<body name="base" pos="0 -0.5 0">'
         '<joint name="q1" type="hinge" axis="0 0 1" '
-        f'damping="{0.1 * p.damping}"/>{geom.format(length=first, mass=p.mass)}'
+        f'damping="{0.1 * p.damping}"/>{geom.format(length=first, mass=p.mass, color=GREY)}'
         f'<body name="forearm" pos="{first} 0 0"><joint name="q2" type="hinge" axis="0 0 1" '
         f'damping="{0.1 * p.damping}"/>'
-        f"{geom.format(length=second, mass=p.mass)}</body></body>"
+        f"{geom.format(length=second, mass=p.mass, color=BLUE)}</body></body>"
     )
     servos = "".join(f'<velocity joint="{name}" kv="{0.2 * p.gain}"/>' for name in ("q1", "q2"))
     return body, servos
@@ -133,12 +141,12 @@ def _scene(task: str, p: PlanarParams) -> str:
         )
         return (
             f'<body name="object">{slides}<geom type="sphere" size="{PUCK_RADIUS}" '
-            f'mass="{p.object_mass}"/></body>'
+            f'mass="{p.object_mass}" {RED}/></body>'
         )
     if task == "obstacle":
         return (
             '<body name="object" mocap="true"><geom type="sphere" '
-            f'size="{OBSTACLE_RADIUS}"/></body>'
+            f'size="{OBSTACLE_RADIUS}" {PURPLE}/></body>'
         )
     if task == "drawer":
         half = HANDLE_HALF_LENGTH
@@ -150,6 +158,15 @@ def _scene(task: str, p: PlanarParams) -> str:
         )
         return (
             f'<body name="object">{slides}<geom type="capsule" fromto="{-half} 0 0 {half} 0 0" '
-            f'size="{HANDLE_RADIUS}" mass="{p.object_mass}"/></body>'
+            f'size="{HANDLE_RADIUS}" mass="{p.object_mass}" {RED}/></body>'
         )
     return ""
+
+
+def _goal(task: str, p: PlanarParams) -> str:
+    """A mark where the shown goal is, which nothing meets."""
+    if not p.goal_visible:
+        return ""
+    size = f'"{GOAL_RADIUS} 0.005"' if task != "drawer" else f'"{HANDLE_HALF_LENGTH} 0.01 0.005"'
+    kind = "cylinder" if task != "drawer" else "box"
+    return f'<site name="goal" type="{kind}" size={size} pos="0 0 {GOAL_DEPTH}" {GREEN}/>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs.planar.experts import PlanarExpert
 from alltrades.envs.planar.model import TASKS, PlanarParams
+from alltrades.envs.rendering import Camera, Part, Pose
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -24,6 +26,8 @@ MAX_STEPS = {"reach": 80, "push": 200, "obstacle": 100, "drawer": 120}
 STATE = Field.state(
     len(NAMES), names=NAMES, units=tuple("m/s" if "_v" in name else "m" for name in NAMES)
 )
+ARM = Part((0, 1, 2, 3))  # the effector, and what moves it
+HEIGHT = 3.0  # m of the camera
 DEFAULT = ("reach", "reach-long", "push", "push-heavy", "obstacle", "drawer")
 VARIANTS: dict[str, tuple[str, PlanarParams]] = {
     "reach": ("reach", PlanarParams()),
@@ -81,8 +85,17 @@ def planar_spec(
         MAX_STEPS[task],
         control_hz=20.0,
         success="info:success",
+        cameras={"images.top": top(task)},
+        parts={"proprioception": ARM},
     )
     return spec, PlanarExpert(task, params)
+
+
+def top(task: str) -> Camera:
+    """The camera above a task: the whole plane that its goals are in."""
+    middle, half = (-0.1, 0.85) if task == "reach" else (0.0, 0.65)
+    fovy = 2 * math.degrees(math.atan(half / HEIGHT))
+    return Camera(Pose((0, middle, HEIGHT), (0, middle, 0), (0, 1, 0), fovy))
 
 
 def specs() -> list[tuple[EnvSpec, PlanarExpert]]:

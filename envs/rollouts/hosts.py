@@ -44,7 +44,9 @@ class Start:
 
     expert: it runs to its end at once. points: positions are recorded. needs: names of the fields
     that its controller sees, and how many of the newest frames; None: all. recorded: the answer is
-    the whole episode; else its result, and observations are forgotten.
+    the whole episode; else its result, and observations are forgotten. images: whether the whole
+    episode has the pictures of cameras, at every step; else they are drawn where its controller
+    looks alone.
     """
 
     lane: int
@@ -55,6 +57,21 @@ class Start:
     points: bool = False
     needs: tuple[tuple[str, ...], int] | None = None
     recorded: bool = True
+    images: bool = True
+
+    def drawn(self, spec: EnvSpec) -> tuple[tuple[str, ...], int | None]:
+        """Fields that cameras make which are needed, and of how many of the newest steps before its
+        controller looks; None: of every step.
+        """
+        made = () if spec.rendering is None else tuple(spec.rendering.images)
+        if self.recorded and self.images:
+            return made, None
+        if self.expert:
+            return (), 0
+        if self.needs is None:
+            return made, None
+        names, count = self.needs
+        return tuple(name for name in made if name in names), count
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class _Lane:
     successes: list[bool | None] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last step
+    images: tuple[str, ...] = ()  # fields that cameras make
+    looks: int | None = None  # newest steps of which they are drawn; None: of all
 
     @property
     def nbytes(self) -> int:
@@ -221,15 +240,18 @@ class LaneHost:
         new = not free
         adapter = EnvAdapter(self.specs[command.environment]) if new else free.pop()
         lane = self._lanes[command.lane] = _Lane(adapter, command, [])
+        lane.images, lane.looks = command.drawn(adapter.spec)
         if new or adapter.spec.rebuild:
             marks[PHASE] = BUILDING
             if not new:
                 self._growth.closed()
             before = resident()
             adapter.build(command.seed)
+            if lane.images:
+                _ = adapter.painter  # which loads the model
             self._growth.built(before)
         marks[PHASE] = RESETTING
-        lane.observations.append(adapter.reset(command.seed))
+        lane.observations.append(adapter.reset(command.seed, lane.images))
         if not command.expert:
             return command.lane, lane.frames(0)
         with adapter.randomness:
@@ -244,8 +266,13 @@ class LaneHost:
             lane.observations.clear()
         before = len(lane.observations)
         self._marks[STEPS], self._marks[PHASE] = len(lane.rewards), STEPPING
+        left = len(command.actions)
+        seen = left if lane.looks is None else lane.looks  # of the steps at the end
         with lane.adapter.randomness:
-            done = any(self._step(lane, action) for action in command.actions)
+            done = any(
+                self._step(lane, action, left - i <= seen)
+                for i, action in enumerate(command.actions)
+            )
         if done:
             return command.lane, self._finish(command.lane)
         return command.lane, lane.frames(before)
@@ -269,17 +296,18 @@ class LaneHost:
             guarded(expert.reset, lane.start.seed)
         return lambda: guarded(expert, lane.adapter.expert_observation)
 
-    def _step(self, lane: _Lane, action: np.ndarray) -> bool:
+    def _step(self, lane: _Lane, action: np.ndarray, looks: bool = True) -> bool:
         if lane.start.points and (point := lane.adapter.trajectory_point()) is not None:
             lane.points.append(np.array(point))
-        result = lane.adapter.step(action)
+        result = lane.adapter.step(action, ())
         lane.actions.append(np.array(lane.adapter.action))
         lane.rewards.append(result.reward)
         self._marks[STEPS] = len(lane.rewards)
         lane.successes.append(result.success)
         lane.metrics = result.metrics
         if not result.done:  # the observation after the last action is dropped
-            lane.observations.append(result.observation)
+            seen = lane.adapter.look(lane.images) if looks and lane.images else {}
+            lane.observations.append(result.observation | seen)
         if not lane.start.recorded and lane.start.expert:
             lane.observations.clear()
         return result.done
@@ -299,8 +327,14 @@ class LaneHost:
         rewards, total = np.array(lane.rewards, dtype=np.float32), float(np.sum(lane.rewards))
         if not start.recorded:
             return Result(start.environment, start.seed, rewards, first, total, lane.metrics)
+        spec = lane.adapter.spec
+        kept = (
+            None
+            if start.images or spec.rendering is None
+            else ([name for name in spec.observation if name not in spec.rendering.images])
+        )
         return Episode(
-            stacked(lane.observations),
+            stacked(lane.observations, kept),
             np.stack(lane.actions),
             rewards,
             successes,

@@ -40,6 +40,7 @@ def rollout(
     crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
     faults: Faults | None = None,
+    images: bool = True,
 ) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs. See `results` where only
     their outcome matters.
@@ -57,13 +58,16 @@ def rollout(
         progress: called with (episodes finished, all).
         faults: collects the episodes that their environments could not finish, which are left
             out; default: the first ends the rollout.
+        images: whether episodes have the pictures of cameras, drawn at every step. Without, they
+            are drawn where a policy looks alone, and may be later, for those that are kept: see
+            `replay`.
 
     Raises UserError for jobs that cannot run, and while it runs for an environment that breaks its
     contract and for workers that cannot start; EnvironmentFailure as `faults` decides when an
     environment or its expert raises, hangs or kills its workers. Closing the generator ends the
     workers.
     """
-    scheduler = Scheduler(jobs, lanes, source, recorded=True)
+    scheduler = Scheduler(jobs, lanes, source, recorded=True, images=images)
     faults = faults or Faults("fail")
     return _run(scheduler, specs, controllers, experts, crew, workers, progress, faults)
 

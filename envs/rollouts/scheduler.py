@@ -60,8 +60,10 @@ class Scheduler:
         lanes: int,
         source: str | Callable[[Job], str],
         recorded: bool,
+        images: bool = True,
     ) -> None:
         self.jobs, self.source, self.lanes, self.recorded = list(jobs), source, lanes, recorded
+        self.images = images
         self._hosts: list[list[int]] = []
         self._cap = 1
         self._waiting: deque[int] = deque(range(len(self.jobs)))
@@ -174,5 +176,13 @@ class Scheduler:
                 needs = controller.needs(job.environment)
         source = self.source if isinstance(self.source, str) else self.source(job)
         return Start(
-            lane, job.environment, job.seed, source, expert, job.points, needs, self.recorded
+            lane,
+            job.environment,
+            job.seed,
+            source,
+            expert,
+            job.points,
+            needs,
+            self.recorded,
+            self.images,
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
+from alltrades.envs.rendering import Camera, Part, Pose
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
@@ -135,6 +136,16 @@ MIRRORED = (
     "sweep-into-v3",
 )
 FIXED = ("wall", "bin-picking", "hammer", "plate-slide")  # parts of the names of those tasks
+
+
+TABLE = (0.0, 0.63, 0.07)  # m: the middle of what tasks happen in
+CAMERAS = {
+    "images.corner": Camera(Pose((0.75, 0.075, 0.7), TABLE, fovy=52)),  # Meta-World's corner2, near
+    "images.side": Camera(Pose((-0.75, 0.3, 0.75), TABLE, fovy=52)),
+    "images.top": Camera(Pose((0.0, 0.6, 1.4), TABLE, (0, 1, 0), fovy=42)),
+    "images.wrist": Camera("gripperPOV"),
+}
+PROPRIOCEPTION = Part((0, 1, 2, 3))  # the hand's place and the gripper's opening
 
 
 class MetaWorldEnv(gymnasium.Env):
@@ -265,6 +276,8 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
                 extra="metaworld",
                 symmetries=() if hidden else symmetries(task),
                 success="info:success",
+                cameras={} if hidden else CAMERAS,  # they show the goal
+                parts={"proprioception": PROPRIOCEPTION},
             )
             out.append((spec, MetaWorldExpert(task)))
     return out

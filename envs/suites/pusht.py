@@ -18,6 +18,7 @@ import numpy as np
 from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
+from alltrades.envs.rendering import Camera, Part
 from alltrades.envs.spec import EnvSpec
 from alltrades.envs.symmetry import Reflection
 from alltrades.errors import UserError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ID = "pusht/keypoints-v0"
 MAX_STEPS = 300
+PIXELS = 96  # side of its picture
 SIZE = 512.0  # side of the arena, in the task's units (pixels)
 TEST_START = 100_000
 # Corners of the T in its own frame, in pixels: bar, then stem. The block's position is the middle
@@ -157,6 +159,11 @@ class PushTEnv(gymnasium.Env):
             {"success": success, "coverage": float(info["coverage"])},
         )
 
+    def render(self) -> np.ndarray:
+        """(96, 96, 3) uint8: the picture that published policies see; drawn without GL."""
+        picture: np.ndarray = self.env._get_img(self.env._draw(), PIXELS, PIXELS)
+        return picture
+
     def trajectory_point(self) -> np.ndarray:
         """(2, 2): agent and block, in pixels."""
         return np.array([self.env.agent.position, self.env.block.position])
@@ -239,6 +246,8 @@ def specs() -> list[tuple[EnvSpec, None]]:
                 import_demos=import_demos,
                 symmetries=(reflection(),),
                 success="info:success",
+                cameras={"images.top": Camera.own(PIXELS, PIXELS)},
+                parts={"proprioception": Part((0, 1))},
             ),
             None,
         )

@@ -89,8 +89,8 @@ def test_a_checkout_that_is_not_installed_is_told_so(monkeypatch):
 @pytest.mark.parametrize(
     "codes, ok_text",
     [
-        ({"egl": 0}, "egl works"),
-        ({"egl": 1, "osmesa": 0}, "osmesa works"),
+        ({"egl": 0}, "egl draws"),
+        ({"egl": 1, "osmesa": 0}, "osmesa draws"),
         ({"egl": 1, "osmesa": 1}, None),
     ],
 )
@@ -105,7 +105,7 @@ def test_drawing_tries_each_backend(monkeypatch, codes, ok_text):
 
     monkeypatch.setattr(subprocess, "run", run)
     c = found(check())["drawing"]
-    assert c.ok  # nothing but videos needs it
+    assert c.ok  # nothing but cameras needs it
     if ok_text:
         assert ok_text in c.found and not c.remedy
     else:

@@ -26,6 +26,7 @@ ROOMS = (
     "data.checks",
     "data.weights",
     "envs.boundary",
+    "envs.rendering",
     "envs",
     "envs.planar",
     "envs.suites",

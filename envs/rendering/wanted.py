@@ -1,0 +1,95 @@
+"""Which cameras a run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alltrades.data.fields import field_name
+from alltrades.envs.rendering.made import Rendering
+from alltrades.envs.rendering.ranges import Ranges
+from alltrades.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from alltrades.envs.rendering.settings import RenderingSettings
+
+Spec = TypeVar("Spec", bound=Any)  # of an environment: the dataclass `EnvSpec`
+PROPRIOCEPTION = "proprioception"
+
+
+def with_cameras(spec: Spec, settings: RenderingSettings, observe: Sequence[str] = ()) -> Spec:
+    """An environment whose observations have what settings ask for beside its own fields: the
+    pictures of its cameras, their depths, and `proprioception`.
+
+    Args:
+        spec: its specification; one that cannot be stepped stays as it is.
+        observe: names and patterns of fields that some network is to see: cameras and parts that
+            they name are made too, where no field of the environment itself fits.
+
+    Raises UserError for a camera that the environment does not have.
+    """
+    return with_all_cameras([spec], settings, observe)[0]
+
+
+def with_all_cameras(
+    specs: Sequence[Spec], settings: RenderingSettings, observe: Sequence[str] = ()
+) -> list[Spec]:
+    """The same of several environments, each of which makes what it has.
+
+    Raises UserError for a camera that none of them has.
+    """
+    simulated = [spec for spec in specs if spec.simulated]
+    known = list(dict.fromkeys(n for s in simulated for n in (*s.cameras, *s.observation)))
+    for pattern in settings.cameras:
+        if not any(fnmatchcase(name, field_name(pattern)) for name in known):
+            declared = [name for name in known if any(name in s.cameras for s in simulated)]
+            raise UserError(
+                f"rendering.cameras = {pattern}: no environment has such a camera"
+                f"{nearest(pattern, declared)}; expected some of "
+                f"{', '.join(declared) or 'none: register it with cameras={...}'}"
+            )
+    if settings.proprioception and not any(PROPRIOCEPTION in s.parts for s in simulated):
+        raise UserError(
+            "rendering.proprioception: no environment says which numbers of its state those are; "
+            "expected one that does; register it with parts={'proprioception': Part(columns)}"
+        )
+    return [_made(spec, settings, observe) if spec.simulated else spec for spec in specs]
+
+
+def _made(spec: Spec, settings: RenderingSettings, observe: Sequence[str]) -> Spec:
+    own = spec.own_observation
+    patterns = [p for p in map(field_name, observe) if not any(fnmatchcase(n, p) for n in own)]
+    patterns += map(field_name, settings.cameras)
+
+    def asked(declared: Mapping[str, Any]) -> list[str]:
+        return [name for name in declared if any(fnmatchcase(name, p) for p in patterns)]
+
+    cameras = {}
+    for name in asked(spec.cameras):
+        camera = spec.cameras[name]
+        height, width = settings.pixels or (camera.height, camera.width)
+        cameras[name] = camera.of_size(height, width, settings.depth)
+    wanted = {*asked(spec.parts), *([PROPRIOCEPTION] if settings.proprioception else [])}
+    parts = {name: part for name, part in spec.parts.items() if name in wanted}
+    if not cameras and not parts:
+        return replace(spec, observation=own, rendering=None) if spec.rendering else spec
+    ranges = Ranges(**settings.randomize.model_dump())
+    fixed = [name for name, camera in cameras.items() if camera.own_picture]
+    if fixed and ranges != Ranges():
+        raise UserError(
+            f"rendering.randomize: '{fixed[0]}' of '{spec.id}' is a picture that the environment "
+            "draws itself and cannot be changed; expected cameras of a MuJoCo model; leave "
+            "randomize out, or the environment"
+        )
+    backend = settings.backend
+    if len(fixed) < len(cameras):
+        from alltrades.envs.rendering.backends import chosen
+
+        backend = chosen(backend)
+    made = Rendering(cameras, parts, settings.style, ranges, backend)
+    fields = dict(own)
+    for name, part in parts.items():
+        fields[name] = part.field(own[part.of])
+    return replace(spec, observation=fields | made.images, rendering=made)
