@@ -79,14 +79,18 @@ class ChunkSource:
         return *inputs, known, keep
 
     def _noise(self, lanes: Sequence[Lane], overlaps: Sequence[Overlap | None]) -> np.ndarray:
-        """(batch, draws, horizon, A) float32, each row from its lane's generator; zero in rows
-        beyond the lanes.
+        """(batch, draws, horizon, A) float32, each row from its lane's generator: as many numbers
+        as its environment's actions need, whatever other environments the policy knows; zero
+        elsewhere and in rows beyond the lanes.
         """
         shape = (self.policy.draws, self.policy.horizon, self.policy.action_dim)
         noise = np.zeros((self.batch, *shape), dtype=np.float32)
         for row, (lane, overlap) in enumerate(zip(lanes, overlaps)):
             if overlap is None or overlap.noise is None:
-                lane.generator.standard_normal(dtype=np.float32, out=noise[row])
+                own = int(self.policy.layout.action_dims[lane.index])
+                noise[row, ..., :own] = lane.generator.standard_normal(
+                    (*shape[:2], own), dtype=np.float32
+                )
             else:
                 noise[row] = overlap.noise
         return noise

@@ -11,6 +11,7 @@ from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
+from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.pooling import pooled
@@ -85,3 +86,17 @@ def build_policy(
     with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DiffusionPolicy(settings, environments, copy.deepcopy(normalizer)).to(device)
+
+
+def grow_policy(
+    policy: DiffusionPolicy, demos: Steps, environments: Sequence[Interface], seed: int
+) -> DiffusionPolicy:
+    """A trained policy that takes these environments too, with the statistics of their
+    demonstrations (see `grown`); fresh encoders are a function of `seed`.
+
+    `environments` have the fields that it is to see.
+    """
+    statistics = [measured(demos, e) for e in environments]
+    with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return grown(policy, environments, statistics)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.layout import Layout
-from alltrades.policies.model.statistics import Statistics
+from alltrades.policies.model.statistics import Spread, Statistics
 from alltrades.policies.settings import PolicySettings
 
 CLIP = 8.0  # normalised observations beyond are compressed
@@ -118,6 +118,22 @@ def compressed(x: Tensor) -> Tensor:
     return within + (x - within).clamp(-FARTHEST, FARTHEST).asinh()
 
 
+def action_bounds(
+    found: Spread,
+    center: np.ndarray,
+    half: np.ndarray,
+    still: np.ndarray,
+    settings: PolicySettings,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Between which normalised actions chunks are sampled: +-`settings.clip`, or as far as the data
+    reaches; 0 of dimensions that stand still.
+    """
+    clip = np.inf if settings.clip is None else settings.clip
+    low = np.minimum(-clip, (found.low - center) / half)
+    high = np.maximum(clip, (found.high - center) / half)
+    return np.where(still, 0.0, low), np.where(still, 0.0, high)
+
+
 def fit_normalizer(
     statistics: Sequence[Statistics], layout: Layout, settings: PolicySettings
 ) -> Normalizer:
@@ -143,15 +159,8 @@ def fit_normalizer(
             center = (found.inner_low + found.inner_high) / 2
             half = (found.inner_high - found.inner_low) / 2
         half = np.where(found.still, found.unit, half)
-        clip = np.inf if settings.clip is None else settings.clip
-        low = np.minimum(-clip, (found.low - center) / half)
-        high = np.maximum(clip, (found.high - center) / half)
-        for name, value in {
-            "mean": center,
-            "scale": half,
-            "low": np.where(found.still, 0.0, low),
-            "high": np.where(found.still, 0.0, high),
-        }.items():
+        low, high = action_bounds(found, center, half, found.still, settings)
+        for name, value in {"mean": center, "scale": half, "low": low, "high": high}.items():
             repeated = np.tile(value, size // len(value))  # pixels share theirs
             getattr(out, f"action_{name}")[k, :size] = torch.from_numpy(repeated)
     out.fitted.fill_(1.0)

@@ -51,6 +51,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         environments: those the policy was made for, of which it keeps the fields that
             `settings.observe` names; sizes are padded to their maxima.
         normalizer: fitted statistics of those fields; a policy without them cannot be saved.
+        grown: how many of the environments there were before each growth (see `growth.grown`).
 
     With `settings.preference_input` and several environments the preference that it acts by is part
     of the policy: uniform, or what `set_preference` chose.
@@ -63,10 +64,12 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         settings: PolicySettings,
         environments: Sequence[Interface],
         normalizer: Normalizer,
+        grown: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.settings = settings
-        self.environments = tuple(e.seeing(settings.observe) for e in environments)
+        every = tuple(e.seeing(settings.observe) for e in environments)
+        self.settings, self.grown = settings, tuple[int, ...]()
+        self.environments = every[: grown[0]] if grown else every
         self.layout = Layout(self.environments)
         self.n_obs_steps, self.horizon, self.n_action_steps = (
             settings.n_obs_steps,
@@ -101,6 +104,21 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.process = make_process(
             settings.process, settings.prediction, settings.diffusion_steps, settings.schedule
         )
+        for end in (*grown[1:], len(every))[: len(grown)]:
+            self.widen(every[:end])
+
+    def widen(self, environments: Sequence[Interface]) -> None:
+        """Take these environments, whose first ones are those that there are, into the network and
+        the layout; the normaliser is for the caller to put in place.
+
+        Raises UserError where that cannot be (see `Backbone.widen`).
+        """
+        check_growth(self, environments)
+        before, self.layout = self.layout, Layout(environments)
+        self.grown = (*self.grown, len(self.environments))
+        self.environments = tuple(environments)
+        condition = self.conditioner.grow(self.layout)
+        self.backbone.widen(self.layout.action_dim - before.action_dim, condition)
 
     # ---- training --------------------------------------------------------------------------------
     def condition(
@@ -327,7 +345,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         return digest_of(self._description(), self.state_dict())
 
     def _description(self) -> dict:
-        return {
+        grown = {"grown": list(self.grown)} if self.grown else {}
+        return grown | {
             "format_version": FORMAT_VERSION,
             "settings": self.settings.model_dump(),
             "environments": [e.to_json() for e in self.environments],
@@ -369,6 +388,37 @@ def action_image(environments: Sequence[Interface]) -> tuple[int, int] | None:
     return None if shapes or shape is None else shape[:2]
 
 
+def check_growth(policy: DiffusionPolicy, environments: Sequence[Interface]) -> None:
+    """Raises UserError where a policy's network cannot take further environments."""
+    if policy.takes_preference:
+        raise UserError(
+            "the policy takes a preference over its environments, and cannot grow; expected one "
+            "trained without --policy.preference_input; train a policy of all environments"
+        )
+    if not policy.backbone.pixels:
+        return
+    known, image = {slot.key for slot in policy.layout.of_kind("image")}, action_image(environments)
+    first = action_image(environments[:1])
+    seen = [s for s in Layout(environments).of_kind("image") if s.shape[:2] == first]
+    other = [slot.key for slot in seen if slot.key not in known]
+    if image is None or other:
+        found = f"it would see '{other[0]}'" if other else "the new one's actions are none"
+        raise UserError(
+            f"backbone '{policy.settings.backbone}' works on images of one shape, and {found}; "
+            "expected actions and observed images of the shapes and names that it knows; train a "
+            "policy of its own for the new environment"
+        )
+
+
+def _grown(facts: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many environments an artifact had before each growth; ValueError where that cannot be."""
+    found = tuple(facts.get("grown", ()))
+    ends = (0, *found, len(facts["environments"]))
+    if not all(isinstance(n, int) for n in found) or any(a >= b for a, b in zip(ends, ends[1:])):
+        raise ValueError(f"grown {list(found)} of {ends[-1]} environments")
+    return found
+
+
 def digest_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     """Hash of a policy's description and of its weights. O(bytes)."""
     h = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
@@ -397,6 +447,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
                 "again, or use the alltrades that wrote it"
             )
         description = {name: text[name] for name in DESCRIBED}
+        grown = _grown(text)
+        description |= {"grown": list(grown)} if grown else {}
         promised = text["digest"]
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
@@ -419,7 +471,7 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
             f"{weights}: cannot be read ({error}); expected the weights that were saved with "
             "policy.json; copy the artifact again, or train it again"
         ) from error
-    policy = DiffusionPolicy(settings, environments, normalizer)
+    policy = DiffusionPolicy(settings, environments, normalizer, grown)
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:  # a line for each weight

@@ -21,19 +21,19 @@ def pooled(statistics: Sequence[Statistics], environments: Sequence[Interface]) 
     pooled.
     """
     out = list(statistics)
-    for name, members in _state_pools(environments):
+    for name, members in state_pools(environments):
         pool = [statistics[k].states[name] for k in members]
         for k, own in zip(members, pool):
             out[k] = replace(out[k], states={**out[k].states, name: _moments(own, pool)})
-    for members in _action_pools(environments):
+    for members in action_pools(environments):
         pool = [statistics[k].action for k in members]
         for k, own in zip(members, pool):
             out[k] = replace(out[k], action=_ranges(own, pool))
     return out
 
 
-def _state_pools(environments: Sequence[Interface]) -> list[tuple[str, list[int]]]:
-    """Name and environments of the state fields that several have."""
+def state_pools(environments: Sequence[Interface]) -> list[tuple[str, list[int]]]:
+    """Name and environments, in order, of the state fields that several have."""
     pools: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for k, environment in enumerate(environments):
         for name, f in environment.of_kind("state").items():
@@ -42,8 +42,8 @@ def _state_pools(environments: Sequence[Interface]) -> list[tuple[str, list[int]
     return [(key[0], members) for key, members in pools.items() if len(members) > 1]
 
 
-def _action_pools(environments: Sequence[Interface]) -> list[list[int]]:
-    """Environments whose actions are the same quantities."""
+def action_pools(environments: Sequence[Interface]) -> list[list[int]]:
+    """Environments, in order, whose actions are the same quantities."""
     pools: dict[str, list[int]] = {}
     for k, environment in enumerate(environments):
         action = environment.action

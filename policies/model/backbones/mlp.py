@@ -7,7 +7,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from alltrades.policies.model.backbones.base import Backbone, TimeEmbedding, zero_head
+from alltrades.policies.model.backbones.base import (
+    Backbone,
+    Further,
+    TimeEmbedding,
+    zero_head,
+    zero_linear,
+)
 
 TIME_DIM = 64
 
@@ -33,10 +39,28 @@ class ResidualMLP(Backbone):
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, H, A), (B,), (B, C) -> (B, H, A)."""
-        x = self.inlet(torch.cat([noisy.flatten(1), self.time(t), condition], dim=-1))  # (B, width)
+        first, later = self.parts(noisy, condition)
+        x = self.inlet(
+            torch.cat([first.noisy.flatten(1), self.time(t), first.condition], dim=-1)
+        )  # (B, width)
+        x = self.with_conditions(x, later)
+        for more, part in zip(self.further, later):
+            if more.chunk is not None:
+                x = x + more.chunk(part.noisy.flatten(1))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)).unflatten(1, (self.horizon, self.action_dim))  # (B, H, A)
+        x = self.norm(x)
+        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        chunks = [head(x).unflatten(1, (self.horizon, -1)) for head in heads]  # (B, H, a) each
+        return torch.cat(chunks, dim=-1) if len(chunks) > 1 else chunks[0]  # (B, H, A)
+
+    def layers_for(self, actions: int, condition: int) -> Further:
+        size = self.horizon * actions
+        return Further(
+            zero_linear(size, self.width),
+            zero_linear(condition, self.width),
+            zero_head(nn.Linear(self.width, size)) if actions else None,
+        )
 
 
 class ResidualBlock(nn.Module):

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alltrades.policies.model.backbones.base import Backbone, TimeEmbedding, zero_head
+from alltrades.policies.model.backbones.base import (
+    Backbone,
+    Further,
+    TimeEmbedding,
+    zero_head,
+    zero_linear,
+)
 
 TIME_DIM = 64
 HEAD_DIM = 64
@@ -39,12 +45,28 @@ class ChunkTransformer(Backbone):
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, H, A), (B,), (B, C) -> (B, H, A)."""
-        context = self.context(torch.cat([self.time(t), condition], dim=-1))  # (B, width)
-        x = self.inlet(noisy) + self.position  # (B, H, width)
+        first, later = self.parts(noisy, condition)
+        known = torch.cat([self.time(t), first.condition], dim=-1)
+        context = self.context_of(self.context, known, later)  # (B, width)
+        x = self.inlet(first.noisy)
+        for more, part in zip(self.further, later):
+            if more.chunk is not None:
+                x = x + more.chunk(part.noisy)
+        x = x + self.position  # (B, H, width)
         for block in self.blocks:
             x = block(x, context)
         scale, shift = self.modulation(context)[:, None].chunk(2, dim=-1)  # (B, 1, width) each
-        return self.head(self.norm(x) * (1.0 + scale) + shift)
+        x = self.norm(x) * (1.0 + scale) + shift
+        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        chunks = [head(x) for head in heads]  # (B, H, a) each
+        return torch.cat(chunks, dim=-1) if len(chunks) > 1 else chunks[0]
+
+    def layers_for(self, actions: int, condition: int) -> Further:
+        return Further(
+            zero_linear(actions, self.width),
+            zero_linear(condition, self.width),
+            zero_head(nn.Linear(self.width, actions)) if actions else None,
+        )
 
 
 class AdaptiveBlock(nn.Module):

@@ -4,13 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alltrades.policies.model.backbones.base import Backbone, TimeEmbedding, zero_head
+from alltrades.policies.model.backbones.base import (
+    Backbone,
+    Further,
+    TimeEmbedding,
+    zero_head,
+    zero_linear,
+)
 
 TIME_DIM = 64
 GROUPS = 8
@@ -59,23 +66,52 @@ class ConditionalUnet1d(Backbone):
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, H, A), (B,), (B, C) -> (B, H, A)."""
-        context = self.context(torch.cat([self.time(t), condition], dim=-1))  # (B, context)
-        x = F.pad(noisy.transpose(1, 2), (0, self.padding))  # (B, A, H')
-        x = descend_and_climb(self, x, context)
-        x = self.head(F.silu(self.norm(x)))  # (B, A, H')
+        first, later = self.parts(noisy, condition)
+        known = torch.cat([self.time(t), first.condition], dim=-1)
+        context = self.context_of(self.context, known, later)  # (B, context)
+        added = [
+            more.chunk(self._padded(part.noisy))
+            for more, part in zip(self.further, later)
+            if more.chunk is not None
+        ]
+        x = descend_and_climb(self, self._padded(first.noisy), context, added)
+        x = F.silu(self.norm(x))
+        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        chunks = [head(x) for head in heads]  # (B, a, H') each
+        x = torch.cat(chunks, dim=1) if len(chunks) > 1 else chunks[0]  # (B, A, H')
         return x[:, :, : self.horizon].transpose(1, 2)
 
+    def _padded(self, noisy: Tensor) -> Tensor:
+        """(B, H, a) -> (B, a, H')."""
+        return F.pad(noisy.transpose(1, 2), (0, self.padding))
 
-def descend_and_climb(net: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    def layers_for(self, actions: int, condition: int) -> Further:
+        block, context = self.down[0], self.context[0].out_features
+        return Further(
+            FurtherChannels(actions, block.conv1) if actions else None,
+            zero_linear(condition, context),
+            zero_head(nn.Conv1d(self.norm.num_channels, actions, 1)) if actions else None,
+        )
+
+
+Added = tuple[Tensor, Tensor]  # to both paths of a block
+
+
+def descend_and_climb(
+    net: nn.Module, x: Tensor, context: Tensor, added: Sequence[Added] = ()
+) -> Tensor:
     """x (B, channels, *size) through the levels of a U-Net and back; each level halves the size,
     and is joined again.
+
+    `added`: what further channels add to the first block.
 
     `net` has lists of modules down (one a level), and shrink, grow and up (one between two levels),
     and middle.
     """
     skips: list[Tensor] = []
     for block, shrink in zip_longest(net.down, net.shrink):  # type: ignore[arg-type]
-        x = block(x, context)  # (B, channels, *size / 2 ** level)
+        x = block(x, context, added)  # (B, channels, *size / 2 ** level)
+        added = ()
         if shrink is not None:
             skips.append(x)
             x = shrink(x)
@@ -106,15 +142,37 @@ class FilmBlock(nn.Module):
         self.norm2 = group_norm(outputs)
         self.skip = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, added: Sequence[Added] = ()) -> Tensor:
         """(B, inputs, ...), (B, context) -> (B, outputs, ...), over the steps of a chunk or the
-        pixels of an image.
+        pixels of an image; `added` to the two paths, (B, outputs, ...) each.
         """
         film = self.film(context).unflatten(1, (-1, *[1] * (x.dim() - 2)))  # (B, 2 outputs, 1, ...)
         scale, shift = film.chunk(2, dim=1)  # (B, outputs, 1, ...) each
-        h = F.silu(self.norm1(self.conv1(x)))
+        first, past = self.conv1(x), self.skip(x)
+        for to_first, to_past in added:
+            first, past = first + to_first, past + to_past
+        h = F.silu(self.norm1(first))
         h = F.silu(self.norm2(self.conv2(h * (1.0 + scale) + shift)))
-        return h + self.skip(x)
+        return h + past
+
+
+class FurtherChannels(nn.Module):
+    """What further channels add to the two paths of a block, nothing at first and for zeros.
+
+    `conv`: the block's first convolution.
+    """
+
+    def __init__(self, inputs: int, conv: nn.Conv1d) -> None:
+        super().__init__()
+        size, kernel, padding = conv.out_channels, conv.kernel_size, conv.padding
+        self.conv = nn.Conv1d(inputs, size, kernel, padding=padding, bias=False)  # type: ignore[arg-type]
+        self.skip = nn.Conv1d(inputs, size, 1, bias=False)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.skip.weight)
+
+    def forward(self, x: Tensor) -> Added:
+        """(B, inputs, H) -> (B, outputs, H) twice."""
+        return self.conv(x), self.skip(x)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

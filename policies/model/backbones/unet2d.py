@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alltrades.errors import UserError
-from alltrades.policies.model.backbones.base import Backbone, Image, TimeEmbedding, zero_head
+from alltrades.policies.model.backbones.base import (
+    Backbone,
+    Further,
+    Image,
+    TimeEmbedding,
+    zero_head,
+    zero_linear,
+)
 from alltrades.policies.model.backbones.unet1d import (
     TIME_DIM,
     FilmBlock,
@@ -90,10 +97,10 @@ class ConditionalUnet2d(Backbone):
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, horizon, A), (B,), (B, C) -> (B, horizon, A)."""
+        (noisy, condition), later = self.parts(noisy, condition)
         cut = self.frames * self.shape[0] * self.shape[1]
-        context = self.context(
-            torch.cat([self.time(t), condition[:, cut:]], dim=-1)
-        )  # (B, context)
+        known = torch.cat([self.time(t), condition[:, cut:]], dim=-1)
+        context = self.context_of(self.context, known, later)  # (B, context)
         seen = condition[:, :cut].unflatten(1, (self.frames, *self.shape))  # (B, frames, H, W)
         pixels = noisy.unflatten(2, (*self.shape, self.channels))  # (B, horizon, H, W, C)
         drawn = pixels.movedim(4, 2).flatten(1, 2)  # (B, images, H, W)
@@ -104,3 +111,7 @@ class ConditionalUnet2d(Backbone):
         ]  # (B, images, H, W)
         images = (x + self.keep(seen)).unflatten(1, (self.horizon, self.channels))
         return images.movedim(2, 4).flatten(2)
+
+    def layers_for(self, actions: int, condition: int) -> Further:
+        assert not actions  # images of one shape
+        return Further(None, zero_linear(condition, CONTEXT), None)
