@@ -87,6 +87,18 @@ class PolicySettings(Frozen):
     preference_concentration: float = Field(
         1.0, gt=0, description="of the symmetric Dirichlet law that it is drawn from"
     )
+    outcome_input: bool = Field(
+        False,
+        description="whether an episode went well is an input (distill.outcome: condition), which "
+        "says good when the policy acts",
+    )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        le=20,
+        description="with outcome_input, how far predictions go from those of any outcome (0) to "
+        "those of a good one (1) and beyond; other than 0 and 1 two network calls a step",
+    )
     action_normalizer: Literal["range", "standard"] = Field(
         "range",
         description="actions scaled to [-1, 1], or to zero mean and unit deviation, by each "

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from alltrades.envs.rollouts.evaluation import CHOOSES, ENDS, FILTERS
+from alltrades.envs.rollouts.evaluation import CHOOSES, CONDITIONS, ENDS, FILTERS
 from alltrades.errors import UserError
 from alltrades.policies.artifact import facts_of
 
@@ -45,7 +45,7 @@ def success_uses(path: Path) -> tuple[str, ...]:
 
 def said_uses(uses: Iterable[str]) -> dict[str, Any]:
     """The facts of an artifact that say so."""
-    found = [use for use in (ENDS, FILTERS, CHOOSES) if use in uses]
+    found = [use for use in (ENDS, FILTERS, CONDITIONS, CHOOSES) if use in uses]
     return {"used_success_signal": bool(found), "success_uses": found}
 
 

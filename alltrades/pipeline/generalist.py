@@ -13,7 +13,7 @@ from alltrades.data.episode import UNKNOWN
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
-from alltrades.envs.rollouts.evaluation import CHOOSES, ENDS, FILTERS
+from alltrades.envs.rollouts.evaluation import CHOOSES, CONDITIONS, ENDS, FILTERS
 from alltrades.pipeline.acting import Policies, load_policies
 from alltrades.pipeline.artifacts import artifact_files, policy_digest, policy_digests, said_uses
 from alltrades.pipeline.demonstrations import Demonstrations
@@ -77,7 +77,7 @@ class Sources:
     def check_weights(self, settings: DistillSettings) -> None:
         """UserError where the weights are those of other rows or settings."""
         rollouts = first_rollouts(self.demos.context, self.stores, settings.rollouts)
-        check_weights(self.weights, self.demos.steps(), rollouts, settings.weights)
+        check_weights(self.weights, self.demos.steps(), rollouts, settings.weighing)
 
     def key(self, episodes: int) -> dict[str, Any]:
         """What depends on them and on so many rollouts per environment and teacher."""
@@ -234,14 +234,15 @@ def uses_of(sources: Sources, settings: DistillSettings, visits: Sequence[Visit]
     rollouts = first_rollouts(context, sources.stores, settings.rollouts)
     uses = set()
     if rollouts.tells_success:
-        uses |= {ENDS, FILTERS} if settings.weights.filtered else {ENDS}
+        learned = CONDITIONS if settings.conditioned else FILTERS
+        uses |= {ENDS, learned} if settings.weights.filtered else {ENDS}
     for v in visits:
         steps = EpisodeStore.open(v.path).steps(context.ids)
         told = {str(e) for e in steps.environment[steps.first_success != UNKNOWN]}
         if told:
             uses.add(ENDS)
         if any(v.teacher_of_environment[e] == RECORDED for e in told):
-            uses.add(FILTERS)
+            uses.add(CONDITIONS if settings.conditioned else FILTERS)
         if told and v.chosen:
             uses.add(CHOOSES)
     return frozenset(uses)

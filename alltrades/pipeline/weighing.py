@@ -34,7 +34,7 @@ def weigh(
     key = demos.key() | {
         "rollouts": [digest_of_first(context, path, settings.rollouts) for path in stores],
         "n": settings.rollouts,
-        "weights": settings.weights.model_dump(mode="json"),
+        "weights": settings.weighing.model_dump(mode="json"),
     }
     del key["policy"]  # states only
 
@@ -42,7 +42,7 @@ def weigh(
         steps, rollouts = demos.steps(), first_rollouts(context, stores, settings.rollouts)
         seed = context.seed(f"distill/{row}")
         results = estimate(steps, rollouts, settings, seed, report)
-        save_weights(out, results, steps, rollouts, settings.weights)
+        save_weights(out, results, steps, rollouts, settings.weighing)
         if summary is not None:
             write_json(summary, {name: r.summary() for name, r in results.items()})
 
@@ -61,7 +61,7 @@ def estimate(
         results[name] = estimate_weights(
             demos.select(demos.environment == name),
             rollouts.select(rollouts.environment == name),
-            settings.weights,
+            settings.weighing,
             stream(seed, "weights", name),
         )
         report.progress(k + 1, len(names))

@@ -346,6 +346,18 @@ class DistillSettings(Frozen):
         description="of rollout rows: fresh chunks of their teachers, or the executed actions; "
         "auto: executed where weights speak of them (success kinds, resultant states, progress)",
     )
+    outcome: Literal["filter", "condition"] = Field(
+        "filter",
+        description="of success kinds: failures are left out; condition: they are kept, and the "
+        "network is told which episodes went well, which it is asked for when it acts",
+    )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        le=20,
+        description="with outcome: condition, classifier-free guidance: 0 any outcome, 1 a good "
+        "one, more beyond it",
+    )
     label_steps: int = Field(20, ge=1, description="sampling steps while labelling")
     reuse_labels: bool = Field(False, description="demonstration rows keep their recorded actions")
     demo_share: float = Field(
@@ -365,6 +377,16 @@ class DistillSettings(Frozen):
     rounds: RoundSettings = RoundSettings()
 
     @property
+    def conditioned(self) -> bool:
+        """Whether the network is told which episodes went well."""
+        return self.outcome == "condition"
+
+    @property
+    def weighing(self) -> WeightSettings:
+        """How rollouts are weighed: no episode is left out where the network is told of it."""
+        return self.weights.blind if self.conditioned else self.weights
+
+    @property
     def executed(self) -> bool:
         """Whether rollout rows keep the actions that were executed."""
         return self.weights.of_actions if self.actions == "auto" else self.actions == "executed"
@@ -373,7 +395,32 @@ class DistillSettings(Frozen):
     def blind(self) -> DistillSettings:
         """The same without what success would do: no filter, one try of every start."""
         rounds = self.rounds.model_copy(update={"tries": 1})
-        return self.model_copy(update={"weights": self.weights.blind, "rounds": rounds})
+        told = {"outcome": "filter", "guidance": 1.0}
+        return self.model_copy(update={"weights": self.weights.blind, "rounds": rounds} | told)
+
+    @model_validator(mode="after")
+    def _outcomes_are_known(self) -> DistillSettings:
+        if self.conditioned and not self.weights.filtered:
+            raise ValueError(
+                f"outcome = condition with weights.kind = {self.weights.kind}; expected a success "
+                "kind, which says which episodes went well; set weights.kind: success"
+            )
+        if self.conditioned and not self.executed:
+            raise ValueError(
+                "outcome = condition with actions = fresh, of which nothing says how they go; "
+                "expected executed ones; set actions: auto"
+            )
+        if self.conditioned and self.init == "labeled_only":
+            raise ValueError(
+                "outcome = condition with init = labeled_only, whose network takes no outcome; "
+                "expected init: fresh"
+            )
+        if self.guidance != 1 and not self.conditioned:
+            raise ValueError(
+                f"guidance = {self.guidance:g} with outcome = filter, which guides nothing; "
+                "expected outcome: condition"
+            )
+        return self
 
     @model_validator(mode="after")
     def _excess_has_no_noise(self) -> DistillSettings:

@@ -112,6 +112,16 @@ class RunSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _outcomes_are_told(self) -> RunSettings:
+        if self.policy.outcome_input or self.policy.guidance != 1:
+            raise ValueError(
+                "policy.outcome_input and policy.guidance are what distill.outcome and "
+                "distill.guidance make of a generalist's policy; expected neither; set "
+                "distill.outcome: condition"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _goes_on_with_what_it_sees(self) -> RunSettings:
         baseline = self.policy_of(self.labeled_only).observe
         for name, d in self._generalists().items():
@@ -134,9 +144,12 @@ class RunSettings(Frozen):
 
     def policy_of(self, network: LabeledOnlySettings | DistillSettings) -> PolicySettings:
         """Settings of the labeled-only policy or of a generalist."""
-        if network.observe is None:
-            return self.policy
-        return self.policy.model_copy(update={"observe": network.observe})
+        changes: dict[str, Any] = {}
+        if network.observe is not None:
+            changes["observe"] = network.observe
+        if isinstance(network, DistillSettings) and network.conditioned:
+            changes |= {"outcome_input": True, "guidance": network.guidance}
+        return self.policy.model_copy(update=changes) if changes else self.policy
 
     def networks(self) -> list[PolicySettings]:
         """Settings of every kind of network that is trained."""

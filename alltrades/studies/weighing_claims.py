@@ -116,3 +116,28 @@ def resultant(results: Results) -> list[Claim]:
         judged(own, beside("state"), _all_level, key),
         *(judged(f"{row} is better than no weights", beside(row), above, key) for row in AHEAD),
     ]
+
+
+def outcome(results: Results) -> list[Claim]:
+    key = "demos.episodes"
+    found = {
+        row: differences(results, f"{row} - filtered", key)
+        for row in ("conditioned", "guided_2", "guided_4")
+    }
+    worse = "conditioned is nowhere worse than the filter"
+    return [
+        judged(
+            worse,
+            found["conditioned"],
+            lambda rows: word(
+                all(r["low"] > -EQUAL for r in rows), any(r["verdict"] == "WORSE" for r in rows)
+            ),
+            key,
+        ),
+        *(
+            judged(
+                f"{row} is better than the filter from the fewest demonstrations", r[:1], above, key
+            )
+            for row, r in found.items()
+        ),
+    ]

@@ -30,6 +30,7 @@ SUCCESS, RETURN = "success", "return"  # metrics: of environments that say succe
 SPREAD = 0.1  # of the deviation of returns over starts, within which they count as the same
 # the three ways in which the simulator's success signal reaches what is trained
 ENDS, FILTERS, CHOOSES = "ends episodes", "filters", "chooses"
+CONDITIONS = "conditions"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Evaluation:
     """One row of the table: a policy (or one per environment) on common starts.
 
     success_uses: how the simulator's success signal reached its training, of ENDS (episodes that it
-    learned from end there), FILTERS (those without are left out) and CHOOSES (teachers or rounds
+    learned from end there), FILTERS (those without are left out), CONDITIONS (the
+        network is told of it) and CHOOSES (teachers or rounds
     were chosen by it).
     """
 

@@ -27,6 +27,8 @@ from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
 from alltrades.system.streams import stream
 
+UNSAID = 0.1  # share of a batch whose outcome is not told, for classifier-free guidance
+
 Symmetries = Mapping[str, Sequence[Symmetry]]  # by environment id
 
 
@@ -56,12 +58,14 @@ class TrainingRows:
             normalised within each environment.
         loss_weight: (S,) factor of a row's loss; None: 1.
         labels: what rows are to learn where it is not their recorded actions.
+        outcome: (S,) 1 for what went well, -1 for what did not, 0 where it is not said; None: well.
     """
 
     steps: Steps
     probability: np.ndarray
     loss_weight: np.ndarray | None = None
     labels: Labels | None = None
+    outcome: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class TrainingData:
     Args:
         rows: those of environments that the policy does not know are ignored.
         policy: where the preference is one of its inputs, `batch` draws one for every sample (see
-            `draw_preferences`).
+            `draw_preferences`); where the outcome is one, a tenth of a batch does not say it.
         folder: for a file of rows that do not fit into memory.
         storage: where the rows are kept, by default according to their size (see `placed`).
         teachers: whose predictions at the batches are asked for: windows hold what they see too.
@@ -159,6 +163,8 @@ class TrainingData:
         self.loss_weight = None if weight is None else np.asarray(weight, dtype=np.float32)
         self.labels = rows.labels
         self.overruled = steps.overruled
+        told = policy.settings.outcome_input and rows.outcome is not None
+        self.outcome = np.asarray(rows.outcome, dtype=np.float32) if told else None
         self.symmetries: dict[
             tuple[Symmetry, str], np.ndarray
         ] = {}  # with the slot that it maps, to (K,) bool: the environments that have it
@@ -203,9 +209,11 @@ class TrainingData:
         )
         environment = torch.from_numpy(self.environment[rows].astype(np.int64))
         batch = (action, mask, environment, weight)
+        outcome = None if self.outcome is None else torch.from_numpy(self.outcome[rows])
         return Batch(
             {key: self._there(torch.from_numpy(x)) for key, x in seen.items()},
             *map(self._there, batch),
+            outcome=None if outcome is None else self._there(outcome),
         )
 
     def _there(self, x: Tensor) -> Tensor:
@@ -218,7 +226,10 @@ class TrainingData:
         batch = self.gather(rows, rng)
         if self.concentration is not None:
             drawn = draw_preferences(self.environment[rows], self.count, self.concentration, rng)
-            batch.preference = torch.from_numpy(drawn).to(self.device, non_blocking=True)
+            batch.preference = self._there(torch.from_numpy(drawn))
+        if batch.outcome is not None:
+            said = rng.random(size) >= UNSAID
+            batch.outcome = batch.outcome * self._there(torch.from_numpy(said))
         return batch, rows
 
 

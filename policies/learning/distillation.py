@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from alltrades.data.steps import Steps
-from alltrades.data.weights.estimate import WeightResult
+from alltrades.data.weights.estimate import WeightResult, kept_episodes
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import (
     Labels,
@@ -69,6 +69,8 @@ class Targets:
 
     Attributes:
         executed: rollout rows keep the actions that were executed.
+        told: rows say whether their episode went well: what `kept_episodes` with this share keeps,
+            and recorded demonstrations; None: they do not.
         reuse_labels: demonstration rows keep their recorded actions.
         demo_share: with `reuse_labels`, the share of demonstration rows, spread equally over their
             episodes and steps; also that of episodes without actions, where the weights would leave
@@ -81,6 +83,7 @@ class Targets:
     reuse_labels: bool
     demo_share: float
     apply: Literal["sample", "loss"] = "sample"
+    told: float | None = None
 
 
 def stage2_rows(
@@ -142,13 +145,27 @@ def stage2_rows(
         teacher[:n_demo] = 0
     teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions
     teacher[probability == 0] = RECORDED
+    outcome = None
+    if targets.told is not None:
+        outcome = np.concatenate([np.ones(n_demo), _outcomes(rollouts, targets.told)])
+        outcome[teacher != RECORDED] = 0
     return Stage2(
         steps=steps,
         probability=probability,
         loss_weight=loss_weight,
+        outcome=outcome,
         teacher=teacher,
         demonstration=np.arange(len(of_step)) < n_demo,
     )
+
+
+def _outcomes(rollouts: Steps, top: float) -> np.ndarray:
+    """(S,) 1 for steps of episodes that a filter would keep in their environment, else -1."""
+    good = np.zeros(len(rollouts.ends), bool)
+    for name in np.unique(rollouts.environment):
+        mine = rollouts.environment == name
+        good[mine] = kept_episodes(rollouts.select(mine), top)
+    return np.where(good, 1.0, -1.0)[rollouts.episode_of_step]
 
 
 def _with_recorded(
@@ -166,22 +183,23 @@ def add_visits(
     rows: Stage2, visits: Sequence[tuple[Steps, Mapping[str, int]]], share: float
 ) -> Stage2:
     """Rows with what a policy visited since stage 2, before teachers label them: `share` of their
-    environment's probability, loss weight 1.
+    environment's probability, loss weight 1. Rows that tell outcomes keep failures, too.
 
     Args:
         visits: of each round, whole episodes and, by environment, the index of the teacher that
             labels them, or RECORDED for their executed actions, which leaves out episodes without
-            success. Environments not named are left out.
+            success, unless rows tell it. Environments not named are left out.
         share: of the visits of all rounds together, in (0, 1); an environment without visits keeps
             its rows as they are.
     """
-    kept, teacher = [], []
+    kept, teacher, good, tells = [], [], [], rows.outcome is not None
     for steps, of_environment in visits:
         target = np.array([of_environment.get(str(e), RECORDED) for e in steps.environment], int)
         named = np.isin(steps.environment, list(of_environment))
-        chosen = named & ((target != RECORDED) | steps.episode_success)
+        chosen = named & (tells | (target != RECORDED) | steps.episode_success)
         kept.append(steps.select(chosen))
         teacher.append(target[chosen])
+        good.append(np.where(steps.episode_success, 1.0, -1.0)[chosen])
     new = Steps.concatenate(kept)
     steps = Steps.concatenate([rows.steps, new])
     of_old, of_new = (s.environment[s.episode_of_step] for s in (rows.steps, new))
@@ -191,11 +209,17 @@ def add_visits(
         total = old[of_old == name].sum()
         old[of_old == name] *= 1 - share
         added[mine] = (share * total if total > 0 else 1.0) * _base_measure(new, mine)
+    labelled = np.concatenate(teacher)[new.episode_of_step]
+    outcome = None
+    if rows.outcome is not None:
+        went = np.where(labelled == RECORDED, np.concatenate(good)[new.episode_of_step], 0.0)
+        outcome = np.concatenate([rows.outcome, went])
     return Stage2(
         steps=steps,
         probability=np.concatenate([old, added]),
+        outcome=outcome,
         loss_weight=np.concatenate([rows.loss_weight, np.ones(len(added))]),
-        teacher=np.concatenate([rows.teacher, np.concatenate(teacher)[new.episode_of_step]]),
+        teacher=np.concatenate([rows.teacher, labelled]),
         demonstration=np.concatenate([rows.demonstration, np.zeros(len(added), bool)]),
     )
 

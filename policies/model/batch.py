@@ -19,8 +19,8 @@ class Batch:
 
     window by slot, (B, n_obs_steps, *shape), and action (B, H, A), both in environment units, mask
     (B, H) of real steps, environment (B,), loss_weight (B,), the factor of each sample's loss, and,
-    where it is drawn, preference (B, K) of each sample. A window may have more slots, more frames
-    and wider states than a policy sees: what its teachers need.
+    where they are inputs, preference (B, K) and outcome (B,) of each sample. A window may have more
+    slots, more frames and wider states than a policy sees: what its teachers need.
     """
 
     window: dict[str, Tensor]
@@ -29,6 +29,7 @@ class Batch:
     environment: Tensor
     loss_weight: Tensor
     preference: Tensor | None = None
+    outcome: Tensor | None = None
 
 
 class Noised(NamedTuple):

@@ -16,7 +16,7 @@ from alltrades.policies.model.encoders import Pixels, make_encoder
 
 class Conditioner(nn.Module):
     """Concatenates the states of a window, what encoders make of its images and texts, a learned
-    environment embedding and the preference.
+    environment embedding, the preference and the outcome.
 
     Every slot of images or text has one encoder, shared by the environments that have the slot;
     where an environment does not, zeros stand in its place.
@@ -28,6 +28,7 @@ class Conditioner(nn.Module):
         preference: whether the preference over environments is an input; it enters as K lambda - 1,
             0 where uniform.
         encoder: name of the encoder of images.
+        outcome: whether the outcome is an input: 1 good, -1 bad, 0 not said.
         pixels: (height, width) of images that the denoiser sees as they are: the condition begins
             with them. None for none.
 
@@ -46,11 +47,12 @@ class Conditioner(nn.Module):
         preference: bool = False,
         encoder: str = "convolution",
         pixels: tuple[int, int] | None = None,
+        outcome: bool = False,
     ) -> None:
         super().__init__()
         count = len(layout.ids)
         self.embedding = nn.Embedding(count, embedding) if embedding and count > 1 else None
-        self.size, self.preference = embedding, preference
+        self.size, self.preference, self.outcome = embedding, preference, outcome
         self.states = {slot.key: slot.shape[0] for slot in layout.of_kind("state")}
         self.encoder, self.n_obs_steps = encoder, n_obs_steps
         self.later: list[Later] = []
@@ -74,7 +76,15 @@ class Conditioner(nn.Module):
             + sum(self.sizes.values())
             + (embedding if self.embedding is not None else 0)
             + (count if preference else 0)
+            + int(outcome)
         )
+        self.outcome_at = self.dim - 1  # of the condition's numbers, where it is an input
+
+    def unsaid(self, condition: Tensor) -> Tensor:
+        """The condition (B, C) without its outcome."""
+        i = self.outcome_at
+        nothing = torch.zeros_like(condition[:, :1])
+        return torch.cat([condition[:, :i], nothing, condition[:, i + 1 :]], dim=1)
 
     def _look(self, layout: Layout) -> None:
         """Which environments have which slots."""
@@ -130,8 +140,11 @@ class Conditioner(nn.Module):
         window: Mapping[str, Tensor],
         environment: Tensor,
         preference: Tensor | None = None,
+        outcome: Tensor | None = None,
     ) -> Tensor:
-        """A normalised window, (B,) and, where it is an input, lambda (B, K) -> (B, C)."""
+        """A normalised window, (B,) and, where they are inputs, lambda (B, K) and the outcome (B,)
+        -> (B, C).
+        """
         parts = [self._encoded(key, window[key], environment) for key in self.first]
         if self.states:
             states = [window[key] for key in self.states]
@@ -145,6 +158,9 @@ class Conditioner(nn.Module):
         if self.preference:
             assert preference is not None
             parts.append(preference.shape[1] * preference - 1.0)
+        if self.outcome:
+            assert outcome is not None
+            parts.append(outcome[:, None])
         for late in self.later:
             parts += [window[key][..., here].flatten(1) for key, here in late.states.items()]
             parts += [self._encoded(key, window[key], environment) for key in late.encoded]

@@ -90,6 +90,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 self.takes_preference,
                 settings.encoder,
                 image,
+                settings.outcome_input,
             )
             self.backbone = make_backbone(
                 settings.backbone,
@@ -127,6 +128,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         environment: Tensor,
         observation_noise: Tensor | None = None,
         preference: Tensor | None = None,
+        outcome: Tensor | None = None,
     ) -> Tensor:
         """A window in environment units, (B,) -> (B, C).
 
@@ -136,6 +138,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             observation_noise: (B, n_obs_steps, D), added to the normalised states.
             preference: lambda (B, K) of each row; default the policy's own. Ignored where it is no
                 input.
+            outcome: (B,) of each row, see `Conditioner`; default good. Ignored where it is no
+                input.
         """
         x = self.normalizer.observation(self.fit_window(window), environment)
         if observation_noise is not None:
@@ -143,7 +147,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             x |= {key: x[key] + noise[..., part] for key, part in self.layout.slices.items()}
         if self.takes_preference and preference is None:
             preference = self.preference.expand(environment.shape[0], -1)
-        return self.conditioner(x, environment, preference)
+        if self.settings.outcome_input and outcome is None:
+            outcome = torch.ones_like(environment, dtype=torch.float32)
+        return self.conditioner(x, environment, preference, outcome)
 
     def fit_window(self, window: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the policy sees of a window that may have more slots, frames and wider states."""
@@ -169,7 +175,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
     ) -> Tensor:
         """The network's prediction (B, H, A); for `observation_noise` see `condition`."""
         condition = self.condition(
-            batch.window, batch.environment, observation_noise, batch.preference
+            batch.window, batch.environment, observation_noise, batch.preference, batch.outcome
         )
         return self.backbone(noised.chunk, noised.t, condition)
 
@@ -234,11 +240,11 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         fresh = None if draw is None else (lambda: draw() * dims)
         held = None if known is None else self.normalizer.action(known, environment) * dims
         weights = None if keep is None else keep[:, :, None]
-        denoise = self.denoiser(environment)
+        denoise = self._guided(self.denoiser(environment), condition)
         clean = sample(
             s.sampler,
             self.process,
-            lambda x, t: denoise(x, t, condition) * dims,
+            lambda x, t: denoise(x, t) * dims,
             noise * dims,
             steps or s.sampling_steps,
             fresh,
@@ -247,6 +253,18 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             weights,
         )
         return self.normalizer.unaction(clean, environment)
+
+    def _guided(
+        self, network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The prediction under a condition, with classifier-free guidance towards its outcome."""
+        scale = self.settings.guidance
+        if not self.settings.outcome_input or scale == 1:
+            return lambda x, t: network(x, t, condition)
+        free = self.conditioner.unsaid(condition)
+        if scale == 0:
+            return lambda x, t: network(x, t, free)
+        return lambda x, t: torch.lerp(network(x, t, free), network(x, t, condition), scale)
 
     def sample_from(
         self,

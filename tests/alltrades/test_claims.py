@@ -603,3 +603,19 @@ def test_weights_at_the_state_and_at_the_resultant_one_are_judged_against_none(
     pairs = {f"{row}__executed": {10: ahead} for row in rows} | {"state__executed": {10: own}}
     found = list(verdicts("resultant", differences("demos.episodes", **pairs)).values())
     assert found == [expected[0], *[expected[1]] * 4]
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "expected"),
+    [
+        (0.06, 0.0, ["held", "held"]),
+        (0.06, -0.06, ["refuted", "held"]),
+        (-0.06, 0.06, ["refuted", "refuted"]),
+        (0.0, 0.0, ["held", "undecided"]),
+    ],
+)
+def test_outcome_conditioning_is_judged_everywhere_and_from_the_fewest(few, many, expected):
+    rows = ("conditioned", "guided_2", "guided_4")
+    pairs = {f"{row}__filtered": {2: few, 10: many} for row in rows}
+    found = list(verdicts("outcome", differences("demos.episodes", **pairs)).values())
+    assert found == [expected[0], *[expected[1]] * 3]

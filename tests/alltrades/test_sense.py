@@ -40,6 +40,12 @@ REFUSED = {
     "--distill.weights.floor 6": "all weights would be alike",
     "--distill.weights.at resultant --distill.actions fresh": "actions = fresh draws others",
     "--distill.weights.at progress --distill.weights.kind mixture": "at = progress with kind: mix",
+    "--distill.outcome condition": "outcome = condition with weights.kind = ratio",
+    "--distill.outcome condition --distill.weights.kind success --distill.actions fresh": "fresh",
+    "--distill.outcome condition --distill.weights.kind success "
+    "--distill.init labeled_only": "outcome = condition with init = labeled_only",
+    "--distill.guidance 2": "guidance = 2 with outcome = filter",
+    "--policy.outcome_input": "set distill.outcome: condition",
     "--distill.weights.ess_min 1": "no weights but equal ones",
     "--distill.rounds.count 1 --distill.rounds.tries 1 --distill.rounds.renew 0.5": "not explore",
     "--evaluation.rows generalist,generalist": "rows names generalist twice",
