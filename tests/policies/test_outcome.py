@@ -19,7 +19,9 @@ from alltrades.policies.learning.distillation import (
 )
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.growth import grown
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.statistics import measure
 from alltrades.policies.onnx.export import compiled
 from alltrades.policies.settings import TrainSettings
 
@@ -161,3 +163,18 @@ def test_visits_of_a_round_keep_failures_where_rows_tell_outcomes():
         add_visits(rows, [(visited, {"a": 0})], 0.5), {"scratch": {"a": teacher}}, steps=8, seed=0
     )
     assert (labelled.outcome[len(rows.outcome) :] == 0).all()
+
+
+def test_a_policy_that_grew_is_guided_as_before():
+    policy = make_policy([INFO], SETTINGS.model_copy(update={"guidance": 3.0, "width": 16})).eval()
+    larger = info("c", obs_dim=5, action_dim=2)
+    rng = np.random.default_rng(0)
+    seen, acted = rng.normal(size=(50, 5)).astype(np.float32), rng.uniform(-1, 1, (50, 2))
+    wider = grown(policy, [larger], [measure(larger, {"state": seen}, acted)]).eval()
+    window = rng.normal(size=(4, 1, 3)).astype(np.float32)
+    noise = rng.normal(size=(4, policy.draws, 1, 2)).astype(np.float32)
+    where = np.zeros(4, dtype=np.int64)
+    padded = np.pad(window, ((0, 0), (0, 0), (0, 2)))
+    np.testing.assert_array_equal(
+        wider.act({"state": padded}, where, noise), policy.act({"state": window}, where, noise)
+    )
