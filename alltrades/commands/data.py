@@ -43,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     view_arguments(
-        actions.add_parser("view", help="recordings to look at, as a page", allow_abbrev=False)
+        actions.add_parser("view", help="recordings to look at: plots, cameras", allow_abbrev=False)
     )
     add_editing(actions)
     _check_arguments(

@@ -1,11 +1,15 @@
-"""`alltrades data view`: recordings as a page."""
+"""`alltrades data view`: recordings as a page, and as a file for the Rerun viewer."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from alltrades.commands.command import trust_argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +23,10 @@ def view_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `alltrades data view`."""
     parser.add_argument("store", help="Zarr store")
     parser.add_argument("--html", default=None, metavar="FILE", help="page to write")
+    parser.add_argument(
+        "--rrd", default=None, metavar="FILE", help="recording for the Rerun viewer to write"
+    )
+    parser.add_argument("--web", action="store_true", help="open the Rerun viewer in a browser")
     parser.add_argument(
         "--episodes",
         default=None,
@@ -40,6 +48,7 @@ def view_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugins", nargs="*", default=[], help="modules or files that the policy needs"
     )
+    trust_argument(parser)
     parser.set_defaults(action=_view)
 
 
@@ -50,11 +59,24 @@ def _view(args: argparse.Namespace) -> int:
     from alltrades.pipeline.weights_folder import weight_column
     from alltrades.report.view.choosing import named, spread
     from alltrades.report.view.episodes import Recordings
+    from alltrades.report.view.page import write_page
+    from alltrades.report.view.rerun_file import require, write_recording
+    from alltrades.report.view.viewer import no_screen, open_viewer, screen
     from alltrades.system.files import check_writable
+    from alltrades.system.trust import trust_all
 
-    if args.html is None:
-        raise UserError("data view: nothing to make; expected --html FILE; add it")
+    html, rrd = (None if p is None else Path(p) for p in (args.html, args.rrd))
+    if html is None and rrd is None and not args.web:
+        raise UserError(
+            "data view: nothing to make; expected --html FILE (a page), --rrd FILE (for the Rerun "
+            "viewer) or --web (that viewer in a browser); add one"
+        )
+    shown = args.web and screen()
+    if args.web and not shown and rrd is None and html is None:
+        raise UserError(f"data view: {no_screen(None)}")
     load_plugins(args.plugins)
+    if args.trust:
+        trust_all()
     store = EpisodeStore.open(Path(args.store))
     weights = None if args.weights is None else weight_column(store, Path(args.weights))
     recordings = Recordings(store, weights)
@@ -62,9 +84,23 @@ def _view(args: argparse.Namespace) -> int:
         chosen = spread(recordings.environments)
     else:
         chosen = named(args.episodes, len(recordings))
+    if rrd is not None or shown:
+        require()
+    for path in (html, rrd):
+        if path is not None:
+            check_writable(path)
     predictor = None if args.policy is None else _predictor(store, Path(args.policy))
-    check_writable(Path(args.html))
-    _page(recordings, chosen, Path(args.html), predictor)
+    if html is not None:
+        _make(write_page, recordings, chosen, html, predictor)
+    with TemporaryDirectory(prefix="alltrades-") as folder:
+        if rrd is None and shown:
+            rrd = Path(folder) / f"{store.path.resolve().stem}.rrd"
+        if rrd is not None:
+            _make(write_recording, recordings, chosen, rrd, predictor)
+        if rrd is not None and shown:
+            open_viewer(rrd)
+        elif args.web:
+            print(f"data view: {no_screen(rrd)}", file=sys.stderr)
     return 0
 
 
@@ -77,12 +113,17 @@ def _predictor(store: EpisodeStore, path: Path) -> Predictor:
     return Predictor(store, policies)
 
 
-def _page(
-    recordings: Recordings, chosen: np.ndarray, path: Path, predictor: Predictor | None
+def _make(
+    write: Callable[..., list[str]],
+    recordings: Recordings,
+    chosen: np.ndarray,
+    path: Path,
+    predictor: Predictor | None,
 ) -> None:
-    from alltrades.report.view.page import write_page
     from alltrades.system.progress import Progress
 
     with Progress("view", len(chosen), "episode") as bar:
-        write_page(recordings, chosen, path, predictor, bar.update)
+        left_out = write(recordings, chosen, path, predictor, bar.update)
+    for line in left_out:
+        print(line, file=sys.stderr)
     print(f"wrote {path}: {len(chosen)} of {len(recordings)} episodes")

@@ -152,10 +152,16 @@
     Plotly.relayout(plot, { shapes: themed([{ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line }]) });
   }
 
+  function seconds(at) { // of a step between two of which it is known
+    const [steps, times] = episode.seconds;
+    const i = Math.max(0, steps.findLastIndex((s) => s <= at)), k = Math.min(i + 1, steps.length - 1);
+    return k === i ? times[i] : times[i] + ((at - steps[i]) / (steps[k] - steps[i])) * (times[k] - times[i]);
+  }
+
   function move(to) {
     step.value = to;
     const at = Number(step.value);
-    id("at").textContent = "step " + at + (episode.rate ? ", " + (at / episode.rate).toFixed(2) + " s" : "");
+    id("at").textContent = "step " + at + (episode.seconds ? ", " + seconds(at).toFixed(2) + " s" : "");
     episode.cameras.forEach((camera, k) => {
       const figure = id("cameras").children[k], n = camera.steps.length;
       let i = 0;

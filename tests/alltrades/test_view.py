@@ -1,11 +1,11 @@
 """`alltrades data view`: what is on the page, and what it says is not."""
 
 import base64
+import html
 import io
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,62 +17,32 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
+from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.settings import PolicySettings
 from alltrades.report.view import curves
 from alltrades.report.view.choosing import named, spread
 from alltrades.report.view.curves import line
-from alltrades.report.view.page import EPISODE_BYTES
+from alltrades.report.view.episodes import Recordings
+from alltrades.report.view.page import EPISODE_BYTES, write_page
 from alltrades.report.view.pictures import colours, strip
-from tests.data.stores import TEXTS, rich_episode
-
-EVIL = "</script><script>alert('x')</script> & <b>fold</b> \u2028 \U0001f9be"
-
-
-class Page(HTMLParser):
-    """Cells of the list, and the JSON of each episode."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.cells: list[list[str]] = []
-        self.scripts: dict[str, str] = {}
-        self.tags: list[str] = []
-        self._at: str | None = None
-        self.feed(text)
-        head, *rows = self.cells
-        self.rows = [dict(zip(head, row)) for row in rows]
-        self.episodes = {
-            int(name.split("-")[1]): json.loads(text) for name, text in self.scripts.items()
-        }
-
-    def handle_starttag(self, tag, attrs):
-        named = dict(attrs)
-        self.tags.append(tag)
-        if tag == "tr":
-            self.cells.append([])
-        elif tag in ("th", "td"):
-            self.cells[-1].append("")
-        if tag != "button":
-            self._at = tag
-        if tag == "script" and named.get("type") == "application/json":
-            self._at = named["id"]
-            self.scripts[self._at] = ""
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "table", "td", "th"):
-            self._at = None
-
-    def handle_data(self, data):
-        if self._at in self.scripts:
-            self.scripts[self._at] += data
-        elif self._at in ("th", "td"):
-            self.cells[-1][-1] += data
+from alltrades.report.view.predictions import Predictor
+from tests.alltrades.test_report import CHROMIUM, dump_dom
+from tests.alltrades.viewing import EVIL, Counts, Page, view, write_counted, write_mixed
+from tests.data.stores import TEXTS
 
 
-def view(store, *options) -> Page:
-    out = store.parent / "page.html"
-    assert cli.main(["data", "view", str(store), "--html", str(out), *options]) == 0
-    return Page(out.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    return write_mixed(tmp_path_factory.mktemp("view") / "mixed.zarr")
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    return write_counted(tmp_path_factory.mktemp("view") / "counted.zarr")
 
 
 def picture(camera: dict) -> np.ndarray:
@@ -84,28 +54,6 @@ def line_of(episode: dict, title: str, name: str) -> list:
     (plot,) = [p for p in episode["plots"] if p["title"] == title]
     (found,) = [one["y"] for one in plot["lines"] if one["name"] == name]
     return found
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """Environments with different fields: one without actions and success, one without images."""
-    path = tmp_path_factory.mktemp("view") / "mixed.zarr"
-    arm = Interface(
-        "lab/arm",
-        {"pose": Field.state(2, names=("x", "<i>grip"), units=("m", "%")), "task": Field.text()},
-        ActionSpec.unknown(1, names=("v",)),
-        control_hz=5,
-    )
-    poses = np.array([[0.0, 1.0], [0.5, 1.0], [0.25, 1.0]])
-    acted = Episode.from_arrays(
-        {"pose": poses, "task": EVIL}, [[1], [2], [3]], "lab/arm", [0, 0, 2], [0, 0, 1]
-    )
-    frames = np.zeros((3, 4, 6, 3), np.uint8)
-    frames[1], frames[2, :, :3] = 200, (255, 0, 0)
-    with EpisodeStore.create(path, [arm]) as store:
-        store.append([acted, Episode.from_arrays({"images.top": frames}, None, "lab/camera")])
-        store.append([rich_episode(seed=k, length=9) for k in range(len(TEXTS))])
-    return path
 
 
 def test_the_page_has_every_number_of_a_short_episode_with_names_and_units(mixed):
@@ -274,7 +222,7 @@ def test_more_episodes_than_a_page_takes_are_refused():
 
 def test_nothing_to_make_and_nothing_to_look_at_are_said(mixed, tmp_path, capsys):
     assert cli.main(["data", "view", str(mixed)]) == 2
-    assert "nothing to make; expected --html FILE" in capsys.readouterr().err
+    assert "nothing to make; expected --html FILE (a page), --rrd FILE" in capsys.readouterr().err
     EpisodeStore.create(tmp_path / "empty").close()
     assert cli.main(["data", "view", str(tmp_path / "empty"), "--html", str(tmp_path / "x")]) == 2
     assert "no episodes; expected some to look at" in capsys.readouterr().err
@@ -294,3 +242,76 @@ def test_a_damaged_picture_ends_the_page_before_it_is_there(mixed, tmp_path, cap
 
 def test_the_bounds_of_plots_are_those_that_the_documents_say():
     assert (curves.FIELD, curves.ALL, curves.PREDICTED, curves.POINTS[1]) == (48, 96, 8, 600)
+
+
+# ---- policies ------------------------------------------------------------------------------------
+def test_predicted_chunks_stand_beside_recorded_actions_where_they_begin(counted, tmp_path):
+    store = EpisodeStore.open(counted)
+    predictor = Predictor(store, {"lab/count": Counts()})
+    write_page(Recordings(store), np.array([0, 1]), tmp_path / "page.html", predictor)
+    acted, other = Page((tmp_path / "page.html").read_text()).episodes.values()
+    assert acted["at"] == [0, 4] and other["at"] == []
+    first, second = [p for p in acted["plots"] if p["title"].startswith("action")]
+    assert (first["title"], first["lines"][0]["y"]) == ("action 0", [0, 1, 2, 3, 4, 5])
+    assert first["chunks"] == [[100, 101, 102, 103], [104, 105]]
+    assert second["chunks"] == [[-100, -101, -102, -103], [-104, -105]]
+    assert all("chunks" not in p for p in other["plots"])
+
+
+def test_long_episodes_have_chunks_all_along(tmp_path):
+    states = np.arange(1000.0)[:, None]
+    store = EpisodeStore.write(
+        tmp_path / "s", [Episode.from_arrays({"state": states}, states.repeat(2, 1), "lab/count")]
+    )
+    chunks = Predictor(store, {"lab/count": Counts()}).along("lab/count", 0)
+    assert chunks is not None and len(chunks.at) == 64
+    assert (chunks.at[0], chunks.at[-1]) == (0, 996) and (chunks.at % 4 == 0).all()
+    assert chunks.values[:, 0, 0].tolist() == chunks.at.tolist()
+
+
+def test_a_policy_that_does_not_fit_the_store_is_refused_with_the_reason(counted, tmp_path, capsys):
+    wrong = Interface("lab/count", {"state": Field.state(3)}, ActionSpec.unknown(2))
+    policy = DiffusionPolicy(PolicySettings(), [wrong], Normalizer(Layout([wrong])))
+    policy.normalizer.fitted.fill_(True)
+    policy.save(tmp_path / "policy")
+    command = ["data", "view", str(counted), "--html", str(tmp_path / "page.html")]
+    assert cli.main([*command, "--policy", str(tmp_path / "policy")]) == 2
+    said = capsys.readouterr().err
+    assert "no predicted chunks of lab/count: 'state' is a state of 1 numbers" in said
+    assert said.count("\n") == 1 and not (tmp_path / "page.html").exists()
+    assert cli.main([*command, "--policy", str(tmp_path / "nothing")]) == 2
+    assert "no policy here" in capsys.readouterr().err
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on PATH: apt-get install chromium")
+def test_a_browser_shows_the_episode_that_is_selected_and_sorts_the_list(mixed, tmp_path):
+    view(mixed, "--episodes", "0-3")
+    script = """<script>
+      const rows = () => [...document.querySelectorAll("#list tbody tr")];
+      const numbers = () => rows().map((row) => row.dataset.number);
+      const seen = { first: document.getElementById("name").textContent, before: numbers() };
+      document.querySelectorAll(".sort")[2].click();
+      seen.short = numbers();
+      document.querySelectorAll(".sort")[2].click();
+      seen.long = numbers();
+      document.querySelector('tr[data-number="1"] .pick').click();
+      seen.picked = document.getElementById("name").textContent;
+      seen.cameras = document.querySelectorAll(".picture").length;
+      document.querySelector('tr[data-number="2"]').click();
+      setTimeout(() => {
+        seen.lines = document.querySelectorAll("#plot .scatterlayer .trace").length;
+        seen.facts = document.getElementById("facts").textContent;
+        document.body.dataset.seen = JSON.stringify(seen);
+      }, 5000);
+    </script></body>"""
+    page = (mixed.parent / "page.html").read_text().replace("</body>", script)
+    (tmp_path / "page.html").write_text(page)
+    dom = dump_dom(tmp_path / "page.html", tmp_path / "profile")
+    seen = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', dom)[1]))
+    assert seen["first"] == "Episode 0 of lab/arm" and seen["picked"] == "Episode 1 of lab/camera"
+    assert seen["before"] == [str(k) for k in range(10)]
+    assert seen["short"][:2] == ["0", "1"] and seen["long"][-2:] == ["0", "1"]
+    assert seen["cameras"] == 1 and seen["lines"] == 3 + 2 + 1
+    assert "lift the plate" in seen["facts"] and "alert" not in seen["facts"]

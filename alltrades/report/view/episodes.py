@@ -24,6 +24,7 @@ class Viewed:
     Attributes:
         number: in its store. place: among those of its environment.
         rate: control steps per second, None where it is unknown.
+        times: (T,) seconds from the first step, as recorded or by the rate; None without either.
         numbers: (T, D) by field, actions as ACTION; NaN and infinities as they are.
         labels: of each of a field's numbers, with its unit where that is known.
         outcome: (T,) "reward" where there is any, "success" where it is known, "weight".
@@ -37,6 +38,7 @@ class Viewed:
     environment: str
     length: int
     rate: float | None
+    times: np.ndarray | None
     numbers: Mapping[str, np.ndarray]
     labels: Mapping[str, tuple[str, ...]]
     outcome: Mapping[str, np.ndarray]
@@ -92,6 +94,7 @@ class Recordings:
             subject.environment,
             length,
             subject.rate,
+            _times(subject, low, length),
             {name: x.astype(np.promote_types(x.dtype, np.float32)) for name, x in numbers.items()},
             {name: labels(subject, name) for name in numbers},
             self._outcome(number, length),
@@ -131,6 +134,14 @@ class Recordings:
             for name, array in raw_arrays(self.store.path).items()
             if name in names and array.shape[0] == total
         }
+
+
+def _times(subject: Subject, low: int, length: int) -> np.ndarray | None:
+    if subject.times is not None:
+        found = subject.times.read(low, low + length)
+        if np.isfinite(found).all():
+            return found
+    return None if subject.rate is None else np.arange(length) / subject.rate
 
 
 def labels(subject: Subject, name: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alltrades.report.page import script_json, write
-from alltrades.report.view.curves import plots
+from alltrades.report.view.curves import POINTS, plots
 from alltrades.report.view.episodes import Recordings, Viewed
 from alltrades.report.view.pictures import strip
 
@@ -48,8 +48,8 @@ def write_page(
     path: Path,
     predictor: Predictor | None = None,
     progress: Progress = lambda done: None,
-) -> Path:
-    """Write the page of a store and return its path.
+) -> list[str]:
+    """Write the page of a store; what is left out stands on it.
 
     Args:
         chosen: (n,) episodes that can be looked at; the list has others too.
@@ -58,10 +58,10 @@ def write_page(
     the code that draws it. Raises UserError where the extra `report` is not installed.
     """
     room = _Room.of(len(chosen))
-    return write(
+    write(
         "view.html",
         {
-            "title": str(recordings.store.path),
+            "title": recordings.store.path.resolve().name,
             "version": _version(),
             "said": _said(recordings, chosen),
             "rows": _rows(recordings, chosen),
@@ -72,6 +72,7 @@ def write_page(
         path,
         "view",
     )
+    return []
 
 
 def _version() -> str:
@@ -83,7 +84,9 @@ def _version() -> str:
 def _said(recordings: Recordings, chosen: np.ndarray) -> list[str]:
     """What the page has, in words."""
     total, steps = len(recordings), recordings.store.n_steps
-    lines = [f"{total} {'episode' if total == 1 else 'episodes'}, {steps} steps"]
+    lines = [
+        f"{recordings.store.path}: {total} {'episode' if total == 1 else 'episodes'}, {steps} steps"
+    ]
     if len(chosen) < total:
         lines.append(
             f"{len(chosen)} of them can be looked at here; --episodes chooses others, such as "
@@ -138,12 +141,22 @@ def _episodes(
             "environment": episode.environment,
             "length": episode.length,
             "rate": episode.rate,
+            "seconds": _seconds(episode),
             "texts": {name: _cut(text, TEXT) for name, text in episode.texts.items()},
             "cameras": list(_cameras(episode, room.bytes)),
             **plots(episode, chunks, room.numbers),
         }
         yield number, script_json(facts)
         progress(done)
+
+
+def _seconds(episode: Viewed) -> list[list[float]] | None:
+    """Some steps, and when they were, to the millisecond; None where nothing says it."""
+    if episode.times is None:
+        return None
+    count = min(episode.length, POINTS[1])
+    steps = np.unique(np.linspace(0, episode.length - 1, count).round().astype(int))
+    return [steps.tolist(), [round(t, 3) for t in episode.times[steps].tolist()]]
 
 
 def _cameras(episode: Viewed, room: int) -> Iterator[Mapping[str, Any]]:

@@ -63,7 +63,7 @@ def strip(frames: np.ndarray, steps: np.ndarray, most_bytes: int) -> Strip:
 
     Raises UserError where the extra `report` is not installed.
     """
-    pillow = _pillow()
+    pillow = image_library()
     shown, note = colours(frames)
     height, width = shown.shape[1:3]
     shrink = min(1.0, SIDE / max(height, width))
@@ -88,7 +88,8 @@ def _joined(pillow: Any, pictures: list[Any], size: tuple[int, int]) -> tuple[by
     return out.getvalue(), kind
 
 
-def _pillow() -> Any:
+def image_library() -> Any:
+    """PIL.Image; UserError where the extra `report` is not installed."""
     try:
         from PIL import Image
     except ImportError as error:
