@@ -10,6 +10,7 @@ import numpy as np
 
 from alltrades.data.checks.check import Check
 from alltrades.data.checks.findings import Finding
+from alltrades.data.checks.scale import Scale
 from alltrades.data.checks.subject import Block
 
 LEVELS = 2**12  # of a number's usual range, in a digest
@@ -38,8 +39,9 @@ class Duplicates(Check):
         self._points: list[np.ndarray] = []
         self._names = [n for n, s in self.scales.items() if not (s.still | s.clock).all()]
         self._odd = np.random.default_rng(0)
-        self._factors = {
-            n: self._odd.integers(1, 2**63, len(s.width), np.int64).astype(np.uint64) | np.uint64(1)
+        self._factors = {  # of numbers in pairs
+            n: self._odd.integers(1, 2**63, -(-len(s.width) // 2), np.int64).astype(np.uint64)
+            | np.uint64(1)
             for n, s in self.scales.items()
         }
         self._distinct = self._rows = 0
@@ -54,11 +56,8 @@ class Duplicates(Check):
         for name in self._names:
             scale, x = self.scales[name], block.values[name]
             unit = np.where(scale.width > 0, scale.width, 1.0).astype(np.float32)
-            with np.errstate(invalid="ignore", over="ignore"):
-                level = np.rint((x - scale.low.astype(np.float32)) * (LEVELS / unit))
-                level = np.clip(level, -(2.0**30), 2.0**30).astype(np.int32)
-            for d in np.flatnonzero(~scale.clock):
-                hashes += level[:, d].view(np.uint32) * self._factors[name][d]
+            for pair, factor in zip(_pairs(x, scale, unit).T, self._factors[name]):
+                hashes += pair * factor
             moves = scale.smooth
             points.append(((x[index] - scale.low) / unit)[..., moves].reshape(len(index), -1))
         hashes ^= hashes >> np.uint64(29)
@@ -106,8 +105,12 @@ class Duplicates(Check):
         """Episodes that share many steps with an earlier one, and are not equal to it."""
         owners: dict[int, list[int]] = {}
         out = {}
+        values, counts = np.unique(np.concatenate(self._hashes), return_counts=True)
+        common = values[counts > 1]
+        if not len(common):
+            return {}
         for i, hashes in enumerate(self._hashes):
-            if i in self.equal or len(hashes) < 4:
+            if i in self.equal or len(hashes) < 4 or not np.isin(hashes, common).any():
                 continue
             shared = Counter(k for h in hashes.tolist() for k in owners.get(h, ())[:4])
             best = shared.most_common(1)
@@ -145,3 +148,18 @@ class Duplicates(Check):
             for x, y in zip(a[close].tolist(), b[close].tolist()):
                 out[max(x, y)] = min(x, y), "is all along near"
         return out
+
+
+def _pairs(x: np.ndarray, scale: Scale, unit: np.ndarray) -> np.ndarray:
+    """(S, pairs) of numbers (S, D) that are no clocks, rounded to LEVELS of their unit (D,), two in
+    one; the last may stand alone.
+    """
+    taken = np.flatnonzero(~scale.clock)
+    levels = np.zeros((len(x), len(taken) + len(taken) % 2), np.int32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        value = (x if len(taken) == x.shape[1] else x[:, taken]) - scale.low[taken].astype("f4")
+        value *= LEVELS / unit[taken]
+        np.rint(value, out=value)
+        np.clip(value, -(2.0**30), 2.0**30, out=value)
+    levels[:, : len(taken)] = value
+    return levels.view(np.uint64)

@@ -104,14 +104,10 @@ class Lag(Check):
         )
         start = np.minimum(block.start, len(acted) - 1)
         curve = np.zeros((2 * REACH + 1, len(start)))
-        for k, lag in enumerate(range(-REACH, REACH + 1)):
-            product = np.zeros_like(acted)
-            size = len(acted) - abs(lag)
-            if lag >= 0:
-                product[:size] = acted[:size] * moved[lag:]
-            else:
-                product[-lag:] = acted[-lag:] * moved[:size]
-            curve[k] = np.add.reduceat(product, start)
+        later = np.zeros(len(moved) + 2 * REACH)
+        later[REACH : REACH + len(moved)] = moved
+        for k in range(2 * REACH + 1):
+            curve[k] = np.add.reduceat(acted * later[k : k + len(acted)], start)
         power = np.add.reduceat(acted**2, start) * np.add.reduceat(moved**2, start)
         curve = np.divide(curve, np.sqrt(power), out=np.zeros_like(curve), where=power > 0)
         here = np.flatnonzero(block.length >= OWN)
