@@ -14,6 +14,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,9 @@ from alltrades.system.refusals import not_written
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
-_CODEC = Zstd(level=0)
+WRITERS = 4  # threads that pack the chunks of one append
+LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
+_CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
 
 
 class ChunkCache:
@@ -138,7 +141,8 @@ class ChunkedArray:
         try:
             found = json.loads(file.read_bytes())
             shape = found.pop("shape")
-            same = found == _description(self) and shape[1:] == list(self.row_shape)
+            known = [_description(self, level) for level in _CODECS]  # pictures had LEVEL once
+            same = found in known and shape[1:] == list(self.row_shape)
             enough = same and isinstance(shape[0], int) and shape[0] >= self.rows
         except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
             enough = False
@@ -194,22 +198,34 @@ class ChunkedArray:
         this returns and count when the store commits. O(n) and one chunk.
         """
         value = np.ascontiguousarray(value, self.dtype)
-        stop, checks, at = self.rows + len(value), list(self.checks), self.rows
-        while at < stop:
-            i, held = divmod(at, self.chunk)
-            new = value[at - self.rows : (i + 1) * self.chunk - self.rows]
-            chunk = np.zeros((self.chunk, *self.row_shape), self.dtype)
-            if held:
-                chunk[:held] = self.read_chunk(i)
-            chunk[held : held + len(new)] = new
-            checks.append(google_crc32c.extend(checks.pop() if held else 0, new))
-            data = _CODEC.encode(chunk)
-            _write(self._file(i), data + google_crc32c.value(data).to_bytes(4, "little"))
-            at += len(new)
-        array = replace(self, rows=stop, checks=tuple(checks))
-        facts = {"shape": list(array.shape)} | _description(array)
+        stop, first = self.rows + len(value), self.rows // self.chunk
+        numbers = range(first, -(-stop // self.chunk))
+
+        def pack(i: int) -> int:
+            return self._pack(i, value)
+
+        if len(numbers) > 1:
+            with ThreadPoolExecutor(min(WRITERS, len(numbers))) as pool:
+                added = list(pool.map(pack, numbers))
+        else:
+            added = [pack(i) for i in numbers]
+        array = replace(self, rows=stop, checks=(*self.checks[:first], *added))
+        facts = {"shape": list(array.shape)} | _description(array, _level(self.row_shape))
         _write(self.path / "zarr.json", json.dumps(facts).encode())
         return array
+
+    def _pack(self, i: int, value: np.ndarray) -> int:
+        """Write chunk i with what of the rows behind this array's own belongs there; its check."""
+        start = max(self.rows, i * self.chunk)
+        held = start - i * self.chunk
+        new = value[start - self.rows : (i + 1) * self.chunk - self.rows]
+        chunk = np.zeros((self.chunk, *self.row_shape), self.dtype)
+        if held:
+            chunk[:held] = self.read_chunk(i)
+        chunk[held : held + len(new)] = new
+        data = _CODECS[_level(self.row_shape)].encode(chunk)
+        _write(self._file(i), data + google_crc32c.value(data).to_bytes(4, "little"))
+        return int(google_crc32c.extend(self.checks[i] if held else 0, new))
 
 
 def chunk_rows(row_shape: Sequence[int], dtype: np.dtype, size: int = CHUNK_BYTES) -> int:
@@ -224,7 +240,11 @@ def write_group(path: Path) -> None:
     _write(path / "zarr.json", json.dumps(facts).encode())
 
 
-def _description(array: ChunkedArray) -> dict[str, Any]:
+def _level(row_shape: tuple[int, ...]) -> int:
+    return PICTURES if len(row_shape) == 3 else LEVEL
+
+
+def _description(array: ChunkedArray, level: int) -> dict[str, Any]:
     """The content of zarr.json but for the shape, which grows before the commit does."""
     fills: dict[str, Any] = {"f": 0.0, "b": False}
     return {
@@ -237,7 +257,7 @@ def _description(array: ChunkedArray) -> dict[str, Any]:
         "fill_value": fills.get(array.dtype.kind, 0),
         "codecs": [
             {"name": "bytes", "configuration": {"endian": "little"}},
-            {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+            {"name": "zstd", "configuration": {"level": level, "checksum": False}},
             {"name": "crc32c"},
         ],
         "attributes": {},
@@ -259,7 +279,7 @@ def _decode(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
         if google_crc32c.value(data) != int.from_bytes(stored[-4:], "little"):
             raise ValueError("its checksum differs")
-        values = _CODEC.decode(data)
+        values = _CODECS[LEVEL].decode(data)  # of any level
         if len(values) != size:
             raise ValueError(f"{len(values)} bytes of rows, not {size}")
     except (ValueError, RuntimeError) as error:

@@ -171,8 +171,10 @@ class Episode:
 def _flags(name: str, values: Any, environment: str) -> np.ndarray:
     """Flags (T,) as booleans."""
     found = np.asarray(values)
-    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
-        odd = found if found.dtype.kind not in "biuf" else found[~np.isin(found, (0, 1))]
+    if found.dtype == bool:
+        return found
+    if found.dtype.kind not in "iuf" or not ((found == 0) | (found == 1)).all():
+        odd = found if found.dtype.kind not in "iuf" else found[(found != 0) & (found != 1)]
         raise ValueError(
             f"episode of '{environment}': {name} hold {odd.ravel()[:1].tolist()}; expected True "
             "or False (or 0 or 1) for every step"

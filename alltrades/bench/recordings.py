@@ -1,4 +1,4 @@
-"""How fast recordings come in, as shares of what their libraries take to read them."""
+"""How fast recordings come in and are checked, as shares of what others take to read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,30 @@ import numpy as np
 
 EPISODES, STEPS = 200, 125  # about PushT
 CAMERA = (20, 100, 96)  # episodes, steps, pixels of a side
+MANY = (2000, 500)  # episodes, steps of a store that is checked
 ROUNDS = 5
+
+
+@dataclass
+class Pair:
+    """Ours beside a reference, in turn: seconds of the wall, and of the processor by all threads,
+    which other programs hardly change.
+    """
+
+    ours: list[tuple[float, float]] = field(default_factory=list)
+    reference: list[tuple[float, float]] = field(default_factory=list)
+
+    def ratios(self) -> tuple[float, float]:
+        """Reference over ours, medians: above 1 is faster than the reference."""
+        sides = np.median(self.ours, axis=0), np.median(self.reference, axis=0)
+        wall, processor = sides[1] / sides[0]
+        return float(wall), float(processor)
 
 
 def recordings(folder: str | None, results: list[dict[str, Any]]) -> Iterator[str]:
     """Steps per second of an import beside reading with the format's library and writing with
-    Zarr; of videos beside decoding alone. Medians of ROUNDS, one after the other in turn.
+    Zarr; of videos beside decoding alone; of a check of stores beside one pass over their rows.
+    Medians of ROUNDS, one after the other in turn. Bytes of the imported Zarr store beside its own.
 
     Args:
         folder: with a LeRobot data set and a Zarr store of the Diffusion Policy layout; default
@@ -41,43 +60,124 @@ def recordings(folder: str | None, results: list[dict[str, Any]]) -> Iterator[st
         }
         sources["video"] = _lerobot(scratch / "c", CAMERA)
         for kind, source in sources.items():
-            yield _measured(kind, source, references[kind], scratch, results)
+            yield _imported(kind, source, references[kind], scratch / "out.zarr", results)
+        if "zarr" in sources:
+            yield _size(sources["zarr"], scratch / "size.zarr", results)
+        yield _checked(scratch / "many.zarr", results)
 
 
-def _measured(
+def _imported(
     kind: str,
     source: Path,
     reference: Callable[[Path, Path], None],
-    scratch: Path,
+    out: Path,
     results: list[dict[str, Any]],
 ) -> str:
-    times: dict[str, list[float]] = {"import": [], "library": []}
-    steps = 0
+    pair, steps = Pair(), 0
     for _ in range(ROUNDS):
-        for name in times:
-            out = scratch / "out.zarr"
-            start = time.perf_counter()
-            if name == "import":
-                steps = _import(source, out)
-            else:
-                reference(source, out)
-            times[name].append(time.perf_counter() - start)
-            shutil.rmtree(out, ignore_errors=True)
-    ours, library = (float(np.median(times[name])) for name in ("import", "library"))
+        begun = _clocks()
+        steps = _import(source, out)
+        pair.ours.append(_since(begun))
+        shutil.rmtree(out)
+        begun = _clocks()
+        reference(source, out)
+        pair.reference.append(_since(begun))
+        shutil.rmtree(out, ignore_errors=True)
+    ours, library = (float(np.median(side, axis=0)[0]) for side in (pair.ours, pair.reference))
+    ratio, processor = pair.ratios()
     results.append(
         {
             "what": f"import {kind}",
             "steps": steps,
             "steps_per_s": steps / ours,
             "library_steps_per_s": steps / library,
-            "ratio": library / ours,
+            "ratio": ratio,
+            "processor_ratio": processor,
         }
     )
     unit = "frames" if kind == "video" else "steps"
     return (
         f"import of {kind}: {steps / ours:,.0f} {unit}/s; the library alone {steps / library:,.0f}"
-        f"; ratio {library / ours:.2f}"
+        f"; ratio {ratio:.2f} ({processor:.2f} of processor time)"
     )
+
+
+def _size(source: Path, out: Path, results: list[dict[str, Any]]) -> str:
+    _import(source, out)
+    ours, theirs = _bytes(out), _bytes(source)
+    results.append({"what": "size", "bytes": ours, "source_bytes": theirs, "ratio": ours / theirs})
+    return f"size of the imported Zarr store: {ours:,} bytes, {ours / theirs:.2f} of its source's"
+
+
+def _checked(path: Path, results: list[dict[str, Any]]) -> str:
+    from alltrades.data.checks.examine import examine_stores
+    from alltrades.data.store import EpisodeStore
+
+    EpisodeStore.write(path, _walks())
+    pair = Pair()
+    for _ in range(ROUNDS):
+        begun = _clocks()
+        examine_stores([EpisodeStore.open(path)], {})
+        pair.ours.append(_since(begun))
+        begun = _clocks()
+        _one_pass(path)
+        pair.reference.append(_since(begun))
+    ratio, processor = (1 / r for r in pair.ratios())
+    steps = len(EpisodeStore.open(path).steps())
+    seconds = float(np.median(pair.ours, axis=0)[0])
+    results.append(
+        {
+            "what": "check",
+            "steps": steps,
+            "seconds": seconds,
+            "times_one_pass": ratio,
+            "processor_times_one_pass": processor,
+        }
+    )
+    return (
+        f"check of {steps:,} steps: {seconds:.2f} s; {ratio:.1f} times reading them with one pass "
+        f"for what is not finite, least and largest ({processor:.1f} of processor time)"
+    )
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(begun: tuple[float, float]) -> tuple[float, float]:
+    now = _clocks()
+    return now[0] - begun[0], now[1] - begun[1]
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def _walks() -> Iterator[Any]:
+    """10^6 steps of an arm that follows what it is told."""
+    from alltrades.data.episode import Episode
+
+    episodes, steps = MANY
+    for i in range(episodes):
+        rng = np.random.default_rng(i)
+        action = np.sin(rng.normal(0, 0.05, (steps, 4)).cumsum(0))
+        joints = np.roll(action, 1, 0) + rng.normal(0, 1e-3, action.shape)
+        other = rng.normal(0, 0.1, (steps, 4)).cumsum(0)
+        state = np.concatenate([joints, other], 1).astype(np.float32)
+        yield Episode.from_arrays(
+            {"state": state}, action, "lab/bench", successes=np.arange(steps) == steps - 1, seed=i
+        )
+
+
+def _one_pass(path: Path) -> None:
+    from alltrades.data.store import EpisodeStore
+
+    steps = EpisodeStore.open(path).steps()
+    for rows in (*steps.observation.values(), steps.action):
+        for piece in rows.pieces():
+            np.isfinite(piece).all()
+            piece.min(0)
+            piece.max(0)
 
 
 def _import(source: Path, out: Path) -> int:

@@ -32,6 +32,7 @@ class Converter:
             recording.acts = [part.source for part in mapping.action.pieces]
         if recording.resampled:
             recording.rate = mapping.control_hz
+        self._kinds: tuple[list[Any], int] = [], 0  # of the episode before
         self._bytes: dict[str, float] = {}  # key of a float image -> what makes it 0 to 255
 
     def episode(self, i: int, environment: str) -> Episode:
@@ -62,7 +63,14 @@ class Converter:
     def _same(self, where: str, episode: Episode) -> None:
         """Refuse an episode of other fields or action size than the first."""
         size = 0 if episode.actions is None else episode.actions.shape[1]
+        kinds = [
+            (name, None if isinstance(v, str) else (v.shape[1:], v.dtype))
+            for name, v in episode.observations.items()
+        ]
+        if self._first is not None and self._kinds == (kinds, size):
+            return  # as the one before
         known, actions = self._first = self._first or (episode.fields, size)
+        self._kinds = kinds, size
         wrong = other_fields(episode.fields, known)
         if wrong is None and size != actions:
             wrong = f"actions have {size} numbers, not {actions}"
@@ -340,9 +348,4 @@ def _kind(value: Any) -> str:
 
 def fits(where: object, columns: dict[str, Column], steps: int) -> None:
     """Refuse an episode whose arrays would not fit into memory."""
-    row = sum(
-        int(np.prod(c.shape)) * np.dtype(c.dtype).itemsize
-        for c in columns.values()
-        if c.kind != "text"
-    )
-    bounded(where, row * steps)
+    bounded(where, sum(c.nbytes for c in columns.values()) * steps)

@@ -22,6 +22,7 @@ from alltrades.system.files import remove
 
 Tasks = Literal["instruction", "environments"]
 PART = 512  # episodes of one append
+PICTURES = 2**23  # bytes of one append of pictures: the next are decoded while it is written
 
 
 @dataclass
@@ -60,9 +61,8 @@ class Import:
         """Import everything; what an interrupted import left goes on where it was.
 
         Memory is bounded by two episodes, or what of short ones has about BATCH_BYTES: one is read
-        while another is written. Raises UserError
-        when there is something at `out`, and `Refusal` for what cannot be imported; then nothing
-        is left behind.
+        while another is written. Raises UserError when there is something at `out`, and `Refusal`
+        for what cannot be imported; then nothing is left behind.
         """
         if self.out.exists():
             raise UserError(
@@ -146,7 +146,7 @@ class Import:
                     continue
                 part.append(episode)
                 size += episode.nbytes
-                if len(part) == PART or size >= BATCH_BYTES:
+                if len(part) == PART or size >= (PICTURES if _pictures(episode) else BATCH_BYTES):
                     if writing is not None:
                         writing.result()
                     writing = writer.submit(self._write, store, part, declared)
@@ -207,3 +207,7 @@ class Import:
         if not rest:
             raise Refusal(f"{self.recording.path}: no field beside the instruction; map one")
         return replace(episode, environment=self.ids[task], observations=rest)
+
+
+def _pictures(episode: Episode) -> bool:
+    return any(not isinstance(v, str) and v.ndim == 4 for v in episode.observations.values())

@@ -179,12 +179,12 @@ class RowFiles:
         hold it are read, with those behind them up to BLOCK_BYTES, and kept.
         """
         span, known = self._of[i], self._cached
-        inside = known is not None and known.file == span.file and known.names == tuple(names)
+        inside = known is not None and known.file == span.file and set(names) <= set(known.names)
         if known is None or not (inside and known.start <= span.start and span.stop <= known.stop):
             known = self._cached = self._block(span, tuple(names))
             self.fresh = known.rows
         start, stop = span.start - known.start, span.stop - known.start
-        return {name: rows[start:stop] for name, rows in known.rows.items()}
+        return {name: known.rows[name][start:stop] for name in names}
 
     def _block(self, span: _Span, names: tuple[str, ...]) -> _Block:
         opened, path = self._file(span.file), self.files[span.file]

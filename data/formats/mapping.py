@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,7 +122,7 @@ class Mapped(_Model):
             raise ValueError("dims and rotation belong to the entries of parts")
         return self
 
-    @property
+    @cached_property
     def pieces(self) -> list[Part]:
         """Its numbers, part by part."""
         if self.parts is not None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+
+import numpy as np
 
 from alltrades.errors import MissingExtra, UserError
 
@@ -36,6 +39,13 @@ class Column:
     kind: str = "numbers"
     names: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Of one step; text has none."""
+        if self.kind == "text":
+            return 0
+        return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
         if self.kind == "text":
