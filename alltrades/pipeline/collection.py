@@ -6,14 +6,12 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
@@ -270,15 +268,11 @@ def first_demos(
     paths: Sequence[Path],
     environments: Sequence[str],
     episodes: int | None,
-    observations: str | None = None,
     left_out: Callable[[Steps], np.ndarray] | None = None,
 ) -> Steps:
     """The first `episodes` demonstrations of each environment (all with None) of some stores, one
     after another, and all their episodes without actions; without those that `left_out` chooses,
     a mask (E,).
-
-    `observations`: a store whose episodes join those without actions; what actions it has are not
-    looked at. UserError where it has none of these environments, or other fields.
     """
     steps = steps_of(paths, environments)
     keep = np.ones(len(steps.ends), bool) if left_out is None else ~left_out(steps)
@@ -286,21 +280,4 @@ def first_demos(
         mine = np.flatnonzero((steps.environment == name) & steps.has_actions & keep)
         if episodes is not None:
             keep[mine[episodes:]] = False
-    steps = steps.select(keep)
-    if observations is None:
-        return steps
-    others = EpisodeStore.open(Path(observations))
-    found, known = others.steps(environments), {e.id: e for e in given.environments_of(paths)}
-    if not len(found.ends):
-        raise UserError(
-            f"{observations}: no episodes of {', '.join(environments)}; `alltrades data info` "
-            "lists what it has"
-        )
-    for name, interface in others.interfaces().items():
-        wrong = name in known and other_fields(interface.observation, known[name].observation)
-        if wrong:
-            raise UserError(
-                f"{observations}: observations of '{name}' are others than those of the "
-                f"demonstrations: {wrong}; expected the same; record them in the same environment"
-            )
-    return Steps.concatenate([steps, replace(found, has_actions=np.zeros(len(found.ends), bool))])
+    return steps.select(keep)

@@ -41,9 +41,7 @@ class Demonstrations:
     def steps(self) -> Steps:
         """Those that are learned from."""
         demos, context = self.context.settings.demos, self.context
-        steps = collection.first_demos(
-            self.stores, context.ids, demos.episodes, demos.observations, self.held_out_mask
-        )
+        steps = collection.first_demos(self.stores, context.ids, demos.episodes, self.held_out_mask)
         return learned_from(steps, demos.interventions)
 
     def held_out(self) -> Steps:
@@ -69,12 +67,10 @@ class Demonstrations:
         key: dict[str, Any] = {
             "demos": [EpisodeStore.open(path).digest() for path in self.stores],
             "policy": settings.policy.model_dump(mode="json"),
-            "settings": settings.demos.model_dump(mode="json", exclude={"observations", "path"}),
+            "settings": settings.demos.model_dump(mode="json", exclude={"path"}),
         }
         if any(self.context.holdout.values()):
             key["held out"] = [self.context.holdout, settings.evaluation.seed]
-        if settings.demos.observations is not None:
-            key["observations"] = EpisodeStore.open(Path(settings.demos.observations)).digest()
         return key
 
     def check(self) -> None:

@@ -17,7 +17,8 @@ from alltrades.envs.rollouts.evaluation import CHOOSES, CONDITIONS, ENDS, FILTER
 from alltrades.pipeline.acting import Policies, load_policies
 from alltrades.pipeline.artifacts import artifact_files, policy_digest, policy_digests, said_uses
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.pipeline.rollouts import Teacher, digest_of_first, first_rollouts
+from alltrades.pipeline.logs import digests_of
+from alltrades.pipeline.rollouts import Teacher, digest_of_first, rollouts_and_logs
 from alltrades.pipeline.visits import taught
 from alltrades.pipeline.weights_folder import check_weights, load_weights
 from alltrades.policies.learning.batches import TrainingData
@@ -76,18 +77,25 @@ class Sources:
 
     def check_weights(self, settings: DistillSettings) -> None:
         """UserError where the weights are those of other rows or settings."""
-        rollouts = first_rollouts(self.demos.context, self.stores, settings.rollouts)
+        rollouts = self.unpaired(settings)
         check_weights(self.weights, self.demos.steps(), rollouts, settings.weighing)
 
-    def key(self, episodes: int) -> dict[str, Any]:
-        """What depends on them and on so many rollouts per environment and teacher."""
+    def unpaired(self, settings: DistillSettings) -> Steps:
+        """Rollouts and logs that a generalist of these settings learns of."""
+        demos = self.demos
+        return rollouts_and_logs(demos.context, self.stores, settings, demos.stores)
+
+    def key(self, settings: DistillSettings) -> dict[str, Any]:
+        """What depends on them, and on as many rollouts as a generalist of these settings has."""
         context = self.demos.context
         return self.demos.key() | {
             "rollouts": {
-                t.name: digest_of_first(context, t.rollouts, episodes) for t in self.teachers
+                t.name: digest_of_first(context, t.rollouts, settings.rollouts)
+                for t in self.teachers
             },
             "teachers": {t.name: policy_digests(t.policies) for t in self.teachers},
             "initial": policy_digest(self.initial) if self.initial is not None else None,
+            **({"logs": digests_of(settings)} if settings.logs else {}),
         }
 
 
@@ -149,8 +157,8 @@ def train_generalist(
             },
         )
 
-    key = sources.key(settings.rollouts) | {
-        "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
+    key = sources.key(settings) | {
+        "distill": settings.model_dump(mode="json", exclude={"rounds", "train", "logs"}),
         "train": training.determining(),
     }
     if visits:
@@ -219,7 +227,7 @@ def rows_of(
     weights: Mapping[str, WeightResult] = load_weights(sources.weights, context.ids)
     return stage2_rows(
         demos,
-        first_rollouts(context, sources.stores, settings.rollouts),
+        sources.unpaired(settings),
         weights,
         list(teachers),
         Targets(settings.executed, settings.reuse_labels, settings.demo_share, settings.apply),
@@ -231,7 +239,7 @@ def uses_of(sources: Sources, settings: DistillSettings, visits: Sequence[Visit]
     from says it.
     """
     context = sources.demos.context
-    rollouts = first_rollouts(context, sources.stores, settings.rollouts)
+    rollouts = sources.unpaired(settings)
     uses = set()
     if rollouts.tells_success:
         learned = CONDITIONS if settings.conditioned else FILTERS

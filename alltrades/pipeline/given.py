@@ -74,7 +74,7 @@ def check(
         if silent and not count:
             raise UserError(
                 f"{where}: the {silent} episodes of '{spec.id}' have no actions, and some of them "
-                "must; give others with --demos, and these with --demos.observations"
+                "must; give others with --demos, and these with --distill.logs"
             )
         if not count:
             raise UserError(

@@ -23,6 +23,8 @@ from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.collection import first_demos, open_or_create, provenance_of
 from alltrades.pipeline.context import Context
+from alltrades.pipeline.logs import logs_of
+from alltrades.settings.parts import DistillSettings
 from alltrades.system.reporting import Report
 
 
@@ -188,6 +190,17 @@ def outcomes(steps: Steps) -> dict[str, Any]:
 def first_rollouts(context: Context, stores: Sequence[Path], episodes: int) -> Steps:
     """The first `episodes` rollouts per environment of every store."""
     return Steps.concatenate([first_demos([path], context.ids, episodes) for path in stores])
+
+
+def rollouts_and_logs(
+    context: Context, stores: Sequence[Path], settings: DistillSettings, demos: Sequence[Path]
+) -> Steps:
+    """What a generalist learns of beside the demonstrations in the stores `demos`: the first
+    rollouts of every store, then its logs.
+    """
+    steps = first_rollouts(context, stores, settings.rollouts)
+    logs = logs_of(settings, context.ids, demos)
+    return steps if logs is None else Steps.concatenate([steps, logs])
 
 
 def digest_of_first(context: Context, store: Path, episodes: int) -> str:

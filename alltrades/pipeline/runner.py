@@ -26,6 +26,7 @@ from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
+from alltrades.pipeline.logs import logs_of
 from alltrades.pipeline.measurement import check_starts, draw, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
@@ -111,6 +112,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         record(context, demos.store, folder.experts)
     else:
         imported(context, demos.store)
+    for d in generalists.values():
+        logs_of(d, context.ids, demos.stores)
     demos.print_statistics()
     needed = {*teachers, *rows.values()}
     if any(d.init == "labeled_only" for d in generalists.values()):
@@ -234,8 +237,8 @@ def _stores(
     demos = context.settings.demos
     stores = {"demos": folder.demos}
     stores |= {f"rollouts/{row.teacher}": folder.rollouts(row) for row in teachers}
-    if demos.observations is not None:
-        stores["observations"] = Path(demos.observations)
+    for d in context.settings.distillations().values():
+        stores |= {f"logs {path}": Path(path) for path in d.logs}
     if held_out and demos.path is None:
         stores["held out"] = folder.held_out
     return stores

@@ -8,7 +8,8 @@ from pathlib import Path
 from alltrades.data.steps import Steps
 from alltrades.data.weights.estimate import WeightResult, estimate_weights
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.pipeline.rollouts import digest_of_first, first_rollouts
+from alltrades.pipeline.logs import digests_of
+from alltrades.pipeline.rollouts import digest_of_first, rollouts_and_logs
 from alltrades.pipeline.weights_folder import load_weights, save_weights, weight_files
 from alltrades.settings.parts import DistillSettings
 from alltrades.system.files import write_json
@@ -36,10 +37,13 @@ def weigh(
         "n": settings.rollouts,
         "weights": settings.weighing.model_dump(mode="json"),
     }
+    if settings.logs:
+        key["logs"] = digests_of(settings)
     del key["policy"]  # states only
 
     def body(report: Report) -> None:
-        steps, rollouts = demos.steps(), first_rollouts(context, stores, settings.rollouts)
+        steps = demos.steps()
+        rollouts = rollouts_and_logs(context, stores, settings, demos.stores)
         seed = context.seed(f"distill/{row}")
         results = estimate(steps, rollouts, settings, seed, report)
         save_weights(out, results, steps, rollouts, settings.weighing)

@@ -38,9 +38,6 @@ class DemoSettings(Frozen):
         description="demonstrations per environment that are recorded; of a given store, which is "
         "used whole (null) unless this stands on the command line, the first ones",
     )
-    observations: str | None = Field(
-        None, description="a store of episodes whose states alone are used: stage 2 labels them"
-    )
     holdout: float | None = Field(
         None,
         ge=0,
@@ -333,6 +330,11 @@ class DistillSettings(Frozen):
         60,
         ge=0,
         description="rollouts per environment and teacher; 0: the demonstrations' states alone",
+    )
+    logs: tuple[str, ...] = Field(
+        (),
+        description="stores of episodes of unknown quality beside the rollouts: their states alone "
+        "are used, weighed as rollouts are, and labelled by the first teacher",
     )
     weights: WeightSettings = WeightSettings()
     apply: Literal["sample", "loss"] = Field(

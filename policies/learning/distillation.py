@@ -98,11 +98,12 @@ def stage2_rows(
     Args:
         demos, rollouts: steps of all environments.
         weights: one result per environment, estimated on exactly these rows in their order.
-        teachers: their names, which are the values of the rollouts' source column.
+        teachers: their names, which are the values of the rollouts' source column; episodes
+            without actions may be of anyone, and are the first teacher's to label.
 
     Raises UserError for rollouts of a source that is no teacher.
     """
-    unknown = sorted({str(s) for s in rollouts.source} - set(teachers))
+    unknown = sorted({str(s) for s in rollouts.source[rollouts.has_actions]} - set(teachers))
     if unknown:
         raise UserError(
             f"rollouts come from '{unknown[0]}'; expected teachers of the names that they were "
@@ -140,7 +141,8 @@ def stage2_rows(
     source = rollouts.source[rollouts.episode_of_step]
     teacher = np.full(len(of_step), RECORDED)
     if not targets.executed:
-        teacher[n_demo:] = [teachers.index(str(s)) for s in source]
+        number = {name: i for i, name in enumerate(teachers)}
+        teacher[n_demo:] = [number.get(str(s), 0) for s in source]
     if not targets.reuse_labels:
         teacher[:n_demo] = 0
     teacher[~steps.has_actions[steps.episode_of_step]] = 0  # observations alone are conditions

@@ -15,6 +15,7 @@ from alltrades.envs import registry
 from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds, selection_seeds
 from alltrades.pipeline.collection import first_demos
 from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.generalist import Sources
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.training import Trainer
 from tests.alltrades.contexts import context_of
@@ -220,9 +221,7 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
     assert len(weights.demo_weight) == steps.lengths[steps.environment == "planar/reach"].sum()
 
 
-def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learned_from_it(
-    finished, tmp_path
-):
+def test_logs_are_labelled_by_specialists_that_have_not_learned_from_them(finished, tmp_path):
     folder = finished[0]
     episodes = [
         replace(e, actions=None)
@@ -232,8 +231,8 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
     store.append(episodes)
     run(
         settings(
-            "--demos.observations",
-            str(store.path),
+            "--distill.logs",
+            f"[{store.path}]",
             "--evaluation.rows",
             "[generalist]",
             "--evaluation.episodes",
@@ -241,14 +240,13 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
         ),
         tmp_path / "run",
     )
-    steps = first_demos(
-        [tmp_path / "run" / "stores" / "demos.zarr"], ["planar/reach"], None, str(store.path)
-    )
-    assert steps.has_actions.sum() == 4 and (~steps.has_actions).sum() == sum(
-        e.environment == "planar/reach" for e in episodes
-    )
+    demos = EpisodeStore.open(tmp_path / "run" / "stores" / "demos.zarr").steps(["planar/reach"])
+    rolled = EpisodeStore.open(tmp_path / "run" / "stores" / "rollouts_scratch.zarr")
     weights = WeightResult.load(tmp_path / "run" / "weights" / "generalist" / "planar__reach")
-    assert len(weights.demo_weight) == steps.lengths.sum()
+    assert len(weights.demo_weight) == len(demos)  # logs are no demonstrations
+    logs = sum(len(e) for e in episodes if e.environment == "planar/reach")
+    assert len(weights.rollout_weight) == len(rolled.steps(["planar/reach"])) + logs
+    assert weights.rollout_base[-logs:].sum() == pytest.approx(0.5)
     first, second = (
         f / "policies/specialists/scratch/planar__reach/model.safetensors"
         for f in (folder, tmp_path / "run")
@@ -256,14 +254,17 @@ def test_a_store_of_observations_is_labelled_by_specialists_that_have_not_learne
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_observations_do_not_change_what_runs_without_them_are_known_by(finished):
-    def key(*more):
-        here = context_of(SPECS, settings=settings(*more))
-        return Demonstrations(here, finished[0] / "stores" / "demos.zarr").key()
-
-    assert set(key()) == {"demos", "policy", "settings"} and "observations" not in key()["settings"]
-    same = key("--demos.observations", str(finished[0] / "stores" / "demos.zarr"))
-    assert [same["observations"]] == key()["demos"]
+def test_logs_are_known_by_what_they_hold_and_runs_without_them_as_before(finished, tmp_path):
+    demos, logs = (finished[0] / "stores" / f"{n}.zarr" for n in ("demos", "rollouts_scratch"))
+    here = context_of(SPECS, settings=settings())
+    given = Sources(Demonstrations(here, demos), (), tmp_path)
+    moved = tmp_path / "moved.zarr"
+    shutil.copytree(logs, moved)
+    plain, first, second = (
+        given.key(settings("--distill.logs", f"[{', '.join(map(str, paths))}]").distill)
+        for paths in ([], [logs], [moved])
+    )
+    assert "logs" not in plain and first == second == plain | {"logs": first["logs"]}
 
 
 def test_evaluation_starts_are_disjoint_from_every_other_use(finished):

@@ -95,7 +95,7 @@ def test_weights_of_other_rows_or_settings_are_refused(made, tmp_path, capsys, c
     assert "expected a folder that `alltrades weigh` wrote" in capsys.readouterr().err
 
 
-def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_their_place(
+def test_distill_takes_logs_beside_rollouts_and_not_in_the_place_of_demonstrations(
     made, tmp_path, capsys
 ):
     seen = EpisodeStore.create(tmp_path / "seen.zarr")
@@ -103,7 +103,7 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
         [replace(e, actions=None) for e in EpisodeStore.open(made / "rollouts.zarr").episodes()]
     )
     assert distill(made, tmp_path / "without") == 0
-    assert distill(made, tmp_path / "with", "--demos.observations", str(seen.path)) == 0
+    assert distill(made, tmp_path / "with", "--distill.logs", f"[{seen.path}]") == 0
     assert load_policy(tmp_path / "with").digest() != load_policy(tmp_path / "without").digest()
     capsys.readouterr()
     assert distill(made, tmp_path / "no", "--demos", str(seen.path)) == 2
@@ -112,7 +112,7 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
         in capsys.readouterr().err
     )
     empty = EpisodeStore.create(tmp_path / "empty.zarr")
-    assert distill(made, tmp_path / "no", "--demos.observations", str(empty.path)) == 2
+    assert distill(made, tmp_path / "no", "--distill.logs", f"[{empty.path}]") == 2
     assert "no episodes of planar/reach" in capsys.readouterr().err
     narrow = EpisodeStore.create(tmp_path / "narrow.zarr")
     narrow.append(
@@ -122,8 +122,25 @@ def test_distill_takes_a_store_of_observations_beside_demonstrations_and_not_in_
         ]
     )
     capsys.readouterr()
-    assert distill(made, tmp_path / "no", "--demos.observations", str(narrow.path)) == 2
+    assert distill(made, tmp_path / "no", "--distill.logs", f"[{narrow.path}]") == 2
     assert "'state' is a state of 3 numbers, not a state of 16" in capsys.readouterr().err
+
+
+def test_logs_of_which_nothing_says_success_are_refused_where_success_chooses(
+    made, tmp_path, capsys
+):
+    def logs(name, **facts):
+        store = EpisodeStore.create(tmp_path / name)
+        episodes = EpisodeStore.open(made / "rollouts.zarr").episodes()
+        store.append([replace(e, actions=None, **facts) for e in episodes])
+        return f"[{store.path}]"
+
+    kind = ("--distill.weights.kind", "success")
+    untold = logs("untold.zarr", success=None, first_success=None)
+    assert distill(made, tmp_path / "no", *kind, "--distill.logs", untold) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "nothing says which of its episodes succeeded" in error
+    assert distill(made, tmp_path / "yes", *kind, "--distill.logs", logs("told.zarr")) == 0
 
 
 def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):
