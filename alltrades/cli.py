@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alltrades import __version__
-from alltrades.commands import environments, serving, stage, tools, whole
+from alltrades.commands import environments, rendering, serving, stage, tools, whole
 from alltrades.commands.command import Command
 from alltrades.errors import UserError
 from alltrades.system.refusals import in_words, os_error
@@ -22,6 +22,7 @@ COMMANDS = [
     *whole.COMMANDS[1:],
     *serving.COMMANDS,
     *environments.COMMANDS,
+    *rendering.COMMANDS,
     *tools.COMMANDS,
 ]
 TRACEBACK = "--traceback"

@@ -79,6 +79,7 @@ class EnvAdapter:
         expert_observation: what the environment returned last, or what its info shows to experts
             alone.
         randomness: of the episode; what runs within `with` draws from its global generators.
+        images: names of the fields that cameras make.
         folded: whether the environment refused the last seed for its size, and was given 31 bits of
             it.
     """
@@ -99,7 +100,7 @@ class EnvAdapter:
         self._physics = Physics(None)
         self._stale = False  # whether it may not see another episode
         self._painter: Painter | None = None
-        self._images = () if spec.rendering is None else tuple(spec.rendering.images)
+        self.images = () if spec.rendering is None else tuple(spec.rendering.images)
         self.randomness, self.folded = EpisodeRandomness(0), False
 
     def build(self, seed: int) -> None:
@@ -129,7 +130,7 @@ class EnvAdapter:
         self._first = self._observe(observation, info)
         self._kept(self._success.begin, info)
         self._texts = {name: v for name, v in self._first.items() if isinstance(v, str)}
-        if not self._images:
+        if not self.images:
             return self._first
         self.painter.begin(seed)
         return self._first | self.look(images)
@@ -177,7 +178,7 @@ class EnvAdapter:
         metrics = self._metrics(info)
         self._step += 1
         over = terminated or (success is True and self.spec.stop_at_success)
-        if self._images:
+        if self.images:
             seen |= self.look(images)
         return StepResult(
             seen,
@@ -193,8 +194,16 @@ class EnvAdapter:
 
         Raises UserError for a camera that the environment does not have.
         """
-        names = self._images if images is None else images
+        names = self.images if images is None else images
         return self._guarded(lambda: self.painter.pictures(names)) if names else {}
+
+    def place(self, observation: Observation) -> Observation:
+        """Bring what is drawn where an observation of the environment's own fields says, in one
+        that can; returns the observation with the parts of its states.
+        """
+        self._guarded(lambda: self._env.place(observation))
+        made_of = self.spec.rendering
+        return observation | ({} if made_of is None else made(made_of, observation))
 
     @property
     def painter(self) -> Painter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -58,10 +58,10 @@ class RenderingSettings(BaseModel):
         description="cameras that are drawn beside an environment's own fields, by name or "
         "pattern, such as images.top; those that an observe names are drawn anyway",
     )
-    size: int | tuple[int, int] | None = Field(
+    size: tuple[int, ...] | None = Field(
         None,
-        description="pixels of every picture: a side, or [height, width]; default: each "
-        "camera's own",
+        description="pixels of every picture: a side, or [height, width]; default: each camera's "
+        "own",
     )
     depth: bool = Field(False, description="measure depth too: depth.top beside images.top, in mm")
     proprioception: bool = Field(
@@ -84,12 +84,21 @@ class RenderingSettings(BaseModel):
     @property
     def pixels(self) -> tuple[int, int] | None:
         """Height and width of every picture."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return None if self.size is None else (self.size[0], self.size[-1])
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _side(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | str) else value
 
     @field_validator("size")
     @classmethod
-    def _possible(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
-        sides = (value,) if isinstance(value, int) else value or ()
-        if any(not 1 <= side <= LARGEST for side in sides):
-            raise ValueError(f"size = {value}; expected 1 to {LARGEST} pixels")
+    def _possible(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (
+            len(value) not in (1, 2) or not all(1 <= side <= LARGEST for side in value)
+        ):
+            raise ValueError(
+                f"size = {list(value)}; expected a side, or [height, width], of 1 to {LARGEST} "
+                "pixels"
+            )
         return value

@@ -32,6 +32,7 @@ from alltrades.envs.rollouts.marks import (
     Marks,
     local_marks,
 )
+from alltrades.envs.rollouts.replay import Replay, play
 from alltrades.envs.spec import EnvSpec
 
 EXPERT = "expert"  # policy key of jobs whose expert runs beside the environment
@@ -133,7 +134,7 @@ class _Lane:
         return stacked(new[-count:], names)
 
 
-Command = Start | Chunk
+Command = Start | Chunk | Replay
 Outcome = Episode | Result | EnvironmentFailure  # how an episode ended
 Reply = tuple[int, "Observation | Outcome"]  # lane, and its new frames or how it ended
 Expert = Callable[[Any], Any]
@@ -218,6 +219,8 @@ class LaneHost:
         index, marks = command.lane, self._marks
         marks[LANE], marks[BEAT] = index, marks[BEAT] + 1
         try:
+            if isinstance(command, Replay):
+                return self._replay(command)
             return self._start(command) if isinstance(command, Start) else self._chunk(command)
         except EnvironmentFailure as failure:
             return index, self._failed(index, failure)
@@ -235,21 +238,8 @@ class LaneHost:
         return failure
 
     def _start(self, command: Start) -> Reply:
-        free, marks = self._free.setdefault(command.environment, []), self._marks
-        marks[STEPS] = 0
-        new = not free
-        adapter = EnvAdapter(self.specs[command.environment]) if new else free.pop()
-        lane = self._lanes[command.lane] = _Lane(adapter, command, [])
-        lane.images, lane.looks = command.drawn(adapter.spec)
-        if new or adapter.spec.rebuild:
-            marks[PHASE] = BUILDING
-            if not new:
-                self._growth.closed()
-            before = resident()
-            adapter.build(command.seed)
-            if lane.images:
-                _ = adapter.painter  # which loads the model
-            self._growth.built(before)
+        lane, marks = self._begin(command), self._marks
+        adapter = lane.adapter
         marks[PHASE] = RESETTING
         lane.observations.append(adapter.reset(command.seed, lane.images))
         if not command.expert:
@@ -259,6 +249,36 @@ class LaneHost:
             while not self._step(lane, act()):
                 pass
         return command.lane, self._finish(command.lane)
+
+    def _begin(self, start: Start) -> _Lane:
+        """A lane with a built environment."""
+        free, marks = self._free.setdefault(start.environment, []), self._marks
+        marks[STEPS] = 0
+        new = not free
+        adapter = EnvAdapter(self.specs[start.environment]) if new else free.pop()
+        lane = self._lanes[start.lane] = _Lane(adapter, start, [])
+        lane.images, lane.looks = start.drawn(adapter.spec)
+        if new or adapter.spec.rebuild:
+            marks[PHASE] = BUILDING
+            if not new:
+                self._growth.closed()
+            before = resident()
+            adapter.build(start.seed)
+            if lane.images:
+                _ = adapter.painter  # which loads the model
+            self._growth.built(before)
+        return lane
+
+    def _replay(self, command: Replay) -> Reply:
+        lane = self._begin(Start(command.lane, command.environment, command.seed, "", False))
+
+        def beat(step: int) -> None:
+            self._marks[STEPS] = step
+
+        self._marks[PHASE] = STEPPING
+        frames = play(lane.adapter, command, beat)
+        self._free[command.environment].append(self._lanes.pop(command.lane).adapter)
+        return command.lane, frames
 
     def _chunk(self, command: Chunk) -> Reply:
         lane = self._lanes[command.lane]

@@ -164,6 +164,18 @@ class PushTEnv(gymnasium.Env):
         picture: np.ndarray = self.env._get_img(self.env._draw(), PIXELS, PIXELS)
         return picture
 
+    def place(self, observation: dict[str, np.ndarray]) -> None:
+        """Bring agent and block where a state (18,) says, to be drawn."""
+        x, y, *corners = observation["state"].astype(float)
+        left, right = corners[0:2], corners[2:4]  # ends of the bar's edge
+        sides = [(a + b) / 2 for a, b in zip(left, right)]
+        agent, block = self.env.agent, self.env.block
+        agent.position = x, y
+        block.angle = float(np.arctan2(right[1] - left[1], right[0] - left[0]))
+        block.position = tuple(sides)
+        self.env.space.reindex_shapes_for_body(agent)
+        self.env.space.reindex_shapes_for_body(block)
+
     def trajectory_point(self) -> np.ndarray:
         """(2, 2): agent and block, in pixels."""
         return np.array([self.env.agent.position, self.env.block.position])
