@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import gymnasium
 import numpy as np
 import pytest
 
-from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
@@ -16,45 +14,10 @@ from alltrades.envs.rendering.resize import resized
 from alltrades.envs.rendering.settings import RenderingSettings
 from alltrades.envs.rendering.wanted import with_all_cameras
 from alltrades.envs.rollouts.rollout import Job, results, rollout
-from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from tests.envs.drawn import BLIND, CAMERA, PARTS, Drawn
 
 TOP = RenderingSettings(cameras=("images.top",))
-
-
-class Drawn(gymnasium.Env):
-    """Draws its own picture, one value a step, and counts how often."""
-
-    observation_space = gymnasium.spaces.Box(-1e9, 1e9, (3,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    drawn = 0
-
-    def reset(self, *, seed=None, options=None):
-        self.at, self.seed = 0, seed % 7
-        return self.look(), {}
-
-    def step(self, action):
-        self.at += 1
-        return self.look(), 0.0, False, False, {"success": False}
-
-    def look(self):
-        return np.array([self.at, self.seed, 5], np.float32)
-
-    def render(self):
-        Drawn.drawn += 1
-        out = np.zeros((8, 8, 3), np.uint8)
-        out[2:6, 2:6] = self.at
-        out[0, 0] = 255
-        return out
-
-
-BLIND = EnvSpec(
-    "toy/drawn",
-    Drawn,
-    {"state": Field.state(3, names=("at", "seed", "five"))},
-    ActionSpec([-1], [1]),
-    10,
-)
 
 
 class Watching:
@@ -84,8 +47,7 @@ def untried(monkeypatch):
 def drawn():
     """The specification of `Drawn`, of 10 steps, with its camera."""
     Drawn.drawn = 0
-    cameras, parts = {"images.top": Camera.own(8, 8)}, {"proprioception": Part((1, 0))}
-    return with_cameras(replace(BLIND, cameras=cameras, parts=parts), TOP)
+    return with_cameras(replace(BLIND, cameras=CAMERA, parts=PARTS), TOP)
 
 
 def test_a_camera_is_a_field_only_where_a_run_asks_for_it():
