@@ -226,6 +226,27 @@ class EnvAdapter:
         point = getattr(self._env, "trajectory_point", None)
         return None if point is None else np.asarray(self._guarded(point), dtype=np.float32)
 
+    def picture(self) -> np.ndarray | None:
+        """(H, W, 3) uint8 that the environment, or one that it wraps, draws of itself; None where
+        none does ("rgb_array"). Its episode does not depend on being drawn.
+
+        Raises UserError where drawing fails, such as without OpenGL.
+        """
+        env = self._env
+        while env is not None:
+            try:
+                with EpisodeRandomness(BUILDING):
+                    found = _drawn(env)
+            except Exception as error:  # whatever a simulator or a graphics driver raises
+                raise UserError(
+                    f"environment '{self.spec.id}' cannot be drawn: {raised(error, env)}; expected "
+                    "a picture of render(); set MUJOCO_GL=egl or osmesa, or mend it"
+                ) from error
+            if found is not None:
+                return found
+            env = getattr(env, "env", None)
+        return None
+
     def close(self) -> None:
         env, self._env, self._stale, self._painter = self._env, None, False, None
         if env is not None:
@@ -337,3 +358,17 @@ class EnvAdapter:
                     f"text '{name}' changed from {first[:40]!r} to {str(seen[name])[:40]!r}; "
                     "expected one string per episode"
                 )
+
+
+def _drawn(env: Any) -> np.ndarray | None:
+    """What an environment's own `render` gives, where it is a picture."""
+    if getattr(env, "render_mode", None) is None:
+        if "rgb_array" not in (getattr(env, "metadata", None) or {}).get("render_modes", ()):
+            return None
+        getattr(env, "unwrapped", env).render_mode = "rgb_array"
+    try:
+        found = env.render()
+    except NotImplementedError:
+        return None
+    is_picture = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3
+    return found if is_picture and found.shape[2] == 3 else None

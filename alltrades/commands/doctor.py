@@ -26,6 +26,7 @@ EXTRAS = {
     "export": "alltrades export",
     "report": "HTML reports",
     "formats": "alltrades data import and export",
+    "teleop": "alltrades collect --teleop",
     "notebook": "the notebooks",
 }
 

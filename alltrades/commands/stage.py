@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alltrades.commands.by_hand import by_hand_arguments, check_by_hand, collect_by_hand
 from alltrades.commands.command import (
     Command,
     demos_argument,
@@ -63,10 +64,15 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
         help="all, successes or top:SHARE (the same as --demos.keep)",
     )
     parser.add_argument("--out", required=True, help="store to write or continue")
+    by_hand_arguments(parser)
+    trust_argument(parser)
 
 
 def collect(args: argparse.Namespace) -> int:
-    """Demonstrations from scripted experts."""
+    """Demonstrations from scripted experts, or by hand."""
+    check_by_hand(args)
+    if args.teleop is not None:
+        return collect_by_hand(args, _context)
     from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.demonstrations import record
 
@@ -347,7 +353,7 @@ def evaluate(args: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         "collect",
-        "record demonstrations of scripted experts into a store",
+        "record demonstrations into a store, of scripted experts or by hand",
         "collect --environments planar --demos.episodes 10 --out demos.zarr",
         _collect_arguments,
         collect,

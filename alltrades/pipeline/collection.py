@@ -28,6 +28,7 @@ from alltrades.settings.parts import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
 TOP = "top:"
+EXPERT = "expert"  # source of the episodes that experts make
 
 
 def collect(
@@ -68,7 +69,8 @@ def collect(
         open_or_create(path, specs, facts, grows=True, code=code) as store,
     ):
         rates: dict[str, dict[str, Any]] = dict(store.provenance.get("experts", {}))
-        have = store.columns()["environment"] if len(store) else np.array([])
+        columns = store.columns()
+        have = columns["environment"][columns["source"] == EXPERT]
         faults = Faults(rollouts.errors)
         faults.resume(from_json(store.provenance.get("faults", ())))
         for k, spec in enumerate(specs):
@@ -146,7 +148,7 @@ def _demonstrations(
             {spec.id: spec},
             {},
             lanes=max(1, crew.workers),
-            source="expert",
+            source=EXPERT,
             crew=crew,
             faults=faults,
         ):

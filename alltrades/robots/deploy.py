@@ -75,7 +75,7 @@ def _drive(
     policy = _policy(args)
     stack.callback(policy.close)
     if not args.plugins and not deployment.is_remote(args.artifact):
-        _bring_plugins(args.robot, Path(args.artifact))
+        bring_plugins(args.robot, Path(args.artifact))
     robot = load_robot(args.robot)
     stack.callback(robot.close)
     if args.fast and not robot.waits:
@@ -123,7 +123,7 @@ def _drive(
     _episodes(args, loop, info.id, steps, store, signals, session.episodes)
 
 
-def _bring_plugins(robot: str, artifact: Path) -> None:
+def bring_plugins(robot: str, artifact: Path) -> None:
     """Load the plugins of a policy's training where a robot is not known without them."""
     kind, _, rest = robot.partition(":")
     if kind in ("env", "gym", "mujoco") and not rest.endswith((".xml", ".mjcf")):

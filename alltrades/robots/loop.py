@@ -153,6 +153,7 @@ class ControlLoop:
         self._actions: list[np.ndarray] = []
         self._times: list[float] = []  # at which observations arrived
         self._outcomes: list[Outcome] = []
+        self._intervened: list[bool | None] = []
         self._sent: np.ndarray | None = None  # last two actions, (1 or 2, A)
         self._unfinite = self._refused["finite"]
 
@@ -176,6 +177,7 @@ class ControlLoop:
                 if end is not None:
                     return end
             self.ticker.wait()
+        self._look()
         return "stopped"
 
     def _look(self) -> str | None:
@@ -244,6 +246,7 @@ class ControlLoop:
         self._actions.append(action)
         self._times.append(arrived)
         self._outcomes.append(Outcome())
+        self._intervened.append(self.controller.intervened)
 
     def _hold(self) -> None:
         if self._sent is not None:
@@ -325,6 +328,11 @@ class ControlLoop:
         return len(self._actions)
 
     @property
+    def seen(self) -> Observation | None:
+        """The last observation of this episode that was answered."""
+        return self._observations[-1] if self._observations else None
+
+    @property
     def operator_holds(self) -> bool:
         """Whether the last reply of the policy's server said that the robots are to stop."""
         return self.controller.held
@@ -344,6 +352,7 @@ class ControlLoop:
         successes = np.array(said, dtype=bool)  # None, not said: not yet
         hit, first = (None, None) if set(said) == {None} else succeeded(successes)
         rewards = np.array([o.reward for o in self._outcomes], dtype=np.float32)
+        marks = self._intervened
         return Episode(
             {
                 name: _joined([o[name] for o in self._observations])
@@ -359,6 +368,7 @@ class ControlLoop:
             first,
             float(rewards.sum(dtype=np.float64)),
             timestamps=None if self._waits else from_first(self._times),
+            interventions=None if None in marks else np.array(marks, dtype=bool),
         )
 
 

@@ -164,11 +164,11 @@ class Relabel(Change):
             name = text_field(episode.fields) or ADDED
             changes["observations"] = {**episode.observations, name: given["instruction"]}
         if "success" in given and SUCCESS[given["success"].lower()] is not episode.success:
-            changes |= _judged(episode, SUCCESS[given["success"].lower()])
+            changes |= judged(episode, SUCCESS[given["success"].lower()])
         return replace(episode, **changes)
 
 
-def _judged(episode: Episode, success: bool | None) -> dict[str, Any]:
+def judged(episode: Episode, success: bool | None) -> dict[str, Any]:
     """What a verdict changes of an episode: success comes with its last step."""
     flags = np.zeros(len(episode), bool)
     flags[-1] = success is True

@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from alltrades.envs.planar.model import OBS_DIM, SUBSTEPS, TASKS, PlanarParams, model_xml
+from alltrades.envs.planar.picture import top_view
 
 TOLERANCE = {"reach": 0.03, "push": 0.06, "obstacle": 0.04, "drawer": 0.0}  # m
 SIZE = 0.45  # half width of the area that starts and goals are drawn from
@@ -31,6 +32,9 @@ class PlanarEnv(gymnasium.Env):
 
     Raises ValueError for an unknown task.
     """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
 
     def __init__(self, task: str, params: PlanarParams | None = None) -> None:
         if task not in TASKS:
@@ -98,6 +102,19 @@ class PlanarEnv(gymnasium.Env):
         """Observation (16,), reward and info at the present state."""
         observation, info, left = self._look()
         return observation, (1.0 if info["success"] else 0.0) - left, info
+
+    def render(self) -> np.ndarray:
+        """(SIDE, SIDE, 3) uint8 from above; see `top_view`."""
+        observation, _, _ = self._look()
+        effector, thing = observation[0:2], observation[4:6]
+        joints: list[tuple[float, float]] = []
+        if self.task == "reach":
+            elbow = self.params.links[0] * np.array(
+                [math.cos(self.qpos[0]), math.sin(self.qpos[0])]
+            )
+            joints = [(0.0, -0.5), (elbow[0], elbow[1] - 0.5), tuple(effector)]
+        goal = self.shown if self.params.goal_visible else None
+        return top_view(effector, None if joints else thing, goal, TOLERANCE[self.task], joints)
 
     def trajectory_point(self) -> np.ndarray:
         """(2, 2): effector and object, in metres."""

@@ -46,5 +46,8 @@ class EnvironmentRobot(Robot):
     def outcome(self) -> Outcome:
         return self._outcome
 
+    def picture(self) -> np.ndarray | None:
+        return self._adapter.picture()
+
     def close(self) -> None:
         self._adapter.close()

@@ -59,10 +59,13 @@ def load_robot(name: str) -> Robot:
         if rest.endswith((".xml", ".mjcf")):
             return RealTimeRobot(MjcfPlant(rest))
         return RealTimeRobot(PlanarPlant(registry.get(rest)))
-    return _own(kind, rest)
+    return adopt(own_part("robot", kind, rest)(), f"robot '{name}'")
 
 
-def _own(module: str, attribute: str) -> Robot:
+def own_part(what: str, module: str, attribute: str) -> Callable[..., Any]:
+    """What "MODULE:ATTRIBUTE" or "FILE.py:ATTRIBUTE" names, loaded as a plugin: a class, or a
+    function that returns a `what`. Raises UserError for anything else.
+    """
     path = Path(module if module.endswith(".py") else f"{module}.py")
     if path.exists():
         registry.load_plugins([str(path)])
@@ -74,16 +77,16 @@ def _own(module: str, attribute: str) -> Robot:
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UserError(
-                f"robot '{module}:{attribute}': the module has no '{part}'; expected the name of a "
-                "class, or of a function that returns a robot"
+                f"{what} '{module}:{attribute}': the module has no '{part}'; expected the name of "
+                f"a class, or of a function that returns a {what}"
             )
         found = getattr(found, part)
     if not callable(found):
         raise UserError(
-            f"robot '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a "
-            "function that returns a robot"
+            f"{what} '{module}:{attribute}' is a {type(found).__name__}; expected a class, or a "
+            f"function that returns a {what}"
         )
-    return adopt(found(), f"robot '{module}:{attribute}'")
+    return found
 
 
 def adopt(driver: Any, name: str = "the robot") -> Robot:
@@ -120,7 +123,7 @@ class _Driver(Robot):
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        for name in ("limits", "control_hz", "environment", "interface", "waits"):
+        for name in ("limits", "control_hz", "environment", "interface", "waits", "picture"):
             if hasattr(driver, name):
                 setattr(self, name, getattr(driver, name))
         self._reset = getattr(driver, "reset", super().reset)

@@ -88,6 +88,12 @@ class Robot(ABC):
         in the box.
         """
 
+    def picture(self) -> np.ndarray | None:
+        """(H, W, 3) uint8 of what a person who steers it wants to see; None where that is what its
+        cameras observe. Called by the thread of `act`.
+        """
+        return None
+
     def outcome(self) -> Outcome | None:
         """What the last action led to, asked once per control step before the next action; None
         where it cannot tell.

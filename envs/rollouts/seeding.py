@@ -24,6 +24,7 @@ PURPOSES = (
     "deploy",
     "plot",
     "held_out",
+    "intervention",
 )  # append only
 
 

@@ -39,6 +39,13 @@ class RobotController(ABC):
     def refusals(self) -> dict[str, int]:
         return {}
 
+    @property
+    def intervened(self) -> bool | None:
+        """Whether the last action was a person's, in a policy's place; None where no person can
+        act.
+        """
+        return None
+
     @abstractmethod
     def reset(self, *, environment: str | None = None, seed: int | None = None) -> None:
         """Start an episode."""
@@ -110,6 +117,18 @@ class Controller(Lanes, RobotController):
             lane: self.execution.actions(lane, chunk, self.policy)
             for lane, chunk in zip(lanes, chunks)
         }
+
+    def follow(self, observation: Any, action: np.ndarray) -> None:
+        """One control step of one lane at which somebody else acts (A,): the observation joins the
+        history, limits count from the action, and what was planned is dropped.
+        """
+        for lane, row in self.observed(observation).items():
+            state = self.states[lane]
+            state.look(row)
+            state.queue.clear()
+            state.executed(np.asarray(action, np.float32)[None])
+            assert state.seed is not None  # `observed` begins a lane that has not
+            self.execution.begin(lane, state.environment, state.seed)
 
     # ---- deployment ------------------------------------------------------------------------------
     def act(self, observation: Given) -> Any:
