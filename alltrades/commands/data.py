@@ -131,6 +131,15 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=None, help="control steps per second; default the store's"
     )
+    parser.add_argument(
+        "--video",
+        nargs="?",
+        choices=["h264", "av1"],
+        const="h264",
+        default=None,
+        help="lerobot: cameras as mp4, which is smaller and says its loss; default h264; without "
+        "it pictures are PNG, without loss",
+    )
     parser.set_defaults(action=_export)
 
 
@@ -269,9 +278,11 @@ def _export(args: argparse.Namespace) -> int:
     store = EpisodeStore.open(Path(args.store))
     work = Export.of(store, args.environment, args.rate)
     with Progress("export", len(work.index), "episode") as bar:
-        left_out = work.write(args.format, Path(args.out), lambda done, total: bar.update(done))
-    for line in left_out:
-        print(f"left out: {line}", file=sys.stderr)
+        said = work.write(
+            args.format, Path(args.out), lambda done, total: bar.update(done), args.video
+        )
+    for line in said:
+        print(line, file=sys.stderr)
     print(f"wrote {args.out}: {args.format}, {len(work.index)} episodes")
     return 0
 

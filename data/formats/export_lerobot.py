@@ -1,4 +1,6 @@
-"""LeRobot data sets, v3.0: rows in parquet, pictures as PNG among them, without loss."""
+"""LeRobot data sets, v3.0: rows in parquet, pictures as PNG among them, without loss, or as
+videos.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.formats.export_video import Camera, check_codec, is_camera
 from alltrades.data.formats.mapping import INSTRUCTION
 from alltrades.data.formats.pictures import encode_png
 from alltrades.data.interface import Interface
@@ -17,6 +20,8 @@ from alltrades.errors import UserError
 
 DATA = "data/chunk-{:03d}/file-{:03d}.parquet"
 FILE_BYTES = 10**8  # of one parquet file
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+TOLERANCE = 1e-4  # seconds by which LeRobot lets a time stamp differ from its frame's
 SCALARS = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -29,9 +34,17 @@ SCALARS = {
 
 
 def write_lerobot(
-    episodes: Iterable[Episode], out: Path, interface: Interface, rate: float | None
-) -> None:
-    """A folder that LeRobot loads. Raises UserError without a rate, and for pictures of floats."""
+    episodes: Iterable[Episode],
+    out: Path,
+    interface: Interface,
+    rate: float | None,
+    video: str | None = None,
+) -> list[str]:
+    """A folder that LeRobot loads; what was lost, in words: nothing, unless cameras are written as
+    a `video` (a codec).
+
+    Raises UserError without a rate, and for pictures of floats.
+    """
     if rate is None:
         raise UserError(
             f"'{interface.id}': no control rate, which LeRobot needs; expected one; say it with "
@@ -43,14 +56,22 @@ def write_lerobot(
                 f"'{interface.id}': '{name}' has pictures of floats; expected uint8 or "
                 "uint16; export npz or robomimic instead"
             )
-    _Writer(out, interface, rate).write(episodes)
+    if video is not None:
+        check_codec(video, interface.observation)
+    return _Writer(out, interface, rate, video).write(episodes)
 
 
 class _Writer:
     """One data set that is being written."""
 
-    def __init__(self, out: Path, interface: Interface, rate: float) -> None:
+    def __init__(self, out: Path, interface: Interface, rate: float, video: str | None) -> None:
         self.out, self.interface, self.rate = out, interface, rate
+        self.cameras = {
+            name: Camera(out, f"observation.{name}", f, rate, video)
+            for name, f in interface.observation.items()
+            if video is not None and is_camera(f)
+        }
+        self.uneven = 0  # episodes whose time stamps are not those of their frames
         self.tasks: dict[str, int] = {}
         self.rows: list[dict[str, Any]] = []  # of meta/episodes
         self.stats: dict[str, _Statistics] = {}
@@ -58,12 +79,23 @@ class _Writer:
         self.success = False
         self._writer: Any = None
 
-    def write(self, episodes: Iterable[Episode]) -> None:
-        for i, episode in enumerate(episodes):
-            self._episode(i, episode)
-        if self._writer is not None:
-            self._writer.close()
+    def write(self, episodes: Iterable[Episode]) -> list[str]:
+        try:
+            for i, episode in enumerate(episodes):
+                self._episode(i, episode)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+            for camera in self.cameras.values():
+                camera.close()
         self._meta()
+        said = [f"loss: {camera.loss()}" for camera in self.cameras.values() if self.rows]
+        if self.uneven:
+            said.append(
+                f"left out: measured time stamps of {self.uneven} episodes: LeRobot finds the "
+                "frames of a video by even ones"
+            )
+        return said
 
     # ---- rows ------------------------------------------------------------------------------------
     def _episode(self, i: int, episode: Episode) -> None:
@@ -77,7 +109,7 @@ class _Writer:
         done[-1] = True
         values: dict[str, Any] = {}
         for name, value in episode.observations.items():
-            if name != INSTRUCTION:
+            if name != INSTRUCTION and name not in self.cameras:
                 values[f"observation.{name}"] = value
         values |= {
             "action": episode.actions,
@@ -97,6 +129,11 @@ class _Writer:
         for key, value in values.items():
             if not isinstance(value, str):
                 self.stats.setdefault(key, _Statistics()).add(value)
+        videos: dict[str, Any] = {}
+        for name, camera in self.cameras.items():
+            pictures: Any = episode.observations[name]
+            self.stats.setdefault(camera.key, _Statistics()).add(pictures)
+            videos |= camera.add(pictures)
         if self._writer is not None and self.size + table.nbytes > FILE_BYTES:
             self._writer.close()
             self._writer, self.file, self.size = None, self.file + 1, 0
@@ -116,6 +153,7 @@ class _Writer:
                 "data/file_index": number,
                 "dataset_from_index": self.start,
                 "dataset_to_index": self.start + steps,
+                **videos,
                 "meta/episodes/chunk_index": 0,
                 "meta/episodes/file_index": 0,
             }
@@ -123,10 +161,16 @@ class _Writer:
         self.start += steps
 
     def _times(self, episode: Episode) -> np.ndarray:
-        """(T,) seconds from the episode's start, as measured, or else even."""
-        if episode.timestamps is not None:
+        """(T,) seconds from the episode's start, as measured; even beside videos, or where nothing
+        measured them.
+        """
+        even = np.arange(len(episode)) / self.rate
+        if episode.timestamps is None:
+            return even
+        if not self.cameras:
             return episode.timestamps
-        return np.arange(len(episode)) / self.rate
+        self.uneven += bool(np.abs(episode.timestamps - even).max() > TOLERANCE)
+        return even
 
     # ---- meta ------------------------------------------------------------------------------------
     def _meta(self) -> None:
@@ -159,7 +203,7 @@ class _Writer:
             "fps": rate,
             "splits": {"train": f"0:{len(self.rows)}"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-            "video_path": None,
+            "video_path": VIDEO_PATH if self.cameras else None,
             "features": self._features(),
         }
 
@@ -167,6 +211,9 @@ class _Writer:
         out: dict[str, Any] = {}
         for name, f in self.interface.observation.items():
             if name == INSTRUCTION:
+                continue
+            if name in self.cameras:
+                out[f"observation.{name}"] = self.cameras[name].facts()
                 continue
             names = None if f.names is None else list(f.names)
             facts: tuple[str, list[int], list[str] | None]

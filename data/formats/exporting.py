@@ -19,7 +19,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.errors import MissingExtra, UserError
 from alltrades.system.files import remove
 
-WRITERS: dict[str, Callable[..., None]] = {
+WRITERS: dict[str, Callable[..., list[str] | None]] = {
     "lerobot": write_lerobot,
     "robomimic": write_robomimic,
     "minari": write_minari,
@@ -88,12 +88,20 @@ class Export:
             yield episode if self.timed.all() else replace(episode, timestamps=None)
 
     def write(
-        self, kind: str, out: Path, report: Callable[[int, int], None] = lambda done, total: None
+        self,
+        kind: str,
+        out: Path,
+        report: Callable[[int, int], None] = lambda done, total: None,
+        video: str | None = None,
     ) -> list[str]:
-        """Write the episodes to a new file or folder, which appears when it is whole.
+        """Write the episodes to a new file or folder, which appears when it is whole; cameras as
+        videos of a codec where `video` says so.
 
-        Returns what is left out, in words. Raises UserError when something is there.
+        Returns what is left out or lost, in words. Raises UserError when something is there, and
+        for a format that has no videos.
         """
+        if video is not None and kind != "lerobot":
+            raise UserError(f"--video: {kind} has no videos; expected lerobot; leave it out")
         if out.exists():
             raise UserError(
                 f"{out}: something is there already; expected a new path; choose "
@@ -110,8 +118,9 @@ class Export:
             report(len(self.index), len(self.index))
 
         facts: dict[str, Any] = {"interface": self.interface, "rate": self.rate}
+        facts |= {} if video is None else {"video": video}
         try:
-            WRITERS[kind](counted(), partial, **facts)
+            lost = WRITERS[kind](counted(), partial, **facts) or []
             partial.rename(out)
         except ModuleNotFoundError as error:
             raise MissingExtra(
@@ -120,11 +129,11 @@ class Export:
         finally:
             remove(partial)
         left_out = [
-            f"'{name}' is text, which this format has no place for"
+            f"left out: '{name}' is text, which this format has no place for"
             for name in self.interface.of_kind("text")
             if kind in TEXTLESS
         ]
         if self.timed.any() and not self.timed.all():
             few, many = int(self.timed.sum()), len(self.timed)
-            left_out.append(f"time stamps, which {few} of {many} episodes have")
-        return left_out
+            left_out.append(f"left out: time stamps, which {few} of {many} episodes have")
+        return [*left_out, *lost]

@@ -1,5 +1,6 @@
 """Stores go out into every format and come back the same."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -174,3 +175,101 @@ def test_a_ros2_bag_goes_in_and_comes_out_as_lerobot(tmp_path):
         np.testing.assert_array_equal(value, b.observations[name])
     np.testing.assert_array_equal(a.actions, b.actions)
     assert again.interfaces()["lab/pick"].control_hz == 20
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory) -> EpisodeStore:
+    """Three episodes of smooth pictures, of even and of odd sides, and depth."""
+    y, x = np.mgrid[:64, :80]
+    episodes = []
+    for i, steps in enumerate((7, 5, 9)):
+        t = np.arange(steps)[:, None, None]
+        wave = 120 + 90 * np.sin((x + 4 * t + 30 * i) / 11) * np.cos(y / 9)
+        front = np.repeat(wave[..., None], 3, axis=3).astype(np.uint8)
+        seen = {
+            "state": np.arange(2.0 * steps).reshape(steps, 2),
+            "images.front": front,
+            "images.wrist": front[:, :33, :41],
+            "images.depth": (wave[..., None] * 100).astype(np.uint16),
+        }
+        even = np.arange(steps) / 10
+        times = even + 0.01 * (even == 0.2) if i == 1 else even
+        episodes.append(
+            Episode.from_arrays(seen, np.ones((steps, 2)), "lab/pick", seed=i, timestamps=times)
+        )
+    path = tmp_path_factory.mktemp("filmed") / "store.zarr"
+    return EpisodeStore.write(path, episodes)
+
+
+def test_cameras_go_out_as_videos_whose_frames_stand_at_the_time_stamps_of_their_rows(
+    tmp_path, filmed, capsys
+):
+    """As LeRobot reads v3.0: by the path in info.json, and the row's time from where its episode
+    begins, within 1e-4 s.
+    """
+    import json
+
+    import av
+    import pyarrow.parquet as parquet
+
+    out = exported(tmp_path, filmed, "lerobot", "--rate", "10", "--video")
+    said = capsys.readouterr().err
+    assert "loss: observation.images.front as h264: pixels are" in said
+    assert "left out: measured time stamps of 1 episodes" in said
+    info = json.loads((out / "meta/info.json").read_text())
+    rows = parquet.read_table(out / "data").to_pydict()
+    episodes = parquet.read_table(out / "meta/episodes").to_pydict()
+    assert "observation.images.front" not in rows and "observation.images.depth" in rows
+    owner, stamps = (np.array(rows[name]) for name in ("episode_index", "timestamp"))
+    for name in ("images.front", "images.wrist"):
+        key = f"observation.{name}"
+        assert info["features"][key]["dtype"] == "video"
+        assert info["features"][key]["info"]["video.codec"] == "h264"
+        file = out / info["video_path"].format(video_key=key, chunk_index=0, file_index=0)
+        with av.open(str(file)) as container:
+            frames = list(container.decode(video=0))
+        times = np.array([f.time for f in frames])
+        pictures = np.stack([f.to_ndarray(format="rgb24") for f in frames])
+        for i, expected in enumerate(filmed.episodes()):
+            query = episodes[f"videos/{key}/from_timestamp"][i] + stamps[owner == i]
+            near = np.abs(times - query[:, None])
+            assert (near.min(1) <= 1e-4).all()
+            off = np.abs(pictures[near.argmin(1)].astype(int) - expected.observations[name])
+            assert off.mean() < 4
+        assert episodes[f"videos/{key}/to_timestamp"][-1] == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_videos_come_back_nearly_and_everything_else_equal(tmp_path, filmed, capsys, codec):
+    if codec == "av1":
+        even = tmp_path / "even.zarr"
+        EpisodeStore.write(
+            even,
+            (
+                replace(
+                    e, observations={k: v for k, v in e.observations.items() if k != "images.wrist"}
+                )
+                for e in filmed.episodes()
+            ),
+        )
+        filmed = EpisodeStore.open(even)
+    again = imported(
+        tmp_path, exported(tmp_path, filmed, "lerobot", "--rate", "10", "--video", codec)
+    )
+    for found, expected in zip(again.episodes(), filmed.episodes(), strict=True):
+        for name, value in expected.observations.items():
+            if name in ("images.front", "images.wrist"):
+                off = np.abs(found.observations[name].astype(int) - value)
+                assert off.shape == value.shape and 0 < off.mean() < 4
+            else:
+                np.testing.assert_array_equal(found.observations[name], value)
+
+
+def test_videos_that_cannot_be_are_refused_in_one_line_and_leave_nothing(tmp_path, filmed, capsys):
+    words = ["data", "export", "npz", str(filmed.path), "--out", str(tmp_path / "a"), "--video"]
+    assert main(words) == 2
+    assert "--video: npz has no videos; expected lerobot" in capsys.readouterr().err
+    words[2] = "lerobot"
+    assert main([*words, "av1", "--rate", "10"]) == 2
+    assert "'images.wrist' has pictures of 33 x 41; expected even sides" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
