@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from alltrades import __version__
-from alltrades.commands import environments, rendering, serving, stage, tools, whole
+from alltrades.commands import (
+    adapting,
+    environments,
+    rendering,
+    serving,
+    stage,
+    tools,
+    whole,
+)
 from alltrades.commands.command import Command
 from alltrades.errors import UserError
 from alltrades.system.refusals import in_words, os_error
@@ -19,6 +27,7 @@ from alltrades.system.trust import trust_all
 COMMANDS = [
     *whole.COMMANDS[:1],
     *stage.COMMANDS,
+    *adapting.COMMANDS,
     *whole.COMMANDS[1:],
     *serving.COMMANDS,
     *environments.COMMANDS,

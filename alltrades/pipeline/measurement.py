@@ -180,12 +180,14 @@ def trajectories(context: Context, policies: Policies) -> Paths:
     return found
 
 
-def check_starts(context: Context, stores: Mapping[str, Path]) -> None:
-    """Evaluation starts must be disjoint from every other use: episodes of these stores, selection,
-    plots.
+def check_starts(
+    context: Context, stores: Mapping[str, Path], selection: int | None = None
+) -> None:
+    """Evaluation starts must be disjoint from every other use: episodes of these stores, selection
+    (so many starts; default those of the generalists' rounds), plots.
     """
     settings, specs = context.settings, context.simulated
-    judged = max(
+    judged = selection or max(
         (d.rounds.selection for d in settings.distillations().values() if d.rounds.count),
         default=0,
     )

@@ -35,6 +35,7 @@ def judge(
     rows: Mapping[str, Path],
     out: Path | None = None,
     preference: Mapping[str, float] | None = None,
+    stage: str = "open_loop",
 ) -> OpenLoop:
     """Open-loop errors of rows, given with their artifacts, in every environment of which episodes
     are held out; also as JSON in `out`. A `preference` is what policies that take one act by.
@@ -65,7 +66,7 @@ def judge(
 
     key = demos.key() | {"policies": {row: policy_digests(path) for row, path in rows.items()}}
     outputs = [out] if out is not None else []
-    context.stage("open_loop", key, outputs, body, len(context.specs), "env")
+    context.stage(stage, key, outputs, body, len(context.specs), "env")
     written = found  # as in the file, which is sorted by name
     if out is not None:
         written = read_mapping(out, "errors that a run wrote", "delete it")

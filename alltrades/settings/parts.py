@@ -262,19 +262,9 @@ class RolloutSettings(Frozen):
         return self.workers if self.workers is not None else processors()
 
 
-class RoundSettings(Frozen):
-    """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
+class VisitSettings(Frozen):
+    """Episodes of a policy on new starts, that something is learned from."""
 
-    count: int = Field(0, ge=0, le=1000, description="rounds at most")
-    patience: int = Field(
-        1, ge=1, description="rounds in a row without help that end them; the best one is kept"
-    )
-    teacher: Literal["self", "best"] = Field(
-        "self",
-        description="self: its own successes with their executed actions; best: per environment "
-        "the labels of the teacher with the best success at every state visited, its own successes "
-        "where none is better",
-    )
     episodes: int = Field(60, ge=1, description="starts per environment and round")
     tries: int = Field(
         5, ge=1, description="tries of a start until it succeeds; those after the first explore"
@@ -295,16 +285,6 @@ class RoundSettings(Frozen):
         description="where nothing says success: share of the first tries, those of the highest "
         "return, whose lowest return stands for success",
     )
-    share: float = Field(
-        0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows"
-    )
-    init: Literal["previous", "fresh"] = Field(
-        "previous", description="go on from the last generalist, or start anew"
-    )
-    selection: int = Field(
-        30, ge=1, description="episodes per environment, on starts of their own, that judge a round"
-    )
-    train: NetworkTrainSettings = NetworkTrainSettings(steps=3000, lr=5e-4)
 
     @field_validator("explore")
     @classmethod
@@ -315,6 +295,31 @@ class RoundSettings(Frozen):
                 "largest"
             )
         return value
+
+
+class RoundSettings(VisitSettings):
+    """Rounds after stage 2: the generalist is rolled out, and trains on what its visits teach."""
+
+    count: int = Field(0, ge=0, le=1000, description="rounds at most")
+    patience: int = Field(
+        1, ge=1, description="rounds in a row without help that end them; the best one is kept"
+    )
+    teacher: Literal["self", "best"] = Field(
+        "self",
+        description="self: its own successes with their executed actions; best: per environment "
+        "the labels of the teacher with the best success at every state visited, its own successes "
+        "where none is better",
+    )
+    share: float = Field(
+        0.5, gt=0, lt=1, description="share of the visits of all rounds among an environment's rows"
+    )
+    init: Literal["previous", "fresh"] = Field(
+        "previous", description="go on from the last generalist, or start anew"
+    )
+    selection: int = Field(
+        30, ge=1, description="episodes per environment, on starts of their own, that judge a round"
+    )
+    train: NetworkTrainSettings = NetworkTrainSettings(steps=3000, lr=5e-4)
 
 
 class DistillSettings(Frozen):

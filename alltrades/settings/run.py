@@ -15,6 +15,7 @@ from alltrades.policies.settings import (
     TrainingSettings,
     TrainSettings,
 )
+from alltrades.settings.adapt import AdaptSettings
 from alltrades.settings.nested import merge
 from alltrades.settings.parts import (
     DemoSettings,
@@ -68,6 +69,7 @@ class RunSettings(Frozen):
         description="further generalists, made where a row names them; keys left out are as in "
         "distill",
     )
+    adapt: AdaptSettings = AdaptSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: bool = Field(True, description="write the HTML report")

@@ -59,6 +59,7 @@ class TrainingRows:
         loss_weight: (S,) factor of a row's loss; None: 1.
         labels: what rows are to learn where it is not their recorded actions.
         outcome: (S,) 1 for what went well, -1 for what did not, 0 where it is not said; None: well.
+        shares: of a batch, by environment; None: as many rows of each.
     """
 
     steps: Steps
@@ -66,6 +67,7 @@ class TrainingRows:
     loss_weight: np.ndarray | None = None
     labels: Labels | None = None
     outcome: np.ndarray | None = None
+    shares: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,10 @@ class TrainingData:
             np.add.accumulate(share, out=share)
             share /= share[-1]
             share += i
+        self.shares: np.ndarray | None = None
+        if rows.shares is not None:
+            own = np.array([rows.shares[layout.ids[k]] for k in self.present])
+            self.shares = np.cumsum(own) / own.sum()
         frames = max(p.n_obs_steps for p in seeing)
         self.windows = WindowIndex(steps.ends, frames, policy.horizon)
         seen = [slot for slot in layout.slots.values() if slot.frames]
@@ -175,8 +181,12 @@ class TrainingData:
                     self.symmetries.setdefault(mapped, np.zeros(self.count, bool))[k] = True
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """`size` rows (B,), the same number (+-1) from every environment present."""
-        slot = (np.arange(size) + rng.integers(len(self.present))) % len(self.present)  # (B,)
+        """`size` rows (B,), the same number (+-1) from every environment present, or its share."""
+        if self.shares is None:
+            slot = (np.arange(size) + rng.integers(len(self.present))) % len(self.present)  # (B,)
+        else:
+            points = (np.arange(size) + rng.random()) / size
+            slot = np.searchsorted(self.shares[:-1], points, side="right")
         found = np.searchsorted(self.cumulative, slot + rng.random(size), side="right")
         return self.order[np.minimum(found, self.bounds[slot + 1] - 1)].astype(np.int64)
 
