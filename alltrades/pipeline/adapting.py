@@ -100,7 +100,8 @@ def settings_for(
             "leave it out, or train it on with rounds"
         )
     observe = settings.policy.observe or generalist.settings.observe
-    policy = generalist.settings.model_copy(update={"observe": observe})
+    plain = {"observe": observe, "outcome_input": False, "guidance": 1.0}  # of specialists
+    policy = generalist.settings.model_copy(update=plain)
     return settings.model_copy(
         update={"environments": ids, "optional_environments": (), "policy": policy}
     )

@@ -33,7 +33,7 @@ class Source:
 
 def adaptation_rows(sources: Sequence[Source]) -> Stage2:
     """Rows of all sources before their teachers label them: in each source and environment every
-    episode counts alike.
+    episode counts alike. All are what is to be done: a good outcome, where that is an input.
     """
     probability, teacher = [], []
     for source in sources:
@@ -57,6 +57,7 @@ def adaptation_rows(sources: Sequence[Source]) -> Stage2:
         steps=steps,
         probability=p,
         loss_weight=np.ones(len(p)),
+        outcome=np.ones(len(p)),
         teacher=np.concatenate(teacher),
         demonstration=np.concatenate(
             [np.full(len(s.steps), not s.old and k == 0) for k, s in enumerate(sources)]

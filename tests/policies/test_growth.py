@@ -102,9 +102,16 @@ def test_actions_in_the_environments_before_are_the_same_bit_for_bit(backbone, n
     assert np.array_equal(got, expected) and np.abs(expected).max() > 0
 
 
-@pytest.mark.parametrize("process", [{"process": "vp", "sampler": "ddpm"}, {"sampler": "heun"}])
-def test_they_are_for_every_process(process):
-    before = real_policy(**process)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"process": "vp", "sampler": "ddpm"},
+        {"sampler": "heun"},
+        {"outcome_input": True, "guidance": 2.0},
+    ],
+)
+def test_they_are_for_every_process_and_for_outcomes_as_inputs(settings):
+    before = real_policy(**settings)
     got, expected = acts_as(with_more(before, LARGER), before)
     assert np.array_equal(got, expected)
 
