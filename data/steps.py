@@ -24,7 +24,6 @@ COLUMNS = (
     "has_actions",
     "return_",
 )
-MARKS = {"intervention": "int8", "emphasis": "float32"}  # of steps, where there are any
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ class Steps:
             np.cumsum(self.lengths[episodes]),
             **{name: getattr(self, name)[episodes] for name in COLUMNS},
             text={name: value[episodes] for name, value in self.text.items()},
-            **{name: None if v is None else v[rows] for name, v in self._marks.items()},
+            intervention=None if self.intervention is None else self.intervention[rows],
+            emphasis=None if self.emphasis is None else self.emphasis[rows],
         )
 
     @property
@@ -162,10 +162,6 @@ class Steps:
         emphasis = np.float32(1) if self.emphasis is None else self.emphasis
         return np.where(self.overruled, np.float32(0), emphasis)
 
-    @property
-    def _marks(self) -> dict[str, np.ndarray | None]:
-        return {name: getattr(self, name) for name in MARKS}
-
     def digest(self) -> str:
         """Hash of everything: equal for equal episodes in equal order. O(bytes), in pieces."""
         h = hashlib.sha256()
@@ -182,7 +178,8 @@ class Steps:
             for text in (name, *texts):
                 data = text.encode("utf-8", "surrogatepass")
                 h.update(len(data).to_bytes(8, "little") + data)
-        for name, marks in self._marks.items():
+        for name in ("intervention", "emphasis"):
+            marks = getattr(self, name)
             if marks is not None:
                 h.update(name.encode() + marks.tobytes())
         return h.hexdigest()[:16]
@@ -208,16 +205,16 @@ class Steps:
                 name: np.concatenate([p.text.get(name, _silent(p)) for p in parts])
                 for name in texts
             },
-            **{name: _joined(parts, name, kind) for name, kind in MARKS.items()},
+            intervention=_joined(parts, "intervention", "int8", UNMARKED),
+            emphasis=_joined(parts, "emphasis", "float32", 1),
         )
 
 
-def _joined(parts: Sequence[Steps], name: str, kind: str) -> np.ndarray | None:
-    """Marks of the steps of all parts; None where none has them."""
+def _joined(parts: Sequence[Steps], name: str, kind: str, rest: int) -> np.ndarray | None:
+    """Marks of the steps of all parts, `rest` where a part has none; None where none does."""
     marks = [getattr(p, name) for p in parts]
     if all(m is None for m in marks):
         return None
-    rest = UNMARKED if name == "intervention" else 1
     return np.concatenate(
         [np.full(len(p), rest, kind) if m is None else m for p, m in zip(parts, marks)]
     )

@@ -12,6 +12,7 @@ from alltrades.commands.command import recipe_settings
 from alltrades.errors import UserError
 
 if TYPE_CHECKING:
+    from alltrades.data.interface import Interface
     from alltrades.pipeline.context import Context
     from alltrades.robots.teleop.collect import Place
 
@@ -206,7 +207,7 @@ def _real(args: argparse.Namespace, out: Path, stack: ExitStack) -> tuple[int, l
     if policy is not None:
         info = fit.environment_of(policy.environments, robot, args.environment)
     else:
-        known = []
+        known: list[Interface] = []
         name = args.environment or robot.environment
         if (out / "commit.json").exists():
             known += EpisodeStore.open(out).interfaces().values()

@@ -12,7 +12,7 @@ import numpy as np
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
-from alltrades.pipeline import collection, given
+from alltrades.pipeline import collection, given, interventions
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
 from alltrades.pipeline.interventions import learned_from
@@ -79,6 +79,9 @@ class Demonstrations:
         """
         given.check(self.stores, self.context.specs, self.context.observed)
         for line in given.shares(self.stores, self.steps(), self.held_out(), self.context.ids):
+            print(line)
+        whole = collection.steps_of(self.stores, self.context.ids)
+        for line in interventions.lines(whole, self.context.settings.demos.interventions):
             print(line)
 
 

@@ -9,14 +9,21 @@ from whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from alltrades.data.steps import Steps
+from alltrades.errors import UserError
 
 Manner = Literal["human", "weighted", "all"]
+WORDS = {
+    "human": "those alone",
+    "weighted": "all, those with half of the weight",
+    "all": "all alike",
+}
 
 
 def learned_from(steps: Steps, manner: Manner) -> Steps:
@@ -33,6 +40,36 @@ def learned_from(steps: Steps, manner: Manner) -> Steps:
         return steps if some.all() else steps.select(some | ~steps.has_actions)
     plain = replace(steps, intervention=None)
     return plain if manner == "all" else replace(plain, emphasis=_halves(steps, marks == 1))
+
+
+def lines(steps: Steps, manner: Manner) -> Iterator[str]:
+    """How much of each environment's marked episodes a person took, and what is learned from, in
+    words.
+
+    Raises UserError where nothing of an environment would be.
+    """
+    marks = steps.intervention
+    if marks is None:
+        return
+    taken = np.add.reduceat((marks == 1).astype(np.int64), steps.starts)  # (E,)
+    marked = marks[steps.starts] >= 0
+    for name in dict.fromkeys(steps.environment.tolist()):
+        mine = (steps.environment == name) & steps.has_actions
+        those = mine & marked
+        if not those.any():
+            continue
+        count, hit = int(those.sum()), int((taken[those] > 0).sum())
+        yield (
+            f"interventions of {name}: a person took {taken[those].sum()} of "
+            f"{steps.lengths[those].sum()} steps, in {hit} of {count} episodes; learned from are "
+            f"{WORDS[manner]}"
+        )
+        if manner == "human" and not hit and not (mine & ~marked).any():
+            raise UserError(
+                f"a policy acted at every step of all {count} episodes of '{name}': nothing is "
+                "left to learn from with --demos.interventions human; expected interventions, or "
+                "plain demonstrations; add a store of them, or say weighted or all"
+            )
 
 
 def _halves(steps: Steps, taken: np.ndarray) -> np.ndarray:

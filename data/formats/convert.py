@@ -47,13 +47,14 @@ class Converter:
         steps = next(len(v) for v in raw.values() if not isinstance(v, str))
         actions = None if m.action is None else self._numbers(where, m.action, raw)
         reward = None if m.reward is None else self._flag(where, m.reward, raw, steps)
-        success = None if m.success is None else self._success(where, m.success, raw, steps)
+        success = None if m.success is None else self._set(where, m.success, raw, steps)
+        marks = None if m.intervention is None else self._set(where, m.intervention, raw, steps)
         times = None
         if m.timestamp is not None:
             times = m.timestamp.scale * self._flag(where, m.timestamp, raw, steps)
         try:
             made = Episode.from_arrays(
-                fields, actions, environment, reward, success, "demo", i, times
+                fields, actions, environment, reward, success, "demo", i, times, marks
             )
             self._same(where, made)
         except ValueError as error:
@@ -305,7 +306,8 @@ class Converter:
             )
         return x
 
-    def _success(self, where: str, said: Flag, raw: dict[str, Any], steps: int) -> np.ndarray:
+    def _set(self, where: str, said: Flag, raw: dict[str, Any], steps: int) -> np.ndarray:
+        """(T,) bool of a flag."""
         x = self._flag(where, said, raw, steps)
         if said.above is not None:
             return x > said.above
@@ -313,8 +315,7 @@ class Converter:
         if odd.any():
             raise Refusal(
                 f"{where}: '{said.source}' is {x[odd][0]:g} at step "
-                f"{int(np.argmax(odd))}; expected 0 or 1; say with 'above' what counts "
-                "as success"
+                f"{int(np.argmax(odd))}; expected 0 or 1; say with 'above' what counts"
             )
         return x == 1.0
 

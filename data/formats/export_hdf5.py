@@ -83,6 +83,8 @@ def write_minari(
             infos["success"] = np.concatenate([[False], episode.successes])
         if episode.timestamps is not None:
             infos["timestamp"] = np.concatenate([episode.timestamps[:1], episode.timestamps])
+        if episode.interventions is not None:
+            infos["intervention"] = np.concatenate([[False], episode.interventions])
         storage.update_episodes(
             [
                 EpisodeBuffer(

@@ -31,6 +31,7 @@ SCALARS = {
     "next.reward": "float32",
     "next.done": "bool",
 }
+MARKS = "intervention"
 
 
 def write_lerobot(
@@ -76,7 +77,7 @@ class _Writer:
         self.rows: list[dict[str, Any]] = []  # of meta/episodes
         self.stats: dict[str, _Statistics] = {}
         self.file = self.start = self.size = 0
-        self.success = False
+        self.success = self.marked = False
         self._writer: Any = None
 
     def write(self, episodes: Iterable[Episode]) -> list[str]:
@@ -123,8 +124,11 @@ class _Writer:
         }
         if i == 0:
             self.success = episode.success is not None
+            self.marked = episode.interventions is not None
         if self.success:
             values["next.success"] = episode.successes
+        if self.marked:
+            values[MARKS] = episode.interventions
         table = pa.table({key: _column(value, steps) for key, value in values.items()})
         for key, value in values.items():
             if not isinstance(value, str):
@@ -228,6 +232,7 @@ class _Writer:
         names = None if action.names is None else list(action.names)
         out["action"] = {"dtype": "float32", "shape": [action.size], "names": names}
         scalars = SCALARS | ({"next.success": "bool"} if self.success else {})
+        scalars |= {MARKS: "bool"} if self.marked else {}
         out |= {k: {"dtype": d, "shape": [1], "names": None} for k, d in scalars.items()}
         return out
 

@@ -43,7 +43,7 @@ def write_npz(
     mapping: dict[str, Any] = {"fields": fields, "action": action, "reward": {"from": "reward"}}
     if (out / "episode_000000.npz").exists():
         with np.load(out / "episode_000000.npz", allow_pickle=False) as first:
-            for name in ("success", "timestamp"):
+            for name in ("success", "timestamp", "intervention"):
                 if name in first:
                     mapping[name] = {"from": name}
     if rate is not None:
@@ -85,9 +85,7 @@ def write_zarr(
 
     for episode in episodes:
         ends.append(len(episode) + (ends[-1] if ends else 0))
-        values = arrays_of(episode)
-        values.pop("intervention", None)  # not every episode has it, and the arrays have one length
-        for name, value in values.items():
+        for name, value in arrays_of(episode).items():
             if not isinstance(value, str):
                 held.setdefault(name, []).append(value)
         size += episode.nbytes

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.columns import INTERVENTIONS as MARKS
+from alltrades.data.columns import UNMARKED
 from alltrades.data.episode import Episode
 from alltrades.data.formats.export_hdf5 import write_minari, write_robomimic
 from alltrades.data.formats.export_lerobot import write_lerobot
 from alltrades.data.formats.export_plain import write_npz, write_zarr
-from alltrades.data.formats.mapping import ACTIONS, REWARDS, SUCCESSES, TIMES
+from alltrades.data.formats.mapping import ACTIONS, INTERVENTIONS, REWARDS, SUCCESSES, TIMES
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import MissingExtra, UserError
@@ -35,7 +37,7 @@ class Export:
 
     Attributes:
         index: (n,) numbers of the episodes. rate: steps per second, or None.
-        timed: (n,) bool, which have time stamps.
+        timed, marked: (n,) bool, which have time stamps, and marks of interventions.
     """
 
     store: EpisodeStore
@@ -43,6 +45,7 @@ class Export:
     index: np.ndarray
     rate: float | None
     timed: np.ndarray
+    marked: np.ndarray
 
     @classmethod
     def of(cls, store: EpisodeStore, environment: str | None, rate: float | None) -> Export:
@@ -72,20 +75,27 @@ class Export:
                 "expected them in all; leave those out: `alltrades data filter --where actions`"
             )
         fields = known[name].observation
-        taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES, *TIMES)]
+        taken = [n for n in fields if n in (*ACTIONS, *REWARDS, *SUCCESSES, *TIMES, *INTERVENTIONS)]
         if taken:
             raise UserError(
                 f"{store.path}: a field called '{taken[0]}', which is no observation "
                 "in other formats; expected another name; `alltrades data rename`"
             )
         timed = store.timed(index)
-        return cls(store, known[name], index, rate or known[name].control_hz, timed)
+        marked = columns.get(MARKS, np.full(len(store), UNMARKED))[index] != UNMARKED
+        return cls(store, known[name], index, rate or known[name].control_hz, timed, marked)
 
     def episodes(self) -> Iterator[Episode]:
-        """In order, one in memory at a time; with time stamps where all have some."""
+        """In order, one in memory at a time; with time stamps and marks of interventions where all
+        have some.
+        """
         for i in self.index.tolist():
             episode = self.store.episode(i)
-            yield episode if self.timed.all() else replace(episode, timestamps=None)
+            yield replace(
+                episode,
+                timestamps=episode.timestamps if self.timed.all() else None,
+                interventions=episode.interventions if self.marked.all() else None,
+            )
 
     def write(
         self,
@@ -133,7 +143,11 @@ class Export:
             for name in self.interface.of_kind("text")
             if kind in TEXTLESS
         ]
-        if self.timed.any() and not self.timed.all():
-            few, many = int(self.timed.sum()), len(self.timed)
-            left_out.append(f"left out: time stamps, which {few} of {many} episodes have")
+        for which, what in (
+            (self.timed, "time stamps"),
+            (self.marked, "marks of interventions"),
+        ):
+            if which.any() and not which.all():
+                few, many = int(which.sum()), len(which)
+                left_out.append(f"left out: {what}, which {few} of {many} episodes have")
         return [*left_out, *lost]

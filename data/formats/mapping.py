@@ -41,6 +41,13 @@ SUCCESSES = (
     "infos/is_success",
     "episode_success",
 )
+INTERVENTIONS = (
+    "intervention",
+    "interventions",
+    "is_intervention",
+    "complementary_info.is_intervention",
+    "infos/intervention",
+)
 ACTIONS = ("action", "actions")
 PREFIXES = re.compile(r"^(observations?[./]|obs[./]|data/|/)+")
 INSTRUCTION = "task"  # the text field that an instruction becomes
@@ -141,8 +148,8 @@ class Mapped(_Model):
 
 
 class Flag(_Model):
-    """Which key is success or reward; `above` makes a number a flag: success where it is
-    larger.
+    """Which key is success, reward, or where a person took over from a policy; `above` makes a
+    number a flag: set where it is larger.
     """
 
     source: str = Field(alias="from")
@@ -164,6 +171,7 @@ class Map(_Model):
     reward: Flag | None = None
     success: Flag | None = None
     timestamp: Clock | None = None
+    intervention: Flag | None = None
     control_hz: float | None = Field(None, gt=0)
     environment: str | None = None
 
@@ -181,7 +189,7 @@ class Map(_Model):
         """Every key that it reads."""
         whole = [*self.fields.values(), *([self.action] if self.action else [])]
         keys = [part.source for m in whole for part in m.pieces]
-        further = (self.reward, self.success, self.timestamp)
+        further = (self.reward, self.success, self.timestamp, self.intervention)
         keys += [said.source for said in further if said is not None]
         return list(dict.fromkeys(keys))
 
@@ -241,8 +249,9 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
     reward = next((names[k] for k in REWARDS if k in names), None)
     success = next((names[k] for k in SUCCESSES if k in names), None)
     clock = _clock(columns, left)
+    marks = next((names[k] for k in INTERVENTIONS if k in names), None)
     for key, column in columns.items():
-        if key in (reward, success, clock) or key in acts or key in left:
+        if key in (reward, success, clock, marks) or key in acts or key in left:
             continue
         if key.lstrip("/") in (*BOOKKEEPING, *TIMES):
             left[key] = "bookkeeping, made anew where it is needed"
@@ -271,6 +280,7 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
         reward=None if reward is None else Flag(source=reward),
         success=None if success is None else Flag(source=success),
         timestamp=None if clock is None else Clock(source=clock),
+        intervention=None if marks is None else Flag(source=marks),
         control_hz=recording.rate or _rate(recording, clock),
     )
     return made, left

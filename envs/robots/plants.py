@@ -12,6 +12,8 @@ from alltrades.envs.robots.robot import Outcome
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
+HEIGHT, WIDTH = 480, 640  # of a picture of an MJCF model; its offscreen buffer is no smaller
+
 
 class Plant(Protocol):
     """Physics of which the time passes on request.
@@ -19,7 +21,7 @@ class Plant(Protocol):
     timestep: seconds of one physics step. substeps: physics steps after which a held action is
     commanded anew, and the outcome is looked at. max_steps: physics steps of an episode, or None.
     environment: its id, or None. limits, control_hz: see `Robot`. `look` returns what
-    `Robot.observe` may, and the outcome.
+    `Robot.observe` may, and the outcome; `picture` what `Robot.picture` may.
     """
 
     limits: ActionSpec
@@ -36,6 +38,8 @@ class Plant(Protocol):
     def advance(self, steps: int) -> None: ...
 
     def look(self) -> tuple[Any, Outcome]: ...
+
+    def picture(self) -> np.ndarray | None: ...
 
     def close(self) -> None: ...
 
@@ -78,6 +82,9 @@ class PlanarPlant:
         observation, reward, info = self._env.look()
         return observation, Outcome(reward, bool(info["success"]))
 
+    def picture(self) -> np.ndarray:
+        return self._env.render()
+
     def close(self) -> None:
         self._env.close()
 
@@ -113,7 +120,7 @@ class MjcfPlant:
                 f"{path}: {m.nu} actuators, {int(m.actuator_ctrllimited.sum())} with a ctrlrange; "
                 "expected at least one, and a ctrlrange for each"
             )
-        self.data = mujoco.MjData(m)
+        self.data, self._renderer = mujoco.MjData(m), None
         low, high = m.actuator_ctrlrange.T
         holds = (m.actuator_biasprm[:, 1] != 0) | (low > 0) | (high < 0)
         self.limits = ActionSpec(
@@ -139,5 +146,19 @@ class MjcfPlant:
         seen = d.sensordata if self.model.nsensordata else np.concatenate([d.qpos, d.qvel])
         return np.array(seen, dtype=np.float32), Outcome()
 
+    def picture(self) -> np.ndarray:
+        """By MuJoCo's free camera; UserError where OpenGL cannot."""
+        try:
+            if self._renderer is None:
+                self._renderer = self._mujoco.Renderer(self.model, HEIGHT, WIDTH)
+            self._renderer.update_scene(self.data)
+            return self._renderer.render()
+        except Exception as error:  # whatever a graphics driver raises
+            raise UserError(
+                f"the model cannot be drawn: {type(error).__name__}: {error}; expected OpenGL; set "
+                "MUJOCO_GL=egl or osmesa"
+            ) from error
+
     def close(self) -> None:
-        return None
+        if self._renderer is not None:
+            self._renderer.close()

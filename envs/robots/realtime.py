@@ -77,6 +77,10 @@ class RealTimeRobot(Robot):
             late = self.plant.max_steps is not None and self._steps >= self.plant.max_steps
             return Outcome(found.reward, success, bool(success) or late)
 
+    def picture(self) -> np.ndarray | None:
+        with self._lock:
+            return self.plant.picture()
+
     def close(self) -> None:
         self._closing.set()
         if self._thread is not None:

@@ -9,7 +9,8 @@ import pytest
 
 from alltrades.data.steps import Steps
 from alltrades.data.weights.estimate import WeightResult
-from alltrades.pipeline.interventions import learned_from
+from alltrades.errors import UserError
+from alltrades.pipeline.interventions import learned_from, lines
 from alltrades.policies.learning.batches import Augmentation, demonstration_data
 from alltrades.policies.learning.distillation import Targets, stage2_rows
 from alltrades.policies.learning.recorded import Recorded
@@ -50,6 +51,18 @@ def test_half_of_the_windows_begin_at_interventions():
     drawn = data.rows(4000, np.random.default_rng(0))
     assert np.isin(drawn, [8, 9, 11]).mean() == pytest.approx(0.5, abs=0.03)
     assert data.gather(np.array([8])).mask.tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_command_says_how_much_a_person_did_and_what_is_learned():
+    (line,) = lines(mixed(), "human")
+    assert line == (
+        "interventions of toy: a person took 3 of 12 steps, in 1 of 2 episodes; learned from are "
+        "those alone"
+    )
+    none = mixed(1, [0] * 6)
+    with pytest.raises(UserError, match="a policy acted at every step of all 1 episodes of 'toy'"):
+        list(lines(none, "human"))
+    assert len(list(lines(none, "all"))) == 1 and not list(lines(make_steps("toy", 1), "human"))
 
 
 def test_all_steps_alike_and_stores_without_marks_are_as_they_were():

@@ -101,6 +101,8 @@ class Station:
         rate = fit.rate_of(info, robot, manner.rate)
         limits = fit.limits_of(info, robot, manner.limits, rate)
         recorded = fit.recorded_interface(info, robot, limits, rate)
+        if policy is None and not robot.waits:
+            recorded = replace(recorded, control_hz=rate)
         driven = replace(recorded, action=_told(limits, recorded.action))
         position = positions(driven, manner.ways)
         leader = load_leader(manner.leader, recorded)

@@ -76,6 +76,30 @@ def test_every_field_comes_back(tmp_path, store, kind):
         assert interface.action.names == ("left", "right")
 
 
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
+def test_marks_of_interventions_come_back_where_all_episodes_have_some(tmp_path, kind, capsys):
+    rng = np.random.default_rng(0)
+    taken = [np.array([0, 1, 1, 0, 1], bool), np.zeros(4, bool)]
+    episodes = [
+        Episode.from_arrays(
+            {"state": rng.normal(size=(len(t), 2))}, np.zeros((len(t), 1)), "a", interventions=t
+        )
+        for t in taken
+    ]
+    store = EpisodeStore.write(tmp_path / "all.zarr", episodes)
+    out = exported(tmp_path, store, kind, "--rate", "10")
+    again = imported(tmp_path, out)
+    for found, expected in zip(again.episodes(), taken):
+        assert found.interventions.tolist() == expected.tolist()
+        assert set(found.observations) - {"task"} == {"state"}
+    (tmp_path / "some").mkdir()
+    some = [episodes[0], replace(episodes[1], interventions=None)]
+    mixed = EpisodeStore.write(tmp_path / "some.zarr", some)
+    capsys.readouterr()
+    exported(tmp_path / "some", mixed, kind, "--rate", "10")
+    assert "marks of interventions, which 1 of 2 episodes have" in capsys.readouterr().err
+
+
 def test_lerobot_to_a_store_and_back_is_equal_in_every_column(tmp_path):
     import pyarrow.parquet as parquet
 
