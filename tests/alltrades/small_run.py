@@ -10,8 +10,14 @@ SMALL = [
     "--no-report",
     "--rollout.workers",
     "0",
+    "--rollout.timeout",
+    "0",
     "--rollout.lanes",
     "8",
+    "--policy.width",
+    "64",
+    "--specialist.width",
+    "32",
 ]
 SPECS = registry.resolve(["planar/reach", "planar/push"])
 

@@ -42,6 +42,8 @@ FED = [
     "--no-report",
     "--rollout.workers",
     "0",
+    "--rollout.timeout",
+    "0",
 ]
 STARVED = {
     "demonstrations": (["--demos.episodes", "2"], "more demonstrations (now 2)"),

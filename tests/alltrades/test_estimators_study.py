@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,24 +33,32 @@ def test_known_ratio_moves_expectations_from_rollouts_to_demonstrations(dim, dri
         np.testing.assert_allclose(ratio, 1.0)
 
 
-def test_true_ratio_beats_no_weights_and_a_repetition_depends_on_its_number_only():
-    settings = Settings(repetitions=2, demos=(5,), dimensions=(10,), drift=(0.4,), rollouts=60)
-    found = repetition(settings, 5, 10, 0.4, 1)
-    error = {(r["estimator"], r["guard"], r["scored"]): r["error"] for r in found}
-    assert error["true ratio", "off", "rollouts"] < 0.5 * error["none", "off", "rollouts"]
-    assert {r["guard"] for r in found if r["estimator"] == "rulsif"} == {"off", "ess", "ess+auc"}
-    assert repetition(settings, 5, 10, 0.4, 1) == found != repetition(settings, 5, 10, 0.4, 0)
-
-
-def test_relative_ratio_beats_the_raw_one_and_no_estimator_is_beaten_in_sample_by_five():
-    """With 100 rollouts, where the rows of a fold are no multiple of the neural classifier's
-    batches.
+@pytest.fixture(scope="module")
+def found() -> list[list[dict[str, Any]]]:
+    """Two repetitions with 100 rollouts, where the rows of a fold are no multiple of the neural
+    classifier's batches.
     """
     settings = Settings(repetitions=2, demos=(5,), dimensions=(10,), drift=(0.4,), rollouts=100)
+    return [repetition(settings, 5, 10, 0.4, i) for i in range(2)]
+
+
+def test_true_ratio_beats_no_weights(found):
+    error = {(r["estimator"], r["guard"], r["scored"]): r["error"] for r in found[1]}
+    assert error["true ratio", "off", "rollouts"] < 0.5 * error["none", "off", "rollouts"]
+    assert {r["guard"] for r in found[1] if r["estimator"] == "rulsif"} == {"off", "ess", "ess+auc"}
+
+
+def test_a_repetition_depends_on_its_number_only():
+    settings = Settings(repetitions=2, demos=(5,), dimensions=(6,), drift=(0.4,), rollouts=10)
+    first, again, other = (repetition(settings, 5, 6, 0.4, i) for i in (1, 1, 0))
+    assert first == again != other
+
+
+def test_relative_ratio_beats_the_raw_one_and_no_estimator_is_beaten_in_sample_by_five(found):
     found = [
         r
-        for i in range(2)
-        for r in repetition(settings, 5, 10, 0.4, i)
+        for repetition in found
+        for r in repetition
         if (r["guard"], r["scored"]) == ("off", "mixture")
     ]
     error = {
@@ -74,6 +83,10 @@ def test_the_study_is_one_command_and_continues(tmp_path):
         "1",
         "--drift",
         "[0.4]",
+        "--demos",
+        "[5]",
+        "--rollouts",
+        "10",
     ]
     assert cli.main(command) == 0
     results = json.loads((tmp_path / "results.json").read_text())

@@ -18,8 +18,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding=
 EXAMPLES = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", PAGE, re.S)
 COMMANDS = re.search(r"```bash\n(.*?)```", PAGE, re.S)[1].replace("\\\n", "").splitlines()
 FAST = """
---tracking.wandb disabled --no-report --rollout.workers 0 --policy.width 16 --policy.depth 1
---specialist.width 16 --specialist.train.steps 5 --labeled_only.steps 5 --distill.train.steps 5
+--tracking.wandb disabled --no-report --rollout.workers 0 --rollout.timeout 0
+--policy.width 16 --policy.depth 1 --specialist.width 16
+--specialist.train.steps 5 --labeled_only.steps 5 --distill.train.steps 5
 --distill.rollouts 4 --distill.label_steps 2 --demos.episodes 4
 """.split()
 
@@ -61,7 +62,7 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
     assert loaded.split() == ["gated", "coarse", "my_backbone"]
     weights = json.loads((folder / "runs/cart/weights/generalist.json").read_text())
     assert weights["mine/cart"]["auc"] is not None
-    python("-m", "alltrades.cli", *evaluate, "--rollout.workers", "0")
+    python("-m", "alltrades.cli", *evaluate, "--rollout.workers", "0", "--rollout.timeout", "0")
     python("-m", "alltrades.cli", *deploy)
     python("record_logs.py")
     assert "3 episodes, 60 steps, 10 Hz" in python("-m", "alltrades.cli", *bring)

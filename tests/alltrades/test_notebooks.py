@@ -43,6 +43,8 @@ def test_method_notebook_shows_and_judges_the_studies_that_are_there(execute):
         "disabled",
         "--rollout.workers",
         "0",
+        "--rollout.timeout",
+        "0",
         "--evaluation.episodes",
         "2",
         "--specialist.train.steps",

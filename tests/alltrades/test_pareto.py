@@ -26,6 +26,8 @@ QUICK = [
     "--no-report",
     "--rollout.workers",
     "0",
+    "--rollout.timeout",
+    "0",
     "--rollout.lanes",
     "8",
     "--environments",
@@ -52,6 +54,10 @@ QUICK = [
     "2",
     "--evaluation.episodes",
     "3",
+    "--policy.width",
+    "64",
+    "--specialist.width",
+    "32",
 ]
 
 

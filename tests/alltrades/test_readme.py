@@ -20,7 +20,8 @@ PAGES = [
     *(ROOT / p for p in re.findall(r"^\| \[\w+\]\((docs/\w+\.md)\)", README.read_text(), re.M)),
 ]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-QUICK = ["--rollout.workers", "0", "--tracking.wandb", "disabled"]
+QUICK = """--rollout.workers 0 --rollout.timeout 0 --tracking.wandb disabled
+--policy.width 48 --policy.depth 1 --specialist.width 24""".split()
 
 
 def test_the_readme_leads_to_every_page():

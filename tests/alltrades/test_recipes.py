@@ -11,7 +11,16 @@ import pytest
 
 from alltrades import cli
 
-QUIET = ["--small", "--no-report", "--tracking.wandb", "disabled", "--rollout.workers", "0"]
+QUIET = [
+    "--small",
+    "--no-report",
+    "--tracking.wandb",
+    "disabled",
+    "--rollout.workers",
+    "0",
+    "--rollout.timeout",
+    "0",
+]
 
 
 @pytest.mark.parametrize("recipe", ["metaworld_mt10", "metaworld_mt10_paper"])

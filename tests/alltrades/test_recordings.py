@@ -14,7 +14,7 @@ from alltrades.system.files import slug
 from tests.alltrades.recordings import FOLLOW, follow
 
 TINY = """
---tracking.wandb disabled --rollout.workers 0 --trainings 1
+--tracking.wandb disabled --rollout.workers 0 --rollout.timeout 0 --trainings 1
 --policy.width 32 --policy.depth 1 --labeled_only.batch 32
 --specialist.width 16 --specialist.train.steps 150 --specialist.train.batch 32
 --labeled_only.steps 150 --distill.train.steps 150 --distill.train.batch 32

@@ -21,6 +21,7 @@ FEW = {
     **dict.fromkeys((*STEPS, "distill.rounds.train.steps"), 2),
     "tracking.wandb": "disabled",
     "rollout.workers": 0,
+    "rollout.timeout": 0,
     "rollout.lanes": 4,
     "demos.episodes": 4,
     "distill.rollouts": 6,

@@ -33,13 +33,15 @@ SMALL = [
     "--no-report",
     "--rollout.workers",
     "0",
+    "--rollout.timeout",
+    "0",
     "--rollout.lanes",
     "8",
     "--evaluation.rows",
     "[labeled_only, generalist_round0, generalist]",
 ]
 ROUNDS = RoundSettings(count=1, episodes=6, tries=3, explore=(0.1, 0.3), selection=4)
-TWO = RolloutSettings(lanes=4, workers=0)
+TWO = RolloutSettings(lanes=4, workers=0, timeout=0)
 
 
 def settings(*more: str) -> RunSettings:

@@ -13,7 +13,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 
 SMALL = ["--config", "quickstart_paper", "--environments", "[planar/reach, planar/push]", "--small"]
-ROLL = ["--rollout.workers", "0", "--rollout.lanes", "8"]
+ROLL = ["--rollout.workers", "0", "--rollout.timeout", "0", "--rollout.lanes", "8"]
 
 
 @pytest.fixture(scope="module")

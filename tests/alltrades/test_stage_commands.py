@@ -11,7 +11,8 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.system.files import slug, tree_digest
 
 NAMES = ["planar/reach", "planar/push"]
-QUICK = ["--small", "--rollout.workers", "0", "--rollout.lanes", "8"]
+QUICK = ["--small", "--rollout.workers", "0", "--rollout.timeout", "0", "--rollout.lanes", "8"]
+QUICK += ["--policy.width", "64", "--specialist.width", "32"]
 QUICK += ["--labeled_only.steps", "20", "--specialist.train.steps", "20"]
 QUICK += ["--specialist.finetune.steps", "10", "--distill.train.steps", "20"]
 QUICK += ["--distill.teachers", "[scratch, joint_init]", "--distill.rollouts", "3"]

@@ -11,6 +11,9 @@ from alltrades.studies import STUDIES, study_of
 from alltrades.studies.files import write_study
 from alltrades.studies.result import StudyResult, Table
 
+FEW = """--labeled_only.steps 10 --specialist.train.steps 10 --distill.train.steps 10
+--distill.rollouts 2 --policy.width 32 --specialist.width 16 --rollout.timeout 0""".split()
+
 
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("recipe", packaged_recipes())
@@ -41,6 +44,7 @@ def test_pareto_study_is_one_command_and_continues(tmp_path, capsys):
         "1",
         "--evaluation.episodes",
         "4",
+        *FEW,
     ]
     assert cli.main(command) == 0
     assert "Hypervolume difference" in capsys.readouterr().out

@@ -22,10 +22,11 @@ sweep: {SWEEP}
 seeds: [0, 1]
 generalists: {{}}
 labeled_only: {{steps: 10}}
-specialist: {{train: {{steps: 10}}}}
-distill: {{rollouts: 2, label_steps: 2}}
+specialist: {{width: 16, train: {{steps: 10}}}}
+policy: {{width: 32}}
+distill: {{rollouts: 2, label_steps: 2, train: {{steps: 10}}}}
 demos: {{episodes: 3}}
-rollout: {{workers: 0, lanes: 8}}
+rollout: {{workers: 0, timeout: 0, lanes: 8}}
 evaluation: {{episodes: 4, rows: [labeled_only, generalist]}}
 tracking: {{wandb: disabled}}
 report: false
