@@ -5,7 +5,7 @@ actions, and its own values as fields and back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -222,10 +222,7 @@ def read(returned: Any, interface: Interface) -> Observation:
     if isinstance(returned, Mapping):
         named = dict(leaves(returned))
     elif len(fields) == 1:
-        ((name, f),) = fields.items()
-        if _as_it_is(returned, f):
-            return {name: returned.copy()}
-        named = {name: returned}
+        named = dict.fromkeys(fields, returned)
     else:
         return interface.check(returned)  # says what it expected
     for name, f in fields.items():
@@ -236,15 +233,23 @@ def read(returned: Any, interface: Interface) -> Observation:
     return interface.check(named)
 
 
-def _as_it_is(returned: Any, f: Field) -> bool:
-    """Whether it is a state's values already: the common case, checked at once."""
-    return (
-        type(returned) is np.ndarray
-        and returned.shape == f.shape
-        and returned.dtype == (np.float64 if f.dtype == "float64" else np.float32)
-        and f.kind == "state"
-        and bool(returned.dot(returned) < np.inf)  # finite, at half the cost of asking for each
-    )
+@dataclass(frozen=True)
+class Plain:
+    """The only field of an interface, a state: its values need no `read` where an array has its
+    shape and type, and is finite.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def plain_state(interface: Interface) -> Plain | None:
+    """None for an interface of several fields, or of one that is no state."""
+    if len(interface.observation) != 1:
+        return None
+    ((name, f),) = interface.observation.items()
+    return Plain(name, f.shape, np.dtype(f.dtype)) if f.kind == "state" else None
 
 
 def leaves(tree: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:

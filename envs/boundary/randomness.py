@@ -61,6 +61,11 @@ class EpisodeRandomness:
         self._next = 0.0  # what Python's generator gives in this state
         self._torch: Any = None
 
+    @property
+    def entered(self) -> bool:
+        """Whether the global state is this episode's now."""
+        return self._depth > 0
+
     def __enter__(self) -> None:
         if self._depth == 0:
             OUTSIDE.__enter__()
