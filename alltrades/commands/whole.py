@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,12 +149,37 @@ def compare(args: argparse.Namespace) -> int:
         a, b = (read_evaluation(Path(x)) for x in args.a)
         rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
     rows = _agreed(rows)
+    for line in _unlike(rows):
+        print(line, file=sys.stderr)
     for k, (metric, names) in enumerate(_judged(rows, args.metric, args.at)):
         if k:
             print()
         own = {row: [e.only(names) for e in each] for row, each in rows.items()}
         _compare_by(args, own, metric)
     return 0
+
+
+def _unlike(rows: dict[str, list[Evaluation]]) -> list[str]:
+    """Lines about evaluations that were measured with other code or settings than the first."""
+    from alltrades.pipeline.changes import code_changes, in_short, key_changes
+
+    first, *others = [(row, e) for row, each in rows.items() for e in each]
+    lines = []
+    for row, other in others:
+        mine, theirs = first[1].made, other.made
+        if not mine or not theirs:
+            changes = ["one of them does not say with which"] if mine or theirs else []
+        else:
+            changes = [
+                *code_changes(mine.get("code"), theirs.get("code", {})),
+                *key_changes(mine.get("settings", {}), theirs.get("settings", {})),
+            ]
+        if changes:
+            pair = f"'{first[0]}'" if row == first[0] else f"'{first[0]}' and '{row}'"
+            lines.append(
+                f"warning: {pair} were measured with other code or settings: {in_short(changes)}"
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _agreed(rows: dict[str, list[Evaluation]]) -> dict[str, list[Evaluation]]:

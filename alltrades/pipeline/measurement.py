@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +75,23 @@ def measure(
     manner = manner or Manner(settings.evaluation.preference)
     key = {
         "policies": policy_digests(policies),
-        "episodes": settings.evaluation.episodes,
-        "starts": settings.evaluation.seed,
         "success uses": success_uses(policies),
-        **manner.key(),
-        **settings.rollout.acting(),
+        **conditions(context, manner),
     }
     found: list[Evaluation] = []
 
     def body(report: Report) -> None:
         acting = manner.load(policies, context)
-        found.append(
-            success(
-                context,
-                name,
-                acting,
-                report,
-                success_uses=success_uses(policies),
-                ensemble=manner.ensemble,
-            )
+        measured = success(
+            context,
+            name,
+            acting,
+            report,
+            success_uses=success_uses(policies),
+            ensemble=manner.ensemble,
         )
+        made = {"code": dict(context.code), "settings": conditions(context, manner)}
+        found.append(replace(measured, made=made))
         if out is not None:
             write_evaluation(out, found[0])
 
@@ -102,6 +99,13 @@ def measure(
     outputs = [out] if out is not None else []
     context.stage(f"evaluate/{name}", key, outputs, body, total, "episode")
     return read_evaluation(out) if out is not None else found[0]
+
+
+def conditions(context: Context, manner: Manner) -> dict[str, Any]:
+    """The settings under which policies are measured, which their results depend on."""
+    settings = context.settings
+    common = {"episodes": settings.evaluation.episodes, "starts": settings.evaluation.seed}
+    return common | manner.key() | settings.rollout.acting()
 
 
 def success(

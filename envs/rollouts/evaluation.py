@@ -122,14 +122,15 @@ class Evaluation:
     """One row of the table: a policy (or one per environment) on common starts.
 
     success_uses: how the simulator's success signal reached its training, of ENDS (episodes that it
-    learned from end there), FILTERS (those without are left out), CONDITIONS (the
-        network is told of it) and CHOOSES (teachers or rounds
-    were chosen by it).
+    learned from end there), FILTERS (those without are left out), CONDITIONS (the network is told
+    of it) and CHOOSES (teachers or rounds were chosen by it). made: with what it was measured:
+    "code", versions and digests by name, and "settings"; empty where nothing was said.
     """
 
     name: str
     rows: tuple[EnvironmentResult, ...]
     success_uses: tuple[str, ...] = ()
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def used_success_signal(self) -> bool:
@@ -200,6 +201,7 @@ class Evaluation:
                 }
                 for r in self.rows
             ],
+            **({"made": {k: dict(v) for k, v in self.made.items()}} if self.made else {}),
         }
 
     @classmethod
@@ -219,7 +221,9 @@ class Evaluation:
             for r in value["rows"]
         )
         before = (FILTERS,) if value["used_success_signal"] else ()  # what alone was told of once
-        return cls(value["name"], rows, tuple(value.get("success_uses", before)))
+        return cls(
+            value["name"], rows, tuple(value.get("success_uses", before)), value.get("made", {})
+        )
 
 
 @dataclass(frozen=True)

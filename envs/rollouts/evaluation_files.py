@@ -29,6 +29,8 @@ def read_evaluation(path: Path | str) -> Evaluation:
         found = Evaluation.from_json(value)
         if not isinstance(found.name, str) or not found.rows:
             raise ValueError("no name, or no environment")
+        if not all(isinstance(v, dict) for v in (found.made, *dict(found.made).values())):
+            raise ValueError("no code and settings by name")
         for row in found.rows:
             _check(row)
     except KeyError as error:

@@ -11,6 +11,7 @@ import pytest
 
 from alltrades import cli
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.evaluation_files import write_evaluation
 from alltrades.envs.rollouts.sequential import e_process
 from alltrades.envs.rollouts.statistics import wilson
 from alltrades.report import text
@@ -295,3 +296,27 @@ def test_sequential_comparison_stops_at_the_start_that_decides(tmp_path, capsys)
     wrong = ["compare", str(names["a"]), str(names["b"]), "--sequential", "--metric", "psnr"]
     assert cli.main(wrong) == 2
     assert "no metric 'psnr' was measured in 'env'" in capsys.readouterr().err
+
+
+def test_comparing_says_where_code_or_settings_of_the_evaluations_differ(tmp_path, capsys):
+    alike = {"code": {"torch": "2.6.0", "my_env.py": "0" * 12}, "settings": {"engine": "torch"}}
+    others = {
+        "a": alike,
+        "b": alike,
+        "c": {"code": {"torch": "2.7.0", "my_env.py": "1" * 12}, "settings": {"engine": "onnx"}},
+        "d": {},
+    }
+    for name, made in others.items():
+        rows = (EnvironmentResult("env", (1, 2), (1, -1), (0.0,) * 2, (0.0,) * 2, 10, ""),)
+        write_evaluation(tmp_path / f"{name}.json", Evaluation(name, rows, made=made))
+
+    def said(other: str) -> str:
+        assert cli.main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/{other}.json"]) == 0
+        return capsys.readouterr().err
+
+    assert said("b") == ""
+    assert said("c") == (
+        "warning: 'a' and 'c' were measured with other code or settings: my_env.py was edited; "
+        "torch 2.6.0 -> 2.7.0; engine torch -> onnx\n"
+    )
+    assert "'a' and 'd' were measured with other code or settings: one of them" in said("d")
