@@ -8,6 +8,8 @@ import numpy as np
 
 from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvAdapter
+from alltrades.envs.checking.declared import declared
+from alltrades.envs.checking.findings import Findings
 from alltrades.envs.robots.robot import Outcome, Reading, Robot
 from alltrades.envs.spec import EnvSpec
 
@@ -23,10 +25,17 @@ class EnvironmentRobot(Robot):
         self.environment = spec.id
         self.limits = replace(spec.action, stop=None)  # it waits: nothing has to be stopped
         self.control_hz, self.interface = spec.control_hz, spec.interface
-        self._adapter = EnvAdapter(spec)
+        self._spec, self._adapter = spec, EnvAdapter(spec)
         self._observation: Observation = {}
         self._outcome = Outcome()
         self._stamp = 0
+
+    def look(self) -> Findings:
+        """What the environment declares, read from the instance that is used: nothing is reset or
+        stepped, and no other instance is built.
+        """
+        self._adapter.build(0)
+        return Findings(self._spec.id, tuple(declared(self._adapter.built, self._spec)))
 
     def reset(self, seed: int) -> None:
         self._observation, self._outcome = self._adapter.reset(seed), Outcome()

@@ -25,7 +25,8 @@ def load_robot(name: str) -> Robot:
     """Build the robot that a name stands for.
 
     "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
-    actions; those that do not come with the package are tried first (see `tried`).
+    actions. Nothing is done in it but what the episodes that follow do: it may be a robot behind
+    Gymnasium's interface. What it declares is looked at.
     "mujoco:planar/reach", "mujoco:arm.xml": a MuJoCo model in real time. "my_robot:MyRobot",
     "my_robot.py:MyRobot": anything in your module (of the working directory, or installed) that,
     called without arguments, returns a `Robot`. "my_arm": what a plugin registered by
@@ -46,12 +47,13 @@ def load_robot(name: str) -> Robot:
             "with --plugins"
         )
     if kind in ("gym", "env"):
-        from alltrades.envs.checking.before_use import foreign_of, heeded, required, tried
+        from alltrades.envs.checking.before_use import foreign_of, heeded, required
         from alltrades.envs.robots.environment import EnvironmentRobot
 
         specs = [registry.get(name if kind == "gym" else rest)]
-        (spec,) = heeded(specs, required(list(tried(foreign_of(specs)))))
-        return EnvironmentRobot(spec)
+        simulated = EnvironmentRobot(specs[0])
+        heeded(specs, required([simulated.look()] if foreign_of(specs) else []))
+        return simulated
     if kind == "mujoco":
         from alltrades.envs.robots.plants import MjcfPlant, PlanarPlant
         from alltrades.envs.robots.realtime import RealTimeRobot

@@ -7,7 +7,9 @@ from __future__ import annotations
 import time
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
@@ -193,6 +195,42 @@ def test_a_position_servo_stops_by_holding(tmp_path: Path) -> None:
 
 
 # ---- names ---------------------------------------------------------------------------------------
+class Arm(gymnasium.Env):
+    """A robot behind Gymnasium's interface, which notes what is done with it."""
+
+    done: list[str] = []
+    metadata = {"render_fps": 20}
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self) -> None:
+        self.done.append("connect")
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.done.append("reset")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self.done.append(f"step {action[0]:.2f}")
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_that_is_deployed_on_does_nothing_but_what_it_is_told(capsys) -> None:
+    """No trial with random actions and no second connection: it may be a real robot."""
+    registry.register("own/arm", Arm, replace=True, max_steps=5, control_hz=50)
+    registry.get("own/arm")  # reads its spaces
+    Arm.done.clear()
+    robot = load_robot("env:own/arm")
+    assert Arm.done == ["connect"]
+    assert (
+        "its metadata say 20 Hz (render_fps) and its registration 50 Hz" in capsys.readouterr().err
+    )
+    robot.reset(0)
+    robot.act(np.array([0.25], np.float32))
+    assert Arm.done == ["connect", "reset", "step 0.25"]
+    robot.close()
+
+
 def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "named_robot.py").write_text(
