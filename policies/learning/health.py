@@ -7,7 +7,6 @@ anything.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -79,7 +78,7 @@ class Health:
         self._stops = np.array(stops)  # (K,)
         self._sums = np.zeros((PARTS, len(stops)))  # of the losses in each part
         self._seen = 0  # steps
-        self._last: deque[np.ndarray] = deque(maxlen=LOOK)
+        self._last = np.empty((0, len(stops)))  # the losses of the last `LOOK` steps at most
 
     def course(self, network: int = 0) -> tuple[float, ...]:
         """Mean training loss of a network in each quarter of its steps; none before its end, and
@@ -100,6 +99,14 @@ class Health:
         self.start, self._seen = state["start"], int(state["seen"])
         self._sums = np.array(state["sums"])
 
+    def _add(self, losses: np.ndarray) -> None:
+        """Add losses (n, K) to the sums of their parts, step by step."""
+        steps = np.arange(self._seen, self._seen + len(losses))[:, None]  # (n, 1)
+        rows, networks = np.nonzero(steps < self._stops)
+        parts = PARTS * steps[rows, 0] // self._stops[networks]
+        np.add.at(self._sums, (parts, networks), losses[rows, networks])
+        self._seen += len(losses)
+
     def look(self, losses: np.ndarray) -> tuple[int, int, str] | None:
         """Given the losses (n, K) since the last look: which of them, which network and what is
         wrong; None where nothing is.
@@ -110,13 +117,13 @@ class Health:
         if len(broken):
             row, network = map(int, broken[0])
             return row, network, f"its loss is {losses[row, network]}"
-        for row in losses:
-            own = np.flatnonzero(self._seen < self._stops)
-            self._sums[PARTS * self._seen // self._stops[own], own] += row[own]
-            self._seen += 1
-        self._last.extend(losses)
-        median = np.median(np.stack(self._last), axis=0)  # (K,)
-        over = np.flatnonzero(median > EXPLODED * np.maximum(self.start, LEAST))
+        self._add(losses)
+        self._last = np.concatenate([self._last, losses])[-LOOK:]
+        bound = EXPLODED * np.maximum(self.start, LEAST)  # (K,)
+        if not (self._last > bound).any():
+            return None
+        median = np.median(self._last, axis=0)  # (K,)
+        over = np.flatnonzero(median > bound)
         if len(over):
             k, n = int(over[0]), len(self._last)
             return (
