@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alltrades.data.formats.hdf5 import Hdf5, files_of, opened, packed
-from alltrades.data.formats.pictures import decode
-from alltrades.data.formats.recording import Column
+from alltrades.data.formats.hdf5 import Hdf5, inside
+
+CAMERAS = "observations/images/"
 
 
 class Aloha(Hdf5):
@@ -18,12 +18,10 @@ class Aloha(Hdf5):
     plain: ClassVar[bool] = False
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        files = files_of(path)
-        if not files:
+    def _is_like(cls, root: Any) -> bool:
+        if "action" not in root or "observations" not in root:
             return False
-        with opened(files[0]) as file:
-            return "action" in file and "observations" in file and "qpos" in file["observations"]
+        return "qpos" in inside(root.filename, root, "observations")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -33,14 +31,5 @@ class Aloha(Hdf5):
     def _groups(self, file: Path) -> list[str]:
         return [""]
 
-    def _column(self, key: str, data: Any) -> Column | None:
-        """A picture that is packed is a row of bytes."""
-        if key.startswith("observations/images/") and data.ndim == 2 and data.dtype == np.uint8:
-            first = decode(key, data[0].tobytes())
-            return Column(first.shape, first.dtype.name, "image")
-        return super()._column(key, data)
-
-    def values(self, where: str, key: str, data: Any) -> Any:
-        if self.columns[key].kind == "image" and data.ndim == 2:
-            return packed(where, [row.tobytes() for row in data[()]])
-        return super().values(where, key, data)
+    def _packs(self, key: str, data: Any) -> bool:
+        return key.startswith(CAMERAS) and data.ndim == 2 and data.dtype == np.uint8

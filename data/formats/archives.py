@@ -85,16 +85,12 @@ def check_zarr(where: str, facts: Mapping[str, Any]) -> None:
 
 
 def _codecs(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All of an array, those inside shards too."""
     found = [*(facts.get("filters") or []), *(facts.get("codecs") or [])]
-    if facts.get("compressor"):
-        found.append(facts["compressor"])
+    found += [facts["compressor"]] if facts.get("compressor") else []
+    found += facts.get("index_codecs") or []
     inner = [c["configuration"] for c in found if c.get("name") == "sharding_indexed"]
-    return found + [
-        codec
-        for configuration in inner
-        for key in ("codecs", "index_codecs")
-        for codec in configuration.get(key, [])
-    ]
+    return found + [codec for configuration in inner for codec in _codecs(configuration)]
 
 
 def load_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:

@@ -150,7 +150,9 @@ class Bags(Recording):
                 self.warn(
                     f"{where}: '{key}' is silent for {inside[at]:.2g} s; its last message is held"
                 )
-        return start + np.arange(int((stop - start) * self.rate + SLACK) + 1) * period
+        steps = int((stop - start) * self.rate + SLACK) + 1
+        bounded(where, 8 * steps)
+        return start + np.arange(steps) * period
 
     def _steady(self, where: str, times: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Times of what speaks all along."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from alltrades.data.formats.diffusion_policy import pictures
-from alltrades.data.formats.pictures import decode
+from alltrades.data.formats.pictures import decode, is_packed
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded, guarded
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
 DEPTH = 8  # groups inside groups
+MANY = 10_000  # names in a group of one episode
 TEXTS = ("task", "instruction", "language_instruction", "lang", "language_raw", "prompt")
 
 
@@ -29,26 +31,47 @@ def opened(path: Path) -> Any:
     return guarded(path, read)
 
 
-def arrays(where: str, group: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(name below the group, data set) of every array, sorted.
+def inside(where: str, group: Any, name: str) -> Any:
+    """What stands below a group under a name such as "data/demo_0".
 
-    Raises `Refusal` for links to other files, and for arrays whose numbers stand in other files:
-    they may lead anywhere.
+    Raises `Refusal` where a link on the way leads elsewhere, to another file too.
     """
     import h5py
 
-    if depth > DEPTH:
-        raise Refusal(f"{where}: groups deeper than {DEPTH}; expected fewer; leave it out")
-    for name in sorted(group, key=natural):
-        link, at = group.get(name, getlink=True), f"{prefix}{name}"
+    for part in filter(None, name.split("/")):
+        link = guarded(where, partial(group.get, part, getlink=True))
         if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
             raise Refusal(
-                f"{where}: '{at}' is a link to {str(link.path)[:60]!r}; expected the array "
+                f"{where}: '{part}' is a link to {str(link.path)[:60]!r}; expected the array "
                 "itself; copy it into the file"
             )
-        found = group[name]
+        group = guarded(where, group.__getitem__, part)
+    return group
+
+
+def arrays(
+    where: str, group: Any, prefix: str = "", seen: frozenset[int] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """(name below the group, data set) of every array, sorted.
+
+    Raises `Refusal` for links to other files, for arrays whose numbers stand in other files (they
+    may lead anywhere), for groups inside themselves, and for more than MANY names.
+    """
+    import h5py
+
+    seen = (seen or frozenset()) | {h5py.h5o.get_info(group.id).addr}
+    if len(seen) > DEPTH + 1:
+        raise Refusal(f"{where}: groups deeper than {DEPTH}; expected fewer; leave it out")
+    if len(group) > MANY:
+        raise Refusal(f"{where}: {len(group)} names in a group; expected at most {MANY}")
+    for name in sorted(group, key=natural):
+        at, found = f"{prefix}{name}", inside(where, group, name)
         if isinstance(found, h5py.Group):
-            yield from arrays(where, found, f"{at}/", depth + 1)
+            if h5py.h5o.get_info(found.id).rc > 1:
+                raise Refusal(
+                    f"{where}: the group '{at}' stands in several places; expected one; copy it"
+                )
+            yield from arrays(where, found, f"{at}/", seen)
         elif isinstance(found, h5py.Dataset):
             if found.is_virtual or found.external:
                 raise Refusal(
@@ -80,7 +103,16 @@ class Hdf5(Recording):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return bool(files_of(path))
+        files = files_of(path)
+        if not files:
+            return False
+        with opened(files[0]) as file:
+            return cls._is_like(file)
+
+    @classmethod
+    def _is_like(cls, root: Any) -> bool:
+        """Whether a file's groups are those of the format."""
+        return True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -137,13 +169,19 @@ class Hdf5(Recording):
 
         if h5py.check_string_dtype(data.dtype) is not None or data.dtype.kind == "S":
             return Column((), "str", "text") if data.size else None
-        if h5py.check_vlen_dtype(data.dtype) is not None:  # packed pictures of unequal sizes
+        bounded(key, _chunk(data))  # whose first row is looked at
+        if h5py.check_vlen_dtype(data.dtype) is not None or self._packs(key, data):
             first = guarded(key, lambda: decode(key, np.asarray(data[0], np.uint8).tobytes()))
             return Column(first.shape, first.dtype.name, "image")
         if data.dtype.kind not in "biuf":
             return None
         shape = tuple(data.shape[1:])
         return Column(shape, data.dtype.name, "image" if pictures(shape) else "numbers")
+
+    def _packs(self, key: str, data: Any) -> bool:
+        """Whether an array is packed pictures, one a row, filled up to the longest."""
+        rows = data.ndim == 2 and data.dtype == np.uint8 and len(data)
+        return bool(rows) and is_packed(data[0, :4].tobytes())
 
     # ---- reading ---------------------------------------------------------------------------------
     def file(self, path: Path) -> Any:
@@ -168,8 +206,7 @@ class Hdf5(Recording):
     def group(self, i: int) -> Any:
         """The group of episode i."""
         file, name = self.places[i]
-        root = self.file(file)
-        return guarded(self.where(i), lambda: root[name] if name else root)
+        return inside(self.where(i), self.file(file), name)
 
     def read(self, i: int, keys: Collection[str]) -> dict[str, Any]:
         where, group = self.where(i), self.group(i)
@@ -202,8 +239,9 @@ class Hdf5(Recording):
             if data.shape == ():
                 return text_of(value)
             return np.array([text_of(v) for v in value.reshape(-1)], dtype=object)
-        if column.kind == "image" and data.ndim == 1:
-            return packed(where, [np.asarray(x, np.uint8).tobytes() for x in data])
+        if column.kind == "image" and data.ndim in (1, 2):
+            rows = data if data.ndim == 1 else data[()]
+            return packed(where, [np.asarray(x, np.uint8).tobytes() for x in rows])
         value = np.asarray(data[()])
         if value.dtype.kind not in "biuf":
             raise Refusal(f"{where} has dtype {value.dtype}; expected {column.dtype}")
@@ -243,5 +281,9 @@ def files_of(path: Path) -> list[Path]:
 
 def _size(data: Any) -> int:
     """Bytes of an array when it is read, or of its largest chunk."""
-    chunk = int(np.prod(data.chunks, dtype=object)) if data.chunks else 0
-    return int(max(np.prod(data.shape, dtype=object), chunk)) * data.dtype.itemsize
+    return max(int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize, _chunk(data))
+
+
+def _chunk(data: Any) -> int:
+    """Bytes of a chunk of an array, which are unpacked together."""
+    return int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize if data.chunks else 0

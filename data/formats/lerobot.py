@@ -114,7 +114,7 @@ class LeRobot(Recording):
     def _rate(self) -> None:
         """Time stamps count where they disagree with what is said."""
         told = self.meta.info.get("fps")
-        self.rate = float(told) if isinstance(told, int | float) and told > 0 else None
+        self.rate = float(told) if isinstance(told, int | float) and 0 < told < np.inf else None
         if "timestamp" not in self.rows.schema:
             self.warn("data/ has no column 'timestamp'; rows are taken to be 1 / fps apart")
             return
@@ -280,6 +280,7 @@ def _names(said: Any, size: int) -> tuple[str, ...] | None:
     """Names of a feature's numbers, a list or a list inside a mapping."""
     if isinstance(said, dict):
         said = next((v for v in said.values() if isinstance(v, list)), None)
-    if isinstance(said, list) and len(said) == size and all(isinstance(n, str) for n in said):
-        return tuple(said)
+    if isinstance(said, list) and len(said) == size:
+        if all(isinstance(n, str) and n.isprintable() for n in said):
+            return tuple(said)
     return None

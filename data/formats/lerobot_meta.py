@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.formats.recording import Refusal, guarded
+from alltrades.data.formats.recording import Refusal, bounded, guarded
 
 OF_EPISODE = re.compile(r"episode_(\d+)\.\w+$")
+CELL = 100  # bytes of a value of meta/ in memory
 OF_FILE = re.compile(r"chunk-(\d+)/file-(\d+)\.\w+$")
 
 
@@ -86,6 +87,7 @@ class Meta:
                     if columns is None
                     else [c for c in known if c in columns or c.startswith("videos/")]
                 )
+                bounded(file, opened.metadata.num_rows * len(chosen) * CELL)
                 return opened.read(columns=chosen).to_pydict()
 
         return guarded(file, read)
@@ -167,6 +169,8 @@ class Meta:
                     int(facts[f"videos/{key}/{n}"]) for n in ("chunk_index", "file_index")
                 )
                 begin = float(facts[f"videos/{key}/from_timestamp"])
+                if not 0 <= begin < np.inf:
+                    raise ValueError(f"from_timestamp is {begin}")
             except (KeyError, TypeError, ValueError) as error:
                 if self.facts:
                     raise Refusal(

@@ -14,6 +14,7 @@ from alltrades.data.formats.parquet import column_of, kind_of
 from alltrades.data.formats.recording import Refusal, bounded, guarded
 
 BLOCK_BYTES = 2**23  # of row groups that are read at once
+NUMBER = 8  # bytes of the widest
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class RowFiles:
 
     def _counted(self, k: int, opened: Any) -> dict[int, _Span]:
         path = self.files[k]
+        bounded(path, NUMBER * opened.metadata.num_rows)
         table = guarded(path, lambda: opened.read(columns=["episode_index"]))
         number = column_of(f"{path}: column 'episode_index'", table.column(0)).reshape(-1)
         if number.dtype.kind not in "iu":
@@ -192,11 +194,12 @@ class RowFiles:
         at = first = last = size = 0
         for g in range(opened.num_row_groups):
             facts = opened.metadata.row_group(g)
+            unpacked = _unpacked(facts, names)
             at, begin = at + facts.num_rows, at
             needed = begin < span.stop and at > span.start
-            if needed or (groups and size + facts.total_byte_size <= BLOCK_BYTES):
+            if needed or (groups and size + unpacked <= BLOCK_BYTES):
                 first = first if groups else begin
-                last, size = at, size + facts.total_byte_size
+                last, size = at, size + unpacked
                 groups.append(g)
             elif groups:
                 break
@@ -204,3 +207,12 @@ class RowFiles:
         table = guarded(path, lambda: opened.read_row_groups(groups, columns=list(names)))
         rows = {name: column_of(f"{path}: column '{name}'", table.column(name)) for name in names}
         return _Block(span.file, names, first, last, rows)
+
+
+def _unpacked(group: Any, names: Sequence[str]) -> int:
+    """Bytes of some columns of a row group in memory: what they say they take or, where runs of one
+    value are packed, so many numbers.
+    """
+    columns = [group.column(k) for k in range(group.num_columns)]
+    mine = [c for c in columns if c.path_in_schema.split(".")[0] in names]
+    return sum(max(c.total_uncompressed_size, NUMBER * c.num_values) for c in mine)

@@ -10,12 +10,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from alltrades.data.formats.diffusion_policy import pictures
 from alltrades.data.formats.hdf5 import Hdf5, natural, packed
 from alltrades.data.formats.parquet import column_of, kind_of
-from alltrades.data.formats.pictures import decode
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded, guarded
 
 METADATA = "metadata.json"
@@ -32,23 +29,12 @@ def data_folder(path: Path) -> Path | None:
 
 
 class _Hdf5(Hdf5):
-    """main_data.hdf5, whose pictures may be packed, one JPEG a row."""
+    """main_data.hdf5: a group per episode."""
 
     plain: ClassVar[bool] = False
 
     def _groups(self, file: Path) -> list[str]:
         return sorted(self.file(file), key=natural)
-
-    def _column(self, key: str, data: Any) -> Column | None:
-        if data.ndim == 2 and data.dtype == np.uint8 and data[0, :2].tobytes() == b"\xff\xd8":
-            first = decode(key, data[0].tobytes())
-            return Column(first.shape, first.dtype.name, "image")
-        return super()._column(key, data)
-
-    def values(self, where: str, key: str, data: Any) -> Any:
-        if self.columns[key].kind == "image" and data.ndim == 2:
-            return packed(where, [row.tobytes() for row in data[()]])
-        return super().values(where, key, data)
 
 
 class _Arrow(Recording):
@@ -152,9 +138,7 @@ class Minari(Recording):
             self._inside = _Arrow(folder, kind, _spaces(file, facts))
         self.columns, self.left_out = self._inside.columns, self._inside.left_out
         self.warnings, self.instruction = self._inside.warnings, self._inside.instruction
-        told = facts.get("total_episodes")
-        if isinstance(told, int) and told != len(self):
-            self.warn(f"{file}: says {told} episodes; found {len(self)}, which count")
+        self.counted(str(file), facts.get("total_episodes"), len(self), "episodes")
         for key in self.columns:
             if key.startswith("infos/") and key.rpartition("/")[2] not in INFOS:
                 self.left_out[key] = "told beside the observations"

@@ -15,6 +15,11 @@ PIXELS = 2**26  # of one picture
 _WIDE = ("gray16be", "gray16le")
 
 
+def is_packed(data: bytes) -> bool:
+    """Whether bytes begin as a picture does that `decode` reads."""
+    return any(data.startswith(magic) for magic in CODECS)
+
+
 def decode(where: str, data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 of a PNG or JPEG; (H, W, 1) of a grey one, uint16 where it has 16 bits.
 

@@ -13,10 +13,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from alltrades.data.placing import available_memory
 from alltrades.errors import MissingExtra, UserError
 
 T = TypeVar("T")
 LIMIT = 2**33  # bytes of one episode, array or archive member: what is larger is no recording
+LARGE = 2**28  # bytes from which the machine's memory is looked at
 
 
 class Refusal(UserError):
@@ -105,6 +107,13 @@ class Recording(ABC):
         if line not in self.warnings:
             self.warnings.append(line)
 
+    def counted(self, where: str, told: Any, found: int, unit: str) -> None:
+        """Note a number of things that is not what the files say of themselves; anything else than
+        a number says nothing.
+        """
+        if isinstance(told, int | float | np.number) and told != found:
+            self.warn(f"{where}: says {told:g} {unit}; found {found}, which count")
+
     def choose(self, subset: str) -> None:
         """Keep the episodes that the recording lists under this name."""
         raise Refusal(f"{self.path}: no subsets in this format; expected none; leave it out")
@@ -138,9 +147,16 @@ def guarded(where: object, read: Callable[..., T], *args: Any) -> T:
 
 
 def bounded(where: object, size: int) -> None:
-    """Refuse what would take more than LIMIT bytes, whatever the file claims to hold."""
+    """Refuse what would take more than LIMIT bytes, or than this machine has, whatever the file
+    claims to hold.
+    """
     if size > LIMIT:
         raise Refusal(
             f"{where}: {size / 2**30:,.0f} GiB when unpacked; expected at most "
             f"{LIMIT / 2**30:,.0f}; cut it into episodes"
+        )
+    if size > LARGE and size > available_memory():
+        raise Refusal(
+            f"{where}: {size / 2**30:,.1f} GiB when unpacked, and this machine has "
+            f"{available_memory() / 2**30:,.1f} left; expected less; cut it into episodes"
         )

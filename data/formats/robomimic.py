@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alltrades.data.formats.hdf5 import Hdf5, files_of, natural, opened, text_of
+from alltrades.data.formats.hdf5 import Hdf5, inside, natural, text_of
 from alltrades.data.formats.recording import Column, Refusal, guarded
 
 LEFT_OUT = {
@@ -24,12 +24,10 @@ class Robomimic(Hdf5):
     plain: ClassVar[bool] = False
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        files = files_of(path)
-        if not files:
+    def _is_like(cls, root: Any) -> bool:
+        if "data" not in root:
             return False
-        with opened(files[0]) as file:
-            return "data" in file and any(name.startswith("demo") for name in file["data"])
+        return any(name.startswith("demo") for name in inside(root.filename, root, "data"))
 
     def __init__(self, path: Path) -> None:
         self._said: dict[Path, dict[str, Any]] = {}
@@ -40,13 +38,10 @@ class Robomimic(Hdf5):
                     self.left_out[key] = why
 
     def _groups(self, file: Path) -> list[str]:
-        root = self.file(file)
-        data = guarded(file, lambda: root["data"])
+        data = inside(str(file), self.file(file), "data")
         names = [f"data/{name}" for name in sorted(data, key=natural) if name.startswith("demo")]
         attrs = guarded(file, lambda: {k: data.attrs[k] for k in data.attrs})
-        told = attrs.get("num_demos")
-        if told is not None and int(told) != len(names):
-            self.warn(f"{file}: says {int(told)} demonstrations; found {len(names)}, which count")
+        self.counted(str(file), attrs.get("num_demos"), len(names), "demonstrations")
         self._said[file] = attrs
         return names
 
@@ -89,22 +84,22 @@ class Robomimic(Hdf5):
             if said is None:
                 raise Refusal(f"{self.where(i)}: no instruction; expected one as in the others")
             out["@task"] = said
-        told, rows = group.attrs.get("num_samples"), out.get("actions")
-        if told is not None and rows is not None and int(told) != len(rows):
-            self.warn(f"{self.where(i)}: says {int(told)} samples; found {len(rows)}, which count")
+        if "actions" in out:
+            told = guarded(self.where(i), group.attrs.get, "num_samples")
+            self.counted(self.where(i), told, len(out["actions"]), "samples")
         return out
 
     def choose(self, subset: str) -> None:
         kept = []
         for file in dict.fromkeys(file for file, _ in self.places):
             root = self.file(file)
-            masks = guarded(file, sorted, guarded(file, root.get, "mask", {}))
+            masks = sorted(inside(str(file), root, "mask")) if "mask" in root else []
             if subset not in masks:
                 raise Refusal(
                     f"{file}: no filter key '{subset}'; expected one of "
                     f"{', '.join(masks) or 'none'}"
                 )
-            names = guarded(file, _listed, root, subset)
+            names = guarded(file, _listed, inside(str(file), root, f"mask/{subset}"))
             listed = {f"data/{text_of(name)}" for name in names}
             kept += [p for p in self.places if p[0] == file and p[1] in listed]
         if not kept:
@@ -115,6 +110,6 @@ class Robomimic(Hdf5):
         self.places = kept
 
 
-def _listed(root: Any, subset: str) -> np.ndarray:
+def _listed(subset: Any) -> np.ndarray:
     """Names of the demonstrations of a filter key."""
-    return np.asarray(root["mask"][subset][()]).reshape(-1)
+    return np.asarray(subset[()]).reshape(-1)

@@ -87,6 +87,7 @@ def _opened(path: Path) -> Any:
         raise Refusal(f"{path}: no video stream; expected one; restore it from a copy")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
+    stream.codec_context.options = {"max_pixels": str(PIXELS)}
     if stream.width * stream.height > PIXELS:
         raise Refusal(
             f"{path}: frames of {stream.width} x {stream.height}; expected at most {PIXELS} pixels"
