@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from alltrades.robots.teleop.collect import Place
 
 Opened = Callable[[argparse.Namespace], AbstractContextManager["Context"]]
-WITH = ("robot", "environment", "actor", "episodes", "steps", "rate", "limits")  # need --teleop
+DEFAULTS: dict[str, Any] = {  # of what needs --teleop
+    "robot": None,
+    "environment": None,
+    "actor": None,
+    "takeover": "move",
+    "drive": ["auto"],
+    "speed": 0.5,
+    "episodes": None,
+    "steps": None,
+    "rate": None,
+    "timeout": 1.0,
+    "limits": None,
+    "no_window": False,
+}
 
 
 def by_hand_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,14 +103,25 @@ def by_hand_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_by_hand(args: argparse.Namespace) -> None:
     """UserError for options that mean nothing without --teleop."""
-    for name in WITH:
-        value = getattr(args, name)
-        if args.teleop is None and value is not None:
-            option = "policy" if name == "actor" else name
+    for name, default in DEFAULTS.items():
+        if args.teleop is None and getattr(args, name) != default:
+            option = "policy" if name == "actor" else name.replace("_", "-")
+            remedy = ", or write --environments" if name == "environment" else ""
             raise UserError(
-                f"--{option} {value} without --teleop, which records by hand; expected both, or "
-                "neither; add --teleop keyboard"
+                f"--{option} without --teleop, which records by hand; expected both, or neither; "
+                f"add --teleop keyboard{remedy}"
             )
+    simulated = any(token.split("=")[0] == "--environments" for token in args.overrides)
+    if args.environment is not None and args.robot is None:
+        raise UserError(
+            f"--environment {args.environment} says what a robot is, and there is no --robot; "
+            "expected simulated environments by --environments; write that, or add --robot"
+        )
+    if args.robot is not None and simulated:
+        raise UserError(
+            f"--environments with --robot {args.robot}; expected either; say which environment the "
+            "robot is by --environment"
+        )
     if args.episodes is not None and args.episodes < 1:
         raise UserError(f"--episodes {args.episodes}; expected at least 1; give another number")
     if args.actor is not None and "://" in args.actor:

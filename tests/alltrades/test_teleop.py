@@ -334,6 +334,8 @@ def test_a_robot_is_recorded_as_what_it_observes_and_left_at_rest(scripted):
         (("--drive", "fast"), "--drive fast; expected auto, velocity, position"),
         (("--keep", "all"), "--keep all with --teleop"),
         (("--episodes", "0"), "--episodes 0; expected at least 1"),
+        (("--environment", "planar/reach"), "--environment planar/reach says what a robot is"),
+        (("--robot", "env:planar/reach"), "--environments with --robot env:planar/reach"),
         (("--policy", "ws://host:1"), "a server's policy cannot be taken over from"),
     ],
 )
@@ -344,7 +346,10 @@ def test_mistakes_are_one_line(scripted, capsys, more, said):
 
 def test_options_of_teleoperation_need_it(capsys, tmp_path):
     assert main(["collect", "--robot", "env:planar/reach", "--out", str(tmp_path / "x.zarr")]) == 2
-    assert "--robot env:planar/reach without --teleop" in capsys.readouterr().err
+    assert "--robot without --teleop" in capsys.readouterr().err
+    for words in (["--speed", "0.25"], ["--no-window"], ["--takeover", "key"]):
+        assert main(["collect", *words, "--out", str(tmp_path / "x.zarr")]) == 2
+        assert f"{words[0]} without --teleop" in capsys.readouterr().err
 
 
 def test_a_second_writer_is_refused(scripted, capsys):

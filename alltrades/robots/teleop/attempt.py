@@ -69,6 +69,8 @@ class Attempt:
             self._phase = "review"
             self._wait({"accept", "discard", "skip", "quit"})
         episode = station.loop.recorded(station.source)
+        if self.verdict in (None, "quit") and episode is not None:
+            self.desk.say(f"{self.title} was not kept: it had not been accepted")
         if self.verdict != "accept":
             return None
         if episode is None:
