@@ -15,6 +15,7 @@ from alltrades.errors import UserError, nearest
 from alltrades.settings.recipes import read_recipe
 
 STUDIES = {
+    "adapt": "alltrades.studies.adaptation",
     "estimators": "alltrades.studies.estimators",
     "pareto": "alltrades.studies.pareto",
     "random_features": "alltrades.studies.random_features",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alltrades.studies import sweep_claims, weighing_claims
+from alltrades.studies import adaptation_claims, sweep_claims, weighing_claims
 from alltrades.studies.evidence import Change, Claim, Results, Row, interval, missing, table, word
 
 GROWS = 0.25  # elasticity from which a need grows with a size
@@ -146,5 +146,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),
     "environments": (("environments",), sweep_claims.environments),
+    "adapt": (("left out", "demonstrations", "a - b"), adaptation_claims.adapt),
+    "adapt_planar": (("left out", "demonstrations", "a - b"), adaptation_claims.adapt),
     "restoration_pairs": (("demos.episodes", "a - b"), sweep_claims.restoration_pairs),
 }
