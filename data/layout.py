@@ -163,8 +163,10 @@ class Layout:
         return out
 
     def of_window(self, window: Mapping[str, Any]) -> dict[str, Any]:
-        """This layout's slots of a window of another one that has them, each in its own size."""
-        return {key: slot.fit(window[key]) for key, slot in self.slots.items()}
+        """This layout's slots of a window of another one, each in its own size; without those that
+        it lacks.
+        """
+        return {key: slot.fit(window[key]) for key, slot in self.slots.items() if key in window}
 
     # ---- actions ---------------------------------------------------------------------------------
     def pack_action(self, x: Any) -> Any:

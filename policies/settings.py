@@ -31,6 +31,59 @@ def check_observe(observe: Sequence[str]) -> None:
         raise ValueError(f"observe names {twice[0]} twice; expected each field once; remove one")
 
 
+class EncoderSettings(Frozen):
+    """Networks of observed images."""
+
+    name: str = Field(
+        "convolution",
+        description="convolution, resnet18, efficientnet_lite0, transformer (DINOv2, SigLIP and "
+        "others), or one of a plugin",
+    )
+    weights: str | None = Field(
+        None,
+        description="pretrained weights: a folder with an encoder or a policy of alltrades, a file "
+        "of torchvision's resnet18, a folder of transformers; package: those that the package of "
+        "efficientnet_lite0 ships",
+    )
+    frozen: bool = Field(
+        False,
+        description="pretrained weights stay as they are; features are computed once per frame",
+    )
+    shared: bool = Field(False, description="one encoder for all cameras of one shape")
+    film: bool = Field(
+        False, description="observed texts modulate the encoder's last feature maps (FiLM)"
+    )
+    shift: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pixels by which training moves the images of a window at random, at most",
+    )
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share by which training changes brightness, contrast and colours at random, "
+        "at most",
+    )
+    drop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="chance that training leaves out a camera of a window, so that the policy can "
+        "do without",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_are_trained(self) -> EncoderSettings:
+        if self.frozen and self.weights is None:
+            raise ValueError(
+                "frozen is true and no weights are given; expected pretrained ones; give weights, "
+                "or let the encoder learn"
+            )
+        return self
+
+
 class PolicySettings(Frozen):
     """Architecture, diffusion process and sampling of one policy."""
 
@@ -66,9 +119,7 @@ class PolicySettings(Frozen):
         description="denoising network: mlp, unet1d, transformer, unet2d for actions that are "
         "images, or one of a plugin",
     )
-    encoder: str = Field(
-        "convolution", description="network of observed images: convolution, or one of a plugin"
-    )
+    encoder: EncoderSettings = EncoderSettings()
     observe: tuple[str, ...] | None = Field(
         None,
         description="fields of observations that the policy sees, by name or pattern such as "

@@ -27,6 +27,7 @@ EXTRAS = {
     "report": "HTML reports",
     "formats": "alltrades data import and export",
     "teleop": "alltrades collect --teleop",
+    "vision": "pretrained encoders of images (policy.encoder.name)",
     "notebook": "the notebooks",
 }
 

@@ -28,6 +28,7 @@ from alltrades.policies.learning.batches import Augmentation
 from alltrades.policies.model.backbones import BACKBONES
 from alltrades.policies.model.device import check_device
 from alltrades.policies.model.encoders import ENCODERS
+from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.preference import preference_vector
 from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
 from alltrades.settings.run import RunSettings
@@ -286,7 +287,7 @@ def _code(settings: RunSettings, specs: Sequence[EnvSpec]) -> dict[str, str]:
     """The code that a run's results depend on."""
     parts: list[Any] = [
         BACKBONES.get(settings.policy.backbone),
-        ENCODERS.get(settings.policy.encoder),
+        ENCODERS.get(settings.policy.encoder.name),
     ]
     for row in (settings.distill, *settings.distillations().values()):
         parts += [ESTIMATORS.get(n) for n in row.weights.kind.split("*") if n in ESTIMATORS.names()]
@@ -353,7 +354,7 @@ def opened(
     for row in (settings.distill, *settings.distillations().values()):
         row.weights.check()
     BACKBONES.get(settings.policy.backbone)
-    ENCODERS.get(settings.policy.encoder)
+    initial_weights(settings.policy.encoder)
     code = _code(settings, specs)
     if manifest is not None:
         manifest.code, manifest.same_code = code, settings.same_code

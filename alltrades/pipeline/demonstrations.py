@@ -18,6 +18,7 @@ from alltrades.pipeline.holdout import held_out_mask
 from alltrades.pipeline.interventions import learned_from
 from alltrades.pipeline.quality import look
 from alltrades.policies.learning.summary import statistics_lines
+from alltrades.policies.model.encoders.weights import determining
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
@@ -66,7 +67,7 @@ class Demonstrations:
         settings = self.context.settings
         key: dict[str, Any] = {
             "demos": [EpisodeStore.open(path).digest() for path in self.stores],
-            "policy": settings.policy.model_dump(mode="json"),
+            "policy": determining(settings.policy),
             "settings": settings.demos.model_dump(mode="json", exclude={"path"}),
         }
         if any(self.context.holdout.values()):

@@ -21,6 +21,7 @@ from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
 from alltrades.policies.learning.training import Goal
+from alltrades.policies.model.encoders.weights import determining
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove
@@ -91,7 +92,7 @@ def train_labeled_only(
         settings.policy_of(settings.labeled_only),
     )
     key = demos.key() | {
-        "policy": policy.model_dump(mode="json"),
+        "policy": determining(policy),
         "train": training.determining(),
     }
     if aim is not None:

@@ -14,6 +14,7 @@ from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.specialists import Specialists, Task
 from alltrades.policies.learning.stacked_training import Candidate
+from alltrades.policies.model.encoders.weights import determining
 from alltrades.policies.model.policy import load_policy
 from alltrades.report import text
 from alltrades.settings.rows import Row
@@ -47,7 +48,7 @@ def train_specialists(
     }
     if joint is None:  # their own architecture: the generalist's may change
         candidates = context.settings.specialist_candidates()
-        key |= {"policy": [policy.model_dump(mode="json") for _, policy, _ in candidates]}
+        key |= {"policy": [determining(policy) for _, policy, _ in candidates]}
     lines: list[str] = []
 
     def train(report: Report) -> None:

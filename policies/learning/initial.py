@@ -11,6 +11,7 @@ from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
+from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -81,11 +82,27 @@ def build_policy(
     device: str = "cpu",
 ) -> DiffusionPolicy:
     """A policy with freshly initialised weights, a function of `seed`, and its own copy of the
-    statistics.
+    statistics; encoders of images begin with the weights that the settings name, which the policy's
+    own settings know by their digest.
+
+    Raises UserError for such weights that are not there or do not fit (see `EncoderWeights`).
     """
+    given = None
+    if any(e.seeing(settings.observe).of_kind("image") for e in environments):
+        given = initial_weights(settings.encoder)
+    if given is not None:
+        encoder = settings.encoder.model_copy(update={"weights": given.digest()})
+        settings = settings.model_copy(update={"encoder": encoder})
+    architecture = None if given is None else given.architecture
     with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DiffusionPolicy(settings, environments, copy.deepcopy(normalizer)).to(device)
+        policy = DiffusionPolicy(
+            settings, environments, copy.deepcopy(normalizer), architecture=architecture
+        )
+    if given is not None:
+        parts = policy.conditioner
+        given.into(parts.encoders, {key: parts.module[key] for key in parts.cameras})
+    return policy.to(device)
 
 
 def grow_policy(

@@ -6,20 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alltrades.data.layout import Layout, cut
+from alltrades.data.layout import Layout, Slot, cut
 from alltrades.policies.model.encoders import Pixels, make_encoder
+from alltrades.policies.settings import EncoderSettings
+
+DIM = 64  # numbers that a slot's features are projected to where they are more
 
 
 class Conditioner(nn.Module):
     """Concatenates the states of a window, what encoders make of its images and texts, a learned
     environment embedding, the preference and the outcome.
 
-    Every slot of images or text has one encoder, shared by the environments that have the slot;
-    where an environment does not, zeros stand in its place.
+    Every frame of an image becomes the features of its encoder and a number that says whether there
+    is a frame at all: where it is missing (no pixel differs from zero) or where an environment has
+    no such camera, both are zero. A slot's features of all frames are projected to 64 numbers where
+    they are more. The encoder of a slot is shared by the environments that have it.
 
     Args:
         layout: of the K environments; with K = 1 or embedding = 0 the environment is not shown.
@@ -27,14 +33,17 @@ class Conditioner(nn.Module):
         embedding: size of the environment embedding.
         preference: whether the preference over environments is an input; it enters as K lambda - 1,
             0 where uniform.
-        encoder: name of the encoder of images.
+        encoder: of images.
         outcome: whether the outcome is an input: 1 good, -1 bad, 0 not said.
         pixels: (height, width) of images that the denoiser sees as they are: the condition begins
             with them. None for none.
+        architecture: of the encoders of images (see `Encoder`).
 
     Attributes:
         dim: C, of the condition; what `grow` adds comes last. images: channels (height, width)
             with which it begins.
+        cameras: keys of the slots that encoders of images see.
+        module: of each slot, the name of its encoder in `encoders`.
     """
 
     present: Tensor
@@ -45,30 +54,33 @@ class Conditioner(nn.Module):
         n_obs_steps: int,
         embedding: int,
         preference: bool = False,
-        encoder: str = "convolution",
+        encoder: EncoderSettings | None = None,
         pixels: tuple[int, int] | None = None,
         outcome: bool = False,
+        architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         count = len(layout.ids)
         self.embedding = nn.Embedding(count, embedding) if embedding and count > 1 else None
         self.size, self.preference, self.outcome = embedding, preference, outcome
         self.states = {slot.key: slot.shape[0] for slot in layout.of_kind("state")}
-        self.encoder, self.n_obs_steps = encoder, n_obs_steps
+        self.encoder, self.n_obs_steps = encoder or EncoderSettings(), n_obs_steps
+        self.architecture = dict(architecture or {})
         self.later: list[Later] = []
         self.late: nn.Embedding | None = None
         seen = [slot for slot in layout.slots.values() if slot.kind != "state"]
         raw = [slot for slot in seen if slot.kind == "image" and slot.shape[:2] == pixels]
         self.first = [slot.key for slot in raw]
         self.last = [slot.key for slot in seen if slot not in raw]
-        encoders = {
-            slot.key: Pixels(slot, n_obs_steps)
-            if slot in raw
-            else make_encoder(encoder, slot, n_obs_steps)
-            for slot in seen
-        }
-        self.encoders = nn.ModuleDict({_module(key): e for key, e in encoders.items()})
-        self.sizes = {key: e.dim for key, e in encoders.items()}
+        self.texts = [slot.key for slot in seen if slot.kind == "text"]
+        self.cameras: list[str] = []
+        self.encoders, self.heads, self.films = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.module: dict[str, str] = {}
+        self.frames: dict[str, int] = {}
+        self.features: dict[str, int] = {}  # of a frame
+        self.sizes: dict[str, int] = {}
+        for slot in sorted(seen, key=lambda slot: slot.kind == "image"):  # texts first
+            self._add(slot, slot in raw)
         self._look(layout)
         self.images = sum(n_obs_steps * slot.shape[2] for slot in raw)
         self.dim = (
@@ -93,6 +105,48 @@ class Conditioner(nn.Module):
         self.register_buffer("present", present, persistent=False)  # (K, slots)
         self.everywhere = [key for key, i in self.columns.items() if bool(present[:, i].all())]
 
+    def _add(self, slot: Slot, raw: bool = False) -> None:
+        """An encoder, and what goes with it, of a slot that there was not."""
+        key, settings, camera = slot.key, self.encoder, slot.kind == "image" and not raw
+        name = self.module[key] = _module(slot, camera and settings.shared)
+        if name not in self.encoders:
+            made = Pixels(slot) if raw else make_encoder(settings.name, slot, self.architecture)
+            if camera:
+                self.architecture = made.architecture
+            self.encoders[name] = made
+        own = self.encoders[name]
+        self.frames[key] = self.n_obs_steps if slot.frames else 1
+        self.features[key] = own.dim + int(camera)
+        self.sizes[key] = self.frames[key] * self.features[key]
+        if not camera:
+            return
+        self.cameras.append(key)
+        if self.sizes[key] > DIM:
+            self.heads[_name(key)] = nn.Linear(self.sizes[key], DIM)
+            self.sizes[key] = DIM
+        said = sum(self.sizes[text] for text in self.texts)
+        if settings.film and said and own.channels:
+            film = self.films[_name(key)] = nn.Linear(said, 2 * own.channels)
+            nn.init.zeros_(film.weight)
+            nn.init.zeros_(film.bias)
+        if settings.frozen:
+            own.requires_grad_(False)
+
+    def _pretrained(self, slot: Slot) -> None:
+        """Give the encoder of a further camera the pretrained weights of one that there was, where
+        these fit; else it learns.
+        """
+        own = self.encoders[self.module[slot.key]]
+        shapes = {k: v.shape for k, v in own.state_dict().items()}
+        for key in self.cameras:
+            other = self.encoders[self.module[key]]
+            if other is own and key != slot.key:
+                return  # shared
+            if other is not own and {k: v.shape for k, v in other.state_dict().items()} == shapes:
+                own.load_state_dict(other.state_dict())
+                return
+        own.requires_grad_(True)
+
     @torch.no_grad()
     def grow(self, layout: Layout) -> int:
         """See the environments of `layout` too, whose first ones are those that there are; returns
@@ -112,9 +166,9 @@ class Conditioner(nn.Module):
             if slot.kind != "state" and slot.key not in self.columns
         ]
         for slot in others:
-            encoder = make_encoder(self.encoder, slot, self.n_obs_steps)
-            self.encoders[_module(slot.key)] = encoder
-            self.sizes[slot.key] = encoder.dim
+            self._add(slot)
+            if slot.kind == "image" and self.encoder.weights is not None:
+                self._pretrained(slot)
         late = self.size if self.embedding is None and self.late is None else 0
         if self.embedding is not None:
             self.embedding = _with_rows(self.embedding, len(layout.ids))
@@ -144,15 +198,25 @@ class Conditioner(nn.Module):
     ) -> Tensor:
         """A normalised window, (B,) and, where they are inputs, lambda (B, K) and the outcome (B,)
         -> (B, C).
+
+        The window has for every camera `mask_key` (B, frames) beside it, or `features_key` (B,
+        frames, features) in its place.
         """
-        parts = [self._encoded(key, window[key], environment) for key in self.first]
+        parts = [
+            self.encoders[self.module[k]](window[k].flatten(0, 1)).reshape(-1, self.sizes[k])
+            for k in self.first
+        ]
         if self.states:
             states = [window[key] for key in self.states]
             if self.later:
                 states = [cut(x, width) for x, width in zip(states, self.states.values())]
             x = states[0] if len(states) == 1 else torch.cat(states, dim=-1)  # (B, n_obs_steps, D)
             parts.append(x.flatten(1))
-        parts += [self._encoded(key, window[key], environment) for key in self.last]
+        texts = {key: self._text(key, window[key], environment) for key in self.texts}
+        said = torch.cat(list(texts.values()), dim=-1) if self.films else None
+        for key in self.last:
+            found = texts.get(key)
+            parts.append(self._image(key, window, environment, said) if found is None else found)
         if self.embedding is not None:
             parts.append(self.embedding(environment))
         if self.preference:
@@ -163,26 +227,69 @@ class Conditioner(nn.Module):
             parts.append(outcome[:, None])
         for late in self.later:
             parts += [window[key][..., here].flatten(1) for key, here in late.states.items()]
-            parts += [self._encoded(key, window[key], environment) for key in late.encoded]
+            for key in late.encoded:
+                camera = key in self.cameras
+                parts.append(
+                    self._image(key, window, environment, said)
+                    if camera
+                    else self._text(key, window[key], environment)
+                )
             if late.embedded and self.late is not None:
                 parts.append(self.late(environment))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
-    def _encoded(self, key: str, frames: Tensor, environment: Tensor) -> Tensor:
-        """(B, dim) of a slot's encoder, zero in rows of environments without the slot; in training
-        those are not computed.
+    def encoded(self, key: str, frames: Tensor, mask: Tensor, said: Tensor | None = None) -> Tensor:
+        """Features (N, dim + 1) of normalised frames (N, H, W, C) of a camera and their mask (N,),
+        which is the last; `said` (N, E) modulates them where texts do.
         """
-        encoder = self.encoders[_module(key)]
-        if key in self.everywhere:
-            return encoder(frames)
-        here = self.present[environment, self.columns[key]]  # (B,)
-        if not self.training:
-            return encoder(frames) * here[:, None]
-        rows = here.nonzero()[:, 0]
-        if not len(rows):
-            return frames.new_zeros(len(frames), self.sizes[key])
-        found = encoder(frames[rows])
-        return found.new_zeros(len(frames), found.shape[1]).index_copy(0, rows, found)
+        encoder = self.encoders[self.module[key]]
+        given = () if said is None else (self.films[_name(key)](said),)
+        shown = mask[:, None]
+        return torch.cat([encoder(frames, *given) * shown, shown], dim=-1)
+
+    def _text(self, key: str, values: Tensor, environment: Tensor) -> Tensor:
+        """(B, dim) of a text, zero in rows of environments without it."""
+        found = self.encoders[self.module[key]](values[:, 0])
+        return found if key in self.everywhere else found * self._here(key, environment)[:, None]
+
+    def _image(
+        self, key: str, window: Mapping[str, Tensor], environment: Tensor, said: Tensor | None
+    ) -> Tensor:
+        """(B, size) of a camera; in training rows of environments without it are not computed."""
+        kept = window.get(features_key(key))
+        if kept is None:
+            frames, mask = window[key], window[mask_key(key)]
+            count, size = self.frames[key], self.features[key]
+            said = said if _name(key) in self.films else None
+            if said is not None:
+                said = said[:, None].expand(-1, count, -1)  # (B, frames, E)
+            if key not in self.everywhere:
+                here = self._here(key, environment)
+                if self.training:
+                    rows = here.nonzero()[:, 0]
+                    kept = mask.new_zeros(len(mask), count, size)
+                    if len(rows):
+                        part = self._encoded(
+                            key, frames[rows], mask[rows], None if said is None else said[rows]
+                        )
+                        kept = part.new_zeros(kept.shape).index_copy(0, rows, part)
+                else:
+                    mask = mask * here[:, None]
+            if kept is None:
+                kept = self._encoded(key, frames, mask, said)  # (B, frames, features)
+        x = kept.flatten(1)
+        return self.heads[_name(key)](x) if _name(key) in self.heads else x
+
+    def _encoded(self, key: str, frames: Tensor, mask: Tensor, said: Tensor | None) -> Tensor:
+        """`encoded` of (B, frames, H, W, C): (B, frames, features)."""
+        x = self.encoded(
+            key, frames.flatten(0, 1), mask.flatten(), None if said is None else said.flatten(0, 1)
+        )
+        return x.view(-1, self.frames[key], self.features[key])
+
+    def _here(self, key: str, environment: Tensor) -> Tensor:
+        """(B,) 1 in rows of environments with the slot."""
+        return self.present[environment, self.columns[key]].float()
 
 
 @dataclass(frozen=True)
@@ -204,6 +311,29 @@ def _with_rows(table: nn.Embedding, count: int) -> nn.Embedding:
     return out
 
 
-def _module(key: str) -> str:
+def mask_key(key: str) -> str:
+    """Under which a window says of every frame of a camera whether it is there."""
+    return f"{key}:there"
+
+
+def features_key(key: str) -> str:
+    """Under which a window holds the features of a camera in place of its frames."""
+    return f"{key}:features"
+
+
+def there(frames: Tensor) -> Tensor:
+    """(..., H, W, C) pixels -> (...) 1 where a frame is there, 0 where all pixels are zero."""
+    x = frames.flatten(-3)
+    return ((x if x.dtype == torch.uint8 else x.float().abs()).amax(-1) > 0).float()
+
+
+def _name(key: str) -> str:
     """A slot's key as a module's name, which has no dots."""
     return key.replace(".", "/")
+
+
+def _module(slot: Slot, shared: bool) -> str:
+    """Name of a slot's encoder."""
+    if shared and slot.kind == "image":
+        return "shared" + slot.key[len(slot.field) :]
+    return _name(slot.key)

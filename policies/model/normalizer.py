@@ -87,6 +87,8 @@ class Normalizer(nn.Module):
             x = compressed((x - mean).float() / scale) * mask
             out |= {key: x[..., part] for key, part in self.slices.items()}
         for i, key in enumerate(self.images):
+            if key not in window:  # its features are there instead
+                continue
             mean, scale, mask = (
                 b[environment, i].view(-1, 1, 1, 1, 1)
                 for b in (self.image_mean, self.image_scale, self.image_mask)

@@ -26,7 +26,7 @@ from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.artifact import facts_of, plugins_of
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
-from alltrades.policies.model.conditioning import Conditioner
+from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
 from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
@@ -38,8 +38,13 @@ from alltrades.system.files import replacing
 from alltrades.system.reading import write_sealed
 from alltrades.system.streams import GLOBAL_STATE
 
-FORMAT_VERSION = 3
-DESCRIBED = ("format_version", "settings", "environments")  # what a digest covers of policy.json
+FORMAT_VERSION = 4
+DESCRIBED = (
+    "format_version",
+    "settings",
+    "environments",
+    "encoder",
+)  # what a digest covers of policy.json
 BOUNDS = ("normalizer.action_low", "normalizer.action_high")  # infinite where nothing is clipped
 
 
@@ -52,6 +57,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             `settings.observe` names; sizes are padded to their maxima.
         normalizer: fitted statistics of those fields; a policy without them cannot be saved.
         grown: how many of the environments there were before each growth (see `growth.grown`).
+        architecture: of the encoders of images, where it is not what their settings alone make (see
+            `Encoder`).
 
     With `settings.preference_input` and several environments the preference that it acts by is part
     of the policy: uniform, or what `set_preference` chose.
@@ -65,6 +72,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         environments: Sequence[Interface],
         normalizer: Normalizer,
         grown: Sequence[int] = (),
+        architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         every = tuple(e.seeing(settings.observe) for e in environments)
@@ -91,6 +99,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 settings.encoder,
                 image,
                 settings.outcome_input,
+                architecture,
             )
             self.backbone = make_backbone(
                 settings.backbone,
@@ -141,7 +150,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             outcome: (B,) of each row, see `Conditioner`; default good. Ignored where it is no
                 input.
         """
-        x = self.normalizer.observation(self.fit_window(window), environment)
+        seen = self.fit_window(window)
+        x = self.normalizer.observation(seen, environment)
+        x |= {mask_key(k): there(seen[k]) for k in self.conditioner.cameras if k in seen}
         if observation_noise is not None:
             noise = observation_noise * self.normalizer.obs_mask[environment][:, None]
             x |= {key: x[key] + noise[..., part] for key, part in self.layout.slices.items()}
@@ -152,10 +163,14 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         return self.conditioner(x, environment, preference, outcome)
 
     def fit_window(self, window: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the policy sees of a window that may have more slots, frames and wider states."""
-        return self.layout.of_window(
-            {key: window[key][:, -self.n_obs_steps :] for key in self.layout.slots}
-        )
+        """What the policy sees of a window that may have more slots, frames and wider states;
+        features of a camera in place of its frames where the window has them.
+        """
+        kept = {k: features_key(k) for k in self.conditioner.cameras if features_key(k) in window}
+        seen = [key for key in self.layout.slots if key not in kept]
+        return self.layout.of_window({key: window[key][:, -self.n_obs_steps :] for key in seen}) | {
+            key: window[key][:, -self.n_obs_steps :] for key in kept.values()
+        }
 
     def noised(self, batch: Batch, generator: Generators) -> Noised:
         """The batch's chunks with noise, at times drawn for each.
@@ -368,6 +383,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             "format_version": FORMAT_VERSION,
             "settings": self.settings.model_dump(),
             "environments": [e.to_json() for e in self.environments],
+            "encoder": self.conditioner.architecture,
         }
 
     def save(self, folder: Path | str, extra: dict | None = None) -> Path:
@@ -470,7 +486,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
         promised = text["digest"]
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
-        if settings.backbone not in BACKBONES.names() or settings.encoder not in ENCODERS.names():
+        known = settings.encoder.name in ENCODERS.names()
+        if settings.backbone not in BACKBONES.names() or not known:
             registry.load_named_plugins(plugins_of(text), folder)
         normalizer = Normalizer(Layout(environments))
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -489,7 +506,7 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
             f"{weights}: cannot be read ({error}); expected the weights that were saved with "
             "policy.json; copy the artifact again, or train it again"
         ) from error
-    policy = DiffusionPolicy(settings, environments, normalizer, grown)
+    policy = DiffusionPolicy(settings, environments, normalizer, grown, description["encoder"])
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:  # a line for each weight

@@ -76,7 +76,8 @@ class StackedModule(nn.Module):
 
 
 def _joined(tensors: Sequence[Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.stack([t.detach() for t in tensors]))
+    stacked = torch.stack([t.detach() for t in tensors])
+    return nn.Parameter(stacked, requires_grad=tensors[0].requires_grad)
 
 
 def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
@@ -129,13 +130,15 @@ class StackedPolicy(DiffusionPolicy):
             first.settings.model_copy(update={"embedding": 0}),
             [p.environments[0] for p in policies],
             _stack_normalizers(policies),
+            architecture=first.conditioner.architecture,
         )
         self.backbone = stack_modules([p.backbone for p in policies])  # type: ignore[assignment]
-        encoders = [p.conditioner.encoders for p in policies]
-        for name, encoder in encoders[0].items():
-            if next(encoder.parameters(), None) is None:
-                continue
-            self.conditioner.encoders[name] = StackedModule([own[name] for own in encoders])
+        for part in ("encoders", "heads", "films"):
+            modules = [getattr(p.conditioner, part) for p in policies]
+            for name, module in modules[0].items():
+                if next(module.parameters(), None) is not None:
+                    stacked = StackedModule([own[name] for own in modules])
+                    getattr(self.conditioner, part)[name] = stacked
         self.to(first.device)
 
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -57,7 +57,7 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
     loaded = python(
         "-c",
         "from alltrades import load_policy; p = load_policy('runs/cart/policies/generalist'); "
-        "print(p.settings.backbone, p.settings.encoder, type(p.backbone).__module__)",
+        "print(p.settings.backbone, p.settings.encoder.name, type(p.backbone).__module__)",
     )
     assert loaded.split() == ["gated", "coarse", "my_backbone"]
     weights = json.loads((folder / "runs/cart/weights/generalist.json").read_text())
@@ -68,7 +68,9 @@ def test_commands_of_the_page_run_with_the_parts_of_the_page(folder):
     assert "3 episodes, 60 steps, 10 Hz" in python("-m", "alltrades.cli", *bring)
 
 
-@pytest.mark.parametrize("key", ["--policy.backbone", "--policy.encoder", "--distill.weights.kind"])
+@pytest.mark.parametrize(
+    "key", ["--policy.backbone", "--policy.encoder.name", "--distill.weights.kind"]
+)
 def test_name_that_nothing_brings_is_refused_before_anything_trains(
     key, tmp_path, monkeypatch, capsys
 ):

@@ -192,7 +192,7 @@ def test_a_run_says_what_it_normalises_by_before_it_trains(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("backbone", "transformer"), ("encoder", "convolution")]
+    ("name", "nearest"), [("backbone", "transformer"), ("encoder.name", "convolution")]
 )
 def test_an_unknown_network_is_named_before_anything_is_recorded(name, nearest, tmp_path, capsys):
     words = ["run", "--small", "--out", str(tmp_path), f"--policy.{name}", nearest[:-1]]

@@ -11,12 +11,12 @@ from alltrades.policies.model.encoders.base import Encoder
 
 
 class Pixels(Encoder):
-    """All pixels of all frames, one channel after another, each row by row. Nothing is learned."""
+    """All pixels of a frame, one channel after another, each row by row. Nothing is learned."""
 
-    def __init__(self, slot: Slot, n_obs_steps: int) -> None:
-        super().__init__(slot, n_obs_steps)
-        self.dim = n_obs_steps * prod(slot.shape)
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(slot)
+        self.dim = prod(slot.shape)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, frames, H, W, C) -> (B, frames * C * H * W)."""
-        return frames.movedim(4, 2).flatten(1)
+    def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(N, H, W, C) -> (N, C * H * W)."""
+        return frames.movedim(3, 1).flatten(1)

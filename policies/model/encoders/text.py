@@ -16,11 +16,11 @@ class TextEncoder(Encoder):
     kinds = ("text",)
     dim = DIM
 
-    def __init__(self, slot: Slot, n_obs_steps: int) -> None:
-        super().__init__(slot, n_obs_steps)
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(slot)
         self.scale = slot.shape[0] ** 0.5  # features have length 1; layers expect unit variance
         self.project = nn.Linear(slot.shape[0], DIM)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, 1, TEXT_DIM) -> (B, dim)."""
-        return self.project(self.scale * frames[:, 0])
+    def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(N, TEXT_DIM) -> (N, dim)."""
+        return self.project(self.scale * frames)
