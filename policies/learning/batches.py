@@ -21,6 +21,7 @@ from alltrades.data.text import text_features
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
+from alltrades.policies.learning.augment import augmented
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -151,6 +152,8 @@ class TrainingData:
         if rows.shares is not None:
             own = np.array([rows.shares[layout.ids[k]] for k in self.present])
             self.shares = np.cumsum(own) / own.sum()
+        self.encoder = policy.settings.encoder
+        self.cameras = policy.conditioner.cameras
         frames = max(p.n_obs_steps for p in seeing)
         self.windows = WindowIndex(steps.ends, frames, policy.horizon)
         seen = [slot for slot in layout.slots.values() if slot.frames]
@@ -191,7 +194,9 @@ class TrainingData:
         return self.order[np.minimum(found, self.bounds[slot + 1] - 1)].astype(np.int64)
 
     def gather(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
-        """The batch of given rows (B,), as recorded, or with `rng` augmented by symmetries."""
+        """The batch of given rows (B,), as recorded, or with `rng` augmented by symmetries, and
+        images as the policy's settings say.
+        """
         window = self.windows.take(rows)
         action = torch.from_numpy(self.action.take(window.action_index))  # (B, H, A)
         mask = torch.from_numpy(window.action_mask.astype(np.float32))  # (B, H)
@@ -211,6 +216,7 @@ class TrainingData:
                 symmetry.augment(
                     seen[key], action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng
                 )
+            seen |= {key: self._augmented(seen[key], rng) for key in self.cameras}
         seen |= {key: of.take(rows) for key, of in self.texts.items()}
         weight = (
             torch.ones(len(rows))
@@ -225,6 +231,13 @@ class TrainingData:
             *map(self._there, batch),
             outcome=None if outcome is None else self._there(outcome),
         )
+
+    def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Windows (B, frames, *shape) of a camera as training shows them."""
+        frames = augmented(frames, self.encoder, rng)
+        if self.encoder.drop:
+            frames[rng.random(len(frames)) < self.encoder.drop] = 0
+        return frames
 
     def _there(self, x: Tensor) -> Tensor:
         return x.to(self.device, non_blocking=True)

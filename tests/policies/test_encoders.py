@@ -79,15 +79,15 @@ def test_where_a_spot_is_changes_what_the_encoder_says():
 
 
 class Before(Encoder):
-    """What the default was: maps of a quarter of the sides, a soft maximum, a projection."""
+    """What the default was: maps of an eighth of the sides, a soft maximum, a projection."""
 
     dim = 64
 
     def __init__(self, of):
         super().__init__(of)
         layers, before = [], of.shape[2]
-        for after, stride in ((32, 2), (64, 2), (64, 1)):
-            conv = torch.nn.Conv2d(before, after, 3, stride, 1)
+        for after in (32, 64, 64):
+            conv = torch.nn.Conv2d(before, after, 3, 2, 1)
             layers += [conv, torch.nn.GroupNorm(8, after), torch.nn.SiLU()]
             before = after
         self.layers = torch.nn.Sequential(*layers)
@@ -103,7 +103,7 @@ class Before(Encoder):
         )
 
 
-def reach_pictures(count, seed, side=32):
+def reach_pictures(count, seed, side=64):
     """Pictures of a red hand and a green goal, and where these are in [-1, 1], (N, 4)."""
     g = torch.Generator().manual_seed(seed)
     where = 1.6 * torch.rand(count, 2, 2, generator=g) - 0.8
@@ -116,7 +116,7 @@ def reach_pictures(count, seed, side=32):
     return frames, where.flatten(1)
 
 
-def position_error(encoder, steps=120):
+def position_error(encoder, steps=80):
     """Root mean squared error of positions that are regressed on pictures, on new pictures."""
     torch.manual_seed(0)
     pictures, where = reach_pictures(1000, 0)
@@ -138,11 +138,11 @@ def position_error(encoder, steps=120):
 
 def test_the_default_tells_positions_better_than_the_one_before_it():
     errors = {}
-    for kind in (Before, type(make_encoder("convolution", slot(32, 32, 3)))):
+    for kind in (Before, type(make_encoder("convolution", slot(64, 64, 3)))):
         torch.manual_seed(1)
-        errors[kind] = position_error(kind(slot(32, 32, 3)))
+        errors[kind] = position_error(kind(slot(64, 64, 3)))
     before, now = errors.values()
-    assert now < 0.8 * before and now < 0.08
+    assert now < 0.7 * before and now < 0.03
 
 
 def test_pixels_are_channels_one_after_another():

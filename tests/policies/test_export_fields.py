@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("onnx", reason="needs: pip install alltrades[export]")
 pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
@@ -84,6 +85,27 @@ def test_random_windows_of_the_check_have_pixels_and_words_of_the_environments_t
     said = windows["instruction"]
     np.testing.assert_allclose(np.linalg.norm(said[environment == 0], axis=-1), 1, rtol=1e-5)
     assert not said[environment != 0].any()
+
+
+@pytest.mark.parametrize("encoder", [{}, {"shared": True, "film": True}])
+def test_images_are_encoded_once_a_chunk_and_not_at_every_step(
+    encoder: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    monkeypatch.setattr(export, "BYTES", 1)  # a few windows
+
+    policy = real_policy(encoder=encoder, sampling_steps=5)
+    report = export_onnx(policy, tmp_path / "p.onnx")
+    assert report.max_error <= 1e-4
+    nodes = [node.op_type for node in onnx.load(report.path).graph.node]
+    own = policy.conditioner
+    convolutions = [
+        sum(isinstance(m, torch.nn.Conv2d) for m in own.encoders[own.module[key]].modules())
+        for key in own.cameras
+    ]
+    assert nodes.count("Conv") == sum(convolutions) > 0
+    assert nodes.count("Gemm") >= 5  # the denoiser's layers, once a step
 
 
 def test_of_large_images_fewer_windows_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
