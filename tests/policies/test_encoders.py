@@ -37,7 +37,7 @@ def policy_of(environments, settings=SMALL):
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in policy.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=g))
+            p.add_(0.05 * torch.randn(p.shape, generator=g))
     return policy.eval()
 
 
