@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from alltrades.data.decoded import Decoded
 from alltrades.data.rows import Absent, Block, Memory, Rows
 
 SHARE = 0.5  # of the memory that is free, which the rows of one training may fill
@@ -39,7 +40,7 @@ def placed(
         storage: default `storage_for` their size.
     """
     rows = rows.resized(shape)
-    size = rows.nbytes
+    size = size_to_place(rows)
     storage = storage_for(size, folder) if storage is None else storage
     if storage == "store" or size == 0:
         return rows
@@ -60,6 +61,13 @@ def placed(
         blocks.append(Block(source, at, at + count) if there else Block(Absent(count), 0, count))
         at += count if there else 0
     return Rows(blocks, rows.row_shape, rows.dtype)
+
+
+def size_to_place(rows: Rows) -> int:
+    """Bytes of rows that are to be placed; images that are decoded for a run stay where they
+    are.
+    """
+    return 0 if any(isinstance(b.source, Decoded) for b in rows.blocks) else rows.nbytes
 
 
 def available_memory() -> int:

@@ -180,6 +180,10 @@ class Rows:
         """Dtypes of its sources that have rows of more dimensions."""
         return {b.source.dtype for b in self.blocks if len(b.source.shape) > 2}
 
+    def reading(self, blocks: Sequence[Block]) -> Rows:
+        """The same rows, read from other blocks."""
+        return Rows(blocks, self._shape, self.dtype)
+
     def select(self, keep: np.ndarray) -> Rows:
         """The rows where the mask (N,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8)))

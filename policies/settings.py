@@ -238,6 +238,12 @@ class TrainingSettings(Frozen):
         True, description="augment windows by the symmetries that their environments declare"
     )
 
+    image_cache: float | None = Field(
+        None,
+        ge=0,
+        description="GiB of disk beside the run for decoded images; 0: they are read from their "
+        "stores; default half of what is free",
+    )
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     log_every: int = Field(100, ge=1, description="steps between metric lines")
 
@@ -251,4 +257,5 @@ class TrainSettings(TrainingSettings, NetworkTrainSettings):
 
     def determining(self) -> dict[str, Any]:
         """What trained weights depend on, besides data and seed."""
-        return self.model_dump(mode="json", exclude={"checkpoint_every", "log_every"})
+        nothing = {"checkpoint_every", "log_every", "image_cache"}
+        return self.model_dump(mode="json", exclude=nothing)

@@ -60,6 +60,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.recordings import recordings
 
         return recordings(args.data, results)
+    if args.what == "images":
+        from alltrades.bench.images import images
+
+        return images(args.seconds, _count(args, 4000), results)
     if args.what == "kills":
         from alltrades.bench.kills import kills
 

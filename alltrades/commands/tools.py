@@ -21,6 +21,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "train",
             "sample",
             "rollout",
+            "images",
             "data",
             "latency",
             "soak",
@@ -83,7 +84,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--count",
         type=int,
         default=None,
-        help="mutations of each kind of files (damage), default 1,000; kills, default 20",
+        help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
+        "of a store (images), default 4,000",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the mutations (damage), of the moments (kills)"

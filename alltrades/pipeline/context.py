@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from alltrades.data.decoded import Images
 from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
 from alltrades.data.weights.estimators import ESTIMATORS
@@ -59,6 +60,7 @@ class Context:
         beside: trainings at the same time.
         code: what results depend on, as `code_of` says.
         record: called with (name, step, values) of trainings.
+        images: of stores, decoded once for all stages.
     """
 
     settings: RunSettings
@@ -69,6 +71,7 @@ class Context:
     beside: Beside
     code: Mapping[str, str] = field(default_factory=dict)
     record: Callable[[str, int, Mapping[str, Any]], None] = field(default=_unrecorded)
+    images: Images = field(default_factory=Images)
 
     @property
     def ids(self) -> list[str]:
@@ -360,4 +363,10 @@ def opened(
         manifest.code, manifest.same_code = code, settings.same_code
     with crew_of(settings.rollout) as crew:
         beside = Beside(settings.training_count())
-        yield Context(settings.seeing, specs, left_out, manifest, crew, beside, code, record)
+        cache = settings.training.image_cache
+        images = Images(
+            None if manifest is None else manifest.folder, None if cache is None else cache * 2**30
+        )
+        yield Context(
+            settings.seeing, specs, left_out, manifest, crew, beside, code, record, images
+        )

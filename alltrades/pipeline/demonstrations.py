@@ -43,7 +43,7 @@ class Demonstrations:
         """Those that are learned from."""
         demos, context = self.context.settings.demos, self.context
         steps = collection.first_demos(self.stores, context.ids, demos.episodes, self.held_out_mask)
-        return learned_from(steps, demos.interventions)
+        return context.images.of(learned_from(steps, demos.interventions))
 
     def held_out(self) -> Steps:
         """Those that nothing learns from, to judge policies on."""

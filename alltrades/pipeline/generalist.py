@@ -188,7 +188,7 @@ def fit(
     if visits:
         visited = [
             (
-                taught(EpisodeStore.open(v.path), context.ids, context.blind),
+                context.images.of(taught(EpisodeStore.open(v.path), context.ids, context.blind)),
                 v.teacher_of_environment,
             )
             for v in visits

@@ -200,7 +200,7 @@ def rollouts_and_logs(
     """
     steps = first_rollouts(context, stores, settings.rollouts)
     logs = logs_of(settings, context.ids, demos)
-    return steps if logs is None else Steps.concatenate([steps, logs])
+    return context.images.of(steps if logs is None else Steps.concatenate([steps, logs]))
 
 
 def digest_of_first(context: Context, store: Path, episodes: int) -> str:

@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 
 from alltrades.data.layout import Layout, Slot
-from alltrades.data.placing import Storage, placed, storage_for
+from alltrades.data.placing import Storage, placed, size_to_place, storage_for
 from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
 from alltrades.data.text import text_features
 from alltrades.data.windows import WindowIndex
 from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
+from alltrades.policies.learning.ahead import Ahead
 from alltrades.policies.learning.augment import augmented
+from alltrades.policies.learning.features import feature_rows, kept_features
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.conditioning import features_key
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
 from alltrades.system.streams import stream
@@ -156,14 +159,21 @@ class TrainingData:
         self.cameras = policy.conditioner.cameras
         frames = max(p.n_obs_steps for p in seeing)
         self.windows = WindowIndex(steps.ends, frames, policy.horizon)
-        seen = [slot for slot in layout.slots.values() if slot.frames]
+        features = kept_features(seeing)
+        seen = [slot for slot in layout.slots.values() if slot.frames and slot.key not in features]
         found = {slot.key: _rows(steps, slot) for slot in seen}
         if storage is None:
-            size = sum(found[slot.key].resized(slot.shape).nbytes for slot in seen)
+            size = sum(size_to_place(found[slot.key].resized(slot.shape)) for slot in seen)
             storage = storage_for(size + steps.action.nbytes, folder)
         self.observation = {
             slot.key: placed(found[slot.key], slot.shape, folder, storage) for slot in seen
+        } | {
+            features_key(key): feature_rows(
+                _rows(steps, layout.slots[key]).resized(layout.slots[key].shape), policy, key, name
+            )
+            for key, name in features.items()
         }
+        self._ahead = Ahead(self._batch) if layout.of_kind("image") else self._batch
         self.texts = {
             slot.key: _Texts(steps, slot.field) for slot in layout.slots.values() if not slot.frames
         }
@@ -216,7 +226,9 @@ class TrainingData:
                 symmetry.augment(
                     seen[key], action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng
                 )
-            seen |= {key: self._augmented(seen[key], rng) for key in self.cameras}
+            for key in self.cameras:
+                kept = key if key in seen else features_key(key)
+                seen[kept] = self._augmented(seen[kept], rng)
         seen |= {key: of.take(rows) for key, of in self.texts.items()}
         weight = (
             torch.ones(len(rows))
@@ -233,8 +245,9 @@ class TrainingData:
         )
 
     def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Windows (B, frames, *shape) of a camera as training shows them."""
-        frames = augmented(frames, self.encoder, rng)
+        """Windows (B, frames, *shape) of a camera, or its features, as training shows them."""
+        if frames.ndim == 5:
+            frames = augmented(frames, self.encoder, rng)
         if self.encoder.drop:
             frames[rng.random(len(frames)) < self.encoder.drop] = 0
         return frames
@@ -243,7 +256,10 @@ class TrainingData:
         return x.to(self.device, non_blocking=True)
 
     def batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
-        """Batch number `step` and its rows."""
+        """Batch number `step` and its rows; with images, a thread makes the next one ahead."""
+        return self._ahead(size, seed, step)
+
+    def _batch(self, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
         rng = stream(seed, "batch", step)
         rows = self.rows(size, rng)
         batch = self.gather(rows, rng)

@@ -238,6 +238,10 @@ class Conditioner(nn.Module):
                 parts.append(self.late(environment))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
+    def modulated(self, key: str) -> bool:
+        """Whether texts change the features of a camera."""
+        return _name(key) in self.films
+
     def encoded(self, key: str, frames: Tensor, mask: Tensor, said: Tensor | None = None) -> Tensor:
         """Features (N, dim + 1) of normalised frames (N, H, W, C) of a camera and their mask (N,),
         which is the last; `said` (N, E) modulates them where texts do.
