@@ -152,12 +152,14 @@ def _info(args: argparse.Namespace) -> int:
     from alltrades.data.ranges import of_values
     from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.weights_folder import describe_weights
+    from alltrades.report.view.terminal import show_thumbnails
 
     store = EpisodeStore.open(Path(args.store))
     shown = () if args.weights is None else describe_weights(store, Path(args.weights))
     print("\n".join([*store.describe(), *shown]))
     for line in of_values(store):
         print(line)
+    show_thumbnails(store)
     return 0
 
 

@@ -24,10 +24,11 @@ EXTRAS = {
     "restoration": "restoration of photographs",
     "serve": "alltrades serve",
     "export": "alltrades export",
-    "report": "HTML reports",
+    "report": "HTML reports, alltrades data view --html",
     "formats": "alltrades data import and export",
     "teleop": "alltrades collect --teleop",
     "vision": "pretrained encoders of images (policy.encoder.name)",
+    "view": "alltrades data view --rrd",
     "notebook": "the notebooks",
 }
 
