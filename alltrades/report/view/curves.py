@@ -80,8 +80,8 @@ def line(values: np.ndarray, every: int) -> list[float | None]:
         low, high = np.fmin.reduce(parts, axis=1), np.fmax.reduce(parts, axis=1)
         first = np.where(np.isnan(parts), np.inf, parts).argmin(1)
         last = np.where(np.isnan(parts), -np.inf, parts).argmax(1)
-        pairs = np.where((first <= last)[:, None], np.c_[low, high], np.c_[high, low])
-        values = pairs.reshape(-1)
+        pairs = np.where(first <= last, (low, high), (high, low))  # (2, parts)
+        values = pairs.T.reshape(-1)
     return _digits(values, unit)
 
 

@@ -135,7 +135,9 @@ def _episodes(
     """Number and JSON of one episode after the other."""
     for done, number in enumerate(chosen.tolist(), 1):
         episode = recordings.episode(number)
-        chunks = predictor and predictor.along(episode.environment, episode.place)
+        chunks = None
+        if predictor is not None:
+            chunks = predictor.along(episode.environment, episode.place)
         facts = {
             "number": number,
             "environment": episode.environment,

@@ -48,12 +48,17 @@ def write_recording(
     rerun, left_out = require(), 0
     with TemporaryDirectory(prefix="alltrades-") as folder:
         parts: list[Path] = []
+        seen: set[str] = set()
         for number in chosen.tolist():
             episode = recordings.episode(number)
-            chunks = predictor and predictor.along(episode.environment, episode.place)
+            chunks = None
+            if predictor is not None:
+                chunks = predictor.along(episode.environment, episode.place)
             parts.append(Path(folder) / f"{number}.rrd")
             work = _Writer(rerun, recordings, episode, chunks)
-            left_out += work.write(parts[-1], FILE_BYTES // len(chosen))
+            first = episode.environment not in seen
+            seen.add(episode.environment)
+            left_out += work.write(parts[-1], FILE_BYTES // len(chosen), first)
             progress(len(parts))
         with replacing(path) as partial:
             _join(parts, partial)
@@ -98,16 +103,18 @@ class _Writer:
         self.rerun, self.episode, self.chunks = rerun, episode, chunks
         kind = int(recordings.subject[episode.number])  # two ids may look alike in plain letters
         plain = re.sub(r"[^A-Za-z0-9]+", "-", episode.environment)
-        self.stream = rerun.RecordingStream(f"alltrades-{kind}-{plain}", recording_id=uuid4())
+        # a stream that is made alone keeps its threads when it is gone; `init` ends those before
+        rerun.init(f"alltrades-{kind}-{plain}", recording_id=uuid4())
+        self.stream = rerun.get_global_data_recording()
         success = recordings.table.columns["success"][episode.number]
         words = {1.0: ", success", 0.0: ", no success"}.get(float(success), "")
         self.name = f"episode {episode.number} of {episode.environment}{words}"
 
-    def write(self, path: Path, room: int) -> int:
+    def write(self, path: Path, room: int, first: bool) -> int:
         """Write it and return how many pictures are left out; `room` is the bytes of those that
-        are not.
+        are not. The layout that comes with the first of an environment is that of all of them.
         """
-        self.stream.save(path, default_blueprint=self._layout())
+        self.stream.save(path, default_blueprint=self._layout() if first else None)
         self.stream.send_recording_name(_plain(self.name))
         self._numbers()
         for name, text in self.episode.texts.items():
