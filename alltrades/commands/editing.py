@@ -100,14 +100,14 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _filter(args: argparse.Namespace) -> int:
     table = _table(args)
-    return _copied(args, table, _distinct(args, table, table.chosen(_where(args))))
+    return _copied(args, table, _distinct(args, table, table.chosen(where_of(args))))
 
 
 def _sample(args: argparse.Namespace) -> int:
     from alltrades.data.editing.shares import sample
 
     table = _table(args)
-    among = _distinct(args, table, table.chosen(_where(args)))
+    among = _distinct(args, table, table.chosen(where_of(args)))
     names = table.columns["environment"][among]
     drawn = sample(names, args.episodes, args.share, args.seed)
     return _copied(args, table, among[drawn])
@@ -131,7 +131,7 @@ def _split(args: argparse.Namespace) -> int:
     table = _table(args)
     among = _distinct(args, table, np.arange(len(table)))
     if args.shares is None:
-        first = np.intersect1d(among, table.chosen(_where(args)))
+        first = np.intersect1d(among, table.chosen(where_of(args)))
         parts = [first, np.setdiff1d(among, first)]
         if not len(parts[1]):
             raise UserError(
@@ -172,7 +172,7 @@ def _relabel(args: argparse.Namespace) -> int:
             "(and --where); give one of both"
         )
     if args.csv is None:
-        labels = dict.fromkeys(table.chosen(_where(args)).tolist(), given)
+        labels = dict.fromkeys(table.chosen(where_of(args)).tolist(), given)
     else:
         labels = labels_of(Path(args.csv), table)
     change = Relabel.of(table, labels)
@@ -197,7 +197,8 @@ def _table(args: argparse.Namespace) -> Table:
     return Table.of(stores, lambda store: weight_column(store, Path(folder)))
 
 
-def _where(args: argparse.Namespace) -> Condition | None:
+def where_of(args: argparse.Namespace) -> Condition | None:
+    """What --where says; None where it is not given."""
     from alltrades.data.editing.conditions import Condition
 
     if len(args.where) > 1:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from alltrades.commands.command import trust_argument
+from alltrades.commands.editing import WHERE, where_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,13 @@ def view_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="NUMBERS",
         help="which, such as 0,3,7-9, or all; default up to 100, evenly spread over environments",
+    )
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="CONDITION",
+        help=f"some of those of which this holds: {WHERE}",
     )
     parser.add_argument(
         "--weights",
@@ -71,6 +79,8 @@ def _view(args: argparse.Namespace) -> int:
             "data view: nothing to make; expected --html FILE (a page), --rrd FILE (for the Rerun "
             "viewer) or --web (that viewer in a browser); add one"
         )
+    if args.episodes is not None and args.where:
+        raise UserError("data view: expected either --episodes or --where; give one of them")
     shown = args.web and screen()
     if args.web and not shown and rrd is None and html is None:
         raise UserError(f"data view: {no_screen(None)}")
@@ -80,10 +90,11 @@ def _view(args: argparse.Namespace) -> int:
     store = EpisodeStore.open(Path(args.store))
     weights = None if args.weights is None else weight_column(store, Path(args.weights))
     recordings = Recordings(store, weights)
-    if args.episodes is None:
-        chosen = spread(recordings.environments)
-    else:
+    if args.episodes is not None:
         chosen = named(args.episodes, len(recordings))
+    else:
+        among = recordings.table.chosen(where_of(args))
+        chosen = among[spread(recordings.environments[among])]
     if rrd is not None or shown:
         require()
     for path in (html, rrd):

@@ -191,6 +191,17 @@ def test_of_many_episodes_some_of_each_environment_are_shown_and_all_are_listed(
     assert len(view(tmp_path / "s", "--episodes", "all").episodes) == 253
 
 
+def test_a_condition_chooses_what_is_shown(mixed, capsys):
+    assert set(view(mixed, "--where", "success").episodes) == {0}
+    assert set(view(mixed, "--where", "length == 3").episodes) == {0, 1}
+    out = str(mixed.parent / "none.html")
+    command = ["data", "view", str(mixed), "--html", out, "--where", "length > 99"]
+    assert cli.main(command) == 2
+    assert "holds of none of 10 episodes" in capsys.readouterr().err
+    assert cli.main([*command, "--episodes", "1"]) == 2
+    assert "either --episodes or --where" in capsys.readouterr().err
+
+
 def test_spread_gives_the_share_of_small_environments_to_large_ones():
     names = np.array(["b"] * 2 + ["a"] * 50 + ["c"] * 50)
     found = spread(names, 22)

@@ -89,8 +89,8 @@ def _said(recordings: Recordings, chosen: np.ndarray) -> list[str]:
     ]
     if len(chosen) < total:
         lines.append(
-            f"{len(chosen)} of them can be looked at here; --episodes chooses others, such as "
-            "--episodes 0,3,7-9"
+            f"{len(chosen)} of them can be looked at here; --episodes and --where choose others, "
+            "such as --episodes 0,3,7-9"
         )
     if total > LISTED:
         lines.append(f"the list has {LISTED} of them")
