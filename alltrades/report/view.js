@@ -61,7 +61,7 @@
 
   function notes() {
     const said = [];
-    if (episode.note) said.push("Drawn are " + episode.note + ".");
+    if (episode.note) said.push("Shown are " + episode.note + ".");
     if (episode.every > 1) said.push("Two points are the least and the greatest value of " + episode.every + " steps.");
     return said.join(" ");
   }

@@ -161,6 +161,14 @@ def test_many_numbers_and_steps_stay_within_the_bytes_of_an_episode(tmp_path):
     assert page.episodes[0]["every"] * len(page.episodes[0]["plots"][0]["lines"][0]["y"]) >= 6_000
 
 
+def test_cameras_that_are_left_out_are_said(tmp_path):
+    frames = np.zeros((2, 4, 4, 1), np.uint8)
+    many = {f"images.{k}": frames for k in range(17)}
+    EpisodeStore.write(tmp_path / "s", [Episode.from_arrays(many, None, "a")])
+    (episode,) = view(tmp_path / "s").episodes.values()
+    assert len(episode["cameras"]) == 16 and episode["note"] == "16 of 17 cameras"
+
+
 def test_a_foreign_store_with_nan_is_shown_with_a_gap(tmp_path):
     group = zarr.open_group(str(tmp_path / "pick.zarr"), mode="w", zarr_format=2)
     keypoints = np.arange(24.0).reshape(6, 2, 2)

@@ -23,7 +23,7 @@ PAGE_BYTES = 2**26  # of all episodes that are shown
 EPISODE_BYTES = 2**21  # of one of them
 NUMBER_BYTES = 8  # of a number as text
 PICTURES = 32  # of a camera
-CAMERAS = 8
+CAMERAS = 16
 LISTED = 5000  # episodes in the list
 TEXT, WORDS = 2000, 160  # letters of a text, and of one in the list
 Progress = Callable[[int], None]
@@ -148,6 +148,9 @@ def _episodes(
             "cameras": list(_cameras(episode, room.bytes)),
             **plots(episode, chunks, room.numbers),
         }
+        if len(episode.cameras) > CAMERAS:
+            left_out = f"{CAMERAS} of {len(episode.cameras)} cameras"
+            facts["note"] = "; ".join(filter(None, [left_out, facts["note"]]))
         yield number, script_json(facts)
         progress(done)
 
