@@ -23,11 +23,11 @@ from alltrades.errors import UserError
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
-from alltrades.report.view import curves
+from alltrades.report.view import curves, page
 from alltrades.report.view.choosing import named, spread
 from alltrades.report.view.curves import line
 from alltrades.report.view.episodes import Recordings
-from alltrades.report.view.page import EPISODE_BYTES, write_page
+from alltrades.report.view.page import EPISODE_BYTES, PAGE_BYTES, write_page
 from alltrades.report.view.pictures import colours, strip
 from alltrades.report.view.predictions import Predictor
 from tests.alltrades.test_report import CHROMIUM, dump_dom
@@ -159,6 +159,21 @@ def test_many_numbers_and_steps_stay_within_the_bytes_of_an_episode(tmp_path):
     titles = [p["title"] for p in page.episodes[0]["plots"]]
     assert titles[:2] == ["action 0 to 11", "action 12 to 23"]
     assert page.episodes[0]["every"] * len(page.episodes[0]["plots"][0]["lines"][0]["y"]) >= 6_000
+
+
+def test_pages_of_a_thousand_episodes_keep_to_their_bytes(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    room = PAGE_BYTES // 1000
+    monkeypatch.setattr(page, "PAGE_BYTES", 2 * room)
+    fields = {f"images.{k}": rng.integers(0, 256, (40, 90, 90, 3), np.uint8) for k in range(16)}
+    fields |= {"state": rng.normal(size=(40, 1)), "much": rng.normal(size=(40, 60))}
+    wide = rng.normal(size=(40, 2))
+    episodes = [Episode.from_arrays(fields, wide, "lab/count", seed=k) for k in range(2)]
+    store = EpisodeStore.write(tmp_path / "s", episodes)
+    predictor = Predictor(store, {"lab/count": Counts()})
+    write_page(Recordings(store), np.arange(2), tmp_path / "page.html", predictor)
+    for text in Page((tmp_path / "page.html").read_text()).scripts.values():
+        assert room / 2 < len(text) < 1.1 * room
 
 
 def test_cameras_that_are_left_out_are_said(tmp_path):

@@ -17,15 +17,15 @@ LINES = 12  # of one plot
 FIELD = 48  # numbers of a field that are drawn
 ALL = 96  # of all fields
 PREDICTED = 8  # actions that stand beside predicted ones, each in its own plot
-POINTS = (64, 600)  # of a line, at least and at most
+POINTS = (32, 600)  # of a line, at least and at most
 DIGITS = 4  # of a value, relative to what it ranges over
 
 
 def plots(episode: Viewed, chunks: Chunks | None, most_numbers: int) -> dict[str, Any]:
     """The plots of an episode as plain data: `plots`, each with a title and lines; `every`, of how
     many steps two points are the least and the greatest value (1: every step is a point); `at`,
-    where chunks begin; `note`, what is left out. At most about `most_numbers` numbers, or 64
-    points of a line.
+    where chunks begin; `note`, what is left out. At most about `most_numbers` numbers beside the
+    chunks, or 32 points of a line.
     """
     shown, left_out = _chosen(episode, chunks is not None)
     count = sum(len(dims) for dims in shown.values()) + len(episode.outcome)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alltrades.report.page import script_json, write
-from alltrades.report.view.curves import POINTS, plots
+from alltrades.report.view.curves import PREDICTED, plots
 from alltrades.report.view.episodes import Recordings, Viewed
 from alltrades.report.view.pictures import strip
 
@@ -24,6 +24,7 @@ EPISODE_BYTES = 2**21  # of one of them
 NUMBER_BYTES = 8  # of a number as text
 PICTURES = 32  # of a camera
 CAMERAS = 16
+TIMES = 100  # steps whose time is told; between them it is even
 LISTED = 5000  # episodes in the list
 TEXT, WORDS = 2000, 160  # letters of a text, and of one in the list
 Progress = Callable[[int], None]
@@ -137,7 +138,8 @@ def _episodes(
         episode = recordings.episode(number)
         chunks = None
         if predictor is not None:
-            chunks = predictor.along(episode.environment, episode.place)
+            steps = room.numbers // 4 // PREDICTED
+            chunks = predictor.along(episode.environment, episode.place, steps)
         facts = {
             "number": number,
             "environment": episode.environment,
@@ -159,7 +161,7 @@ def _seconds(episode: Viewed) -> list[list[float]] | None:
     """Some steps, and when they were, to the millisecond; None where nothing says it."""
     if episode.times is None:
         return None
-    count = min(episode.length, POINTS[1])
+    count = min(episode.length, TIMES)
     steps = np.unique(np.linspace(0, episode.length - 1, count).round().astype(int))
     return [steps.tolist(), [round(t, 3) for t in episode.times[steps].tolist()]]
 

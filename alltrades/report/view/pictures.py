@@ -11,7 +11,7 @@ import numpy as np
 
 from alltrades.errors import MissingExtra
 
-SIDE = 160  # pixels of the longer side of a small picture
+SIDE, LEAST = 160, 32  # pixels of the longer side of a small picture, and of the smallest
 PLAIN = 64  # pixels up to which one is kept without loss
 QUALITY = 80  # of JPEG
 
@@ -59,7 +59,8 @@ def colours(frames: np.ndarray) -> tuple[np.ndarray, str]:
 
 def strip(frames: np.ndarray, steps: np.ndarray, most_bytes: int) -> Strip:
     """Pictures (n, H, W, C) of some steps (n,), of at most SIDE pixels, as one file; every second
-    one is left out until it has at most `most_bytes` or holds a single one.
+    one is left out until it has at most `most_bytes`, and the last one becomes smaller, to LEAST
+    pixels.
 
     Raises UserError where the extra `report` is not installed.
     """
@@ -71,10 +72,14 @@ def strip(frames: np.ndarray, steps: np.ndarray, most_bytes: int) -> Strip:
     small = [pillow.fromarray(np.ascontiguousarray(f)).resize(size, pillow.BOX) for f in shown]
     while True:
         data, kind = _joined(pillow, small, size)
-        if len(data) <= most_bytes or len(small) == 1:
+        if len(data) <= most_bytes or (len(small) == 1 and max(size) <= LEAST):
             url = f"data:image/{kind};base64,{b64encode(data).decode()}"
             return Strip(steps, url, *size, note)
-        small, steps = small[::2], steps[::2]
+        if len(small) > 1:
+            small, steps = small[::2], steps[::2]
+        else:
+            size = max(1, size[0] // 2), max(1, size[1] // 2)
+            small = [small[0].resize(size, pillow.BOX)]
 
 
 def _joined(pillow: Any, pictures: list[Any], size: tuple[int, int]) -> tuple[bytes, str]:

@@ -20,7 +20,7 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.system.files import slug
 
-CHUNKS = 64  # of an episode
+CHUNKS, MOST = 64, 2**20  # of an episode, and their steps
 NAMED = 4  # environments in a message
 
 
@@ -42,9 +42,10 @@ class Predictor:
     def _of_environment(self, environment: str) -> Steps:
         return self.store.steps([environment])
 
-    def along(self, environment: str, place: int, most: int = CHUNKS) -> Chunks | None:
+    def along(self, environment: str, place: int, most: int = MOST) -> Chunks | None:
         """Chunks that follow one another without a gap along an episode, the one at this place
-        among its environment's; of a long one `most`, evenly spread. None without a policy.
+        among its environment's; of a long one CHUNKS, or as many as have `most` steps together,
+        evenly spread. None without a policy.
         """
         policy = self.policies.get(environment)
         if policy is None:
@@ -52,7 +53,8 @@ class Predictor:
         steps = self._steps(environment)
         start, length = int(steps.starts[place]), int(steps.lengths[place])
         at = np.arange(0, length, policy.horizon)
-        at = at[np.linspace(0, len(at) - 1, min(len(at), most)).round().astype(int)]
+        count = min(len(at), CHUNKS, max(1, most // policy.horizon))
+        at = at[np.linspace(0, len(at) - 1, count).round().astype(int)]
         return Chunks(at, draw_chunks(policy, steps, start + at, environment, self.seed))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -32,4 +33,5 @@ def open_viewer(path: Path) -> None:
     """Show a file in a browser, until the user interrupts."""
     print(f"the viewer opens in a browser; Ctrl-C ends it ({path})", file=sys.stderr)
     command = [sys.executable, "-m", "rerun", "--web-viewer", *LOCAL, str(path)]
-    subprocess.run(command, check=False)
+    with suppress(KeyboardInterrupt):
+        subprocess.run(command, check=False)
