@@ -18,7 +18,7 @@ import numpy as np
 from alltrades.data.checks.subject import ACTION
 from alltrades.errors import MissingExtra, UserError
 from alltrades.report.view.curves import PREDICTED
-from alltrades.report.view.episodes import Recordings, Viewed
+from alltrades.report.view.episodes import Recordings, Viewed, labels
 from alltrades.report.view.pictures import colours, image_library
 from alltrades.system.files import replacing
 
@@ -102,12 +102,14 @@ class _Writer:
     ) -> None:
         self.rerun, self.episode, self.chunks = rerun, episode, chunks
         kind = int(recordings.subject[episode.number])  # two ids may look alike in plain letters
+        self.subject = recordings.subjects[kind]
         plain = re.sub(r"[^A-Za-z0-9]+", "-", episode.environment)
         # a stream that is made alone keeps its threads when it is gone; `init` ends those before
         rerun.init(f"alltrades-{kind}-{plain}", recording_id=uuid4())
         self.stream = rerun.get_global_data_recording()
         success = recordings.table.columns["success"][episode.number]
         words = {1.0: ", success", 0.0: ", no success"}.get(float(success), "")
+        self.groups = _groups(recordings, self.subject.episodes)
         self.name = f"episode {episode.number} of {episode.environment}{words}"
 
     def write(self, path: Path, room: int, first: bool) -> int:
@@ -204,15 +206,16 @@ class _Writer:
         return self.rerun.new_entity_path([_plain(part) for part in parts])
 
     def _layout(self) -> Any:
-        """Cameras in a row above plots, and texts beside them."""
-        e, view = self.episode, self.rerun.blueprint
+        """Cameras in a row above plots, and texts beside them, as any of its episodes may have."""
+        e, view, fields = self.episode, self.rerun.blueprint, self.subject.numbers
         plots = []
-        if ACTION in e.numbers and self.chunks is not None:
-            plots += [self._plot("action", name) for name in e.labels[ACTION][:PREDICTED]]
-        elif ACTION in e.numbers:
+        if ACTION in fields and self.chunks is not None:
+            names = labels(self.subject, ACTION)[:PREDICTED]
+            plots += [self._plot("action", name) for name in names]
+        elif ACTION in fields:
             plots.append(self._plot("action"))
-        plots += [self._plot("states", name) for name in e.numbers if name != ACTION]
-        plots += [self._plot(group) for group in dict.fromkeys(map(_group, e.outcome))]
+        plots += [self._plot("states", name) for name in fields if name != ACTION]
+        plots += [self._plot(group) for group in self.groups]
         cameras = [
             view.Spatial2DView(origin=self._entity("cameras", name), name=name)
             for name in e.cameras
@@ -236,6 +239,14 @@ class _Writer:
 def _group(name: str) -> str:
     """Where rewards and successes stand, and weights apart: they are of another size."""
     return "weight" if name == "weight" else "outcome"
+
+
+def _groups(recordings: Recordings, episodes: np.ndarray) -> list[str]:
+    """Those of which some of these episodes have values."""
+    c = recordings.table.columns
+    told = np.isfinite(c["success"][episodes]).any() or c["return"][episodes].any()
+    outcome = ["outcome"] if told or recordings.store.foreign else []
+    return [*outcome, *(["weight"] if recordings.weights is not None else [])]
 
 
 def _parts(steps: np.ndarray, size: int) -> Iterator[np.ndarray]:
