@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -326,6 +327,22 @@ def test_a_robot_is_recorded_as_what_it_observes_and_left_at_rest(scripted):
     assert (episode.actions == 0.5).all()
 
 
+class Flaky(gymnasium.Env):
+    """Raises in the first episode that a person begins."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.fails = seed == episode_seed(0, "demos", "toy/flaky-by-hand", 0)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        if self.fails:
+            raise OSError("lost")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("more", "said"),
@@ -362,6 +379,18 @@ def test_a_leader_that_raises_costs_no_accepted_episode(scripted, monkeypatch):
     commands = ["start", *at(3, "accept"), "start", *at(2, "jump")]
     assert scripted(commands, *REACH) == 2
     assert len(EpisodeStore.open("hand.zarr")) == 1
+
+
+def test_an_environment_that_fails_costs_its_episode(scripted, capsys):
+    from alltrades.envs import registry as known
+
+    known.register("toy/flaky-by-hand", Flaky, replace=True, max_steps=20)
+    commands = ["start", *at(1, "start"), *at(3, "accept"), "quit"]
+    assert scripted(commands, "--environments", "toy/flaky-by-hand", moves=[0.1]) == 0
+    assert "the episode is left out" in capsys.readouterr().out
+    store = EpisodeStore.open("hand.zarr")
+    assert len(store) == 1
+    assert store.episode(0).seed == episode_seed(0, "demos", "toy/flaky-by-hand", 1)
 
 
 @pytest.mark.slow

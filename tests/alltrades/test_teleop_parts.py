@@ -200,6 +200,25 @@ def test_a_leader_that_says_nonsense_is_named(said):
         hand(Script(said)).act({})
 
 
+def test_a_leader_that_raises_is_named():
+    class Unplugged(Script):
+        def action(self, observation):
+            raise OSError("no such device")
+
+    with pytest.raises(UserError, match="the leader raised OSError: no such device"):
+        hand(Unplugged()).act({})
+
+
+def test_after_a_pause_the_policy_plans_anew():
+    policy = Acting()
+    controller = hand(Script(None, None), policy)
+    controller.paused = True
+    controller.act({})
+    controller.paused = False
+    controller.act({})
+    assert policy.seen == [[0.0, 0.0], "act"]
+
+
 # ---- names and the window ------------------------------------------------------------------------
 def test_leaders_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -223,6 +242,23 @@ def test_leaders_are_named(tmp_path, monkeypatch):
         load_leader("my_leader_x:None_", space)
     with pytest.raises(UserError, match="leader 'my_leader_x:Other': the module has no 'Other'"):
         load_leader("my_leader_x:Other", space)
+
+
+def test_a_package_brings_a_leader(tmp_path, monkeypatch):
+    (tmp_path / "leader_package_x.py").write_text(
+        "class Package:\n"
+        "    def __init__(self, interface): ...\n"
+        "    def action(self, observation): return None\n"
+    )
+    info = tmp_path / "leader_package_x-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leader-package-x\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[alltrades.leaders]\npackage_x = leader_package_x:Package\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "package_x" in LEADERS.names()
+    assert load_leader("package_x", interface(VELOCITIES)).action({}) is None
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Attempt:
     _phase: str = "ready"
     _paused: bool = False
     _undrawn: str | None = None  # why there is no picture
+    _recorded: Episode | None = None
 
     def run(self, seed: int) -> Episode | None:
         """The episode if it is to be kept. Nothing of one that was interrupted is.
@@ -52,23 +53,23 @@ class Attempt:
         Raises UserError where the robot or the leader fell silent, and what they raise.
         """
         station = self.station
-        if station.robot.waits:
-            station.robot.reset(seed)
-        self._wait({"start", "skip", "quit"})
-        if self.verdict != "start":
-            return None
-        self.verdict, self._phase = None, "running"
         try:
+            if station.robot.waits:
+                station.robot.reset(seed)
+            self._wait({"start", "skip", "quit"})
+            if self.verdict != "start":
+                return None
+            self.verdict, self._phase = None, "running"
             ended = station.loop.run(seed, station.steps, self._tick)
         except EnvironmentFailure as failure:
             self.desk.say(f"{self.title}: {failure}; the episode is left out")
             self.verdict = "skip"
             return None
         self._check(ended)
-        if self.verdict is None and not self.signals.asked:
+        self._recorded = episode = station.loop.recorded(station.source)
+        if self._goes_on:
             self._phase = "review"
             self._wait({"accept", "discard", "skip", "quit"})
-        episode = station.loop.recorded(station.source)
         if self.verdict in (None, "quit") and episode is not None:
             self.desk.say(f"{self.title} was not kept: it had not been accepted")
         if self.verdict != "accept":
@@ -167,8 +168,7 @@ class Attempt:
         if not isinstance(self.success, str):
             state.append("labelled " + ("success" if self.success else "failure"))
         elif self._phase == "review":
-            episode = loop.recorded(self.station.source)
-            said = None if episode is None else episode.success
+            said = None if self._recorded is None else self._recorded.success
             state.append({None: "success unknown", True: "success", False: "no success"}[said])
         keys = HELP[self._phase]
         if self._phase == "running" and controller.intervened is not None:

@@ -12,6 +12,7 @@ from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller, RobotController
 from alltrades.robots.teleop.drive import Drive
 from alltrades.robots.teleop.leader import Leader
+from alltrades.system.blame import blame
 
 
 class HandController(RobotController):
@@ -65,7 +66,11 @@ class HandController(RobotController):
     def act(self, observation: Any) -> np.ndarray:
         self._idle.begin(observation)
         moved = self._moved(observation)
-        if self.policy is None:
+        if self.paused:  # the loop brings the robot to rest; what was planned does not count
+            self._note(self._rest(), False)
+            if self.policy is not None:
+                self.policy.follow(observation, self._last)
+        elif self.policy is None:
             self._note(self._rest() if moved is None else moved, moved is not None)
         elif self.taken or (moved is not None and not self._by_key):
             self._intervened = True
@@ -77,7 +82,15 @@ class HandController(RobotController):
         return self._last
 
     def _moved(self, observation: Any) -> np.ndarray | None:
-        given = self.leader.action(observation)
+        try:
+            given = self.leader.action(observation)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a device raises
+            raise UserError(
+                f"the leader raised {blame(error)}; expected an action, or None; mend it, or "
+                "connect its device again: what was accepted is in the store"
+            ) from error
         if given is None:
             return None
         try:
