@@ -45,6 +45,11 @@ class EncoderSettings(Frozen):
         "of torchvision's resnet18, a folder of transformers; package: those that the package of "
         "efficientnet_lite0 ships",
     )
+    pretrain: Literal["state"] | None = Field(
+        None,
+        description="state: before policies that look, a run teaches the encoders to tell the "
+        "states that only a simulator knows (see eyes), and gives them as weights",
+    )
     frozen: bool = Field(
         False,
         description="pretrained weights stay as they are; features are computed once per frame",
@@ -76,7 +81,12 @@ class EncoderSettings(Frozen):
 
     @model_validator(mode="after")
     def _frozen_are_trained(self) -> EncoderSettings:
-        if self.frozen and self.weights is None:
+        if self.pretrain is not None and self.weights is not None:
+            raise ValueError(
+                "pretrain is given beside weights; expected one of them: weights that are there "
+                "already need no pretraining; leave one out"
+            )
+        if self.frozen and self.weights is None and self.pretrain is None:
             raise ValueError(
                 "frozen is true and no weights are given; expected pretrained ones; give weights, "
                 "or let the encoder learn"

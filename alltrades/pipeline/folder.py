@@ -36,6 +36,11 @@ class RunFolder:
     def rollouts(self, teacher: Row) -> Path:
         return self.path / "stores" / f"rollouts_{teacher.teacher}.zarr"
 
+    @property
+    def starts(self) -> Path:
+        """Random starts whose pictures the eyes learn from."""
+        return self.path / "stores" / "starts.zarr"
+
     def visits(self, row: Row) -> Path:
         """Episodes of the generalist that a round of it learns from."""
         return self.path / "stores" / f"{row}.zarr"
@@ -49,6 +54,11 @@ class RunFolder:
 
     def artifact(self, name: str) -> Path:
         return self.path / "policies" / name
+
+    @property
+    def eyes(self) -> Path:
+        """Encoders of cameras that were taught to tell the state."""
+        return self.artifact("eyes")
 
     def weights(self, row: Row) -> Path:
         return self.path / "weights" / str(row)
@@ -75,6 +85,11 @@ class RunFolder:
 
     def rounds(self, row: Row) -> Path:
         return self.path / "rounds" / f"{row}.json"
+
+    @property
+    def eye_errors(self) -> Path:
+        """How far off the eyes are."""
+        return self.path / "eyes.json"
 
     @property
     def open_loop(self) -> Path:

@@ -23,6 +23,7 @@ from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
 from alltrades.pipeline.diagnosis import advise
 from alltrades.pipeline.environment_checks import checked
+from alltrades.pipeline.eyes import open_eyes, opens_eyes
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
@@ -118,14 +119,28 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     needed = {*teachers, *rows.values()}
     if any(d.init == "labeled_only" for d in generalists.values()):
         needed.add(Row("labeled_only"))
-    _stage_one(demos, folder, needed)
-    for row in teachers:
+
+    def rolled_out(row: Row) -> None:
         wanted = [d.rollouts for d in generalists.values() if row.teacher in d.teachers]
         roll_out(context, teacher(folder, row), max(wanted))
+
+    looks = opens_eyes(settings)
+    if looks:
+        first = {row for row in needed if row.kind == "scratch"}
+        _stage_one(demos, folder, first)
+        needed -= first
+        for row in (own := [row for row in teachers if row in first]):
+            rolled_out(row)
+        context = open_eyes(demos, folder, [folder.rollouts(row) for row in own])
+        demos, settings = replace(demos, context=context), context.settings
+    _stage_one(demos, folder, needed)
+    for row in teachers:
+        rolled_out(row)
     advised = GENERALIST in rows and bool(context.simulated)
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
-    check_starts(context, _stores(context, folder, teachers, advised))
+    looked = {"starts": folder.starts} if looks and settings.eyes.starts else {}
+    check_starts(context, _stores(context, folder, teachers, advised) | looked)
     context.write(
         folder.rollout_counts,
         {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},

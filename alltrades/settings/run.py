@@ -16,6 +16,7 @@ from alltrades.policies.settings import (
     TrainSettings,
 )
 from alltrades.settings.adapt import AdaptSettings
+from alltrades.settings.eyes import EyesSettings
 from alltrades.settings.nested import merge
 from alltrades.settings.parts import (
     DemoSettings,
@@ -63,6 +64,7 @@ class RunSettings(Frozen):
     labeled_only: LabeledOnlySettings = LabeledOnlySettings()
     specialist: SpecialistSettings = SpecialistSettings()
     rollout: RolloutSettings = RolloutSettings()
+    eyes: EyesSettings = EyesSettings()
     distill: DistillSettings = DistillSettings()
     generalists: dict[str, DistillSettings] = Field(
         default_factory=dict,

@@ -25,6 +25,7 @@ PURPOSES = (
     "plot",
     "held_out",
     "intervention",
+    "eyes",
 )  # append only
 
 

@@ -89,6 +89,12 @@ def build_policy(
     """
     given = None
     if any(e.seeing(settings.observe).of_kind("image") for e in environments):
+        if settings.encoder.pretrain is not None:
+            raise UserError(
+                f"policy.encoder.pretrain = {settings.encoder.pretrain} is a stage of `alltrades "
+                "run`; expected weights here; give the eyes that a run made, with "
+                "--policy.encoder.pretrain null --policy.encoder.weights RUN/policies/eyes"
+            )
         given = initial_weights(settings.encoder)
     if given is not None:
         encoder = settings.encoder.model_copy(update={"weights": given.digest()})

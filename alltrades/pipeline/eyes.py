@@ -1,0 +1,260 @@
+"""The stage of the eyes: encoders of cameras that learn to tell the state, from pictures of
+demonstrations, rollouts and random starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.data.fields import Observation
+from alltrades.data.steps import Steps
+from alltrades.data.store import EpisodeStore
+from alltrades.envs.rollouts.faults import Faults
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import episode_seed
+from alltrades.envs.spec import EnvSpec
+from alltrades.errors import UserError
+from alltrades.pipeline.collection import open_or_create
+from alltrades.pipeline.context import Context
+from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.folder import RunFolder
+from alltrades.policies.learning.batches import TrainingData, TrainingRows
+from alltrades.policies.learning.checkpoints import Place
+from alltrades.policies.learning.eyes import Reader, Sight, frames_of, make_reader
+from alltrades.policies.learning.health import settings_called
+from alltrades.policies.learning.training import Goal, Trainer
+from alltrades.policies.model.encoders.weights import INDEX, TENSORS
+from alltrades.settings.run import RunSettings
+from alltrades.system.files import write_json
+from alltrades.system.reporting import Report
+
+JUDGED = 2_000  # frames of an environment on which errors are taken, about
+SPARE = 1.3  # held-out error over that of training, from which more starts help
+AXES = ("x", "y", "z")
+
+
+def opens_eyes(settings: RunSettings) -> bool:
+    """Whether encoders learn to tell the state before any policy that looks."""
+    return settings.policy.encoder.pretrain is not None
+
+
+def with_eyes(context: Context, folder: Path) -> Context:
+    """The same with policies whose encoders begin with what the stage wrote."""
+    policy = context.settings.policy
+    encoder = policy.encoder.model_copy(update={"weights": str(folder), "pretrain": None})
+    seeing = policy.model_copy(update={"encoder": encoder})
+    return replace(context, settings=context.settings.model_copy(update={"policy": seeing}))
+
+
+def sight_of(context: Context) -> tuple[Sight, tuple[EnvSpec, ...]]:
+    """What the eyes see and are to tell, and the environments in which they can learn it.
+
+    Raises UserError where no network looks, and where nothing is left to be told.
+    """
+    settings = context.settings
+    looking = [settings.policy_of(n).observe for n in (settings.labeled_only, settings.distill)]
+    looking += [settings.policy_of(d).observe for d in settings.distillations().values()]
+    cameras, known, told, taught = dict[str, None](), dict[str, None](), {}, []
+    for spec in context.specs:
+        fields = spec.interface.observation
+        seen = [spec.interface.seeing(observe).observation for observe in looking]
+        own = [n for n, f in fields.items() if f.kind == "image" and any(n in s for s in seen)]
+        beside = [s for s in seen if any(n in s for n in own)]  # what those see that look
+        knows = [n for n, f in fields.items() if f.kind == "state" and all(n in s for s in beside)]
+        parts = spec.rendering.parts if spec.rendering is not None else {}
+        left = {}
+        for name, f in fields.items():
+            if f.kind != "state" or name in knows or name in parts:
+                continue
+            shown = [parts[n].columns for n in knows if n in parts and parts[n].of == name]
+            taken = {column for columns in shown for column in columns}
+            left[spec.id, name] = tuple(i for i in range(f.shape[0]) if i not in taken)
+        if own and any(left.values()):
+            cameras |= dict.fromkeys(own)
+            known |= dict.fromkeys(knows)
+            told |= left
+            taught.append(spec)
+    if not taught:
+        raise UserError(
+            "policy.encoder.pretrain = state: no environment has both a camera that a network sees "
+            "and a state that it does not; expected such; name cameras with policy.observe, such "
+            "as [images.top, proprioception], and specialists' states with specialist.observe"
+        )
+    return Sight(tuple(cameras), tuple(known), told), tuple(taught)
+
+
+# ---- random starts -------------------------------------------------------------------------------
+@dataclass
+class _Still:
+    """Stays in the middle of the action box: an episode of one step shows a start."""
+
+    specs: Mapping[str, EnvSpec]
+    lanes: int
+
+    def __post_init__(self) -> None:
+        self._of_lane: dict[int, np.ndarray] = {}
+
+    def begin(self, lane: int, environment: str, seed: int) -> None:
+        action = self.specs[environment].action
+        low, high = (np.asarray(b, np.float32) for b in (action.low, action.high))
+        with np.errstate(invalid="ignore", over="ignore"):
+            middle = np.where(np.isfinite(low) & np.isfinite(high), (low + high) / 2, 0.0)
+        self._of_lane[lane] = middle.astype(np.float32)[None]
+
+    def plan(self, frames: Mapping[int, Observation]) -> dict[int, np.ndarray]:
+        return {lane: self._of_lane[lane] for lane in frames}
+
+
+def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Path) -> None:
+    """So many random starts of every environment into a store; one that is there is continued."""
+    settings = context.settings.rollout
+    seed = context.seed("eyes/starts")
+    wanted = {s.id for s in specs}
+    brief = {s.id: replace(s, max_steps=1) for s in context.practised if s.id in wanted}
+
+    def body(report: Report) -> None:
+        faults, total = Faults(settings.errors), count * len(brief)
+        facts = {"kind": "starts", "seed": seed}
+        with open_or_create(out, list(specs), facts, code=context.store_code) as store:
+            there = len(store)
+            every = [(i, name) for i in range(count) for name in brief]
+            jobs = [Job(n, episode_seed(seed, "eyes", n, i), "still") for i, n in every][there:]
+            waiting = []
+            for done, episode in enumerate(
+                rollout(
+                    jobs,
+                    brief,
+                    {"still": _Still(brief, settings.lanes)},
+                    lanes=settings.lanes,
+                    source="start",
+                    crew=context.crew,
+                    faults=faults,
+                ),
+                there + 1,
+            ):
+                waiting.append(episode)
+                if len(waiting) >= 64:
+                    store.append(waiting)
+                    waiting = []
+                report.progress(done, total)
+            store.append(waiting)
+
+    key = {"starts": count, "environments": sorted(brief), **settings.acting()}
+    context.stage("eyes/starts", key, [out], body, count * len(brief), "start")
+
+
+# ---- training ------------------------------------------------------------------------------------
+def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]) -> Context:
+    """Train the eyes on demonstrations, rollouts and random starts; what policies that look are
+    trained in afterwards.
+    """
+    context, own = demos.context, demos.context.settings.eyes
+    sight, specs = sight_of(context)
+    if own.starts:
+        look_around(context, [s for s in specs if s.simulated], own.starts, folder.starts)
+    stores = [*rollouts, *([folder.starts] if own.starts else [])]
+    training = context.settings.training.of(own.train)
+    key = demos.key() | {
+        "rollouts": [EpisodeStore.open(path).digest() for path in stores],
+        "eyes": own.model_dump(mode="json", exclude={"train", "starts"}),
+        "told": sorted([*k, list(v)] for k, v in sight.told.items()),
+        "cameras": sight.cameras,
+        "train": training.determining(),
+    }
+    outputs = [folder.eyes / name for name in (TENSORS, INDEX)] + [folder.eye_errors]
+
+    def body(report: Report) -> None:
+        ids = [s.id for s in specs]
+        learned = demos.steps()
+        mine = learned.select(np.isin(learned.environment, ids))
+        steps = Steps.concatenate([mine, *(EpisodeStore.open(p).steps(ids) for p in stores)])
+        seed = context.seed("eyes")
+        reader = make_reader(
+            steps,
+            [s.interface for s in specs],
+            context.settings.policy,
+            sight,
+            own.width,
+            seed,
+            context.settings.device,
+        )
+        taught, unseen = frames_of(steps, own.every, own.holdout, seed)
+        work = context.work("eyes")
+        data = TrainingData(TrainingRows(steps=steps, probability=taught), reader, folder=work)
+        trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
+        with settings_called("eyes.train"):
+            trainer.fit(Place(work), report)
+        found = _judged(reader, data, steps, taught, unseen)
+        reader.weights().save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
+        write_json(folder.eye_errors, found)
+
+    context.stage("eyes", key, outputs, body, training.steps, "step")
+    for line in eye_lines(json.loads(folder.eye_errors.read_text(encoding="utf-8"))):
+        print(f"eyes: {line}", file=sys.stderr)
+    return with_eyes(context, folder.eyes)
+
+
+def _judged(
+    reader: Reader, data: TrainingData, steps: Steps, taught: np.ndarray, unseen: np.ndarray
+) -> dict[str, Any]:
+    """By environment, root mean squared errors of each number on held-out episodes and on those
+    that were learned from, in units, and how many of each there were.
+    """
+    most = JUDGED * len(reader.layout.ids)
+    errors, counts = [], []
+    for chosen in (unseen, taught):
+        rows = np.flatnonzero(chosen)
+        errors.append(reader.errors(data, rows[:: max(1, len(rows) // most)]))
+        names, n = np.unique(steps.environment[steps.episode_of_step[chosen]], return_counts=True)
+        counts.append(dict(zip(map(str, names), map(int, n))))
+    out = {}
+    for name in reader.layout.ids:
+        held, own = (e[name] for e in errors)
+        labels = reader.names(name)
+        told = np.flatnonzero(np.isfinite(held))
+        out[name] = {
+            "frames": counts[1].get(name, 0),
+            "held_out_frames": counts[0].get(name, 0),
+            "numbers": [
+                {
+                    "name": labels[i][0],
+                    "unit": labels[i][1],
+                    "held_out": float(held[i]),
+                    "trained": float(own[i]),
+                }
+                for i in told
+            ],
+        }
+    return out
+
+
+def eye_lines(found: Mapping[str, Any]) -> list[str]:
+    """What the eyes tell of every environment, in words: numbers of one place together."""
+    lines = []
+    for name, facts in found.items():
+        groups: dict[tuple[str, str], list[float]] = {}
+        for number in facts["numbers"]:
+            head, _, axis = number["name"].rpartition("_")
+            label = head if head and axis in AXES else number["name"]
+            groups.setdefault((label, number["unit"]), []).append(number["held_out"])
+        said = [
+            f"{label} {float(np.sqrt(np.sum(np.square(values)))):.2g}{unit and ' ' + unit}"
+            for (label, unit), values in groups.items()
+        ]
+        held, own = (
+            np.array([n[key] for n in facts["numbers"]]) for key in ("held_out", "trained")
+        )
+        line = f"{name}: held-out error {', '.join(said[:6])}"
+        if len(said) > 6:
+            line += f" and {len(said) - 6} more"
+        if np.mean(held / np.maximum(own, 1e-12)) > SPARE:
+            line += "; more starts would help (eyes.starts)"
+        lines.append(line)
+    return lines
