@@ -1,0 +1,108 @@
+"""State teachers and policies that look, in one run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from alltrades.data.store import EpisodeStore
+from alltrades.envs import registry
+from alltrades.envs.rendering import with_cameras
+from alltrades.envs.rollouts.seeding import evaluation_seeds
+from alltrades.errors import UserError
+from alltrades.pipeline.eyes import eye_lines, sight_of
+from alltrades.pipeline.runner import run
+from alltrades.policies.model.encoders.weights import EncoderWeights
+from alltrades.policies.model.policy import load_policy
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
+from tests.alltrades import looking  # noqa: F401
+from tests.alltrades.contexts import context_of
+
+LOOKS = """
+--environments [looking/spot] --plugins [tests.alltrades.looking] --specialist.observe [state]
+--policy.observe [images.top,proprioception] --policy.encoder.pretrain state
+--policy.encoder.frozen true --rollout.workers 0 --rollout.timeout 0 --rollout.lanes 8
+--tracking.wandb disabled --no-report
+""".split()
+
+
+def settings(*more: str) -> RunSettings:
+    words = [w.replace(",", ", ") for w in (*LOOKS, *more)]
+    return load_settings(RunSettings, defaults_file="planar_cameras", small=True, overrides=words)[
+        0
+    ]
+
+
+def spec(given: RunSettings):
+    observe = [p for kind in given.observed() for p in kind or ()]
+    return with_cameras(registry.get("looking/spot"), given.rendering, observe)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("looks")
+    more = ("--eyes.train.steps", "250", "--eyes.starts", "60", "--rendering.size", "16")
+    return folder, run(settings(*more), folder)
+
+
+def test_state_teachers_act_and_policies_look_through_eyes_that_told_the_state(finished):
+    folder, result = finished
+    teacher = load_policy(folder / "policies/specialists/scratch/looking__spot")
+    policy = load_policy(folder / "policies/generalist")
+    assert list(teacher.environments[0].observation) == ["state"]
+    assert set(policy.environments[0].observation) == {"images.top", "proprioception"}
+    eyes = EncoderWeights.load(str(folder / "policies/eyes"), "convolution")
+    for name in ("generalist", "labeled_only", "labeled_only_plus"):
+        given = load_policy(folder / "policies" / name)
+        assert given.settings.encoder.weights == eyes.digest() and given.settings.encoder.frozen
+    assert set(result.evaluations) >= {"specialists", "state", "labeled_only", "generalist"}
+    assert list(load_policy(folder / "policies/state").environments[0].observation) == ["state"]
+
+
+def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):
+    found = json.loads((finished[0] / "eyes.json").read_text())["looking/spot"]
+    (goal,) = found["numbers"]  # x is proprioception
+    assert goal["name"] == "state[1]" and found["held_out_frames"] > 5
+    assert goal["held_out"] < 0.3  # goals deviate by 0.58
+    (line,) = eye_lines({"looking/spot": found})
+    assert line.startswith("looking/spot: held-out error state[1] 0.")
+
+
+def test_random_starts_are_no_evaluation_starts_and_are_continued(finished):
+    store = EpisodeStore.open(finished[0] / "stores" / "starts.zarr")
+    assert len(store) == 60 and store.n_steps == 60
+    own = registry.get("looking/spot")
+    seeds = set(store.columns()["seed"].astype(int))
+    assert len(seeds) == 60 and not seeds & set(evaluation_seeds(own, 0, 500))
+
+
+def test_a_run_that_goes_on_keeps_its_eyes(finished):
+    folder = finished[0]
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    more = ("--eyes.train.steps", "250", "--eyes.starts", "60", "--rendering.size", "16")
+    run(settings(*more), folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
+
+
+def test_what_is_told_is_what_teachers_see_and_policies_do_not():
+    given = settings()
+    sight, specs = sight_of(context_of([spec(given)], settings=given))
+    assert sight.cameras == ("images.top",) and sight.known == ("proprioception",)
+    assert sight.told == {("looking/spot", "state"): (1,)} and [s.id for s in specs]
+
+
+def test_groups_of_axes_are_said_as_distances():
+    numbers = [
+        {"name": f"goal_{a}", "unit": "m", "held_out": v, "trained": v / 2}
+        for a, v in (("x", 0.03), ("y", 0.04))
+    ]
+    (line,) = eye_lines({"a": {"numbers": numbers}})
+    assert line == "a: held-out error goal 0.05 m; more starts would help (eyes.starts)"
+
+
+def test_a_run_in_which_nothing_looks_is_refused():
+    given = settings("--policy.observe", "[state]")
+    plain = replace(registry.get("looking/spot"))
+    with pytest.raises(UserError, match="no environment has both a camera"):
+        sight_of(context_of([plain], settings=given))
