@@ -56,6 +56,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
             args.engine,
             results,
         )
+    if args.what == "render":
+        from alltrades.bench.rendering import rendering
+
+        return rendering(names, args.seconds, results)
     if args.what == "data":
         from alltrades.bench.recordings import recordings
 

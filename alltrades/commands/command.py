@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alltrades.settings.run import RunSettings
@@ -127,14 +127,14 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         out += ["--demos.path", *args.demos]
     given = {token.split("=")[0] for token in out}
     if getattr(args, "policy", None) and "--environments" not in given and args.config is None:
-        out += _of_artifact(Path(args.policy), "--plugins" in given)
+        out += _of_artifact(Path(args.policy), given)
         given.add("--environments")
     if "--environments" in given and "--optional_environments" not in given:
         out += ["--optional_environments", "[]"]
     return out
 
 
-def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
+def _of_artifact(policy: Path, given: set[str]) -> list[str]:
     """Environments of an artifact, or of a folder of them, and the plugins that they need, as
     tokens of a command line.
     """
@@ -148,10 +148,32 @@ def _of_artifact(policy: Path, plugins_given: bool) -> list[str]:
     ids = list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
     plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
     check_environments(ids, policy)
-    needed = not plugins_given and bool(plugins) and not registry.knows(ids)
+    needed = "--plugins" not in given and bool(plugins) and not registry.knows(ids)
     if needed:
         check_named(plugins, policy)
-    return ["--environments", json.dumps(ids), *(["--plugins", json.dumps(plugins)] * needed)]
+    out = ["--environments", json.dumps(ids), *(["--plugins", json.dumps(plugins)] * needed)]
+    return out + _seen_by(every, given)
+
+
+def _seen_by(every: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:
+    """What artifacts see, where that is pictures or parts of states, which are made where they are
+    named, as tokens of a command line.
+    """
+    from alltrades.envs.rendering.camera import DEPTH
+    from alltrades.envs.rendering.wanted import PROPRIOCEPTION
+
+    environments = [e for facts in every for e in facts["environments"]]
+    fields = {f["name"]: f for e in environments for f in e["observation"]}
+    images = [f for f in fields.values() if f["kind"] == "image"]
+    if "--policy.observe" in given or not (images or PROPRIOCEPTION in fields):
+        return []
+    out = ["--policy.observe", json.dumps(list(fields))]
+    sizes = {tuple(f["shape"][:2]) for f in images}
+    if len(sizes) == 1 and "--rendering.size" not in given:
+        out += ["--rendering.size", json.dumps(list(sizes.pop()))]
+    if any(f["name"].startswith(DEPTH) for f in images):
+        out += ["--rendering.depth", "true"]
+    return out
 
 
 def _one_list(tokens: Sequence[str]) -> list[str]:

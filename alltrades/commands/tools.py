@@ -22,6 +22,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "sample",
             "rollout",
             "images",
+            "render",
             "data",
             "latency",
             "soak",

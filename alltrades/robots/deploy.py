@@ -76,7 +76,7 @@ def _drive(
     stack.callback(policy.close)
     if not args.plugins and not deployment.is_remote(args.artifact):
         bring_plugins(args.robot, Path(args.artifact))
-    robot = load_robot(args.robot)
+    robot = load_robot(args.robot, policy.environments)
     stack.callback(robot.close)
     if args.fast and not robot.waits:
         raise UserError(

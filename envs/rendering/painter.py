@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ class Stage:
                 "environment with .model and .data, or Camera.own(height, width), whose picture is "
                 "what its render() returns"
             )
-        self._mj, self._screen = mujoco, screen(chosen(rendering.backend))
+        self._mj, self._screen = mujoco, partial(screen, chosen(rendering.backend))
         self.rendering, self.where = rendering, where
         self.data, self.model = data, data.model
         self._shown = mujoco.MjData(self.model)
@@ -113,7 +114,7 @@ class Stage:
         self._scene = self._new_scene()
         self._changes: Changes | None = None
         self._distractors: list[tuple[Any, ...]] | None = None
-        self._screen.load(self.model, self._key, self._plain)
+        self._screen().load(self.model, self._key, self._plain)
 
     def begin(self, seed: int) -> None:
         """Draw the changes of the episode of `seed`."""
@@ -148,7 +149,7 @@ class Stage:
             self._set(scene, name, camera)
             return scene
 
-        picture, depths = self._screen.draw(
+        picture, depths = self._screen().draw(
             self.model,
             self._key,
             self._plain,
@@ -209,17 +210,15 @@ class Stage:
 
     def _stand(self, scene: Any, pose: Pose) -> None:
         """Put the camera of a scene to a pose."""
-        position, target, up = map(np.array, (pose.position, pose.target, pose.up))
+        position, forward, up, tall = axes(pose)
         if pose.body is not None:
             i = self._mj.mj_name2id(self.model, self._mj.mjtObj.mjOBJ_BODY, pose.body)
             turned = self._shown.xmat[i].reshape(3, 3)
-            at = self._shown.xpos[i]
-            position, target, up = at + turned @ position, at + turned @ target, turned @ up
-        forward = _unit(target - position)
-        up = _unit(up - forward * (up @ forward))
+            position = self._shown.xpos[i] + turned @ position
+            forward, up = turned @ forward, turned @ up
         for eye in scene.camera:
             eye.pos[:], eye.forward[:], eye.up[:] = position, forward, up
-            half = eye.frustum_near * np.tan(np.deg2rad(pose.fovy) / 2)
+            half = eye.frustum_near * tall
             eye.frustum_top, eye.frustum_bottom = half, -half
             eye.frustum_center = eye.frustum_width = 0.0
 
@@ -299,6 +298,15 @@ class Stage:
         z = near * far / (depths.astype(np.float64) * (far - near) + near)
         out = np.minimum(np.rint(1000 * z), FARTHEST).astype(np.uint16)
         return np.where(depths > 0, out, 0).astype(np.uint16)[..., None]
+
+
+@lru_cache(maxsize=64)
+def axes(pose: Pose) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Position, forward and up of a pose, (3,) each, and half the height of its picture at 1 m."""
+    position, target, up = map(np.array, (pose.position, pose.target, pose.up))
+    forward = _unit(target - position)
+    tall = float(np.tan(np.deg2rad(pose.fovy) / 2))
+    return position, forward, _unit(up - forward * (up @ forward)), tall
 
 
 def _unit(v: np.ndarray) -> np.ndarray:

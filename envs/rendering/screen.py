@@ -1,9 +1,10 @@
-"""The one OpenGL context of a process, and what of models is loaded into it.
+"""The one OpenGL context of a thread, and what of models is loaded into it.
 
 A MuJoCo context (`MjrContext`) that is freed while another OpenGL context is current deletes names
-of the other: blank or noisy pictures, and no error. So there is one OpenGL context in a process,
-everything is loaded into it, and what is freed is freed while it is current. Code of others may
-still draw beside it: a first picture of every model is kept, and drawn again now and then.
+of the other: blank or noisy pictures, and no error. So there is one OpenGL context in a thread that
+draws, which is all of a worker process; everything is loaded into it, and what is freed is freed
+while it is current. Code of others may still draw beside it: a first picture of every model is
+kept, and drawn again now and then.
 """
 
 from __future__ import annotations
@@ -45,19 +46,17 @@ class Loaded:
 
 
 class Screen:
-    """Draws scenes. Its methods may be called by several threads."""
+    """Draws scenes, in the thread that made it."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self._lock = threading.RLock()
         self._gl = context_of(backend, WINDOW, WINDOW)
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
 
     def load(self, model: Any, key: str, plain: bool) -> None:
         """Load a model, unless it is."""
-        with self._lock:
-            self._gl.make_current()
-            self._find(model, key, plain)
+        self._gl.make_current()
+        self._find(model, key, plain)
 
     def draw(
         self,
@@ -78,17 +77,16 @@ class Screen:
 
         Raises UserError where pictures are ruined by others who draw in this process.
         """
-        with self._lock:
-            self._gl.make_current()
-            found = self._find(model, key, plain)
-            if found.scene is None:
-                found.scene, found.size = first(), size
-                found.picture = self._pixels(found, found.scene, size, False)[0]
-            picture, depths = self._pixels(found, scene, size, depth)
-            found.drawn += 1
-            if found.drawn % AGAIN == 0 or is_blank(picture):
-                self._look_again(found)
-            return picture, depths
+        self._gl.make_current()
+        found = self._find(model, key, plain)
+        if found.scene is None:
+            found.scene, found.size = first(), size
+            found.picture = self._pixels(found, found.scene, size, False)[0]
+        picture, depths = self._pixels(found, scene, size, depth)
+        found.drawn += 1
+        if found.drawn % AGAIN == 0 or is_blank(picture):
+            self._look_again(found)
+        return picture, depths
 
     def _look_again(self, found: Loaded) -> None:
         again = self._pixels(found, found.scene, found.size, False)[0]
@@ -151,13 +149,14 @@ def is_blank(picture: np.ndarray) -> bool:
     return bool((picture == picture[0, 0]).all())
 
 
-_SCREENS: dict[str, Screen] = {}
-_OPENING = threading.Lock()
+_ALL: list[Screen] = []  # kept: what another thread collects would be freed in its context
+_OWN = threading.local()
 
 
 def screen(backend: str) -> Screen:
-    """The screen of this process."""
-    with _OPENING:
-        if backend not in _SCREENS:
-            _SCREENS[backend] = Screen(backend)
-        return _SCREENS[backend]
+    """The screen of this thread: a context can be current in one at a time."""
+    found: dict[str, Screen] = _OWN.__dict__.setdefault("screens", {})
+    if backend not in found:
+        found[backend] = Screen(backend)
+        _ALL.append(found[backend])
+    return found[backend]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from alltrades.data.fields import field_name
+from alltrades.data.fields import Field, field_name
+from alltrades.envs.rendering.camera import depth_of
 from alltrades.envs.rendering.made import Rendering
 from alltrades.envs.rendering.ranges import Ranges
 from alltrades.errors import UserError, nearest
@@ -56,6 +57,18 @@ def with_all_cameras(
             "expected one that does; register it with parts={'proprioception': Part(columns)}"
         )
     return [_made(spec, settings, observe) if spec.simulated else spec for spec in specs]
+
+
+def seeing(spec: Spec, fields: Mapping[str, Field], settings: RenderingSettings) -> Spec:
+    """An environment that makes those of some fields that it does not have itself, in the sizes
+    that they have: what a policy that was trained elsewhere sees.
+    """
+    sizes = [f.shape[:2] for name, f in fields.items() if name in spec.cameras]
+    if sizes and settings.size is None and len(set(sizes)) == 1:
+        settings = settings.model_copy(update={"size": sizes[0]})
+    depth = any(depth_of(n) in fields and depth_of(n) not in spec.observation for n in spec.cameras)
+    settings = settings.model_copy(update={"depth": settings.depth or depth})
+    return with_cameras(spec, settings, list(fields))
 
 
 def _made(spec: Spec, settings: RenderingSettings, observe: Sequence[str]) -> Spec:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alltrades.data.actions import ActionSpec
+from alltrades.data.interface import Interface
 from alltrades.envs import registry
 from alltrades.envs.robots.robot import Outcome, Robot
 from alltrades.errors import UserError, nearest
@@ -21,8 +22,9 @@ FORMS = "gym:ID, env:ID, mujoco:ID, mujoco:FILE.xml or MODULE:CLASS"
 ROBOTS: Extensions[Callable[[], Any]] = Extensions("alltrades.robots", "robot", {})
 
 
-def load_robot(name: str) -> Robot:
-    """Build the robot that a name stands for.
+def load_robot(name: str, seen: Sequence[Interface] = ()) -> Robot:
+    """Build the robot that a name stands for. `seen` is what its policy sees in each environment:
+    an environment of that id looks through the cameras that it has for it.
 
     "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
     actions. Nothing is done in it but what the episodes that follow do: it may be a robot behind
@@ -48,9 +50,13 @@ def load_robot(name: str) -> Robot:
         )
     if kind in ("gym", "env"):
         from alltrades.envs.checking.before_use import foreign_of, heeded, required
+        from alltrades.envs.rendering.settings import RenderingSettings
+        from alltrades.envs.rendering.wanted import seeing
         from alltrades.envs.robots.environment import EnvironmentRobot
 
-        specs = [registry.get(name if kind == "gym" else rest)]
+        spec = registry.get(name if kind == "gym" else rest)
+        fields = {n: f for e in seen if e.id == spec.id for n, f in e.observation.items()}
+        specs = [seeing(spec, fields, RenderingSettings())]
         simulated = EnvironmentRobot(specs[0])
         heeded(specs, required([simulated.look()] if foreign_of(specs) else []))
         return simulated
