@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alltrades.data.fields import field_name
+from alltrades.data.fields import NAME, field_name
 from alltrades.envs.boundary.origin import raised
+from alltrades.envs.boundary.physics import simulation
+from alltrades.envs.rendering.camera import FREE, IMAGES, Camera
 from alltrades.envs.spaces import action_of, fields_of
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
 FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in ("id", "make", "extra", "rendering"))
 RATE = 10.0  # Hz, where an environment says nothing
+PICTURE = "rgb_array"  # a mode of `render`
+RENDERED = (96, 96)  # pixels of what an environment draws itself
 RATES = (1.0, 1000.0)  # Hz, of those that are believed
 
 
@@ -96,7 +100,24 @@ class Draft:
             "max_steps": limit,
             "control_hz": rate_of(env),
         }
+        if "cameras" not in facts:
+            facts["cameras"] = {
+                n: c for n, c in cameras_of(env).items() if n not in read["observation"]
+            }
         return EnvSpec(self.id, self.make, **{**read, **facts})
+
+
+def cameras_of(env: Any) -> dict[str, Camera]:
+    """What can look at an environment: the cameras of its MuJoCo model and the free one, or its own
+    `render()` where its metadata promise a picture.
+    """
+    data = simulation(env)
+    if data is not None:
+        names = [data.model.camera(i).name for i in range(data.model.ncam)]
+        named = {f"{IMAGES}{name}": Camera(name) for name in names if NAME.fullmatch(name)}
+        return {f"{IMAGES}{FREE}": Camera(FREE)} | named
+    modes = (getattr(env, "metadata", None) or {}).get("render_modes") or ()
+    return {f"{IMAGES}render": Camera.own(*RENDERED)} if PICTURE in modes else {}
 
 
 def rate_of(env: Any) -> float:

@@ -17,6 +17,7 @@ from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
 from alltrades.pipeline.interventions import learned_from
 from alltrades.pipeline.quality import look
+from alltrades.pipeline.rendering import render_store, undrawn
 from alltrades.policies.learning.summary import statistics_lines
 from alltrades.policies.model.encoders.weights import determining
 from alltrades.system.files import write_json
@@ -129,12 +130,19 @@ def imported(context: Context, out: Path) -> None:
     sources = context.settings.demos.stores
     stores = [EpisodeStore.open(source) for source in sources]
     ours = [s.path for s in stores if given.converter_of(s, context.specs) is None]
+    recorded = undrawn(context.specs, sources)
     if len(ours) == len(sources):
-        given.check(ours, context.specs, context.observed)
+        kept = {s.id: context.observed[s.id] & s.observation.keys() for s in recorded}
+        given.check(ours, recorded, kept)
     key = {"path": [str(source) for source in sources], "content": [s.digest() for s in stores]}
 
-    def body(_: Report) -> None:
-        collection.import_demos(context.specs, sources, out)
+    def body(report: Report) -> None:
+        if recorded == context.specs:
+            collection.import_demos(context.specs, sources, out)
+        else:  # what was recorded without pictures is played back
+            states = context.work("demos") / "states.zarr"
+            collection.import_demos(recorded, sources, states)
+            render_store(states, out, context.specs, context.crew, report)
         look(out, context.specs, sources)
 
     context.stage("demos", key, [out], body, len(context.specs), "env")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,13 @@ def _misfit(found: Interface, spec: EnvSpec, steps: Steps, needed: Collection[st
     wanted = {name: f for name, f in expected.observation.items() if name in needed}
     there = {name: f for name, f in found.observation.items() if name in wanted}
     wrong = other_fields(there or found.observation, wanted)
+    drawn = () if spec.rendering is None else spec.rendering.names
+    undrawn = [name for name in drawn if name in wanted and name not in there]
+    if wrong is not None and undrawn and wanted.keys() - undrawn == there.keys():
+        return (
+            f"{wrong}; expected what its cameras see; draw it: alltrades render STORE --out SEEN "
+            f"--policy.observe '{json.dumps(list(wanted))}'"
+        )
     if wrong is not None:
         return (
             f"{wrong}; expected what the environment observes; record that, or name what networks "

@@ -36,7 +36,8 @@ def render_store(
     is continued by the episodes that it lacks: after an interrupt, or when `source` has grown.
 
     Args:
-        specs: with cameras (see `with_cameras`), of every environment of the store.
+        specs: of every environment of the store; of those with cameras (see `with_cameras`)
+            pictures are drawn.
         frames: folder where pictures are kept, and found again (see `Frames`).
 
     Raises UserError for episodes that cannot be played back (see `render_episode`), and for a store
@@ -69,8 +70,8 @@ def render_store(
 
 def _seen(recorded: Interface, spec: EnvSpec) -> Interface:
     """A recorded environment with what is drawn of it."""
-    assert spec.rendering is not None
-    made = {name: spec.observation[name] for name in spec.rendering.names}
+    names = () if spec.rendering is None else spec.rendering.names
+    made = {name: spec.observation[name] for name in names}
     return replace(recorded, observation={**recorded.observation, **made})
 
 
@@ -99,6 +100,19 @@ def _opened(
         store.close()
         raise
     return store
+
+
+def undrawn(specs: Sequence[EnvSpec], sources: Sequence[Path]) -> tuple[EnvSpec, ...]:
+    """The specifications, of whose fields those are left out that cameras make and recordings do
+    not have: what can be asked of the recordings before they are drawn.
+    """
+    out = []
+    for spec in specs:
+        there = [e for e in (EpisodeStore.open(p).interfaces().get(spec.id) for p in sources) if e]
+        names = () if spec.rendering is None else spec.rendering.names
+        lacks = any(name not in e.observation for e in there for name in names)
+        out.append(spec.without_rendering if lacks or not there else spec)
+    return tuple(out)
 
 
 def cameras_of(specs: Sequence[EnvSpec], source: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from alltrades.data.fields import Field
 
 OWN = "render()"
+FREE = "free"
 IMAGES, DEPTH = "images.", "depth."
 LARGEST = 4096  # pixels of a side
 
@@ -53,8 +54,8 @@ class Camera:
     """A camera that an environment has.
 
     Attributes:
-        at: name of a camera of the MuJoCo model, a `Pose` in it, or `Camera.own`: what the
-            environment's `render()` returns, which needs no GL.
+        at: name of a camera of the MuJoCo model, "free" for the view that MuJoCo's own viewer
+            begins with, a `Pose`, or `Camera.own`: what the environment's `render()` returns.
         height, width: of the picture, in pixels.
         depth: whether it measures depth too (see `fields`).
 

@@ -11,7 +11,7 @@ import numpy as np
 from alltrades.data.fields import Observation
 from alltrades.envs.boundary.physics import simulation
 from alltrades.envs.rendering.backends import chosen
-from alltrades.envs.rendering.camera import Camera, Pose, depth_of
+from alltrades.envs.rendering.camera import FREE, Camera, Pose, depth_of
 from alltrades.envs.rendering.made import PLAIN, Rendering
 from alltrades.envs.rendering.ranges import Changes, drawn
 from alltrades.envs.rendering.resize import resized
@@ -170,6 +170,8 @@ class Stage:
             mj.mjv_defaultFreeCamera(model, view)
             if camera.at.body is not None:
                 self._named(name, "body", camera.at.body, mj.mjtObj.mjOBJ_BODY, model.nbody)
+        elif camera.at == FREE and mj.mj_name2id(model, mj.mjtObj.mjOBJ_CAMERA, FREE) < 0:
+            mj.mjv_defaultFreeCamera(model, view)
         else:
             kind = mj.mjtObj.mjOBJ_CAMERA
             view.type = mj.mjtCamera.mjCAMERA_FIXED
@@ -180,9 +182,10 @@ class Stage:
         found: int = self._mj.mj_name2id(self.model, kind, name)
         if found < 0:
             known = [self._mj.mj_id2name(self.model, kind, i) or f"#{i}" for i in range(count)]
+            known += [FREE] if what == "camera" else []
             raise UserError(
                 f"{self.where}: '{field}' names {what} '{name}', which its model does not have"
-                f"{nearest(name, known)}; expected one of {', '.join(known) or 'none'}, or a Pose"
+                f"{nearest(name, known)}; expected one of {', '.join(known)}, or a Pose"
             )
         return found
 
@@ -251,42 +254,55 @@ class Stage:
             scene.ngeom += 1
 
     def _place(self) -> None:
-        """Lay the episode's distractors on what the first camera sees at its first state."""
+        """Lay the episode's distractors on what stands still, or behind everything, as the first
+        camera sees it at the first state; none lies on what moves.
+        """
         mj, changes = self._mj, self._changes
         assert changes is not None
+        self._distractors = []
         name = next(iter(self._views))
         camera = self.rendering.cameras[name]
         scene = self._new_scene()
-        view = self._views[name]
-        every = mj.mjtCatBit.mjCAT_ALL.value
+        view, every = self._views[name], mj.mjtCatBit.mjCAT_ALL.value
         mj.mjv_updateScene(self.model, self._shown, self._options, None, view, every, scene)
         if isinstance(camera.at, Pose):
             self._stand(scene, camera.at)
         eye = scene.camera[0]
         position, forward, up = (np.array(v, float) for v in (eye.pos, eye.forward, eye.up))
-        right = np.cross(forward, up)
-        tall = eye.frustum_top / eye.frustum_near
+        right, tall = np.cross(forward, up), eye.frustum_top / eye.frustum_near
         wide = tall * camera.width / camera.height
-        self._distractors = []
+        farthest = self._farthest(scene, position, forward)
         for thing in changes.distractors:
             x, y = thing.at
             ray = _unit(forward + x * wide * right + y * tall * up)
             hit = np.zeros(1, np.int32)
             distance = mj.mj_ray(self.model, self._shown, position, ray, None, 1, -1, hit)
-            if distance <= 0:  # nothing there: as far as the middle of the model
-                far = (np.array(self.model.stat.center) - position) @ forward
-                distance = max(far, self.model.stat.extent / 2) / (ray @ forward)
-            size = thing.size * distance
+            if distance > 0 and self.model.body_weldid[self.model.geom_bodyid[hit[0]]] > 0:
+                continue
+            size = thing.size * tall * (distance if distance > 0 else farthest)
+            if distance > 0:
+                distance -= size
+            else:
+                distance = (farthest + 2 * size) / (ray @ forward)
             kind = mj.mjtGeom.mjGEOM_SPHERE if thing.round else mj.mjtGeom.mjGEOM_BOX
             self._distractors.append(
                 (
                     kind,
                     np.full(3, size),
-                    position + ray * (distance - size),
+                    position + ray * distance,
                     rotation(np.array([0.0, 0.0, thing.turn])).ravel(),
                     np.array([*thing.rgb, 1.0], np.float32),
                 )
             )
+
+    def _farthest(self, scene: Any, position: np.ndarray, forward: np.ndarray) -> float:
+        """How deep the scene is from the camera, without what has no end."""
+        deep = 0.0
+        for i in range(scene.ngeom):
+            geom = scene.geoms[i]
+            if geom.type != self._mj.mjtGeom.mjGEOM_PLANE:
+                deep = max(deep, float((np.array(geom.pos) - position) @ forward))
+        return max(deep, 1e-3)
 
     def _millimetres(self, depths: np.ndarray) -> np.ndarray:
         """Depths in [0, 1] (1 near) as (H, W, 1) uint16 in mm along the view; 0 where nothing is.

@@ -35,7 +35,7 @@ class Distractor:
     """A thing that does not belong to the scene.
 
     at: place in a picture, in [-1, 1] of its half width and height. round: a ball, else a box.
-    size: half, as a share of the distance to the camera. rgb: in [0, 1]. turn: radians.
+    size: half, as a share of half the picture's height. rgb: in [0, 1]. turn: radians.
     """
 
     at: tuple[float, float]
@@ -98,7 +98,7 @@ def _distractor(rng: np.random.Generator) -> Distractor:
     return Distractor(
         (float(x), float(y)),
         bool(rng.random() < 0.5),
-        float(rng.uniform(0.02, 0.05)),
+        float(rng.uniform(0.04, 0.1)),
         (float(r), float(g), float(b)),
         float(rng.uniform(0, np.pi)),
     )

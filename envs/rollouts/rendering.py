@@ -102,7 +102,7 @@ def render_episodes(
     """What `render_episode` returns of each episode, in their order, over the workers of a crew.
 
     Args:
-        specs: with cameras, of every environment.
+        specs: of every environment; nothing is drawn of one without cameras.
         episodes: read as far as they are drawn: memory is bounded by a few of each worker.
         fields: some of what the specifications make; default all.
         every: draw every so many steps.
@@ -168,8 +168,12 @@ class _Rendering:
     def _add(self, episode: Episode) -> None:
         index, spec = self._read, self.specs[episode.environment]
         steps = steps_of(len(episode), None, self.every)
-        replay = _replay(spec, episode, self.fields, steps)
+        asked = spec.rendering is not None
+        replay = _replay(spec, episode, self.fields, steps) if asked else None
         self._read += 1
+        if replay is None:
+            self._finished[index] = {}
+            return
         if self.frames is not None:
             self._keys[index] = key_of(spec, replay)
             found = self.frames.read(self._keys[index])

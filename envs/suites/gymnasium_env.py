@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 
 from alltrades.envs import registry
-from alltrades.envs.derived import Draft
+from alltrades.envs.derived import PICTURE, Draft
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
 
@@ -53,6 +53,13 @@ class GymnasiumEnv(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """The environment's own picture, (H, W, 3) uint8."""
+        inner: Any = self.env.unwrapped
+        if inner.render_mode is None:
+            inner.render_mode = PICTURE  # asked for after it was built
+        return inner.render()
 
     def close(self) -> None:
         self.env.close()
