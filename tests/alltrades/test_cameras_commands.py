@@ -12,8 +12,12 @@ from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.rendering import Rendering
 from alltrades.envs.robots.load import load_robot
+from alltrades.pipeline.context import resolve
+from alltrades.pipeline.demonstrations import imported
+from alltrades.pipeline.rundir import RunDir
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
+from tests.alltrades.contexts import context_of
 from tests.envs.drawn import BLIND, CAMERA, PARTS, still
 
 QUICK = ["--rollout.workers", "0", "--rollout.timeout", "0"]
@@ -59,6 +63,32 @@ def test_an_observe_that_names_a_camera_asks_for_it(tmp_path):
     collect(tmp_path / "seen.zarr", "--policy.observe", '["images.top", "proprioception"]')
     fields = EpisodeStore.open(tmp_path / "seen.zarr").interfaces()[BLIND.id].observation
     assert list(fields) == ["state", "proprioception", "images.top"]
+
+
+def test_given_demonstrations_without_pictures_are_drawn(tmp_path):
+    """Where a network of a run sees them; others are copied as they are."""
+    collect(tmp_path / "states.zarr")
+    told = {"path": str(tmp_path / "states.zarr"), "holdout": 0, "episodes": None}
+    asked = {"demos": told, "policy": {"observe": ["images.top"]}, "rendering": {"size": 4}}
+    asked |= {"environments": [BLIND.id], "specialist": {"observe": ["state"]}}
+    settings = RunSettings.model_validate({**asked, "rollout": {"workers": 0, "timeout": 0}})
+    specs, _ = resolve(settings)
+    with RunDir(tmp_path / "run") as rundir:
+        context = context_of(specs, manifest=rundir.manifest, settings=settings)
+        imported(context, tmp_path / "run" / "demos.zarr")
+    drawn = EpisodeStore.open(tmp_path / "run" / "demos.zarr")
+    for episode in drawn.episodes():
+        assert episode.observations["images.top"].shape == (10, 4, 4, 3)
+        assert episode.observations["images.top"][:, 1, 1, 0].tolist() == list(range(10))
+    assert drawn.interfaces()[BLIND.id].observation == specs[0].observation
+
+
+def test_a_stage_that_is_given_states_alone_says_how_to_draw_them(tmp_path, capsys):
+    collect(tmp_path / "states.zarr")
+    words = ["train", "labeled_only", "--demos", str(tmp_path / "states.zarr"), "--small", *QUICK]
+    see = ["--policy.observe", '["images.top"]', "--out", str(tmp_path / "policy")]
+    assert cli.main([*words, *see]) == 2
+    assert "draw it: alltrades render STORE --out SEEN --policy.observe" in capsys.readouterr().err
 
 
 def test_a_camera_that_no_environment_has_ends_a_command(capsys):

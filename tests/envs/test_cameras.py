@@ -169,3 +169,20 @@ def test_pusht_is_seen_without_gl():
     agent = tuple((adapter.built.env.agent.position[i] / 512 * 96) for i in (1, 0))
     r, g, b = seen["images.top"][int(agent[0]), int(agent[1])].astype(int)
     assert b > r + 50  # the agent is blue
+
+
+def test_gymnasium_environments_have_the_cameras_of_their_model():
+    cheetah = registry.get("gym:HalfCheetah-v5")
+    assert cheetah.cameras == {"images.free": Camera("free"), "images.track": Camera("track")}
+    assert registry.get("gym:Pendulum-v1").cameras == {"images.render": Camera.own(96, 96)}
+
+
+def test_gymnasium_environments_draw_themselves_where_they_can():
+    pytest.importorskip("pygame")
+    spec = with_cameras(registry.get("gym:Pendulum-v1"), RenderingSettings(cameras=("images.*",)))
+    adapter = EnvAdapter(spec)
+    first = adapter.reset(1)["images.render"]
+    for _ in range(10):
+        seen = adapter.step(np.ones(1), ()).observation
+    assert "images.render" not in seen
+    assert first.shape == (96, 96, 3) and (adapter.look()["images.render"] != first).any()
