@@ -38,8 +38,8 @@ def render(args: argparse.Namespace) -> int:
     specs, _ = resolve(settings)
     for line in cameras_of(specs, source):
         print(line, file=sys.stderr)
-    with crew_of(settings.rollout) as crew, Progress("render", len(store), "episode") as line:
-        report = Report(line.update)
+    with crew_of(settings.rollout) as crew, Progress("render", len(store), "episode") as bar:
+        report = Report(bar.update)
         made = render_store(
             source, out, specs, crew, report, None if args.cache is None else Path(args.cache)
         )

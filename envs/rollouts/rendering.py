@@ -200,6 +200,7 @@ class _Rendering:
                 index, _ = self._running.pop(host)
                 if isinstance(value, EnvironmentFailure):
                     raise told(value)
+                assert isinstance(value, dict)  # of frames: an episode is not asked for
                 if self.frames is not None:
                     self.frames.write(self._keys[index], value)
                 self._finished[index] = value
