@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alltrades.data.checks.findings import Finding
     from alltrades.data.formats.mapping import Map
     from alltrades.data.formats.recording import Recording
+    from alltrades.data.interface import Interface
     from alltrades.data.store import EpisodeStore
 
 
@@ -228,7 +229,7 @@ def _check(args: argparse.Namespace) -> int:
     ours = [store for store in stores if not store.foreign]
     named = {name for store in ours for name in store.interfaces()} | {args.environment}
     known = set(registry.list_environments())
-    expected = {name: registry.get(name).interface for name in named & known if name}
+    expected = {name: _declared(ours, name) for name in named & known if name}
     with Progress("check", sum(map(len, stores)), "episode") as bar:
         found, examined = examine_stores(
             stores, expected, args.environment, progress=lambda done, total: bar.update(done)
@@ -248,6 +249,18 @@ def _check(args: argparse.Namespace) -> int:
         print("\n".join(changes) or "nothing had to be changed")
         print(f"wrote {args.fix}: {len(EpisodeStore.open(Path(args.fix)))} episodes")
     return 1 if counts["error"] else 0
+
+
+def _declared(stores: Sequence[EpisodeStore], name: str) -> Interface:
+    """What is registered of an environment, with those of its cameras that are recorded."""
+    from alltrades.envs import registry
+    from alltrades.envs.rendering.settings import RenderingSettings
+    from alltrades.envs.rendering.wanted import seeing
+
+    every = (store.interfaces().get(name) for store in stores)
+    fields = {n: f for e in every if e is not None for n, f in e.observation.items()}
+    undrawn = RenderingSettings(backend="osmesa")  # any: nothing is drawn
+    return seeing(registry.get(name), fields, undrawn).interface
 
 
 def _replayed(

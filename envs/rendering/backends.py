@@ -67,14 +67,18 @@ def tried(backend: str) -> Tried:
     return Tried(backend, _short((done.stderr.strip().splitlines() or ["no message"])[-1]))
 
 
-@functools.cache
 def chosen(backend: str = AUTO) -> str:
     """The library to draw with: the one that is named, or the first that draws a picture.
 
     Raises UserError where none does.
     """
+    return _first() if backend == AUTO else backend
+
+
+@functools.cache
+def _first() -> str:
     found: list[Tried] = []
-    for name in candidates() if backend == AUTO else [backend]:
+    for name in candidates():
         found.append(tried(name))
         if found[-1].fault is None:
             return name

@@ -91,6 +91,12 @@ def test_a_stage_that_is_given_states_alone_says_how_to_draw_them(tmp_path, caps
     assert "draw it: alltrades render STORE --out SEEN --policy.observe" in capsys.readouterr().err
 
 
+def test_pictures_of_declared_cameras_are_as_registered(tmp_path, capsys):
+    collect(tmp_path / "seen.zarr", "--rendering.cameras", "images.top", "--rendering.size", "4")
+    cli.main(["data", "check", str(tmp_path / "seen.zarr")])
+    assert "as it is registered" not in capsys.readouterr().out
+
+
 def test_a_camera_that_no_environment_has_ends_a_command(capsys):
     words = ["collect", "--environments", BLIND.id, "--rendering.cameras", "images.tip"]
     assert cli.main([*words, "--out", "nowhere.zarr"]) == 2
