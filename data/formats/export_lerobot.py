@@ -238,8 +238,8 @@ class _Writer:
 
 
 class _Statistics:
-    """Running minimum, maximum, mean and deviation of a feature; of pictures per channel, as shares
-    of their largest value.
+    """Running minimum, maximum, mean and deviation of a feature; of pictures per channel, as LeRobot
+    gives them to policies: bytes as shares of 255, depth in its own unit.
     """
 
     def __init__(self) -> None:
@@ -249,7 +249,7 @@ class _Statistics:
         """Rows (T, ...)."""
         image = value.ndim == 4
         x = value[:: max(1, len(value) // 8)] if image else value  # a sample of the pictures
-        scale = float(np.iinfo(value.dtype).max) if image else 1.0
+        scale = 255.0 if image and value.dtype == np.uint8 else 1.0
         flat = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1).astype(np.float64) / scale
         parts = (flat.min(0), flat.max(0), flat.sum(0), (flat**2).sum(0))
         if not self.count:

@@ -127,15 +127,15 @@ class Camera:
             "width": width,
             "codec": self.codec,
             "pix_fmt": _format(self.codec, self.field),
-            "is_depth_map": False,
             "fps": float(self._rate) if self._rate.denominator > 1 else int(self._rate),
             "channels": channels,
         }
+        info: dict[str, Any] = {f"video.{k}": v for k, v in said.items()}
         return {
             "dtype": "video",
             "shape": [height, width, channels],
             "names": ["height", "width", "channels"],
-            "info": {**{f"video.{k}": v for k, v in said.items()}, "has_audio": False},
+            "info": {**info, "is_depth_map": False, "has_audio": False},
         }
 
     def loss(self) -> str:

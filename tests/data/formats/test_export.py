@@ -244,6 +244,10 @@ def test_cameras_go_out_as_videos_whose_frames_stand_at_the_time_stamps_of_their
     rows = parquet.read_table(out / "data").to_pydict()
     episodes = parquet.read_table(out / "meta/episodes").to_pydict()
     assert "observation.images.front" not in rows and "observation.images.depth" in rows
+    stats = json.loads((out / "meta/stats.json").read_text())
+    far = max(e.observations["images.depth"].max() for e in filmed.episodes())
+    assert stats["observation.images.depth"]["max"] == [[[far]]]  # a policy is given millimetres
+    assert 0.5 < stats["observation.images.front"]["max"][0][0][0] <= 1
     owner, stamps = (np.array(rows[name]) for name in ("episode_index", "timestamp"))
     for name in ("images.front", "images.wrist"):
         key = f"observation.{name}"
