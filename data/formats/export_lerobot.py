@@ -238,8 +238,8 @@ class _Writer:
 
 
 class _Statistics:
-    """Running minimum, maximum, mean and deviation of a feature; of pictures per channel, as LeRobot
-    gives them to policies: bytes as shares of 255, depth in its own unit.
+    """Running minimum, maximum, mean and deviation of a feature; of pictures per channel: bytes as
+    shares of 255, depth in its own unit, as LeRobot hands them to a policy.
     """
 
     def __init__(self) -> None:
