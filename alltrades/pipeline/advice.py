@@ -33,7 +33,10 @@ MISSES = 0.7
 LITTLE = 1 / 3
 # times its training error from which the held-out error says that a policy has seen too little
 UNSEEN = 1.5
-FALLS = 0.97  # of the loss before it, below which the loss of the last quarter still falls
+# of the loss before it, below which the loss of the last quarter still falls: the end of the
+# learning rate's cycle alone brings some 5 %
+FALLS = 0.9
+OFTEN = 100  # times that a policy has seen each demonstration, before more of it help little
 # effective share of rollouts, before any guard, below which few of them are where demonstrations
 # are
 ESS_LOW = 0.3
@@ -131,6 +134,7 @@ class Lesson:
         neighbours: of the nearest states of other episodes, who have learned nothing.
         steps: of its training.
         losses: mean training loss in each quarter of them, or none.
+        passes: times that it has seen each demonstration.
     """
 
     training: float | None = None
@@ -139,14 +143,21 @@ class Lesson:
     neighbours: float | None = None
     steps: int | None = None
     losses: tuple[float, ...] = ()
+    passes: float | None = None
 
     @property
     def little(self) -> bool:
         """Whether it has hardly learned its own demonstrations."""
-        if self.training is None:
-            return False
-        bounds = ((self.blind, LITTLE), (self.neighbours, MISSES))
-        return any(e is not None and self.training > share * e for e, share in bounds)
+        return self._beside is not None
+
+    @property
+    def _beside(self) -> str | None:
+        """The error beside which its own shows that it has learned little, in words."""
+        bounds = (("chance", self.blind, LITTLE), ("neighbours", self.neighbours, MISSES))
+        for what, error, share in bounds:
+            if self.training is not None and error is not None and self.training > share * error:
+                return f"{what} {error:.2g}"
+        return None
 
     @property
     def overfits(self) -> bool:
@@ -156,31 +167,24 @@ class Lesson:
         return self.held_out > UNSEEN * self.training
 
     @property
-    def falls(self) -> bool | None:
-        """Whether its training loss still falls; None where it is not known."""
-        return self.losses[-1] < FALLS * self.losses[-2] if len(self.losses) > 1 else None
+    def falls(self) -> bool:
+        """Whether its training loss is known to fall still."""
+        return len(self.losses) > 1 and self.losses[-1] < FALLS * self.losses[-2]
 
     @property
     def remedy(self) -> str:
         """What helps where training and held-out error are alike."""
-        if self.falls is None:
-            return "train them longer, or with more width"
-        return "train them longer" if self.falls else "more capacity of theirs (width, depth)"
+        if self.passes is None:
+            return "more steps or width"
+        more = self.falls or self.passes < OFTEN
+        return "train them longer" if more else "more width or depth"
 
     @property
     def said(self) -> str:
-        """Its figures in words."""
-        errors = {
-            "training": self.training,
-            "held-out": self.held_out,
-            "knowing nothing": self.blind,
-            "neighbours'": self.neighbours,
-        }
-        words = [", ".join(f"{name} {e:.2g}" for name, e in errors.items() if e is not None)]
-        if self.steps is not None:
-            loss = {None: "", True: ", loss still falling", False: ", loss flat"}[self.falls]
-            words.append(f"{self.steps:,} steps{loss}")
-        return "errors " + "; ".join(words)
+        """The errors that it is judged by, in words."""
+        errors = {"error": self.training, "others": self.held_out}
+        words = [f"{name} {e:.2g}" for name, e in errors.items() if e is not None]
+        return ", ".join(words if self._beside is None else [*words[:1], self._beside])
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ class Diagnosis:
             measured it.
         demonstration_error: the same as held_out_error on the demonstrations that it learned from.
         blind_error, neighbour_error: see `Lesson`.
-        steps, losses: of that teacher's training (see `Lesson`).
+        steps, losses, passes: of that teacher's training (see `Lesson`).
         distillation_gap: E|g - h|^2 over the variance of the teachers' chunks, on rollout states.
         auc, ess: held-out AUC of demonstrations against rollouts of all outcomes, and effective
             share of the rollouts under their relative density ratio, before any guard; whatever
@@ -215,6 +219,7 @@ class Diagnosis:
     neighbour_error: float | None = None
     steps: int | None = None
     losses: tuple[float, ...] = ()
+    passes: float | None = None
     distillation_gap: float | None = None
     auc: float | None = None
     ess: float | None = None
@@ -237,7 +242,7 @@ def advice_line(
     ess: float | None,
     demos: int,
 ) -> str:
-    """One line.
+    """One line, of at most 120 characters.
 
     Args:
         teacher: the best teacher. lesson: what it has learned. gap, ess: see `Diagnosis`.
@@ -265,12 +270,12 @@ def advice_line(
         return f"as good as its teachers ({own} and {best}, no more than chance apart)"
     if lesson.little:
         return (
-            f"limited by its teachers ({best}), which have hardly learned their own demonstrations "
+            f"limited by its teachers ({best}): they hardly know their demonstrations "
             f"({lesson.said}): {lesson.remedy}"
         )
     if lesson.overfits:
         return (
-            f"limited by its teachers ({best}), which know their own demonstrations and not others "
+            f"limited by its teachers ({best}): they only know their own "
             f"({lesson.said}): more demonstrations (now {demos})"
         )
     apart = f"AUC above {auc_low:.2f}" if auc_low is not None and auc_low > SEPARABLE else None
@@ -278,13 +283,13 @@ def advice_line(
         apart = f"ESS {ess:.2f}"
     if apart is not None:
         return (
-            f"limited by its teachers ({best}), which visit other states than the "
-            f"demonstrations ({apart}): more demonstrations (now {demos})"
+            f"limited by its teachers ({best}): they leave the demonstrations' states "
+            f"({apart}): more demonstrations (now {demos})"
         )
     if lesson.held_out is not None:
         return (
-            f"limited by its teachers ({best}), whose errors on their own and on other "
-            f"demonstrations are alike ({lesson.said}): {lesson.remedy}"
+            f"limited by its teachers ({best}): they err on all demonstrations alike "
+            f"({lesson.said}): {lesson.remedy}"
         )
     return f"limited by its teachers ({best}): more demonstrations (now {demos})"
 

@@ -98,6 +98,7 @@ def _recorded(sources: Sources, open_loop: OpenLoop) -> dict[str, Any]:
                     neighbour_error=lesson.neighbours,
                     steps=lesson.steps,
                     losses=lesson.losses,
+                    passes=lesson.passes,
                 )
             )
     return out
@@ -184,6 +185,7 @@ def _diagnoses(
                 lesson.neighbours,
                 lesson.steps,
                 lesson.losses,
+                lesson.passes,
                 gap,
                 shift.auc,
                 shift.raw_ess,
@@ -220,7 +222,18 @@ def _lesson(
         neighbour_error(acting, own, name, rng("neighbours")),
         training.get("steps"),
         tuple(training.get("losses", ())),
+        _passes(sources, kind, training.get("steps"), len(own.ends) and int(own.ends[-1])),
     )
+
+
+def _passes(sources: Sources, kind: str, steps: int | None, rows: int) -> float | None:
+    """Times that a teacher saw each of its `rows` in an environment."""
+    settings, row = sources.demos.context.settings, Row.of_teacher(kind)
+    if steps is None or not rows:
+        return None
+    if row.labeled_only:
+        return steps * settings.labeled_only.batch / len(sources.demos.context.ids) / rows
+    return steps * settings.specialist.train.batch / rows
 
 
 def _held_out_loss(artifact: Path) -> float | None:

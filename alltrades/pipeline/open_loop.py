@@ -139,7 +139,7 @@ def advice_line(
         more = lesson.remedy if lesson.little else f"more demonstrations (now {learned})"
         return (
             f"open loop no better than '{best}' ({taught['share']:.2f} and {trivial:.2f} of the "
-            f"variance), nor are its teachers ({lesson.said}): {more}"
+            f"variance), nor are its teachers: {more}"
         )
     if taught is not None:
         bounds = interval(np.subtract(own["shares"], taught["shares"]))
