@@ -161,8 +161,8 @@ def _stages(
     found = tried(demos, folder)
     stores = {"demos": folder.demos}
     check_starts(new, stores, new.settings.adapt.rounds.selection)
-    if replay.rolled_out:
-        check_starts(old, {"replay": folder.replay})
+    replayed = [*replay.stores, *([folder.replay] if replay.rolled_out else [])]
+    check_starts(old, {f"replay {path}": path for path in replayed})
     _distill(demos, generalist, replay, found, folder)
     return _measured(demos, old, generalist, replay, found, folder)
 

@@ -139,6 +139,17 @@ def test_they_are_after_growing_twice_and_being_saved(tmp_path):
         assert np.array_equal(got, expected)
 
 
+def test_the_graph_of_a_grown_policy_acts_as_it_does(tmp_path):
+    pytest.importorskip("onnxruntime", reason='needs: pip install "alltrades[export]"')
+    from alltrades.policies.onnx.export import export_onnx
+
+    after = with_more(with_more(real_policy(), SMALLER), LARGER)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(0.02)
+    assert export_onnx(after, tmp_path / "grown.onnx", 2).max_error < 1e-5
+
+
 def test_a_controller_acts_the_same_in_an_environment_before():
     before = make_policy([info("a"), info("b", 4, 3)])
     with torch.no_grad():
