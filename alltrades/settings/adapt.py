@@ -9,8 +9,6 @@ from pydantic import Field, field_validator
 from alltrades.policies.settings import Frozen, NetworkTrainSettings
 from alltrades.settings.parts import VisitSettings
 
-CANDIDATES = ("scratch", "finetuned")
-
 
 class PractiseSettings(VisitSettings):
     """The best candidate visits new starts of the new environment, and all train on what
@@ -29,7 +27,7 @@ class AdaptSettings(Frozen):
     """A new environment for a trained generalist (`alltrades adapt`)."""
 
     candidates: tuple[Literal["scratch", "finetuned"], ...] = Field(
-        CANDIDATES,
+        ("scratch", "finetuned"),
         min_length=1,
         description="specialists that are tried: trained from scratch, fine-tuned from the "
         "generalist; the best rolls out",

@@ -161,8 +161,13 @@ def fit_normalizer(
             center = (found.inner_low + found.inner_high) / 2
             half = (found.inner_high - found.inner_low) / 2
         half = np.where(found.still, found.unit, half)
-        low, high = action_bounds(found, center, half, found.still, settings)
-        for name, value in {"mean": center, "scale": half, "low": low, "high": high}.items():
+        least, largest = action_bounds(found, center, half, found.still, settings)
+        for name, value in {
+            "mean": center,
+            "scale": half,
+            "low": least,
+            "high": largest,
+        }.items():
             repeated = np.tile(value, size // len(value))  # pixels share theirs
             getattr(out, f"action_{name}")[k, :size] = torch.from_numpy(repeated)
     out.fitted.fill_(1.0)
