@@ -5,7 +5,7 @@ zero-initialised head.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class Further(nn.Module):
             a hidden layer. Without bias: zeros add nothing.
         head: further dimensions of the output.
     """
+
+    chunk: nn.Module | None
+    condition: nn.Module | None
+    head: nn.Module | None
 
     def __init__(
         self, chunk: nn.Module | None, condition: nn.Module | None, head: nn.Module | None
@@ -104,6 +108,11 @@ class Backbone(nn.Module):
             "environments with `alltrades run`"
         )
 
+    @property
+    def growths(self) -> list[Further]:
+        """`further` as what they are."""
+        return cast(list[Further], list(self.further))
+
     def parts(self, noisy: Tensor, condition: Tensor) -> tuple[Part, list[Part]]:
         """The inputs that the first layers take, and those of every growth."""
         if not self.further:
@@ -117,7 +126,7 @@ class Backbone(nn.Module):
 
     def with_conditions(self, x: Tensor, later: list[Part]) -> Tensor:
         """A hidden layer (B, width) with what the conditions of later growths add to it."""
-        for more, part in zip(self.further, later):
+        for more, part in zip(self.growths, later):
             if more.condition is not None:
                 x = x + more.condition(part.condition)
         return x

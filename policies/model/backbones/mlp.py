@@ -44,13 +44,13 @@ class ResidualMLP(Backbone):
             torch.cat([first.noisy.flatten(1), self.time(t), first.condition], dim=-1)
         )  # (B, width)
         x = self.with_conditions(x, later)
-        for more, part in zip(self.further, later):
+        for more, part in zip(self.growths, later):
             if more.chunk is not None:
                 x = x + more.chunk(part.noisy.flatten(1))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        heads = [self.head, *(more.head for more in self.growths if more.head is not None)]
         chunks = [head(x).unflatten(1, (self.horizon, -1)) for head in heads]  # (B, H, a) each
         return torch.cat(chunks, dim=-1) if len(chunks) > 1 else chunks[0]  # (B, H, A)
 

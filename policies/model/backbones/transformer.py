@@ -49,7 +49,7 @@ class ChunkTransformer(Backbone):
         known = torch.cat([self.time(t), first.condition], dim=-1)
         context = self.context_of(self.context, known, later)  # (B, width)
         x = self.inlet(first.noisy)
-        for more, part in zip(self.further, later):
+        for more, part in zip(self.growths, later):
             if more.chunk is not None:
                 x = x + more.chunk(part.noisy)
         x = x + self.position  # (B, H, width)
@@ -57,7 +57,7 @@ class ChunkTransformer(Backbone):
             x = block(x, context)
         scale, shift = self.modulation(context)[:, None].chunk(2, dim=-1)  # (B, 1, width) each
         x = self.norm(x) * (1.0 + scale) + shift
-        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        heads = [self.head, *(more.head for more in self.growths if more.head is not None)]
         chunks = [head(x) for head in heads]  # (B, H, a) each
         return torch.cat(chunks, dim=-1) if len(chunks) > 1 else chunks[0]
 

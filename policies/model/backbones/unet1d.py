@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from alltrades.policies.model.backbones.base import (
 )
 
 TIME_DIM = 64
+CONTEXT = 4 * TIME_DIM
 GROUPS = 8
 
 
@@ -39,18 +41,17 @@ class ConditionalUnet1d(Backbone):
         multiple = 2 ** (depth - 1)
         self.padding = -horizon % multiple
         self.time = TimeEmbedding(TIME_DIM)
-        context = 4 * TIME_DIM
         self.context = nn.Sequential(
-            nn.Linear(TIME_DIM + condition_dim, context),
+            nn.Linear(TIME_DIM + condition_dim, CONTEXT),
             nn.SiLU(),
-            nn.Linear(context, context),
+            nn.Linear(CONTEXT, CONTEXT),
             nn.SiLU(),
         )
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         before = action_dim
         for level, size in enumerate(channels):
-            self.down.append(FilmBlock(before, size, context))
+            self.down.append(FilmBlock(before, size, CONTEXT))
             if level < depth - 1:
                 self.shrink.append(nn.Conv1d(size, size, 3, stride=2, padding=1))
                 self.grow.append(
@@ -58,9 +59,9 @@ class ConditionalUnet1d(Backbone):
                         channels[level + 1], channels[level + 1], 4, stride=2, padding=1
                     )
                 )
-                self.up.append(FilmBlock(channels[level + 1] + size, size, context))
+                self.up.append(FilmBlock(channels[level + 1] + size, size, CONTEXT))
             before = size
-        self.middle = FilmBlock(before, before, context)
+        self.middle = FilmBlock(before, before, CONTEXT)
         self.norm = group_norm(channels[0])
         self.head = zero_head(nn.Conv1d(channels[0], action_dim, 1))
 
@@ -71,12 +72,12 @@ class ConditionalUnet1d(Backbone):
         context = self.context_of(self.context, known, later)  # (B, context)
         added = [
             more.chunk(self._padded(part.noisy))
-            for more, part in zip(self.further, later)
+            for more, part in zip(self.growths, later)
             if more.chunk is not None
         ]
         x = descend_and_climb(self, self._padded(first.noisy), context, added)
         x = F.silu(self.norm(x))
-        heads = [self.head, *(more.head for more in self.further if more.head is not None)]
+        heads = [self.head, *(more.head for more in self.growths if more.head is not None)]
         chunks = [head(x) for head in heads]  # (B, a, H') each
         x = torch.cat(chunks, dim=1) if len(chunks) > 1 else chunks[0]  # (B, A, H')
         return x[:, :, : self.horizon].transpose(1, 2)
@@ -86,10 +87,10 @@ class ConditionalUnet1d(Backbone):
         return F.pad(noisy.transpose(1, 2), (0, self.padding))
 
     def layers_for(self, actions: int, condition: int) -> Further:
-        block, context = self.down[0], self.context[0].out_features
+        block = cast(FilmBlock, self.down[0])
         return Further(
-            FurtherChannels(actions, block.conv1) if actions else None,
-            zero_linear(condition, context),
+            FurtherChannels(actions, cast(nn.Conv1d, block.conv1)) if actions else None,
+            zero_linear(condition, CONTEXT),
             zero_head(nn.Conv1d(self.norm.num_channels, actions, 1)) if actions else None,
         )
 
