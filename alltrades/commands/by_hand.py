@@ -140,7 +140,7 @@ def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
     """Record until the person quits; `opened` gives the context of the settings' environments."""
     from alltrades.robots.deploy import logging_aside
     from alltrades.robots.signals import StopSignals
-    from alltrades.robots.teleop.collect import open_store, record
+    from alltrades.robots.teleop.collect import record
     from alltrades.robots.teleop.desk import Desk
     from alltrades.robots.teleop.station import Manner
 
@@ -160,14 +160,13 @@ def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
             seed, places = _simulated(args, opened, stack)
         else:
             seed, places = _real(args, out, stack)
-        store = open_store(out, stack)
         facts: dict[str, Any] = {"leader": args.teleop, "robot": args.robot}
         if places[0].policy is not None:
             facts |= {"policy": args.actor, "digest": places[0].policy.digest()}
         desk = Desk(args.teleop, not args.no_window)
         stack.callback(desk.close)
         stack.callback(signals.ignore)  # called first: a robot is closed to the end
-        kept = record(places, manner, store, seed, desk, signals, args.episodes, facts)
+        kept = record(places, manner, out, seed, desk, signals, args.episodes, facts)
     for name, count in kept.items():
         print(f"{name}: kept {count} episodes by hand")
     print(f"wrote {args.out}")

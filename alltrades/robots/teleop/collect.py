@@ -53,7 +53,7 @@ def open_store(path: Path, stack: ExitStack) -> EpisodeStore:
 def record(
     places: Sequence[Place],
     manner: Manner,
-    store: EpisodeStore,
+    out: Path,
     seed: int,
     desk: Desk,
     signals: StopSignals,
@@ -68,14 +68,16 @@ def record(
     the first that the store has not.
     """
     kept = {p.info.id: 0 for p in places}
-    entry = {**facts, "seed": seed, "first_episode": len(store)}
-    store.set_provenance(**{RECORD: [*store.provenance.get(RECORD, []), entry]})
     wanted = float("inf") if episodes is None else episodes
-    with ExitStack() as stack:
-        station: Station | None = None
+    with ExitStack() as opened, ExitStack() as stack:
+        station = _entered(places[0], manner, desk, signals, stack)
+        store = open_store(out, opened)  # once all that can be refused was set up
+        store.declare([station.info])
+        entry = {**facts, "seed": seed, "first_episode": len(store)}
+        store.set_provenance(**{RECORD: [*store.provenance.get(RECORD, []), entry]})
         while not signals.asked and min(kept.values()) < wanted:
             place = min(places, key=lambda p: kept[p.info.id])
-            if station is None or len(places) > 1:
+            if place.info.id != station.info.id:
                 stack.close()
                 station = _entered(place, manner, desk, signals, stack)
                 store.declare([station.info])
