@@ -120,7 +120,8 @@ class MjcfPlant:
                 f"{path}: {m.nu} actuators, {int(m.actuator_ctrllimited.sum())} with a ctrlrange; "
                 "expected at least one, and a ctrlrange for each"
             )
-        self.data, self._renderer = mujoco.MjData(m), None
+        self.data = mujoco.MjData(m)
+        self._renderer: Any = None
         low, high = m.actuator_ctrlrange.T
         holds = (m.actuator_biasprm[:, 1] != 0) | (low > 0) | (high < 0)
         self.limits = ActionSpec(

@@ -49,7 +49,8 @@ def _guessed(interface: Interface) -> list[bool]:
     out = []
     for i in range(action.size):
         unit = action.units[i] if action.units else ""
-        named = bool(action.names) and any(action.names[i] in names for names in states)
+        name = action.names[i] if action.names else None
+        named = any(name in names for names in states)
         out.append(not unit.endswith("/s") and (named or not low[i] < 0 < high[i]))
     return out
 
