@@ -101,9 +101,8 @@ class Draft:
             "control_hz": rate_of(env),
         }
         if "cameras" not in facts:
-            facts["cameras"] = {
-                n: c for n, c in cameras_of(env).items() if n not in read["observation"]
-            }
+            own = fields_of(env.observation_space, where, given)
+            facts["cameras"] = {n: c for n, c in cameras_of(env).items() if n not in own}
         return EnvSpec(self.id, self.make, **{**read, **facts})
 
 

@@ -61,7 +61,9 @@ def sight_of(context: Context) -> tuple[Sight, tuple[EnvSpec, ...]]:
     settings = context.settings
     looking = [settings.policy_of(n).observe for n in (settings.labeled_only, settings.distill)]
     looking += [settings.policy_of(d).observe for d in settings.distillations().values()]
-    cameras, known, told, taught = dict[str, None](), dict[str, None](), {}, []
+    cameras, known = dict[str, None](), dict[str, None]()
+    told: dict[tuple[str, str], tuple[int, ...]] = {}
+    taught: list[EnvSpec] = []
     for spec in context.specs:
         fields = spec.interface.observation
         seen = [spec.interface.seeing(observe).observation for observe in looking]
@@ -211,7 +213,7 @@ def _judged(
     errors, counts = [], []
     for chosen in (unseen, taught):
         rows = np.flatnonzero(chosen)
-        errors.append(reader.errors(data, rows[:: max(1, len(rows) // most)]))
+        errors.append(reader.distances(data, rows[:: max(1, len(rows) // most)]))
         names, n = np.unique(steps.environment[steps.episode_of_step[chosen]], return_counts=True)
         counts.append(dict(zip(map(str, names), map(int, n))))
     out = {}

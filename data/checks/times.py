@@ -54,10 +54,11 @@ class Times(Check):
 
     def _find(self, key: Key, severity: Severity, what: str, remedy: str, *place: int) -> Finding:
         """A finding; {it} is what has the times."""
+        field, dimension = key or (OWN, None)
         if key is None:
             what = what.replace("{it}", "its time stamp")
-            return self.finding(severity, what, remedy, *place, field=OWN)
-        return self.finding(severity, what, remedy, *place, field=key[0], dimension=key[1])
+        episode, step = (*place, None, None)[:2]
+        return self.finding(severity, what, remedy, episode, step, field, dimension)
 
     def see(self, block: Block) -> None:
         for key, period in self._period.items():

@@ -87,7 +87,7 @@ class Camera:
             self._mux(self._stream.encode(frame))
         self._frames += len(pictures)
         chunk, number = divmod(self._file, 1000)
-        facts = {"chunk_index": chunk, "file_index": number}
+        facts: dict[str, float] = {"chunk_index": chunk, "file_index": number}
         facts |= {
             "from_timestamp": float(begin / self._rate),
             "to_timestamp": float(self._frames / self._rate),

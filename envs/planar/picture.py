@@ -13,9 +13,9 @@ GOAL, OBJECT, EFFECTOR = (70, 160, 90), (60, 110, 190), (200, 60, 50)
 
 
 def top_view(
-    effector: Sequence[float],
-    thing: Sequence[float] | None,
-    goal: Sequence[float] | None,
+    effector: Sequence[float] | np.ndarray,
+    thing: Sequence[float] | np.ndarray | None,
+    goal: Sequence[float] | np.ndarray | None,
     tolerance: float,
     joints: Sequence[Sequence[float]] = (),
 ) -> np.ndarray:

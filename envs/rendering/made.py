@@ -11,7 +11,8 @@ from alltrades.envs.rendering.camera import Camera, Part
 from alltrades.envs.rendering.ranges import Ranges
 
 Style = Literal["plain", "simulator"]
-PLAIN, SIMULATOR = "plain", "simulator"
+PLAIN: Style = "plain"
+SIMULATOR: Style = "simulator"
 
 
 @dataclass(frozen=True)

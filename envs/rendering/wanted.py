@@ -96,7 +96,7 @@ def _made(spec: Spec, settings: RenderingSettings, observe: Sequence[str]) -> Sp
             "draws itself and cannot be changed; expected cameras of a MuJoCo model; leave "
             "randomize out, or the environment"
         )
-    backend = settings.backend
+    backend: str = settings.backend
     if len(fixed) < len(cameras):
         from alltrades.envs.rendering.backends import chosen
 

@@ -237,12 +237,13 @@ class TrainingData:
         )
         environment = torch.from_numpy(self.environment[rows].astype(np.int64))
         batch = (action, mask, environment, weight)
-        outcome = None if self.outcome is None else torch.from_numpy(self.outcome[rows])
-        return Batch(
+        out = Batch(
             {key: self._there(torch.from_numpy(x)) for key, x in seen.items()},
             *map(self._there, batch),
-            outcome=None if outcome is None else self._there(outcome),
         )
+        if self.outcome is not None:
+            out.outcome = self._there(torch.from_numpy(self.outcome[rows]))
+        return out
 
     def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Windows (B, frames, *shape) of a camera, or its features, as training shows them."""

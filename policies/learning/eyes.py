@@ -134,7 +134,7 @@ class Reader(DiffusionPolicy):
         )
 
     @torch.inference_mode()
-    def errors(self, data: TrainingData, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def distances(self, data: TrainingData, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Root mean squared error (D,) of every environment at some rows, in units of the states;
         NaN for numbers that are not told.
         """
@@ -163,10 +163,9 @@ class Reader(DiffusionPolicy):
             name = next((n for n, slot in self.layout.fields[k].items() if slot == key), None)
             f = None if name is None else self.environments[k].observation[name]
             for i in range(self._width(key)):
-                named = f is not None and f.names is not None and i < len(f.names)
-                measured_in = f is not None and f.units is not None and i < len(f.units)
-                label = f.names[i] if named else f"{name}[{i}]"
-                out.append((label, f.units[i] if measured_in else ""))
+                names, units = (f.names or (), f.units or ()) if f is not None else ((), ())
+                label = names[i] if i < len(names) else f"{name}[{i}]"
+                out.append((label, units[i] if i < len(units) else ""))
         return out
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -68,7 +69,9 @@ def feature_rows(rows: Rows, policy: DiffusionPolicy, key: str, name: str) -> Ro
             continue
         if id(source) not in made:
             if isinstance(source, Decoded):
-                made[id(source)] = source.derive(name, lambda s=source: _kept(s, encode, s.folder))
+                made[id(source)] = source.derive(
+                    name, partial(_kept, source, encode, source.folder)
+                )
             else:
                 made[id(source)] = _kept(source, encode, Path(gettempdir()))
         blocks.append(Block(made[id(source)], block.start, block.stop))

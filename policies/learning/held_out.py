@@ -75,7 +75,7 @@ class HeldOutLoss:
         device, batch = self.batch.action.device, self.batch
         generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
         with torch.inference_mode():
-            learned = [p for p in self._policy.parameters() if p.requires_grad]
+            learned: list[Tensor] = [p for p in self._policy.parameters() if p.requires_grad]
             torch._foreach_copy_(learned, list(weights))
             losses = self._policy.loss(batch, generators)
             if self.preference is not None:

@@ -107,7 +107,7 @@ def build_policy(
         )
     if given is not None:
         parts = policy.conditioner
-        given.into(parts.encoders, {key: parts.module[key] for key in parts.cameras})
+        given.into(dict(parts.encoders.items()), {key: parts.module[key] for key in parts.cameras})
     return policy.to(device)
 
 

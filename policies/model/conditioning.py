@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from alltrades.data.layout import Layout, Slot, cut
-from alltrades.policies.model.encoders import Pixels, make_encoder
+from alltrades.policies.model.encoders import Encoder, Pixels, make_encoder
 from alltrades.policies.settings import EncoderSettings
 
 DIM = 64  # numbers that a slot's features are projected to where they are more
@@ -114,7 +114,7 @@ class Conditioner(nn.Module):
             if camera:
                 self.architecture = made.architecture
             self.encoders[name] = made
-        own = self.encoders[name]
+        own = cast(Encoder, self.encoders[name])
         self.frames[key] = self.n_obs_steps if slot.frames else 1
         self.features[key] = own.dim + int(camera)
         self.sizes[key] = self.frames[key] * self.features[key]

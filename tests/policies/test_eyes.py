@@ -84,7 +84,7 @@ def taught() -> tuple[Reader, TrainingData, np.ndarray]:
 
 def test_places_are_told_from_pictures_never_seen_in_units_of_each_environment(taught):
     reader, data, unseen = taught
-    found = reader.errors(data, unseen)
+    found = reader.distances(data, unseen)
     spread = (SIDE - 4) / np.sqrt(12)  # of a goal's coordinates, in pixels
     assert (found["toy/near"][1:3] < 0.25 * spread).all()
     assert (found["toy/far"][1:3] < 0.25 * spread * 10).all()
@@ -94,7 +94,7 @@ def test_places_are_told_from_pictures_never_seen_in_units_of_each_environment(t
 def test_what_the_policy_knows_of_itself_and_what_stands_still_is_not_told(taught):
     reader, data, unseen = taught
     assert reader.wanted.tolist() == [[0, 1, 1, 0]] * 2
-    assert np.isnan(reader.errors(data, unseen)["toy/near"][[0, 3]]).all()
+    assert np.isnan(reader.distances(data, unseen)["toy/near"][[0, 3]]).all()
     assert reader.names("toy/near") == [
         ("arm", "rad"),
         ("goal_x", "cm"),
@@ -111,7 +111,7 @@ def test_errors_are_root_mean_squares_in_units(taught):
     scale = reader.normalizer.obs_scale[:, reader.layout.slices[reader.tells[0]]]
     near = batch.environment == 0
     squared = ((told - true)[near] * scale[0]).square().mean(0).sqrt()
-    np.testing.assert_allclose(reader.errors(data, unseen)["toy/near"][1:3], squared[1:3], 1e-4)
+    np.testing.assert_allclose(reader.distances(data, unseen)["toy/near"][1:3], squared[1:3], 1e-4)
 
 
 def test_a_policy_begins_with_these_eyes_and_leaves_them_as_they_are(taught, tmp_path):
