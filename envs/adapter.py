@@ -16,6 +16,7 @@ from alltrades.envs.boundary.contract import BrokenContract, number, reset_value
 from alltrades.envs.boundary.origin import raised
 from alltrades.envs.boundary.physics import Physics
 from alltrades.envs.boundary.randomness import EpisodeRandomness
+from alltrades.envs.instructions import INSTRUCTION
 from alltrades.envs.rendering.backends import chosen
 from alltrades.envs.rendering.made import Rendering
 from alltrades.envs.rendering.painter import Painter, made
@@ -88,8 +89,9 @@ class EnvAdapter:
     """
 
     def __init__(self, spec: EnvSpec) -> None:
-        self.spec, self._own = spec, spec.without_rendering.interface
-        self._plain = plain_state(self._own) if spec.rendering is None else None
+        self.spec, self._own = spec, spec.returned.interface
+        made_here = spec.rendering is not None or spec.told is not None
+        self._plain = None if made_here else plain_state(self._own)
         self._limit = np.inf if spec.max_steps is None else spec.max_steps
         self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
         self.expert_observation: Any = None
@@ -106,6 +108,7 @@ class EnvAdapter:
         self._painter: Painter | None = None
         self._viewer: Painter | None = None  # of the pictures for people
         self._undrawn: str | None = None  # why there are none
+        self._told = ""  # in this episode
         self.images = () if spec.rendering is None else tuple(spec.rendering.images)
         self.randomness, self.folded = EpisodeRandomness(0), False
 
@@ -130,6 +133,9 @@ class EnvAdapter:
         self._stale = self.spec.rebuild
         env = self._env
         self.randomness = EpisodeRandomness(seed)
+        if self.spec.told is not None:
+            assert self.spec.instructions is not None
+            self._told = self.spec.instructions.sentence(seed, self.spec.told)
         returned = self._guarded(self._started, env)
         observation, info = self._kept(reset_values, returned)
         self._physics, self._first = Physics(env), {}
@@ -379,6 +385,8 @@ class EnvAdapter:
                 self._check_huge(name, values)
         if self.spec.rendering is not None:
             seen |= made(self.spec.rendering, seen)
+        if self.spec.told is not None:
+            seen[INSTRUCTION] = self._told
         return seen
 
     def _check_huge(self, name: str, values: np.ndarray) -> None:

@@ -26,6 +26,7 @@ Expert = Callable[[Any], Any]  # what the environment returns -> action (A,)
 ENTRY_POINTS = "alltrades.environments"
 BUILT_IN = (
     "alltrades.envs.planar.registration",
+    "alltrades.envs.planar.marks",
     "alltrades.envs.suites.metaworld",
     "alltrades.envs.suites.pusht",
     "alltrades.envs.suites.restoration",

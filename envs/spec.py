@@ -9,6 +9,7 @@ from typing import Any
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import NAME, Field
 from alltrades.data.interface import Interface
+from alltrades.envs.instructions import INSTRUCTION, Instructions, Phrasing
 from alltrades.envs.rendering import Camera, Part, Rendering
 from alltrades.envs.success import IN_INFO, Rule, Success
 from alltrades.envs.symmetry import Symmetry
@@ -54,6 +55,9 @@ class EnvSpec:
         parts: the same of numbers of its states, such as {"proprioception": Part((0, 1))}.
         rendering: what of both a run asks for, as `alltrades.envs.rendering.with_cameras` says it;
             `observation` has these fields too.
+        instructions: sentences that name what its episodes ask for.
+        told: which of them its episodes are told, as the field `instruction`, which `observation`
+            has then too; None: no such field is made. `alltrades.envs.instructions` sets it.
 
     Raises ValueError for what cannot be.
     """
@@ -78,6 +82,8 @@ class EnvSpec:
     cameras: Mapping[str, Camera] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     rendering: Rendering | None = None
+    instructions: Instructions | None = None
+    told: Phrasing | None = None
 
     def __post_init__(self) -> None:
         _ = self.interface  # checks itself
@@ -90,6 +96,26 @@ class EnvSpec:
         for symmetry in self.symmetries:
             symmetry.check(self.interface)
         self._check_made()
+        self._check_told()
+
+    def _check_told(self) -> None:
+        instructions, field = self.instructions, self.observation.get(INSTRUCTION)
+        if self.told is not None and (
+            instructions is None or field is None or field.kind != "text"
+        ):
+            raise ValueError(
+                f"{self.id}: it is to be told its instruction; expected instructions, and a field "
+                f"'{INSTRUCTION}' of text"
+            )
+        state = self.observation.get("state")
+        size = state.shape[0] if state is not None and state.kind == "state" else 0
+        columns = [c for goal in instructions.goals for c in goal.target] if instructions else []
+        wrong = [c for c in columns if not 0 <= c < size]
+        if wrong:
+            raise ValueError(
+                f"{self.id}: a goal's target is column {wrong[0]} of 'state', which has {size} "
+                "numbers; expected columns of it"
+            )
 
     def _check_made(self) -> None:
         own = self.own_observation
@@ -151,6 +177,7 @@ class EnvSpec:
             symmetries=(),
             cameras={},
             parts={},
+            instructions=self.instructions if self.told is not None else None,
         )
 
     @property
@@ -162,6 +189,20 @@ class EnvSpec:
         """Its fields without those that a run asked for."""
         made = self.rendering.names if self.rendering is not None else ()
         return {name: f for name, f in self.observation.items() if name not in made}
+
+    @property
+    def returned(self) -> EnvSpec:
+        """The same with the fields alone that its instance returns."""
+        if self.rendering is None and self.told is None:
+            return self
+        made = () if self.told is None else (INSTRUCTION,)
+        fields = {name: f for name, f in self.own_observation.items() if name not in made}
+        return replace(self, observation=fields, rendering=None, told=None)
+
+    @property
+    def block(self) -> int:
+        """Episodes in a row that are one start under every instruction."""
+        return len(self.instructions.goals) if self.instructions and self.told else 1
 
     @property
     def without_rendering(self) -> EnvSpec:

@@ -86,7 +86,7 @@ def collect(
             kept, rates[spec.id] = _demonstrations(
                 spec,
                 episodes,
-                partial(episode_seed, seed, purpose, spec.id),
+                partial(episode_seed, seed, purpose, spec.id, block=spec.block),
                 attempts,
                 keep,
                 crew if crew is not None and _sendable(spec) else here,

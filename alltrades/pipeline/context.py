@@ -15,6 +15,7 @@ from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
 from alltrades.data.weights.estimators import ESTIMATORS
 from alltrades.envs import registry
+from alltrades.envs.instructions import phrased, with_instructions
 from alltrades.envs.rendering.wanted import with_all_cameras
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.spec import EnvSpec
@@ -85,6 +86,12 @@ class Context:
     def simulated(self) -> tuple[EnvSpec, ...]:
         """The environments that can be stepped."""
         return tuple(spec for spec in self.specs if spec.simulated)
+
+    @property
+    def tested(self) -> tuple[EnvSpec, ...]:
+        """Those that can be stepped, as evaluation episodes are told what to do."""
+        phrasing = self.settings.evaluation.instructions
+        return tuple(phrased(spec, phrasing) for spec in self.simulated)
 
     @property
     def blind(self) -> bool:
@@ -158,6 +165,7 @@ class Context:
                 s.id: [described(s.success), s.stop_at_success, self.blind] for s in self.specs
             },
             **self._rendered,
+            **self._told,
         }
 
     @property
@@ -165,6 +173,12 @@ class Context:
         """How pictures are drawn, where there are some."""
         made = {s.id: s.rendering.described() for s in self.specs if s.rendering is not None}
         return {"rendering": made} if made else {}
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """What environments are told, where they are told something."""
+        said = {s.id: repr(s.instructions) for s in self.specs if s.told is not None}
+        return {"instructions": said} if said else {}
 
     def work(self, stage: str) -> Path:
         """Folder of a stage's checkpoints."""
@@ -254,7 +268,8 @@ def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserE
             )
     judged = [_judged(spec, settings) for spec in specs]
     named = [pattern for patterns in settings.observing().values() for pattern in patterns or ()]
-    return tuple(with_all_cameras(judged, settings.rendering, named)), left_out
+    told = with_instructions(judged, settings.simulator.instructions, named)
+    return tuple(with_all_cameras(told, settings.rendering, named)), left_out
 
 
 def _judged(spec: EnvSpec, settings: RunSettings) -> EnvSpec:
@@ -327,6 +342,8 @@ def _check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None
     for network in {s.observe: s for s in settings.networks()}.values():
         for spec in specs:
             spec.interface.seeing(network.observe)
+    for spec in specs:
+        phrased(spec, settings.evaluation.instructions)
     longest = max((spec.max_steps or 0 for spec in specs if spec.simulated), default=None)
     for limit in settings.evaluation.limits:
         if longest is not None and limit > longest:

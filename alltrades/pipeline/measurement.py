@@ -78,6 +78,8 @@ def measure(
         "success uses": success_uses(policies),
         **conditions(context, manner),
     }
+    if any(spec.told for spec in context.simulated):
+        key["instructions"] = settings.evaluation.instructions
     found: list[Evaluation] = []
 
     def body(report: Report) -> None:
@@ -123,7 +125,7 @@ def success(
     """
     settings = context.settings
     controllers, keys = controllers_of(policies, settings.rollout, ensemble)
-    specs = context.simulated
+    specs = context.simulated if seeds is not None else context.tested
     digests = {s.id: policies[s.id].digest() for s in specs}
     common = settings.evaluation
     return evaluate(

@@ -116,7 +116,9 @@ def record(
     faults = Faults(settings.errors)
 
     def jobs(index: int, names: Iterable[str]) -> list[Job]:
-        every = [Job(i, episode_seed(seed, "rollout", i, index), keys[i]) for i in names]
+        every = [
+            Job(i, episode_seed(seed, "rollout", i, index, specs[i].block), keys[i]) for i in names
+        ]
         return [job for job in every if (job.environment, job.seed) not in over]
 
     def run(jobs: Sequence[Job]) -> None:

@@ -54,7 +54,7 @@ def visit(
     success.
     """
     starts = [
-        (s.id, episode_seed(seed, "round", s.id, i))
+        (s.id, episode_seed(seed, "round", s.id, i, s.block))
         for i in range(settings.episodes)
         for s in context.simulated
     ]

@@ -107,6 +107,12 @@ class SimulatorSettings(Frozen):
         "{'gym:Walker2d-v5': 'return >= 900'}",
     )
 
+    instructions: bool = Field(
+        False,
+        description="the field instruction where environments have sentences that name their "
+        "goals; made anyway where an observe names it",
+    )
+
     @property
     def blind(self) -> bool:
         """Whether nothing but the evaluation may see success."""
@@ -468,6 +474,12 @@ class EvaluationSettings(Frozen):
     preference: dict[str, float] = Field(
         default_factory=dict,
         description="lambda that policies with policy.preference_input act by; empty: uniform",
+    )
+    instructions: Literal["held_out", "training", "wrong"] = Field(
+        "held_out",
+        description="sentences that evaluation episodes are told, where they are told any: "
+        "phrasings that training never sees, those of training, or wrong: of another goal than "
+        "the one that counts",
     )
 
     @model_validator(mode="after")

@@ -86,7 +86,7 @@ def examine(spec: EnvSpec, expert: Any, plan: Plan, beat: Beat = lambda where: N
                 Finding("note", "it refuses seeds beyond 32 bits; it gets 31 bits of them")
             )
         found += _seen(traces, spec, plan)
-        found += imprecise([r for t in traces for r in t.returned], spec.without_rendering)
+        found += imprecise([r for t in traces for r in t.returned], spec.returned)
         if expert is not None and plan.episodes:
             found += _expert(one if not rebuild else fresh(), expert, plan, beat)
         rate = sum(len(t.steps) for t in traces) / seconds

@@ -43,7 +43,7 @@ class PlanarExpert:
         goal = (-o[8] if self.params.mirror else o[8], o[9])
         effector, thing = (o[0], o[1]), (o[4], o[5])
         if self.task == "reach":
-            x, y = _towards(effector, goal)
+            x, y = towards(effector, goal)
         elif self.task == "push":
             x, y = _push(effector, thing, goal)
         elif self.task == "obstacle":
@@ -58,7 +58,7 @@ class PlanarExpert:
         return np.array((unit * x, unit * y), dtype=np.float32)
 
 
-def _towards(
+def towards(
     a: tuple[float, float], b: tuple[float, float], least: float = 0.0
 ) -> tuple[float, float]:
     """Command along b - a: proportional near b, of length at most 1 and at least `least`."""
@@ -105,12 +105,12 @@ def _around(
     beside = o[0] + side * margin
     clear = side * (e[0] - o[0]) > CLEARANCE + 0.01
     if e[1] < o[1] and not clear:
-        return _towards(e, (beside, o[1] - 0.02), least=0.5)
+        return towards(e, (beside, o[1] - 0.02), least=0.5)
     if (
         e[1] < o[1] + 0.8 * CLEARANCE and side * (g[0] - e[0]) < 0
     ):  # the goal lies behind it: pass it first
-        return _towards(e, (beside, o[1] + margin), least=0.5)
-    return _towards(e, g)
+        return towards(e, (beside, o[1] + margin), least=0.5)
+    return towards(e, g)
 
 
 def _pull(e: tuple[float, float], h: tuple[float, float]) -> tuple[float, float]:
@@ -120,13 +120,11 @@ def _pull(e: tuple[float, float], h: tuple[float, float]) -> tuple[float, float]
     if dy > gap - 0.012 and abs(dx) < HANDLE_HALF_LENGTH * 0.6:
         return -GAIN * dx, -0.8
     if dy > gap + 0.005:
-        return _towards(e, (h[0], h[1] + gap + 0.03), least=0.3)
+        return towards(e, (h[0], h[1] + gap + 0.03), least=0.3)
     side = 1.0 if dx >= 0 else -1.0
     beside = HANDLE_HALF_LENGTH + gap + 0.03
     if abs(dx) < beside - 0.015:
         if dy < -gap - 0.02:
-            return _towards(
-                e, (h[0] + side * beside, min(e[1] + 0.1, h[1] - gap - 0.03)), least=0.3
-            )
+            return towards(e, (h[0] + side * beside, min(e[1] + 0.1, h[1] - gap - 0.03)), least=0.3)
         return side, 0.0
-    return _towards(e, (h[0] + side * beside, h[1] + gap + 0.05), least=0.4)
+    return towards(e, (h[0] + side * beside, h[1] + gap + 0.05), least=0.4)

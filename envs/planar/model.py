@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alltrades.errors import UserError
@@ -26,6 +27,11 @@ BLUE, GREY, RED, PURPLE, GREEN = (
     )
 )
 LIGHT = '<visual><headlight ambient="0.6 0.6 0.6" diffuse="0.4 0.4 0.4" specular="0 0 0"/></visual>'
+OPTION = (
+    f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" '
+    'iterations="8" ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>'
+)
+PAINTS = {"red": RED, "green": GREEN, "yellow": 'rgba="0.95 0.85 0.1 1"'}  # of marks
 GOAL_DEPTH, GOAL_RADIUS = -0.1, 0.06  # m: below everything else
 
 
@@ -84,17 +90,29 @@ def _require(name: str, value: float, positive: bool) -> None:
 
 def model_xml(task: str, p: PlanarParams) -> str:
     """MJCF of a task: a horizontal plane without gravity, so that every contact is in the plane."""
-    option = (
-        f'<option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast" solver="Newton" '
-        'iterations="8" ls_iterations="6"><flag energy="disable" fwdinv="disable"/></option>'
-    )
     effector = _arm(p) if task == "reach" else _gantry(p)
     return (
-        f'<mujoco model="planar-{task}"><compiler angle="radian"/>{option}{LIGHT}'
+        f'<mujoco model="planar-{task}"><compiler angle="radian"/>{OPTION}{LIGHT}'
         '<default><geom contype="1" conaffinity="1" friction="0.1 0.005 0.0001" solref="0.02 '
         '1"/></default>'
         f"<worldbody>{effector[0]}{_scene(task, p)}{_goal(task, p)}</worldbody>"
         f"<actuator>{effector[1]}</actuator></mujoco>"
+    )
+
+
+def marks_xml(p: PlanarParams, colours: Sequence[str]) -> str:
+    """MJCF of a disc on two slides among flat marks, the sites "red", ... in the order of their
+    colours.
+    """
+    body, servos = _gantry(p)
+    sites = "".join(
+        f'<site name="{colour}" type="cylinder" size="{GOAL_RADIUS} 0.005" '
+        f'pos="0 0 {GOAL_DEPTH}" {PAINTS[colour]}/>'
+        for colour in colours
+    )
+    return (
+        f'<mujoco model="planar-marks"><compiler angle="radian"/>{OPTION}{LIGHT}'
+        f"<worldbody>{body}{sites}</worldbody><actuator>{servos}</actuator></mujoco>"
     )
 
 

@@ -10,6 +10,8 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs.planar.experts import PlanarExpert
 from alltrades.envs.planar.model import TASKS, PlanarParams
+from alltrades.envs.planar.sentences import MIRRORED
+from alltrades.envs.planar.sentences import TASKS as SENTENCES
 from alltrades.envs.rendering import Camera, Part, Pose
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
@@ -87,6 +89,7 @@ def planar_spec(
         success="info:success",
         cameras={"images.top": top(task)},
         parts={"proprioception": ARM},
+        instructions=(MIRRORED if params.mirror else SENTENCES)[task],
     )
     return spec, PlanarExpert(task, params)
 

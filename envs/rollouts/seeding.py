@@ -29,12 +29,16 @@ PURPOSES = (
 )  # append only
 
 
-def episode_seed(root: int, purpose: str, env_id: str, index: int) -> int:
+def episode_seed(root: int, purpose: str, env_id: str, index: int, block: int = 1) -> int:
     """63-bit seed of episode `index` of an environment; raises ValueError for an unknown
     purpose. Stores and published results name these seeds: the formula stays as it is.
+
+    block: episodes in a row that have seeds in a row, from a multiple of it on: one start under
+    every instruction (see `EnvSpec.block`).
     """
-    entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+    entropy = [root, PURPOSES.index(purpose), zlib.crc32(env_id.encode()), index // block]
+    first = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+    return first - first % block + index % block
 
 
 def policy_generator(seed: int) -> np.random.Generator:
@@ -48,7 +52,7 @@ def evaluation_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     """Evaluation starts of an environment: the published ones where a protocol fixes them."""
     if spec.evaluation_seed is not None:
         return [spec.evaluation_seed(i) for i in range(episodes)]
-    return [episode_seed(root, "evaluation", spec.id, i) for i in range(episodes)]
+    return [episode_seed(root, "evaluation", spec.id, i, spec.block) for i in range(episodes)]
 
 
 def evaluation_starts(
@@ -68,12 +72,12 @@ def selection_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     """Starts of an environment on which policies are chosen."""
     if spec.selection_seed is not None:
         return [spec.selection_seed(i) for i in range(episodes)]
-    return [episode_seed(root, "selection", spec.id, i) for i in range(episodes)]
+    return [episode_seed(root, "selection", spec.id, i, spec.block) for i in range(episodes)]
 
 
 def plot_seeds(spec: EnvSpec, root: int, episodes: int) -> list[int]:
     """Starts of an environment whose trajectories are drawn."""
-    return [episode_seed(root, "plot", spec.id, i) for i in range(episodes)]
+    return [episode_seed(root, "plot", spec.id, i, spec.block) for i in range(episodes)]
 
 
 def check_disjoint(uses: Mapping[str, Iterable[tuple[str, int]]]) -> None:

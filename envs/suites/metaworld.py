@@ -19,6 +19,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
 from alltrades.envs.rendering import Camera, Part, Pose
 from alltrades.envs.spec import EnvSpec
+from alltrades.envs.suites.metaworld_sentences import SENTENCES
 from alltrades.envs.symmetry import Reflection, Symmetry, Translation
 
 MAX_STEPS = 500
@@ -278,6 +279,7 @@ def specs() -> list[tuple[EnvSpec, MetaWorldExpert]]:
                 success="info:success",
                 cameras={} if hidden else CAMERAS,  # they show the goal
                 parts={"proprioception": PROPRIOCEPTION},
+                instructions=SENTENCES.get(task),
             )
             out.append((spec, MetaWorldExpert(task)))
     return out

@@ -26,6 +26,7 @@ ROOMS = (
     "data.checks",
     "data.weights",
     "envs.boundary",
+    "envs.instructions",
     "envs.rendering",
     "envs",
     "envs.planar",
