@@ -200,6 +200,15 @@ class EnvSpec:
         return replace(self, observation=fields, rendering=None, told=None)
 
     @property
+    def sentences(self) -> list[str]:
+        """All that its episodes may be told by declaration."""
+        if self.instructions is None or self.told is None:
+            return []
+        held_out = self.told == "held_out"
+        goals = self.instructions.goals
+        return [s for goal in goals for s in (goal.held_out if held_out else goal.training)]
+
+    @property
     def block(self) -> int:
         """Episodes in a row that are one start under every instruction."""
         return len(self.instructions.goals) if self.instructions and self.told else 1

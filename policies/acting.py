@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
+
+Unknown = Literal["refuse", "nearest", "warn"]
 
 
 class ActingPolicy(ABC):
@@ -24,6 +27,8 @@ class ActingPolicy(ABC):
         draws: standard normal arrays (horizon, action_dim) that a row of `act` uses.
         held: the operator of a policy's server has stopped the robots: a chunk says how they come
             to rest, and no older one counts.
+        unknown_instruction: what becomes of instructions that ask for something else than those of
+            training, where that is known.
     """
 
     environments: tuple[Interface, ...]
@@ -32,6 +37,7 @@ class ActingPolicy(ABC):
     n_action_steps: int
     draws: int
     held: bool = False
+    unknown_instruction: Unknown = "warn"
 
     @abstractmethod
     def act(
@@ -57,7 +63,7 @@ class ActingPolicy(ABC):
 
     def hear(self, text: str) -> None:  # noqa: B027
         """The features of this text may stand in the next windows; a served policy tells its server
-        the text itself.
+        the text itself. Raises UserError for one that the policy cannot read, or refuses.
         """
 
     def close(self) -> None:  # noqa: B027

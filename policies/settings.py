@@ -94,6 +94,17 @@ class EncoderSettings(Frozen):
         return self
 
 
+class TextSettings(Frozen):
+    """How observed texts, such as instructions, are read."""
+
+    encoder: str = Field(
+        "words",
+        description="words: hashed words and pieces of them, learned with the policy; package: the "
+        "sentence encoder of the extra text; or the path of a folder of sentence-transformers or "
+        "of an ONNX file: 32 numbers that tell what is asked for, however it is said",
+    )
+
+
 class PolicySettings(Frozen):
     """Architecture, diffusion process and sampling of one policy."""
 
@@ -130,6 +141,7 @@ class PolicySettings(Frozen):
         "images, or one of a plugin",
     )
     encoder: EncoderSettings = EncoderSettings()
+    text: TextSettings = TextSettings()
     observe: tuple[str, ...] | None = Field(
         None,
         description="fields of observations that the policy sees, by name or pattern such as "

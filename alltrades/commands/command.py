@@ -62,6 +62,18 @@ def preference_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def unknown_instruction_argument(parser: argparse.ArgumentParser) -> None:
+    """--unknown-instruction, of policies that read sentences."""
+    parser.add_argument(
+        "--unknown-instruction",
+        choices=["refuse", "nearest", "warn"],
+        default=None,
+        help="what becomes of an instruction that asks for something else than those of training, "
+        "as far as its distance says: refused, taken for the nearest, or read as it is; default "
+        "warn",
+    )
+
+
 def n_action_steps_argument(parser: argparse.ArgumentParser) -> None:
     """--n-action-steps, in place of what a policy was trained with."""
     parser.add_argument(

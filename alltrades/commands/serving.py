@@ -10,6 +10,7 @@ from alltrades.commands.command import (
     n_action_steps_argument,
     preference_argument,
     trust_argument,
+    unknown_instruction_argument,
 )
 from alltrades.errors import UserError
 
@@ -23,6 +24,14 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="STORE",
         help="check the graph on 1,000 observations of this store, too, not on random ones alone",
+    )
+    parser.add_argument(
+        "--instructions",
+        nargs="+",
+        default=[],
+        metavar="SENTENCE",
+        help="further sentences that the graph can read, of a policy that reads sentences; those "
+        "of its training it can anyway",
     )
     n_action_steps_argument(parser)
     preference_argument(parser)
@@ -42,6 +51,7 @@ def export(args: argparse.Namespace) -> int:
         .set_preference(parse_preference(args.preference))
         .set_n_action_steps(args.n_action_steps)
     )
+    policy.hear_all(args.instructions)
     given = (
         None
         if args.observations is None
@@ -65,6 +75,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
     preference_argument(parser)
+    unknown_instruction_argument(parser)
     trust_argument(parser)
 
 
@@ -95,6 +106,7 @@ def serve(args: argparse.Namespace) -> int:
             print(f"operator's page: {address.replace('ws', 'http', 1)}/dashboard", flush=True)
 
     policy = load_policy(args.policy, args.device).set_preference(parse_preference(args.preference))
+    policy.set_unknown_instruction(args.unknown_instruction)
     serve_forever(policy, settings, args.policy, announce=announce)
     return 0
 
@@ -178,6 +190,7 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
     parser.add_argument("--device", default="cpu", help="where a policy folder runs, such as cuda")
     preference_argument(parser)
+    unknown_instruction_argument(parser)
     trust_argument(parser)
 
 

@@ -23,6 +23,7 @@ from alltrades.commands.command import (
     recipe_arguments,
     recipe_settings,
     trust_argument,
+    unknown_instruction_argument,
 )
 from alltrades.errors import UserError
 from alltrades.system.files import check_writable
@@ -310,6 +311,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     n_action_steps_argument(parser)
     preference_argument(parser)
+    unknown_instruction_argument(parser)
     trust_argument(parser)
 
 
@@ -334,6 +336,7 @@ def evaluate(args: argparse.Namespace) -> int:
             strict=bool(asked),
             n_action_steps=args.n_action_steps,
             ensemble=args.ensemble,
+            unknown_instruction=args.unknown_instruction,
         )
         name, limits = args.name or folder.name, context.settings.evaluation.limits
         if args.demos or context.recorded:

@@ -72,7 +72,8 @@ def acting(policy: DiffusionPolicy, rollouts: RolloutSettings, batch: int) -> Ac
     """
     if rollouts.engine == "torch":
         return policy
-    key = (policy.digest(), json.dumps(policy.chosen_preference()), batch)
+    acts = [policy.chosen_preference(), [r.known for r in policy.reading]]
+    key = (policy.digest(), json.dumps(acts), batch)
     with _exporting:
         if key not in _graphs:
             from alltrades.policies.onnx.export import compiled

@@ -22,6 +22,7 @@ from alltrades.envs.rollouts.seeding import (
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests, success_uses
 from alltrades.pipeline.context import Context
+from alltrades.policies.acting import Unknown
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
@@ -38,12 +39,14 @@ class Manner:
         strict: whether policies that take none are refused, with UserError, or act without it.
         n_action_steps: actions of a chunk that are executed; None as in training.
         ensemble: plan at every step and average overlapping chunks (see `Ensembling`).
+        unknown_instruction: what becomes of instructions that ask for something new.
     """
 
     preference: Mapping[str, float] = field(default_factory=dict)
     strict: bool = False
     n_action_steps: int | None = None
     ensemble: float | None = None
+    unknown_instruction: Unknown | None = None
 
     def load(self, path: Path, context: Context) -> Policies:
         asked = self.preference if self.strict else None
@@ -52,11 +55,16 @@ class Manner:
             if policy.takes_preference:
                 policy.set_preference(self.preference)
             policy.set_n_action_steps(self.n_action_steps)
+            policy.set_unknown_instruction(self.unknown_instruction)
         return policies
 
     def key(self) -> dict[str, Any]:
         """What it changes, for the key of a stage."""
-        changes = {"n_action_steps": self.n_action_steps, "ensemble": self.ensemble}
+        changes = {
+            "n_action_steps": self.n_action_steps,
+            "ensemble": self.ensemble,
+            "unknown_instruction": self.unknown_instruction,
+        }
         given = {name: value for name, value in changes.items() if value is not None}
         return {"preference": dict(self.preference)} | given
 
@@ -124,8 +132,10 @@ def success(
     environment.
     """
     settings = context.settings
-    controllers, keys = controllers_of(policies, settings.rollout, ensemble)
     specs = context.simulated if seeds is not None else context.tested
+    for spec in specs:
+        policies[spec.id].hear_all(spec.sentences)  # before graphs are made of the policies
+    controllers, keys = controllers_of(policies, settings.rollout, ensemble)
     digests = {s.id: policies[s.id].digest() for s in specs}
     common = settings.evaluation
     return evaluate(

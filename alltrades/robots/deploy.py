@@ -179,6 +179,11 @@ def _check(args: argparse.Namespace) -> None:
             f"--preference with {args.artifact}; expected a policy's folder; choose the preference "
             "in `export` or `serve`"
         )
+    if args.unknown_instruction and not local:
+        raise UserError(
+            f"--unknown-instruction with {args.artifact}; expected a policy's folder; choose it in "
+            "`serve`"
+        )
 
 
 def _policy(args: argparse.Namespace) -> ActingPolicy:
@@ -190,12 +195,13 @@ def _policy(args: argparse.Namespace) -> ActingPolicy:
     policy = deployment.open_policy(
         args.artifact, args.device, args.threads, args.timeout, token, args.certificate
     )
-    if args.preference:
+    if args.preference or args.unknown_instruction:
         from alltrades.policies.model.policy import DiffusionPolicy
         from alltrades.policies.model.preference import parse_preference
 
         assert isinstance(policy, DiffusionPolicy)  # `_check` saw to that
         policy.set_preference(parse_preference(args.preference))
+        policy.set_unknown_instruction(args.unknown_instruction)
     return policy
 
 

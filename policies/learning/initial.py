@@ -11,6 +11,7 @@ from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
+from alltrades.policies.learning.reading import reading_of
 from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
@@ -29,7 +30,9 @@ def make_normalizer(
     demonstrations.
     """
     seen = [e.seeing(settings.observe) for e in environments]
-    return fit_normalizer(statistics_of(demos, seen), Layout(seen), settings)
+    out = fit_normalizer(statistics_of(demos, seen), Layout(seen), settings)
+    out.reading = reading_of(demos, seen, settings)
+    return out
 
 
 def make_normalizers(
@@ -39,10 +42,13 @@ def make_normalizers(
     of them.
     """
     seen = [e.seeing(settings.observe) for e in environments]
-    return [
+    out = [
         fit_normalizer([own], Layout([e]), settings)
         for own, e in zip(statistics_of(demos, seen), seen)
     ]
+    for own in out:
+        own.reading = reading_of(demos, seen, settings)
+    return out
 
 
 def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Statistics]:

@@ -4,7 +4,7 @@ conditions the denoiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alltrades.data.layout import Layout, Slot, cut
 from alltrades.policies.model.encoders import Encoder, Pixels, make_encoder
+from alltrades.policies.model.encoders.sentences import SentenceEncoder
 from alltrades.policies.settings import EncoderSettings
 
 DIM = 64  # numbers that a slot's features are projected to where they are more
@@ -38,6 +39,7 @@ class Conditioner(nn.Module):
         pixels: (height, width) of images that the denoiser sees as they are: the condition begins
             with them. None for none.
         architecture: of the encoders of images (see `Encoder`).
+        reading: makes the encoder of a text that reads sentences; default: words are read.
 
     Attributes:
         dim: C, of the condition; what `grow` adds comes last. images: channels (height, width)
@@ -58,6 +60,7 @@ class Conditioner(nn.Module):
         pixels: tuple[int, int] | None = None,
         outcome: bool = False,
         architecture: Mapping[str, Any] | None = None,
+        reading: Callable[[Slot], SentenceEncoder] | None = None,
     ) -> None:
         super().__init__()
         count = len(layout.ids)
@@ -65,7 +68,7 @@ class Conditioner(nn.Module):
         self.size, self.preference, self.outcome = embedding, preference, outcome
         self.states = {slot.key: slot.shape[0] for slot in layout.of_kind("state")}
         self.encoder, self.n_obs_steps = encoder or EncoderSettings(), n_obs_steps
-        self.architecture = dict(architecture or {})
+        self.architecture, self.reading = dict(architecture or {}), reading
         self.later: list[Later] = []
         self.late: nn.Embedding | None = None
         seen = [slot for slot in layout.slots.values() if slot.kind != "state"]
@@ -110,7 +113,10 @@ class Conditioner(nn.Module):
         key, settings, camera = slot.key, self.encoder, slot.kind == "image" and not raw
         name = self.module[key] = _module(slot, camera and settings.shared)
         if name not in self.encoders:
-            made = Pixels(slot) if raw else make_encoder(settings.name, slot, self.architecture)
+            if slot.kind == "text" and self.reading is not None:
+                made: Encoder = self.reading(slot)
+            else:
+                made = Pixels(slot) if raw else make_encoder(settings.name, slot, self.architecture)
             if camera:
                 self.architecture = made.architecture
             self.encoders[name] = made
@@ -167,6 +173,9 @@ class Conditioner(nn.Module):
         ]
         for slot in others:
             self._add(slot)
+            if slot.kind == "text" and self.reading is not None:
+                first, new = (self.encoders[self.module[k]] for k in (self.texts[0], slot.key))
+                new.load_state_dict(first.state_dict())
             if slot.kind == "image" and self.encoder.weights is not None:
                 self._pretrained(slot)
         late = self.size if self.embedding is None and self.late is None else 0

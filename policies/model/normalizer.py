@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.layout import Layout
+from alltrades.policies.model.encoders.sentences import Reading
 from alltrades.policies.model.statistics import Spread, Statistics
 from alltrades.policies.settings import PolicySettings
 
@@ -23,6 +24,10 @@ class Normalizer(nn.Module):
 
     Args:
         layout: of the K environments.
+
+    Attributes:
+        reading: of the sentences of training, from which a policy's encoders of texts begin; None
+            where they are read word by word, and of a policy that was loaded.
 
     Buffers: obs_mean, obs_scale, obs_mask (K, D), of the states of all slots, the mean in float64
     where a slot is, so that what is far from zero keeps its movement; image_mean,
@@ -46,6 +51,7 @@ class Normalizer(nn.Module):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
+        self.reading: Reading | None = None
         self.slices = dict(layout.slices)
         self.images = [slot.key for slot in layout.of_kind("image")]
         seen = layout.present[:, [key in self.images for key in layout.slots]]

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from alltrades.data.layout import Layout
 from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
-from alltrades.policies.acting import ActingPolicy
+from alltrades.policies.acting import ActingPolicy, Unknown
 from alltrades.policies.artifact import facts_of, plugins_of
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
 from alltrades.policies.model.encoders import ENCODERS
+from alltrades.policies.model.encoders.sentences import SentenceEncoder
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.preference import preference_vector
@@ -59,6 +61,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         grown: how many of the environments there were before each growth (see `growth.grown`).
         architecture: of the encoders of images, where it is not what their settings alone make (see
             `Encoder`).
+        sentences: of the encoders of texts, as `Reading.described` says it; default what the
+            normaliser's reading says, or none: then words are read.
 
     With `settings.preference_input` and several environments the preference that it acts by is part
     of the policy: uniform, or what `set_preference` chose.
@@ -73,6 +77,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         normalizer: Normalizer,
         grown: Sequence[int] = (),
         architecture: Mapping[str, Any] | None = None,
+        sentences: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         every = tuple(e.seeing(settings.observe) for e in environments)
@@ -90,6 +95,14 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         if self.takes_preference:
             self.register_buffer("preference", torch.full((count,), 1.0 / count))
         image = action_image(self.environments) if BACKBONES.get(settings.backbone).pixels else None
+        if sentences is None and normalizer.reading is not None:
+            sentences = normalizer.reading.described()
+        self._sentences = sentences
+        reading = (
+            None
+            if sentences is None
+            else partial(SentenceEncoder, facts=sentences, encoder=settings.text.encoder)
+        )
         with GLOBAL_STATE:  # layers draw their first weights from PyTorch's one generator
             self.conditioner = Conditioner(
                 self.layout,
@@ -100,6 +113,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 image,
                 settings.outcome_input,
                 architecture,
+                reading,
             )
             self.backbone = make_backbone(
                 settings.backbone,
@@ -116,6 +130,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         )
         for end in (*grown[1:], len(every))[: len(grown)]:
             self.widen(every[:end])
+        if normalizer.reading is not None:
+            for texts in self.reading:
+                texts.fill(normalizer.reading)
 
     def widen(self, environments: Sequence[Interface]) -> None:
         """Take these environments, whose first ones are those that there are, into the network and
@@ -329,6 +346,37 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.preference.copy_(preference_vector(self.layout.ids, preference))
         return self
 
+    @property
+    def reading(self) -> list[SentenceEncoder]:
+        """What reads its texts by sentence; none where it reads words."""
+        own = self.conditioner.encoders.values()
+        return [encoder for encoder in own if isinstance(encoder, SentenceEncoder)]
+
+    def hear(self, text: str) -> None:
+        self.hear_all([text])
+
+    def hear_all(self, texts: Sequence[str]) -> None:
+        """`hear` for several texts at once, which takes less time. Raises UserError for one that it
+        cannot read, or refuses (see `set_unknown_instruction`).
+        """
+        for encoder in self.reading:
+            encoder.hear(texts, self.unknown_instruction)
+
+    def set_unknown_instruction(self, unknown: Unknown | None) -> DiffusionPolicy:
+        """Choose what becomes of instructions that ask for something else than those of training:
+        "refuse", "nearest" or "warn" (with None); returns the policy.
+
+        Raises UserError for a policy that reads words: it does not know which it was trained with.
+        """
+        if unknown is not None and not self.reading:
+            raise UserError(
+                f"--unknown-instruction {unknown}: this policy reads its texts word by word, or "
+                "none, and knows no instruction from another; expected one trained with "
+                "--policy.text.encoder; leave it out"
+            )
+        self.unknown_instruction = unknown or "warn"
+        return self
+
     def set_n_action_steps(self, actions: int | None) -> DiffusionPolicy:
         """Choose how many actions of each chunk are executed before the next one (as trained with
         None); returns the policy.
@@ -378,8 +426,9 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         return digest_of(self._description(), self.state_dict())
 
     def _description(self) -> dict:
-        grown = {"grown": list(self.grown)} if self.grown else {}
-        return grown | {
+        more: dict[str, Any] = {"grown": list(self.grown)} if self.grown else {}
+        more |= {"sentences": self._sentences} if self.reading else {}
+        return more | {
             "format_version": FORMAT_VERSION,
             "settings": self.settings.model_dump(),
             "environments": [e.to_json() for e in self.environments],
@@ -483,6 +532,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
         description = {name: text[name] for name in DESCRIBED}
         grown = _grown(text)
         description |= {"grown": list(grown)} if grown else {}
+        sentences = text.get("sentences")
+        description |= {"sentences": sentences} if sentences is not None else {}
         promised = text["digest"]
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
@@ -506,7 +557,14 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
             f"{weights}: cannot be read ({error}); expected the weights that were saved with "
             "policy.json; copy the artifact again, or train it again"
         ) from error
-    policy = DiffusionPolicy(settings, environments, normalizer, grown, description["encoder"])
+    try:
+        policy = DiffusionPolicy(
+            settings, environments, normalizer, grown, description["encoder"], sentences
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: policy.json cannot be read ({error}); expected a trained artifact"
+        ) from error
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:  # a line for each weight

@@ -154,7 +154,9 @@ def compiled(policy: DiffusionPolicy, batch: int | None = None) -> OnnxPolicy:
     Raises UserError like `export_onnx`.
     """
     with TemporaryDirectory(prefix="alltrades-") as folder:
-        return OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx", batch).path)
+        out = OnnxPolicy(export_onnx(policy, Path(folder) / "policy.onnx", batch).path)
+    out.unknown_instruction = policy.unknown_instruction
+    return out
 
 
 def check_windows(
@@ -369,6 +371,7 @@ def _contract(
         "graph": name,
         "sha256": sha256(graph).hexdigest(),
         "policy": policy.digest(),
+        **({"sentences": policy.reading[0].known} if policy.reading else {}),
         "inputs": {
             **{
                 names[key]: {

@@ -71,6 +71,7 @@ class OnnxPolicy(ActingPolicy):
                 str(facts["policy"]),
                 {k: v["shape"] for k, v in facts["inputs"].items()},
             )
+            self._sentences = frozenset(map(str, facts.get("sentences", ())))
             described, found_digest = str(facts["sha256"]), sha256(graph).hexdigest()
         except OSError as error:
             raise UserError(
@@ -147,6 +148,18 @@ class OnnxPolicy(ActingPolicy):
                 self.session.run([OUTPUT], {name: value[taken] for name, value in feed.items()})[0]
             )
         return np.concatenate(parts)[:rows]
+
+    def hear(self, text: str) -> None:
+        """Raise UserError for a sentence that the graph's table does not have, where it has one and
+        `unknown_instruction` is not "nearest": that is the one of the most similar words.
+        """
+        sentences = self._sentences
+        if sentences and text and text not in sentences and self.unknown_instruction != "nearest":
+            raise UserError(
+                f"instruction {text[:80]!r} is none of the {len(sentences)} that this graph knows; "
+                f"expected a known one, such as {min(sentences)!r}; export the policy again with "
+                "--instructions, or run the policy's folder, which can embed new ones"
+            )
 
     def digest(self) -> str:
         """Digest of the policy that was exported."""

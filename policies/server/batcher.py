@@ -264,6 +264,8 @@ class Batcher(threading.Thread):
                 )
             if not request.begin:
                 check_texts(session.texts, request.frames, info)
+            for said in texts_of(request.frames).values():
+                controller.policy.hear(said)
             if goes_on and request.overlap is not None:
                 controller.check(session.lane, request.overlap.known)
         except UserError as error:

@@ -35,6 +35,8 @@ def load_successor(folder: Path, current: DiffusionPolicy, device: str) -> Diffu
                 f"{folder}: {name} is {theirs}, that of the policy being served {mine}; expected "
                 "the same; start the server again"
             )
+    if policy.reading and current.reading:
+        policy.set_unknown_instruction(current.unknown_instruction)
     return policy.set_preference(current.chosen_preference())
 
 
