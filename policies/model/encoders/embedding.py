@@ -97,6 +97,7 @@ def _onnx(path: Path) -> Embed:
     except Exception as error:  # the libraries' own kinds, and those of files
         expected = "an ONNX file of a sentence encoder with its tokenizer.json beside it"
         raise _unreadable(path, error, expected) from error
+    tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
     names = {i.name for i in session.get_inputs()}
 
