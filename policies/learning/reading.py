@@ -18,6 +18,8 @@ from alltrades.policies.model.encoders.sentences import NUMBERS, Reading
 from alltrades.policies.settings import PolicySettings
 
 QUANTILE = 0.95  # of the distances of sentences of training, each left out
+LEAST = 1e-3  # share of the mean variance within goals that none is taken to be below
+TINY = 1e-6  # the same, of embeddings of length 1
 LONE = 0.5  # share of the smallest distance of two goals, where no goal has two sentences
 
 
@@ -99,16 +101,25 @@ def _fitted(sentences: tuple[str, ...], goals: tuple[int, ...], encoder: str) ->
 
 
 def _directions(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(E, d) in which goals differ: d is at most their number less one; one zero for one goal."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    """(E, d) in which goals differ: d is at most their number less one; one zero for one goal.
+
+    They are the principal components of the goals' means where the covariance within goals, shrunk,
+    is the identity.
+    """
+    from sklearn.covariance import ledoit_wolf
 
     count = int(y.max()) + 1
     if count == 1:
         return np.zeros((x.shape[1], 1))
     if len(y) == count:
         return np.linalg.svd(x - x.mean(0), full_matrices=False)[2][: count - 1].T
-    discriminants = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(x, y)
-    return np.asarray(discriminants.scalings_)[:, : count - 1]
+    means = np.stack([x[y == g].mean(0) for g in range(count)])
+    within = ledoit_wolf(x - means[y], assume_centered=True)[0]
+    values, vectors = np.linalg.eigh(within)
+    least = max(LEAST * float(values.mean()), TINY)
+    whiten = vectors / np.sqrt(np.maximum(values, least))  # (E, E)
+    components = np.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False)[2]
+    return whiten @ components[: count - 1].T
 
 
 def _limit(x: np.ndarray, y: np.ndarray, means: np.ndarray) -> float:

@@ -92,6 +92,19 @@ def test_held_out_phrasings_are_read_as_the_goal_that_they_name(encoder):
     assert (np.array(reading.goals)[apart.argmin(1)] == reading.goals).mean() < 0.5
 
 
+def test_goals_are_told_apart_where_their_sentences_hardly_differ(monkeypatch):
+    """Nothing but the word for the colour tells, and it is the same in all sentences of a goal."""
+
+    def embed(texts):
+        words = (*COLOURS, "go", "move", "mark", "circle", "the")
+        return np.array([[word in text for word in words] for text in texts], np.float32)
+
+    monkeypatch.setattr(embedding, "_loaded", lambda name: embed)
+    reading = fit_reading(SEEN, MADE)
+    own = reading.values[:, :2].reshape(3, 8, 2)
+    assert np.ptp(own, axis=1).max() < 0.5 * np.linalg.norm(own[0].mean(0) - own[1].mean(0))
+
+
 def test_known_sentences_need_no_encoder_after_training(encoder, monkeypatch, tmp_path):
     policy = made_policy()
     expected = {s: said(policy, s) for s in SEEN}
