@@ -103,6 +103,22 @@ class TextSettings(Frozen):
         "sentence encoder of the extra text; or the path of a folder of sentence-transformers or "
         "of an ONNX file: 32 numbers that tell what is asked for, however it is said",
     )
+    pointing: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a second loss of policies whose cameras are modulated by "
+        "instructions (encoder.film): where the thing is that each of the instructions names, as "
+        "environments declare it",
+    )
+
+    @model_validator(mode="after")
+    def _points_by_sentences(self) -> TextSettings:
+        if self.pointing and self.encoder == "words":
+            raise ValueError(
+                "pointing is asked for and texts are read word by word; expected a sentence "
+                "encoder, which knows what all instructions are; set text.encoder, or pointing: 0"
+            )
+        return self
 
 
 class PolicySettings(Frozen):

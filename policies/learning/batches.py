@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alltrades.data.fields import Field
 from alltrades.data.layout import Layout, Slot
 from alltrades.data.placing import Storage, placed, size_to_place, storage_for
 from alltrades.data.rows import Rows
@@ -27,6 +28,7 @@ from alltrades.policies.learning.features import feature_rows, kept_features
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.conditioning import features_key
+from alltrades.policies.model.pointing import STATE, Pointer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.preference import draw_preferences
 from alltrades.system.streams import stream
@@ -125,8 +127,10 @@ class TrainingData:
         teachers: Teachers = MappingProxyType({}),
     ) -> None:
         seeing = [policy, *(p for own in teachers.values() for p in own.values())]
-        self.layout = layout = seen_by(seeing)
         steps = rows.steps
+        self.layout = layout = seen_by(seeing)
+        if policy.pointer is not None:
+            self.layout = layout = _with_places(layout, policy.pointer, steps)
         self.device, self.count = policy.device, len(layout.ids)
         self.hold_end, self.concentration = augmentation.hold_end, policy.concentration
         position = {name: k for k, name in enumerate(layout.ids)}
@@ -334,6 +338,26 @@ def seen_by(policies: Sequence[DiffusionPolicy]) -> Layout:
             if environment.id in fields:
                 fields[environment.id] |= environment.observation
     return Layout([replace(e, observation=fields[e.id]) for e in policies[0].environments])
+
+
+def _with_places(layout: Layout, pointer: Pointer, steps: Steps) -> Layout:
+    """The same with the states that say where things are. Raises UserError where no step has
+    them.
+    """
+    if STATE not in steps.observation:
+        raise UserError(
+            f"policy.text.pointing: no episode has '{STATE}', which says where things are; "
+            "expected demonstrations and rollouts with it; record them again, or set pointing: 0"
+        )
+    state = Field.state(max(shape[0] for shape in steps.observation[STATE].shapes))
+    return Layout(
+        [
+            replace(e, observation={STATE: state} | dict(e.observation))
+            if e.id in pointer.targets and STATE not in e.observation
+            else e
+            for e in layout.environments
+        ]
+    )
 
 
 def _rows(steps: Steps, slot: Slot) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -47,7 +48,35 @@ def reading_of(
         for said in demos.text.get(name, ()):
             goals.setdefault(str(said), str(said))
     goals.pop("", None)
-    return fit_reading(goals, settings.text.encoder)
+    reading = fit_reading(goals, settings.text.encoder)
+    return _pointing(reading, demos, environments) if settings.text.pointing else reading
+
+
+def _pointing(reading: Reading, demos: Steps, environments: Sequence[Interface]) -> Reading:
+    """A reading with the places of what goals name, as environments declare them. Raises UserError
+    where none does.
+    """
+    number = dict(zip(reading.sentences, reading.goals))
+    targets: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    for e in environments:
+        declared = registry.get(e.id).instructions if registry.knows([e.id]) else None
+        pairs = [(number[g.training[0]], g.target) for g in declared.goals] if declared else []
+        if any(where for _, where in pairs):
+            targets[e.id] = pairs
+    if not targets or len({len(w) for own in targets.values() for _, w in own}) > 1:
+        raise UserError(
+            f"policy.text.pointing: {', '.join(targets) or 'no environment'} says where the things "
+            "are that instructions name; expected environments that do, in as many numbers each; "
+            "register them with Goal(..., target=columns), or set pointing: 0"
+        )
+    found = []
+    for name, own in targets.items():
+        chosen = demos.select(demos.environment == name)
+        states = chosen.state(["state"], np.arange(len(chosen)))
+        found += [states[:, list(where)] for _, where in own]
+    places = np.concatenate(found).astype(np.float64)
+    scale = np.maximum(places.std(0), 1e-3)
+    return replace(reading, targets=targets, places=(tuple(places.mean(0)), tuple(scale)))
 
 
 def fit_reading(goals: Mapping[str, Hashable], encoder: str) -> Reading:

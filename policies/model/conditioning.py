@@ -247,6 +247,16 @@ class Conditioner(nn.Module):
                 parts.append(self.late(environment))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
+    @property
+    def pointing(self) -> int:
+        """Numbers of `looked`."""
+        return sum(self.sizes[key] for key in self.cameras if self.modulated(key))
+
+    def looked(self, window: Mapping[str, Tensor], environment: Tensor, said: Tensor) -> Tensor:
+        """(B, pointing) of the cameras that texts modulate, as `said` (B, E) does."""
+        keys = [key for key in self.cameras if self.modulated(key)]
+        return torch.cat([self._image(key, window, environment, said) for key in keys], dim=-1)
+
     def modulated(self, key: str) -> bool:
         """Whether texts change the features of a camera."""
         return _name(key) in self.films

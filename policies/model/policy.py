@@ -32,6 +32,7 @@ from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.encoders.sentences import SentenceEncoder
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.pointing import STATE, Pointer
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
@@ -128,6 +129,12 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.process = make_process(
             settings.process, settings.prediction, settings.diffusion_steps, settings.schedule
         )
+        self.pointer: Pointer | None = None
+        targets = (sentences or {}).get("targets")
+        if settings.text.pointing and targets and self.conditioner.pointing:
+            with GLOBAL_STATE:
+                self.pointer = Pointer(self.conditioner.pointing, targets, *sentences["places"])
+            self.pointer.look(self.layout.ids)
         for end in (*grown[1:], len(every))[: len(grown)]:
             self.widen(every[:end])
         if normalizer.reading is not None:
@@ -145,6 +152,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.grown = (*self.grown, len(self.environments))
         self.environments = tuple(environments)
         condition = self.conditioner.grow(self.layout)
+        if self.pointer is not None:
+            self.pointer.look(self.layout.ids)
         self.backbone.widen(self.layout.action_dim - before.action_dim, condition)
 
     # ---- training --------------------------------------------------------------------------------
@@ -167,9 +176,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             outcome: (B,) of each row, see `Conditioner`; default good. Ignored where it is no
                 input.
         """
-        seen = self.fit_window(window)
-        x = self.normalizer.observation(seen, environment)
-        x |= {mask_key(k): there(seen[k]) for k in self.conditioner.cameras if k in seen}
+        x = self._normalised(window, environment)
         if observation_noise is not None:
             noise = observation_noise * self.normalizer.obs_mask[environment][:, None]
             x |= {key: x[key] + noise[..., part] for key, part in self.layout.slices.items()}
@@ -178,6 +185,12 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         if self.settings.outcome_input and outcome is None:
             outcome = torch.ones_like(environment, dtype=torch.float32)
         return self.conditioner(x, environment, preference, outcome)
+
+    def _normalised(self, window: Mapping[str, Tensor], environment: Tensor) -> dict[str, Tensor]:
+        """What the conditioner sees of a window in environment units."""
+        seen = self.fit_window(window)
+        x = self.normalizer.observation(seen, environment)
+        return x | {mask_key(k): there(seen[k]) for k in self.conditioner.cameras if k in seen}
 
     def fit_window(self, window: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the policy sees of a window that may have more slots, frames and wider states;
@@ -241,7 +254,24 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             jitter = observation_noise * draw_random(
                 torch.randn, shape, generator, batch.action.device
             )
-        return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+        errors = self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+        if self.pointer is None or not self.training:
+            return errors
+        return errors + self.settings.text.pointing * self._pointing(batch, generator)
+
+    def _pointing(self, batch: Batch, generator: Generators) -> Tensor:
+        """(B,) errors of where something is that an instruction of each environment names, any of
+        them alike.
+        """
+        assert self.pointer is not None
+        environment, device = batch.environment, batch.action.device
+        uniform = draw_random(torch.rand, environment.shape, generator, device)
+        goals, columns = self.pointer.choose(environment, uniform)
+        said = torch.cat([encoder.of_goals(goals) for encoder in self.reading], dim=-1)
+        x = self._normalised(batch.window, environment)
+        features = self.conditioner.looked(x, environment, said)
+        state = batch.window[STATE][:, -1]
+        return self.pointer.errors(features, state, columns, environment)
 
     # ---- acting ----------------------------------------------------------------------------------
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

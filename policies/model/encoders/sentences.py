@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Reading:
         values: (N, NUMBERS) f32 of each. center: (E,). matrix: (E, NUMBERS). means: (k, E) of the
             embeddings of each goal's sentences.
         limit: distance to the nearest of them from which on a sentence asks for something else.
+        targets: by environment, goals and the columns of its state that say where what they name
+            is. places: mean and deviation of those numbers, (d,) each.
     """
 
     encoder: str
@@ -47,14 +49,20 @@ class Reading:
     matrix: np.ndarray
     means: np.ndarray
     limit: float
+    targets: Mapping[str, Sequence[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
+    places: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     def described(self) -> dict[str, Any]:
         """What a network that reads so is built of, as plain values."""
-        return {
+        facts: dict[str, Any] = {
             "sentences": list(self.sentences),
             "goals": list(self.goals),
             "size": len(self.center),
         }
+        if self.targets:
+            pairs = {k: [[g, list(c)] for g, c in own] for k, own in self.targets.items()}
+            facts |= {"targets": pairs, "places": [list(p) for p in self.places]}
+        return facts
 
 
 class SentenceEncoder(Encoder):
@@ -109,6 +117,10 @@ class SentenceEncoder(Encoder):
         values = torch.cat([self.values, heard[:, TEXT_DIM:]])
         said = (frames.abs().amax(1, keepdim=True) > 0).to(values.dtype)
         return values[(frames @ keys.T).argmax(1)] * said
+
+    def of_goals(self, goals: Tensor) -> Tensor:
+        """(B, NUMBERS) of goals (B,), however they are said."""
+        return ((self.means - self.center) @ self.matrix)[goals]
 
     # ---- sentences that training did not have ----------------------------------------------------
     @property
