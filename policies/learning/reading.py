@@ -125,8 +125,11 @@ def _fitted(sentences: tuple[str, ...], goals: tuple[int, ...], encoder: str) ->
     spread = np.sqrt(np.square((means - center) @ matrix).mean(0))
     matrix = matrix / np.where(spread > 1e-9, spread, 1.0)
     matrix = np.pad(matrix, ((0, 0), (0, NUMBERS - matrix.shape[1])))
-    arrays = [a.astype(np.float32) for a in ((x - center) @ matrix, center, matrix, means)]
-    return Reading(encoder, sentences, goals, *arrays, limit=_limit(x, y, means))
+    values, center32, matrix32, means32 = (
+        a.astype(np.float32) for a in ((x - center) @ matrix, center, matrix, means)
+    )
+    limit = _limit(x, y, means)
+    return Reading(encoder, sentences, goals, values, center32, matrix32, means32, limit)
 
 
 def _directions(x: np.ndarray, y: np.ndarray) -> np.ndarray:

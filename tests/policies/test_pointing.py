@@ -13,6 +13,7 @@ from alltrades.envs.planar.sentences import COLOURS, MARKS
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import demonstration_data
 from alltrades.policies.learning.initial import build_policy, make_normalizer
+from alltrades.policies.learning.reading import _fitted
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.policy import load_policy
@@ -29,7 +30,7 @@ SEEN = replace(
     SPEC.interface,
     observation={"images.top": Field.image(SIDE, SIDE), "instruction": Field.text()},
 )
-TRAIN = TrainSettings(steps=80, batch=32, lr=3e-3, ema=0.9, precision="fp32")
+TRAIN = TrainSettings(steps=150, batch=48, lr=4e-3, ema=0.9, precision="fp32")
 
 
 def embedded(texts):
@@ -44,6 +45,9 @@ def embedded(texts):
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch):
     monkeypatch.setattr(embedding, "_loaded", lambda name: embedded)
+    _fitted.cache_clear()
+    yield
+    _fitted.cache_clear()
 
 
 def steps():

@@ -14,7 +14,7 @@ from alltrades.envs import registry
 from alltrades.envs.planar.sentences import COLOURS, MARKS
 from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
-from alltrades.policies.learning.reading import fit_reading
+from alltrades.policies.learning.reading import _fitted, fit_reading
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.encoders.embedding import NotAtHand
 from alltrades.policies.model.normalizer import Normalizer
@@ -54,7 +54,9 @@ def encoder(monkeypatch):
         return embed
 
     monkeypatch.setattr(embedding, "_loaded", loaded)
-    return counted
+    _fitted.cache_clear()
+    yield counted
+    _fitted.cache_clear()
 
 
 def made_policy(encoder=MADE):
@@ -92,7 +94,7 @@ def test_held_out_phrasings_are_read_as_the_goal_that_they_name(encoder):
     assert (np.array(reading.goals)[apart.argmin(1)] == reading.goals).mean() < 0.5
 
 
-def test_goals_are_told_apart_where_their_sentences_hardly_differ(monkeypatch):
+def test_goals_are_told_apart_where_their_sentences_hardly_differ(encoder, monkeypatch):
     """Nothing but the word for the colour tells, and it is the same in all sentences of a goal."""
 
     def embed(texts):
