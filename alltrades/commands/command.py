@@ -69,8 +69,8 @@ def unknown_instruction_argument(parser: argparse.ArgumentParser) -> None:
         choices=["refuse", "nearest", "warn"],
         default=None,
         help="what becomes of an instruction that asks for something else than those of training, "
-        "as far as its distance says: refused, taken for the nearest, or read as it is; default "
-        "warn",
+        "as far as its distance says: refused, or read as it is with a warning (default); nearest: "
+        "every new one is taken for the nearest of training",
     )
 
 

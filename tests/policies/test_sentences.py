@@ -167,6 +167,11 @@ def test_unknown_instructions_are_refused_taken_for_the_nearest_or_warned_of(enc
     centers = ((reading.means - reading.center) @ reading.matrix).numpy()
     assert np.isclose(centers, said(nearest, STRANGE), atol=1e-5).all(1).sum() == 1
     assert not np.isclose(centers, said(warned, STRANGE), atol=1e-2).all(1).any()
+    held_out = MARKS.goals[0].held_out[0]
+    nearest.hear(held_out)
+    warned.hear(held_out)
+    assert np.isclose(centers, said(nearest, held_out), atol=1e-5).all(1).sum() == 1
+    assert not np.isclose(centers, said(warned, held_out), atol=1e-3).all(1).any()
     caplog.clear()
     made_policy().set_unknown_instruction("refuse").hear("go to the red mark")
     assert not caplog.text

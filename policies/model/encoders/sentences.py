@@ -137,8 +137,9 @@ class SentenceEncoder(Encoder):
 
         Args:
             unknown: what becomes of one that asks for none of the goals of training, as far as its
-                distance to them says: refused with UserError, taken for the nearest, or read as it
-                is, with a warning.
+                distance to them says: refused with UserError, or read as it is, with a warning;
+                with "nearest" every new one is taken for the nearest goal, such a one with a
+                warning.
 
         Raises UserError too for a new one where the sentence encoder is not at hand, unless the
         nearest is asked for: then that is the one of the most similar words.
@@ -178,8 +179,8 @@ class SentenceEncoder(Encoder):
                     "it otherwise, or choose --unknown-instruction nearest or warn"
                 )
             self._warn(text, far + ("; it is taken for that" if unknown == "nearest" else ""))
-            if unknown == "nearest":
-                embedding = self.means[goal]
+        if unknown == "nearest":
+            embedding = self.means[goal]
         value = (embedding - self.center) @ self.matrix
         key = torch.from_numpy(text_features(text).copy()).to(value)
         if len(self._heard) >= REMEMBERED:
