@@ -130,10 +130,11 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             settings.process, settings.prediction, settings.diffusion_steps, settings.schedule
         )
         self.pointer: Pointer | None = None
-        targets = (sentences or {}).get("targets")
+        told = sentences or {}
+        targets = told.get("targets")
         if settings.text.pointing and targets and self.conditioner.pointing:
             with GLOBAL_STATE:
-                self.pointer = Pointer(self.conditioner.pointing, targets, *sentences["places"])
+                self.pointer = Pointer(self.conditioner.pointing, targets, *told["places"])
             self.pointer.look(self.layout.ids)
         for end in (*grown[1:], len(every))[: len(grown)]:
             self.widen(every[:end])
