@@ -9,6 +9,7 @@ rows of this place, and not those of another chunk or of an append that was cut 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -30,7 +31,7 @@ from alltrades.system.refusals import not_written
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
-WRITERS = 4  # threads that pack the chunks of one append
+WRITERS = 4  # threads that pack the chunks of all appends at once
 LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
 _CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
 
@@ -205,8 +206,7 @@ class ChunkedArray:
             return self._pack(i, value)
 
         if len(numbers) > 1:
-            with ThreadPoolExecutor(min(WRITERS, len(numbers))) as pool:
-                added = list(pool.map(pack, numbers))
+            added = list(_packers().map(pack, numbers))
         else:
             added = [pack(i) for i in numbers]
         array = replace(self, rows=stop, checks=(*self.checks[:first], *added))
@@ -238,6 +238,12 @@ def write_group(path: Path) -> None:
     """The zarr.json of a group."""
     facts = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
     _write(path / "zarr.json", json.dumps(facts).encode())
+
+
+@functools.cache
+def _packers() -> ThreadPoolExecutor:
+    """One set of threads for all arrays: each takes memory for a chunk and its stack."""
+    return ThreadPoolExecutor(WRITERS, "pack")
 
 
 def _level(row_shape: tuple[int, ...]) -> int:

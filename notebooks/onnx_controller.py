@@ -108,7 +108,8 @@ class BarePolicy:
             else:
                 window[..., : values[0].shape[-1]] = values
         feed["environment"][:] = self.index
-        feed["noise"][0] = self.rng.standard_normal(shapes["noise"][1:], dtype=np.float32)
+        own, numbers = self.info["action"]["dims"], shapes["noise"][1:-1]
+        feed["noise"][0, ..., :own] = self.rng.standard_normal((*numbers, own), dtype=np.float32)
         # known and keep stay zero: nothing about the chunk is decided yet
         (actions,) = self.session.run(
             ["actions"], feed

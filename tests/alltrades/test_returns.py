@@ -423,13 +423,14 @@ def test_a_blind_run_sees_success_nowhere_but_in_its_evaluation(environments):
     assert [s.success for s in context.simulated] == ["info", "info"]
 
 
-def test_what_success_was_used_for_is_read_off_the_episodes(tmp_path, monkeypatch):
+def test_what_success_was_used_for_is_read_off_the_episodes(tmp_path):
     from alltrades.pipeline import generalist
 
     def uses(told: list[bool] | None, kind: str) -> set[str]:
         steps = steps_of(tmp_path / f"{told}{kind}", [1.0, 2.0], told=told)
-        monkeypatch.setattr(generalist, "first_rollouts", lambda *_: steps)
-        sources = SimpleNamespace(demos=SimpleNamespace(context=None), stores=[])
+        sources = SimpleNamespace(
+            demos=SimpleNamespace(context=None), stores=[], unpaired=lambda _: steps
+        )
         settings = loaded("--distill.weights.kind", kind).distill
         return set(generalist.uses_of(sources, settings, ()))  # type: ignore[arg-type]
 

@@ -156,7 +156,7 @@ def test_every_call_has_the_same_rows_and_only_asking_lanes_draw_noise(
             noise[group.index(lane)] for noise, group in zip(policy.noise, groups) if lane in group
         ]
         own = policy_generator(100 + lane)
-        assert drawn == [own.standard_normal((2, 6, 3), dtype=np.float32)[0, 0, 0] for _ in drawn]
+        assert drawn == [own.standard_normal((2, 6, 2), dtype=np.float32)[0, 0, 0] for _ in drawn]
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "unet1d", "transformer"])
