@@ -230,7 +230,13 @@ def rows_of(
         sources.unpaired(settings),
         weights,
         list(teachers),
-        Targets(settings.executed, settings.reuse_labels, settings.demo_share, settings.apply),
+        Targets(
+            settings.executed,
+            settings.reuse_labels,
+            settings.demo_share,
+            settings.apply,
+            told=settings.weights.top if settings.conditioned else None,
+        ),
     )
 
 

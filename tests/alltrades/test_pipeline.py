@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alltrades.bench.kills import differing, run_results
@@ -13,11 +14,13 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
 from alltrades.envs import registry
 from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds, selection_seeds
+from alltrades.pipeline import generalist
 from alltrades.pipeline.collection import first_demos
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.generalist import Sources
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.policy import load_policy
 from tests.alltrades.contexts import context_of
 from tests.alltrades.small_run import SPECS, settings
 
@@ -265,6 +268,35 @@ def test_logs_are_known_by_what_they_hold_and_runs_without_them_as_before(finish
         for paths in ([], [logs], [moved])
     )
     assert "logs" not in plain and first == second == plain | {"logs": first["logs"]}
+
+
+def test_a_conditioned_generalist_is_told_which_episodes_went_well(tmp_path, monkeypatch):
+    learned = []
+    plain = generalist.TrainingData
+
+    def seen(rows, *more, **named):
+        learned.append(rows)
+        return plain(rows, *more, **named)
+
+    monkeypatch.setattr(generalist, "TrainingData", seen)
+    condition = ["--distill.outcome", "condition", "--distill.weights.kind", "success"]
+    condition += ["--generalists.unweighted.weights.kind", "success"]
+    given = settings(*condition, "--evaluation.rows", "[generalist]", "--evaluation.episodes", "2")
+    result = run(given, tmp_path)
+    (rows,) = learned
+    steps = EpisodeStore.open(tmp_path / "stores" / "rollouts_scratch.zarr").steps()
+    went = {
+        (str(e), int(x)): 1.0 if good else -1.0
+        for e, x, good in zip(steps.environment, steps.seed, steps.episode_success)
+    }
+    own = rows.steps
+    told = [went.get((str(e), int(x))) for e, x in zip(own.environment, own.seed)]
+    rolled = ~rows.demonstration
+    of_step = np.array([np.nan if w is None else w for w in told])[own.episode_of_step]
+    assert -1.0 in rows.outcome[rolled] and (rows.outcome == of_step)[rolled].all()
+    assert (rows.probability[rolled] > 0).any()  # failures are kept
+    assert load_policy(tmp_path / "policies" / "generalist").settings.outcome_input
+    assert set(result.evaluations["generalist"].success_uses) == {"ends episodes", "conditions"}
 
 
 def test_evaluation_starts_are_disjoint_from_every_other_use(finished):
