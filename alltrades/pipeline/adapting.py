@@ -19,11 +19,7 @@ from alltrades.envs.rollouts.evaluation import (
     RETURN,
     SUCCESS,
     Evaluation,
-    agreed,
-    measures,
-    paired_difference,
 )
-from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import Policies, load_policies
 from alltrades.pipeline.adapt_folder import AdaptFolder
@@ -35,6 +31,7 @@ from alltrades.pipeline.artifacts import (
     success_uses,
 )
 from alltrades.pipeline.candidates import Found, tried
+from alltrades.pipeline.comparison import compared
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported
 from alltrades.pipeline.environment_checks import checked
@@ -293,14 +290,14 @@ def _measured(
         before = measure(old, BEFORE, generalist, folder.evaluation(BEFORE))
         after = measure(old, AFTER, folder.path, folder.evaluation(AFTER))
         out.old = {BEFORE: before, AFTER: after}
-        out.comparisons["old"] = compared(out.old, AFTER, BEFORE)
+        out.comparisons["old"] = compared(out.old, [(AFTER, BEFORE)])
         out.warnings += losses(out.comparisons["old"])
     if new.simulated:
         if "scratch" in new.settings.adapt.candidates:
             out.new[SCRATCH] = measure(new, SCRATCH, scratch, folder.evaluation(SCRATCH))
         name = f"{AFTER} (new)"
         out.new[AFTER] = measure(new, name, folder.path, folder.evaluation("after_new"))
-        out.comparisons["new"] = compared(out.new, AFTER, SCRATCH)
+        out.comparisons["new"] = compared(out.new, [(AFTER, SCRATCH)])
     rows = {AFTER: folder.path}
     if "scratch" in new.settings.adapt.candidates:
         rows = {SCRATCH: scratch, **rows}
@@ -317,18 +314,6 @@ def _measured(
         },
     )
     return out
-
-
-def compared(rows: Mapping[str, Evaluation], a: str, b: str) -> dict[str, Any]:
-    """Paired differences a - b on common starts, of each metric."""
-    if a not in rows or b not in rows:
-        return {"pairs": []}
-    same = agreed(rows)
-    pairs = []
-    for metric, names in measures(same.values()).items():
-        pair = paired_difference(same[a].only(names), same[b].only(names), metric=metric)
-        pairs.append({"a": a, "b": b, "metric": metric, **corrected([pair])[0].to_json()})
-    return {"pairs": pairs}
 
 
 def losses(comparison: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures, paired_difference
-from alltrades.envs.rollouts.verdicts import corrected
+from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.errors import UserError
+from alltrades.pipeline.comparison import compared
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
 from alltrades.pipeline.diagnosis import advise
@@ -124,18 +124,20 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         wanted = [d.rollouts for d in generalists.values() if row.teacher in d.teachers]
         roll_out(context, teacher(folder, row), max(wanted))
 
-    looks = opens_eyes(settings)
+    looks, before = opens_eyes(settings), list[Row]()
     if looks:
         first = {row for row in needed if row.kind == "scratch"}
         _stage_one(demos, folder, first)
         needed -= first
-        for row in (own := [row for row in teachers if row in first]):
+        before = [row for row in teachers if row in first]
+        for row in before:
             rolled_out(row)
-        context = open_eyes(demos, folder, [folder.rollouts(row) for row in own])
+        context = open_eyes(demos, folder, [folder.rollouts(row) for row in before])
         demos, settings = replace(demos, context=context), context.settings
     _stage_one(demos, folder, needed)
     for row in teachers:
-        rolled_out(row)
+        if row not in before:
+            rolled_out(row)
     advised = GENERALIST in rows and bool(context.simulated)
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
@@ -157,7 +159,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     )
     drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
     draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
-    comparison = _compare(settings, evaluations)
+    beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
+    comparison = compared(evaluations, settings.evaluation.compare or beside)
     context.write(folder.comparison, comparison)
     generalist = Row(GENERALIST)
     given = sources(demos, folder, generalist)
@@ -257,20 +260,3 @@ def _stores(
     if held_out and demos.path is None:
         stores["held out"] = folder.held_out
     return stores
-
-
-def _compare(settings: RunSettings, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """Paired differences of the rows on their common starts; none without a simulator."""
-    if not evaluations:
-        return {"pairs": []}
-    pairs = settings.evaluation.compare or tuple(
-        (GENERALIST, r) for r in evaluations if r != GENERALIST and GENERALIST in evaluations
-    )
-    found = []
-    same = agreed(evaluations)
-    for metric, names in measures(same.values()).items():
-        rows = {name: e.only(names) for name, e in same.items()}
-        every = [paired_difference(rows[a], rows[b], metric=metric) for a, b in pairs]
-        for (a, b), pair in zip(pairs, corrected(every)):
-            found.append({"a": a, "b": b, "metric": metric, **pair.to_json()})
-    return {"pairs": found}
