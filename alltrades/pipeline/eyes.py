@@ -176,7 +176,8 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
         ids = [s.id for s in specs]
         learned = demos.steps()
         mine = learned.select(np.isin(learned.environment, ids))
-        steps = Steps.concatenate([mine, *(EpisodeStore.open(p).steps(ids) for p in stores)])
+        others = [EpisodeStore.open(path).steps(ids) for path in stores]
+        steps = context.images.of(Steps.concatenate([mine, *others]))
         seed = context.seed("eyes")
         reader = make_reader(
             steps,

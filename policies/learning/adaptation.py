@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alltrades.data.steps import Steps
-from alltrades.policies.learning.distillation import RECORDED, Stage2, base_measure, label_rows
+from alltrades.policies.learning.distillation import RECORDED, Stage2, equal_episodes, label_rows
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.policy import DiffusionPolicy
 
@@ -46,7 +46,7 @@ def adaptation_rows(sources: Sequence[Source]) -> Stage2:
         for name in source.teacher:
             rows = np.flatnonzero(useful & (of_step == name))
             if len(rows):
-                own[rows] = source.share * base_measure(steps, rows)
+                own[rows] = source.share * equal_episodes(steps, rows)
         if steps.begins is not None:
             own = np.where(kinds == RECORDED, own * steps.begins, own)
         probability.append(own)

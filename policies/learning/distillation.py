@@ -126,7 +126,7 @@ def stage2_rows(
             added |= ~demos.has_actions[demos.episode_of_step[demo_rows]]
         if added.any():
             recorded = np.zeros(len(demo_rows))
-            recorded[added] = base_measure(demos, demo_rows[added])
+            recorded[added] = equal_episodes(demos, demo_rows[added])
             if targets.reuse_labels and demos.begins is not None:
                 labelled = demos.has_actions[demos.episode_of_step[demo_rows]]
                 recorded *= np.where(labelled, demos.begins[demo_rows], 1)
@@ -210,7 +210,7 @@ def add_visits(
         mine = np.flatnonzero(of_new == name)
         total = old[of_old == name].sum()
         old[of_old == name] *= 1 - share
-        added[mine] = (share * total if total > 0 else 1.0) * base_measure(new, mine)
+        added[mine] = (share * total if total > 0 else 1.0) * equal_episodes(new, mine)
     labelled = np.concatenate(teacher)[new.episode_of_step]
     outcome = None
     if rows.outcome is not None:
@@ -226,7 +226,7 @@ def add_visits(
     )
 
 
-def base_measure(steps: Steps, rows: np.ndarray) -> np.ndarray:
+def equal_episodes(steps: Steps, rows: np.ndarray) -> np.ndarray:
     """Every episode the same mass, shared equally by its steps; sums to 1 over `rows`."""
     episode = steps.episode_of_step[rows]
     _, inverse, counts = np.unique(episode, return_inverse=True, return_counts=True)
