@@ -21,7 +21,7 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.initial import measured
 from alltrades.policies.model.batch import Batch
-from alltrades.policies.model.conditioning import there
+from alltrades.policies.model.conditioning import mask_key
 from alltrades.policies.model.encoders.weights import EncoderWeights
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -105,10 +105,9 @@ class Reader(DiffusionPolicy):
 
     def tell(self, window: Mapping[str, Tensor], environment: Tensor) -> tuple[Tensor, Tensor]:
         """What is told of the last frame and what is so, both (B, D) and normalised."""
-        seen = self.fit_window(window)
-        x = self.normalizer.observation(seen, environment)
+        x = self._normalised(window, environment)
         parts = [
-            self.conditioner.encoded(key, x[key][:, -1], there(seen[key][:, -1]))
+            self.conditioner.encoded(key, x[key][:, -1], x[mask_key(key)][:, -1])
             for key in self.keys
         ]
         parts += [x[key][:, -1] for key in self.knows]
