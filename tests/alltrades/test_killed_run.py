@@ -15,12 +15,15 @@ if how == "orphan":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 if how == "loses" and out.exists():
     out.unlink()
-for i in range(len(out.read_text()) if out.exists() else 0, 40):
+for i in range(len(out.read_text()) if out.exists() else 0, 39 if how == "lingers" else 40):
     time.sleep(0.01)
     text = out.read_text() if out.exists() else ""
     more = str(random.randint(0, 9)) if how == "random" else "x"
     pathlib.Path("part").write_text(text + more)
     os.replace("part", out)
+if how == "lingers":
+    out.write_text(out.read_text() + "x")  # of its own count: a start at the end writes too much
+    time.sleep(0.3)
 sys.exit(3 if how == "fails" and len(sys.argv) == 1 else 0)
 """
 
@@ -60,6 +63,23 @@ def test_bench_kills_tells_a_difference_a_loss_an_orphan_and_an_error(
     assert "victim" in out.splitlines()[-1]
     if not said:
         assert "victim: 12 kills done" in out
+
+
+def test_what_a_killed_command_had_done_to_its_end_is_not_started_again(monkeypatch, capsys):
+    def prepare(inputs: Path, name: str) -> None:
+        inputs.mkdir()
+        (inputs / "victim.py").write_text(VICTIM.format(how="lingers"))
+
+    kind = Kind(
+        lambda folder: [] if len(text(folder)) >= 40 else ["victim"],
+        lambda folder: {"out": text(folder)},
+        lambda folder: {f"{i} letters" for i in range(len(text(folder)))},
+    )
+    monkeypatch.setattr(kills, "_prepare", prepare)
+    monkeypatch.setattr(kills, "WRITES", 200)  # most kills come while it lingers
+    monkeypatch.setitem(KINDS, "victim", kind)
+    assert main(["bench", "kills", "--kinds", "victim", "--count", "12", "--seed", "1"]) == 0
+    assert "victim: 12 kills done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--kinds", "nothing"], ["--count", "0"], ["--seed", "-1"]])
