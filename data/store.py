@@ -344,7 +344,9 @@ class EpisodeStore:
         return dict(self._read().columns)
 
     def outcomes(self, name: str) -> Rows:
-        """The rows of "reward" or "success" of all episodes, in order; nothing is read."""
+        """The rows of "reward", "success" or "intervention" of all episodes, in order; nothing is
+        read.
+        """
         return self._read().number(name, np.arange(len(self)))
 
     def steps(self, environments: Sequence[str] | None = None) -> Steps:

@@ -6,7 +6,7 @@
   const body = document.querySelector("#list tbody");
   const rows = [...body.rows];
   const plot = id("plot"), step = id("step");
-  const NUMBERS = ["episode", "length", "return", "weight"];
+  const NUMBERS = ["episode", "length", "return", "interventions", "weight"];
   const COLORS = 8, ROW = 150, LINE = 19, GAP = 34; // pixels of a plot, of a name in its legend, between plots
   let episode = null, timer = null;
 

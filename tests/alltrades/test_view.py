@@ -31,7 +31,15 @@ from alltrades.report.view.page import EPISODE_BYTES, PAGE_BYTES, write_page
 from alltrades.report.view.pictures import colours, strip
 from alltrades.report.view.predictions import Predictor
 from tests.alltrades.test_report import CHROMIUM, dump_dom
-from tests.alltrades.viewing import EVIL, Counts, Page, view, write_counted, write_mixed
+from tests.alltrades.viewing import (
+    EVIL,
+    Counts,
+    Page,
+    view,
+    write_counted,
+    write_marked,
+    write_mixed,
+)
 from tests.data.stores import TEXTS
 
 
@@ -82,6 +90,15 @@ def test_the_list_says_what_is_known_of_each_episode(mixed):
     shown = [t if len(t) <= 160 else t[:160] + " ..." for t in TEXTS]
     shown = [t.replace("\ud800", "?").replace("\r\n", "\n") for t in shown]
     assert [row["instruction"].replace("\ufffd", "\0") for row in rest] == shown
+
+
+def test_the_steps_that_a_person_took_are_a_line_and_their_number_a_column(mixed, tmp_path):
+    page = view(write_marked(tmp_path / "marked.zarr"))
+    assert line_of(page.episodes[0], "intervention", "intervention") == [0, 1, 1, 0]
+    assert line_of(page.episodes[1], "intervention", "intervention") == [0, 0, 0, 0]
+    assert "intervention" not in [p["title"] for p in page.episodes[2]["plots"]]
+    assert [row["interventions"] for row in page.rows] == ["2", "0", ""]
+    assert "interventions" not in view(mixed).rows[0]  # where nothing marks any
 
 
 def test_text_of_a_store_is_text_and_never_part_of_the_page(mixed):

@@ -15,7 +15,7 @@ from alltrades.report.view import rerun_file, viewer
 from alltrades.report.view.episodes import Recordings
 from alltrades.report.view.predictions import Predictor
 from alltrades.report.view.rerun_file import write_recording
-from tests.alltrades.viewing import Counts, write_counted, write_mixed
+from tests.alltrades.viewing import Counts, write_counted, write_marked, write_mixed
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,13 @@ def test_a_rerun_recording_has_every_step_of_each_episode(mixed, tmp_path):
     assert [step for step, _ in logged(text, "/cameras/images.top")] == [0, 1, 2]
     assert len(logged(text, "/cameras/depth")) == 9
     assert "episode 0 of lab/arm, success" in text and "<b>fold</b>" in text
+
+
+def test_a_rerun_recording_has_the_steps_that_a_person_took(tmp_path):
+    store, out = write_marked(tmp_path / "marked.zarr"), tmp_path / "view.rrd"
+    assert cli.main(["data", "view", str(store), "--rrd", str(out), "--episodes", "0"]) == 0
+    found = [value for _, value in logged(printed(out), "/outcome/intervention")]
+    assert found == ["[0.0]", "[1.0]", "[1.0]", "[0.0]"]
 
 
 def test_a_rerun_recording_has_predicted_chunks_at_their_steps(counted, tmp_path):

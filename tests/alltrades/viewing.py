@@ -1,6 +1,7 @@
 """Stores to look at, a policy, and a page that is read as a browser would."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -104,4 +105,20 @@ def write_counted(path: Path) -> Path:
     acted = Episode.from_arrays({"state": 100 + number}, np.c_[number, number], "lab/count")
     other = Episode.from_arrays({"pose": number}, number, "lab/other", rewards=np.ones(6))
     EpisodeStore.write(path, [acted, other])
+    return path
+
+
+def write_marked(path):
+    """Three episodes: a person took two steps of the first, none of the second; of the third
+    nothing says it.
+    """
+    marks = [[False, True, True, False], [False] * 4, None]
+    episodes = [
+        replace(
+            Episode.from_arrays({"state": np.zeros((4, 1))}, np.zeros((4, 1)), "lab/arm"),
+            interventions=None if m is None else np.array(m),
+        )
+        for m in marks
+    ]
+    EpisodeStore.write(path, episodes)
     return path

@@ -27,7 +27,8 @@ class Viewed:
         times: (T,) seconds from the first step, as recorded or by the rate; None without either.
         numbers: (T, D) by field, actions as ACTION; NaN and infinities as they are.
         labels: of each of a field's numbers, with its unit where that is known.
-        outcome: (T,) "reward" where there is any, "success" where it is known, "weight".
+        outcome: (T,) "reward" where there is any, "success" where it is known, "intervention" (1
+            where a person acted in a policy's place) where that is marked, "weight".
         texts: by field.
         cameras: shape (H, W, C) and dtype by field.
         pictures: what reads some steps (n,) of a camera, as (n, H, W, C).
@@ -74,6 +75,11 @@ class Recordings:
         return len(self.store)
 
     @property
+    def marked(self) -> np.ndarray:
+        """(E,) bool, of which it is marked where a person acted in a policy's place."""
+        return np.isfinite(self.table.columns["interventions"])
+
+    @property
     def environments(self) -> np.ndarray:
         """(E,) of each episode."""
         return self.table.columns["environment"]
@@ -113,6 +119,9 @@ class Recordings:
             if name == "success" and self._silent[number]:
                 continue
             out[name] = values
+        if self.marked[number]:
+            marks = self.store.outcomes("intervention").read(stop - length, stop)
+            out["intervention"] = marks.reshape(length).astype(np.float64)
         if self.weights is not None:
             out["weight"] = self.weights[stop - length : stop]
         return out

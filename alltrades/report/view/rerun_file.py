@@ -237,7 +237,7 @@ class _Writer:
 
 
 def _group(name: str) -> str:
-    """Where rewards and successes stand, and weights apart: they are of another size."""
+    """Where rewards, successes and interventions stand, and weights apart: of another size."""
     return "weight" if name == "weight" else "outcome"
 
 
@@ -245,6 +245,7 @@ def _groups(recordings: Recordings, episodes: np.ndarray) -> list[str]:
     """Those of which some of these episodes have values."""
     c = recordings.table.columns
     told = np.isfinite(c["success"][episodes]).any() or c["return"][episodes].any()
+    told = told or recordings.marked[episodes].any()
     outcome = ["outcome"] if told or recordings.store.foreign else []
     return [*outcome, *(["weight"] if recordings.weights is not None else [])]
 
