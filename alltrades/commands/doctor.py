@@ -29,6 +29,7 @@ EXTRAS = {
     "teleop": "alltrades collect --teleop",
     "vision": "pretrained encoders of images (policy.encoder.name)",
     "view": "alltrades data view --rrd",
+    "ray": "work on many machines (--compute ray)",
     "notebook": "the notebooks",
 }
 

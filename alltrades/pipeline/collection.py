@@ -147,7 +147,7 @@ def _demonstrations(
             [Job(spec.id, x, "expert") for x in map(starts, range(tried, end)) if x not in known],
             {spec.id: spec},
             {},
-            lanes=max(1, crew.workers),
+            lanes=crew.hosts,
             source=EXPERT,
             crew=crew,
             faults=faults,

@@ -23,6 +23,7 @@ from alltrades.envs.success import described
 from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.code import code_of
+from alltrades.pipeline.executors import executor_of
 from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
@@ -34,6 +35,7 @@ from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.preference import preference_vector
 from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
 from alltrades.settings.run import RunSettings
+from alltrades.system.compute.executor import Executor
 from alltrades.system.progress import Progress
 from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
@@ -240,9 +242,11 @@ class Context:
         return replace(self, record=_unrecorded)
 
 
-def crew_of(settings: RolloutSettings) -> Crew:
-    """Processes that step environments, as the settings want them; closed by whoever asks."""
-    return Crew(settings.worker_count(), settings.timeout, settings.growth * 2**30)
+def crew_of(settings: RolloutSettings, executor: Executor | None = None) -> Crew:
+    """Processes that step environments, as the settings want them, of this machine or of a remote
+    executor; closed by whoever asks.
+    """
+    return Crew(settings.worker_count(), settings.timeout, settings.growth * 2**30, executor)
 
 
 def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserError]]:
@@ -378,8 +382,11 @@ def opened(
     code = _code(settings, specs)
     if manifest is not None:
         manifest.code, manifest.same_code = code, settings.same_code
-    with crew_of(settings.rollout) as crew:
-        beside = Beside(settings.training_count())
+    beside = Beside(settings.training_count())
+    with (
+        executor_of(settings.compute, settings.device, beside.check) as executor,
+        crew_of(settings.rollout, executor) as crew,
+    ):
         cache = settings.training.image_cache
         images = Images(
             None if manifest is None else manifest.folder, None if cache is None else cache * 2**30

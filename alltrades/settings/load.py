@@ -50,6 +50,7 @@ __all__ = [
 
 M = TypeVar("M", bound=BaseModel)
 COMMAND_LINE = "command line"
+SHORT = {"compute": "compute.on"}  # what may be said for a setting on the command line
 
 
 def load_settings(
@@ -133,6 +134,7 @@ def parse_overrides(model: type[BaseModel], tokens: Sequence[str]) -> list[dict[
                 f"unexpected '{token}' on the command line; expected a setting such as --seed 1"
             )
         key, equals, text = token[2:].partition("=")
+        key = SHORT.get(key, key)
         if key.startswith("no-") and not _exists(model, key):
             leaf = lookup(model, key.removeprefix("no-"))
             if not takes(leaf.annotation, bool) or equals:

@@ -16,6 +16,7 @@ from alltrades.policies.settings import (
     TrainSettings,
 )
 from alltrades.settings.adapt import AdaptSettings
+from alltrades.settings.compute import ComputeSettings
 from alltrades.settings.eyes import EyesSettings
 from alltrades.settings.nested import merge
 from alltrades.settings.parts import (
@@ -56,6 +57,7 @@ class RunSettings(Frozen):
         description="networks trained beside one another, each on one processor thread; 1: one "
         "after the other on all; default: as many as cores, at most 8; 1 on a GPU",
     )
+    compute: ComputeSettings = ComputeSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     rendering: RenderingSettings = RenderingSettings()
     training: TrainingSettings = TrainingSettings()

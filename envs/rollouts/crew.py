@@ -12,6 +12,7 @@ from typing import Any
 from alltrades.envs.rollouts.hosts import Command, LaneHost, Reply
 from alltrades.envs.rollouts.workers import Worker, WorkerDied, close_all
 from alltrades.envs.spec import EnvSpec
+from alltrades.system.compute.executor import Executor
 
 LOOK = 1.0  # seconds between two looks at what workers do, at most
 
@@ -30,12 +31,20 @@ class Crew:
             with a timeout 0 workers are one.
         growth: bytes that a worker may grow by without a reason before another takes its place; 0:
             any number.
+        executor: one that is remote carries rollouts out in place of processes of this machine.
     """
 
-    def __init__(self, workers: int, timeout: float = 0.0, growth: float = 0.0) -> None:
+    def __init__(
+        self,
+        workers: int,
+        timeout: float = 0.0,
+        growth: float = 0.0,
+        executor: Executor | None = None,
+    ) -> None:
         self.workers = max(1, workers) if timeout else workers
+        self.executor = executor if executor is not None and executor.remote else None
+        self.timeout, self.growth = timeout, growth
         self.lock = threading.RLock()
-        self._timeout, self._growth = timeout, growth
         self._pause = min(LOOK, timeout / 8) if timeout else LOOK
         self._looked = 0.0
         self._renewed = False
@@ -43,6 +52,11 @@ class Crew:
         self._workers: list[Worker] = []
         self._pending: list[Command] = []
         self._busy = [False] * max(1, self.workers)
+
+    @property
+    def hosts(self) -> int:
+        """Processes that step environments at the same time, wherever they are; at least one."""
+        return max(1, self.workers if self.executor is None else self.executor.slots)
 
     def __enter__(self) -> Crew:
         return self
@@ -107,7 +121,7 @@ class Crew:
             return
         self._looked += passed
         for worker in self._workers:
-            worker.look(min(passed, 2 * self._pause), self._timeout)
+            worker.look(min(passed, 2 * self._pause), self.timeout)
 
     def receive(self, host: int) -> list[Reply] | None:
         if self._local is not None:
@@ -127,7 +141,7 @@ class Crew:
 
     def grown(self, host: int) -> bool:
         """Whether another worker should take its place, once no episode runs there."""
-        return bool(self._growth and self._workers and self._workers[host].growth > self._growth)
+        return bool(self.growth and self._workers and self._workers[host].growth > self.growth)
 
     def renew(self, host: int) -> None:
         """Put another worker in the place of one that has grown."""

@@ -1,4 +1,4 @@
-"""The only loop that steps environments: continuous batching over lanes and worker processes.
+"""Rollouts of policies and experts: by processes of this machine, or by those of a cluster.
 
 Every started episode is finished and counted. An episode is a function of (policy, environment,
 seed) alone: the policy is called with one fixed, padded batch size and one thread, and noise comes
@@ -8,24 +8,22 @@ worker's death, and after a resume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.data.fields import Observation
 from alltrades.envs.adapter import EnvironmentFailure
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.rollouts.faults import Faults, line
-from alltrades.envs.rollouts.hosts import EXPERT, Chunk, Command, Outcome, Result
+from alltrades.envs.rollouts.hosts import EXPERT, Outcome, Result
 from alltrades.envs.rollouts.scheduler import Job, LaneController, Scheduler
-from alltrades.envs.rollouts.workers import WorkerDied
+from alltrades.envs.rollouts.spread import spread
+from alltrades.envs.rollouts.stepping import outcomes
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError, nearest
-
-HELD = 1 << 30  # bytes of finished episodes that wait for one before them; above, none is started
 
 
 def rollout(
@@ -109,93 +107,28 @@ def _run(
     used = {name: specs[name].steps_alone for name in dict.fromkeys(j.environment for j in jobs)}
     taught = dict.fromkeys(j.environment for j in jobs if j.policy == EXPERT)
     found = {name: (experts or {}).get(name) or _registered_expert(name) for name in taught}
-    crew = kept or Crew(min(workers, lanes))
     faults.expect(job.environment for job in jobs)
-    return _episodes(scheduler, used, found, controllers, crew, kept is None, progress, faults)
+    if kept is not None and kept.executor is not None:
+        ends = spread(scheduler, used, found, controllers, kept, progress, faults.say)
+    else:
+        crew = kept or Crew(min(workers, lanes))
+        given = crew, kept is None, progress, faults.say
+        ends = outcomes(scheduler, used, found, controllers, *given)
+    return _judged(ends, scheduler.recorded, faults)
 
 
-def _episodes(
-    scheduler: Scheduler,
-    specs: Mapping[str, EnvSpec],
-    experts: Mapping[str, Any],
-    controllers: Mapping[str, LaneController],
-    crew: Crew,
-    ends: bool,
-    progress: Callable[[int, int], None] | None,
-    faults: Faults,
+def _judged(
+    found: Generator[Outcome, None, None], recorded: bool, faults: Faults
 ) -> Generator[Any, None, None]:
-    """Episodes or results, in the order of the jobs; with `ends` the crew is closed behind them."""
-    jobs = scheduler.jobs
-    if not jobs:
-        return
-    with crew.lock:
-        scheduler.deal(max(1, crew.workers))
-        finished: dict[int, Outcome] = {}
-        handed, done, held = 0, 0, 0
-
-        def filled(host: int) -> list[Command]:
-            if scheduler.waits and crew.grown(host):
-                if scheduler.runs(host):
-                    return []
-                crew.renew(host)
-            return scheduler.fill(host, controllers, handed, full=held > HELD)
-
-        def ended(index: int, outcome: Outcome) -> None:
-            nonlocal held, done
-            finished[index] = outcome
-            held += _size(outcome)
-            done += 1
-            if progress is not None:
-                progress(done, len(jobs))
-
-        try:
-            crew.start(specs, experts)
-            for host in range(len(crew)):
-                crew.send(host, filled(host))
-            while handed < len(jobs):
-                commands: dict[int, list[Command]] = {}
-                asking: dict[str, dict[int, Observation]] = {}
-                for host in crew.wait():
-                    try:
-                        replies = crew.receive(host)
-                    except WorkerDied as death:
-                        for index, failure in scheduler.lost(host, death, faults.say).items():
-                            ended(index, failure)
-                        crew.restart(host, death)
-                        continue  # it is idle now, and filled below
-                    if replies is None:
-                        continue
-                    commands[host] = []
-                    for lane, value in replies:
-                        if isinstance(value, Outcome):
-                            ended(scheduler.finish(lane), value)
-                        else:
-                            asking.setdefault(scheduler.job(lane).policy, {})[lane] = value
-                for key, frames in asking.items():
-                    for lane, actions in _plan(key, controllers[key], frames).items():
-                        commands[scheduler.host(lane)].append(Chunk(lane, actions))
-                for host in commands:
-                    crew.send(host, commands[host] + filled(host))
-                while handed in finished:
-                    outcome = finished.pop(handed)
-                    held -= _size(outcome)
-                    handed += 1
-                    if not isinstance(outcome, EnvironmentFailure):
-                        yield outcome
-                        continue
-                    faults.add(outcome)
-                    if not scheduler.recorded:
-                        yield _failed(outcome)
-                # jobs held back by the look-ahead bound, or given up by a dead worker
-                for host in crew.idle():
-                    crew.send(host, filled(host))
-        finally:
-            if ends or handed < len(jobs):  # episodes that nobody waits for are still running
-                crew.close()
-
-
-def _size(outcome: Outcome) -> int:
-    return 0 if isinstance(outcome, EnvironmentFailure) else outcome.nbytes
+    """Episodes or results, where faults let the rollout go on."""
+    with closing(found):
+        for outcome in found:
+            if not isinstance(outcome, EnvironmentFailure):
+                yield outcome
+                continue
+            faults.add(outcome)
+            if not recorded:
+                yield _failed(outcome)
 
 
 def _failed(failure: EnvironmentFailure) -> Result:
@@ -242,32 +175,3 @@ def _registered_expert(name: str) -> Any:
             f"environment '{name}' has no scripted expert; register one, or bring demonstrations"
         )
     return found
-
-
-def _plan(
-    key: str, controller: LaneController, frames: dict[int, Observation]
-) -> dict[int, np.ndarray]:
-    with _single_thread():
-        chunks = controller.plan(frames)
-    # a lane without actions would never end
-    if chunks.keys() != frames.keys() or any(len(c) == 0 for c in chunks.values()):
-        raise ValueError(
-            f"controller '{key}' planned for lanes {sorted(x for x in chunks if len(chunks[x]))}; "
-            f"expected at least one action for each of {sorted(frames)}"
-        )
-    return chunks
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """Policies are called with one thread, so that their bits do not depend on the
-    machine's cores.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -118,7 +118,7 @@ class Worker:
 
     def __init__(self, specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> None:
         self._specs, self._experts = dict(specs), dict(experts)
-        self._payload = _pickled(specs, experts)
+        self._payload = pickled(specs, experts)
         self.failed_starts = 0
         self._prepare()
 
@@ -152,8 +152,8 @@ class Worker:
         if new or taught:
             self._specs.update(new)
             self._experts.update(taught)
-            self._payload = _pickled(self._specs, self._experts)
-            self._send(_pickled(new, taught))
+            self._payload = pickled(self._specs, self._experts)
+            self._send(pickled(new, taught))
 
     def send(self, commands: Sequence[Command]) -> None:
         """Give the lanes of this worker something to do; a death shows when receiving."""
@@ -273,7 +273,8 @@ def close_all(workers: Sequence[Worker]) -> None:
         worker.end(deadline)
 
 
-def _pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
+def pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
+    """Both as a worker process gets them. Raises UserError for one that cannot be sent."""
     for kind, values in (("environment", specs), ("expert of", experts)):
         for name, value in values.items():
             try:

@@ -89,13 +89,11 @@ class OnnxPolicy(ActingPolicy):
                 f"{found_digest[:12]}, expected {described[:12]}): cut short, or of another "
                 "export; export the policy again, or copy both files"
             )
-        runtime = _runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        self._graph, self._threads = graph, threads
         try:
-            self.session = runtime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
-            )
+            self.session = self._session()
+        except UserError:
+            raise
         except Exception as error:  # onnxruntime raises many kinds, all of its own
             raise UserError(
                 f"{path}: onnxruntime cannot read it ({str(error)[:200]}); expected a graph that "
@@ -110,6 +108,20 @@ class OnnxPolicy(ActingPolicy):
         size = shapes["noise"][0]
         self.batch: int | None = size if isinstance(size, int) else None
         self._names = input_names(self.layout)
+
+    def _session(self) -> Any:
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = self._threads
+        return runtime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, each of which has a session of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.session = self._session()
 
     def act(
         self,

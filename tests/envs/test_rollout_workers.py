@@ -63,7 +63,7 @@ def no_process_is_left():
     assert multiprocessing.active_children() == []
 
 
-def diffusion_episodes(workers: int) -> list[Episode]:
+def diffusion_jobs() -> tuple[Controller, list[Job], dict]:
     policy = make_policy([info(WALK.id, obs_dim=4), info(LONG.id, obs_dim=5)])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # a fresh policy's last layer is zero, and its actions would say nothing
@@ -73,16 +73,12 @@ def diffusion_episodes(workers: int) -> list[Episode]:
         *(Job(name, seed, "p") for seed in range(6) for name in (WALK.id, LONG.id)),
         *(Job(WALK.id, 100 + seed, "expert") for seed in range(4)),
     ]
-    return list(
-        rollout(
-            jobs,
-            SPECS,
-            {"p": Controller(policy, lanes=5)},
-            workers=workers,
-            lanes=5,
-            experts={WALK.id: toys.Homing()},
-        )
-    )
+    return Controller(policy, lanes=5), jobs, {WALK.id: toys.Homing()}
+
+
+def diffusion_episodes(workers: int) -> list[Episode]:
+    controller, jobs, experts = diffusion_jobs()
+    return list(rollout(jobs, SPECS, {"p": controller}, workers=workers, lanes=5, experts=experts))
 
 
 def test_episodes_of_a_diffusion_policy_are_bit_equal_for_any_number_of_workers():

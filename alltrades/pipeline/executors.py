@@ -1,0 +1,40 @@
+"""The executor that a command's settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from alltrades.envs.elsewhere import Surroundings
+from alltrades.errors import UserError
+from alltrades.settings.compute import ComputeSettings
+from alltrades.system.compute.executor import Executor, Local
+
+
+def executor_of(
+    settings: ComputeSettings, device: str = "cpu", check: Callable[[], None] = lambda: None
+) -> Executor:
+    """What carries out independent work; plugins must be loaded by now. Closed by whoever asks.
+
+    Args:
+        device: where tasks compute.
+        check: see `RayExecutor`.
+
+    Raises UserError where nothing answers at an address, and MissingExtra without Ray.
+    """
+    if not settings.remote:
+        return Local()
+    if device.startswith("cuda") and not settings.gpus_per_task:
+        raise UserError(
+            f"device = {device} on a Ray cluster with compute.gpus_per_task = 0, which hides GPUs "
+            "from tasks; expected a share of one; set --compute.gpus_per_task 1, or less"
+        )
+    from alltrades.system.compute.ray_executor import RayExecutor
+
+    return RayExecutor(
+        settings.on,
+        Surroundings.here(),
+        settings.tasks,
+        settings.cpus_per_task,
+        settings.gpus_per_task,
+        check,
+    )
