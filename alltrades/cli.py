@@ -13,6 +13,7 @@ from alltrades import __version__
 from alltrades.commands import (
     adapting,
     environments,
+    looking,
     rendering,
     serving,
     stage,
@@ -27,6 +28,7 @@ from alltrades.system.trust import trust_all
 COMMANDS = [
     *whole.COMMANDS[:1],
     *stage.COMMANDS,
+    *looking.COMMANDS,
     *adapting.COMMANDS,
     *whole.COMMANDS[1:],
     *serving.COMMANDS,

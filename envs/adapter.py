@@ -17,6 +17,7 @@ from alltrades.envs.boundary.origin import raised
 from alltrades.envs.boundary.physics import Physics
 from alltrades.envs.boundary.randomness import EpisodeRandomness
 from alltrades.envs.instructions import INSTRUCTION
+from alltrades.envs.perturbations import Disturbed
 from alltrades.envs.rendering.backends import chosen
 from alltrades.envs.rendering.made import Rendering
 from alltrades.envs.rendering.painter import Painter, made
@@ -109,6 +110,7 @@ class EnvAdapter:
         self._viewer: Painter | None = None  # of the pictures for people
         self._undrawn: str | None = None  # why there are none
         self._told = ""  # in this episode
+        self._disturbed: Disturbed | None = None  # its pictures
         self.images = () if spec.rendering is None else tuple(spec.rendering.images)
         self.randomness, self.folded = EpisodeRandomness(0), False
 
@@ -136,6 +138,8 @@ class EnvAdapter:
         if self.spec.told is not None:
             assert self.spec.instructions is not None
             self._told = self.spec.instructions.sentence(seed, self.spec.told)
+        if self.spec.perturbed is not None:
+            self._disturbed = Disturbed(self.spec.perturbed, seed, self.spec.observation)
         returned = self._guarded(self._started, env)
         observation, info = self._kept(reset_values, returned)
         self._physics, self._first = Physics(env), {}
@@ -211,7 +215,10 @@ class EnvAdapter:
         Raises UserError for a camera that the environment does not have.
         """
         names = self.images if images is None else images
-        return self._guarded(lambda: self.painter.pictures(names)) if names else {}
+        if not names:
+            return {}
+        drawn: Observation = self._guarded(lambda: self.painter.pictures(names))
+        return drawn if self._disturbed is None else self._disturbed(drawn)
 
     def place(self, observation: Observation) -> Observation:
         """Bring what is drawn where an observation of the environment's own fields says, in one
@@ -387,7 +394,7 @@ class EnvAdapter:
             seen |= made(self.spec.rendering, seen)
         if self.spec.told is not None:
             seen[INSTRUCTION] = self._told
-        return seen
+        return seen if self._disturbed is None else self._disturbed(seen)
 
     def _check_huge(self, name: str, values: np.ndarray) -> None:
         """Values that grew beyond what can be believed within the episode."""

@@ -15,7 +15,8 @@ from alltrades.envs.spaces import action_of, fields_of
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 
-FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in ("id", "make", "extra", "rendering"))
+OTHERS = ("id", "make", "extra", "rendering", "perturbed")  # which nobody registers as facts
+FACTS = tuple(f.name for f in fields(EnvSpec) if f.name not in OTHERS)
 RATE = 10.0  # Hz, where an environment says nothing
 PICTURE = "rgb_array"  # a mode of `render`
 RENDERED = (96, 96)  # pixels of what an environment draws itself

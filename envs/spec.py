@@ -58,6 +58,8 @@ class EnvSpec:
         instructions: sentences that name what its episodes ask for.
         told: which of them its episodes are told, as the field `instruction`, which `observation`
             has then too; None: no such field is made. `alltrades.envs.instructions` sets it.
+        perturbed: how pictures are changed before they are seen, one of
+            `alltrades.envs.perturbations.PICTURES`; None: not at all.
 
     Raises ValueError for what cannot be.
     """
@@ -84,6 +86,7 @@ class EnvSpec:
     rendering: Rendering | None = None
     instructions: Instructions | None = None
     told: Phrasing | None = None
+    perturbed: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.interface  # checks itself

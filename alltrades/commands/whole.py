@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_study(study, args)
     from alltrades.pipeline.runner import run as run_pipeline
     from alltrades.report.open_loop import open_loop_text
+    from alltrades.report.perturbations import perturbation_text
     from alltrades.report.tables import show_result
 
     if args.data is not None:
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if result.open_loop:
         print(open_loop_text(result.open_loop, str(result.folder / "open_loop.json")) + "\n")
     show_result(result.evaluations, result.comparison, result.advice, settings.evaluation.limits)
+    if result.perturbations is not None:
+        print("\n" + perturbation_text(result.perturbations))
     for name, why in result.left_out.items():
         hint = f"; to add it: {why.remedy}" if isinstance(why, MissingExtra) else f" ({why})"
         print(f"left out: {name}{hint}")

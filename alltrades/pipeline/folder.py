@@ -97,6 +97,11 @@ class RunFolder:
         return self.path / "open_loop.json"
 
     @property
+    def perturbations(self) -> Path:
+        """A row under perturbations of what it sees."""
+        return self.path / "perturbations.json"
+
+    @property
     def trajectories(self) -> Path:
         return self.path / "trajectories.json"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import given
 from alltrades.pipeline.acting import load_policies
@@ -86,15 +87,8 @@ def judge_given(
     have, simulated or not. Raises UserError where they do not fit what the policy sees, and where
     nothing is left to judge on.
     """
-    demos = context.settings.demos
-    there = [e.id for e in given.environments_of(demos.stores)]
-    specs = tuple(spec for spec in context.specs if spec.id in there)
+    demos, specs = context.settings.demos, specs_there(context, policy)
     stores = ", ".join(map(str, demos.stores))
-    if not specs:
-        raise UserError(
-            f"{stores}: episodes of {', '.join(there[:MOST])}, none of them an environment of "
-            f"{policy}; expected some of {', '.join(context.ids[:MOST])}; give another store"
-        )
     share = UNSIMULATED if demos.holdout is None else demos.holdout
     held = context.settings.model_copy(
         update={"demos": demos.model_copy(update={"holdout": share})}
@@ -120,6 +114,22 @@ def judge_given(
             file=sys.stderr,
         )
     return judge(chosen, {name: policy}, out, preference)
+
+
+def specs_there(context: Context, policy: Path) -> tuple[EnvSpec, ...]:
+    """The environments of which the stores that the settings name have episodes. UserError where
+    there is none.
+    """
+    stores = context.settings.demos.stores
+    there = [e.id for e in given.environments_of(stores)]
+    specs = tuple(spec for spec in context.specs if spec.id in there)
+    if not specs:
+        raise UserError(
+            f"{', '.join(map(str, stores))}: episodes of {', '.join(there[:MOST])}, none of them "
+            f"an environment of {policy}; expected some of {', '.join(context.ids[:MOST])}; give "
+            "another store"
+        )
+    return specs
 
 
 def advice_line(

@@ -18,6 +18,7 @@ from typing import Any
 
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.errors import UserError
+from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.comparison import compared
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
@@ -30,6 +31,7 @@ from alltrades.pipeline.labeled_only import Averages, train_labeled_only
 from alltrades.pipeline.logs import logs_of
 from alltrades.pipeline.measurement import check_starts, draw, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
+from alltrades.pipeline.perturbations import Perturbed, Trials, looks, measure_perturbed
 from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
 from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.rundir import RunDir
@@ -45,7 +47,8 @@ from alltrades.system.tracking import Tracker
 @dataclass
 class RunResult:
     """What a run leaves: the folder, the evaluation of every row, paired comparisons, advice; and
-    what was left out, with the reason; and open-loop errors where episodes are held out.
+    what was left out, with the reason; open-loop errors where episodes are held out; and a row
+    under perturbations where one looks.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class RunResult:
     comparison: dict[str, Any]
     advice: dict[str, Any]
     open_loop: OpenLoop = field(default_factory=dict)
+    perturbations: Perturbed | None = None
     report: Path | None = None
     left_out: dict[str, UserError] = field(default_factory=dict)
 
@@ -157,6 +161,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     judged = judge(
         demos, {name: folder.policy(row) for name, row in rows.items()}, folder.open_loop
     )
+    disturbed = _disturbed(context, folder, rows, evaluations)
     drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
     draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
     beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
@@ -166,7 +171,27 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     given = sources(demos, folder, generalist)
     advice = advise(folder, given, settings.distill, evaluations, judged)
     left_out = dict(context.left_out)
-    return RunResult(folder.path, evaluations, comparison, advice, judged, left_out=left_out)
+    return RunResult(
+        folder.path, evaluations, comparison, advice, judged, disturbed, left_out=left_out
+    )
+
+
+def _disturbed(
+    context: Context,
+    folder: RunFolder,
+    rows: Mapping[str, Row],
+    evaluations: Mapping[str, Evaluation],
+) -> Perturbed | None:
+    """The generalist, or the last row that looks, under perturbations of what it sees."""
+    asked = context.settings.evaluation
+    names = [GENERALIST] if GENERALIST in rows else list(rows)[::-1]
+    for name in names if asked.perturbations and evaluations else ():
+        path = folder.policy(rows[name])
+        if looks(load_policies(path, context.simulated)):
+            trials = Trials(asked.perturbations, asked.perturbed_episodes)
+            out = folder.perturbations
+            return measure_perturbed(context, name, path, trials, out, evaluations[name])
+    return None
 
 
 def _check_rounds(context: Context, rows: Mapping[str, Row]) -> None:

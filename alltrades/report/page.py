@@ -97,6 +97,7 @@ def page_content(run: Any) -> dict[str, Any]:
     from alltrades.report import figures as plots
     from alltrades.report import text, views
     from alltrades.report.open_loop_page import open_loop
+    from alltrades.report.perturbations import perturbation_part
 
     figures: dict[str, plots.Figure] = {}
 
@@ -127,6 +128,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "header": views.header(run),
         "success": views.success(run),
         "open_loop": open_loop(run, place),
+        "perturbations": perturbation_part(run.perturbations),
         "pairs": pairs,
         "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(told)) if told else None,

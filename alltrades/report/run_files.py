@@ -31,7 +31,7 @@ class RunFiles:
     open_loop: errors on held-out episodes by environment. rows: names of the evaluated rows, in the
     order of the settings. environments: in the order of the evaluation. metrics: by stage.
     selection: cross-validation of specialists. weights: by generalist, then environment. rounds: by
-    generalist. videos: file by environment.
+    generalist. videos: file by environment. perturbations: of the row that was measured under them.
     """
 
     name: str
@@ -49,6 +49,7 @@ class RunFiles:
     rounds: dict[str, list[dict[str, Any]]]
     trajectories: dict[str, dict[str, Any]]
     videos: dict[str, Path]
+    perturbations: dict[str, Any]
 
     @property
     def rows(self) -> list[str]:
@@ -120,6 +121,7 @@ def read_run(folder: Path) -> RunFiles:
         },
         trajectories=_json(folder / "trajectories.json"),
         videos={},
+        perturbations=_json(folder / "perturbations.json"),
     )
     run.videos.update(_videos(folder / "videos", run.environments))
     return run

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alltrades.data.weights.settings import WeightSettings
+from alltrades.envs.perturbations import PICTURES, check_names
 from alltrades.envs.success import FORMS, Success
+from alltrades.errors import UserError
 from alltrades.policies.learning.objectives import ObjectiveSettings
 from alltrades.policies.settings import (
     LARGEST_LR,
@@ -481,6 +483,25 @@ class EvaluationSettings(Frozen):
         "phrasings that training never sees, those of training, or wrong: of another goal than "
         "the one that counts",
     )
+    perturbations: tuple[str, ...] = Field(
+        tuple(PICTURES),
+        description="changes of what it sees under which the generalist is measured too, where it "
+        "sees pictures; []: none",
+    )
+    perturbed_episodes: int = Field(
+        20,
+        ge=1,
+        description="episodes per environment and perturbation, the first ones of the evaluation",
+    )
+
+    @field_validator("perturbations")
+    @classmethod
+    def _known_perturbations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_names(value, "perturbations")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return value
 
     @model_validator(mode="after")
     def _measured_rows_are_compared(self) -> EvaluationSettings:

@@ -26,6 +26,7 @@ PURPOSES = (
     "held_out",
     "intervention",
     "eyes",
+    "diagnosis",
 )  # append only
 
 

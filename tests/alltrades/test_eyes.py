@@ -7,6 +7,7 @@ import pytest
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.envs.perturbations import PICTURES
 from alltrades.envs.rendering import with_cameras
 from alltrades.envs.rollouts.seeding import evaluation_seeds
 from alltrades.errors import UserError
@@ -14,6 +15,7 @@ from alltrades.pipeline.eyes import eye_lines, sight_of
 from alltrades.pipeline.runner import run
 from alltrades.policies.model.encoders.weights import EncoderWeights
 from alltrades.policies.model.policy import load_policy
+from alltrades.report.page import write_report
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
 from tests.alltrades import looking  # noqa: F401
@@ -83,6 +85,21 @@ def test_a_run_that_goes_on_keeps_its_eyes(finished):
     more = ("--eyes.train.steps", "200", "--eyes.starts", "60", "--rendering.size", "16")
     run(settings(*more), folder)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
+
+
+def test_the_generalist_is_measured_under_perturbations_on_its_starts(finished):
+    folder, result = finished
+    found = json.loads((folder / "perturbations.json").read_text())
+    assert found == result.perturbations and found["row"] == "generalist"
+    whole, rows = result.evaluations["generalist"], found["evaluations"]
+    assert set(rows) == {"unperturbed", *PICTURES}
+    assert all(r["rows"][0]["seeds"] == list(whole.rows[0].seeds) for r in rows.values())
+    assert rows["unperturbed"]["rows"][0]["returns"] == list(whole.rows[0].returns)
+    assert len(found["pairs"]) == len(PICTURES)
+    page = write_report(folder, folder / "page.html").read_text()
+    assert "generalist under perturbations" in page and "occlusion" in page
+    more = ("--eyes.train.steps", "200", "--eyes.starts", "60", "--rendering.size", "16")
+    assert run(settings(*more, "--evaluation.perturbations", "[]"), folder).perturbations is None
 
 
 def test_what_is_told_is_what_teachers_see_and_policies_do_not():

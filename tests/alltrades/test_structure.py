@@ -28,6 +28,7 @@ ROOMS = (
     "envs.boundary",
     "envs.instructions",
     "envs.rendering",
+    "envs.perturbations",
     "envs",
     "envs.planar",
     "envs.suites",

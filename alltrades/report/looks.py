@@ -1,0 +1,62 @@
+"""Words of what a policy looks at, in the terminal and on its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alltrades.report.columns import columns
+
+DIMENSIONS = 6  # of the actions that the terminal names
+
+
+def look_heading(name: str, facts: Mapping[str, Any]) -> str:
+    """On what it was found."""
+    return (
+        f"{name}: {facts['states']} states of {facts['episodes']} episodes, "
+        f"{facts['executed']} executed actions"
+    )
+
+
+def look_heads(facts: Mapping[str, Any], most: int | None = None) -> list[str]:
+    """Heads of the columns of `look_lines`."""
+    named = [
+        f"{name} ({unit})" if unit else f"action {name}" if name.isdigit() else name
+        for name, unit in zip(facts["names"], facts["units"])
+    ]
+    return ["from another episode", "share of variance", "", "same episode", "", *named[:most]]
+
+
+def look_lines(facts: Mapping[str, Any], most: int | None = None) -> list[list[str]]:
+    """Of every field: share of the actions' variance that changes with it, its interval, the share
+    from another step of the same episode, the verdict, and the change of each action in its units;
+    last of another draw of noise.
+    """
+    lines = []
+    rows = {**facts["fields"], "another draw of noise": facts["noise"]}
+    for name, own in rows.items():
+        low, high = own["interval"]
+        within = own.get("within")
+        lines.append(
+            [
+                name,
+                f"{own['share']:.3f}",
+                f"[{low:.3f}, {high:.3f}]",
+                "-" if within is None else f"{within:.3f}",
+                own.get("verdict", ""),
+                *(f"{value:.3g}" for value in own["rms"][:most]),
+            ]
+        )
+    return lines
+
+
+def look_text(found: Mapping[str, Any]) -> str:
+    """Tables of all environments as aligned lines."""
+    blocks = []
+    for name, facts in found.items():
+        rest = len(facts["names"]) - DIMENSIONS
+        table = [look_heads(facts, DIMENSIONS), *look_lines(facts, DIMENSIONS)]
+        lines = columns(table, right=(1, 3, *range(5, len(table[0]))))
+        more = [f"and {rest} more dimensions"] if rest > 0 else []
+        blocks.append("\n".join([look_heading(name, facts), *lines, *more]))
+    return "\n\n".join(blocks)
