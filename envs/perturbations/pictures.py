@@ -72,7 +72,7 @@ def _shift(rng: np.random.Generator, f: Field) -> Change:
 
 def _light(rng: np.random.Generator, f: Field) -> Change:
     factor = rng.uniform(*(DIM if rng.random() < 0.5 else BRIGHT))
-    return partial(_scaled, f, np.float32(factor))
+    return partial(_scaled, f, np.full(3, factor, np.float32))
 
 
 def _colors(rng: np.random.Generator, f: Field) -> Change:
@@ -118,10 +118,10 @@ def _bounds(f: Field) -> tuple[float, float]:
 
 
 def _scaled(f: Field, factor: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Colours times a factor, of each channel or of all (opacity stays)."""
+    """Colours times a factor of each channel (3,); opacity stays."""
     low, high = _bounds(f)
     out, colours = frame.copy(), min(3, frame.shape[2])
-    x = (frame[..., :colours].astype(np.float32) - low) * factor + low
+    x = (frame[..., :colours].astype(np.float32) - low) * factor[:colours] + low
     x = np.clip(x, low, high)
     out[..., :colours] = np.rint(x) if frame.dtype == np.uint8 else x
     return out

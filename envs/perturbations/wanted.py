@@ -32,7 +32,7 @@ def check_names(names: Sequence[str], where: str) -> None:
     for name in names:
         if name not in NAMES:
             raise UserError(
-                f"{where}: no perturbation '{name}'{nearest(name, NAMES)}; expected some of "
+                f"{where}: no perturbation '{name}'{nearest(name, list(NAMES))}; expected some of "
                 f"{', '.join(NAMES)}"
             )
         if list(names).count(name) > 1:

@@ -25,7 +25,8 @@ from alltrades.system.streams import stream
 STATES = 256  # at which chunks are computed, or one of each episode
 BATCH = 64
 LEAST = 0.01  # share of the actions' variance up to which a change is none: a tenth of a deviation
-IGNORED, FAINT, USED = "ignored", "used less than noise", "used"
+FAINT_SHARE = 0.05  # of what everything changes together, below which a field is hardly used
+IGNORED, FAINT, USED = "ignored", "hardly used", "used"
 CONSTANT, UNCLEAR = "the same everywhere", "not told apart"
 IMAGE = "teach its encoder (policy.encoder.pretrain: state), or give more demonstrations"
 OTHER = "give demonstrations in which it alone tells what to do (docs/instructions.md)"
@@ -58,8 +59,9 @@ def swaps(
     - `rms`: its root in each dimension, in action units;
     - `within`: the share where the field comes from another step of the same episode, None where
       episodes have one step;
-    - `verdict`: "ignored" where share and interval are up to `LEAST`, "used less than noise" where
-      it is below `noise`, "used", "the same everywhere", or "not told apart".
+    - `verdict`: "ignored" where share and interval are up to `LEAST`; "hardly used" where it is
+      below `noise` or `FAINT_SHARE` of "everything", with the interval of the difference; "used",
+      "the same everywhere", or "not told apart".
 
     `noise` is the same of another draw of the policy's noise, with everything in its place.
 
@@ -92,6 +94,7 @@ def swaps(
     elsewhere = _elsewhere(few, rng)
     within = _within(few, rng)
     found: dict[str, Any] = {}
+    errors: dict[str, Errors] = {}
     for name, members in _together(own).items():
         texts = [m for m in members if own[m].kind == "text"]
         rows = elsewhere
@@ -99,8 +102,7 @@ def swaps(
             rows = _otherwise(steps, texts[0], few, elsewhere, goals or {}, rng)
         keys = tuple(slots[m] for m in members)
         exchange = Exchange(keys, rows)
-        error = change(exchange)
-        verdict = _verdict(error.share, noise.share, resampling)
+        error = errors[name] = change(exchange)
         later = None  # of texts, which stay as they are within an episode
         if within is not None and len(texts) < len(members):
             later = float(change(Exchange(keys, within)).share.mean())
@@ -108,8 +110,13 @@ def swaps(
             "kinds": sorted({own[m].kind for m in members}),
             **_figures(error, resampling),
             "within": later,
-            "verdict": CONSTANT if chunks.equal(exchange) else verdict,
+            "verdict": CONSTANT if chunks.equal(exchange) else "",
         }
+    least = noise.share
+    if EVERYTHING in errors:
+        least = np.maximum(least, FAINT_SHARE * errors[EVERYTHING].share)
+    for name, facts in found.items():
+        facts["verdict"] = facts["verdict"] or _verdict(errors[name].share, least, resampling)
     return {
         "episodes": len(np.unique(few.episode)),
         "states": len(few.rows),
@@ -230,13 +237,14 @@ def _bounds(values: np.ndarray, resampling: Resampling) -> list[float]:
     return [max(0.0, float(low)), float(high)]
 
 
-def _verdict(share: np.ndarray, noise: np.ndarray, resampling: Resampling) -> str:
+def _verdict(share: np.ndarray, least: np.ndarray, resampling: Resampling) -> str:
+    """Of changes (E,); up to `least` (E,) they are small."""
     low, high = _bounds(share, resampling)
     if high <= LEAST:
         return IGNORED
     if low <= LEAST:
         return UNCLEAR
-    return FAINT if float(resampling.intervals(share - noise)[1]) < 0 else USED
+    return FAINT if float(resampling.intervals(share - least)[1]) < 0 else USED
 
 
 def warnings_of(facts: Mapping[str, Any], matters: Collection[str]) -> list[str]:
@@ -253,8 +261,10 @@ def warnings_of(facts: Mapping[str, Any], matters: Collection[str]) -> list[str]
         if own["verdict"] == IGNORED:
             lines.append(f"'{name}' is ignored: {said}; {remedy}")
         else:
-            noise = f"another draw of noise {facts['noise']['share']:.3f}"
-            lines.append(f"'{name}' is used less than noise: {said}, {noise}; {remedy}")
+            said += f", another draw of noise {facts['noise']['share']:.3f}"
+            if EVERYTHING in fields:
+                said += f", all fields together {fields[EVERYTHING]['share']:.3f}"
+            lines.append(f"'{name}' is hardly used: {said}; {remedy}")
     if all(own["verdict"] in (IGNORED, CONSTANT) for own in fields.values()):
         lines.append("nothing that it sees changes its actions; train it for more steps")
     return lines

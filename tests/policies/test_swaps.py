@@ -103,7 +103,15 @@ def test_noise_stays_the_same_and_is_told_beside(steps):
     variance = np.square(facts["std"])
     np.testing.assert_allclose(facts["noise"]["share"], np.mean(2 / variance), rtol=0.1)
     small = swaps(Looking(front=0.5, noise=1.0), steps, LAB, 0)["fields"]["images.front"]
-    assert small["verdict"] == "used less than noise"
+    assert small["verdict"] == "hardly used"
+
+
+def test_a_field_of_which_others_leave_little_is_hardly_used(steps):
+    facts = swaps(Looking(front=0.3, state=3.0), steps, LAB, 0)
+    assert facts["fields"]["images.front"]["share"] > 0.01
+    assert facts["fields"]["images.front"]["verdict"] == "hardly used"
+    assert facts["fields"]["state"]["verdict"] == "used"
+    assert "'images.front' is hardly used: from another" in "".join(warnings_of(facts, []))
 
 
 def test_texts_are_exchanged_for_those_that_ask_for_something_else(steps):
