@@ -79,6 +79,11 @@ class EncoderSettings(Frozen):
         "do without",
     )
 
+    @property
+    def fresh(self) -> EncoderSettings:
+        """The same without pretrained weights: learned with the policy, end to end."""
+        return self.model_copy(update={"weights": None, "pretrain": None, "frozen": False})
+
     @model_validator(mode="after")
     def _frozen_are_trained(self) -> EncoderSettings:
         if self.pretrain is not None and self.weights is not None:

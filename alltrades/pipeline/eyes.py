@@ -27,7 +27,14 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.folder import RunFolder
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
 from alltrades.policies.learning.checkpoints import Place
-from alltrades.policies.learning.eyes import Reader, Sight, frames_of, make_reader
+from alltrades.policies.learning.eyes import (
+    READER,
+    READER_TENSORS,
+    Reader,
+    Sight,
+    frames_of,
+    make_reader,
+)
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.model.encoders.weights import INDEX, TENSORS
@@ -170,7 +177,8 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
         "cameras": sight.cameras,
         "train": training.determining(),
     }
-    outputs = [folder.eyes / name for name in (TENSORS, INDEX)] + [folder.eye_errors]
+    written = (TENSORS, INDEX, READER_TENSORS, READER)
+    outputs = [folder.eyes / name for name in written] + [folder.eye_errors]
 
     def body(report: Report) -> None:
         ids = [s.id for s in specs]
@@ -195,7 +203,7 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
         with settings_called("eyes.train"):
             trainer.fit(Place(work), report)
         found = _judged(reader, data, steps, taught, unseen)
-        reader.weights().save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
+        reader.save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
         write_json(folder.eye_errors, found)
 
     context.stage("eyes", key, outputs, body, training.steps, "step")

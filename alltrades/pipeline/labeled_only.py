@@ -81,7 +81,7 @@ def train_labeled_only(
     they are there after `after`, and trains them otherwise.
 
     Args:
-        row: "labeled_only" or its held-out form.
+        row: "labeled_only", its held-out form, or the one that learns to see by itself.
         name: of the stage; by default the row's.
         aim: default all environments alike.
     """
@@ -91,6 +91,8 @@ def train_labeled_only(
         settings.training.of(settings.labeled_only.train),
         settings.policy_of(settings.labeled_only),
     )
+    if row.end_to_end:
+        policy = policy.model_copy(update={"encoder": policy.encoder.fresh})
     key = demos.key() | {
         "policy": determining(policy),
         "train": training.determining(),

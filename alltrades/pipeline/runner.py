@@ -24,6 +24,7 @@ from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported, record, record_held_out
 from alltrades.pipeline.diagnosis import advise
 from alltrades.pipeline.environment_checks import checked
+from alltrades.pipeline.estimated import measure_estimated
 from alltrades.pipeline.eyes import open_eyes, opens_eyes
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
@@ -38,7 +39,7 @@ from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
 from alltrades.report import text
-from alltrades.settings.rows import GENERALIST, Row
+from alltrades.settings.rows import ESTIMATED, GENERALIST, Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
 from alltrades.system.tracking import Tracker
@@ -121,6 +122,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         logs_of(d, context.ids, demos.stores)
     demos.print_statistics()
     needed = {*teachers, *rows.values()}
+    if Row(ESTIMATED) in needed:
+        needed.add(Row("scratch"))
     if any(d.init == "labeled_only" for d in generalists.values()):
         needed.add(Row("labeled_only"))
 
@@ -154,16 +157,17 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     context.beside.run([partial(_stage_two, demos, folder, Row(name)) for name in generalists])
     context.unsimulated("evaluate", "judged open loop on held-out episodes")
     evaluations = {
-        name: measure(context, name, folder.policy(row), folder.evaluation(name))
+        name: measure_estimated(context, folder)
+        if row.kind == ESTIMATED
+        else measure(context, name, folder.policy(row), folder.evaluation(name))
         for name, row in rows.items()
         if context.simulated
     }
-    judged = judge(
-        demos, {name: folder.policy(row) for name, row in rows.items()}, folder.open_loop
-    )
+    written = {name: folder.policy(row) for name, row in rows.items() if row.kind != ESTIMATED}
+    judged = judge(demos, written, folder.open_loop)
     disturbed = _disturbed(context, folder, rows, evaluations)
-    drawn = (settings.evaluation.rows[0], settings.evaluation.rows[-1])
-    draw(context, {name: folder.policy(rows[name]) for name in drawn}, folder.trajectories)
+    drawn = (*written,)[:1] + (*written,)[-1:]
+    draw(context, {name: written[name] for name in drawn}, folder.trajectories)
     beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
     comparison = compared(evaluations, settings.evaluation.compare or beside)
     context.write(folder.comparison, comparison)

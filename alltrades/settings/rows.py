@@ -11,6 +11,9 @@ from alltrades.errors import nearest
 TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout")
 SPECIALISTS = {"scratch": "specialists", "joint_init": "specialists_joint"}  # kind -> its row
 GENERALIST = "generalist"  # the one that `distill` describes
+END_TO_END = "labeled_only_end_to_end"  # labeled-only, its encoder of cameras from scratch
+ESTIMATED = "estimated"  # specialists that act on the state as the eyes tell it
+OF_EYES = (END_TO_END, ESTIMATED)  # rows that there are where encoders are taught to tell the state
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Row:
     """A policy of a run, or its specialists: one policy per environment.
 
     Attributes:
-        kind: one of `TEACHERS`, or the name of a generalist.
+        kind: one of `TEACHERS` or `OF_EYES`, or the name of a generalist.
         number: of those that teach: 1, or 2, 3, ... for the same from another seed.
         round: of a generalist: its form after so many rounds; None for the one that is kept.
     """
@@ -63,7 +66,12 @@ class Row:
     @property
     def labeled_only(self) -> bool:
         """Whether it has learned from demonstrations of all environments alone."""
-        return self.kind in ("labeled_only", "labeled_only_holdout")
+        return self.kind in ("labeled_only", "labeled_only_holdout", END_TO_END)
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether its encoder learns from the denoising loss alone."""
+        return self.kind == END_TO_END
 
     @property
     def held_out(self) -> bool:
@@ -71,4 +79,4 @@ class Row:
         return self.kind == "labeled_only_holdout"
 
 
-OWN_ROWS = {str(Row(kind)): Row(kind) for kind in (*TEACHERS, GENERALIST)}
+OWN_ROWS = {str(Row(kind)): Row(kind) for kind in (*TEACHERS, *OF_EYES, GENERALIST)}

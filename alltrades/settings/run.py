@@ -30,7 +30,7 @@ from alltrades.settings.parts import (
     SpecialistSettings,
     TrackingSettings,
 )
-from alltrades.settings.rows import GENERALIST, OWN_ROWS, TEACHERS, Row
+from alltrades.settings.rows import GENERALIST, OF_EYES, OWN_ROWS, TEACHERS, Row
 from alltrades.settings.sense import contradictions
 from alltrades.system.machine import processors
 
@@ -200,6 +200,11 @@ class RunSettings(Frozen):
             if name not in known:
                 raise ValueError(
                     f"evaluation names row '{name}'; expected one of {', '.join(sorted(known))}"
+                )
+            if known[name].kind in OF_EYES and self.policy.encoder.pretrain is None:
+                raise ValueError(
+                    f"evaluation names row '{name}', and no encoder is taught to tell the state; "
+                    "expected policy.encoder.pretrain: state; set it, or leave the row out"
                 )
         return self
 

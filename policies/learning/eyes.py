@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alltrades.data.interface import Interface
@@ -26,9 +28,14 @@ from alltrades.policies.model.encoders.weights import EncoderWeights
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
+from alltrades.system.files import file_digest, replacing
+from alltrades.system.reading import read_mapping, write_sealed
 from alltrades.system.streams import GLOBAL_STATE, stream
+from alltrades.system.tensors import read_tensors
 
 ROWS = 512  # at which errors are taken at once
+READER, READER_TENSORS = "reader.json", "reader.safetensors"
+EXPECTED, REMEDY = "eyes that alltrades wrote", "copy them again, or train them again"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Reader(DiffusionPolicy):
         width: int,
     ) -> None:
         super().__init__(network, environments, normalizer)
+        self.sight, self.head_width = sight, width
         own = self.conditioner
         for part in (self.backbone, own):
             part.requires_grad_(False)
@@ -115,6 +123,27 @@ class Reader(DiffusionPolicy):
         found = self.head(torch.cat(parts, dim=-1))
         return found, torch.cat([x[key][:, -1] for key in self.tells], dim=-1)
 
+    @torch.inference_mode()
+    def told(self, frames: Mapping[str, np.ndarray], environment: int) -> dict[str, np.ndarray]:
+        """What the eyes say of one environment's frames, (B, 1, *shape) by slot of the layout: the
+        states (B, D) by slot, in its units. Numbers that are not told are those that they had where
+        they stood still.
+        """
+        window = {key: torch.from_numpy(x).to(self.device) for key, x in frames.items()}
+        where = torch.full((len(next(iter(frames.values()))),), environment, device=self.device)
+        found, _ = self.tell(window, where)
+        found = found.float() * self.wanted[environment]
+        out, start = {}, 0
+        for key in self.tells:
+            part = self.layout.slices[key]
+            mean, scale = (
+                b[environment, part] for b in (self.normalizer.obs_mean, self.normalizer.obs_scale)
+            )
+            own = found[:, start : start + self._width(key)]
+            out[key] = (own * scale + mean).cpu().numpy()
+            start += self._width(key)
+        return out
+
     def misses(
         self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
     ) -> Tensor:
@@ -123,6 +152,28 @@ class Reader(DiffusionPolicy):
         wanted = self.wanted[batch.environment]
         squared = (found.float() - true).square() * wanted
         return squared.sum(1) / wanted.sum(1).clamp(min=1.0)
+
+    def save(self, folder: Path | str, extra: dict | None = None) -> Path:
+        """Write the encoders as policies take them (see `EncoderWeights`), and in
+        reader.safetensors and reader.json what tells the states from them.
+        """
+        folder = self.weights().save(folder, extra)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        with replacing(folder / READER_TENSORS) as partial:
+            save_file(state, partial)
+        facts = {
+            "settings": self.settings.model_dump(mode="json"),
+            "environments": [e.to_json() for e in self.environments],
+            "sight": {
+                "cameras": list(self.sight.cameras),
+                "known": list(self.sight.known),
+                "told": [[*k, list(v)] for k, v in self.sight.told.items()],
+            },
+            "width": self.head_width,
+            "sha256": file_digest(folder / READER_TENSORS),
+        }
+        write_sealed(folder / READER, facts)
+        return folder
 
     def weights(self) -> EncoderWeights:
         """Those of the encoders of cameras."""
@@ -166,6 +217,36 @@ class Reader(DiffusionPolicy):
                 label = names[i] if i < len(names) else f"{name}[{i}]"
                 out.append((label, units[i] if i < len(units) else ""))
         return out
+
+
+def load_reader(folder: Path, device: str = "cpu") -> Reader:
+    """What `Reader.save` wrote. Raises UserError for what is missing, damaged or was edited."""
+    facts = read_mapping(folder / READER, EXPECTED, REMEDY)
+    try:
+        settings = PolicySettings(**facts["settings"])
+        environments = [Interface.from_json(e) for e in facts["environments"]]
+        sight = Sight(
+            tuple(facts["sight"]["cameras"]),
+            tuple(facts["sight"]["known"]),
+            {(e, name): tuple(places) for e, name, places in facts["sight"]["told"]},
+        )
+        still = {
+            (e.id, name): np.zeros(f.shape, bool)  # which it is, the weights say
+            for e in environments
+            for name, f in e.of_kind("state").items()
+        }
+        normalizer = Normalizer(Layout(environments))
+        reader = Reader(settings, environments, normalizer, sight, still, int(facts["width"]))
+        state = read_tensors(
+            folder / READER_TENSORS, EXPECTED, REMEDY, digest=str(facts["sha256"]), device="cpu"
+        )
+        reader.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = str(error).splitlines()[0][:160]
+        raise UserError(
+            f"{folder / READER}: cannot be read ({said}); expected {EXPECTED}; {REMEDY}"
+        ) from error
+    return reader.to(device).eval()
 
 
 def make_reader(

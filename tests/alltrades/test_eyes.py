@@ -25,7 +25,8 @@ LOOKS = """
 --environments [looking/spot] --plugins [tests.alltrades.looking] --specialist.observe [state]
 --policy.observe [images.top,proprioception] --policy.encoder.pretrain state
 --policy.encoder.frozen true --rollout.workers 0 --rollout.timeout 0 --rollout.lanes 8
---tracking.wandb disabled --no-report --evaluation.rows [specialists,state,labeled_only,generalist]
+--tracking.wandb disabled --no-report
+--evaluation.rows [specialists,state,estimated,labeled_only_end_to_end,labeled_only,generalist]
 """.split()
 
 
@@ -60,6 +61,22 @@ def test_state_teachers_act_and_policies_look_through_eyes_that_told_the_state(f
         assert given.settings.encoder.weights == eyes.digest() and given.settings.encoder.frozen
     assert set(result.evaluations) >= {"specialists", "state", "labeled_only", "generalist"}
     assert list(load_policy(folder / "policies/state").environments[0].observation) == ["state"]
+
+
+def test_the_controls_of_eyes_are_measured_on_the_same_starts(finished):
+    folder, result = finished
+    estimated, generalist = (result.evaluations[n] for n in ("estimated", "generalist"))
+    assert [r.seeds for r in estimated.rows] == [r.seeds for r in generalist.rows]
+    alone = load_policy(folder / "policies/labeled_only_end_to_end")
+    assert alone.settings.encoder.weights is None and not alone.settings.encoder.frozen
+    assert alone.settings.observe == ("images.top", "proprioception")
+
+
+@pytest.mark.parametrize("row", ["estimated", "labeled_only_end_to_end"])
+def test_controls_of_eyes_without_eyes_are_refused(row):
+    more = ("--policy.encoder.pretrain", "null", "--policy.encoder.frozen", "false")
+    with pytest.raises(UserError, match=f"row '{row}', and no encoder is taught"):
+        settings(*more, "--evaluation.rows", f"[{row}]")
 
 
 def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):

@@ -11,9 +11,11 @@ from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
+from alltrades.envs.rendering import Part
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
-from alltrades.policies.learning.eyes import Reader, Sight, frames_of, make_reader
+from alltrades.policies.learning.estimated import Estimated
+from alltrades.policies.learning.eyes import Reader, Sight, frames_of, load_reader, make_reader
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.settings import EncoderSettings, PolicySettings, TrainSettings
@@ -153,3 +155,59 @@ def test_whole_episodes_of_every_environment_are_held_out():
     assert sum(e < 30 for e in held) == 6
     position = np.arange(len(steps)) - steps.starts[episode]
     assert (learned | unseen).sum() == (position % 2 == 0).sum() == 40 * 3
+
+
+def teacher_of(*observe: str):
+    demos = Steps.concatenate([scene("toy/near", 4, 5), scene("toy/far", 4, 6)])
+    settings = PolicySettings(observe=observe, width=16, depth=1, n_obs_steps=2)
+    return build_policy(settings, INTERFACES, make_normalizer(demos, INTERFACES, settings), 3)
+
+
+def seen_by(actor: Estimated, steps: Steps, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Windows of these rows, frames (row, row + 1), by the actor's slots."""
+    return {
+        slot: np.stack([steps.observation[name][:][rows + i] for i in (0, 1)], 1)
+        for name, slot in actor.layout.fields[0].items()
+    }
+
+
+def test_specialists_act_on_the_state_as_the_eyes_tell_it(taught, tmp_path):
+    reader = load_reader(taught[0].save(tmp_path / "eyes"))
+    teacher = teacher_of("state")
+    actor = Estimated(reader, teacher, "toy/far", {"proprioception": Part((0,))})
+    assert set(actor.environments[0].observation) == {"images.top", "proprioception"}
+    steps, rows = scene("toy/far", 40, 9), np.arange(60)
+    window = seen_by(actor, steps, rows)
+    state = np.stack([np.asarray(steps.observation["state"])[rows + i] for i in (0, 1)], 1)
+    (told,) = actor.estimates(window).values()
+    assert told.shape == state.shape
+    np.testing.assert_array_equal(told[..., 0], state[..., 0])  # the arm, which it knows
+    np.testing.assert_allclose(told[..., 3], 3.0, rtol=1e-6)  # what stands still
+    errors = np.sqrt(np.square(told - state)[..., 1:3].mean((0, 1)))
+    assert (errors < 0.25 * 10 * (SIDE - 4) / np.sqrt(12)).all()
+    noise = np.random.default_rng(0).normal(size=(60, teacher.draws, teacher.horizon, 1))
+    noise, where = noise.astype(np.float32), np.zeros(60, int)
+    slot = teacher.layout.fields[1]["state"]
+    np.testing.assert_array_equal(
+        actor.act(window, where, noise), teacher.act({slot: told}, where + 1, noise)
+    )
+
+
+def test_specialists_of_fields_that_the_eyes_do_not_tell_are_refused(taught):
+    other = replace(INTERFACES[0], observation={"force": Field.state(1)})
+    demos = scene("toy/near", 4, 5)
+    demos = replace(demos, observation={"force": np.zeros((len(demos), 1), np.float32)})
+    settings = PolicySettings(width=16, depth=1)
+    teacher = build_policy(settings, [other], make_normalizer(demos, [other], settings), 3)
+    with pytest.raises(UserError, match="sees 'force', which the eyes do not tell"):
+        Estimated(taught[0], teacher, "toy/near", {})
+
+
+@pytest.mark.parametrize("name", ["reader.json", "reader.safetensors"])
+def test_damaged_eyes_are_one_line(taught, tmp_path, name):
+    folder = taught[0].save(tmp_path / "eyes")
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match=f"{name}.*cannot be read"):
+        load_reader(folder)
