@@ -103,7 +103,13 @@ def _said(rate: Mapping[str, Any]) -> str:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        choices=["specialists", "specialists_joint", "labeled_only", "labeled_only_holdout"],
+        choices=[
+            "specialists",
+            "specialists_joint",
+            "labeled_only",
+            "labeled_only_holdout",
+            "labeled_only_privileged",
+        ],
         help="which policies",
     )
     recipe_arguments(parser)

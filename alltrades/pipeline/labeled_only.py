@@ -81,18 +81,14 @@ def train_labeled_only(
     they are there after `after`, and trains them otherwise.
 
     Args:
-        row: "labeled_only", its held-out form, or the one that learns to see by itself.
+        row: "labeled_only", or one of its other forms.
         name: of the stage; by default the row's.
         aim: default all environments alike.
     """
     context, name = demos.context, name or str(row)
     settings, seed = context.settings, context.seed(str(replace(row, kind="labeled_only")))
-    training, policy = (
-        settings.training.of(settings.labeled_only.train),
-        settings.policy_of(settings.labeled_only),
-    )
-    if row.end_to_end:
-        policy = policy.model_copy(update={"encoder": policy.encoder.fresh})
+    training = settings.training.of(settings.labeled_only.train)
+    policy = settings.labeled_only_of(row)
     key = demos.key() | {
         "policy": determining(policy),
         "train": training.determining(),

@@ -39,7 +39,7 @@ from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
 from alltrades.report import text
-from alltrades.settings.rows import ESTIMATED, GENERALIST, Row
+from alltrades.settings.rows import ESTIMATED, GENERALIST, PRIVILEGED, Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
 from alltrades.system.tracking import Tracker
@@ -133,7 +133,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
 
     looks, before = opens_eyes(settings), list[Row]()
     if looks:
-        first = {row for row in needed if row.kind == "scratch"}
+        blind = {"scratch", PRIVILEGED} | ({"joint_init"} if settings.privileged else set())
+        first = {row for row in needed if row.kind in blind}
         _stage_one(demos, folder, first)
         needed -= first
         before = [row for row in teachers if row in first]
@@ -216,7 +217,7 @@ def _stage_one(demos: Demonstrations, folder: RunFolder, needed: set[Row]) -> No
     context = demos.context
     fine_tuned = sorted((r for r in needed if r.kind == "joint_init"), key=str)
     labeled_only = {r for r in needed if r.labeled_only}
-    labeled_only |= {replace(r, kind="labeled_only") for r in fine_tuned}
+    labeled_only |= {context.settings.begins_with(r) for r in fine_tuned}
     finished, averages = {row: Event() for row in labeled_only}, Averages(context)
 
     def labeled(row: Row) -> None:
@@ -240,7 +241,7 @@ def _stage_one(demos: Demonstrations, folder: RunFolder, needed: set[Row]) -> No
     )
     averages.remove()
     for row in fine_tuned:
-        specialists(row, folder.policy(replace(row, kind="labeled_only")))
+        specialists(row, folder.policy(context.settings.begins_with(row)))
 
 
 # ---- stage 2 -------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from alltrades.errors import nearest
 
-TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout")
+PRIVILEGED = "labeled_only_privileged"  # labeled-only that sees what specialists do
+TEACHERS = ("scratch", "joint_init", "labeled_only", "labeled_only_holdout", PRIVILEGED)
 SPECIALISTS = {"scratch": "specialists", "joint_init": "specialists_joint"}  # kind -> its row
 GENERALIST = "generalist"  # the one that `distill` describes
 END_TO_END = "labeled_only_end_to_end"  # labeled-only, its encoder of cameras from scratch
@@ -66,12 +67,7 @@ class Row:
     @property
     def labeled_only(self) -> bool:
         """Whether it has learned from demonstrations of all environments alone."""
-        return self.kind in ("labeled_only", "labeled_only_holdout", END_TO_END)
-
-    @property
-    def end_to_end(self) -> bool:
-        """Whether its encoder learns from the denoising loss alone."""
-        return self.kind == END_TO_END
+        return self.kind in ("labeled_only", "labeled_only_holdout", PRIVILEGED, END_TO_END)
 
     @property
     def held_out(self) -> bool:

@@ -4,6 +4,7 @@ Python.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -30,7 +31,15 @@ from alltrades.settings.parts import (
     SpecialistSettings,
     TrackingSettings,
 )
-from alltrades.settings.rows import GENERALIST, OF_EYES, OWN_ROWS, TEACHERS, Row
+from alltrades.settings.rows import (
+    END_TO_END,
+    GENERALIST,
+    OF_EYES,
+    OWN_ROWS,
+    PRIVILEGED,
+    TEACHERS,
+    Row,
+)
 from alltrades.settings.sense import contradictions
 from alltrades.system.machine import processors
 
@@ -157,6 +166,24 @@ class RunSettings(Frozen):
             changes |= {"outcome_input": True, "guidance": network.guidance}
         return self.policy.model_copy(update=changes) if changes else self.policy
 
+    @property
+    def privileged(self) -> bool:
+        """Whether specialists see other fields than the labeled-only policy."""
+        return self.specialist.observe != self.policy_of(self.labeled_only).observe
+
+    def labeled_only_of(self, row: Row) -> PolicySettings:
+        """Settings of a row that learns from the demonstrations of all environments alone."""
+        policy = self.policy_of(self.labeled_only)
+        if row.kind == PRIVILEGED:
+            return policy.model_copy(update={"observe": self.specialist.observe})
+        if row.kind == END_TO_END:
+            return policy.model_copy(update={"encoder": policy.encoder.fresh})
+        return policy
+
+    def begins_with(self, row: Row) -> Row:
+        """The labeled-only policy from which fine-tuned specialists go on: it sees what they do."""
+        return replace(row, kind=PRIVILEGED if self.privileged else "labeled_only")
+
     def networks(self) -> list[PolicySettings]:
         """Settings of every kind of network that is trained."""
         generalists = [self.policy_of(d) for d in self.distillations().values()]
@@ -206,6 +233,14 @@ class RunSettings(Frozen):
                     f"evaluation names row '{name}', and no encoder is taught to tell the state; "
                     "expected policy.encoder.pretrain: state; set it, or leave the row out"
                 )
+        taught = {Row.of_teacher(n).kind for d in self.distillations().values() for n in d.teachers}
+        named = {known[name].kind for name in self.evaluation.rows}
+        if PRIVILEGED in taught | named and not self.privileged:
+            raise ValueError(
+                f"'{PRIVILEGED}' sees what specialists do, and so does the labeled-only policy "
+                f"({_seen(self.specialist.observe)}); expected other fields; name labeled_only, or "
+                "give specialist.observe"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def parse_json(text: str | bytes) -> Any:
     and for what is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise Unreadable(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
@@ -65,6 +66,13 @@ def parse_json(text: str | bytes) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise Unreadable(f"{name}, which is no finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # such as 1e999
+        _no_constant(text)
+    return value
 
 
 def read_json(path: Path | str, expected: str, remedy: str) -> Any:

@@ -79,6 +79,30 @@ def test_controls_of_eyes_without_eyes_are_refused(row):
         settings(*more, "--evaluation.rows", f"[{row}]")
 
 
+def test_privileged_teachers_see_the_state_and_what_learns_of_them_looks(tmp_path):
+    more = ("--distill.teachers", "[joint_init,labeled_only_privileged]")
+    rows = "[labeled_only_privileged,labeled_only,generalist]"
+    run(settings(*more, "--evaluation.rows", rows, "--eyes.starts", "4"), tmp_path)
+    for name in ("labeled_only_privileged", "specialists/joint_init/looking__spot"):
+        found = load_policy(tmp_path / "policies" / name)
+        assert list(found.environments[0].observation) == ["state"]
+    width = load_policy(tmp_path / "policies/labeled_only").settings.width
+    assert found.settings.width == width  # fine-tuned, not from scratch
+    sources = EpisodeStore.open(tmp_path / "stores/rollouts_labeled_only_privileged.zarr")
+    assert set(sources.columns()["source"]) == {"labeled_only_privileged"}
+    seen = load_policy(tmp_path / "policies/generalist").environments[0].observation
+    assert set(seen) == {"images.top", "proprioception"}
+
+
+def test_a_privileged_policy_that_sees_what_the_others_do_is_refused():
+    with pytest.raises(UserError, match="'labeled_only_privileged' sees what specialists do"):
+        load_settings(
+            RunSettings,
+            defaults_file="quickstart",
+            overrides=["--distill.teachers", "[labeled_only_privileged]"],
+        )
+
+
 def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):
     found = json.loads((finished[0] / "eyes.json").read_text())["looking/spot"]
     (goal,) = found["numbers"]  # x is proprioception

@@ -47,7 +47,8 @@ def test_a_sealed_file_reads_as_it_was_written_and_not_when_a_value_changed(tmp_
 
 
 @pytest.mark.parametrize(
-    "text", [b"[" * 100_000, b"{", b"\xff\xfe", b'{"a": NaN}', b"1" * 5000, b"", b'"\x00"']
+    "text",
+    [b"[" * 100_000, b"{", b"\xff\xfe", b'{"a": NaN}', b"[1e999]", b"1" * 5000, b"", b'"\x00"'],
 )
 def test_what_is_no_json_is_one_line(tmp_path, text):
     path = tmp_path / "a.json"
