@@ -166,7 +166,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     }
     written = {name: folder.policy(row) for name, row in rows.items() if row.kind != ESTIMATED}
     judged = judge(demos, written, folder.open_loop)
-    disturbed = _disturbed(context, folder, rows, evaluations)
+    disturbed = _disturbed(context, folder, written, evaluations)
     drawn = (*written,)[:1] + (*written,)[-1:]
     draw(context, {name: written[name] for name in drawn}, folder.trajectories)
     beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
@@ -184,14 +184,14 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
 def _disturbed(
     context: Context,
     folder: RunFolder,
-    rows: Mapping[str, Row],
+    written: Mapping[str, Path],
     evaluations: Mapping[str, Evaluation],
 ) -> Perturbed | None:
     """The generalist, or the last row that looks, under perturbations of what it sees."""
     asked = context.settings.evaluation
-    names = [GENERALIST] if GENERALIST in rows else list(rows)[::-1]
+    names = [GENERALIST] if GENERALIST in written else list(written)[::-1]
     for name in names if asked.perturbations and evaluations else ():
-        path = folder.policy(rows[name])
+        path = written[name]
         if looks(load_policies(path, context.simulated)):
             trials = Trials(asked.perturbations, asked.perturbed_episodes)
             out = folder.perturbations
