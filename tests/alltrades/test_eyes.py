@@ -160,7 +160,7 @@ def test_groups_of_axes_are_said_as_distances():
 
 
 def test_a_run_in_which_nothing_looks_is_refused():
-    given = settings("--policy.observe", "[state]")
+    given = settings("--policy.observe", "[state]", "--distill.teachers", "[scratch]")
     plain = replace(registry.get("looking/spot"))
     with pytest.raises(UserError, match="no environment has both a camera"):
         sight_of(context_of([plain], settings=given))
