@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from alltrades import __version__
@@ -22,6 +23,7 @@ from alltrades.commands import (
 )
 from alltrades.commands.command import Command
 from alltrades.errors import UserError
+from alltrades.system.ranks import started_together
 from alltrades.system.refusals import in_words, os_error
 from alltrades.system.trust import trust_all
 
@@ -162,7 +164,16 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
+    """Run one command, in all processes that torchrun has started for it; returns the exit code."""
+    if not started_together():
+        return _main(argv)
+    from alltrades.policies.learning.following import together
+
+    return together(partial(_main, argv))
+
+
+def _main(argv: Sequence[str] | None = None) -> int:
+    """Run one command in this process; returns the exit code.
 
     0 success; 2 the user's mistake and 1 an environment that raised, both in one line on stderr,
     behind the whole traceback with --traceback; any other bug is raised.

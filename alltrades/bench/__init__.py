@@ -80,10 +80,22 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.damage import damage
 
         return damage(args.kinds, _count(args, 1000), args.seed, results)
+    if args.what == "ranks":
+        from alltrades.bench.ranks import shared_training
+
+        return shared_training(
+            names,
+            100 if args.steps is None else args.steps,
+            _count(args, 2),
+            3 if args.repeat is None else args.repeat,
+            results,
+        )
     if args.what == "start":
         from alltrades.bench.start import start
 
-        return start(args.policy, names, args.repeat, args.steps, results)
+        return start(
+            args.policy, names, 10 if args.repeat is None else args.repeat, args.steps, results
+        )
     from alltrades.bench import throughput
 
     return {

@@ -39,7 +39,7 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
         yield f"{spec.id}: {measure_speed(spec, seconds):,.0f} control steps/s on one core"
 
 
-def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
+def fresh_policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     from alltrades.data.layout import Layout
     from alltrades.envs import registry
     from alltrades.policies.learning.initial import build_policy
@@ -52,7 +52,7 @@ def _policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     return specs, build_policy(PolicySettings(), infos, normalizer, 0)
 
 
-def _steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps:
+def random_steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps:
     """About `count` random steps of each environment's share of the episodes, with actions; of
     large images as many as `BYTES` hold.
     """
@@ -94,8 +94,8 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.policies.learning.training import Trainer
     from alltrades.policies.settings import TrainSettings
 
-    specs, policy = _policy(names)
-    data = demonstration_data(_steps(policy.environments, 20000, 200), policy)
+    specs, policy = fresh_policy(names)
+    data = demonstration_data(random_steps(policy.environments, 20000, 200), policy)
     counter = iter(range(1 << 40))
     batches = rate(lambda: data.batch(256, 0, next(counter)), seconds)
     yield f"window sampling: {batches:,.0f} batches of 256/s"
@@ -123,7 +123,9 @@ def _specialists(names: Sequence[str], seconds: float) -> Iterator[str]:
         specs, policies = _specialist_policies(names)
         data = [
             demonstration_data(
-                _steps(p.environments, 500, 5), p, Augmentation(symmetries={s.id: s.symmetries})
+                random_steps(p.environments, 500, 5),
+                p,
+                Augmentation(symmetries={s.id: s.symmetries}),
             )
             for s, p in zip(specs, policies)
         ]
@@ -172,7 +174,7 @@ def sample(names: Sequence[str], seconds: float) -> Iterator[str]:
 
     from alltrades.policies.model.threads import threads
 
-    specs, policy = _policy(names)
+    specs, policy = fresh_policy(names)
     policy.eval()
     for batch in (1, 32):
         window = policy.layout.empty(batch, frames=policy.n_obs_steps)
@@ -196,7 +198,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.settings.parts import RolloutSettings
 
     lanes = 32
-    specs, policy = _policy(names)
+    specs, policy = fresh_policy(names)
 
     def measured(controllers, keys, workers: int) -> str:  # type: ignore[no-untyped-def]
         jobs = [

@@ -19,6 +19,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[
             "envs",
             "train",
+            "ranks",
             "sample",
             "rollout",
             "images",
@@ -32,8 +33,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "damage",
             "kills",
         ],
-        help="hot path to time; five from latency on concern deployment; damage harms files of "
-        "every kind and uses them; kills ends commands at random moments and starts them again",
+        help="hot path to time; ranks sets processes of torchrun beside one; five from latency on "
+        "concern deployment; damage harms files of every kind and uses them; kills ends commands "
+        "at random moments and starts them again",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
     parser.add_argument(
@@ -48,7 +50,10 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="artifact folder (start: or an .onnx file); default a fresh default generalist",
     )
     parser.add_argument(
-        "--steps", type=int, default=None, help="sampling steps instead of the policy's own"
+        "--steps",
+        type=int,
+        default=None,
+        help="sampling steps instead of the policy's own; gradient steps (ranks), default 100",
     )
     parser.add_argument(
         "--clients",
@@ -86,7 +91,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
-        "of a store (images), default 4,000",
+        "of a store (images), default 4,000; processes (ranks), default 2",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the mutations (damage), of the moments (kills)"
@@ -126,13 +131,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (data, latency, soak, malformed, delay, start, damage, kills)",
+        help="file for the results (ranks, data, latency, soak, malformed, delay, start, damage, "
+        "kills)",
     )
     parser.add_argument(
         "--repeat",
         type=int,
-        default=10,
-        help="processes that are started, one after another (start)",
+        default=None,
+        help="processes that are started, one after another (start), default 10; measurements "
+        "(ranks), default 3",
     )
     trust_argument(parser)
 

@@ -35,6 +35,7 @@ from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.preference import preference_vector
 from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
 from alltrades.settings.run import RunSettings
+from alltrades.system import ranks
 from alltrades.system.compute.executor import Executor
 from alltrades.system.progress import Progress
 from alltrades.system.reading import write_sealed
@@ -382,7 +383,13 @@ def opened(
     code = _code(settings, specs)
     if manifest is not None:
         manifest.code, manifest.same_code = code, settings.same_code
-    beside = Beside(settings.training_count())
+    together = ranks.count()
+    if together > 1:
+        Context.say(
+            f"{together} processes: generalists and labeled-only policies learn in all of them, "
+            "all else is done by the first"
+        )
+    beside = Beside(1 if together > 1 else settings.training_count())
     with (
         executor_of(settings.compute, settings.device, beside.check) as executor,
         crew_of(settings.rollout, executor) as crew,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.teachers import TeacherPredictions, check_comparable
-from alltrades.policies.model.batch import Batch, Noised
+from alltrades.policies.model.batch import Batch, Generators, Noised
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.system.streams import stream, stream_seed
 
@@ -46,7 +46,7 @@ class ExcessLoss:
         self.scale = self._scales(data, policy, seed)  # (K,)
 
     def __call__(
-        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+        self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
     ) -> Tensor:
         noised = policy.noised(batch, generator)
         target, reference = self._reference(policy, batch, noised, rows)

@@ -22,7 +22,7 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.initial import measured
-from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.conditioning import mask_key
 from alltrades.policies.model.encoders.weights import EncoderWeights
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
@@ -145,7 +145,7 @@ class Reader(DiffusionPolicy):
         return out
 
     def misses(
-        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+        self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
     ) -> Tensor:
         """(B,) mean squared error over the numbers that are to be told: a loss of `Trainer`."""
         found, true = self.tell(batch.window, batch.environment)

@@ -27,6 +27,7 @@ from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.health import Health, broken_data
 from alltrades.policies.learning.held_out import HeldOutLoss, held_out_batch
 from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.learning.sharing import ALONE, Alone
 from alltrades.policies.learning.training import Trainer, autocast, noise_seed
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -118,6 +119,10 @@ class StackedTrainer(Trainer):
                 for kept, average in zip(self.kept, self.ema.shadow):
                     kept[k] = average[k]
         return value
+
+    def shared(self) -> Alone:
+        """Everything: steps of small networks are shorter than the way to another process."""
+        return ALONE
 
     def stale(self) -> bool:
         """Whether `patience` ends the training at this look."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alltrades.errors import UserError
-from alltrades.policies.model.batch import Batch, Noised
+from alltrades.policies.model.batch import Batch, Generators, Noised
 from alltrades.policies.model.policy import DiffusionPolicy
 
 Teachers = Mapping[str, Mapping[str, DiffusionPolicy]]  # name -> environment id -> policy
@@ -117,7 +117,7 @@ class ScoreLoss:
         self.predictions = predictions
 
     def __call__(
-        self, policy: DiffusionPolicy, batch: Batch, generator: torch.Generator, rows: np.ndarray
+        self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
     ) -> Tensor:
         noised = policy.noised(batch, generator)
         target, _, _ = self.predictions.target(policy, batch, noised, rows)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from alltrades.policies.learning.health import (
 )
 from alltrades.policies.learning.held_out import HeldOutLoss, look_steps
 from alltrades.policies.learning.objectives import Linear
-from alltrades.policies.model.batch import Batch
+from alltrades.policies.learning.sharing import ALONE, Alone, Elsewhere, share
+from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import threads_for
@@ -42,7 +44,7 @@ from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
 # (policy, batch, noise, rows (B,)) -> losses (B,)
-Loss = Callable[[DiffusionPolicy, Batch, torch.Generator, np.ndarray], Tensor]
+Loss = Callable[[DiffusionPolicy, Batch, Generators, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ class Trainer:
     """
 
     stacked = 0  # leading axes of parameters that count networks
+    share: Alone = ALONE  # of its batches, where several processes train together
 
     def __init__(
         self,
         policy: DiffusionPolicy,
-        data: TrainingData,
+        data: TrainingData | Elsewhere,
         settings: TrainSettings,
         seed: int,
         goal: Goal | None = None,
@@ -145,7 +148,7 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.settings)
         value = self.forward()
         self.optimizer.zero_grad(set_to_none=True)
-        value.sum().backward()
+        self.share.backward(value.sum())
         self.clip()
         self.optimizer.step()
         self.ema.update(self.parameters)
@@ -157,14 +160,17 @@ class Trainer:
     def forward(self) -> Tensor:
         """What this step minimises, a scalar."""
         s = self.settings
-        batch, rows = self.data.batch(s.batch, self.seed, self.step)
+        batch, rows = self.share.batch(self.data, s.batch, self.seed, self.step)
         self.generator.manual_seed(noise_seed(self.seed, self.step))
         with autocast(s, self.device):
-            if self.loss is None:
-                losses = self.policy.loss(batch, self.generator, s.observation_noise)
-            else:
-                losses = self.loss(self.policy, batch, self.generator, rows)
-        return self.objective(losses, batch.environment, batch.loss_weight)
+            losses = self.share.losses(self.losses, batch, self.generator, rows)
+        return self.objective(*self.share.whole(losses, batch))
+
+    def losses(self, batch: Batch, generator: Generators, rows: np.ndarray) -> Tensor:
+        """What the objective is taken of, one value per sample (B,)."""
+        if self.loss is None:
+            return self.policy.loss(batch, generator, self.settings.observation_noise)
+        return self.loss(self.policy, batch, generator, rows)
 
     def clip(self) -> None:
         """Bound the norm of the gradient."""
@@ -173,6 +179,10 @@ class Trainer:
     # ---- checkpoints -----------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
         """Write a checkpoint (see `write_checkpoint`)."""
+        write_checkpoint(folder, self.step, *self.state())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts from which the training goes on, in any number of processes."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.policy.state_dict().items()}
         for i, p in enumerate(self.parameters):
             for k, v in self.optimizer.state[p].items():
@@ -184,8 +194,7 @@ class Trainer:
         tensors |= {f"kept.{i}": v for i, v in enumerate(self.kept)}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         health = None if self.health is None else self.health.state()
-        facts = {"ema_count": ema["count"], "curve": self.curve, "health": health}
-        write_checkpoint(folder, self.step, tensors, facts)
+        return tensors, {"ema_count": ema["count"], "curve": self.curve, "health": health}
 
     def restore(self, folder: Path) -> bool:
         """Continue from the last checkpoint in `folder`; False when there is none."""
@@ -193,6 +202,11 @@ class Trainer:
         if found is None:
             return False
         tensors, facts = found
+        self.resume(tensors, facts, int(facts["step"]))
+        return True
+
+    def resume(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
+        """Go on from a `state`."""
         self.policy.load_state_dict(named(tensors, "model."))
         for i, p in enumerate(self.parameters):
             self.optimizer.state[p] = named(tensors, f"optimizer.{i}.")
@@ -205,10 +219,9 @@ class Trainer:
         self.kept = [tensors[f"kept.{i}"] for i in range(len(self.kept))]
         self.curve = {int(step): losses for step, losses in facts["curve"].items()}
         self.objective.load_state_dict(named(tensors, "objective."))
-        self.step = int(facts["step"])
+        self.step = step
         if self.health is not None:
             self.health.restore(facts["health"])
-        return True
 
     # ---- the loop --------------------------------------------------------------------------------
     def fit(self, place: Place | None = None, report: Report | None = None) -> DiffusionPolicy:
@@ -226,10 +239,33 @@ class Trainer:
         if place.work is not None:
             self.restore(place.work)
         self.policy.train()
+        self.share = self.shared()
         with threads_for(self.policy):
             self._loop(place, report)
+        self.share = ALONE
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
+
+    def shared(self) -> Alone:
+        """This process's share of its batches: all of them, unless several processes train
+        together (see `sharing`).
+        """
+        if self.finished():
+            return ALONE
+        return share(
+            self.parameters,
+            self.losses,
+            self.settings.batch,
+            self.device,
+            lambda: {
+                "policy": self.policy,
+                "goal": Goal(self.objective, self.loss),
+                "settings": self.settings,
+                "seed": self.seed,
+                "total": self.total,
+                "progress": (*self.state(), self.step),
+            },
+        )
 
     def course(self, network: int = 0) -> tuple[float, ...]:
         """Mean training loss in each quarter of the steps (see `Health.course`)."""

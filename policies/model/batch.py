@@ -9,8 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# one for all rows, or one for each of equal blocks of rows
-Generators = torch.Generator | Sequence[torch.Generator]
+
+class Part(NamedTuple):
+    """The random numbers of rows start to stop of `rows`, for all of which a generator draws."""
+
+    generator: torch.Generator
+    start: int
+    stop: int
+    rows: int
+
+
+# one for all rows, one for each of equal blocks of rows, or one of which these rows are a part
+Generators = torch.Generator | Sequence[torch.Generator] | Part
 
 
 @dataclass
@@ -43,8 +53,13 @@ class Noised(NamedTuple):
 def draw_random(
     kind: Callable[..., Tensor], shape: torch.Size, generator: Generators, device: torch.device
 ) -> Tensor:
-    """Random numbers of a shape; with several generators each gives an equal block of rows."""
+    """Random numbers of a shape; with several generators each gives an equal block of rows, and of
+    a part its own.
+    """
     if isinstance(generator, torch.Generator):
         return kind(shape, generator=generator, device=device)
+    if isinstance(generator, Part):
+        every = kind((generator.rows, *shape[1:]), generator=generator.generator, device=device)
+        return every[generator.start : generator.stop]
     rows = shape[0] // len(generator)
     return torch.cat([kind((rows, *shape[1:]), generator=g, device=device) for g in generator])

@@ -50,6 +50,7 @@ ROOMS = (
     "bench",
     "commands",
     "cli",
+    "__main__",
 )
 
 
