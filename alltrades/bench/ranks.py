@@ -47,9 +47,8 @@ def shared_training(
             "processes and 1 measurement"
         )
     if ranks.count() > 1:
-        found = _measured(names, steps)
-        results.append(found)
-        yield _line(found)
+        results.append(_measured(names, steps))
+        yield _line(results[-1])
         return
     found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(repeat):

@@ -217,11 +217,8 @@ def read_state(message: bytes) -> dict[str, Any]:
     line, _, rest = message.partition(b"\n")
     registry.load_plugins(json.loads(line))
     here = int(os.environ.get("LOCAL_RANK", "0"))
-    found: dict[str, Any] = torch.load(
-        io.BytesIO(rest),
-        map_location=lambda stored, place: stored.cuda(here) if "cuda" in place else stored,
-        weights_only=False,
-    )
+    place = {f"cuda:{k}": f"cuda:{here}" for k in range(torch.cuda.device_count())}
+    found: dict[str, Any] = torch.load(io.BytesIO(rest), map_location=place, weights_only=False)
     return found
 
 

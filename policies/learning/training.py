@@ -343,6 +343,7 @@ class Trainer:
 
     def _data_of(self, network: int, step: int) -> str | None:
         """What is not finite in a network's data of a step; None where everything is."""
+        assert isinstance(self.data, TrainingData)  # the first process judges
         return broken_data(self.data, *self.data.batch(self.settings.batch, self.seed, step))
 
     def _diverged(
