@@ -210,6 +210,19 @@ class Rows:
             yield Block(block.source, block.start + start - offset, block.start + end - offset)
             start, first = end, first + 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: the rows alone, in memory, of sources of equal rows in one array."""
+        arrays: dict[tuple[Any, ...], list[np.ndarray]] = {}
+        blocks: list[tuple[tuple[Any, ...] | None, int]] = []  # array and number of rows
+        for source, start, stop in self.blocks:
+            key = None
+            if not isinstance(source, Absent):
+                key = (tuple(source.shape[1:]), source.dtype.str)
+                arrays.setdefault(key, []).append(np.ascontiguousarray(source.read(start, stop)))
+            blocks.append((key, stop - start))
+        whole = {k: a[0] if len(a) == 1 else np.concatenate(a) for k, a in arrays.items()}
+        return _sent, (whole, blocks, self._shape, self.dtype)
+
     # ---- reading ---------------------------------------------------------------------------------
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop (stop - start, *shape), which stand one after another."""
@@ -297,6 +310,24 @@ class Rows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.load().astype(dtype or self.dtype, copy=False)
+
+
+def _sent(
+    arrays: dict[tuple[Any, ...], np.ndarray],
+    blocks: Sequence[tuple[tuple[Any, ...] | None, int]],
+    shape: tuple[int, ...] | None,
+    dtype: np.dtype,
+) -> Rows:
+    """What `Rows.__reduce__` sends."""
+    sources, at = {key: Memory(a) for key, a in arrays.items()}, dict.fromkeys(arrays, 0)
+    out: list[Block] = []
+    for key, count in blocks:
+        if key is None:
+            out.append(Block(Absent(count), 0, count))
+            continue
+        out.append(Block(sources[key], at[key], at[key] + count))
+        at[key] += count
+    return Rows(out, shape, dtype)
 
 
 def _size(shape: tuple[int, ...]) -> int:

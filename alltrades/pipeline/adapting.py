@@ -47,7 +47,6 @@ from alltrades.policies.learning.adaptation import (
     shares,
 )
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import grow_policy
@@ -216,17 +215,18 @@ def _distill(
             policy,
             steps=context.settings.distill.label_steps,
             seed=seed,
+            executor=context.executor,
         )
         of = shares(replay.environments, context.ids, adapting.replay)
-        work = context.work("adapt")
+        place = context.place("adapt")
         symmetries = {s.id: s.symmetries for s in (*context.specs, *replay.context.specs)}
         augmentation = replace(context.augmentation, symmetries=symmetries)
         data = TrainingData(
-            replace(rows, shares=of), policy, augmentation.symmetric(training.symmetry), work
+            replace(rows, shares=of), policy, augmentation.symmetric(training.symmetry), place.work
         )
         with settings_called("adapt.train"):
             trainer = Trainer(policy, data, training, seed, Goal(Linear(policy.layout.ids, of)))
-            trainer.fit(Place(work), report)
+            trainer.fit(place, report)
         facts = {
             "steps": training.steps,
             "losses": list(trainer.course()),

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import torch
 
 from alltrades.policies.model.threads import threads
+from alltrades.system.compute.executor import Executor
 
 
 class Stopped(BaseException):
@@ -29,10 +30,16 @@ class Beside:
     the number of threads), but neither on how many jobs there are nor on which of them run at the
     same time. A job may run jobs of its own: these come on top of the `count`, and end with the
     others.
+
+    With a remote executor jobs wait for what is done there: as many as it has slots run at the same
+    time, each with the threads that it would have without.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, executor: Executor | None = None) -> None:
         self.count = count
+        self.executor = executor if executor is not None and executor.remote else None
+        if self.executor is not None:
+            self.executor.check = self.check
         self._stop = threading.Event()
         self._lock, self._runs = threading.Lock(), 0
 
@@ -40,21 +47,20 @@ class Beside:
         """Run all jobs, started in their order. The first exception ends the others at their next
         `check`, and is raised.
         """
-        if self.count == 1:
+        if self.count == 1 and self.executor is None:
             for job in jobs:
                 job()
             return
         with self._lock:
             self._runs += 1
+        # also when there is one job: it must not matter how many are left of an interrupted run
+        each = torch.get_num_threads() if self.count == 1 else 1
+        most = self.count if self.executor is None else max(self.count, self.executor.slots)
         pool = ThreadPoolExecutor(
-            self.count, "beside", initializer=torch.set_num_threads, initargs=(1,)
+            most, "beside", initializer=torch.set_num_threads, initargs=(each,)
         )
         try:
-            with threads(
-                1
-                # also when there is one job: it must not matter how many are left of an interrupted
-                # run
-            ):
+            with threads(each):
                 futures = [pool.submit(job) for job in jobs]
                 wait(futures, return_when=FIRST_EXCEPTION)
                 if any(f.done() and f.exception() is not None for f in futures):

@@ -28,6 +28,7 @@ from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
 from alltrades.policies.learning.batches import Augmentation
+from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.model.backbones import BACKBONES
 from alltrades.policies.model.device import check_device
 from alltrades.policies.model.encoders import ENCODERS
@@ -36,7 +37,7 @@ from alltrades.policies.model.preference import preference_vector
 from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
 from alltrades.settings.run import RunSettings
 from alltrades.system import ranks
-from alltrades.system.compute.executor import Executor
+from alltrades.system.compute.executor import Executor, Local
 from alltrades.system.progress import Progress
 from alltrades.system.reading import write_sealed
 from alltrades.system.reporting import Report
@@ -65,6 +66,7 @@ class Context:
         code: what results depend on, as `code_of` says.
         record: called with (name, step, values) of trainings.
         images: of stores, decoded once for all stages.
+        executor: where independent work is done.
     """
 
     settings: RunSettings
@@ -76,6 +78,7 @@ class Context:
     code: Mapping[str, str] = field(default_factory=dict)
     record: Callable[[str, int, Mapping[str, Any]], None] = field(default=_unrecorded)
     images: Images = field(default_factory=Images)
+    executor: Executor = field(default_factory=Local)
 
     @property
     def ids(self) -> list[str]:
@@ -188,6 +191,10 @@ class Context:
         if self.manifest is None:
             raise RuntimeError(f"stage '{stage}' keeps checkpoints, which need a manifest")
         return self.manifest.work(stage)
+
+    def place(self, stage: str) -> Place:
+        """Where a stage's trainings are carried out and keep their checkpoints."""
+        return Place(self.work(stage), executor=self.executor)
 
     def done(self, stage: str, key: Mapping[str, Any]) -> bool:
         """Whether a stage is done with these inputs."""
@@ -389,15 +396,25 @@ def opened(
             f"{together} processes: generalists and labeled-only policies learn in all of them, "
             "all else is done by the first"
         )
-    beside = Beside(1 if together > 1 else settings.training_count())
     with (
-        executor_of(settings.compute, settings.device, beside.check) as executor,
+        executor_of(settings.compute, settings.device) as executor,
         crew_of(settings.rollout, executor) as crew,
     ):
+        # processes that train together take one training at a time
+        beside = Beside(1) if together > 1 else Beside(settings.training_count(), executor)
         cache = settings.training.image_cache
         images = Images(
             None if manifest is None else manifest.folder, None if cache is None else cache * 2**30
         )
         yield Context(
-            settings.seeing, specs, left_out, manifest, crew, beside, code, record, images
+            settings.seeing,
+            specs,
+            left_out,
+            manifest,
+            crew,
+            beside,
+            code,
+            record,
+            images,
+            executor,
         )

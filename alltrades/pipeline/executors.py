@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from alltrades.envs.elsewhere import Surroundings
 from alltrades.errors import UserError
 from alltrades.settings.compute import ComputeSettings
 from alltrades.system.compute.executor import Executor, Local
 
 
-def executor_of(
-    settings: ComputeSettings, device: str = "cpu", check: Callable[[], None] = lambda: None
-) -> Executor:
+def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
     """What carries out independent work; plugins must be loaded by now. Closed by whoever asks.
 
     Args:
         device: where tasks compute.
-        check: see `RayExecutor`.
 
     Raises UserError where nothing answers at an address, and MissingExtra without Ray.
     """
@@ -36,5 +31,4 @@ def executor_of(
         settings.tasks,
         settings.cpus_per_task,
         settings.gpus_per_task,
-        check,
     )

@@ -26,7 +26,6 @@ from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.folder import RunFolder
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
-from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.eyes import (
     READER,
     READER_TENSORS,
@@ -197,11 +196,13 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
             context.settings.device,
         )
         taught, unseen = frames_of(steps, own.every, own.holdout, seed)
-        work = context.work("eyes")
-        data = TrainingData(TrainingRows(steps=steps, probability=taught), reader, folder=work)
+        place = context.place("eyes")
+        data = TrainingData(
+            TrainingRows(steps=steps, probability=taught), reader, folder=place.work
+        )
         trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
         with settings_called("eyes.train"):
-            trainer.fit(Place(work), report)
+            trainer.fit(place, report)
         found = _judged(reader, data, steps, taught, unseen)
         reader.save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
         write_json(folder.eye_errors, found)

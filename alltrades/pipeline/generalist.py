@@ -141,7 +141,7 @@ def train_generalist(
                 training,
                 context.seed(f"distill/{seed_of or name}"),
                 visits,
-                context.work(stage),
+                context.place(stage),
                 report,
             )
         policy.save(
@@ -176,7 +176,7 @@ def fit(
     training: TrainSettings,
     seed: int,
     visits: Sequence[Visit],
-    work: Path,
+    place: Place,
     report: Report,
 ) -> tuple[Stage2, DiffusionPolicy, tuple[float, ...]]:
     """The rows that a generalist learns from, the generalist, and its training loss in each quarter
@@ -194,7 +194,9 @@ def fit(
             for v in visits
         ]
         rows = add_visits(rows, visited, settings.rounds.share)
-    rows = label_rows(rows, teachers, steps=settings.label_steps, seed=seed)
+    rows = label_rows(
+        rows, teachers, steps=settings.label_steps, seed=seed, executor=context.executor
+    )
     if sources.initial is not None:
         policy = load_policy(sources.initial, run.device).train()
     else:
@@ -204,7 +206,7 @@ def fit(
     score = settings.targets == "score"
     asked = teachers if score or settings.objective.excess else {}
     augmentation = context.augmentation.symmetric(training.symmetry)
-    data = TrainingData(rows, policy, augmentation, work, teachers=asked)
+    data = TrainingData(rows, policy, augmentation, place.work, teachers=asked)
     loss: Loss | None = None
     if settings.objective.excess:
         loss = excess_loss(rows, teachers, data, policy, seed, score=score)
@@ -212,7 +214,7 @@ def fit(
         loss = score_loss(rows, teachers, policy)
     objective = make_objective(settings.objective, context.ids, settings.preference)
     trainer = Trainer(policy, data, training, seed, Goal(objective, loss))
-    trainer.fit(Place(work), report)
+    trainer.fit(place, report)
     return rows, policy, trainer.course()
 
 

@@ -14,7 +14,7 @@ from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.manifest import key_digest
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.checkpoints import Place, nothing
+from alltrades.policies.learning.checkpoints import nothing
 from alltrades.policies.learning.demonstrations import DemonstrationFit, GoalOf
 from alltrades.policies.learning.excess import demonstration_excess
 from alltrades.policies.learning.health import settings_called
@@ -107,10 +107,12 @@ def train_labeled_only(
             context.augmentation,
             _goal(context, together, reference, seed),
             {"reference": reference} if reference else {},
-            Place(
-                context.work(name),
-                averages.of(context.base | key | {"training seed": seed}) if averages else None,
-                after.wait if after is not None else nothing,
+            replace(
+                context.place(name),
+                averages=averages.of(context.base | key | {"training seed": seed})
+                if averages
+                else None,
+                selected=after.wait if after is not None else nothing,
             ),
             report,
         )

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from alltrades.pipeline.artifacts import artifact_files, policy_digest, said_uses
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.demonstrations import DemonstrationFit, Fit
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.specialists import Specialists, Task
@@ -87,7 +86,7 @@ def _fine_tuned(demos: Demonstrations, row: Row, joint: Path, report: Report) ->
         load_policy(joint, demos.context.settings.device),
     )
     settings = context.settings.specialist
-    work = context.work(f"specialists/{row.teacher}")
+    place = context.place(f"specialists/{row.teacher}")
     selection: Literal["last", "holdout"] = "holdout" if settings.selection == "holdout" else "last"
     total = settings.finetune.steps * (2 if selection == "holdout" else 1)
     fits: dict[str, Fit] = {}
@@ -98,7 +97,7 @@ def _fine_tuned(demos: Demonstrations, row: Row, joint: Path, report: Report) ->
             context.settings.training.of(settings.finetune),
             _seed(context, row, environment),
             context.augmentation,
-            place=Place(work / slug(environment)),
+            place=place.within(slug(environment)),
             report=part,
         ).fit(steps.select(steps.environment == environment), selection)
 
@@ -119,7 +118,7 @@ def _from_scratch(
         demos.steps(),
         [Task(i, _seed(context, row, i.id), _metrics(row, i.id)) for i in context.interfaces],
         context.augmentation,
-        Place(context.work(f"specialists/{row.teacher}")),
+        context.place(f"specialists/{row.teacher}"),
         report,
         context.beside.run,
         settings.device,

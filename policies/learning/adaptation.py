@@ -11,6 +11,7 @@ from alltrades.data.steps import Steps
 from alltrades.policies.learning.distillation import RECORDED, Stage2, equal_episodes, label_rows
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.system.compute.executor import Executor
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,20 @@ def adaptation_rows(sources: Sequence[Source]) -> Stage2:
 
 
 def labelled(
-    rows: Stage2, teachers: Teachers, policy: DiffusionPolicy, *, steps: int, seed: int
+    rows: Stage2,
+    teachers: Teachers,
+    policy: DiffusionPolicy,
+    *,
+    steps: int,
+    seed: int,
+    executor: Executor | None = None,
 ) -> Stage2:
     """The same with a chunk for every row that a teacher labels, in the sizes of `policy`; see
     `label_rows`.
     """
     if not teachers or not (rows.teacher >= 0).any():
         return rows
-    rows = label_rows(rows, teachers, steps=steps, seed=seed)
+    rows = label_rows(rows, teachers, steps=steps, seed=seed, executor=executor)
     assert rows.labels is not None
     chunks = policy.layout.fit_action(rows.labels.chunks)
     return replace(rows, labels=replace(rows.labels, chunks=chunks))

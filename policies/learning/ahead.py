@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -23,6 +23,10 @@ class Ahead(Generic[T]):
         self._make = make
         self._pool: ThreadPoolExecutor | None = None
         self._next: tuple[tuple[int, int, int], Future[T]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, each of which makes its own."""
+        return {"_make": self._make, "_pool": None, "_next": None}
 
     def __call__(self, size: int, seed: int, step: int) -> T:
         if self._pool is None:

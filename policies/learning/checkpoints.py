@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alltrades.errors import UserError
 from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.system.compute.executor import Executor
 from alltrades.system.files import file_digest, replacing
 from alltrades.system.reading import read_mapping, write_sealed
 from alltrades.system.tensors import read_tensors
@@ -28,6 +29,9 @@ def nothing() -> None:
     """Nobody to wait for."""
 
 
+def _unheard(folder: Path, names: Sequence[str]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a training keeps its files; nowhere by default.
@@ -37,11 +41,21 @@ class Place:
         averages: folder of the averaged weights at the looks of a training (see `look_steps`): kept
             by one that goes to its last step, looked for by one that stops at one of them.
         selected: called before averages are looked for, such as to wait for who keeps them.
+        executor: where a training is carried out; default here.
+        wrote: called with a folder and the names of files that were written there, in the order in
+            which they belong.
     """
 
     work: Path | None = None
     averages: Path | None = None
     selected: Callable[[], object] = nothing
+    executor: Executor | None = None
+    wrote: Callable[[Path, Sequence[str]], object] = _unheard
+
+    @property
+    def elsewhere(self) -> Executor | None:
+        """The executor where it is a remote one."""
+        return self.executor if self.executor is not None and self.executor.remote else None
 
     def within(self, name: str) -> Place:
         """A folder of checkpoints in this one."""
@@ -50,17 +64,24 @@ class Place:
 
 def write_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-) -> None:
+) -> list[str]:
     """Write checkpoint-STEP.safetensors, then checkpoint.json, which names it and holds `facts`;
-    older ones go.
+    older ones go. Returns the names.
     """
     target = folder / f"checkpoint-{step}.safetensors"
     with replacing(target) as partial:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
     index = {"step": step, "file": target.name, "sha256": file_digest(target), **facts}
     write_sealed(folder / INDEX, index)
+    remove_older(folder)
+    return [target.name, INDEX]
+
+
+def remove_older(folder: Path) -> None:
+    """Only the checkpoint that checkpoint.json names stays."""
+    facts = _index(folder)
     for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != target.name:
+        if facts is not None and old.name != facts["file"]:
             old.unlink()
 
 
@@ -103,14 +124,15 @@ def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> None:
+def write_average(folder: Path, step: int, average: Sequence[Tensor]) -> list[str]:
     """Keep averaged weights, in the order of the policy's parameters, as
-    folder/STEP.safetensors.
+    folder/STEP.safetensors. Returns the names of what was written.
     """
     path = folder / f"{step}.safetensors"
     with replacing(path) as partial:
         save_file({f"{i}": v.detach().cpu().contiguous() for i, v in enumerate(average)}, partial)
         write_sealed(path.with_suffix(".json"), {"sha256": file_digest(partial)})
+    return [path.with_suffix(".json").name, path.name]
 
 
 def read_average(folder: Path, step: int, policy: DiffusionPolicy) -> bool:

@@ -41,7 +41,8 @@ from alltrades.policies.learning.teachers import (
     check_comparable,
 )
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.system.reporting import Report
+from alltrades.policies.model.threads import threads
+from alltrades.system.compute.executor import Executor, Here, Local
 from alltrades.system.streams import stream
 
 RECORDED = -1  # teacher of a row that keeps its recorded actions
@@ -240,7 +241,7 @@ def label_rows(
     steps: int,
     seed: int,
     batch: int = 1024,
-    report: Report | None = None,
+    executor: Executor | None = None,
 ) -> Stage2:
     """Draw one fresh chunk from its teacher for every row that a teacher labels.
 
@@ -249,11 +250,10 @@ def label_rows(
             of its shortcut); never fewer than the teacher's own, nor more than a discrete process
             was trained with.
         seed: of all noise that teachers' samplers draw.
-        report: gets the rows done.
+        executor: draws the chunks of `batch` rows each; default here.
 
     Cost: one network call per `batch` rows and sampling step.
     """
-    report = report or Report()
     wanted = np.flatnonzero(rows.teacher >= 0)
     every = [p for of_environment in teachers.values() for p in of_environment.values()]
     largest = max((p.layout for p in every), key=lambda layout: layout.action_dim)
@@ -261,26 +261,49 @@ def label_rows(
     of_row = np.full(len(rows.teacher), -1)
     of_row[wanted] = np.arange(len(wanted))
     of_step = rows.steps.environment[rows.steps.episode_of_step]
-    done = 0
-    for kind, policies in enumerate(teachers.values()):
-        for name, policy in policies.items():
+    parts: list[tuple[str, str, int, np.ndarray]] = []  # teacher, environment, its number, rows
+    for kind, (teacher, policies) in enumerate(teachers.items()):
+        for name in policies:
             mine = wanted[(rows.teacher[wanted] == kind) & (of_step[wanted] == name)]
-            index = policy.layout.index(name)
-            for start in range(0, len(mine), batch):
-                part = mine[start : start + batch]
-                rng = stream(seed, "label", kind, int(part[0]))
-                shape = (len(part), policy.horizon, policy.layout.action_dim)
-                draw = partial(_normal, rng, shape, policy.device)
-                window = windows_of(policy, rows.steps, part)
-                environment = torch.full((len(part),), index, device=policy.device)
-                with torch.inference_mode():
-                    chunk = policy.sample(
-                        window, environment, draw(), draw, _label_steps(policy, steps)
-                    )
-                chunks[of_row[part]] = largest.pack_action(chunk.cpu().numpy())
-                done += len(part)
-                report.progress(done, len(wanted))
+            parts += [
+                (teacher, name, kind, mine[start : start + batch])
+                for start in range(0, len(mine), batch)
+            ]
+    items = (
+        (teacher, name, windows_of(teachers[teacher][name], rows.steps, part), (kind, int(part[0])))
+        for teacher, name, kind, part in parts
+    )
+    shared = Drawing(teachers, steps, seed, torch.get_num_threads())
+    for (*_, part), chunk in zip(parts, (executor or Local()).map(_draw, items, shared)):
+        chunks[of_row[part]] = largest.pack_action(chunk)
     return replace(rows, labels=Labels(chunks, of_row))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How chunks are drawn (see `label_rows`), with so many threads of PyTorch."""
+
+    teachers: Teachers
+    steps: int
+    seed: int
+    threads: int
+
+
+def _draw(
+    here: Here, how: Drawing, item: tuple[str, str, Mapping[str, Tensor], tuple[int, int]]
+) -> np.ndarray:
+    """One chunk (B, H, A) for every window of a teacher in an environment."""
+    teacher, name, window, numbers = item
+    policy, count = how.teachers[teacher][name], len(next(iter(window.values())))
+    rng = stream(how.seed, "label", *numbers)
+    shape = (count, policy.horizon, policy.layout.action_dim)
+    draw = partial(_normal, rng, shape, policy.device)
+    environment = torch.full((count,), policy.layout.index(name), device=policy.device)
+    with torch.inference_mode(), threads(how.threads):
+        chunk = policy.sample(
+            dict(window), environment, draw(), draw, _label_steps(policy, how.steps)
+        )
+    return chunk.cpu().numpy()
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:

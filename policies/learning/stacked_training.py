@@ -94,6 +94,10 @@ class StackedTrainer(Trainer):
         self.kept = [s.clone() for s in self.ema.shadow]
         self.health = None if lose else Health([m.stop for m in members])
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.generators = [torch.Generator(self.device) for _ in self.members]
+
     def forward(self) -> Tensor:
         """(K,) mean loss of every member."""
         s = self.settings

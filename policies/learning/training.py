@@ -23,6 +23,7 @@ from alltrades.policies.learning.checkpoints import (
     write_average,
     write_checkpoint,
 )
+from alltrades.policies.learning.elsewhere import train_elsewhere
 from alltrades.policies.learning.ema import EMA
 from alltrades.policies.learning.health import (
     LOOK,
@@ -42,6 +43,8 @@ from alltrades.policies.settings import TrainSettings
 from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
+
+GENERATORS = ("generator", "generators")  # of noise, whose seeds are set at every step
 
 # (policy, batch, noise, rows (B,)) -> losses (B,)
 Loss = Callable[[DiffusionPolicy, Batch, Generators, np.ndarray], Tensor]
@@ -177,9 +180,9 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
 
     # ---- checkpoints -----------------------------------------------------------------------------
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint (see `write_checkpoint`)."""
-        write_checkpoint(folder, self.step, *self.state())
+    def save(self, folder: Path) -> list[str]:
+        """Write a checkpoint, and return the names of its files (see `write_checkpoint`)."""
+        return write_checkpoint(folder, self.step, *self.state())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts from which the training goes on, in any number of processes."""
@@ -223,6 +226,14 @@ class Trainer:
         if self.health is not None:
             self.health.restore(facts["health"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes; generators have no state from one step to the next."""
+        return {name: value for name, value in self.__dict__.items() if name not in GENERATORS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.generator = torch.Generator(self.device)
+
     # ---- the loop --------------------------------------------------------------------------------
     def fit(self, place: Place | None = None, report: Report | None = None) -> DiffusionPolicy:
         """Train to the last step and return the policy with its averaged weights.
@@ -239,12 +250,20 @@ class Trainer:
         if place.work is not None:
             self.restore(place.work)
         self.policy.train()
-        self.share = self.shared()
-        with threads_for(self.policy):
-            self._loop(place, report)
-        self.share = ALONE
+        share = self.shared()
+        if share is ALONE and place.elsewhere is not None and not self.finished():
+            train_elsewhere(self, torch.get_num_threads(), place, report, place.elsewhere)
+        else:
+            self.share = share
+            self.train(place, report)
+            self.share = ALONE
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
+
+    def train(self, place: Place, report: Report) -> None:
+        """Train on to the last step, here."""
+        with threads_for(self.policy):
+            self._loop(place, report)
 
     def shared(self) -> Alone:
         """This process's share of its batches: all of them, unless several processes train
@@ -291,7 +310,8 @@ class Trainer:
                 self._look(fresh, averages or saves or last, place, report)
                 fresh = []
             if place.averages is not None and averages:
-                write_average(place.averages, self.step, self.ema.shadow)
+                names = write_average(place.averages, self.step, self.ema.shadow)
+                place.wrote(place.averages, names)
             if logs:
                 report.log(
                     self.step,
@@ -303,7 +323,7 @@ class Trainer:
                 )
                 since = []
             if place.work is not None and saves and not last:
-                self.save(place.work)
+                place.wrote(place.work, self.save(place.work))
             report.progress(self.step, self.total)
 
     # ---- whether it learns -----------------------------------------------------------------------

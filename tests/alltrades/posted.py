@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 from alltrades.system.compute.executor import Ears, Executor, Function, Here, Kept
+from alltrades.system.reporting import Report
+
+
+def unnamed(report: Report) -> Report:
+    """What a task elsewhere has in place of a report, whose name stays here."""
+
+    def record(name: str, step: int, values: Mapping[str, Any]) -> None:
+        report.record(name or report.name, step, values)
+
+    return Report(report.show, record)
 
 
 class Posted(Executor):
@@ -29,7 +39,7 @@ class Posted(Executor):
         posted = pickle.dumps(shared)
         for number, item in enumerate(items):
             self.sent += 1
-            here = Here(self._kept, ears.reports(number), ears.say, ears.hear)
+            here = Here(self._kept, unnamed(ears.reports(number)), ears.say, ears.hear)
             function_, item_ = pickle.loads(pickle.dumps((function, item)))
             yield pickle.loads(pickle.dumps(function_(here, pickle.loads(posted), item_)))
 

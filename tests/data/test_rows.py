@@ -1,5 +1,6 @@
 """Rows are an array, whatever they are read from."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -188,3 +189,19 @@ def test_placed_images_take_space_only_where_they_are(pictured, tmp_path, place)
             if place != "store":
                 held = {id(b.source): b.source for b in rows.blocks}.values()
                 assert rows.nbytes == sum(s.array.nbytes for s in held if isinstance(s, Memory))
+
+
+def test_rows_that_are_sent_are_those_that_are_read_and_no_others():
+    numbers = np.arange(40, dtype=np.float32).reshape(20, 2)
+    images = np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3)
+    mixed = Rows.concatenate([Rows.of(numbers), Rows.absent(3), Rows.of(numbers[:, :1])])
+    kept = mixed.select(np.arange(len(mixed)) % 3 == 1).resized(4)
+    sent = pickle.loads(pickle.dumps(kept))
+    assert sent.load().tobytes() == kept.load().tobytes() and sent.shape == kept.shape
+    assert len(sent.present()) == len(kept.present()) and sent.dtype == kept.dtype
+    few = Rows.of(np.zeros((10_000, 2))).select(np.arange(10_000) < 9)
+    assert len(pickle.dumps(few)) < 2_000
+    pictures = Rows.concatenate([Rows.of(images), Rows.absent(2)])
+    again = pickle.loads(pickle.dumps(pictures))
+    assert again.shapes == pictures.shapes
+    assert again.take(np.array([6, 4])).tobytes() == pictures.take(np.array([6, 4])).tobytes()

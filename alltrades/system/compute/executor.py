@@ -28,6 +28,9 @@ def say_on_stderr(line: str) -> None:
 def _nobody(_: Any) -> None: ...
 
 
+def _nothing() -> None: ...
+
+
 def _unreported(_: int) -> Report:
     return Report()
 
@@ -104,10 +107,13 @@ class Executor(ABC):
         slots: tasks at the same time.
         remote: whether tasks are carried out by other processes than this one, which are sent
             functions, what they share, and items.
+        check: called now and then while tasks are carried out elsewhere; what it raises ends those
+            of its thread.
     """
 
     slots: int = 1
     remote: bool = False
+    check: Callable[[], None] = staticmethod(_nothing)
 
     @abstractmethod
     def map(

@@ -30,12 +30,16 @@ _names = itertools.count()  # of what tasks share, and of tasks, in this process
 
 @dataclass
 class _Task:
-    """An item and what has become of it."""
+    """An item and what has become of it.
+
+    Attributes:
+        ended: nodes of the workers that died over it. logged: last step of each record.
+    """
 
     number: int
     item: Any
-    deaths: int = 0
-    logged: dict[str, int] = field(default_factory=dict)  # last step of each record
+    ended: list[str] = field(default_factory=list)
+    logged: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,7 +66,6 @@ class RayExecutor(Executor):
         on: "ray" or "ray://ADDRESS".
         prepare: see `Pool`.
         tasks, processors, gpus: at the same time, and of each.
-        check: called now and then; what it raises ends the tasks of the caller.
 
     Raises MissingExtra without Ray, and UserError as `Cluster`.
     """
@@ -76,12 +79,10 @@ class RayExecutor(Executor):
         tasks: int | None = None,
         processors: float = 1.0,
         gpus: float = 0.0,
-        check: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
         self._cluster = Cluster(on, say)
         self._pool = Pool(self._cluster, prepare, tasks, processors, gpus)
-        self.check = check
 
     @property
     def slots(self) -> int:  # type: ignore[override]
@@ -205,7 +206,7 @@ class _Map:
                 name, step, values = value
                 if step > task.logged.get(name, -1):  # else an earlier try recorded it
                     task.logged[name] = step
-                    report.record(name, step, values)
+                    report.record(name or report.name, step, values)
         if done is not None:
             report.progress(*done)
 
@@ -220,15 +221,18 @@ class _Map:
         """A worker died, or the node that had a result: its task waits again."""
         self._running.remove(running)
         self.pool.drop(running.member)
-        task, alone = running.task, self.pool.lives(running.member)
-        task.deaths += alone
+        task, nodes = running.task, self.pool.nodes()
+        task.ended.append(running.member.node)
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
-        if task.deaths >= DEATHS:
+        # a node is known to be gone some seconds after its workers are: those before count then
+        if sum(node in nodes for node in task.ended) >= DEATHS:
             raise UserError(
                 f"compute: one task ended {DEATHS} workers of the cluster ({cause[:200]}); "
                 "expected it to end well, as it may where a node has more memory; try it with "
                 "--compute local"
             )
-        what = "a worker" if alone else "a node"
-        self.ears.say(f"compute: {what} of the cluster died ({cause[:120]}); its task runs again")
+        self.ears.say(
+            f"compute: a worker on node {running.member.node[:8]} of the cluster died "
+            f"({cause[:120]}); its task runs again"
+        )
         self._waiting.appendleft(task)

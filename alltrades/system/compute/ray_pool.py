@@ -64,7 +64,7 @@ class Cluster:
 
 @dataclass
 class Member:
-    """One worker: its actor, what it said of itself, and how long it has had nothing to do."""
+    """One worker: its actor, and the node that it is on."""
 
     actor: Any
     node: str = ""
@@ -140,9 +140,9 @@ class Pool:
             self._room = sum(self._fits(node["Resources"]) for node in self._alive())
         return self._room if self._most is None else min(self._room, self._most)
 
-    def lives(self, member: Member) -> bool:
-        """Whether the node of a worker is there."""
-        return member.node in {node["NodeID"] for node in self._alive()}
+    def nodes(self) -> set[str]:
+        """Nodes that are there, as far as the cluster knows."""
+        return {node["NodeID"] for node in self._alive()}
 
     def close(self) -> None:
         """End all workers."""

@@ -1,0 +1,111 @@
+"""A training carried out by an executor of other machines: it goes there whole, its checkpoints and
+averages come back as they are written, and at its end its state.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from alltrades.policies.learning.checkpoints import Place, remove_older
+from alltrades.policies.model.threads import threads
+from alltrades.system.compute.executor import Ears, Executor, Here
+from alltrades.system.files import replacing
+from alltrades.system.reporting import Report
+
+Files = Mapping[str, bytes]
+
+
+class Training(Protocol):
+    """What is asked of a trainer."""
+
+    device: torch.device
+    step: int
+
+    def restore(self, folder: Path) -> bool: ...
+
+    def train(self, place: Place, report: Report) -> None: ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]: ...
+
+    def resume(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None: ...
+
+
+class _Last:
+    """The files of a checkpoint: a folder here, what it holds where it is sent to."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.files: Files = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        there = [] if self.folder is None else sorted(self.folder.glob("checkpoint*"))
+        return {"folder": None, "files": {path.name: path.read_bytes() for path in there}}
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a training is to be done elsewhere.
+
+    Attributes:
+        threads: of PyTorch, on which bits depend.
+        checkpoint: the last one that came back, read when the order is sent, so that a second try
+            goes on from there.
+        averages: whether averages are kept.
+    """
+
+    threads: int
+    checkpoint: _Last
+    averages: bool
+
+
+def train_elsewhere(
+    trainer: Training, count: int, place: Place, report: Report, executor: Executor
+) -> None:
+    """Train to the end, as `trainer.train` does with so many threads; `place` holds the same
+    afterwards.
+    """
+    folders = {"work": place.work, "averages": place.averages}
+
+    def put(told: tuple[str, Files]) -> None:
+        kind, files = told
+        folder = folders[kind]
+        assert folder is not None
+        for name, content in files.items():
+            with replacing(folder / name) as partial_file:
+                partial_file.write_bytes(content)
+        if kind == "work":
+            remove_older(folder)
+
+    ears = Ears(lambda _: report, hear=put)
+    order = Order(count, _Last(place.work), place.averages is not None)
+    tensors, facts, step = executor.call(_train, (trainer, order), ears=ears)
+    there = {name: tensor.to(trainer.device) for name, tensor in tensors.items()}
+    trainer.resume(there, facts, step)
+
+
+def _train(
+    here: Here, shared: None, item: tuple[Training, Order]
+) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    trainer, order = item
+    with tempfile.TemporaryDirectory(prefix="alltrades-training-") as name, threads(order.threads):
+        work, averages = Path(name) / "work", Path(name) / "averages"
+
+        def wrote(folder: Path, names: Sequence[str]) -> None:
+            kind = "work" if folder == work else "averages"
+            here.tell((kind, {name: (folder / name).read_bytes() for name in names}))
+
+        work.mkdir()
+        for file, content in order.checkpoint.files.items():
+            (work / file).write_bytes(content)
+        trainer.restore(work)
+        trainer.train(Place(work, averages if order.averages else None, wrote=wrote), here.report)
+        tensors, facts = trainer.state()
+        sent = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        return sent, facts, trainer.step

@@ -1,0 +1,143 @@
+"""Independent work on a Ray cluster whose nodes die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.rollout import rollout
+from alltrades.errors import UserError
+from alltrades.pipeline.executors import executor_of
+from alltrades.pipeline.runner import run
+from alltrades.settings.compute import ComputeSettings
+from alltrades.system.compute.executor import Ears, Here
+from alltrades.system.processes import alive, descendants
+from tests.alltrades.small_run import settings
+from tests.alltrades.test_run_elsewhere import SETTINGS, contents, metrics
+from tests.envs.test_rollout_workers import SPECS, assert_same, diffusion_episodes, diffusion_jobs
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+pytestmark = pytest.mark.slow  # a cluster takes ten seconds to start
+
+
+KINDS = {"run_block", "_train", "_draw", "_weigh"}  # of tasks
+
+
+def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
+    words = "run --small --compute ray --no-report --tracking.wandb disabled --demos.episodes 500"
+    command = [
+        sys.executable,
+        "-m",
+        "alltrades.cli",
+        *words.split(),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("environments"):
+                break
+        below = descendants(process.pid)
+        deadline = time.monotonic() + 60
+        while len(found := descendants(process.pid)) <= len(below) and time.monotonic() < deadline:
+            time.sleep(0.2)  # until workers have begun
+        time.sleep(2.0)
+        below = {*below, *found, *descendants(process.pid)}
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(60) == 130, said
+    assert "interrupted; the same command goes on where it was" in said
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in below if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left and len(below) > 4
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one processor each, besides the one of this process."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def executor(cluster):
+    with executor_of(ComputeSettings(on="ray")) as found:
+        yield found
+
+
+def work(here: Here, shared: int, item: str | int) -> int:
+    if item == "fail":
+        raise UserError("nothing found; expected something")
+    if item == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    here.say(f"doing {item}")
+    here.report.log(int(item), {"loss": 1.0})
+    here.tell(item)
+    here.report.progress(1, 2)
+    return shared + int(item)
+
+
+def test_tasks_report_and_fail_as_here(executor):
+    said, told = [], []
+    ears = Ears(say=said.append, hear=told.append)
+    assert executor.slots == 2
+    assert list(executor.map(work, range(5), 10, ears)) == [10, 11, 12, 13, 14]
+    assert sorted(said) == [f"doing {i}" for i in range(5)] and sorted(told) == list(range(5))
+    with pytest.raises(UserError) as caught:
+        list(executor.map(work, [1, "fail", 2], 0, ears))
+    assert str(caught.value) == "nothing found; expected something"
+    assert "in work" in caught.value.__notes__[0]  # what --traceback shows
+    with pytest.raises(UserError, match="one task ended 3 workers of the cluster"):
+        list(executor.map(work, ["die"], 0, ears))
+    assert list(executor.map(work, [4], 0, ears)) == [4]
+
+
+def test_episodes_on_a_cluster_are_bit_equal(executor):
+    controller, jobs, experts = diffusion_jobs()
+    with Crew(1, timeout=30.0, executor=executor) as crew:
+        given = {"lanes": 5, "experts": experts, "crew": crew}
+        assert_same(diffusion_episodes(0), list(rollout(jobs, SPECS, {"p": controller}, **given)))
+        found = rollout(jobs, SPECS, {"p": controller}, **given)
+        first = next(found)
+        found.close()  # given up while others run
+        assert_same([first], diffusion_episodes(0)[:1])
+
+
+def test_a_run_survives_the_loss_of_a_node_in_every_stage(cluster, tmp_path, monkeypatch, capsys):
+    from alltrades.system.compute import ray_executor
+
+    lost: dict[str, int] = {}
+    start = ray_executor._Map._start
+
+    def start_and_lose(self) -> None:
+        start(self)
+        kind = self.function.__name__
+        for running in self._running[-1:] if kind not in lost else ():
+            nodes = {node.node_id: node for node in cluster.worker_nodes}
+            lost[kind] = len(nodes)
+            cluster.remove_node(nodes[running.member.node], allow_graceful=False)
+
+    for _ in range(len(KINDS)):
+        cluster.add_node(num_cpus=1)
+    run(settings(*SETTINGS), tmp_path / "here")
+    monkeypatch.setattr(ray_executor._Map, "_start", start_and_lose)
+    run(settings(*SETTINGS, "--compute", "ray", "--compute.tasks", "2"), tmp_path / "there")
+    assert set(lost) == KINDS
+    assert "died" in capsys.readouterr().err
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
+    assert {k for k in here if here[k] != there.get(k)} == set() and here.keys() == there.keys()
+    assert metrics(tmp_path / "here") == metrics(tmp_path / "there") != []
