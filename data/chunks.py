@@ -14,7 +14,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,20 +27,27 @@ from numcodecs import Zstd
 
 from alltrades.errors import UserError
 from alltrades.system.refusals import not_written
+from alltrades.system.remote.lease import Lease
+from alltrades.system.remote.place import RemotePath
 
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
 WRITERS = 4  # threads that pack the chunks of all appends at once
+READERS = 8  # threads that read them from an object store
 LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
 _CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
 
 
 class ChunkCache:
-    """The chunks that were read last, up to `limit` bytes; threads may share it."""
+    """The chunks of a store that were read last, up to `limit` bytes; threads may share it.
 
-    def __init__(self, limit: int = CACHED_BYTES) -> None:
-        self.limit, self.size = limit, 0
+    Attributes:
+        lease: what lets this process write the store's chunks, where it is remote.
+    """
+
+    def __init__(self, limit: int = CACHED_BYTES, lease: Lease | None = None) -> None:
+        self.limit, self.size, self.lease = limit, 0, lease
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
 
@@ -139,47 +146,89 @@ class ChunkedArray:
     def check_description(self) -> None:
         """Raises UserError unless the array's zarr.json describes it as the commit does."""
         file = self.path / "zarr.json"
+
+        def check(stored: bytes) -> None:
+            if not self._described_by(stored):
+                raise UserError(
+                    f"{file}: missing or changed; expected the description of {self.rows} rows of "
+                    f"{self.row_shape} {self.dtype}; restore it from a copy"
+                )
+
         try:
-            found = json.loads(file.read_bytes())
+            if isinstance(file, RemotePath):
+                file.read_as(f"{self.rows} rows", check)
+            else:
+                check(file.read_bytes())
+        except OSError:
+            check(b"")
+
+    def _described_by(self, stored: bytes) -> bool:
+        try:
+            found = json.loads(stored)
             shape = found.pop("shape")
             known = [_description(self, level) for level in _CODECS]  # pictures had LEVEL once
             same = found in known and shape[1:] == list(self.row_shape)
-            enough = same and isinstance(shape[0], int) and shape[0] >= self.rows
-        except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
-            enough = False
-        if not enough:
-            raise UserError(
-                f"{file}: missing or changed; expected the description of {self.rows} rows of "
-                f"{self.row_shape} {self.dtype}; restore it from a copy"
-            )
+            return same and isinstance(shape[0], int) and shape[0] >= self.rows
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            return False
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, *row_shape). Reads the chunks that hold these rows, and no others."""
         out = np.empty((stop - start, *self.row_shape), self.dtype)
-        for i in range(start // self.chunk, -(-stop // self.chunk)):
+        numbers = range(start // self.chunk, -(-stop // self.chunk))
+        for i, chunk in zip(numbers, self._read_chunks(numbers)):
             first = i * self.chunk
             low, high = max(start, first), min(stop, first + self.chunk)
-            out[low - start : high - start] = self.read_chunk(i)[low - first : high - first]
+            out[low - start : high - start] = chunk[low - first : high - first]
         return out
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """Rows (n, *row_shape) of an index (n,)."""
         out = np.empty((len(index), *self.row_shape), self.dtype)
         of_row = index // self.chunk
-        for i in np.unique(of_row):
+        numbers = [int(i) for i in np.unique(of_row)]
+        for i, chunk in zip(numbers, self._read_chunks(numbers)):
             here = np.flatnonzero(of_row == i)
-            out[here] = self.read_chunk(int(i))[index[here] - i * self.chunk]
+            out[here] = chunk[index[here] - i * self.chunk]
         return out
+
+    def _read_chunks(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """Chunks one after another; far ones are asked for beside one another, a few at a time."""
+        if len(numbers) < 2 or not isinstance(self.path, RemotePath):
+            yield from map(self.read_chunk, numbers)
+            return
+        for low in range(0, len(numbers), READERS):
+            yield from _readers().map(self.read_chunk, numbers[low : low + READERS])
 
     def read_chunk(self, i: int) -> np.ndarray:
         """The committed rows of chunk i, checked."""
-        key = (self._file(i), self.checks[i])
+        file = self._file(i)
+        key = (file, self.checks[i])
         found = self.cache.get(key)
         if found is not None:
             return found
         self.check_description()
+
+        def checked(stored: bytes) -> np.ndarray:
+            return self._checked(i, stored)
+
+        try:
+            if isinstance(file, RemotePath):
+                chunk = file.read_as(f"{self.checks[i]:08x}", checked)
+            else:
+                chunk = checked(file.read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot be read ({error.strerror}); expected rows of the store; restore "
+                "it from a copy"
+            ) from error
+        self.cache.put(key, chunk)
+        return chunk
+
+    def _checked(self, i: int, stored: bytes) -> np.ndarray:
+        """The committed rows of chunk i out of what is stored of it."""
         rows = min(self.chunk, self.rows - i * self.chunk)
-        chunk = _decode(self._file(i), (self.chunk, *self.row_shape), self.dtype)
+        chunk = _decode(self._file(i), stored, (self.chunk, *self.row_shape), self.dtype)
         if rows < self.chunk:
             chunk = chunk[:rows].copy()  # a view would keep the whole chunk in memory
         if google_crc32c.value(chunk) != self.checks[i]:
@@ -187,7 +236,6 @@ class ChunkedArray:
                 f"{self._file(i)}: not the rows that were written there; expected those of the "
                 "commit; restore the store from a copy"
             )
-        self.cache.put(key, chunk)
         return chunk
 
     def _file(self, i: int) -> Path:
@@ -211,7 +259,7 @@ class ChunkedArray:
             added = [pack(i) for i in numbers]
         array = replace(self, rows=stop, checks=(*self.checks[:first], *added))
         facts = {"shape": list(array.shape)} | _description(array, _level(self.row_shape))
-        _write(self.path / "zarr.json", json.dumps(facts).encode())
+        _write(self.path / "zarr.json", json.dumps(facts).encode(), self.cache.lease)
         return array
 
     def _pack(self, i: int, value: np.ndarray) -> int:
@@ -224,7 +272,8 @@ class ChunkedArray:
             chunk[:held] = self.read_chunk(i)
         chunk[held : held + len(new)] = new
         data = _CODECS[_level(self.row_shape)].encode(chunk)
-        _write(self._file(i), data + google_crc32c.value(data).to_bytes(4, "little"))
+        stored = data + google_crc32c.value(data).to_bytes(4, "little")
+        _write(self._file(i), stored, self.cache.lease)
         return int(google_crc32c.extend(self.checks[i] if held else 0, new))
 
 
@@ -234,10 +283,10 @@ def chunk_rows(row_shape: Sequence[int], dtype: np.dtype, size: int = CHUNK_BYTE
     return max(1, size // row)
 
 
-def write_group(path: Path) -> None:
-    """The zarr.json of a group."""
+def write_group(path: Path, cache: ChunkCache) -> None:
+    """The zarr.json of a group in the store of a cache."""
     facts = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
-    _write(path / "zarr.json", json.dumps(facts).encode())
+    _write(path / "zarr.json", json.dumps(facts).encode(), cache.lease)
 
 
 @functools.cache
@@ -273,14 +322,7 @@ def _description(array: ChunkedArray, level: int) -> dict[str, Any]:
     }
 
 
-def _decode(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    try:
-        stored = file.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}); expected rows of the store; restore it "
-            "from a copy"
-        ) from error
+def _decode(file: Path, stored: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     data, size = stored[:-4], int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     try:
         if google_crc32c.value(data) != int.from_bytes(stored[-4:], "little"):
@@ -295,8 +337,17 @@ def _decode(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(values, dtype).reshape(shape)
 
 
-def _write(path: Path, data: bytes) -> None:
+@functools.cache
+def _readers() -> ThreadPoolExecutor:
+    """One set of threads that wait for chunks from object stores."""
+    return ThreadPoolExecutor(READERS, "chunks")
+
+
+def _write(path: Path, data: bytes, lease: Lease | None) -> None:
     """By rename, so that readers see the old or the new file; the commit is what is synced."""
+    if lease is not None:
+        lease.put(str(path), data)
+        return
     partial = f"{path.parent}/.{path.name}.partial"
     try:
         try:

@@ -64,7 +64,7 @@ class Columns:
         store commits; `environments` are all names, in the order of their codes.
         """
         if not self.arrays:
-            write_group(self.path / FOLDER)
+            write_group(self.path / FOLDER, cache)
         sources = tuple(dict.fromkeys([*self.sources, *(e.source for e in episodes)]))
         added: dict[str, list[Any]] = {
             "environment": [environments.index(e.environment) for e in episodes],

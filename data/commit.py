@@ -9,6 +9,9 @@ from typing import Any
 
 from alltrades.errors import UserError
 from alltrades.system.files import write_text
+from alltrades.system.lock import Lock
+from alltrades.system.remote.lease import Lease
+from alltrades.system.remote.place import RemotePath
 
 COMMIT = "commit.json"
 FORMAT_VERSION = 2
@@ -52,10 +55,23 @@ def read_commit(path: Path) -> dict[str, Any] | None:
     return commit
 
 
-def write_commit(path: Path, commit: dict[str, Any]) -> None:
-    """Make this the store's commit: readers see it or the one before."""
+def write_commit(path: Path, commit: dict[str, Any], writer: Lock | Lease | None = None) -> None:
+    """Make this the store's commit: readers see it or the one before. UserError where a remote
+    store's writer was displaced by another.
+    """
     facts = commit | {"checksum": _checksum(commit)}
-    write_text(path / COMMIT, json.dumps(facts, sort_keys=True) + "\n")
+    text = json.dumps(facts, sort_keys=True) + "\n"
+    if isinstance(writer, Lease):
+        writer.commit(str(path / COMMIT), text.encode())
+    else:
+        write_text(path / COMMIT, text)
+
+
+def writer_of(path: Path) -> Lock | Lease:
+    """What makes a process the one writer of the store at `path`."""
+    return (
+        Lease(str(path), "store", COMMIT) if isinstance(path, RemotePath) else Lock(path, "store")
+    )
 
 
 def _checksum(commit: dict[str, Any]) -> str:

@@ -171,12 +171,12 @@ class Group:
         interface = group.interface
         assert interface is not None
         if not self.arrays:
-            write_group(self.path)
+            write_group(self.path, cache)
             for name in ("data", "meta"):
-                write_group(self.path / name)
+                write_group(self.path / name, cache)
             for name in interface.of_kind("text"):
-                write_group(self.path / FOLDER)
-                write_group(self.path / FOLDER / name)
+                write_group(self.path / FOLDER, cache)
+                write_group(self.path / FOLDER / name, cache)
         ends = self.steps + np.cumsum([len(e) for e in episodes], dtype=np.int64)
         added = {
             "data/reward": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
