@@ -21,7 +21,7 @@ from alltrades.commands import (
     tools,
     whole,
 )
-from alltrades.commands.command import Command
+from alltrades.commands.command import Command, check_outputs
 from alltrades.errors import UserError
 from alltrades.system.ranks import started_together
 from alltrades.system.refusals import in_words, os_error
@@ -187,6 +187,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
             top.print_help()
             return 0
         args.overrides = overrides
+        check_outputs(args)
         if getattr(args, "trust", False):
             trust_all()
         code = int(args.entry.call(args))

@@ -67,6 +67,13 @@ def write_commit(path: Path, commit: dict[str, Any], writer: Lock | Lease | None
         write_text(path / COMMIT, text)
 
 
+def occupied(path: Path) -> bool:
+    """Whether something stands at a store's path already, to be opened and not created."""
+    if isinstance(path, RemotePath):
+        return (path / COMMIT).exists()
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def writer_of(path: Path) -> Lock | Lease:
     """What makes a process the one writer of the store at `path`."""
     return (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
 from alltrades.system.reading import read_mapping
 
 DIGEST = "digest"  # of a contract, of everything else in it
@@ -25,6 +26,7 @@ def facts_of(artifact: Path) -> dict[str, Any]:
 
     Raises UserError for what is neither, and for what was changed since it was written.
     """
+    artifact = fetched(artifact)
     graph = artifact.suffix == ".onnx"
     file = artifact.with_suffix(".json") if graph else artifact / "policy.json"
     again = "export the policy again" if graph else "copy the artifact again, or train it again"

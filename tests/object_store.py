@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 BUCKET = "bucket"
@@ -157,6 +158,15 @@ class ObjectStore:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         keys = [o["Key"] for page in pages for o in page.get("Contents", ())]
         return {k: client.get_object(Bucket=BUCKET, Key=k)["Body"].read() for k in keys}
+
+    def upload(self, folder: Path, key: str) -> str:
+        """Put a file, or the files below a folder, there; returns the address."""
+        client = self.client()
+        for file in [folder] if folder.is_file() else folder.rglob("*"):
+            if file.is_file():
+                name = "" if file == folder else f"/{file.relative_to(folder).as_posix()}"
+                client.put_object(Bucket=BUCKET, Key=f"{key}{name}", Body=file.read_bytes())
+        return f"s3://{BUCKET}/{key}"
 
     def close(self) -> None:
         self.proxy.close()

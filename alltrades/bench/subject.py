@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
     from alltrades.policies.settings import PolicySettings
 
     if folder is not None and steps is None:
-        yield Path(folder)
+        yield fetched(folder)
         return
     if folder is not None:
         policy = load_policy(folder)

@@ -14,6 +14,8 @@ from alltrades.commands.command import (
     trust_argument,
 )
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
+from alltrades.system.remote.place import place
 
 NONE = "none"
 
@@ -50,7 +52,7 @@ def adapt(args: argparse.Namespace) -> int:
             f"{other[0]}: the network is the generalist's; expected --policy.observe alone of "
             "these; leave it out"
         )
-    generalist, stores = Path(args.policy), tuple(map(Path, args.replay))
+    generalist, stores = fetched(args.policy), tuple(map(place, args.replay))
     if NONE in args.replay and len(args.replay) > 1:
         raise UserError(
             f"--replay {' '.join(args.replay)}; expected stores, or none alone; leave one out"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import recipe_settings
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
+from alltrades.system.remote.place import place
 
 if TYPE_CHECKING:
     from alltrades.data.interface import Interface
@@ -124,7 +126,7 @@ def check_by_hand(args: argparse.Namespace) -> None:
         )
     if args.episodes is not None and args.episodes < 1:
         raise UserError(f"--episodes {args.episodes}; expected at least 1; give another number")
-    if args.actor is not None and "://" in args.actor:
+    if args.actor is not None and args.actor.partition("://")[0] in ("ws", "wss"):
         raise UserError(
             f"--policy {args.actor}: a server's policy cannot be taken over from; expected a "
             "folder, or an exported .onnx file; give its folder"
@@ -154,7 +156,7 @@ def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
         args.timeout,
         args.limits,
     )
-    out = Path(args.out)
+    out = place(args.out)
     with logging_aside(), StopSignals() as signals, ExitStack() as stack:
         if args.robot is None:
             seed, places = _simulated(args, opened, stack)
@@ -196,7 +198,7 @@ def _simulated(
         if args.actor.endswith(".onnx"):
             policies = dict.fromkeys((s.id for s in specs), _policy(args.actor))
         else:
-            policies = load_policies(Path(args.actor), specs, context.settings.device)
+            policies = load_policies(fetched(args.actor), specs, context.settings.device)
     places = []
     for spec in specs:
         robot, policy = EnvironmentRobot(spec), policies.get(spec.id)

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
+from alltrades.system.remote.place import is_remote
+
 if TYPE_CHECKING:
     from alltrades.settings.run import RunSettings
 
@@ -28,6 +32,22 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None]
     call: Callable[[argparse.Namespace], int]
     settings: bool = True  # takes a recipe and --dotted.key value overrides
+    appends: str = ""  # its option that names a store to append to, which may be remote
+
+
+OUTPUTS = ("out", "json", "html", "rrd", "fix", "cache", "record")  # options of all commands
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UserError for an address where a command writes files."""
+    for name in set(OUTPUTS) - {args.entry.appends}:
+        given = getattr(args, name, None)
+        for word in [given] if isinstance(given, str) else given or ():
+            if is_remote(str(word)):
+                raise UserError(
+                    f"--{name} {word}; expected a path on this machine, where results are written; "
+                    "give one, and copy them there afterwards"
+                )
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +159,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         out += ["--demos.path", *args.demos]
     given = {token.split("=")[0] for token in out}
     if getattr(args, "policy", None) and "--environments" not in given and args.config is None:
-        out += _of_artifact(Path(args.policy), given)
+        out += _of_artifact(fetched(args.policy), given)
         given.add("--environments")
     if "--environments" in given and "--optional_environments" not in given:
         out += ["--optional_environments", "[]"]

@@ -13,6 +13,7 @@ from alltrades.commands.command import (
     unknown_instruction_argument,
 )
 from alltrades.errors import UserError
+from alltrades.system.remote.place import is_remote
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,8 @@ def export(args: argparse.Namespace) -> int:
     from alltrades.policies.model.preference import parse_preference
     from alltrades.policies.onnx.export import export_onnx, observed_windows
 
+    if not args.out and is_remote(args.policy):
+        raise UserError(f"export of {args.policy} without --out; expected a path to write; add it")
     out = Path(args.out) if args.out else Path(args.policy) / "export.onnx"
     policy = (
         load_policy(args.policy)
@@ -90,6 +93,11 @@ def serve(args: argparse.Namespace) -> int:
     from alltrades.robots.fit import check_device
 
     settings = settings_from_flags(ServerSettings, args)
+    if settings.watch and is_remote(args.policy):
+        raise UserError(
+            f"--watch with {args.policy}; expected a folder of this machine, which can be looked "
+            "at every second; leave it out, and send SIGHUP when the policy was changed"
+        )
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}; expected at least 1")
     check_device(args.device)
@@ -225,6 +233,7 @@ COMMANDS = (
         "robot.zarr",
         _deploy_arguments,
         deploy,
+        appends="record",
         settings=False,
     ),
 )

@@ -26,7 +26,9 @@ from alltrades.commands.command import (
     unknown_instruction_argument,
 )
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
 from alltrades.system.files import check_writable
+from alltrades.system.remote.place import place
 
 if TYPE_CHECKING:
     from alltrades.pipeline.context import Context
@@ -80,8 +82,8 @@ def collect(args: argparse.Namespace) -> int:
     if args.keep is not None:
         args.overrides = [*args.overrides, "--demos.keep", args.keep]
     with _context(args) as context:
-        record(context, Path(args.out))
-    made = EpisodeStore.open(Path(args.out)).provenance
+        record(context, place(args.out))
+    made = EpisodeStore.open(args.out).provenance
     lost = Counter(fault["environment"] for fault in made.get("faults", ()))
     for name, rate in made["experts"].items():
         unfinished = f", {lost[name]} of which it could not finish" if lost[name] else ""
@@ -167,7 +169,7 @@ def rollout(args: argparse.Namespace) -> int:
     from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
     from alltrades.policies.model.preference import parse_preference
 
-    teacher = Teacher(args.teacher, Path(args.policy), Path(args.out))
+    teacher = Teacher(args.teacher, fetched(args.policy), place(args.out))
     with _context(args) as context:
         if not context.simulated:
             raise UserError(
@@ -207,7 +209,7 @@ def weigh(args: argparse.Namespace) -> int:
     with _context(args, Path(args.out)) as context:
         results = weighing.weigh(
             of_stores(context, args.demos),
-            [Path(store) for store in args.rollouts],
+            [place(store) for store in args.rollouts],
             GENERALIST,
             context.settings.distill,
             Path(args.out),
@@ -329,7 +331,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
 
-    folder, asked = Path(args.policy), parse_preference(args.preference)
+    folder, asked = fetched(args.policy), parse_preference(args.preference)
     out = Path(args.out) if args.out else None
     if out is not None:
         check_writable(out)
@@ -366,6 +368,7 @@ COMMANDS = (
         "collect --environments planar --demos.episodes 10 --out demos.zarr",
         _collect_arguments,
         collect,
+        appends="out",
     ),
     Command(
         "train",
@@ -380,6 +383,7 @@ COMMANDS = (
         "rollout specialists --environments planar --episodes 60 --out rollouts.zarr",
         _rollout_arguments,
         rollout,
+        appends="out",
     ),
     Command(
         "weigh",

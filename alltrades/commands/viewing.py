@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from alltrades.commands.command import trust_argument
 from alltrades.commands.editing import WHERE, where_of
+from alltrades.policies.fetched import fetched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ def _view(args: argparse.Namespace) -> int:
     for path in (html, rrd):
         if path is not None:
             check_writable(path)
-    predictor = None if args.policy is None else _predictor(store, Path(args.policy))
+    predictor = None if args.policy is None else _predictor(store, fetched(args.policy))
     if html is not None:
         _make(write_page, recordings, chosen, html, predictor)
     with TemporaryDirectory(prefix="alltrades-") as folder:

@@ -21,6 +21,7 @@ from alltrades.pipeline.rendering import render_store, undrawn
 from alltrades.policies.learning.summary import statistics_lines
 from alltrades.policies.model.encoders.weights import determining
 from alltrades.system.files import write_json
+from alltrades.system.remote.place import place
 from alltrades.system.reporting import Report
 
 HELD_OUT = 5  # demonstrations per environment, beside those that are learned from
@@ -89,7 +90,7 @@ class Demonstrations:
 
 def of_stores(context: Context, paths: Sequence[Path | str]) -> Demonstrations:
     """Those in given stores, checked."""
-    first, *others = map(Path, paths)
+    first, *others = map(place, paths)
     found = Demonstrations(context, first, tuple(others))
     found.check()
     return found

@@ -16,6 +16,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.system.remote.place import place
 
 Converter = Callable[[EpisodeStore], Sequence[Episode]]
 
@@ -27,7 +28,7 @@ def environments_of(paths: Sequence[Path | str]) -> list[Interface]:
     Raises UserError where two stores describe one differently, and where there is none.
     """
     found: dict[str, Interface] = {}
-    for path in map(Path, paths):
+    for path in map(place, paths):
         store = EpisodeStore.open(path)
         there = set(store.columns()["environment"])
         for name, interface in store.interfaces().items():

@@ -15,6 +15,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from alltrades.pipeline.given import environments_of
 from alltrades.settings.parts import DistillSettings
+from alltrades.system.remote.place import place
 
 LOGS = "logs"  # the source of their episodes
 
@@ -32,7 +33,7 @@ def logs_of(
         return None
     known: Mapping[str, Interface] = {e.id: e for e in environments_of(demos)}
     found = []
-    for path in map(Path, settings.logs):
+    for path in map(place, settings.logs):
         store = EpisodeStore.open(path)
         steps = store.steps(environments)
         if not len(steps.ends):
@@ -63,4 +64,4 @@ def logs_of(
 
 def digests_of(settings: DistillSettings) -> list[str]:
     """Of the stores in `distill.logs`."""
-    return [EpisodeStore.open(Path(path)).digest() for path in settings.logs]
+    return [EpisodeStore.open(path).digest() for path in settings.logs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,9 @@ from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.collection import first_demos, open_or_create, provenance_of
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.logs import logs_of
+from alltrades.policies.fetched import fetched
 from alltrades.settings.parts import DistillSettings
+from alltrades.system.remote.place import place
 from alltrades.system.reporting import Report
 
 
@@ -46,20 +49,21 @@ def parse_teacher(word: str) -> Teacher:
     name.
     """
     name, _, rest = word.partition("=")
-    folder, _, store = rest.rpartition(":")
+    *folders, store = re.split(r":(?!//|\d+/)", rest)  # no colon of an address
+    folder = ":".join(folders)
     if not (name and folder and store):
         raise UserError(
             f"--teacher {word}; expected NAME=POLICIES:ROLLOUTS, such as "
             "scratch=specialists:rollouts.zarr"
         )
-    sources = {str(s) for s in EpisodeStore.open(Path(store)).columns()["source"]}
+    sources = {str(s) for s in EpisodeStore.open(store).columns()["source"]}
     others = sorted(sources - {name})
     if others:
         raise UserError(
             f"--teacher {word}: episodes of {store} were recorded by '{others[0]}'; expected "
             f"'{name}'; write {others[0]}={rest}"
         )
-    return Teacher(name, Path(folder), Path(store))
+    return Teacher(name, fetched(folder), place(store))
 
 
 def roll_out(

@@ -42,6 +42,7 @@ from alltrades.report import text
 from alltrades.settings.rows import ESTIMATED, GENERALIST, PRIVILEGED, Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
+from alltrades.system.remote.place import place
 from alltrades.system.tracking import Tracker
 
 
@@ -286,7 +287,7 @@ def _stores(
     stores = {"demos": folder.demos}
     stores |= {f"rollouts/{row.teacher}": folder.rollouts(row) for row in teachers}
     for d in context.settings.distillations().values():
-        stores |= {f"logs {path}": Path(path) for path in d.logs}
+        stores |= {f"logs {path}": place(path) for path in d.logs}
     if held_out and demos.path is None:
         stores["held out"] = folder.held_out
     return stores

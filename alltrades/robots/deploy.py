@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alltrades.data.commit import occupied
 from alltrades.data.interface import Interface
 from alltrades.envs import registry
 from alltrades.envs.robots.load import ROBOTS, load_robot
@@ -28,6 +29,7 @@ from alltrades.robots.loop import ControlLoop
 from alltrades.robots.signals import StopSignals
 from alltrades.system.files import check_writable, jsonable, write_json
 from alltrades.system.progress import REDRAW, StatusLine
+from alltrades.system.remote.place import place
 from alltrades.system.streams import stream_seed
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ def _drive(
     )
     stack.callback(loop.close)
     store = (
-        None if args.record is None else _store(Path(args.record), recorded, session.facts, stack)
+        None if args.record is None else _store(place(args.record), recorded, session.facts, stack)
     )
     session.loop = loop
     signals.halting = lambda: loop.halting
@@ -211,7 +213,7 @@ def _store(path: Path, info: Interface, facts: dict[str, Any], stack: ExitStack)
     """
     from alltrades.data.store import EpisodeStore
 
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if occupied(path):
         store = EpisodeStore.open(path, "a")
     else:
         store = EpisodeStore.create(path)

@@ -23,6 +23,7 @@ from alltrades.policies.settings import (
 )
 from alltrades.settings.rows import TEACHERS, Row
 from alltrades.system.machine import processors
+from alltrades.system.remote.place import place
 
 DECLARED, NONE, NEVER = "declared", "none", "never"  # of `SimulatorSettings.success`
 
@@ -85,7 +86,7 @@ class DemoSettings(Frozen):
     def stores(self) -> tuple[Path, ...]:
         """The stores that `path` names."""
         paths = (self.path,) if isinstance(self.path, str) else self.path or ()
-        return tuple(map(Path, paths))
+        return tuple(map(place, paths))
 
     @model_validator(mode="after")
     def _some_are_recorded(self) -> DemoSettings:

@@ -25,6 +25,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy, Unknown
 from alltrades.policies.artifact import facts_of, plugins_of
+from alltrades.policies.fetched import fetched
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
@@ -543,14 +544,15 @@ def digest_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> st
 
 
 def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
-    """Read a policy artifact. Every number of it is read: O(bytes).
+    """Read a policy artifact, from an address too (see `fetched`). Every number of it is read:
+    O(bytes).
 
     A backbone or encoder of a plugin needs that one: loaded, or named earlier by the user.
 
     Raises UserError when it is missing, unreadable, changed since it was written, or holds weights
     that are not finite.
     """
-    folder = Path(folder)
+    folder = fetched(folder)
     weights = folder / "model.safetensors"
     text = facts_of(folder)
     try:

@@ -20,6 +20,7 @@ from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.artifact import facts_of
+from alltrades.policies.fetched import fetched
 
 CONTRACT_VERSION = 5
 INPUTS = ("environment", "noise", "known", "keep")  # besides the slots of a window
@@ -41,7 +42,8 @@ class OnnxPolicy(ActingPolicy):
     """Reads what `alltrades export` wrote.
 
     Args:
-        path: the .onnx file; its contract lies beside it under the same name with the suffix .json.
+        path: the .onnx file, or its address; its contract lies beside it under the same name with
+            the suffix .json.
         threads: of onnxruntime; one suits networks of this size.
 
     Raises UserError when a file is missing or unreadable, the two do not belong together, or
@@ -49,7 +51,7 @@ class OnnxPolicy(ActingPolicy):
     """
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
-        path = Path(path)
+        path = fetched(path)
         contract = path.with_suffix(".json")
         for file in (path, contract):
             if not file.is_file():

@@ -34,6 +34,7 @@ from alltrades.policies.server.requests import message_limit, read_request
 from alltrades.policies.server.session import Session, Sessions
 from alltrades.policies.server.settings import ServerSettings
 from alltrades.system.platforms import needs_posix
+from alltrades.system.remote.place import place
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class PolicyServer:
         self._closed = require("websockets.exceptions").ConnectionClosed
         require("msgpack")
         self.policy, self.settings = policy, settings or ServerSettings()
-        self.artifact = None if artifact is None else Path(artifact)
+        self.artifact = None if artifact is None else place(artifact)
         self._seen = (
             None if self.artifact is None else stamp(self.artifact)
         )  # before anything can be written again

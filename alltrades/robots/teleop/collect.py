@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alltrades.data.commit import occupied
 from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
@@ -42,7 +43,7 @@ class Place:
 
 def open_store(path: Path, stack: ExitStack) -> EpisodeStore:
     """The store to record into, new or continued."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if occupied(path):
         store = EpisodeStore.open(path, "a")
     else:
         store = EpisodeStore.create(path, provenance={"kind": "by hand"})
