@@ -21,7 +21,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[ObjectStore]:
     pytest.importorskip("obstore", reason="the extra remote is not installed")
-    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are not installed")
     server = ObjectStore()
     yield server
     server.close()

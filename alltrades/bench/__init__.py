@@ -64,6 +64,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.recordings import recordings
 
         return recordings(args.data, results)
+    if args.what == "remote":
+        from alltrades.bench.remote import remote
+
+        return remote(args.data, results)
     if args.what == "images":
         from alltrades.bench.images import images
 

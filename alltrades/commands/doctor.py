@@ -30,6 +30,7 @@ EXTRAS = {
     "vision": "pretrained encoders of images (policy.encoder.name)",
     "view": "alltrades data view --rrd",
     "ray": "work on many machines (--compute ray)",
+    "remote": "stores and policies at s3://, gs://, az:// and https://",
     "notebook": "the notebooks",
 }
 

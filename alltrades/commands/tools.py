@@ -25,6 +25,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "images",
             "render",
             "data",
+            "remote",
             "latency",
             "soak",
             "malformed",
@@ -126,13 +127,14 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         default=None,
         metavar="FOLDER",
-        help="with a LeRobot data set and a Zarr store to import (data); default made ones",
+        help="with a LeRobot data set and a Zarr store to import (data); default made ones; "
+        "address of an object store's folder to write (remote)",
     )
     parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (ranks, data, latency, soak, malformed, delay, start, damage, "
-        "kills)",
+        help="file for the results (ranks, data, remote, latency, soak, malformed, delay, start, "
+        "damage, kills)",
     )
     parser.add_argument(
         "--repeat",
