@@ -94,6 +94,10 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
             3 if args.repeat is None else args.repeat,
             results,
         )
+    if args.what == "cluster":
+        from alltrades.bench.cluster import overhead
+
+        return overhead(names, _count(args, 2), 3 if args.repeat is None else args.repeat, results)
     if args.what == "start":
         from alltrades.bench.start import start
 

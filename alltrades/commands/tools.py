@@ -22,6 +22,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "ranks",
             "sample",
             "rollout",
+            "cluster",
             "images",
             "render",
             "data",
@@ -34,7 +35,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "damage",
             "kills",
         ],
-        help="hot path to time; ranks sets processes of torchrun beside one; five from latency on "
+        help="hot path to time; ranks sets processes of torchrun beside one; cluster "
+        "sets workers of Ray beside processes; five from latency on "
         "concern deployment; damage harms files of every kind and uses them; kills ends commands "
         "at random moments and starts them again",
     )
@@ -92,7 +94,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
-        "of a store (images), default 4,000; processes (ranks), default 2",
+        "of a store (images), default 4,000; processes (ranks) or workers (cluster), default "
+        "2",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the mutations (damage), of the moments (kills)"
@@ -133,15 +136,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (ranks, data, remote, latency, soak, malformed, delay, start, "
-        "damage, kills)",
+        help="file for the results (ranks, cluster, data, remote, latency, soak, malformed, delay, "
+        "start, damage, kills)",
     )
     parser.add_argument(
         "--repeat",
         type=int,
         default=None,
         help="processes that are started, one after another (start), default 10; measurements "
-        "(ranks), default 3",
+        "(ranks, cluster), default 3",
     )
     trust_argument(parser)
 

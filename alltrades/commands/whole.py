@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_study(study: Any, args: argparse.Namespace) -> int:
     """A recipe with `study:` at its top."""
+    from alltrades.pipeline.executors import connected
+    from alltrades.settings.compute import ComputeSettings
     from alltrades.settings.load import load_settings
     from alltrades.studies.claims import judge
     from alltrades.studies.files import write_study
@@ -82,7 +84,8 @@ def _run_study(study: Any, args: argparse.Namespace) -> int:
         if args.out
         else Path("runs") / (settings.name + ("-small" if args.small else ""))
     )
-    result = study.run(settings, folder, origins)
+    with connected(getattr(settings, "compute", ComputeSettings())):  # some compute here alone
+        result = study.run(settings, folder, origins)
     if not args.small:  # too few episodes to judge by
         result.findings += map(str, judge(settings.name, result.to_json()))
     written = write_study(result, folder)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from alltrades.envs.elsewhere import Surroundings
 from alltrades.errors import UserError
 from alltrades.settings.compute import ComputeSettings
-from alltrades.system.compute.executor import Executor, Local
+from alltrades.system.compute.executor import Executor, Local, say_on_stderr
 
 
 def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
@@ -32,3 +35,18 @@ def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
         settings.cpus_per_task,
         settings.gpus_per_task,
     )
+
+
+@contextmanager
+def connected(settings: ComputeSettings) -> Iterator[None]:
+    """One connection to a cluster for all executors in here, such as those of a study's runs."""
+    if not settings.remote:
+        yield
+        return
+    from alltrades.system.compute.ray_pool import Cluster
+
+    cluster = Cluster(settings.on, say_on_stderr)
+    try:
+        yield
+    finally:
+        cluster.close()

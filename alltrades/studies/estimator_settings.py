@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from alltrades.policies.settings import Frozen
+from alltrades.settings.compute import ComputeSettings
 
 
 class Settings(Frozen):
@@ -30,6 +31,7 @@ class Settings(Frozen):
         0.2, gt=0, lt=1, description="share of demonstration states in the mixture"
     )
     workers: int | None = Field(None, ge=1, description="processes; default: one per processor")
+    compute: ComputeSettings = ComputeSettings()
 
     def cells(self) -> list[tuple[int, int, float]]:
         """(demonstrations, dimensions, drift)."""

@@ -24,10 +24,6 @@ that of rows, relative to the base measure.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,11 +33,14 @@ import numpy as np
 from alltrades.data.weights.density_ratio import Scores, cross_fit, relative_ratio, scored
 from alltrades.data.weights.estimate import flattening
 from alltrades.data.weights.settings import WeightSettings
+from alltrades.pipeline.executors import executor_of
 from alltrades.pipeline.rundir import RunDir
 from alltrades.studies.estimator_settings import Settings
 from alltrades.studies.estimator_tables import summarise
 from alltrades.studies.linear_gaussian import LENGTH, LinearGaussian
 from alltrades.studies.result import StudyResult
+from alltrades.system.compute.executor import Executor, Here
+from alltrades.system.compute.processes import Processes
 from alltrades.system.files import write_json, write_text
 from alltrades.system.machine import processors
 from alltrades.system.progress import Progress
@@ -57,6 +56,7 @@ GUARDS: dict[str, dict[str, float]] = {
     "ess": {},
     "ess+auc": {"auc_min": 0.5},
 }
+Job = tuple[int, int, float, int]  # demonstrations, dimensions, drift, number of a repetition
 LARGEST_LOGIT = 30.0  # of a raw ratio: e^30 outweighs every other row as well as infinity would
 
 
@@ -185,30 +185,22 @@ def _in_sample(z: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray
     return [np.log(v) - np.log1p(-v) for v in p]
 
 
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes of one thread each, which end when their parent does, however it ends."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
-
-
-def _begin_worker() -> None:
+def _repeated(here: Here, settings: Settings, job: Job) -> list[dict[str, Any]]:
+    """One repetition, with one thread: one task per core is all the parallelism there is."""
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)  # one process per core is all the parallelism there is
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with threadpool_limits(1):
+        return repetition(settings, *job)
 
 
-def _end_with_parent() -> None:
-    """A pool's worker waits for work for ever where its parent was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _executor(settings: Settings) -> Executor:
+    if settings.compute.remote:
+        return executor_of(settings.compute)
+    return Processes(settings.workers or processors())
 
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
-    """All repetitions in a pool of processes, of which finished ones are kept, and what follows
-    from them.
-    """
+    """All repetitions, of which finished ones are kept, and what follows from them."""
     from alltrades.settings.load import dump_yaml
 
     sizes = settings.model_dump(mode="json", include={"rollouts", "alpha"})
@@ -223,23 +215,17 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
         waiting = [job for job in jobs if not rundir.manifest.done(paths[job].stem, keys[job])]
         with (
             Progress("estimators", len(jobs), "repetition") as progress,
-            worker_pool(settings.workers or processors()) as pool,
+            _executor(settings) as executor,
         ):
             progress.update(len(jobs) - len(waiting))
-            futures = {pool.submit(repetition, settings, *job): job for job in waiting}
-            try:
-                for future in as_completed(futures):
-                    job, rows = futures[future], future.result()
-                    rundir.manifest.stage(
-                        paths[job].stem,
-                        keys[job],
-                        [paths[job]],
-                        partial(write_json, paths[job], rows),
-                    )
-                    progress.update(progress.done + 1)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            for job, rows in zip(waiting, executor.map(_repeated, waiting, settings)):
+                rundir.manifest.stage(
+                    paths[job].stem,
+                    keys[job],
+                    [paths[job]],
+                    partial(write_json, paths[job], rows),
+                )
+                progress.update(progress.done + 1)
         return summarise(
             settings, [row for job in jobs for row in json.loads(paths[job].read_text())]
         )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 from alltrades.system.compute.executor import Ears, Executor, Function, Here, Kept
 from alltrades.system.reporting import Report
+
+
+def process(here: Here, shared: None, item: int) -> int:
+    """A task that tells which process does it."""
+    return os.getpid()
 
 
 def unnamed(report: Report) -> Report:

@@ -101,10 +101,11 @@ def test_the_study_is_one_command_and_continues(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_do_not_outlive_their_parent(how: signal.Signals) -> None:
     code = (
-        "import os, time\nfrom alltrades.studies.estimators import worker_pool\n"
-        "if __name__ == '__main__':\n    with worker_pool(2) as pool:\n"
-        "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n       "
-        " time.sleep(60)\n"
+        "import time\nfrom alltrades.system.compute.processes import Processes\n"
+        "from tests.alltrades.posted import process\n"
+        "if __name__ == '__main__':\n    with Processes(2) as executor:\n"
+        "        print(*set(executor.map(process, range(20))), flush=True)\n"
+        "        time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -16,6 +16,7 @@ from alltrades.settings.compute import ComputeSettings
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
 from alltrades.system.compute.executor import Ears, Here, Kept, Local
+from alltrades.system.compute.processes import Processes
 from alltrades.system.reporting import Report
 from tests.alltrades.posted import Posted
 from tests.envs import rollout_toys as toys
@@ -152,3 +153,11 @@ def test_a_plugin_is_loaded_where_its_file_is_not(tmp_path, monkeypatch):
 
     Surroundings(str(tmp_path), (), ((str(gone), text.encode()),))()
     assert "far/suite" in registry.list_suites() and not gone.exists()
+
+
+def test_processes_return_in_order_and_raise_what_tasks_raise():
+    with Processes(2) as executor:
+        assert list(executor.map(add, range(7), 10)) == list(range(10, 17))
+        with pytest.raises(UserError, match="-1; expected more"):
+            list(executor.map(add, [1, -1, 2], 0))
+        assert executor.call(add, 1, 1) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,9 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet = {"logging_level": "ERROR", "log_to_driver": True}
         try:
-            self.ray.init(address="auto" if on == RAY else on, **quiet)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what an error says below
+                self.ray.init(address="auto" if on == RAY else on, **quiet)
         except Exception as error:  # many kinds, by what is wrong with an address
             if on != RAY or not isinstance(error, ConnectionError):
                 raise UserError(
