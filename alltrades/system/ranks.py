@@ -13,14 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from alltrades.errors import UserError
+
 PATIENCE = timedelta(minutes=30)  # for a process that neither answers nor ends
 PAUSE = 0.1  # seconds between two looks of those that wait
 GRACE = 5.0  # seconds in which a process that is to end tidies up
-FIRST = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells every process
+MOST = 80  # characters of an error that a line repeats
+TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells every process
 
 
 class Lost(BaseException):
     """Another process of the group has ended or does not answer, or this one is to end."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Raise Lost where another process cannot be reached."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _of_network(error):
+            raise
+        raise Lost("one of them ended, or did not answer") from error
 
 
 class Group:
@@ -45,14 +59,14 @@ class Group:
     # ---- being called ----------------------------------------------------------------------------
     def call(self, message: bytes) -> None:
         """Of the first: what the others' `called` returns."""
-        with self.reaching():
+        with reaching():
             self._store.set(f"call/{self._calls}", str(len(message)))
             self._calls += 1
             self._sent(message, len(message))
 
     def called(self) -> bytes | None:
         """Of the others: the next message of the first; None when it has ended."""
-        with self.reaching():
+        with reaching():
             while not self._store.check([f"call/{self._calls}"]):
                 if self._store.check(["end"]):
                     return None
@@ -99,16 +113,6 @@ class Group:
             pass
 
     # ---- being lost ------------------------------------------------------------------------------
-    @contextmanager
-    def reaching(self) -> Iterator[None]:
-        """Raise Lost where another process cannot be reached."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not _of_network(error):
-                raise
-            raise Lost("one of them ended, or did not answer") from error
-
     def say(self, error: BaseException) -> None:
         """One line on stderr, of one of the processes alone."""
         if self._said:
@@ -144,26 +148,37 @@ def started_together() -> bool:
     """Whether a launcher has started several processes, of which this is one. PyTorch, which must
     not have been imported yet, then keeps its warnings to itself: what is lost is one line.
     """
-    found = all(name in os.environ for name in FIRST) and int(os.environ["WORLD_SIZE"]) > 1
+    found = all(name in os.environ for name in TOLD) and int(os.environ["WORLD_SIZE"]) > 1
     if found:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return found
 
 
 def join() -> Group:
-    """Meet the others: gloo between processors, nccl between accelerators."""
+    """Meet the others: gloo between processors, nccl between accelerators.
+
+    Raises UserError where they do not come.
+    """
     import torch
     import torch.distributed as dist
 
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-    meeting = dist.PrefixStore("alltrades", store)
-    found = Group(rank, size, meeting)
-    _end_when_told(found)
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available() and local < torch.cuda.device_count():
-        torch.cuda.set_device(local)
-    with found.reaching():
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        found = Group(rank, size, dist.PrefixStore("alltrades", store))
+        _end_when_told(found)
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if torch.cuda.is_available() and local < torch.cuda.device_count():
+            torch.cuda.set_device(local)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except RuntimeError as error:
+        if not _of_network(error):
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
+            f"({str(error).splitlines()[0][:MOST]}); expected all of them at {place}; check the "
+            "address, its ports, and that each was started"
+        ) from error
     for name in ("RANK", "WORLD_SIZE"):  # a process that this one starts is none of them
         del os.environ[name]
     _GROUP[:] = [found]
@@ -186,6 +201,7 @@ def _end_when_told(group: Group) -> None:
     told = Lost("this one was told to end, as happens when another one is lost")
 
     def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise told
 
     def watch(reading: int) -> None:

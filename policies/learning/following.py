@@ -22,8 +22,10 @@ def together(command: Callable[[], int]) -> int:
     """
     try:
         group = ranks.join()
-    except ranks.Lost as lost:
-        print(f"alltrades: {lost}", file=sys.stderr)
+    except UserError as error:
+        print(f"alltrades: {error}", file=sys.stderr)
+        return 2
+    except ranks.Lost:  # told to end before all were there: the launcher says why
         return 1
     try:
         code = command() if group.first else _follow(group)

@@ -85,7 +85,7 @@ class Share(Alone):
         self.start, self.stop = self.edges[group.rank : group.rank + 2]
         self.most = self.edges[1]  # the first one's, of which none has more
         self._columns: list[Column] | None = None
-        with group.reaching():
+        with ranks.reaching():
             self.module = DistributedDataParallel(module, find_unused_parameters=True)
 
     def batch(self, data: Batches, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
@@ -98,7 +98,7 @@ class Share(Alone):
             self.group.call(json.dumps([c.described() for c in self._columns]).encode())
         table = packed(parts, self.device)
         tables = [table[max(0, stop - self.most) : stop] for stop in self.edges[1:]]
-        with self.group.reaching():
+        with ranks.reaching():
             dist.scatter(torch.empty_like(tables[0]), tables, 0)
         return batch_of({name: x[: self.stop] for name, x in parts.items()})
 
@@ -110,7 +110,7 @@ class Share(Alone):
             self._columns = [Column(*c) for c in json.loads(message)]
         bytes_of_row = sum(c.bytes for c in self._columns)
         table = torch.empty((self.most, bytes_of_row), dtype=torch.uint8, device=self.device)
-        with self.group.reaching():
+        with ranks.reaching():
             dist.scatter(table, None, 0)
         own = table[self.most - (self.stop - self.start) :]
         return batch_of(unpacked(own, self._columns))
@@ -126,7 +126,7 @@ class Share(Alone):
         known = (losses.detach(), batch.environment, batch.loss_weight)
         own[:, : len(losses)] = torch.stack([x.double() for x in known])
         found = [torch.empty_like(own) for _ in range(self.group.count)]
-        with self.group.reaching():
+        with ranks.reaching():
             dist.all_gather(found, own)
         sizes = np.diff(self.edges)
         every = torch.cat([x[:, :n] for x, n in zip(found, sizes)], dim=1)  # (3, B)
@@ -135,7 +135,7 @@ class Share(Alone):
         return together, every[1].long(), every[2].to(batch.loss_weight.dtype)
 
     def backward(self, value: Tensor) -> None:
-        with self.group.reaching():
+        with ranks.reaching():
             (self.group.count * value).backward()  # DDP takes the mean of all processes' gradients
 
 
@@ -169,6 +169,12 @@ def share(
     group = ranks.group()
     if group is None:
         return ALONE
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and torch.cuda.device_count() < here:
+        raise UserError(
+            f"device = cuda for {here} processes on this machine, which has "
+            f"{torch.cuda.device_count()} of them; expected one for each; start fewer"
+        )
     if group.first:
         if size < group.count:
             raise UserError(
@@ -176,12 +182,6 @@ def share(
                 "each; raise it, or start fewer"
             )
         group.call(written_state(state()))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.type == "cuda" and torch.cuda.device_count() < here:
-        raise UserError(
-            f"device = cuda for {here} processes on this machine, which has "
-            f"{torch.cuda.device_count()} of them; expected one for each; start fewer"
-        )
     return Share(group, SharedLosses(parameters, losses), size, device)
 
 

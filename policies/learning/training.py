@@ -271,6 +271,7 @@ class Trainer:
         """
         if self.finished():
             return ALONE
+        precision = "bf16" if reduced(self.settings, self.device) else "fp32"
         return share(
             self.parameters,
             self.losses,
@@ -279,7 +280,7 @@ class Trainer:
             lambda: {
                 "policy": self.policy,
                 "goal": Goal(self.objective, self.loss),
-                "settings": self.settings,
+                "settings": self.settings.model_copy(update={"precision": precision}),
                 "seed": self.seed,
                 "total": self.total,
                 "progress": (*self.state(), self.step),
