@@ -89,6 +89,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
 
         return shared_training(
             names,
+            args.kinds or (),
             100 if args.steps is None else args.steps,
             _count(args, 2),
             3 if args.repeat is None else args.repeat,

@@ -87,7 +87,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="KIND",
-        help="of files (damage); run, collect, append, train, deploy (kills); default all",
+        help="of files (damage); run, collect, append, train, deploy (kills); states, images "
+        "(ranks); default all",
     )
     parser.add_argument(
         "--count",

@@ -86,7 +86,9 @@ class Share(Alone):
         self.most = self.edges[1]  # the first one's, of which none has more
         self._columns: list[Column] | None = None
         with ranks.reaching():
-            self.module = DistributedDataParallel(module, find_unused_parameters=True)
+            self.module = DistributedDataParallel(
+                module, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
 
     def batch(self, data: Batches, size: int, seed: int, step: int) -> tuple[Batch, np.ndarray]:
         if not self.group.first:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from alltrades.cli import main
 from alltrades.errors import UserError
 from alltrades.policies.learning.sharing import ALONE, share
 from alltrades.system import ranks
@@ -126,3 +127,19 @@ def test_a_mistake_of_the_user_is_one_line_of_the_first_process(tmp_path):
     lines = [line for line in done.stderr.splitlines() if line.startswith("alltrades:")]
     assert done.returncode != 0 and len(lines) == 1
     assert lines[0].startswith("alltrades: batch = 1 for 2 processes")
+
+
+def test_bench_ranks_refuses_what_it_does_not_measure(capsys):
+    assert main(["bench", "ranks", "--kinds", "sounds"]) == 2
+    assert "expected some of states, images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bench_ranks_compares_equal_trainings(tmp_path, capsys):
+    words = ["--kinds", "states", "--names", "planar/reach", "--steps", "2", "--repeat", "1"]
+    out = tmp_path / "figures.json"
+    assert main(["bench", "ranks", *words, "--json", str(out)]) == 0
+    *measured, ratio = json.loads(out.read_text())
+    assert {x["processes"] for x in measured} == {1, 2}
+    assert ratio["ratio"] > 0 and ratio["ok"]
+    assert "losses" in capsys.readouterr().out
