@@ -67,7 +67,7 @@ def diagnose(args: argparse.Namespace) -> int:
     from alltrades.envs.perturbations import check_names
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.environment_checks import checked
-    from alltrades.pipeline.looking import look, narrowed, say
+    from alltrades.pipeline.looking import look_given, narrowed, say
     from alltrades.pipeline.perturbations import measure_perturbed
     from alltrades.report.look_page import write_looks
     from alltrades.report.looks import look_text
@@ -86,7 +86,7 @@ def diagnose(args: argparse.Namespace) -> int:
     with opened(recipe_settings(args)[0]) as context:
         context, policies = narrowed(context, policy)
         trials = _trials(args, context, policies)
-        found, pictures = look(context, policies, out is not None)
+        found, pictures = look_given(context, policies, out is not None)
         if not args.json:
             print(look_text(found))
         say(found)

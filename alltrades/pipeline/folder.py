@@ -102,6 +102,11 @@ class RunFolder:
         return self.path / "perturbations.json"
 
     @property
+    def looks(self) -> Path:
+        """What a row looks at."""
+        return self.path / "looks.json"
+
+    @property
     def trajectories(self) -> Path:
         return self.path / "trajectories.json"
 

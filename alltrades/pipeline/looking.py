@@ -5,7 +5,7 @@ given episodes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,23 @@ import numpy as np
 
 from alltrades.data.interface import Interface
 from alltrades.data.steps import Steps
+from alltrades.envs.rollouts.faults import Faults
+from alltrades.envs.rollouts.rollout import Job, rollout
+from alltrades.envs.rollouts.seeding import plot_seeds
 from alltrades.envs.spec import EnvSpec
 from alltrades.pipeline import collection, given
-from alltrades.pipeline.acting import Policies, load_policies
+from alltrades.pipeline.acting import Policies, controllers_of, load_policies
+from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.context import Context
+from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.open_loop import specs_there
 from alltrades.policies.learning.saliency import Saliency, saliency
 from alltrades.policies.learning.swaps import swaps, warnings_of
 from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.report.films import drawable, film_strip, of_saliency
+from alltrades.system.files import write_json
 from alltrades.system.progress import Progress
+from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
 
 FRAMES = 4  # of each camera whose saliency is drawn
@@ -43,27 +51,102 @@ def narrowed(context: Context, policy: Path) -> tuple[Context, Policies]:
     return context, acting
 
 
-def look(context: Context, policies: Policies, drawn: bool) -> tuple[Looks, Pictures]:
+def look(
+    context: Context, policies: Policies, steps: Steps, drawn: bool, report: Report
+) -> tuple[Looks, Pictures]:
     """What fields change in each environment, with warnings of those that are ignored, and, with
-    `drawn`, where in the pictures of its cameras each policy looks.
+    `drawn`, where in the pictures of its cameras each policy looks; on the episodes with actions.
     """
     found: Looks = {}
     pictures: Pictures = {}
     seed = context.settings.evaluation.seed
-    every = collection.steps_of(context.settings.demos.stores, context.ids)
-    with Progress("look", len(context.specs), "env") as bar:
-        report = Report(bar.update)
-        for k, spec in enumerate(context.specs):
-            policy = policies[spec.id]
-            mine = every.select((every.environment == spec.id) & every.has_actions)
-            mine = context.images.of(mine)
-            policy.hear_all(sorted({str(t) for texts in mine.text.values() for t in texts if t}))
-            facts = swaps(policy, mine, _interface(policy, spec), seed, goals_of(spec))
-            found[spec.id] = facts | {"warnings": _warnings(facts, mine, spec)}
-            if drawn:
-                pictures[spec.id] = _drawn(policy, mine, spec, facts, seed)
-            report.progress(k + 1, len(context.specs))
+    for k, spec in enumerate(context.specs):
+        policy = policies[spec.id]
+        mine = steps.select((steps.environment == spec.id) & steps.has_actions)
+        mine = context.images.of(mine)
+        policy.hear_all(sorted({str(t) for texts in mine.text.values() for t in texts if t}))
+        facts = swaps(policy, mine, _interface(policy, spec), seed, goals_of(spec))
+        found[spec.id] = facts | {"warnings": _warnings(facts, mine, spec)}
+        if drawn:
+            pictures[spec.id] = _drawn(policy, mine, spec, facts, seed)
+        report.progress(k + 1, len(context.specs))
     return found, pictures
+
+
+def look_given(context: Context, policies: Policies, drawn: bool) -> tuple[Looks, Pictures]:
+    """The same on the stores that the settings name."""
+    steps = collection.steps_of(context.settings.demos.stores, context.ids)
+    with Progress("look", len(context.specs), "env") as bar:
+        return look(context, policies, steps, drawn, Report(bar.update))
+
+
+def look_of_run(demos: Demonstrations, name: str, policies: Path, out: Path) -> dict[str, Any]:
+    """The same of a row of a run, on what it learned from, with a film of one episode in each
+    environment; as JSON in `out`: `row`, and by environment what `look` says, "saliency" and
+    "film", by camera, as data of pages where the extra `report` is installed.
+
+    Environments of a single demonstration are left out.
+    """
+
+    def body(report: Report) -> None:
+        steps = demos.steps()
+        context = _enough(demos.context, steps)
+        acting = load_policies(policies, context.specs, context.settings.device)
+        found, pictures = look(context, acting, steps, drawable(), report)
+        films = film(context, acting) if drawable() else {}
+        for environment, facts in found.items():
+            own = {camera: of_saliency(s) for camera, s in pictures.get(environment, {}).items()}
+            facts |= {"saliency": own, "film": films.get(environment)}
+        write_json(out, {"row": name, "environments": found})
+
+    key = {"policies": policy_digests(policies), "drawn": drawable(), **demos.key()}
+    demos.context.stage(f"look/{name}", key, [out], body, len(demos.context.specs), "env")
+    return read_mapping(out, "what a run wrote of where its policy looks", "delete it")
+
+
+def _enough(context: Context, steps: Steps) -> Context:
+    """The environments of which there are episodes to exchange fields between."""
+    counts = {
+        s.id: int(((steps.environment == s.id) & steps.has_actions).sum()) for s in context.specs
+    }
+    return replace(context, specs=tuple(s for s in context.specs if counts[s.id] > 1))
+
+
+def film(context: Context, policies: Policies) -> dict[str, dict[str, Any]]:
+    """One episode of each environment as its cameras see it, on a start that nothing else uses."""
+    settings, out = context.settings, dict[str, dict[str, Any]]()
+    specs = {s.id: s for s in context.simulated if cameras_of(policies[s.id], s)}
+    for spec in specs.values():
+        policies[spec.id].hear_all(spec.sentences)
+    if not specs:
+        return out
+    controllers, keys = controllers_of({i: policies[i] for i in specs}, settings.rollout)
+    jobs = [Job(i, plot_seeds(s, settings.seed, 1)[0], keys[i]) for i, s in specs.items()]
+    for episode in rollout(
+        jobs,
+        specs,
+        controllers,
+        lanes=settings.rollout.lanes,
+        crew=context.crew,
+        faults=Faults(settings.rollout.errors, "not filmed"),
+    ):
+        name = episode.environment
+        shown = {
+            camera: film_strip(np.asarray(episode.observations[camera]))
+            for camera in cameras_of(policies[name], specs[name])
+        }
+        out[name] = {
+            "seed": episode.seed,
+            "steps": len(episode),
+            "success": None if episode.success is None else bool(episode.success),
+            "cameras": shown,
+        }
+    return out
+
+
+def cameras_of(policy: DiffusionPolicy, spec: EnvSpec) -> list[str]:
+    """The fields of pictures that a policy sees."""
+    return [n for n, f in _interface(policy, spec).observation.items() if f.kind == "image"]
 
 
 def _interface(policy: DiffusionPolicy, spec: EnvSpec) -> Interface:
@@ -90,8 +173,7 @@ def _warnings(facts: Mapping[str, Any], steps: Steps, spec: EnvSpec) -> list[str
 def _drawn(
     policy: DiffusionPolicy, steps: Steps, spec: EnvSpec, facts: Mapping[str, Any], seed: int
 ) -> dict[str, Saliency]:
-    seen = _interface(policy, spec).observation
-    cameras = [name for name, f in seen.items() if f.kind == "image"]
+    cameras = cameras_of(policy, spec)
     chosen = np.unique(np.linspace(0, len(steps.ends) - 1, FRAMES).round().astype(int))
     share = (np.arange(len(chosen)) + 0.5) / len(chosen)  # a frame of each, earlier to later
     rows = steps.starts[chosen] + (share * steps.lengths[chosen]).astype(int)
@@ -99,9 +181,8 @@ def _drawn(
     return {name: saliency(policy, steps, rows, spec.id, name, std, seed) for name in cameras}
 
 
-def say(found: Looks) -> Sequence[str]:
-    """Warnings of all environments, on stderr; returns them."""
-    lines = [f"{name}: {line}" for name, facts in found.items() for line in facts["warnings"]]
-    for line in lines:
-        print(f"warning: {line}", file=sys.stderr)
-    return lines
+def say(found: Looks) -> None:
+    """Warnings of all environments, on stderr."""
+    for name, facts in found.items():
+        for line in facts["warnings"]:
+            print(f"warning: {name}: {line}", file=sys.stderr)

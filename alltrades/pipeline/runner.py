@@ -30,6 +30,7 @@ from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
 from alltrades.pipeline.logs import logs_of
+from alltrades.pipeline.looking import look_of_run, say
 from alltrades.pipeline.measurement import check_starts, draw, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.perturbations import Perturbed, Trials, looks, measure_perturbed
@@ -167,7 +168,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     }
     written = {name: folder.policy(row) for name, row in rows.items() if row.kind != ESTIMATED}
     judged = judge(demos, written, folder.open_loop)
-    disturbed = _disturbed(context, folder, written, evaluations)
+    disturbed = _looked(demos, folder, written, evaluations)
     drawn = (*written,)[:1] + (*written,)[-1:]
     draw(context, {name: written[name] for name in drawn}, folder.trajectories)
     beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
@@ -182,22 +183,28 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     )
 
 
-def _disturbed(
-    context: Context,
+def _looked(
+    demos: Demonstrations,
     folder: RunFolder,
     written: Mapping[str, Path],
     evaluations: Mapping[str, Evaluation],
 ) -> Perturbed | None:
-    """The generalist, or the last row that looks, under perturbations of what it sees."""
-    asked = context.settings.evaluation
+    """What the generalist, or else the last row that looks, looks at; and its results under
+    perturbations of what it sees.
+    """
+    context, asked = demos.context, demos.context.settings.evaluation
     names = [GENERALIST] if GENERALIST in written else list(written)[::-1]
-    for name in names if asked.perturbations and evaluations else ():
-        path = written[name]
-        if looks(load_policies(path, context.simulated)):
-            trials = Trials(asked.perturbations, asked.perturbed_episodes)
-            out = folder.perturbations
-            return measure_perturbed(context, name, path, trials, out, evaluations[name])
-    return None
+    found = (n for n in names if looks(load_policies(written[n], context.specs)))
+    name = next(found, None)
+    if name is None:
+        return None
+    path = written[name]
+    if asked.looks:
+        say(look_of_run(demos, name, path, folder.looks)["environments"])
+    if not asked.perturbations or name not in evaluations:
+        return None
+    trials = Trials(asked.perturbations, asked.perturbed_episodes)
+    return measure_perturbed(context, name, path, trials, folder.perturbations, evaluations[name])
 
 
 def _check_rounds(context: Context, rows: Mapping[str, Row]) -> None:

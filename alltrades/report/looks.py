@@ -7,6 +7,7 @@ from typing import Any
 
 from alltrades.report.columns import columns
 
+TOGETHER = ("all images", "everything")  # what is exchanged at once, after single fields
 DIMENSIONS = 6  # of the actions that the terminal names
 
 
@@ -33,7 +34,9 @@ def look_lines(facts: Mapping[str, Any], most: int | None = None) -> list[list[s
     last of another draw of noise.
     """
     lines = []
-    rows = {**facts["fields"], "another draw of noise": facts["noise"]}
+    fields = facts["fields"]  # files are sorted by name
+    order = [*(n for n in fields if n not in TOGETHER), *(n for n in TOGETHER if n in fields)]
+    rows = {**{name: fields[name] for name in order}, "another draw of noise": facts["noise"]}
     for name, own in rows.items():
         low, high = own["interval"]
         within = own.get("within")
@@ -60,3 +63,37 @@ def look_text(found: Mapping[str, Any]) -> str:
         more = [f"and {rest} more dimensions"] if rest > 0 else []
         blocks.append("\n".join([look_heading(name, facts), *lines, *more]))
     return "\n\n".join(blocks)
+
+
+def look_parts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What pages show of each environment."""
+    return [
+        {
+            "name": name,
+            "heading": look_heading(name, facts),
+            "head": look_heads(facts),
+            "lines": look_lines(facts),
+            "warnings": facts["warnings"],
+            "pictures": [{"name": n, **own} for n, own in facts.get("saliency", {}).items()],
+            "films": _films(facts.get("film")),
+        }
+        for name, facts in found.items()
+    ]
+
+
+def _films(film: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Of each camera, with words of the episode."""
+    if film is None:
+        return []
+    became = {True: ", success", False: ", no success"}.get(film["success"], "")
+    return [
+        {
+            "name": camera,
+            "url": own["url"],
+            "width": own["width"],
+            "note": f"seed {film['seed']}, {film['steps']} steps{became}; shown are steps "
+            f"{', '.join(map(str, own['steps']))}"
+            + (f"; black to white is {own['note']}" if own["note"] else ""),
+        }
+        for camera, own in film["cameras"].items()
+    ]

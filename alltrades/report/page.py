@@ -96,6 +96,7 @@ def page_content(run: Any) -> dict[str, Any]:
     """
     from alltrades.report import figures as plots
     from alltrades.report import text, views
+    from alltrades.report.looks import look_parts
     from alltrades.report.open_loop_page import open_loop
     from alltrades.report.perturbations import perturbation_part
 
@@ -129,6 +130,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "success": views.success(run),
         "open_loop": open_loop(run, place),
         "perturbations": perturbation_part(run.perturbations),
+        "looks": look_parts(dict(run.ordered(run.looks.get("environments", {})))),
         "pairs": pairs,
         "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(told)) if told else None,

@@ -31,7 +31,8 @@ class RunFiles:
     open_loop: errors on held-out episodes by environment. rows: names of the evaluated rows, in the
     order of the settings. environments: in the order of the evaluation. metrics: by stage.
     selection: cross-validation of specialists. weights: by generalist, then environment. rounds: by
-    generalist. videos: file by environment. perturbations: of the row that was measured under them.
+    generalist. videos: file by environment. perturbations, looks: of
+    the row that was measured under perturbations, and what it looks at.
     """
 
     name: str
@@ -50,6 +51,7 @@ class RunFiles:
     trajectories: dict[str, dict[str, Any]]
     videos: dict[str, Path]
     perturbations: dict[str, Any]
+    looks: dict[str, Any]
 
     @property
     def rows(self) -> list[str]:
@@ -122,6 +124,7 @@ def read_run(folder: Path) -> RunFiles:
         trajectories=_json(folder / "trajectories.json"),
         videos={},
         perturbations=_json(folder / "perturbations.json"),
+        looks=_json(folder / "looks.json"),
     )
     run.videos.update(_videos(folder / "videos", run.environments))
     return run

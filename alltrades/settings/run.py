@@ -18,12 +18,12 @@ from alltrades.policies.settings import (
 )
 from alltrades.settings.adapt import AdaptSettings
 from alltrades.settings.compute import ComputeSettings
+from alltrades.settings.evaluation import EvaluationSettings
 from alltrades.settings.eyes import EyesSettings
 from alltrades.settings.nested import merge
 from alltrades.settings.parts import (
     DemoSettings,
     DistillSettings,
-    EvaluationSettings,
     LabeledOnlySettings,
     RolloutSettings,
     SimulatorSettings,

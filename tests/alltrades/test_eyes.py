@@ -9,7 +9,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.perturbations import PICTURES
 from alltrades.envs.rendering import with_cameras
-from alltrades.envs.rollouts.seeding import evaluation_seeds
+from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds
 from alltrades.errors import UserError
 from alltrades.pipeline.eyes import eye_lines, sight_of
 from alltrades.pipeline.runner import run
@@ -137,10 +137,24 @@ def test_the_generalist_is_measured_under_perturbations_on_its_starts(finished):
     assert all(r["rows"][0]["seeds"] == list(whole.rows[0].seeds) for r in rows.values())
     assert rows["unperturbed"]["rows"][0]["returns"] == list(whole.rows[0].returns)
     assert len(found["pairs"]) == len(PICTURES)
-    page = write_report(folder, folder / "page.html").read_text()
-    assert "generalist under perturbations" in page and "occlusion" in page
     more = ("--eyes.train.steps", "200", "--eyes.starts", "60", "--rendering.size", "16")
     assert run(settings(*more, "--evaluation.perturbations", "[]"), folder).perturbations is None
+
+
+def test_a_run_says_what_its_generalist_looks_at(finished):
+    folder, _ = finished
+    found = json.loads((folder / "looks.json").read_text())
+    own = found["environments"]["looking/spot"]
+    assert found["row"] == "generalist"
+    assert set(own["fields"]) == {"images.top", "proprioception", "everything"}
+    film = own["film"]
+    assert film["seed"] == plot_seeds(registry.get("looking/spot"), 0, 1)[0]
+    assert film["cameras"]["images.top"]["steps"][-1] == film["steps"] - 1
+    page = write_report(folder, folder / "page.html").read_text()
+    for said in ("What it looks at: generalist", "generalist under perturbations", "occlusion"):
+        assert said in page
+    for picture in (own["saliency"]["images.top"], film["cameras"]["images.top"]):
+        assert picture["url"].startswith("data:image/") and picture["url"] in page
 
 
 def test_what_is_told_is_what_teachers_see_and_policies_do_not():
