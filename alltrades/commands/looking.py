@@ -16,6 +16,7 @@ from alltrades.commands.command import (
     trust_argument,
 )
 from alltrades.errors import UserError
+from alltrades.policies.fetched import fetched
 from alltrades.system.files import check_writable
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def diagnose(args: argparse.Namespace) -> int:
     from alltrades.report.view.pictures import image_library
     from alltrades.system.files import write_json
 
-    policy, out = Path(args.policy), Path(args.out) if args.out else None
+    policy, out = fetched(args.policy), Path(args.out) if args.out else None
     check_names(args.perturbations or (), "--perturbations")
     if args.episodes < 1:
         raise UserError(f"--episodes {args.episodes}; expected at least 1; raise it")
@@ -95,7 +96,7 @@ def diagnose(args: argparse.Namespace) -> int:
             disturbed = measure_perturbed(checked(context), policy.name, policy, trials)
     if disturbed is not None and not args.json:
         print("\n" + perturbation_text(disturbed))
-    facts = {"policy": str(policy), "environments": found, "perturbations": disturbed}
+    facts = {"policy": str(args.policy), "environments": found, "perturbations": disturbed}
     if args.json:
         print(json.dumps(facts, allow_nan=False))
     if out is not None:
