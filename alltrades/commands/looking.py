@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +52,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="starts that no evaluation uses, so that what is chosen by them is measured fairly "
         "later; default the first ones of the evaluation",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", default=None, metavar="FILE", help="file for the figures")
     parser.add_argument(
         "--out", default=None, metavar="FOLDER", help=f"folder of a page, pictures and {FACTS}"
     )
@@ -83,26 +81,27 @@ def diagnose(args: argparse.Namespace) -> int:
     if out is not None:
         image_library()
         out.mkdir(parents=True, exist_ok=True)
-        check_writable(out / FACTS)
+    files = [Path(args.json)] if args.json else []
+    files += [out / FACTS] if out is not None else []
+    for file in files:
+        check_writable(file)
     with opened(recipe_settings(args)[0]) as context:
         context, policies = narrowed(context, policy)
         trials = _trials(args, context, policies)
         found, pictures = look_given(context, policies, out is not None)
-        if not args.json:
-            print(look_text(found))
+        print(look_text(found))
         say(found)
         disturbed = None
         if trials is not None:
             disturbed = measure_perturbed(checked(context), policy.name, policy, trials)
-    if disturbed is not None and not args.json:
+    if disturbed is not None:
         print("\n" + perturbation_text(disturbed))
     facts = {"policy": str(args.policy), "environments": found, "perturbations": disturbed}
-    if args.json:
-        print(json.dumps(facts, allow_nan=False))
-    if out is not None:
-        write_json(out / FACTS, facts)
-        for path in (*write_looks(out, policy.name, found, pictures, disturbed), out / FACTS):
-            print(f"wrote {path}", file=sys.stderr if args.json else sys.stdout)
+    for file in files:
+        write_json(file, facts)
+    pages = [] if out is None else write_looks(out, policy.name, found, pictures, disturbed)
+    for file in (*pages, *files):
+        print(f"wrote {file}")
     return 0
 
 

@@ -65,12 +65,19 @@ def diagnose(made, name, *more):
     return cli.main([*words, *QUICK, *more])
 
 
+def figures(made, name, *more):
+    file = made / "figures.json"
+    assert diagnose(made, name, "--json", str(file), *more) == 0
+    return json.loads(file.read_text())
+
+
 def test_a_blind_policy_is_called_blind_and_one_that_looks_is_not(made, capsys):
     facts = {}
     for name in ("blind", "looks"):
-        assert diagnose(made, name, "--json", "--perturbations") == 0
-        out, err = capsys.readouterr()
-        facts[name] = json.loads(out)["environments"]["looking/spot"]
+        found = figures(made, name, "--perturbations")
+        facts[name] = found["environments"]["looking/spot"]
+        err = capsys.readouterr().err
+        assert found["perturbations"] is None and "perturbations" not in err
         warned = "warning: looking/spot: 'images.top' is ignored: from another episode" in err
         assert warned == (name == "blind")
     assert facts["blind"]["fields"]["images.top"]["share"] == 0
@@ -98,19 +105,17 @@ def test_the_page_has_pictures_and_the_table(made, tmp_path, capsys):
     assert {p["b"] for p in facts["perturbations"]["pairs"]} == {"unperturbed"}
 
 
-def test_episodes_are_the_same_for_any_workers(made, capsys):
+def test_episodes_are_the_same_for_any_workers(made):
     found = []
     for workers in ("0", "2"):
-        more = ["--json", "--perturbations", "shift", "distractor", "--episodes", "4"]
-        assert diagnose(made, "looks", *more, "--rollout.workers", workers) == 0
-        found.append(json.loads(capsys.readouterr().out)["perturbations"])
+        more = ["--perturbations", "shift", "distractor", "--episodes", "4"]
+        found.append(figures(made, "looks", *more, "--rollout.workers", workers)["perturbations"])
     assert found[0] == found[1]
 
 
-def test_own_starts_are_no_evaluation_starts(made, capsys):
-    more = ["--json", "--perturbations", "shift", "--episodes", "5", "--own-starts"]
-    assert diagnose(made, "looks", *more) == 0
-    rows = json.loads(capsys.readouterr().out)["perturbations"]["evaluations"]
+def test_own_starts_are_no_evaluation_starts(made):
+    more = ["--perturbations", "shift", "--episodes", "5", "--own-starts"]
+    rows = figures(made, "looks", *more)["perturbations"]["evaluations"]
     own = rows["unperturbed"]["rows"][0]["seeds"]
     assert rows["shift"]["rows"][0]["seeds"] == own
     assert not set(own) & set(evaluation_seeds(registry.get("looking/spot"), 0, 500))
