@@ -81,3 +81,32 @@ def test_pusht_learns_from_the_published_demonstrations_as_they_are(
     assert "labeled_only" in shown and "generalist" in shown and "pusht/keypoints-v0" in shown
     facts = json.loads((tmp_path / "evaluation" / "generalist.json").read_text())
     assert facts["rows"][0]["n"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("metaworld") is None, reason='needs: pip install "alltrades[metaworld]"'
+)
+def test_metaworld_is_learned_from_cameras_by_teachers_that_see_the_state(tmp_path: Path) -> None:
+    command = ["run", "metaworld_cameras", *QUIET, "--out", str(tmp_path)]
+    assert cli.main([*command, "--environments", "[metaworld/reach-v3]"]) == 0
+    rows = {p.stem for p in (tmp_path / "evaluation").glob("*.json")}
+    assert rows >= {"labeled_only_privileged", "state", "estimated", "labeled_only", "generalist"}
+    told = json.loads((tmp_path / "eyes.json").read_text())["metaworld/reach-v3"]["numbers"]
+    assert {n["name"] for n in told} >= {"goal_x", "goal_y", "goal_z"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gym_pusht") is None, reason='needs: pip install "alltrades[pusht]"')
+@pytest.mark.skipif(
+    "ALLTRADES_TEST_DATA" not in os.environ,
+    reason="needs pusht_lowdim.zarr in the folder ALLTRADES_TEST_DATA",
+)
+def test_pusht_is_learned_from_pictures_of_the_published_demonstrations(tmp_path: Path) -> None:
+    data = Path(os.environ["ALLTRADES_TEST_DATA"]) / "pusht_lowdim.zarr"
+    command = ["run", "pusht_image", *QUIET, "--data", str(data), "--out", str(tmp_path)]
+    assert cli.main([*command, "--demos.episodes", "4"]) == 0
+    told = json.loads((tmp_path / "eyes.json").read_text())["pusht/keypoints-v0"]["numbers"]
+    assert len(told) == 16  # the corners of the block
+    facts = json.loads((tmp_path / "evaluation" / "generalist.json").read_text())
+    assert facts["rows"][0]["n"] == 2
