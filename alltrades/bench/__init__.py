@@ -41,6 +41,7 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
             args.engine,
             args.paths,
             results,
+            args.pixels,
         )
     if args.what == "soak":
         from alltrades.bench.soak import soak

@@ -33,6 +33,7 @@ def latency(
     engine: str,
     paths: Sequence[str],
     results: list[dict[str, Any]],
+    pixels: int | None = None,
 ) -> Iterator[str]:
     """Yield a table, a line as soon as it is measured; append the same as plain values to
     `results`.
@@ -49,6 +50,7 @@ def latency(
         engine: what computes the server's actions, "torch" or "onnx"; it is compared with the same
             engine in-process.
         paths: which of `alltrades.bench.PATHS` to measure.
+        pixels: a fresh generalist sees cameras of so many pixels a side in place of states.
     """
     from alltrades.policies.model.threads import threads
 
@@ -57,7 +59,7 @@ def latency(
             f"clients {list(clients)}, rate {rate:g}, seconds {seconds:g}; expected positive "
             "numbers"
         )
-    with threads(1), artifact(folder, names, steps) as path:
+    with threads(1), artifact(folder, names, steps, pixels) as path:
         from alltrades.policies.model.policy import load_policy
         from alltrades.policies.onnx.export import compiled
 

@@ -12,21 +12,34 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from alltrades.data.fields import Field
+from alltrades.data.interface import Interface
+from alltrades.envs.rendering.camera import LARGEST
+from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
 
 
 @contextmanager
-def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Iterator[Path]:
+def artifact(
+    folder: str | None, names: Sequence[str], steps: int | None, pixels: int | None = None
+) -> Iterator[Path]:
     """The artifact to measure: the given folder, or a fresh default generalist for the named
-    environments.
+    environments, which sees their states, or pictures of their cameras of so many pixels a side.
 
-    `steps` replaces the sampling steps. Temporary folders are removed.
+    `steps` replaces the sampling steps. Temporary folders are removed. Raises UserError for
+    pictures of a given folder, and of environments without cameras.
     """
+    if folder is not None and pixels is not None:
+        raise UserError(
+            f"--pixels {pixels} and --policy {folder}, which sees what it was trained with; "
+            "expected one of them; leave --pixels out"
+        )
     import torch
 
     from alltrades.data.layout import Layout
@@ -43,7 +56,7 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
         policy = load_policy(folder)
         policy.settings = policy.settings.model_copy(update={"sampling_steps": steps})
     else:
-        infos = [s.interface for s in registry.resolve(list(names))]
+        infos = [_seen(s, pixels) for s in registry.resolve(list(names))]
         normalizer = Normalizer(Layout(infos))
         normalizer.fitted.fill_(1)
         settings = PolicySettings() if steps is None else PolicySettings(sampling_steps=steps)
@@ -56,6 +69,23 @@ def artifact(folder: str | None, names: Sequence[str], steps: int | None) -> Ite
                     parameter.copy_(0.01 * torch.randn(parameter.shape, generator=generator))
     with tempfile.TemporaryDirectory(prefix="alltrades-bench-") as temporary:
         yield policy.save(Path(temporary) / "policy")
+
+
+def _seen(spec: EnvSpec, pixels: int | None) -> Interface:
+    """What a fresh policy sees of an environment: all, or its cameras and what a robot knows of
+    itself.
+    """
+    if pixels is None:
+        return spec.interface
+    if not spec.cameras or not 8 <= pixels <= LARGEST:
+        raise UserError(
+            f"--pixels {pixels}: '{spec.id}' has {len(spec.cameras)} cameras; expected an "
+            f"environment with some, such as planar, and 8 to {LARGEST} pixels; choose others"
+        )
+    seen = {name: Field.image(pixels, pixels) for name in spec.cameras}
+    own = spec.own_observation
+    seen |= {name: part.field(own[part.of]) for name, part in spec.parts.items()}
+    return replace(spec.interface, observation=seen)
 
 
 class ServerProcess:

@@ -76,6 +76,14 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=["torch", "onnx"], default="torch", help="of the server (latency, soak)"
     )
     parser.add_argument(
+        "--pixels",
+        type=int,
+        default=None,
+        metavar="N",
+        help="a fresh generalist sees pictures of N x N from every camera, in place of states "
+        "(latency)",
+    )
+    parser.add_argument(
         "--paths",
         nargs="+",
         choices=PATHS,

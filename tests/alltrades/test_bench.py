@@ -162,6 +162,26 @@ def test_latency_is_measured_on_every_path(
     )  # several robots are not in phase there
 
 
+def test_latency_of_a_policy_that_sees_cameras(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In place of states, which it does not get."""
+    with fresh_artifact(None, ["planar/push"], 2, 24) as path:
+        seen = load_policy(path).environments[0].observation
+    assert seen["images.top"].shape == (24, 24, 3) and "state" not in seen
+    assert seen["proprioception"].shape == (4,)
+    out = tmp_path / "figures.json"
+    words = ["bench", "latency", "--names", "planar/push", "--pixels", "24", "--clients", "1"]
+    more = ["--steps", "2", "--seconds", "0.3", "--paths", "torch", "--json", str(out)]
+    assert cli.main([*words, *more]) == 0
+    (result,) = json.loads(out.read_text())
+    assert result["ok"] and result["p50"] > 0
+    assert cli.main([*words, "--policy", str(artifact)]) == 2
+    assert "--pixels 24 and --policy" in capsys.readouterr().err
+    assert cli.main([*words[:4], "--pixels", "4"]) == 2
+    assert "--pixels 4: 'planar/push' has 1 cameras; expected" in capsys.readouterr().err
+
+
 def test_a_bench_in_which_robots_get_errors_fails_and_the_server_has_the_rows_of_the_controller(
     artifact: Path,
     tmp_path: Path,
