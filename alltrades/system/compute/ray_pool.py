@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from alltrades.errors import MissingExtra, UserError
@@ -17,8 +18,8 @@ from alltrades.system.machine import processors
 RAY, ADDRESS = "ray", "ray://"  # what `compute.on` may be
 CENSUS = 5.0  # seconds between two looks at what the cluster has
 STARTS = 3  # workers in a row that may end while they start
+NONE_RUNS = "Could not find any running Ray instance"  # as Ray says it
 PASSED_ON = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "WANDB_MODE")  # environment variables
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def require_ray() -> Any:
@@ -38,6 +39,8 @@ class Cluster:
     """
 
     def __init__(self, on: str, say: Callable[[str], None]) -> None:
+        if on != RAY and _has_token():  # which Ray's client does not look for, as others do
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         self.ray = require_ray()
         self._mine = not self.ray.is_initialized()
         if not self._mine:
@@ -49,12 +52,12 @@ class Cluster:
                 warnings.simplefilter("ignore")  # what an error says below
                 self.ray.init(address="auto" if on == RAY else on, **quiet)
         except Exception as error:  # many kinds, by what is wrong with an address
-            if on != RAY or not isinstance(error, ConnectionError):
+            if on != RAY or NONE_RUNS not in str(error):
                 raise UserError(
                     f"compute.on = {on}: no Ray cluster answers there "
                     f"({' '.join(str(error).split())[:160]}); expected the address of a cluster "
                     "whose token this user has, with the same versions of Ray and Python; see "
-                    "`ray status`"
+                    "`ray status`, and forget one that is gone with `ray stop`"
                 ) from error
             self.ray.init(address="local", num_cpus=processors(), include_dashboard=False, **quiet)
             say(f"compute: no Ray cluster runs here; one was started, {processors()} processors")
@@ -63,6 +66,12 @@ class Cluster:
         """Disconnect; a cluster that was started here ends."""
         if self._mine:
             self.ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether this user has a token, where Ray looks for it."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @dataclass
