@@ -23,6 +23,7 @@ from alltrades.policies.learning.batches import (
 )
 from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.excess import ExcessLoss
+from alltrades.policies.learning.eyes import make_reader
 from alltrades.policies.learning.following import together
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import Linear, Tchebycheff
@@ -31,6 +32,7 @@ from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.settings import TrainSettings
 from alltrades.system import ranks
 from alltrades.system.reporting import Report
+from tests.policies import test_eyes
 from tests.policies.test_fields_training import interface, scene
 from tests.policies.toys import SMALL, info, make_policy, make_steps
 
@@ -41,7 +43,16 @@ TRAIN = TrainSettings(
 
 
 def trainer(kind: str, stop: int | None) -> Trainer:
-    """Of a batch of 9 rows with weights and symmetries, or of images and text."""
+    """Of a batch of 9 rows with weights and symmetries, or of images and text, or of eyes."""
+    if kind == "eyes":
+        steps = Steps.concatenate(
+            [test_eyes.scene("toy/near", 6, 0), test_eyes.scene("toy/far", 6, 1)]
+        )
+        network, sight = test_eyes.NETWORK, test_eyes.SIGHT
+        reader = make_reader(steps, test_eyes.INTERFACES, network, sight, 16, 0, "cpu")
+        rows = TrainingRows(steps=steps, probability=np.ones(len(steps)))
+        data = TrainingData(rows, reader)
+        return Trainer(reader, data, TRAIN, 3, Goal(loss=reader.misses), total=stop)
     if kind == "images":
         shows = {"images.top": "image", "state": "noise", "task": "text"}
         steps, seen = scene("a", **shows), [interface("a", **shows)]

@@ -81,7 +81,7 @@ def test_the_noise_of_a_share_is_that_of_the_whole_batch():
         assert all(torch.equal(x, y[start:stop]) for x, y in zip(share, whole))
 
 
-@pytest.mark.parametrize("kind", ["plain", "score", "excess", "images"])
+@pytest.mark.parametrize("kind", ["plain", "score", "excess", "images", "eyes"])
 def test_what_is_sent_to_another_process_computes_the_same(kind):
     here = trainer(kind, None)
     sent = {"policy": here.policy, "goal": Goal(here.objective, here.loss)}
@@ -147,7 +147,7 @@ def test_two_processes_train_as_one_and_go_on_where_one_was_ended(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["score", "excess", "bf16", "images"])
+@pytest.mark.parametrize("kind", ["score", "excess", "bf16", "images", "eyes"])
 def test_four_processes_train_as_one(tmp_path, kind):
     one = _alone(tmp_path / "one", kind)
     _together(tmp_path / "four", 4, kind)
