@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from alltrades import cli
 from alltrades.envs.rollouts.crew import Crew
 from alltrades.envs.rollouts.rollout import rollout
 from alltrades.errors import UserError
@@ -141,3 +143,10 @@ def test_a_run_survives_the_loss_of_a_node_in_every_stage(cluster, tmp_path, mon
     here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
     assert {k for k in here if here[k] != there.get(k)} == set() and here.keys() == there.keys()
     assert metrics(tmp_path / "here") == metrics(tmp_path / "there") != []
+
+
+def test_the_bench_finds_equal_episodes(cluster, tmp_path):
+    words = ["bench", "cluster", "--names", "planar/reach", "--repeat", "1", "--count", "1"]
+    assert cli.main([*words, "--json", str(tmp_path / "found.json")]) == 0
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert found["ok"] and found["ratio"] > 0
