@@ -176,10 +176,10 @@ class ChunkedArray:
         """(stop - start, *row_shape). Reads the chunks that hold these rows, and no others."""
         out = np.empty((stop - start, *self.row_shape), self.dtype)
         numbers = range(start // self.chunk, -(-stop // self.chunk))
-        for i, chunk in zip(numbers, self._read_chunks(numbers)):
-            first = i * self.chunk
+        chunks = self._read_chunks(numbers)
+        for first in range(numbers.start * self.chunk, stop, self.chunk):
             low, high = max(start, first), min(stop, first + self.chunk)
-            out[low - start : high - start] = chunk[low - first : high - first]
+            out[low - start : high - start] = next(chunks)[low - first : high - first]
         return out
 
     def take(self, index: np.ndarray) -> np.ndarray:
@@ -187,15 +187,17 @@ class ChunkedArray:
         out = np.empty((len(index), *self.row_shape), self.dtype)
         of_row = index // self.chunk
         numbers = [int(i) for i in np.unique(of_row)]
-        for i, chunk in zip(numbers, self._read_chunks(numbers)):
+        chunks = self._read_chunks(numbers)
+        for i in numbers:
             here = np.flatnonzero(of_row == i)
-            out[here] = chunk[index[here] - i * self.chunk]
+            out[here] = next(chunks)[index[here] - i * self.chunk]
         return out
 
     def _read_chunks(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         """Chunks one after another; far ones are asked for beside one another, a few at a time."""
         if len(numbers) < 2 or not isinstance(self.path, RemotePath):
-            yield from map(self.read_chunk, numbers)
+            for i in numbers:
+                yield self.read_chunk(i)
             return
         for low in range(0, len(numbers), READERS):
             yield from _readers().map(self.read_chunk, numbers[low : low + READERS])
@@ -272,8 +274,8 @@ class ChunkedArray:
             chunk[:held] = self.read_chunk(i)
         chunk[held : held + len(new)] = new
         data = _CODECS[_level(self.row_shape)].encode(chunk)
-        stored = data + google_crc32c.value(data).to_bytes(4, "little")
-        _write(self._file(i), stored, self.cache.lease)
+        check = google_crc32c.value(data).to_bytes(4, "little")
+        _write(self._file(i), data + check, self.cache.lease)
         return int(google_crc32c.extend(self.checks[i] if held else 0, new))
 
 

@@ -85,6 +85,12 @@ class Contents:
         np.maximum.at(out, self.part, self.start + self.length)
         return out
 
+    @cached_property
+    def of_part(self) -> list[np.ndarray]:
+        """The numbers of each part's episodes, in order."""
+        counts = np.bincount(self.part, minlength=len(self.parts))
+        return np.split(np.argsort(self.part, kind="stable"), np.cumsum(counts)[:-1])
+
     def episode(self, i: int) -> Episode:
         """Episode number i. Reads the chunks that hold it."""
         c = {k: v[i] for k, v in self.columns.items()}
@@ -130,9 +136,10 @@ class Contents:
     def timed(self, episodes: np.ndarray) -> np.ndarray:
         """(n,) bool: which of some episodes have time stamps. Reads those of their environments."""
         out = np.zeros(len(episodes), bool)
-        for k, part in enumerate(self.parts):
+        for k in np.unique(self.part[episodes]):
+            part = self.parts[k]
             here = np.flatnonzero(self.part[episodes] == k)
-            if part.timestamp is not None and len(here):
+            if part.timestamp is not None:
                 out[here] = ~np.isnan(part.timestamp.take(self.start[episodes[here]]))
         return out
 
@@ -152,9 +159,10 @@ class Contents:
     def text(self, name: str, episodes: np.ndarray) -> np.ndarray:
         """(n,) object array of the texts of some episodes; "" where an environment has none."""
         out = np.full(len(episodes), "", object)
-        for k, part in enumerate(self.parts):
+        for k in np.unique(self.part[episodes]):
+            part = self.parts[k]
             here = np.flatnonzero(self.part[episodes] == k)
-            if name in part.texts and len(here):
+            if name in part.texts:
                 out[here] = part.texts[name].read(self.place[episodes[here]])
         return out
 

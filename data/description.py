@@ -55,7 +55,7 @@ def of_origin(provenance: Mapping[str, Any]) -> Iterator[str]:
 def of_sources(contents: Contents, mine: np.ndarray) -> Iterator[str]:
     """Lines about some episodes, one per source."""
     c = contents.columns
-    for source in np.unique(c["source"][mine]):
+    for source in sorted(set(c["source"][mine].tolist())):
         these = mine[c["source"][mine] == source]
         without = int((~c["has_actions"][these]).sum())
         yield (

@@ -24,6 +24,7 @@ from alltrades.system.files import slug
 ENDS = "meta/episode_ends"
 TIMES = "meta/timestamp"  # beside the steps' arrays: a field of data/ may be called so
 MARKS = "meta/intervention"
+Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (D,) each: least and largest by array
 OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
 PREFIX = "observation."
 
@@ -47,6 +48,8 @@ class Group:
             "data/action" (once its size is known), "data/reward", "data/success",
             "meta/episode_ends", "meta/timestamp", "meta/intervention" (once an episode has some);
             none before the first episode.
+        ranges: of the states, and of the actions in episodes that have some; None in stores that
+            were begun before they were kept.
     """
 
     environment: str
@@ -55,6 +58,7 @@ class Group:
     episodes: int = 0
     steps: int = 0
     arrays: Mapping[str, ChunkedArray] = field(default_factory=dict)
+    ranges: Ranges | None = field(default_factory=dict)
 
     @classmethod
     def named(cls, store: Path, environment: str) -> Group:
@@ -82,11 +86,15 @@ class Group:
             episodes=facts["episodes"],
             steps=facts["steps"],
             arrays=arrays,
+            ranges=_ranges_from_json(facts) if facts["episodes"] else {},
         )
 
     def to_json(self) -> dict[str, Any]:
         """How the commit describes it."""
+        known = self.ranges or {}
+        ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in known.items()}
         return {
+            **({} if self.ranges is None else {"ranges": ranges}),
             "id": self.environment,
             "interface": None if self.interface is None else self.interface.to_json(),
             "episodes": self.episodes,
@@ -222,8 +230,16 @@ class Group:
                 elif name == MARKS and self.steps:
                     arrays[name] = arrays[name].extended(np.zeros(self.steps, bool))
             arrays[name] = arrays[name].extended(value)
+        seen = {n: added[n] for n in map(array_name, interface.of_kind("state")) if n in added}
+        if any(e.actions is not None for e in episodes):
+            own = np.repeat([e.actions is not None for e in episodes], [len(e) for e in episodes])
+            seen["data/action"] = added["data/action"][own]
         return replace(
-            group, episodes=self.episodes + len(episodes), steps=int(ends[-1]), arrays=arrays
+            group,
+            episodes=self.episodes + len(episodes),
+            steps=int(ends[-1]),
+            arrays=arrays,
+            ranges=None if self.ranges is None else _widened(self.ranges, seen),
         )
 
     def ends(self) -> np.ndarray:
@@ -239,3 +255,22 @@ class Group:
                 "store from a copy"
             )
         return ends
+
+
+def _widened(ranges: Ranges, added: Mapping[str, np.ndarray]) -> Ranges:
+    """Ranges with those of further rows (n, D) by array, of which there are some."""
+    out = dict(ranges)
+    for name, rows in added.items():
+        low, high = rows.min(0), rows.max(0)
+        if name in out:
+            low, high = np.minimum(out[name][0], low), np.maximum(out[name][1], high)
+        out[name] = low, high
+    return out
+
+
+def _ranges_from_json(facts: Mapping[str, Any]) -> Ranges | None:
+    known = facts.get("ranges")
+    if known is None:
+        return None
+    kinds = {name: facts["arrays"][name]["dtype"] for name in known}
+    return {n: (np.array(a, kinds[n]), np.array(b, kinds[n])) for n, (a, b) in known.items()}

@@ -6,34 +6,46 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from alltrades.data.groups import Ranges, array_name
+from alltrades.data.interface import Interface
 from alltrades.data.rows import Rows
 from alltrades.data.store import EpisodeStore
 
 SHOWN = 24  # numbers of a field
+ACTION = "data/action"
 
 
 def of_values(store: EpisodeStore) -> Iterator[str]:
     """Least and largest value of each number of the states and actions, and of the time between
     steps where it is known, environment by environment.
 
-    Reads all of them, in pieces: O(bytes) without images.
+    They are those of the store's commit. Stores that have none there are read, in pieces: O(bytes)
+    without images; so are time stamps.
     """
-    held = set(store.columns()["environment"].tolist())
     for environment, interface in sorted(store.interfaces().items()):
-        if environment not in held:
+        index = store.numbers(environment)
+        if not len(index):
             continue
-        steps = store.steps([environment])
         yield f"  {environment}, ranges:"
+        known = store.ranges(environment)
+        if known is None:
+            known = _read(store, interface)
         for name, f in interface.of_kind("state").items():
-            yield f"    {name}: {_ranges(steps.observation[name], f.names, f.units)}"
-        acted = steps.select(steps.has_actions)
-        if len(acted):
+            yield f"    {name}: {_said(*known[array_name(name)], f.names, f.units)}"
+        if ACTION in known:
             action = interface.action
-            yield f"    action: {_ranges(acted.action, action.names, action.units)}"
-        index = np.flatnonzero(store.columns()["environment"] == environment)
+            yield f"    action: {_said(*known[ACTION], action.names, action.units)}"
         timed = store.timed(index)
         if timed.any():
             yield f"    time stamps: {_times(store, index, timed)}"
+
+
+def _read(store: EpisodeStore, interface: Interface) -> Ranges:
+    """The ranges of an environment's rows."""
+    steps = store.steps([interface.id])
+    acted = steps.select(steps.has_actions)
+    rows = {array_name(n): steps.observation[n] for n in interface.of_kind("state")}
+    return {n: _extremes(r) for n, r in (rows | {ACTION: acted.action}).items() if len(r)}
 
 
 def _times(store: EpisodeStore, index: np.ndarray, timed: np.ndarray) -> str:
@@ -50,14 +62,24 @@ def _times(store: EpisodeStore, index: np.ndarray, timed: np.ndarray) -> str:
     return f"{said}, {low:.4g} to {high:.4g} s from step to step (median {usual:.4g})"
 
 
-def _ranges(rows: Rows, names: Sequence[str] | None, units: Sequence[str] | None) -> str:
+def _extremes(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.full(rows.width, np.inf), np.full(rows.width, -np.inf)
     for piece in rows.pieces():
         low, high = np.minimum(low, piece.min(0)), np.maximum(high, piece.max(0))
+    return low, high
+
+
+def _said(
+    low: np.ndarray,
+    high: np.ndarray,
+    names: Sequence[str] | None,
+    units: Sequence[str] | None,
+) -> str:
+    width = len(low)
     said = [
         f"{f'{names[d]} ' if names else ''}{low[d]:.4g} to {high[d]:.4g}"
         f"{f' {units[d]}' if units else ''}"
-        for d in range(min(rows.width, SHOWN))
+        for d in range(min(width, SHOWN))
     ]
-    more = f" and {rows.width - SHOWN} more" if rows.width > SHOWN else ""
+    more = f" and {width - SHOWN} more" if width > SHOWN else ""
     return "; ".join(said) + more

@@ -16,7 +16,7 @@ from alltrades.data.contents import Contents
 from alltrades.data.description import of_environment, of_origin, of_sources
 from alltrades.data.episode import Episode
 from alltrades.data.flat import FlatStore
-from alltrades.data.groups import Group
+from alltrades.data.groups import Group, Ranges
 from alltrades.data.interface import Interface
 from alltrades.data.rows import Rows
 from alltrades.data.steps import Steps
@@ -143,6 +143,23 @@ class ReadableStore:
         """
         return dict(self._read().columns)
 
+    def numbers(self, environment: str) -> np.ndarray:
+        """(n,) which episodes are of an environment, in order."""
+        contents = self._read()
+        if self._flat is not None:
+            return np.flatnonzero(contents.columns["environment"] == environment)
+        known = list(self._groups)
+        if environment not in known:
+            return np.array([], dtype=np.int64)
+        return contents.of_part[known.index(environment)]
+
+    def ranges(self, environment: str) -> Ranges | None:
+        """Least and largest value (D,) of each number of an environment's states, by "data/FIELD",
+        and of its "data/action", from the commit: nothing is read. None where it does not say.
+        """
+        group = self._groups.get(environment)
+        return None if group is None else group.ranges
+
     def outcomes(self, name: str) -> Rows:
         """The rows of "reward", "success" or "intervention" of all episodes, in order; nothing is
         read.
@@ -192,7 +209,7 @@ class ReadableStore:
 
     def describe(self) -> list[str]:
         """Lines for `alltrades data info`."""
-        contents, ids = self._read(), self._read().columns["environment"]
+        contents = self._read()
         version = self._commit and self._commit["format_version"]
         kind = f"format {version}" if version else "foreign store, read as it is"
         lines = [f"{self.path}: {len(self)} episodes, {self.n_steps} steps ({kind})"]
@@ -200,11 +217,10 @@ class ReadableStore:
             for name in self._flat.names:
                 array = self._flat.array(f"data/{name}", self.n_steps)
                 lines.append(f"  data/{name}: {array.shape} {array.dtype}")
-            for name in np.unique(ids):
-                mine = np.flatnonzero(ids == name)
-                lines += [f"  {name} {line}" for line in of_sources(contents, mine)]
+            for name in np.unique(contents.columns["environment"]):
+                lines += [f"  {name} {s}" for s in of_sources(contents, self.numbers(name))]
         else:
             for name, interface in sorted(self.interfaces().items()):
-                mine = np.flatnonzero(ids == name)
+                mine = self.numbers(name)
                 lines += [f"  {line}" for line in of_environment(interface, contents, mine)]
         return lines + [f"  {line}" for line in of_origin(self.provenance)]

@@ -39,7 +39,7 @@ from alltrades.system.remote.lease import CLOCK, Lease
 from alltrades.system.remote.place import RemotePath, place
 
 BATCH = 1024  # episodes that `extend` keeps in memory
-BATCH_BYTES = 2**25
+BATCH_BYTES = 2**24
 WRITERS = 8  # threads: most of an append's time is waiting for the file system
 
 

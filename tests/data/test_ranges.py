@@ -1,11 +1,13 @@
 """What `alltrades data info` says of recorded values."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 
 from alltrades import cli
 from alltrades.data.actions import ActionSpec
+from alltrades.data.commit import read_commit, write_commit
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
@@ -37,3 +39,53 @@ def test_info_shows_some_of_very_many_numbers(tmp_path, capsys):
     EpisodeStore.write(tmp_path / "s", [episode])
     assert cli.main(["data", "info", str(tmp_path / "s")]) == 0
     assert "1 to 1 and 16 more" in capsys.readouterr().out
+
+
+def stretches(seed):
+    """Episodes in several appends, of actions that come late, and of two environments."""
+    rng = np.random.default_rng(seed)
+    for i in range(9):
+        n = int(rng.integers(1, 6))
+        state = rng.normal(scale=1 + i, size=(n, 3)).astype(np.float32)
+        action = rng.normal(scale=1 + i, size=(n, 2)) if i % 3 == 2 else None
+        yield Episode.from_arrays({"pose": state, "other": state[:, :1]}, action, "ab"[i % 2])
+
+
+def without_ranges(path):
+    """The store as versions wrote it that kept none."""
+    commit = read_commit(path)
+    for facts in commit["environments"]:
+        del facts["ranges"]
+    write_commit(path, commit)
+
+
+def test_ranges_of_the_commit_are_those_of_the_rows(tmp_path, capsys):
+    path, shown = tmp_path / "s", []
+    with EpisodeStore.create(path) as store:
+        for episode in stretches(0):
+            store.append([episode])
+    for _ in range(2):
+        assert cli.main(["data", "info", str(path)]) == 0
+        shown.append(capsys.readouterr().out)
+        without_ranges(path) if len(shown) == 1 else None
+    assert shown[0] == shown[1]
+    assert EpisodeStore.open(path).ranges("a") is None
+    with EpisodeStore.open(path, "a") as store:  # what was not known stays so
+        store.append(list(stretches(1)))
+    assert EpisodeStore.open(path).ranges("a") is None
+    store = EpisodeStore.write(tmp_path / "t", stretches(1))
+    for name in "ab":
+        steps = store.steps([name])
+        low, high = store.ranges(name)["data/pose"]
+        np.testing.assert_array_equal(low, steps.observation["pose"].load().min(0))
+        np.testing.assert_array_equal(high, steps.observation["pose"].load().max(0))
+        acted = steps.select(steps.has_actions).action.load()
+        np.testing.assert_array_equal(store.ranges(name)["data/action"][1], acted.max(0))
+
+
+def test_info_reads_no_rows(tmp_path, capsys):
+    store = EpisodeStore.write(tmp_path / "s", stretches(0))
+    for name in ("a", "b"):
+        shutil.rmtree(store.path / name / "data")
+    assert cli.main(["data", "info", str(store.path)]) == 0
+    assert "pose: " in capsys.readouterr().out
