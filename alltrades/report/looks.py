@@ -8,7 +8,7 @@ from typing import Any
 from alltrades.report.columns import columns
 
 TOGETHER = ("all images", "everything")  # what is exchanged at once, after single fields
-DIMENSIONS = 6  # of the actions that the terminal names
+DIMENSIONS, SHOWN = 6, 16  # of the actions that the terminal names, and pages
 
 
 def look_heading(name: str, facts: Mapping[str, Any]) -> str:
@@ -19,8 +19,10 @@ def look_heading(name: str, facts: Mapping[str, Any]) -> str:
     )
 
 
-def look_heads(facts: Mapping[str, Any], most: int | None = None) -> list[str]:
-    """Heads of the columns of `look_lines`."""
+def look_heads(facts: Mapping[str, Any], most: int) -> list[str]:
+    """Heads of the columns of `look_lines`, the first `most` dimensions of the actions among
+    them.
+    """
     named = [
         f"{name} ({unit})" if unit else f"action {name}" if name.isdigit() else name
         for name, unit in zip(facts["names"], facts["units"])
@@ -28,7 +30,7 @@ def look_heads(facts: Mapping[str, Any], most: int | None = None) -> list[str]:
     return ["from another episode", "share of variance", "", "same episode", "", *named[:most]]
 
 
-def look_lines(facts: Mapping[str, Any], most: int | None = None) -> list[list[str]]:
+def look_lines(facts: Mapping[str, Any], most: int) -> list[list[str]]:
     """Of every field: share of the actions' variance that changes with it, its interval, the share
     from another step of the same episode, the verdict, and the change of each action in its units;
     last of another draw of noise.
@@ -71,8 +73,8 @@ def look_parts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "name": name,
             "heading": look_heading(name, facts),
-            "head": look_heads(facts),
-            "lines": look_lines(facts),
+            "head": look_heads(facts, SHOWN),
+            "lines": look_lines(facts, SHOWN),
             "warnings": facts["warnings"],
             "pictures": [{"name": n, **own} for n, own in facts.get("saliency", {}).items()],
             "films": _films(facts.get("film")),
