@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -52,7 +53,7 @@ def overhead(
         spent: dict[str, list[float]] = {name: [] for name in crews}
         for _ in range(repeat):
             for name, crew in crews.items():
-                spent[name].append(_seconds(lambda crew=crew: episodes(crew)))
+                spent[name].append(_seconds(partial(episodes, crew)))
                 yield f"{name}, {workers} workers: {len(jobs)} episodes in {spent[name][-1]:.2f} s"
     ratio = median(spent["ray"]) / median(spent["processes"])
     results.append({"episodes": len(jobs), "seconds": spent, "ratio": ratio, "ok": same})
