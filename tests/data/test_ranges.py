@@ -83,6 +83,17 @@ def test_ranges_of_the_commit_are_those_of_the_rows(tmp_path, capsys):
         np.testing.assert_array_equal(store.ranges(name)["data/action"][1], acted.max(0))
 
 
+def test_the_index_of_a_store_is_small(tmp_path):
+    episodes = [
+        Episode.from_arrays({"pose": np.ones((1, 1))}, None, f"lab/{i % 7}", seed=i, source="me")
+        for i in range(2000)
+    ]
+    contents = EpisodeStore.write(tmp_path / "s", episodes)._read()
+    arrays = [contents.part, contents.place, contents.start, contents.length, contents.ends]
+    arrays += [*contents.of_part, *contents.columns.values()]
+    assert sum(a.nbytes for a in arrays) <= 2000 * (75 + 4 * len("lab/0" + "me"))
+
+
 def test_info_reads_no_rows(tmp_path, capsys):
     store = EpisodeStore.write(tmp_path / "s", stretches(0))
     for name in ("a", "b"):
