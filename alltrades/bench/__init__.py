@@ -99,7 +99,8 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
     if args.what == "cluster":
         from alltrades.bench.cluster import overhead
 
-        return overhead(names, _count(args, 2), 3 if args.repeat is None else args.repeat, results)
+        repeat = 3 if args.repeat is None else args.repeat
+        return overhead(names, _count(args, 2), repeat, args.episodes, results)
     if args.what == "start":
         from alltrades.bench.start import start
 

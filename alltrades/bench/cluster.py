@@ -20,21 +20,26 @@ from alltrades.settings.parts import RolloutSettings
 
 
 def overhead(
-    names: Sequence[str], workers: int, repeat: int, results: list[dict[str, Any]]
+    names: Sequence[str], workers: int, repeat: int, each: int, results: list[dict[str, Any]]
 ) -> Iterator[str]:
     """Yield lines for the same rollouts of a fresh default generalist by so many processes of this
     machine and by as many workers of a Ray cluster, in turn, and one for the ratio of their times.
     Append the same as plain values. Both have begun, and built their environments, before that.
 
+    Args:
+        repeat: measurements of both, of which the median counts.
+        each: episodes per environment.
+
     Raises UserError without workers or measurements, and MissingExtra without Ray.
     """
-    if workers < 1 or repeat < 1:
+    if workers < 1 or repeat < 1 or each < 1:
         raise UserError(
-            f"--count {workers}, --repeat {repeat}; expected at least 1 worker and 1 measurement"
+            f"--count {workers}, --repeat {repeat}, --episodes {each}; expected at least 1 worker, "
+            "1 measurement and 1 episode"
         )
     settings = RolloutSettings()
     specs, policy = fresh_policy(names)
-    jobs = [Job(s.id, 1000 + i, "policy") for i in range(max(8, 128 // len(specs))) for s in specs]
+    jobs = [Job(s.id, 1000 + i, "policy") for i in range(each) for s in specs]
 
     def episodes(crew: Crew) -> list[Episode]:
         controllers = {"policy": Controller(policy, settings.lanes)}

@@ -122,7 +122,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         help="time that a reply is withheld, in simulated time (delay)",
     )
-    parser.add_argument("--episodes", type=int, default=20, help="episodes per environment (delay)")
+    parser.add_argument(
+        "--episodes", type=int, default=20, help="episodes per environment (delay, cluster)"
+    )
     parser.add_argument(
         "--every",
         type=int,

@@ -147,6 +147,7 @@ def test_a_run_survives_the_loss_of_a_node_in_every_stage(cluster, tmp_path, mon
 
 def test_the_bench_finds_equal_episodes(cluster, tmp_path):
     words = ["bench", "cluster", "--names", "planar/reach", "--repeat", "1", "--count", "1"]
+    words += ["--episodes", "9"]
     assert cli.main([*words, "--json", str(tmp_path / "found.json")]) == 0
     (found,) = json.loads((tmp_path / "found.json").read_text())
     assert found["ok"] and found["ratio"] > 0
