@@ -329,7 +329,7 @@ def test_preference_given_twice_is_trained_once(finished, monkeypatch):
     fit = generalist.fit
 
     def counted(*args):
-        trained.append(args[5])
+        trained.append(args[5].work)
         return fit(*args)
 
     monkeypatch.setattr(generalist, "fit", counted)

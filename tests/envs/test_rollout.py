@@ -12,7 +12,7 @@ import torch
 from alltrades.data.episode import Episode
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvironmentFailure
-from alltrades.envs.rollouts import rollout as rollout_module
+from alltrades.envs.rollouts import stepping
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.scheduler import AHEAD
 from alltrades.errors import UserError
@@ -159,7 +159,7 @@ def test_few_episodes_wait_for_one_before_them_where_they_fill_the_memory(
     specs = {endless.id: endless, COUNTER.id: COUNTER}
 
     def begun(most: int) -> tuple[int, list[int]]:
-        monkeypatch.setattr(rollout_module, "HELD", most)
+        monkeypatch.setattr(stepping, "HELD", most)
         controller = NoisyController(lanes=2)
         episodes = rollout(jobs, specs, {"p": controller}, lanes=2)
         first = next(episodes)
