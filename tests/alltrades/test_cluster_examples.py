@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-import venv
 from pathlib import Path
 
 import pytest
@@ -132,18 +131,12 @@ def test_the_container_takes_along_every_package_and_what_its_installation_reads
     assert rooms <= copied and {"pyproject.toml", "README.md", "requirements.lock"} <= copied
 
 
-@pytest.mark.slow
-def test_the_container_is_installed_by_lines_that_work_in_a_fresh_environment(tmp_path):
-    place = tmp_path / "venv"
-    venv.create(place, with_pip=True)
-    home = tmp_path / "alltrades"
-    subprocess.run(["git", "clone", "-q", str(TOP), str(home)], check=True)
-    path = f"{place / 'bin'}:{os.environ['PATH']}"
+def test_the_container_has_the_torch_of_the_project_and_the_locked_versions_of_all_else():
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    (torch,) = (line for line in project["dependencies"] if line.startswith("torch"))
     installs = [line for line in instructions("RUN") if line.startswith("pip install")]
-    assert len(installs) == 3
-    for line in installs:
-        subprocess.run(["sh", "-ec", line], check=True, cwd=home, env={**os.environ, "PATH": path})
-    done = subprocess.run(
-        [str(place / "bin" / "alltrades"), "doctor"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        len(installs) == 3 and f'"{torch}"' in installs[0]
+    )  # `.ci/run` is set up by the first two
+    assert installs[1].endswith("--no-deps --require-hashes -r requirements.lock")
+    assert installs[2].endswith("--no-deps .")
