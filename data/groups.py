@@ -24,6 +24,7 @@ from alltrades.system.files import slug
 ENDS = "meta/episode_ends"
 TIMES = "meta/timestamp"  # beside the steps' arrays: a field of data/ may be called so
 MARKS = "meta/intervention"
+RANGED = 64  # numbers of a state or an action whose ranges the commit has, at most
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # (D,) each: least and largest by array
 OWN = ("action", "reward", "success", "zarr.json")  # what stands beside the fields in data/
 PREFIX = "observation."
@@ -258,10 +259,12 @@ class Group:
 
 
 def _widened(ranges: Ranges, added: Mapping[str, np.ndarray]) -> Ranges:
-    """Ranges with those of further rows (n, D) by array, of which there are some."""
+    """Ranges with those of further rows (n, D) by array, of which there are some. Of wide arrays
+    they are those of the first RANGED numbers: every opening reads them.
+    """
     out = dict(ranges)
     for name, rows in added.items():
-        low, high = rows.min(0), rows.max(0)
+        low, high = rows[:, :RANGED].min(0), rows[:, :RANGED].max(0)
         if name in out:
             low, high = np.minimum(out[name][0], low), np.maximum(out[name][1], high)
         out[name] = low, high

@@ -31,10 +31,13 @@ def of_values(store: EpisodeStore) -> Iterator[str]:
         if known is None:
             known = _read(store, interface)
         for name, f in interface.of_kind("state").items():
-            yield f"    {name}: {_said(*known[array_name(name)], f.names, f.units)}"
+            low, high = known[array_name(name)]
+            yield f"    {name}: {_said(low, high, f.shape[0], f.names, f.units)}"
         if ACTION in known:
             action = interface.action
-            yield f"    action: {_said(*known[ACTION], action.names, action.units)}"
+            low, high = known[ACTION]
+            said = _said(low, high, interface.action_dim, action.names, action.units)
+            yield f"    action: {said}"
         timed = store.timed(index)
         if timed.any():
             yield f"    time stamps: {_times(store, index, timed)}"
@@ -72,10 +75,10 @@ def _extremes(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 def _said(
     low: np.ndarray,
     high: np.ndarray,
+    width: int,
     names: Sequence[str] | None,
     units: Sequence[str] | None,
 ) -> str:
-    width = len(low)
     said = [
         f"{f'{names[d]} ' if names else ''}{low[d]:.4g} to {high[d]:.4g}"
         f"{f' {units[d]}' if units else ''}"

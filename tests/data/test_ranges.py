@@ -10,6 +10,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.commit import read_commit, write_commit
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
+from alltrades.data.groups import RANGED
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 
@@ -100,3 +101,13 @@ def test_info_reads_no_rows(tmp_path, capsys):
         shutil.rmtree(store.path / name / "data")
     assert cli.main(["data", "info", str(store.path)]) == 0
     assert "pose: " in capsys.readouterr().out
+
+
+def test_of_wide_states_the_commit_has_the_first_ranges_alone(tmp_path, capsys):
+    path, rows = tmp_path / "wide.zarr", np.arange(3 * 5000.0).reshape(3, 5000)
+    EpisodeStore.write(path, [Episode.from_arrays({"state": rows}, np.zeros((3, 1)), "lab/wide")])
+    low, high = EpisodeStore.open(path).ranges("lab/wide")["data/state"]
+    np.testing.assert_array_equal([low, high], rows[[0, 2], :RANGED])
+    assert (path / "commit.json").stat().st_size < 10_000
+    assert cli.main(["data", "info", str(path)]) == 0
+    assert "23 to 1.002e+04 and 4976 more" in capsys.readouterr().out
