@@ -103,7 +103,7 @@ def test_a_lost_process_ends_all_in_one_line_and_the_same_command_goes_on(tmp_pa
             time.sleep(0.05)
         processes = _ranks(process.pid)
         os.kill(processes[lost], signal.SIGKILL)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
     assert process.returncode != 0 and "wrote" not in stdout
     (line,) = [line for line in stderr.splitlines() if line.startswith("alltrades:")]
     assert "3 processes" in line and "give the same command again" in line

@@ -46,16 +46,16 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
             if line.startswith("environments"):
                 break
         below = descendants(process.pid)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while len(found := descendants(process.pid)) <= len(below) and time.monotonic() < deadline:
             time.sleep(0.2)  # until workers have begun
         time.sleep(2.0)
         below = {*below, *found, *descendants(process.pid)}
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-        assert process.wait(60) == 130, said
+        assert process.wait(180) == 130, said
     assert "interrupted; the same command goes on where it was" in said
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (left := [pid for pid in below if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left and len(below) > 4
@@ -110,7 +110,7 @@ def test_tasks_report_and_fail_as_here(executor):
 
 def test_episodes_on_a_cluster_are_bit_equal(executor):
     controller, jobs, experts = diffusion_jobs()
-    with Crew(1, timeout=30.0, executor=executor) as crew:
+    with Crew(1, timeout=300.0, executor=executor) as crew:
         given = {"lanes": 5, "experts": experts, "crew": crew}
         assert_same(diffusion_episodes(0), list(rollout(jobs, SPECS, {"p": controller}, **given)))
         found = rollout(jobs, SPECS, {"p": controller}, **given)
