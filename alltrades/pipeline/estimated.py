@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
+from alltrades.envs.rollouts.evaluation import Actors, Evaluation
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
-from alltrades.envs.rollouts.seeding import evaluation_starts
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.folder import RunFolder
-from alltrades.pipeline.measurement import Manner, conditions
+from alltrades.pipeline.measurement import Manner, conditions, evaluated
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.learning.estimated import Estimated
 from alltrades.policies.learning.eyes import READER_TENSORS, load_reader
@@ -48,22 +47,12 @@ def measure_estimated(context: Context, folder: RunFolder) -> Evaluation:
         }
         lanes = settings.rollout.lanes
         batch = max(1, min(settings.rollout.batch, lanes // len(policies)))
-        found = evaluate(
-            ESTIMATED,
-            Actors(
-                {name: Controller(p, lanes, batch=batch) for name, p in policies.items()},
-                {name: name for name in policies},
-                {name: p.digest() for name, p in policies.items()},
-            ),
-            {s.id: s for s in context.tested},
-            evaluation_starts(
-                context.tested, settings.evaluation.seed, settings.evaluation.episodes
-            ),
-            lanes=lanes,
-            crew=context.crew,
-            report=report,
-            errors=settings.rollout.errors,
+        actors = Actors(
+            {name: Controller(p, lanes, batch=batch) for name, p in policies.items()},
+            {name: name for name in policies},
+            {name: p.digest() for name, p in policies.items()},
         )
+        found = evaluated(context, ESTIMATED, actors, context.tested, report)
         made = {"code": dict(context.code), "settings": conditions(context, manner)}
         write_evaluation(out, replace(found, made=made))
 

@@ -19,6 +19,7 @@ from alltrades.envs.rollouts.seeding import (
     plot_seeds,
     selection_seeds,
 )
+from alltrades.envs.spec import EnvSpec
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests, success_uses
 from alltrades.pipeline.context import Context
@@ -137,10 +138,25 @@ def success(
         policies[spec.id].hear_all(spec.sentences)  # before graphs are made of the policies
     controllers, keys = controllers_of(policies, settings.rollout, ensemble)
     digests = {s.id: policies[s.id].digest() for s in specs}
+    return evaluated(
+        context, name, Actors(controllers, keys, digests, success_uses), specs, report, seeds
+    )
+
+
+def evaluated(
+    context: Context,
+    name: str,
+    actors: Actors,
+    specs: Sequence[EnvSpec],
+    report: Report,
+    seeds: Mapping[str, Sequence[int]] | None = None,
+) -> Evaluation:
+    """Success of whatever acts, on the common evaluation starts or on those given."""
+    settings = context.settings
     common = settings.evaluation
     return evaluate(
         name,
-        Actors(controllers, keys, digests, success_uses),
+        actors,
         {s.id: s for s in specs},
         seeds or evaluation_starts(specs, common.seed, common.episodes),
         lanes=settings.rollout.lanes,
