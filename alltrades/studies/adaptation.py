@@ -12,7 +12,7 @@ beside it; all of it goes on where it was.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,11 @@ from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import plain
 from alltrades.studies.adaptation_tables import Adapted, summarise
+from alltrades.studies.at_once import StudyRun, carry_out
 from alltrades.studies.result import StudyResult
 from alltrades.system.files import slug, write_text
 
-OWN = ("study", "title", "seeds", "leave_out", "demonstrations", "replay_from")
+OWN = ("study", "title", "seeds", "leave_out", "demonstrations", "replay_from", "at_once")
 
 
 class Settings(RunSettings):
@@ -44,6 +45,12 @@ class Settings(RunSettings):
     )
     demonstrations: tuple[int, ...] = Field(
         (1, 2), min_length=1, description="of the environment that was left out"
+    )
+    at_once: int = Field(
+        1,
+        ge=1,
+        description="runs beside one another, each in a process of its own, with the processors "
+        "and threads that one has alone",
     )
     replay_from: Literal["rollouts", "demonstrations"] = Field(
         "rollouts",
@@ -75,15 +82,17 @@ def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResul
             f"no simulator that says success of {silent[0]}: a study of adaptation compares "
             "success; expected environments that say it; leave it out of environments"
         )
-    jobs = [(seed, left) for seed in settings.seeds for left in settings.leave_out]
-    found: list[Adapted] = []
-    with RunDir(folder, seed=settings.seeds[0]):
-        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
-        for i, (seed, left) in enumerate(jobs, 1):
-            print(f"run {i} of {len(jobs)}: without {left}, seed {seed}", file=sys.stderr)
+    runs = []
+    for seed in settings.seeds:
+        for left in settings.leave_out:
             others = tuple(name for name in specs if name != left)
             place = folder / f"without-{slug(left)}" / f"seed-{seed}"
-            found += _adapted(settings, left, others, seed, place, origins)
+            args = settings, left, others, seed, place, origins
+            runs.append(StudyRun(f"without {left}, seed {seed}", place, _adapted, args))
+    with RunDir(folder, seed=settings.seeds[0]):
+        write_text(folder / "settings.yaml", dump_yaml(settings, origins))
+        each = carry_out(runs, settings.at_once, settings.compute)
+    found = [adapted for of_run in each for adapted in of_run]
     return summarise(settings.title or settings.name, found)
 
 
@@ -94,6 +103,7 @@ def _adapted(
     seed: int,
     place: Path,
     origins: dict[str, str],
+    _: Sequence[Path],
 ) -> list[Adapted]:
     """One generalist, and what becomes of it with each number of demonstrations."""
     from alltrades.pipeline.adapting import AFTER, BEFORE, SCRATCH, adapt, settings_for

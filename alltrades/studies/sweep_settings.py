@@ -12,7 +12,7 @@ from alltrades.settings.load import invalid
 from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import check_value, lookup, plain, show
 
-OWN = ("study", "seeds", "sweep", "first", "title")
+OWN = ("study", "seeds", "sweep", "first", "title", "at_once")
 
 
 class Settings(RunSettings):
@@ -25,6 +25,12 @@ class Settings(RunSettings):
     )
     sweep: dict[str, list[Any]] = Field(
         default_factory=dict, description="values of each dotted setting that varies"
+    )
+    at_once: int = Field(
+        1,
+        ge=1,
+        description="runs beside one another, each in a process of its own, with the processors "
+        "and threads that one has alone",
     )
     first: int | None = Field(None, ge=1, description="use only so many values of each setting")
 

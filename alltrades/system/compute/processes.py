@@ -25,7 +25,7 @@ class Processes(Executor):
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._pool = ProcessPoolExecutor(
-            slots, multiprocessing.get_context("spawn"), _end_with_parent
+            slots, multiprocessing.get_context("spawn"), end_with_parent
         )
 
     def map(
@@ -54,8 +54,10 @@ def _call(function: Function, shared: Any, item: Any) -> Any:
     return function(Here(_kept), shared, item)
 
 
-def _end_with_parent() -> None:
-    """A pool's worker waits for work for ever where its parent was killed."""
+def end_with_parent() -> None:
+    """End this process when its parent has ended: else one that waits for work does so for ever
+    where its parent was killed.
+    """
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
