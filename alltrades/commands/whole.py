@@ -6,6 +6,7 @@ import argparse
 import sys
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import Command, recipe_settings, trust_argument
@@ -135,26 +136,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Two evaluations, or rows over runs: their means and paired differences."""
-    from alltrades.envs.rollouts.evaluation_files import read_evaluation
-    from alltrades.report.run_files import read_row
-
-    rows: dict[str, list[Evaluation]]
-    if args.rows is not None:
-        if len(set(args.rows)) < 2:
-            raise UserError(
-                f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
-                "--rows generalist labeled_only"
-            )
-        rows = {row: [read_row(Path(folder), row) for folder in args.a] for row in args.rows}
-    else:
-        if len(args.a) != 2:
-            raise UserError(
-                f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
-                "--rows A B"
-            )
-        a, b = (read_evaluation(Path(x)) for x in args.a)
-        rows = {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
-    rows = _agreed(rows)
+    with TemporaryDirectory(prefix="alltrades-compare-") as copies:
+        rows = _agreed(_read_rows(args, Path(copies)))
     for line in _unlike(rows):
         print(line, file=sys.stderr)
     for k, (metric, names) in enumerate(_judged(rows, args.metric, args.at)):
@@ -163,6 +146,29 @@ def compare(args: argparse.Namespace) -> int:
         own = {row: [e.only(names) for e in each] for row, each in rows.items()}
         _compare_by(args, own, metric)
     return 0
+
+
+def _read_rows(args: argparse.Namespace, copies: Path) -> dict[str, list[Evaluation]]:
+    """The evaluations that a comparison names; what is at an address is copied into a folder."""
+    from alltrades.envs.rollouts.evaluation_files import read_evaluation
+    from alltrades.report.fetched import file_at, run_at
+    from alltrades.report.run_files import read_row
+
+    if args.rows is not None:
+        if len(set(args.rows)) < 2:
+            raise UserError(
+                f"--rows {' '.join(args.rows)}; expected at least two different rows, such as "
+                "--rows generalist labeled_only"
+            )
+        folders = [run_at(folder, copies) for folder in args.a]
+        return {row: [read_row(folder, row) for folder in folders] for row in args.rows}
+    if len(args.a) != 2:
+        raise UserError(
+            f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
+            "--rows A B"
+        )
+    a, b = (read_evaluation(file_at(x, copies)) for x in args.a)
+    return {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
 
 
 def _unlike(rows: dict[str, list[Evaluation]]) -> list[str]:
@@ -270,8 +276,17 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 def report(args: argparse.Namespace) -> int:
     """The HTML page."""
     from alltrades.report import write_report
+    from alltrades.report.fetched import run_at
+    from alltrades.system.remote.place import is_remote
 
-    print(f"wrote {write_report(Path(args.run), Path(args.out) if args.out else None)}")
+    out = Path(args.out) if args.out else None
+    if out is None and is_remote(args.run):
+        raise UserError(
+            f"report {args.run}: a report is written on a disk; expected --out, such as "
+            "--out report.html"
+        )
+    with TemporaryDirectory(prefix="alltrades-report-") as copies:
+        print(f"wrote {write_report(run_at(args.run, Path(copies)), out)}")
     return 0
 
 

@@ -96,3 +96,39 @@ def test_what_is_written_to_disks_alone_is_said(words, line, capsys):
     assert main(words.split()) == 2
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1
+
+
+def test_runs_there_are_compared_and_reported(s3, tmp_path, capsys):
+    from tests.alltrades.fake_run import fake_run
+
+    folders = [fake_run(tmp_path / name) for name in ("a", "b")]
+    urls = [s3.upload(folder, f"runs/{folder.name}") for folder in folders]
+    said = []
+    for places in (folders, urls):
+        command("compare", *places, "--rows", "generalist", "labeled_only", "--each")
+        files = [f"{place}/evaluation/{row}.json" for place in places[:1] for row in ROWS]
+        command("compare", *files)
+        said.append(capsys.readouterr().out)
+        command("report", places[0], "--out", tmp_path / f"{len(said)}.html")
+        capsys.readouterr()
+    assert said[0] == said[1] and "BETTER" in said[0]
+    pages = [(tmp_path / f"{k}.html").read_text() for k in (1, 2)]
+    assert pages[0] == pages[1]
+    asked = {path for _, path in s3.proxy.asked}
+    assert not any("policies/generalist" in path or "stores" in path for path in asked)
+
+
+ROWS = ("generalist", "labeled_only")
+
+
+def test_what_cannot_be_compared_or_reported_there_is_one_line(s3, tmp_path, capsys):
+    (tmp_path / "x").write_text("x")
+    s3.upload(tmp_path, "empty")
+    for words, expected in (
+        (["report", "s3://bucket/runs/a"], "expected --out"),
+        (["report", "s3://bucket/empty", "--out", tmp_path / "r.html"], "holds no run"),
+        (["compare", "s3://bucket/empty", "--rows", *ROWS], "holds no run"),
+        (["compare", "s3://bucket/a.json", "s3://bucket/b.json"], "there is no such file"),
+    ):
+        assert main([*map(str, words)]) == 2
+        assert expected in capsys.readouterr().err

@@ -116,7 +116,7 @@ def names(url: str) -> list[str]:
     if urlsplit(url).scheme not in BUCKETS:
         raise UserError(
             f"{url}: what is in a folder cannot be asked for by https; expected a folder with "
-            "policy.json; name that"
+            "policy.json, or the address of a bucket (s3, gs, az); name that"
         )
     return _asked(url, once)
 
