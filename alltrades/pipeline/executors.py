@@ -34,6 +34,7 @@ def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
         settings.tasks,
         settings.cpus_per_task,
         settings.gpus_per_task,
+        settings.ranks,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from alltrades.policies.settings import Frozen
 
@@ -31,6 +31,21 @@ class ComputeSettings(Frozen):
     gpus_per_task: float = Field(
         0.0, ge=0, description="GPUs of a cluster that each task is given, such as 0.25"
     )
+    ranks: int = Field(
+        1,
+        ge=1,
+        description="processes of one training of a generalist or a labeled-only policy on a "
+        "cluster, each with what a task is given; more than 1 are started through Ray Train",
+    )
+
+    @model_validator(mode="after")
+    def _ranks_need_a_cluster(self) -> ComputeSettings:
+        if self.ranks > 1 and not self.remote:
+            raise ValueError(
+                f"ranks = {self.ranks} with on = {LOCAL}; expected a Ray cluster; set on: {RAY}, "
+                "or start the command by torchrun"
+            )
+        return self
 
     @field_validator("on")
     @classmethod

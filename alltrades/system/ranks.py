@@ -46,10 +46,13 @@ class Group:
     Args:
         rank, count: this one's number, and how many there are.
         store: where they meet.
+        prepared: whether all of them have loaded the command's plugins.
     """
 
-    def __init__(self, rank: int, count: int, store) -> None:  # type: ignore[no-untyped-def]
-        self.rank, self.count = rank, count
+    def __init__(  # type: ignore[no-untyped-def]
+        self, rank: int, count: int, store, prepared: bool = False
+    ) -> None:
+        self.rank, self.count, self.prepared = rank, count, prepared
         self._store, self._calls, self._said = store, 0, False
 
     @property
@@ -183,6 +186,29 @@ def join() -> Group:
         del os.environ[name]
     _GROUP[:] = [found]
     return found
+
+
+def adopt() -> Group:
+    """The group of the processes that torch.distributed, begun by somebody else, holds."""
+    import torch.distributed as dist
+
+    rank, count = dist.get_rank(), dist.get_world_size()
+    host, port = os.environ["MASTER_ADDR"], [0]
+    with reaching():
+        if rank == 0:
+            held = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+            port = [held.port]
+        dist.broadcast_object_list(port, 0)
+        if rank != 0:
+            held = dist.TCPStore(host, port[0], is_master=False)
+    found = Group(rank, count, dist.PrefixStore("alltrades", held), prepared=True)
+    _GROUP[:] = [found]
+    return found
+
+
+def forget() -> None:
+    """The end of what `adopt` began; torch.distributed stays."""
+    _GROUP.clear()
 
 
 def leave() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alltrades.policies.learning.checkpoints import Place, remove_older
+from alltrades.policies.learning.sharing import Alone
 from alltrades.policies.model.threads import threads
 from alltrades.system.compute.executor import Ears, Executor, Here
 from alltrades.system.files import replacing
@@ -26,7 +27,11 @@ class Training(Protocol):
     """What is asked of a trainer."""
 
     device: torch.device
+    stacked: int
     step: int
+    share: Alone
+
+    def shared(self) -> Alone: ...
 
     def restore(self, folder: Path) -> bool: ...
 
@@ -85,7 +90,10 @@ def train_elsewhere(
 
     ears = Ears(lambda _: report, hear=put)
     order = Order(count, _Last(place.work), place.averages is not None)
-    tensors, facts, step = executor.call(_train, (trainer, order), ears=ears)
+    if executor.ranks > 1 and not trainer.stacked:
+        tensors, facts, step = executor.together(_train, follow_first, (trainer, order), ears)
+    else:
+        tensors, facts, step = executor.call(_train, (trainer, order), ears=ears)
     there = {name: tensor.to(trainer.device) for name, tensor in tensors.items()}
     trainer.resume(there, facts, step)
 
@@ -105,7 +113,18 @@ def _train(
         for file, content in order.checkpoint.files.items():
             (work / file).write_bytes(content)
         trainer.restore(work)
+        trainer.share = trainer.shared()
         trainer.train(Place(work, averages if order.averages else None, wrote=wrote), here.report)
         tensors, facts = trainer.state()
         sent = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         return sent, facts, trainer.step
+
+
+def follow_first() -> None:
+    """Take part in the trainings of the first process of this one's group."""
+    from alltrades.policies.learning.following import follow_all
+    from alltrades.system import ranks
+
+    group = ranks.group()
+    assert group is not None
+    follow_all(group)

@@ -41,14 +41,19 @@ def together(command: Callable[[], int]) -> int:
 def _follow(group: ranks.Group) -> int:
     """Take part in every training of the first process until it ends."""
     try:
-        while (message := group.called()) is not None:
-            follow(message)
+        follow_all(group)
     except KeyboardInterrupt:
         return INTERRUPTED
     except UserError as error:  # such as a plugin that this machine has not
         group.say(ranks.Lost(f"process {group.rank} could not go on ({error})"))
         return 1
     return 0
+
+
+def follow_all(group: ranks.Group) -> None:
+    """The same, whatever is raised."""
+    while (message := group.called()) is not None:
+        follow(message)
 
 
 def follow(message: bytes) -> None:

@@ -183,7 +183,8 @@ def share(
                 f"batch = {size} for {group.count} processes; expected at least one window for "
                 "each; raise it, or start fewer"
             )
-        group.call(written_state(state()))
+        plugins = [] if group.prepared else registry.loaded_plugins()
+        group.call(written_state(state(), plugins))
     return Share(group, SharedLosses(parameters, losses), size, device)
 
 
@@ -195,13 +196,14 @@ def edges(size: int, count: int) -> list[int]:
 
 
 # ---- the state of a training between processes ---------------------------------------------------
-def written_state(state: dict[str, Any]) -> bytes:
-    """What `read_state` reads: plugins in a line of JSON, and what torch.save makes of the rest.
+def written_state(state: dict[str, Any], plugins: Sequence[str] = ()) -> bytes:
+    """What `read_state` reads: plugins to load, in a line of JSON, and what torch.save makes of the
+    rest.
 
     Raises UserError for what is not defined in a module.
     """
     file = io.BytesIO()
-    file.write(json.dumps(registry.loaded_plugins()).encode() + b"\n")
+    file.write(json.dumps(list(plugins)).encode() + b"\n")
     try:
         torch.save(state, file, pickle_protocol=5)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -8,8 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from alltrades import cli
 from alltrades.envs.rollouts.crew import Crew
@@ -151,3 +155,63 @@ def test_the_bench_finds_equal_episodes(cluster, tmp_path):
     assert cli.main([*words, "--json", str(tmp_path / "found.json")]) == 0
     (found,) = json.loads((tmp_path / "found.json").read_text())
     assert found["ok"] and found["ratio"] > 0
+
+
+# ---- one training in several processes -----------------------------------------------------------
+RANKS = [
+    *("--compute.on", "ray", "--compute.ranks", "2", "--trainings", "1"),
+    *("--environments", "[planar/reach]", "--demos.episodes", "4", "--generalists", "{}"),
+    *("--labeled_only.steps", "1000", "--training.checkpoint_every", "20"),
+    *("--evaluation.rows", "[labeled_only]"),
+]
+
+
+def networks(folder):
+    from alltrades.policies.model.policy import load_policy
+
+    return load_policy(folder / "policies" / "labeled_only").state_dict()
+
+
+def test_a_training_of_several_processes_is_that_of_one_even_where_one_is_lost(
+    cluster, tmp_path, capsys, monkeypatch
+):
+    from alltrades.policies.learning import elsewhere
+
+    came, remove_older = [], elsewhere.remove_older
+
+    def wrote(folder):
+        """A checkpoint has come: at the first one a process of the group is killed."""
+        remove_older(folder)
+        came.append(folder)
+        if len(came) == 1:
+            os.kill(processes_called("RayTrainWorker")[-1], signal.SIGKILL)
+
+    monkeypatch.setattr(elsewhere, "remove_older", wrote)
+    run(settings(*RANKS), tmp_path / "group")
+    said = capsys.readouterr().err
+    assert said.count("a group of 2 processes of the cluster was lost") == 1
+    assert "labeled_only  1000/1000" in said
+    run(settings(*RANKS, "--compute.ranks", "1"), tmp_path / "one")
+    one, group = networks(tmp_path / "one"), networks(tmp_path / "group")
+    for name, weights in one.items():
+        torch.testing.assert_close(group[name], weights, rtol=1e-2, atol=1e-3)
+    assert any((group[name] != weights).any() for name, weights in one.items())
+    last = [max(metrics(tmp_path / n), key=lambda r: r["step"]) for n in ("one", "group")]
+    assert last[0]["step"] == last[1]["step"] == 1000
+    assert last[1]["loss"] == pytest.approx(last[0]["loss"], rel=1e-3)
+
+
+def processes_called(name: str) -> list[int]:
+    """Processes whose title has a name in it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if name in path.read_text():
+                found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def test_more_processes_than_the_cluster_has_room_for_are_one_line(cluster, tmp_path):
+    words = [*RANKS, "--compute.ranks", "5"]
+    with pytest.raises(UserError, match=r"compute.ranks = 5 and the cluster has room for 2"):
+        run(settings(*words), tmp_path / "many")

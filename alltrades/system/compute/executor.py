@@ -105,6 +105,7 @@ class Executor(ABC):
 
     Attributes:
         slots: tasks at the same time.
+        ranks: processes of one training, where it is done by several (see `together`).
         remote: whether tasks are carried out by other processes than this one, which are sent
             functions, what they share, and items.
         check: called now and then while tasks are carried out elsewhere; what it raises ends those
@@ -112,6 +113,7 @@ class Executor(ABC):
     """
 
     slots: int = 1
+    ranks: int = 1
     remote: bool = False
     check: Callable[[], None] = staticmethod(_nothing)
 
@@ -132,6 +134,18 @@ class Executor(ABC):
         """What one task returns."""
         (found,) = self.map(function, [item], shared, ears)
         return found
+
+    def together(
+        self,
+        first: Function,
+        others: Callable[[], None],
+        item: Any,
+        ears: Ears | None = None,
+    ) -> Any:
+        """What `first(here, None, item)` returns in the first of `ranks` processes that meet
+        through torch.distributed; in the others `others()` is called.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

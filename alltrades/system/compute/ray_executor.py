@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from alltrades.errors import UserError
+from alltrades.errors import MissingExtra, UserError
 from alltrades.system.compute.executor import Ears, Executor, Function, say_on_stderr
-from alltrades.system.compute.ray_pool import Cluster, Member, Pool, told
+from alltrades.system.compute.ray_group import together
+from alltrades.system.compute.ray_pool import Cluster, Member, Pool, require_ray, told
 from alltrades.system.compute.ray_worker import LINE, RECORD, TOLD
 
 AHEAD = 2  # times the slots: tasks whose results may wait for one before them
@@ -66,6 +67,7 @@ class RayExecutor(Executor):
         on: "ray" or "ray://ADDRESS".
         prepare: see `Pool`.
         tasks, processors, gpus: at the same time, and of each.
+        ranks: processes of one training, each with what a task is given.
 
     Raises MissingExtra without Ray, and UserError as `Cluster`.
     """
@@ -79,8 +81,12 @@ class RayExecutor(Executor):
         tasks: int | None = None,
         processors: float = 1.0,
         gpus: float = 0.0,
+        ranks: int = 1,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
+        if ranks > 1:
+            _require_train()
+        self.ranks = ranks
         self._cluster = Cluster(on, say)
         self._pool = Pool(self._cluster, prepare, tasks, processors, gpus)
 
@@ -94,9 +100,35 @@ class RayExecutor(Executor):
     ) -> Generator[Any, None, None]:
         yield from _Map(self, function, shared, ears or Ears()).run(iter(items))
 
+    def together(
+        self,
+        first: Function,
+        others: Callable[[], None],
+        item: Any,
+        ears: Ears | None = None,
+    ) -> Any:
+        if self._pool.seats() < self.ranks:
+            raise UserError(
+                f"compute.ranks = {self.ranks} and the cluster has room for {self._pool.seats()} "
+                "processes of compute.cpus_per_task and compute.gpus_per_task; expected as many; "
+                "lower it"
+            )
+        return together(
+            self._cluster, self._pool, first, others, item, self.ranks, ears or Ears(), self.check
+        )
+
     def close(self) -> None:
         self._pool.close()
         self._cluster.close()
+
+
+def _require_train() -> None:
+    """Raises MissingExtra without what Ray Train needs."""
+    require_ray()
+    try:
+        import ray.train.torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("compute.ranks > 1 needs Ray Train", "ray") from error
 
 
 class _Map:

@@ -89,6 +89,9 @@ class Pool:
         prepare: called in each before its first task, such as to load plugins.
         most: workers at the same time; None: as many as the cluster has room for.
         processors, gpus: of each.
+
+    Attributes:
+        needs: resources of each, as Ray calls them. given: what each is begun with.
     """
 
     def __init__(
@@ -100,9 +103,9 @@ class Pool:
         gpus: float,
     ) -> None:
         self.ray, self._most = cluster.ray, most
-        self._needs = {"CPU": processors, "GPU": gpus}
+        self.needs = {"CPU": processors, "GPU": gpus}
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        self._given = self.ray.cloudpickle.dumps(prepare), variables
+        self.given = self.ray.cloudpickle.dumps(prepare), variables
         options: dict[str, Any] = {"num_cpus": processors, "num_gpus": gpus, "max_restarts": 0}
         self._class = self.ray.remote(
             scheduling_strategy="SPREAD", concurrency_groups={"news": 1}, **options
@@ -128,7 +131,7 @@ class Pool:
                 return self._busy[-1]
             there = len(self._busy) + len(self._starting)
             for _ in range(min(wanted - len(self._starting), self.room() - there)):
-                actor = self._class.remote(*self._given)
+                actor = self._class.remote(*self.given)
                 self._starting[actor.hello.remote()] = Member(actor)
             return None
 
@@ -144,13 +147,24 @@ class Pool:
             self._busy.remove(member)
         self._end(member)
 
+    def rest(self) -> None:
+        """End workers that have nothing to do: others of the cluster get their room."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for member in idle:
+            self._end(member)
+
     def room(self) -> int:
+        """Workers that there may be: as many as there are seats, at most those asked for."""
+        return self.seats() if self._most is None else min(self.seats(), self._most)
+
+    def seats(self) -> int:
         """Workers that the nodes of the cluster have room for, whoever uses it."""
         now = time.monotonic()
         if now - self._looked > CENSUS:
             self._looked = now
             self._room = sum(self._fits(node["Resources"]) for node in self._alive())
-        return self._room if self._most is None else min(self._room, self._most)
+        return self._room
 
     def nodes(self) -> set[str]:
         """Nodes that are there, as far as the cluster knows."""
@@ -206,7 +220,7 @@ class Pool:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def _fits(self, resources: dict[str, float]) -> int:
-        shares = [resources.get(k, 0.0) / need for k, need in self._needs.items() if need]
+        shares = [resources.get(k, 0.0) / need for k, need in self.needs.items() if need]
         return int(min(shares) + 1e-9)
 
 

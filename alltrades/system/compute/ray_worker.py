@@ -44,17 +44,14 @@ class RayWorker:
     """
 
     def __init__(self, prepare: bytes, environment: Mapping[str, str]) -> None:
-        # processes that are spawned here import the main script, which is Ray's own
-        vars(sys.modules["__main__"]).pop("__file__", None)
-        for name, value in environment.items():
-            os.environ.setdefault(name, value)
+        settle(environment)
         self._kept = Kept()
         self._lock = threading.Lock()
         self._news: list[tuple[int, Any]] = []  # from number `_first` on
         self._first = 0
         self._done: tuple[int, int] | None = None
         self._task = -1
-        self._failed = _caught(lambda: pickle.loads(prepare)())
+        self._failed = caught(lambda: pickle.loads(prepare)())
 
     def hello(self) -> tuple[str, Any]:
         """("ready", (node, versions)), or ("failed", (exception, its traceback)) of `prepare`."""
@@ -86,7 +83,7 @@ class RayWorker:
             found.append(function(here, self._shared(*shared), item))
 
         found: list[Any] = []
-        failed = _caught(call)
+        failed = caught(call)
         return ("failed", pickle.dumps(failed)) if failed else ("done", _dumps(found[0]))
 
     def news(self, task: int, since: int) -> tuple[list[tuple[int, Any]], tuple[int, int] | None]:
@@ -119,10 +116,28 @@ def _dumps(value: Any) -> bytes:
     return found
 
 
-def _caught(call: Callable[[], Any]) -> tuple[BaseException, str] | None:
-    """What a call raised, as far as it can be sent, and its traceback in words."""
+def settle(environment: Mapping[str, str]) -> None:
+    """Make a process of Ray's one in which tasks find what they need.
+
+    Args:
+        environment: environment variables to set where they are not.
+    """
+    # processes that are spawned here import the main script, which is Ray's own
+    vars(sys.modules["__main__"]).pop("__file__", None)
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+
+
+def caught(
+    call: Callable[[], Any], *passing: type[BaseException]
+) -> tuple[BaseException, str] | None:
+    """What a call raised, as far as it can be sent, and its traceback in words; but for exceptions
+    that are `passing`.
+    """
     try:
         call()
+    except passing:
+        raise
     except BaseException as error:
         said = traceback.format_exc()
         error.__cause__ = error.__context__ = error.__traceback__ = None

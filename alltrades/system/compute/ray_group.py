@@ -1,0 +1,222 @@
+"""One task in several processes of a Ray cluster, which Ray Train starts and brings together: the
+first carries it out, the others take part in what it asks for.
+
+Nothing is kept by Ray Train, so no disk has to be shared: what the task tells, says and returns
+comes through an actor.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from alltrades.errors import UserError
+from alltrades.system.compute.executor import Ears, Here, Kept
+from alltrades.system.compute.ray_pool import Cluster, Pool, told
+from alltrades.system.compute.ray_worker import LINE, PROGRESS, RECORD, TOLD, caught, settle
+from alltrades.system.reporting import Report
+
+PAUSE = 0.3  # seconds between two looks at what has come
+SHOWN = 0.25  # seconds between two words on how far it is
+TRIES = 3  # of a group that loses one of its processes
+DONE, FAILED = "done", "failed"
+
+
+class Mailbox:
+    """An actor through which a group and whoever started it hear of one another.
+
+    Args:
+        prepare, environment: as `RayWorker`'s.
+        first, others: what these processes do, pickled.
+    """
+
+    def __init__(
+        self, prepare: bytes, environment: dict[str, str], first: bytes, others: bytes
+    ) -> None:
+        self._given = prepare, environment
+        self._work = first, others
+        self._news: list[tuple[Any, Any]] = []
+
+    def given(self, first: bool) -> tuple[bytes, dict[str, str], bytes]:
+        """What a process needs, and what it is to do."""
+        return *self._given, self._work[0 if first else 1]
+
+    def put(self, kind: Any, value: Any) -> None:
+        """What the first process says."""
+        self._news.append((kind, value))
+
+    def take(self) -> list[tuple[Any, Any]]:
+        """What was said since the last time."""
+        found, self._news = self._news, []
+        return found
+
+
+def together(
+    cluster: Cluster,
+    pool: Pool,
+    first: Callable[[Here, None, Any], Any],
+    others: Callable[[], None],
+    item: Any,
+    count: int,
+    ears: Ears,
+    check: Callable[[], None],
+) -> Any:
+    """What `first(here, None, item)` returns in the first of `count` processes of the cluster, each
+    with what a task is given; `others()` is called in the others.
+
+    A group that loses a process begins again, with the item as it is then.
+
+    Raises what `first` raises, and UserError where the group cannot be started or is lost again
+    and again.
+    """
+    for attempt in range(1, TRIES + 1):
+        kind, value = _tried(cluster, pool, (first, others, item), count, ears, check)
+        if kind == DONE:
+            return value
+        if kind == FAILED:
+            raise told(*value)
+        if attempt < TRIES:
+            ears.say(
+                f"compute: a group of {count} processes of the cluster was lost ({value}); its "
+                "training goes on from its last checkpoint in another one"
+            )
+    raise UserError(
+        f"compute.ranks = {count}: {TRIES} groups of processes of the cluster were lost, the last "
+        f"because: {value}; expected them to last; look at `ray status`, or set compute.ranks: 1"
+    )
+
+
+def _tried(
+    cluster: Cluster,
+    pool: Pool,
+    work: tuple[Any, Any, Any],
+    count: int,
+    ears: Ears,
+    check: Callable[[], None],
+) -> tuple[str, Any]:
+    """(DONE, result), (FAILED, (exception, traceback)) of one group, or ("lost", why)."""
+    ray = cluster.ray
+    first, others, item = work
+    dumps = ray.cloudpickle.dumps
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote(
+        *pool.given, dumps((first, item)), dumps(others)
+    )
+    fit = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(mailbox, count, pool.needs)
+    ended: tuple[str, Any] | None = None
+
+    def hear() -> None:
+        nonlocal ended
+        report = ears.reports(0)
+        for kind, value in ray.get(mailbox.take.remote()):
+            if kind == LINE:
+                ears.say(value)
+            elif kind == TOLD:
+                ears.hear(value)
+            elif kind == RECORD:
+                name, step, values = value
+                report.record(name or report.name, step, values)
+            elif kind == PROGRESS:
+                report.progress(*value)
+            else:
+                ended = kind, pickle.loads(value)
+
+    try:
+        while True:
+            pool.rest()  # workers that do nothing leave their room to the group
+            check()
+            ready, _ = ray.wait([fit], timeout=PAUSE)
+            hear()
+            if ended is not None and (ready or ended[0] == FAILED):
+                return ended
+            if ready:
+                return "lost", ray.get(fit)
+    except ray.exceptions.RayError as error:
+        return "lost", (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    finally:
+        for end in (lambda: ray.cancel(fit, force=True), lambda: ray.kill(mailbox)):
+            try:
+                end()
+            except Exception:  # it, or the cluster, is gone
+                pass
+
+
+# ---- on the cluster ------------------------------------------------------------------------------
+def _fit(mailbox: Any, count: int, needs: dict[str, float]) -> str:
+    """Start the group and wait for its end; what was wrong, in words, or nothing."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpus = bool(needs.get("GPU"))
+    with tempfile.TemporaryDirectory(prefix="alltrades-group-") as folder:
+        trainer = TorchTrainer(
+            _process,
+            train_loop_config={"mailbox": mailbox},
+            scaling_config=ScalingConfig(
+                num_workers=count,
+                use_gpu=gpus,
+                resources_per_worker={k: v for k, v in needs.items() if v},
+            ),
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            run_config=RunConfig(name="group", storage_path=folder),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return " ".join(lines[-1].split())[:160]
+    return "it ended without a result"
+
+
+def _process(config: dict[str, Any]) -> None:
+    """One process of the group, whose torch.distributed Ray Train has made ready."""
+    import ray
+
+    from alltrades.system import ranks
+
+    mailbox = config["mailbox"]
+    group = ranks.adopt()
+    prepare, environment, work = ray.get(mailbox.given.remote(group.first))
+
+    def call() -> None:
+        settle(environment)
+        pickle.loads(prepare)()
+        if not group.first:
+            pickle.loads(work)()
+            return
+        first, item = pickle.loads(work)
+        found.append(first(_here(mailbox), None, item))
+
+    found: list[Any] = []
+    try:
+        failed = caught(call, ranks.Lost)
+        if group.first:
+            kind, value = (FAILED, failed) if failed else (DONE, found[0])
+            ray.get(mailbox.put.remote(kind, ray.cloudpickle.dumps(value)))
+        elif failed:
+            raise RuntimeError(f"process {group.rank} could not go on: {failed[0]}")
+        group.end()
+    except ranks.Lost as lost:  # an exception is what Ray Train ends the others for
+        raise RuntimeError(str(lost)) from lost
+    finally:
+        ranks.forget()
+
+
+def _here(mailbox: Any) -> Here:
+    shown = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= SHOWN or done >= total:
+            shown = now
+            mailbox.put.remote(PROGRESS, (done, total))
+
+    return Here(
+        Kept(),
+        Report(progress, lambda *record: mailbox.put.remote(RECORD, record)),
+        lambda line: mailbox.put.remote(LINE, line),
+        lambda value: mailbox.put.remote(TOLD, value),
+    )
