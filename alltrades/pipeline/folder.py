@@ -107,6 +107,11 @@ class RunFolder:
         return self.path / "looks.json"
 
     @property
+    def films(self) -> Path:
+        """An episode of every environment as that row's cameras see it."""
+        return self.path / "films"
+
+    @property
     def trajectories(self) -> Path:
         return self.path / "trajectories.json"
 

@@ -27,8 +27,8 @@ from alltrades.pipeline.open_loop import specs_there
 from alltrades.policies.learning.saliency import Saliency, saliency
 from alltrades.policies.learning.swaps import swaps, warnings_of
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.report.films import drawable, film_strip, of_saliency
-from alltrades.system.files import write_json
+from alltrades.report.films import animation, drawable, film_strip, of_saliency
+from alltrades.system.files import remove, replacing, slug, write_json
 from alltrades.system.progress import Progress
 from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
@@ -80,10 +80,13 @@ def look_given(context: Context, policies: Policies, drawn: bool) -> tuple[Looks
         return look(context, policies, steps, drawn, Report(bar.update))
 
 
-def look_of_run(demos: Demonstrations, name: str, policies: Path, out: Path) -> dict[str, Any]:
+def look_of_run(
+    demos: Demonstrations, name: str, policies: Path, out: Path, films: Path
+) -> dict[str, Any]:
     """The same of a row of a run, on what it learned from, with a film of one episode in each
     environment; as JSON in `out`: `row`, and by environment what `look` says, "saliency" and
-    "film", by camera, as data of pages where the extra `report` is installed.
+    "film", by camera, as data of pages where the extra `report` is installed, and the films as
+    moving pictures in the folder `films`.
 
     Environments of a single demonstration are left out.
     """
@@ -93,14 +96,16 @@ def look_of_run(demos: Demonstrations, name: str, policies: Path, out: Path) -> 
         context = _enough(demos.context, steps)
         acting = load_policies(policies, context.specs, context.settings.device)
         found, pictures = look(context, acting, steps, drawable(), report)
-        films = film(context, acting) if drawable() else {}
+        remove(films)
+        films.mkdir(parents=True)
+        shown = film(context, acting, films) if drawable() else {}
         for environment, facts in found.items():
             own = {camera: of_saliency(s) for camera, s in pictures.get(environment, {}).items()}
-            facts |= {"saliency": own, "film": films.get(environment)}
+            facts |= {"saliency": own, "film": shown.get(environment)}
         write_json(out, {"row": name, "environments": found})
 
     key = {"policies": policy_digests(policies), "drawn": drawable(), **demos.key()}
-    demos.context.stage(f"look/{name}", key, [out], body, len(demos.context.specs), "env")
+    demos.context.stage(f"look/{name}", key, [out, films], body, len(demos.context.specs), "env")
     return read_mapping(out, "what a run wrote of where its policy looks", "delete it")
 
 
@@ -112,8 +117,10 @@ def _enough(context: Context, steps: Steps) -> Context:
     return replace(context, specs=tuple(s for s in context.specs if counts[s.id] > 1))
 
 
-def film(context: Context, policies: Policies) -> dict[str, dict[str, Any]]:
-    """One episode of each environment as its cameras see it, on a start that nothing else uses."""
+def film(context: Context, policies: Policies, into: Path) -> dict[str, dict[str, Any]]:
+    """One episode of each environment as its cameras see it, on a start that nothing else uses; as
+    a moving picture in the folder `into`, too.
+    """
     settings, out = context.settings, dict[str, dict[str, Any]]()
     specs = {s.id: s for s in context.simulated if cameras_of(policies[s.id], s)}
     for spec in specs.values():
@@ -131,15 +138,18 @@ def film(context: Context, policies: Policies) -> dict[str, dict[str, Any]]:
         faults=Faults(settings.rollout.errors, "not filmed"),
     ):
         name = episode.environment
-        shown = {
-            camera: film_strip(np.asarray(episode.observations[camera]))
+        frames = {
+            camera: np.asarray(episode.observations[camera])
             for camera in cameras_of(policies[name], specs[name])
         }
+        moving = animation([*frames.values()], specs[name].control_hz)
+        with replacing(into / f"{slug(name)}.gif") as partial:
+            partial.write_bytes(moving)
         out[name] = {
             "seed": episode.seed,
             "steps": len(episode),
             "success": None if episode.success is None else bool(episode.success),
-            "cameras": shown,
+            "cameras": {camera: film_strip(x) for camera, x in frames.items()},
         }
     return out
 

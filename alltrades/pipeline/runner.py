@@ -27,6 +27,7 @@ from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.estimated import measure_estimated
 from alltrades.pipeline.eyes import open_eyes, opens_eyes
 from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.gap import gap
 from alltrades.pipeline.generalist import Sources, train_generalist
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
 from alltrades.pipeline.logs import logs_of
@@ -153,10 +154,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         record_held_out(context, folder.held_out)
     looked = {"starts": folder.starts} if looks and settings.eyes.starts else {}
     check_starts(context, _stores(context, folder, teachers, advised) | looked)
-    context.write(
-        folder.rollout_counts,
-        {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers},
-    )
+    counts = {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers}
+    context.write(folder.rollout_counts, counts)
     context.beside.run([partial(_stage_two, demos, folder, Row(name)) for name in generalists])
     context.unsimulated("evaluate", "judged open loop on held-out episodes")
     evaluations = {
@@ -173,6 +172,8 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     draw(context, {name: written[name] for name in drawn}, folder.trajectories)
     beside = [(GENERALIST, name) for name in evaluations if name != GENERALIST]
     comparison = compared(evaluations, settings.evaluation.compare or beside)
+    if (kept := gap(evaluations, settings.distill.teachers, counts)) is not None:
+        comparison["teachers"] = kept
     context.write(folder.comparison, comparison)
     generalist = Row(GENERALIST)
     given = sources(demos, folder, generalist)
@@ -200,7 +201,8 @@ def _looked(
         return None
     path = written[name]
     if asked.looks:
-        say(look_of_run(demos, name, path, folder.looks)["environments"])
+        looked = look_of_run(demos, name, path, folder.looks, folder.films)
+        say(looked["environments"])
     if not asked.perturbations or name not in evaluations:
         return None
     trials = Trials(asked.perturbations, asked.perturbed_episodes)

@@ -21,6 +21,7 @@ FOLDERS = {
     "weights": (".json",),
     "rounds": (".json",),
     "metrics": (".jsonl",),
+    "films": tuple(VIDEO_TYPES),
     "videos": tuple(VIDEO_TYPES),
 }
 

@@ -1,8 +1,12 @@
-"""Strips of small pictures: what cameras saw of an episode, and where in them a policy looks."""
+"""Strips of small pictures, and moving ones: what cameras saw of an episode, and where in them a
+policy looks.
+"""
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,8 @@ GAP = 4  # pixels between pictures
 FRAMES = 10  # of a film
 FILM_BYTES = 2**17
 SHOWN = 96  # pixels of the longer side of each, at least about
+MOVING, FASTEST = 150, 20.0  # pictures of an animation, at most, and of a second
+UNKNOWN_HZ = 10.0  # where an environment does not say its rate
 
 
 def drawable() -> bool:
@@ -40,6 +46,41 @@ def film_strip(frames: np.ndarray) -> dict[str, Any]:
     scale = max(1, SHOWN // max(made.width, made.height))
     width = scale * made.width * len(made.steps)
     return {"url": made.url, "steps": made.steps.tolist(), "note": made.note, "width": width}
+
+
+def animation(cameras: Sequence[np.ndarray], hz: float | None) -> bytes:
+    """A moving GIF of an episode as its cameras saw it, side by side.
+
+    Args:
+        cameras: pictures (T, H, W, C) of each.
+        hz: pictures of an episode per second; None where nothing says it.
+
+    Pictures are left out so that there are at most `MOVING`, and no more than viewers show.
+    """
+    pillow = image_library()
+    shown = [colours(frames)[0] for frames in cameras]
+    every = max(1, math.ceil(len(shown[0]) / MOVING), math.ceil((hz or UNKNOWN_HZ) / FASTEST))
+    steps = [*range(0, len(shown[0]), every)]
+    height = max(SHOWN, *(f.shape[1] for f in shown))
+    pages = []
+    for step in steps:
+        each = [
+            pillow.fromarray(np.ascontiguousarray(f[step])).resize(
+                (round(f.shape[2] * height / f.shape[1]), height), pillow.NEAREST
+            )
+            for f in shown
+        ]
+        whole = pillow.new("RGB", (sum(p.width for p in each) + GAP * (len(each) - 1), height))
+        left = 0
+        for picture in each:
+            whole.paste(picture, (left, 0))
+            left += picture.width + GAP
+        pages.append(whole)
+    out, seconds = BytesIO(), every / (hz or UNKNOWN_HZ)
+    pages[0].save(
+        out, "gif", save_all=True, append_images=pages[1:], duration=round(1000 * seconds), loop=0
+    )
+    return out.getvalue()
 
 
 def of_saliency(own: Saliency) -> dict[str, str]:

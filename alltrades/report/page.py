@@ -132,6 +132,7 @@ def page_content(run: Any) -> dict[str, Any]:
         "perturbations": perturbation_part(run.perturbations),
         "looks": look_parts(dict(run.ordered(run.looks.get("environments", {})))),
         "pairs": pairs,
+        "teachers": views.teachers(run),
         "advice": views.advice(run),
         "by_limit": place(plots.success_by_limit(told)) if told else None,
         "losses": [

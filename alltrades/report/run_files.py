@@ -126,7 +126,8 @@ def read_run(folder: Path) -> RunFiles:
         perturbations=_json(folder / "perturbations.json"),
         looks=_json(folder / "looks.json"),
     )
-    run.videos.update(_videos(folder / "videos", run.environments))
+    for name in ("films", "videos"):  # the second ones are those that a user has put there
+        run.videos.update(_videos(folder / name, run.environments))
     return run
 
 

@@ -148,6 +148,8 @@ def plain_text(
                 *columns([list(x) for x in differences]),
             ]
         )
+    if teachers := comparison.get("teachers"):
+        blocks.append([text.kept(teachers)])
     if advice:
         blocks.append(
             ["advice", *columns([[name, facts["line"]] for name, facts in advice.items()])]
@@ -271,6 +273,8 @@ class _View:
                     Text(where, style="dim"),
                 )
             yield table
+        if teachers := self.comparison.get("teachers"):
+            yield Text(text.kept(teachers) + "\n")
         if self.advice:
             table = _table("advice")
             for name, facts in self.advice.items():

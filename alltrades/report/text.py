@@ -160,3 +160,16 @@ def faults(rows: Mapping[str, Sequence[Evaluation]], most: int = 3) -> list[str]
             f"{'; '.join(told[:most])}{more}"
         )
     return lines
+
+
+def kept(teachers: Mapping[str, Any]) -> str:
+    """What a generalist keeps of its best teachers (see `pipeline.gap`), in words."""
+    names = dict.fromkeys(facts["teacher"] for facts in teachers["environments"].values())
+    share = "none of them ever succeeds"
+    if teachers["kept"] is not None:
+        share = f"it keeps {rate(teachers['kept'])} {interval(teachers['interval'])} of it"
+    best = f"the best of {', '.join(names)} by environment" if len(names) > 1 else next(iter(names))
+    return (
+        f"{teachers['row']} {rate(teachers['mean'], 3)}, its teachers "
+        f"{rate(teachers['teachers_mean'], 3)} ({best}): {share}"
+    )

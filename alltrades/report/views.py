@@ -274,6 +274,25 @@ def comparison(run: RunFiles) -> list[dict[str, Any]]:
     return out
 
 
+def teachers(run: RunFiles) -> dict[str, Any] | None:
+    """The generalist beside its best teacher in each environment."""
+    found = run.comparison.get("teachers")
+    if not found:
+        return None
+    lines = [
+        {
+            "name": name,
+            "teacher": facts["teacher"],
+            "theirs": text.rate(facts["teacher_success"]),
+            "mine": text.rate(facts["success"]),
+            "mean": text.signed(facts["mean"]),
+            "interval": text.signed_interval(facts["interval"]),
+        }
+        for name, facts in run.ordered(found["environments"])
+    ]
+    return {"line": text.kept(found), "lines": lines}
+
+
 def advice(run: RunFiles) -> list[dict[str, str]]:
     """One line per environment with the sources of error."""
     sources = (

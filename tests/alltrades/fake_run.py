@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.pipeline.gap import gap
 from alltrades.system.files import slug
 
 ENVIRONMENTS = (
@@ -24,6 +25,7 @@ ENVIRONMENTS = (
     "metaworld/window-open-v3:hidden",
 )
 ROWS = {"specialists": 0.70, "labeled_only": 0.78, "generalist": 0.88}
+COUNTS = {"n": 40, "successes": 30, "return": 1.0, "return_interval": [0.5, 1.5]}
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 SETTINGS = """name: fake
 seed: 3  # command line
@@ -69,7 +71,8 @@ def fake_run(
         for row, e in evaluations.items()
         if row != "generalist"
     ]
-    write(folder / "comparison.json", {"pairs": pairs})
+    teachers = gap(evaluations, ["scratch"], {"scratch": dict.fromkeys(environments, COUNTS)})
+    write(folder / "comparison.json", {"pairs": pairs, "teachers": teachers})
     write(
         folder / "advice.json",
         {r.environment: _advice(r, rng) for r in evaluations["generalist"].rows},

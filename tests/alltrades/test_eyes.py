@@ -1,6 +1,7 @@
 """State teachers and policies that look, in one run."""
 
 import json
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from alltrades.policies.model.policy import load_policy
 from alltrades.report.page import write_report
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
+from alltrades.system.files import slug
 from tests.alltrades import looking  # noqa: F401
 from tests.alltrades.contexts import context_of
 
@@ -155,6 +157,10 @@ def test_a_run_says_what_its_generalist_looks_at(finished):
         assert said in page
     for picture in (own["saliency"]["images.top"], film["cameras"]["images.top"]):
         assert picture["url"].startswith("data:image/") and picture["url"] in page
+    (moving,) = (folder / "films").iterdir()
+    assert moving.name == f"{slug('looking/spot')}.gif"
+    url = f"data:image/gif;base64,{b64encode(moving.read_bytes()).decode()}"
+    assert url in page
 
 
 def test_what_is_told_is_what_teachers_see_and_policies_do_not():
