@@ -36,6 +36,8 @@ from alltrades.policies.learning.distillation import (
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import make_objective
+from alltrades.policies.learning.teachers import Teachers
+from alltrades.policies.learning.telling import Telling, eyes_of, finished, seen_by_eyes
 from alltrades.policies.learning.training import Goal, Loss, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
@@ -204,7 +206,11 @@ def fit(
         normalizer = make_normalizer(demos, context.interfaces, network)
         policy = build_policy(network, context.interfaces, normalizer, seed, run.device)
     score = settings.targets == "score"
-    asked = teachers if score or settings.objective.excess else {}
+    asked: Teachers = teachers if score or settings.objective.excess else {}
+    reader = None
+    if settings.privileged:
+        reader = eyes_of(run.policy_of(settings), "distill.privileged", run.device)
+        asked = seen_by_eyes(reader)
     augmentation = context.augmentation.symmetric(training.symmetry)
     data = TrainingData(rows, policy, augmentation, place.work, teachers=asked)
     loss: Loss | None = None
@@ -212,9 +218,12 @@ def fit(
         loss = excess_loss(rows, teachers, data, policy, seed, score=score)
     elif score:
         loss = score_loss(rows, teachers, policy)
+    elif reader is not None:
+        loss = Telling(policy, reader, settings.privileged, training.observation_noise)
     objective = make_objective(settings.objective, context.ids, settings.preference)
     trainer = Trainer(policy, data, training, seed, Goal(objective, loss))
     trainer.fit(place, report)
+    finished(policy)
     return rows, policy, trainer.course()
 
 

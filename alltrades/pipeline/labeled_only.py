@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +18,20 @@ from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import nothing
 from alltrades.policies.learning.demonstrations import DemonstrationFit, GoalOf
 from alltrades.policies.learning.excess import demonstration_excess
+from alltrades.policies.learning.eyes import Reader
 from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.objectives import ObjectiveSettings, make_objective
+from alltrades.policies.learning.teachers import Teachers
+from alltrades.policies.learning.telling import Telling, eyes_of, finished, seen_by_eyes
 from alltrades.policies.learning.training import Goal
 from alltrades.policies.model.encoders.weights import determining
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove
 from alltrades.system.reporting import Report
+
+LOOKING = ("labeled_only", "labeled_only_holdout")  # rows whose encoders began with the eyes
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,9 @@ def train_labeled_only(
         "policy": determining(policy),
         "train": training.determining(),
     }
+    weight = settings.labeled_only.privileged if row.kind in LOOKING else 0.0
+    if weight:
+        key |= {"privileged": weight}
     if aim is not None:
         key |= aim.key()
     together = aim or Aim()
@@ -100,17 +109,24 @@ def train_labeled_only(
     def train(report: Report) -> None:
         steps, reference = demos.steps(), _reference(context, together)
         normalizer = make_normalizer(steps, context.interfaces, policy)
+        initial = build_policy(policy, context.interfaces, normalizer, seed, settings.device)
+        asked: Teachers = {"reference": reference} if reference else {}
+        goal = _goal(context, together, reference, seed)
+        if weight:
+            eyes = eyes_of(policy, "labeled_only.privileged", settings.device)
+            asked = seen_by_eyes(eyes)
+            goal = _telling(eyes, weight, training.observation_noise, goal)
         fitter = DemonstrationFit(
-            build_policy(policy, context.interfaces, normalizer, seed, settings.device),
+            initial,
             training,
             seed,
             context.augmentation,
-            _goal(context, together, reference, seed),
-            {"reference": reference} if reference else {},
+            goal,
+            asked,
             replace(
                 context.place(name),
                 averages=averages.of(context.base | key | {"training seed": seed})
-                if averages
+                if averages and not weight
                 else None,
                 selected=after.wait if after is not None else nothing,
             ),
@@ -124,6 +140,7 @@ def train_labeled_only(
             "held_out_loss": fit.held_out,
             "losses": list(fit.course),
         }
+        finished(fit.policy)
         fit.policy.save(out, facts | said_uses(()))
 
     total = training.steps * (2 if row.held_out else 1)
@@ -136,6 +153,18 @@ def _reference(context: Context, aim: Aim) -> Policies:
         return {}
     assert aim.reference is not None
     return load_policies(aim.reference, context.specs, context.settings.device)
+
+
+def _telling(eyes: Reader, weight: float, noise: float, plain: GoalOf) -> GoalOf:
+    """A goal by which encoders go on telling the state; each training has eyes of its own, as it
+    has a copy of the policy.
+    """
+
+    def goal(data: TrainingData, policy: DiffusionPolicy) -> Goal:
+        own = copy.deepcopy(eyes)
+        return replace(plain(data, policy), loss=Telling(policy, own, weight, noise))
+
+    return goal
 
 
 def _goal(context: Context, aim: Aim, reference: Policies, seed: int) -> GoalOf:

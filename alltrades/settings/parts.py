@@ -209,9 +209,16 @@ class SpecialistSettings(Frozen):
         return self
 
 
+PRIVILEGED_LOSS = (
+    "weight of a loss beside the denoising loss: the error of the state as encoders of cameras "
+    "tell it, which begin with policy.encoder.pretrain and are not frozen; 0: none"
+)
+
+
 class LabeledOnlySettings(NetworkTrainSettings):
     """The baseline: the generalist's network and its training on demonstrations alone."""
 
+    privileged: float = Field(0.0, ge=0, description=PRIVILEGED_LOSS)
     observe: tuple[str, ...] | None = Field(
         None, description="fields of observations that it sees; default as policy.observe"
     )
@@ -219,7 +226,7 @@ class LabeledOnlySettings(NetworkTrainSettings):
     @property
     def train(self) -> NetworkTrainSettings:
         """Its training alone."""
-        return NetworkTrainSettings(**self.model_dump(exclude={"observe"}))
+        return NetworkTrainSettings(**self.model_dump(exclude={"observe", "privileged"}))
 
 
 class RolloutSettings(Frozen):
@@ -386,6 +393,7 @@ class DistillSettings(Frozen):
     observe: tuple[str, ...] | None = Field(
         None, description="fields of observations that it sees; default as policy.observe"
     )
+    privileged: float = Field(0.0, ge=0, description=PRIVILEGED_LOSS)
     objective: ObjectiveSettings = ObjectiveSettings()
     train: NetworkTrainSettings = NetworkTrainSettings()
     rounds: RoundSettings = RoundSettings()
@@ -443,6 +451,16 @@ class DistillSettings(Frozen):
                 f"objective {self.objective.kind} compares with teachers at the observation itself "
                 f"and train has observation_noise = {self.train.observation_noise}; set one of "
                 "them back"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _privileged_has_one_loss(self) -> DistillSettings:
+        if self.privileged and (self.targets == "score" or self.objective.excess):
+            found = "targets = score" if self.targets == "score" else "an excess objective"
+            raise ValueError(
+                f"privileged = {self.privileged:g} with {found}, which has a loss of its own; "
+                "expected targets: noise and an objective of plain losses; set privileged: 0"
             )
         return self
 

@@ -127,6 +127,18 @@ class RunSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _eyes_that_tell_can_learn(self) -> RunSettings:
+        asked = {"labeled_only": self.labeled_only, "distill": self.distill}
+        asked |= {f"generalists.{name}": d for name, d in self.generalists.items()}
+        for name, own in asked.items():
+            if own.privileged and self.policy.encoder.frozen:
+                raise ValueError(
+                    f"{name}.privileged = {own.privileged:g} and policy.encoder.frozen = true; "
+                    "expected encoders that learn on; set one of them back"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _outcomes_are_told(self) -> RunSettings:
         if self.policy.outcome_input or self.policy.guidance != 1:
             raise ValueError(

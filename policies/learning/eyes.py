@@ -147,9 +147,13 @@ class Reader(DiffusionPolicy):
     def misses(
         self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
     ) -> Tensor:
-        """(B,) mean squared error over the numbers that are to be told: a loss of `Trainer`."""
-        found, true = self.tell(batch.window, batch.environment)
-        wanted = self.wanted[batch.environment]
+        """(B,) what is `missed` of a batch: a loss of `Trainer`."""
+        return self.missed(batch.window, batch.environment)
+
+    def missed(self, window: Mapping[str, Tensor], environment: Tensor) -> Tensor:
+        """(B,) mean squared error over the numbers that are to be told, normalised."""
+        found, true = self.tell(window, environment)
+        wanted = self.wanted[environment]
         squared = (found.float() - true).square() * wanted
         return squared.sum(1) / wanted.sum(1).clamp(min=1.0)
 

@@ -81,6 +81,24 @@ def test_controls_of_eyes_without_eyes_are_refused(row):
         settings(*more, "--evaluation.rows", f"[{row}]")
 
 
+def test_encoders_may_go_on_telling_the_state_while_policies_learn(tmp_path, capsys):
+    more = ("--policy.encoder.frozen", "false", "--eyes.starts", "4")
+    more += ("--evaluation.rows", "[labeled_only,generalist]", "--evaluation.looks", "false")
+    joint = ("--distill.privileged", "1", "--labeled_only.privileged", "0.5")
+    digests = []
+    for name, words in (("alone", ()), ("joint", joint), ("joint", joint)):
+        run(settings(*more, *words), tmp_path / name)
+        policies = [tmp_path / name / "policies" / n for n in ("generalist", "labeled_only")]
+        digests.append([load_policy(p).digest() for p in policies])
+    assert digests[1] == digests[2] and not set(digests[0]) & set(digests[1])
+    assert "told." not in str(list(load_policy(policies[0]).state_dict()))
+    for word in ("distill", "labeled_only"):
+        with pytest.raises(UserError, match=f"{word}.privileged = 1 and policy.encoder.frozen"):
+            settings(f"--{word}.privileged", "1")
+    with pytest.raises(UserError, match="privileged = 1 with targets = score"):
+        settings(*more, "--distill.privileged", "1", "--distill.targets", "score")
+
+
 def test_privileged_teachers_see_the_state_and_what_learns_of_them_looks(tmp_path):
     more = ("--distill.teachers", "[joint_init,labeled_only_privileged]")
     rows = "[labeled_only_privileged,labeled_only,generalist]"
