@@ -128,7 +128,10 @@ class RunSettings(Frozen):
 
     @model_validator(mode="after")
     def _eyes_that_tell_can_learn(self) -> RunSettings:
-        asked = {"labeled_only": self.labeled_only, "distill": self.distill}
+        asked: dict[str, LabeledOnlySettings | DistillSettings] = {
+            "labeled_only": self.labeled_only,
+            "distill": self.distill,
+        }
         asked |= {f"generalists.{name}": d for name, d in self.generalists.items()}
         for name, own in asked.items():
             if own.privileged and self.policy.encoder.frozen:

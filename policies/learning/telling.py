@@ -46,7 +46,7 @@ class Telling:
     """The denoising loss, and `weight` times the mean squared error of the state as a policy's
     encoders and the head of the eyes tell it, in units of its deviation: a loss of `Trainer`.
 
-    The head learns with the policy, as its part `told` until `finished`.
+    The head learns with the policy, as its part `beside` until `finished`.
 
     Args:
         policy: whose encoders take the place of those of the eyes that see the same.
@@ -62,7 +62,7 @@ class Telling:
             if key in own.cameras:
                 theirs.encoders[theirs.module[key]] = own.encoders[own.module[key]]
         reader.requires_grad_(True)
-        policy.told = reader.head
+        policy.beside = reader.head
         known = {name: k for k, name in enumerate(reader.layout.ids)}
         self.index = torch.tensor([known.get(name, -1) for name in policy.layout.ids])
 
@@ -82,4 +82,4 @@ class Telling:
 
 def finished(policy: DiffusionPolicy) -> None:
     """Take away what only training needed."""
-    policy.told = None
+    policy.beside = None

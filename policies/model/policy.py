@@ -130,7 +130,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         self.process = make_process(
             settings.process, settings.prediction, settings.diffusion_steps, settings.schedule
         )
-        self.told: nn.Module | None = None  # learns beside it, in training alone
+        self.beside: nn.Module | None = None  # learns with it, in training alone
         self.pointer: Pointer | None = None
         told = sentences or {}
         targets = told.get("targets")

@@ -91,7 +91,7 @@ def test_encoders_may_go_on_telling_the_state_while_policies_learn(tmp_path, cap
         policies = [tmp_path / name / "policies" / n for n in ("generalist", "labeled_only")]
         digests.append([load_policy(p).digest() for p in policies])
     assert digests[1] == digests[2] and not set(digests[0]) & set(digests[1])
-    assert "told." not in str(list(load_policy(policies[0]).state_dict()))
+    assert "beside." not in str(list(load_policy(policies[0]).state_dict()))
     for word in ("distill", "labeled_only"):
         with pytest.raises(UserError, match=f"{word}.privileged = 1 and policy.encoder.frozen"):
             settings(f"--{word}.privileged", "1")

@@ -95,7 +95,7 @@ def test_it_adds_what_is_missed_where_the_eyes_know_the_environment(made):
     assert torch.allclose(found[mine], plain[mine] + 0.5 * missed) and (missed > 0).all()
     found.sum().backward()
     encoder = next(iter(policy.conditioner.encoders.values()))
-    for part in (encoder, policy.told):
+    for part in (encoder, policy.beside):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
@@ -126,7 +126,7 @@ def test_it_is_trained_the_same_after_a_copy_through_bytes(made):
     there, theirs = copy.deepcopy((policy, telling))
     (encoder,) = there.conditioner.encoders.values()
     assert any(module is encoder for module in theirs.reader.modules())
-    assert there.told is theirs.reader.head
+    assert there.beside is theirs.reader.head
 
 
 def test_without_eyes_it_is_one_line(tmp_path):
