@@ -112,8 +112,13 @@ class Context:
         return tuple(spec for spec in self.recording if spec.simulated)
 
     @property
+    def demonstrating(self) -> tuple[EnvSpec, ...]:
+        """All environments, for demonstrations of experts."""
+        return self.specs if self.settings.demos.ends == "success" else self.recording
+
+    @property
     def recording(self) -> tuple[EnvSpec, ...]:
-        """All environments, in the same manner."""
+        """All environments, in the manner of those that are practised."""
         if not self.blind:
             return self.specs
         return tuple(replace(s, success=None, stop_at_success=False) for s in self.specs)

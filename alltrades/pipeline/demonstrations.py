@@ -105,7 +105,7 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
 
     def body(report: Report) -> None:
         found = collection.collect(
-            context.recording,
+            context.demonstrating,
             episodes,
             settings.seed,
             out,
@@ -120,7 +120,8 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
             write_json(rates, found)
 
     outputs = [out] if rates is None else [out, rates]
-    key = {"episodes": settings.demos.episodes, "path": None, "keep": settings.demos.keep}
+    own = settings.demos
+    key = {"episodes": own.episodes, "path": None, "keep": own.keep, "ends": own.ends}
     context.stage("demos", key, outputs, body, len(context.specs), "env")
 
 
@@ -156,7 +157,7 @@ def record_held_out(context: Context, out: Path) -> None:
 
     def body(report: Report) -> None:
         collection.collect(
-            context.recording,
+            context.demonstrating,
             HELD_OUT,
             settings.seed,
             out,
@@ -168,7 +169,8 @@ def record_held_out(context: Context, out: Path) -> None:
             crew=context.crew,
         )
 
-    context.stage("held_out", {"episodes": HELD_OUT}, [out], body, len(context.specs), "env")
+    key = {"episodes": HELD_OUT, "ends": settings.demos.ends}
+    context.stage("held_out", key, [out], body, len(context.specs), "env")
 
 
 def held_out(demos: Demonstrations, recorded: Path) -> Steps:

@@ -54,6 +54,12 @@ class DemoSettings(Frozen):
         description="which episodes of the experts are kept: all, successes, or top:SHARE (those "
         "of the highest return); default successes, and all where nothing says success",
     )
+    ends: Literal["limit", "success"] = Field(
+        "limit",
+        description="with simulator.success: never, where demonstrations of the experts end: at "
+        "the time limit, or at success, as those of a person who stops when the task is done (else "
+        "they end there anyway)",
+    )
     interventions: Literal["human", "weighted", "all"] = Field(
         "human",
         description="what is learned of episodes in which a person took over from a policy: the "

@@ -141,7 +141,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "estimators": (("d", "demos"), _estimators),
     "pareto": (("lambda", "against"), _pareto),
     "shares": (("demos.episodes", "a - b"), weighing_claims.shares),
-    "resultant": (("demos.episodes", "a - b"), weighing_claims.resultant),
+    "resultant": (("demos.ends", "a - b"), weighing_claims.resultant),
     "outcome": (("demos.episodes", "a - b"), weighing_claims.outcome),
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),

@@ -18,6 +18,7 @@ from alltrades.studies.evidence import (
     level,
     missing,
     rows_of,
+    table,
     word,
 )
 
@@ -106,16 +107,22 @@ def _all_level(rows: list[Row]) -> Verdict:
 
 
 def resultant(results: Results) -> list[Claim]:
-    key = "demos.episodes"
+    key, out = "demos.ends", []
+    for ends in dict.fromkeys(r[key] for r in table(results, "differences")):
 
-    def beside(row: str) -> list[Row]:
-        return differences(results, f"{row} - executed", key)
+        def beside(row: str, ends: str = ends) -> list[Row]:
+            return [r for r in differences(results, f"{row} - executed", key) if r[key] == ends]
 
-    own = "weights at the state itself change little"
-    return [
-        judged(own, beside("state"), _all_level, key),
-        *(judged(f"{row} is better than no weights", beside(row), above, key) for row in AHEAD),
-    ]
+        where = f"demonstrations end at {ends}"
+        own = f"{where}: weights at the state itself change little"
+        out += [
+            judged(own, beside("state"), _all_level, key),
+            *(
+                judged(f"{where}: {row} is better than no weights", beside(row), above, key)
+                for row in AHEAD
+            ),
+        ]
+    return out
 
 
 def outcome(results: Results) -> list[Claim]:

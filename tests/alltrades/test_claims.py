@@ -600,9 +600,10 @@ def test_weights_at_the_state_and_at_the_resultant_one_are_judged_against_none(
     own, ahead, expected
 ):
     rows = ("resultant_8", "resultant_16", "resultant_32", "progress")
-    pairs = {f"{row}__executed": {10: ahead} for row in rows} | {"state__executed": {10: own}}
-    found = list(verdicts("resultant", differences("demos.episodes", **pairs)).values())
-    assert found == [expected[0], *[expected[1]] * 4]
+    pairs = {f"{row}__executed": {"success": ahead, "limit": 0.0} for row in rows}
+    pairs |= {"state__executed": {"success": own, "limit": 0.0}}
+    found = list(verdicts("resultant", differences("demos.ends", **pairs)).values())
+    assert found == [expected[0], *[expected[1]] * 4, "held", *["undecided"] * 4]
 
 
 @pytest.mark.parametrize(

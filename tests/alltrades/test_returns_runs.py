@@ -109,3 +109,16 @@ def test_a_blind_run_uses_success_for_nothing_and_still_reports_it(tmp_path):
     assert len(episodes) == 4  # one try of every start
     kept = json.loads((tmp_path / "rounds" / "generalist.json").read_text())["rounds"]
     assert [r["kept"] for r in kept] == [False, True]  # the last, whatever it does
+
+
+def test_in_a_blind_run_experts_may_stop_where_the_task_is_done(tmp_path):
+    words = {"simulator.success": "never", "demos.ends": "success"}
+    result = short(tmp_path, environments="[planar/reach]", **words)
+    demos, rollouts = (
+        list(EpisodeStore.open(tmp_path / "stores" / f"{name}.zarr").episodes())
+        for name in ("demos", "rollouts_scratch")
+    )
+    assert all(len(e) < 80 and e.success for e in demos)
+    assert {len(e) for e in rollouts} == {80} and {e.success for e in rollouts} == {None}
+    assert not any(e.used_success_signal for e in result.evaluations.values())
+    assert facts_of(tmp_path, "generalist")["used_success_signal"] is False
