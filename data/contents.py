@@ -17,7 +17,9 @@ import numpy as np
 from alltrades.data.chunks import ChunkedArray, chunk_rows
 from alltrades.data.columns import INTERVENTIONS, UNMARKED
 from alltrades.data.episode import UNKNOWN, Episode
-from alltrades.data.rows import Absent, Block, Rows, Source
+from alltrades.data.rows import Rows
+from alltrades.data.runs import Runs
+from alltrades.data.sources import Absent, Source
 from alltrades.data.steps import Steps
 from alltrades.data.texts import Texts
 from alltrades.errors import UserError
@@ -168,11 +170,9 @@ class Contents:
 
     def _rows(self, sources: Sequence[Source | None], episodes: np.ndarray, dtype: Any) -> Rows:
         filled = [Absent(int(n)) if s is None else s for s, n in zip(sources, self.part_steps)]
-        stop = self.start + self.length
-        return Rows(
-            [Block(filled[self.part[i]], int(self.start[i]), int(stop[i])) for i in episodes],
-            dtype=dtype,
-        )
+        start = self.start[episodes]
+        runs = Runs(filled, self.part[episodes], start, start + self.length[episodes])
+        return Rows(runs, dtype=dtype)
 
     def _names(self, kind: Literal["fields", "texts"], episodes: np.ndarray) -> list[str]:
         """Fields of some episodes' environments, in the order in which parts first have them."""
@@ -251,8 +251,8 @@ class Contents:
 def _checks(rows: Rows, shape: tuple[int, ...]) -> list[int]:
     """CRC-32C of rows (N, *shape) in pieces of a chunk."""
     chunk, out = chunk_rows(shape, rows.dtype), []
-    if len(rows.blocks) == 1:
-        source, start, stop = rows.blocks[0]
+    if len(rows.runs) == 1:
+        ((source, start, stop),) = rows.runs
         if isinstance(source, ChunkedArray) and (start, source.chunk) == (0, chunk):
             known = source.chunks if stop == source.rows else stop // chunk
             out = list(source.checks[:known])

@@ -15,7 +15,8 @@ import numpy as np
 
 from alltrades.data.chunks import ChunkedArray
 from alltrades.data.kept import Kept, Packed, packed_size
-from alltrades.data.rows import Block, Rows, Source
+from alltrades.data.rows import Rows
+from alltrades.data.sources import Source
 from alltrades.data.steps import Steps
 
 SHARE = 0.5  # of the disk that is free: the default budget
@@ -94,14 +95,9 @@ class Images:
         return replace(steps, observation=observation)
 
     def _rows(self, rows: Rows) -> Rows:
-        if not any(_is_image(b.source) for b in rows.blocks):
+        if not any(map(_is_image, rows.runs.sources)):
             return rows
-        return rows.reading(
-            [
-                Block(self._decoded(b.source), b.start, b.stop) if _is_image(b.source) else b
-                for b in rows.blocks
-            ]
-        )
+        return rows.reading(lambda s: self._decoded(s) if _is_image(s) else s)
 
     def _decoded(self, array: Source) -> Decoded:
         assert isinstance(array, ChunkedArray)

@@ -15,6 +15,7 @@ from alltrades.data.chunks import COLUMN_BYTES, ChunkCache, ChunkedArray, write_
 from alltrades.data.columns import FOLDER as COLUMNS
 from alltrades.data.contents import Part
 from alltrades.data.episode import Episode
+from alltrades.data.extremes import extremes
 from alltrades.data.interface import Interface
 from alltrades.data.texts import BYTES, FOLDER, added_texts, text_arrays
 from alltrades.data.texts import ENDS as TEXT_ENDS
@@ -264,7 +265,7 @@ def _widened(ranges: Ranges, added: Mapping[str, np.ndarray]) -> Ranges:
     """
     out = dict(ranges)
     for name, rows in added.items():
-        low, high = rows[:, :RANGED].min(0), rows[:, :RANGED].max(0)
+        low, high = extremes(rows[:, :RANGED])
         if name in out:
             low, high = np.minimum(out[name][0], low), np.maximum(out[name][1], high)
         out[name] = low, high

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 
 from alltrades.data.decoded import Decoded
-from alltrades.data.rows import Absent, Block, Memory, Rows
+from alltrades.data.rows import Rows
+from alltrades.data.runs import Runs
+from alltrades.data.sources import Absent, Memory
 
 SHARE = 0.5  # of the memory that is free, which the rows of one training may fill
 Storage = Literal["memory", "file", "store"]
@@ -55,19 +57,19 @@ def placed(
             kept = np.asarray(present.load(out=mapped))
     if present is rows:
         return Rows.of(kept)
-    source, blocks, at = Memory(kept), [], 0
-    for block, there in zip(rows.blocks, rows.fitting):
-        count = block.stop - block.start
-        blocks.append(Block(source, at, at + count) if there else Block(Absent(count), 0, count))
-        at += count if there else 0
-    return Rows(blocks, rows.row_shape, rows.dtype)
+    there, lengths = np.array(rows.fitting)[rows.runs.source], rows.runs.lengths
+    at = np.cumsum(lengths * there) - lengths * there  # where the kept rows of each run begin
+    start = np.where(there, at, 0)
+    sources = [Absent(len(rows)), Memory(kept)]
+    runs = Runs(sources, there.astype(np.int64), start, start + lengths)
+    return Rows(runs, rows.row_shape, rows.dtype)
 
 
 def size_to_place(rows: Rows) -> int:
     """Bytes of rows that are to be placed; images that are decoded for a run stay where they
     are.
     """
-    return 0 if any(isinstance(b.source, Decoded) for b in rows.blocks) else rows.nbytes
+    return 0 if any(isinstance(s, Decoded) for s in rows.runs.sources) else rows.nbytes
 
 
 def available_memory() -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from alltrades.data.extremes import extremes
 from alltrades.data.groups import Ranges, array_name
 from alltrades.data.interface import Interface
 from alltrades.data.rows import Rows
@@ -68,7 +69,8 @@ def _times(store: EpisodeStore, index: np.ndarray, timed: np.ndarray) -> str:
 def _extremes(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.full(rows.width, np.inf), np.full(rows.width, -np.inf)
     for piece in rows.pieces():
-        low, high = np.minimum(low, piece.min(0)), np.maximum(high, piece.max(0))
+        least, largest = extremes(piece)
+        low, high = np.minimum(low, least), np.maximum(high, largest)
     return low, high
 
 

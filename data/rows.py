@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from alltrades.data.layout import pad
+from alltrades.data.runs import Runs
+from alltrades.data.sources import Absent, Block, Memory, Source
 
 PIECE_BYTES = 2**22  # of the pieces in which rows are streamed
-
-
-class Source(Protocol):
-    """What rows are read from."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-    def read(self, start: int, stop: int) -> np.ndarray: ...
-    def take(self, index: np.ndarray) -> np.ndarray: ...
-
-
-class Memory:
-    """An array in memory, or mapped from a file, as a source of rows."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.dtype = array, tuple(array.shape), array.dtype
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.array[start:stop]
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        return self.array[index]
-
-
-class Absent:
-    """Rows of a field that an episode does not have: zeros of any shape."""
-
-    def __init__(self, rows: int) -> None:
-        self.shape, self.dtype = (rows, 0), np.dtype(np.float32)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return np.zeros((stop - start, 0), np.float32)
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        return np.zeros((len(index), 0), np.float32)
-
-
-class Block(NamedTuple):
-    """Rows start to stop of a source."""
-
-    source: Source
-    start: int
-    stop: int
 
 
 class Rows:
@@ -65,7 +22,8 @@ class Rows:
     those of the shape that is asked for are read; others are zero, as those of `Absent` sources.
 
     Selecting and concatenating copy no row. Whatever reads (`take`, `load`, indexing, iteration)
-    returns new arrays of `dtype`; one read of n rows costs O(n log blocks).
+    returns new arrays of `dtype`; one read of n rows costs O(n log blocks). Memory: 28 bytes for
+    each run of rows that follow one another in a source (see `Runs`).
 
     Args:
         blocks: in order; sources have shape (., *row shape).
@@ -74,15 +32,13 @@ class Rows:
 
     def __init__(
         self,
-        blocks: Sequence[Block],
+        blocks: Sequence[Block] | Runs,
         shape: int | tuple[int, ...] | None = None,
         dtype: Any = np.float32,
     ) -> None:
-        self.blocks = _joined(blocks)
+        self.runs = blocks if isinstance(blocks, Runs) else Runs.of(blocks)
         self.dtype = np.dtype(dtype)
         self._shape = (shape,) if isinstance(shape, int) else shape
-        lengths = [b.stop - b.start for b in self.blocks]
-        self.offsets = np.cumsum([0, *lengths], dtype=np.int64)  # (blocks + 1,)
 
     @classmethod
     def of(cls, array: np.ndarray | Rows) -> Rows:
@@ -97,12 +53,12 @@ class Rows:
         return cls([Block(Absent(rows), 0, rows)])
 
     def __len__(self) -> int:
-        return int(self.offsets[-1])
+        return self.runs.rows
 
     @property
     def shapes(self) -> set[tuple[int, ...]]:
         """Row shapes of its sources."""
-        found = (b.source for b in self.blocks if not isinstance(b.source, Absent))
+        found = (s for s in self.runs.sources if not isinstance(s, Absent))
         return {tuple(s.shape[1:]) for s in found}
 
     @property
@@ -136,29 +92,28 @@ class Rows:
         """Bytes of all rows in memory; rows of more dimensions that are absent or of another shape
         than is read take none.
         """
+        counts = list(zip(self.runs.sources, self.runs.of_source.tolist()))
         if self._shape is None and any(len(s) > 1 for s in self.shapes):
-            sizes = [(b.stop - b.start) * _size(b.source.shape[1:]) for b in self.blocks]
+            sizes = [rows * _size(source.shape[1:]) for source, rows in counts]
         else:
             row = self.row_shape
-            sizes = [(b.stop - b.start) * _size(row) for b in self.blocks if _fits(b.source, row)]
+            sizes = [rows * _size(row) for source, rows in counts if _fits(source, row)]
         return sum(sizes) * self.dtype.itemsize
 
     # ---- views -----------------------------------------------------------------------------------
     def resized(self, shape: int | tuple[int, ...]) -> Rows:
         """The rows with this shape: zeros are added to (D,), or what is beyond is cut off."""
-        return Rows(self.blocks, shape, self.dtype)
+        return Rows(self.runs, shape, self.dtype)
 
     @property
     def fitting(self) -> list[bool]:
-        """Of each block, whether its rows are read, and not zeros of another or no shape."""
-        return [_fits(b.source, self.row_shape) for b in self.blocks]
+        """Of each source, whether its rows are read, and not zeros of another or no shape."""
+        return [_fits(s, self.row_shape) for s in self.runs.sources]
 
     def present(self) -> Rows:
         """Only the rows that are read; itself where all are."""
         there = self.fitting
-        if all(there):
-            return self
-        return Rows([b for b, t in zip(self.blocks, there) if t], self.row_shape, self.dtype)
+        return self if all(there) else Rows(self.runs.having(there), self.row_shape, self.dtype)
 
     def only(self, dtype: Any) -> Rows:
         """The rows as those of a field whose images have this dtype: images of others are absent.
@@ -167,54 +122,45 @@ class Rows:
         kind = np.dtype(dtype)
         if self._images <= {kind}:
             return self
-        blocks = [
-            Block(Absent(b.stop - b.start), 0, b.stop - b.start)
-            if len(b.source.shape) > 2 and b.source.dtype != kind
-            else b
-            for b in self.blocks
-        ]
-        return Rows(blocks, self._shape, kind)
+
+        def own(source: Source) -> Source:
+            other = len(source.shape) > 2 and source.dtype != kind
+            return Absent(source.shape[0]) if other else source
+
+        return Rows(self.runs.reading([own(s) for s in self.runs.sources]), self._shape, kind)
 
     @cached_property
     def _images(self) -> set[np.dtype]:
         """Dtypes of its sources that have rows of more dimensions."""
-        return {b.source.dtype for b in self.blocks if len(b.source.shape) > 2}
+        return {s.dtype for s in self.runs.sources if len(s.shape) > 2}
 
-    def reading(self, blocks: Sequence[Block]) -> Rows:
-        """The same rows, read from other blocks."""
-        return Rows(blocks, self._shape, self.dtype)
+    def reading(self, other: Callable[[Source], Source]) -> Rows:
+        """The same rows, read from another source each."""
+        return Rows(self.runs.reading(list(map(other, self.runs.sources))), self._shape, self.dtype)
 
     def select(self, keep: np.ndarray) -> Rows:
         """The rows where the mask (N,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8)))
-        return Rows(
-            [b for low, high in edges.reshape(-1, 2) for b in self._between(int(low), int(high))],
-            self._shape,
-            self.dtype,
-        )
+        return self.between(*edges.reshape(-1, 2).T)
+
+    def between(self, low: np.ndarray, high: np.ndarray) -> Rows:
+        """Rows low to high of each of some ranges (n,), in order."""
+        return Rows(self.runs.between(low, high), self._shape, self.dtype)
 
     @staticmethod
     def concatenate(parts: Sequence[Rows]) -> Rows:
         """All rows of `parts`, in order, of any shapes."""
         real = [p for p in parts if p.shapes] or list(parts)
         return Rows(
-            [b for p in parts for b in p.blocks],
+            Runs.concatenate([p.runs for p in parts]),
             dtype=np.result_type(*(p.dtype for p in real)),
         )
-
-    def _between(self, start: int, stop: int) -> Iterator[Block]:
-        first = int(np.searchsorted(self.offsets, start, side="right")) - 1
-        while start < stop:
-            block, offset = self.blocks[first], int(self.offsets[first])
-            end = min(stop, int(self.offsets[first + 1]))
-            yield Block(block.source, block.start + start - offset, block.start + end - offset)
-            start, first = end, first + 1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: the rows alone, in memory, of sources of equal rows in one array."""
         arrays: dict[tuple[Any, ...], list[np.ndarray]] = {}
         blocks: list[tuple[tuple[Any, ...] | None, int]] = []  # array and number of rows
-        for source, start, stop in self.blocks:
+        for source, start, stop in self.runs:
             key = None
             if not isinstance(source, Absent):
                 key = (tuple(source.shape[1:]), source.dtype.str)
@@ -227,11 +173,13 @@ class Rows:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop (stop - start, *shape), which stand one after another."""
         row, parts = self.row_shape, []
-        for source, low, high in self._between(start, stop):
+        for source, low, high in self.runs.between(np.array([start]), np.array([stop])):
             if _fits(source, row):
                 parts.append(_fit(source.read(low, high), row, self.dtype))
             else:
                 parts.append(np.zeros((high - low, *row), self.dtype))
+        if not parts:
+            return np.zeros((0, *row), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def take(self, index: np.ndarray, shape: int | tuple[int, ...] | None = None) -> np.ndarray:
@@ -240,35 +188,28 @@ class Rows:
         Raises IndexError for an index outside.
         """
         row = self.row_shape if shape is None else (shape,) if isinstance(shape, int) else shape
-        if len(self.blocks) == 1:
-            source, start, stop = self.blocks[0]
-            whole = isinstance(source, Memory) and stop - start == len(source.array)
-            if whole and _fits(source, row):
-                assert isinstance(source, Memory)
+        runs = self.runs
+        if len(runs) == 1:
+            source = runs.sources[0]
+            if isinstance(source, Memory) and runs.rows == len(source.array) and _fits(source, row):
                 return _fit(source.array[index], row, self.dtype)
         index = np.asarray(index)
         flat = index.reshape(-1).astype(np.int64, copy=False)
         flat = np.where(flat < 0, flat + len(self), flat)
         if len(flat) and not (0 <= flat.min() and flat.max() < len(self)):
             raise IndexError(f"row {flat.min()} to {flat.max()} of {len(self)}")
-        if len(self.blocks) == 1 and _fits(self.blocks[0].source, row):
-            source, start, _ = self.blocks[0]
-            out = _fit(source.take(flat + start if start else flat), row, self.dtype)
+        if len(runs) == 1 and _fits(runs.sources[0], row):
+            start = int(runs.start[0])
+            out = _fit(runs.sources[0].take(flat + start if start else flat), row, self.dtype)
             return out.reshape(*index.shape, *row)
         out = np.zeros((len(flat), *row), self.dtype)
-        of_row = np.searchsorted(self.offsets, flat, side="right") - 1
-        order = np.argsort(of_row, kind="stable")
-        present, first = np.unique(of_row[order], return_index=True)
-        groups: dict[int, tuple[Source, list[np.ndarray], list[np.ndarray]]] = {}
-        for i, rows in zip(present, np.split(order, first[1:])):
-            block = self.blocks[i]
-            if not _fits(block.source, row):
-                continue
-            group = groups.setdefault(id(block.source), (block.source, [], []))
-            group[1].append(rows)
-            group[2].append(flat[rows] - self.offsets[i] + block.start)
-        for source, at, where in groups.values():
-            out[np.concatenate(at)] = _fit(source.take(np.concatenate(where)), row, self.dtype)
+        run = np.searchsorted(runs.offsets, flat, side="right") - 1
+        where, which = flat - runs.offsets[run] + runs.start[run], runs.source[run]
+        order = np.argsort(which, kind="stable")
+        present, first = np.unique(which[order], return_index=True)
+        for i, at in zip(present.tolist(), np.split(order, first[1:])):
+            if _fits(runs.sources[i], row):
+                out[at] = _fit(runs.sources[i].take(where[at]), row, self.dtype)
         return out.reshape(*index.shape, *row)
 
     def pieces(self, size: int = PIECE_BYTES) -> Iterator[np.ndarray]:
@@ -276,7 +217,7 @@ class Rows:
         row = self.row_shape
         one = max(1, int(np.prod(row, dtype=np.int64)) * self.dtype.itemsize)
         rows = max(1, size // one)
-        for source, start, stop in self.blocks:
+        for source, start, stop in self.runs:
             for low in range(start, stop, rows):
                 high = min(low + rows, stop)
                 if _fits(source, row):
@@ -287,13 +228,19 @@ class Rows:
     def load(
         self, shape: int | tuple[int, ...] | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """All rows (N, *shape) in one array, `out` where it is given."""
+        """All rows (N, *shape) in one array, `out` where it is given. Source by source, so that
+        each chunk of a store is read once, in whatever order its episodes are wanted.
+        """
         rows = self if shape is None else self.resized(shape)
-        out = np.empty((len(self), *rows.row_shape), self.dtype) if out is None else out
-        at = 0
-        for piece in rows.pieces():
-            out[at : at + len(piece)] = piece
-            at += len(piece)
+        row = rows.row_shape
+        out = np.empty((len(self), *row), self.dtype) if out is None else out
+        most = max(1, PIECE_BYTES // max(1, _size(row) * self.dtype.itemsize))
+        for source, start, stop, places in rows.runs.by_source(most):
+            there = _fits(source, row)
+            piece = _fit(source.read(start, stop), row, self.dtype) if there else None
+            for at, low, high in places:
+                own = 0 if piece is None else piece[low - start : high - start]
+                out[at : at + high - low] = own
         return out
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -332,18 +279,6 @@ def _sent(
 
 def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
-
-
-def _joined(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks without empty ones, those that follow one another in one source as one."""
-    out: list[Block] = []
-    for block in blocks:
-        if block.start == block.stop:
-            continue
-        if out and out[-1].source is block.source and out[-1].stop == block.start:
-            block = Block(block.source, out.pop().start, block.stop)
-        out.append(block)
-    return out
 
 
 def _fits(source: Source, row: tuple[int, ...]) -> bool:

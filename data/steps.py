@@ -93,6 +93,14 @@ class Steps:
         """(S,) int32, episode of each step."""
         return np.repeat(np.arange(len(self.ends), dtype=np.int32), self.lengths)
 
+    @cached_property
+    def of_environment(self) -> dict[str, np.ndarray]:
+        """Numbers (n,) of the episodes of each environment, in order; environments by name."""
+        names, which = np.unique(self.environment, return_inverse=True)
+        edges = np.cumsum(np.bincount(which, minlength=len(names)))[:-1]
+        parts = np.split(np.argsort(which, kind="stable"), edges)
+        return dict(zip(map(str, names), parts)) if len(names) else {}
+
     @property
     def states(self) -> list[str]:
         """Fields of numbers (D,) that some episode has, in order."""
@@ -126,17 +134,30 @@ class Steps:
 
     def select(self, episodes: np.ndarray) -> Steps:
         """The episodes where the mask (E,) is true; observations and actions are not copied."""
-        episodes = np.asarray(episodes, dtype=bool)
-        rows = np.repeat(episodes, self.lengths)
+        return self.choose(np.flatnonzero(np.asarray(episodes, dtype=bool)))
+
+    def choose(self, chosen: np.ndarray) -> Steps:
+        """Some episodes (n,), in this order; observations and actions are not copied. O(n log E),
+        and a byte of each of their steps.
+        """
+        apart = np.flatnonzero(np.diff(chosen) != 1) + 1  # where others stand between two
+        first, last = (np.concatenate(x) for x in (([0], apart), (apart, [len(chosen)])))
+        if not len(chosen):
+            first = last = chosen
+        low, high = self.starts[chosen[first]], self.ends[chosen[last - 1]]
+
+        def rows(value: np.ndarray) -> np.ndarray:
+            return np.concatenate([value[:0], *(value[i:j] for i, j in zip(low, high))])
+
         return Steps(
-            {name: value.select(rows) for name, value in self.observation.items()},
-            self.action.select(rows),
-            self.success[rows],
-            np.cumsum(self.lengths[episodes]),
-            **{name: getattr(self, name)[episodes] for name in COLUMNS},
-            text={name: value[episodes] for name, value in self.text.items()},
-            intervention=None if self.intervention is None else self.intervention[rows],
-            emphasis=None if self.emphasis is None else self.emphasis[rows],
+            {name: value.between(low, high) for name, value in self.observation.items()},
+            self.action.between(low, high),
+            rows(self.success),
+            np.cumsum(self.lengths[chosen]),
+            **{name: getattr(self, name)[chosen] for name in COLUMNS},
+            text={name: value[chosen] for name, value in self.text.items()},
+            intervention=None if self.intervention is None else rows(self.intervention),
+            emphasis=None if self.emphasis is None else rows(self.emphasis),
         )
 
     @property

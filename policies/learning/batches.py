@@ -24,6 +24,7 @@ from alltrades.envs.symmetry import Symmetry
 from alltrades.errors import UserError
 from alltrades.policies.learning.ahead import Ahead
 from alltrades.policies.learning.augment import augmented
+from alltrades.policies.learning.drawing import draws_of
 from alltrades.policies.learning.features import feature_rows, kept_features
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.model.batch import Batch
@@ -113,7 +114,8 @@ class TrainingData:
     Attributes:
         layout: of the batches' windows and actions.
 
-    Raises UserError where no row can be drawn. Memory: the rows and 16 bytes for each; a
+    Raises UserError where no row can be drawn. Memory: the rows (none in storage "store"), 34 bytes
+    for each episode, and where not all steps of an episode are equally probable 12 for each step; a
     batch costs O(B log S).
     """
 
@@ -134,27 +136,16 @@ class TrainingData:
         self.device, self.count = policy.device, len(layout.ids)
         self.hold_end, self.concentration = augmentation.hold_end, policy.concentration
         position = {name: k for k, name in enumerate(layout.ids)}
-        of_episode = np.array([position.get(str(e), -1) for e in steps.environment], dtype=np.int16)
-        self.environment = np.repeat(of_episode, steps.lengths)  # (S,)
-        self.order = _by_environment(steps, of_episode)
-        self.order = self.order[rows.probability[self.order] > 0]
-        if len(self.order) == 0:
+        names, which = np.unique(steps.environment, return_inverse=True)
+        known = np.array([position.get(str(name), -1) for name in names], dtype=np.int16)
+        self._of_episode, self._ends = known[which], steps.ends
+        self.draws = draws_of(steps, self._of_episode, rows.probability)
+        self.present = self.draws.present
+        if len(self.present) == 0:
             raise UserError(
                 "no training rows: every row has probability 0; expected demonstrations or "
                 "successful rollouts; collect more, or turn the success filter off"
             )
-        numbers = np.arange(self.count + 1, dtype=np.int16)
-        firsts = np.searchsorted(self.environment[self.order], numbers)
-        self.present = np.flatnonzero(np.diff(firsts))
-        self.bounds = np.append(firsts[self.present], len(self.order))
-        self.cumulative = np.empty(len(self.order))
-        for i in range(len(self.present)):  # environment i owns the interval (i, i + 1]
-            block = slice(self.bounds[i], self.bounds[i + 1])
-            share = self.cumulative[block]  # a view, summed in place: S may be large
-            share[:] = rows.probability[self.order[block]]
-            np.add.accumulate(share, out=share)
-            share /= share[-1]
-            share += i
         self.shares: np.ndarray | None = None
         if rows.shares is not None:
             own = np.array([rows.shares[layout.ids[k]] for k in self.present])
@@ -197,6 +188,10 @@ class TrainingData:
                     mapped = symmetry, fields[symmetry.field]
                     self.symmetries.setdefault(mapped, np.zeros(self.count, bool))[k] = True
 
+    def __len__(self) -> int:
+        """S, of all steps."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present, or its share."""
         if self.shares is None:
@@ -204,8 +199,11 @@ class TrainingData:
         else:
             points = (np.arange(size) + rng.random()) / size
             slot = np.searchsorted(self.shares[:-1], points, side="right")
-        found = np.searchsorted(self.cumulative, slot + rng.random(size), side="right")
-        return self.order[np.minimum(found, self.bounds[slot + 1] - 1)].astype(np.int64)
+        return self.draws.at(slot, rng.random(size))
+
+    def environment_of(self, rows: np.ndarray) -> np.ndarray:
+        """Number (B,) of the environment of rows (B,) in the layout."""
+        return self._of_episode[np.searchsorted(self._ends, rows, side="right")]
 
     def gather(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """The batch of given rows (B,), as recorded, or with `rng` augmented by symmetries, and
@@ -225,11 +223,10 @@ class TrainingData:
             action[labelled] = torch.from_numpy(self.labels.chunks[label[labelled]])
             mask[labelled] = 1.0
         seen = {key: of.take(window.obs_index) for key, of in self.observation.items()}
+        own = self.environment_of(rows)
         if rng is not None:
             for (symmetry, key), members in self.symmetries.items():
-                symmetry.augment(
-                    seen[key], action.numpy(), np.flatnonzero(members[self.environment[rows]]), rng
-                )
+                symmetry.augment(seen[key], action.numpy(), np.flatnonzero(members[own]), rng)
             for key in self.cameras:
                 kept = key if key in seen else features_key(key)
                 seen[kept] = self._augmented(seen[kept], rng)
@@ -239,7 +236,7 @@ class TrainingData:
             if self.loss_weight is None
             else torch.from_numpy(self.loss_weight[rows])
         )
-        environment = torch.from_numpy(self.environment[rows].astype(np.int64))
+        environment = torch.from_numpy(own.astype(np.int64))
         batch = (action, mask, environment, weight)
         out = Batch(
             {key: self._there(torch.from_numpy(x)) for key, x in seen.items()},
@@ -269,7 +266,7 @@ class TrainingData:
         rows = self.rows(size, rng)
         batch = self.gather(rows, rng)
         if self.concentration is not None:
-            drawn = draw_preferences(self.environment[rows], self.count, self.concentration, rng)
+            drawn = draw_preferences(self.environment_of(rows), self.count, self.concentration, rng)
             batch.preference = self._there(torch.from_numpy(drawn))
         if batch.outcome is not None:
             said = rng.random(size) >= UNSAID
@@ -292,23 +289,6 @@ def demonstration_data(
         probability = probability * demos.begins
     rows = TrainingRows(steps=demos, probability=probability)
     return TrainingData(rows, policy, augmentation, folder, teachers=teachers)
-
-
-def _by_environment(steps: Steps, of_episode: np.ndarray) -> np.ndarray:
-    """Rows of the episodes of environment 0, then of 1, and so on, each in order; those of -1 are
-    left out.
-    """
-    episodes = np.argsort(of_episode, kind="stable")
-    episodes = episodes[of_episode[episodes] >= 0]
-    lengths = steps.lengths[episodes]
-    kind = np.int32 if len(steps) < 2**31 else np.int64
-    out = np.ones(int(lengths.sum()), kind)  # steps from one row to the next
-    if len(out):
-        jumps = steps.starts[episodes]
-        jumps[1:] -= steps.ends[episodes][:-1] - 1
-        out[np.cumsum(lengths) - lengths] = jumps
-        np.add.accumulate(out, out=out)
-    return out
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
@@ -364,7 +344,7 @@ def _rows(steps: Steps, slot: Slot) -> Rows:
     """Those of a slot's field; zeros where no episode has it."""
     if slot.field in steps.observation:
         return steps.observation[slot.field].only(slot.dtype)
-    return Rows(Rows.absent(len(steps)).blocks, slot.shape, slot.dtype)
+    return Rows(Rows.absent(len(steps)).runs, slot.shape, slot.dtype)
 
 
 class _Texts:

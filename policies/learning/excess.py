@@ -65,7 +65,7 @@ class ExcessLoss:
         every = data.rows(DRAWS * len(data.present), stream(seed, "excess"))
         out = torch.ones(data.count, device=data.device)
         for k in data.present:
-            rows = every[data.environment[every] == k]
+            rows = every[data.environment_of(every) == k]
             batch = data.gather(rows)
             generator = torch.Generator(data.device).manual_seed(stream_seed(seed, "excess"))
             noised = policy.noised(batch, generator)
@@ -97,7 +97,7 @@ def demonstration_excess(
     """
     teachers = {"reference": reference}
     check_comparable(policy, teachers, *WHAT)
-    teacher_of_row = np.zeros(len(data.environment), dtype=np.int64)
+    teacher_of_row = np.zeros(len(data), dtype=np.int64)
     return ExcessLoss(TeacherPredictions(teachers, policy, teacher_of_row), data, policy, seed)
 
 

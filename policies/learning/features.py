@@ -16,7 +16,8 @@ import torch
 
 from alltrades.data.decoded import Decoded
 from alltrades.data.kept import Kept
-from alltrades.data.rows import Absent, Block, Rows, Source
+from alltrades.data.rows import Rows
+from alltrades.data.sources import Absent, Source
 from alltrades.policies.model.conditioning import there
 from alltrades.policies.model.policy import DiffusionPolicy
 
@@ -60,22 +61,16 @@ def feature_rows(rows: Rows, policy: DiffusionPolicy, key: str, name: str) -> Ro
     next. Computed when they are first asked for: one call of the encoder per 32 frames.
     """
     encode = _Encode(policy, key)
-    made: dict[int, Source] = {}
-    blocks = []
-    for block, fits in zip(rows.blocks, rows.fitting):
-        count, source = block.stop - block.start, block.source
-        if not fits:
-            blocks.append(Block(Absent(count), 0, count))
-            continue
-        if id(source) not in made:
-            if isinstance(source, Decoded):
-                made[id(source)] = source.derive(
-                    name, partial(_kept, source, encode, source.folder)
-                )
-            else:
-                made[id(source)] = _kept(source, encode, Path(gettempdir()))
-        blocks.append(Block(made[id(source)], block.start, block.stop))
-    return Rows(blocks, encode.size)
+    fits = dict(zip(map(id, rows.runs.sources), rows.fitting))
+
+    def other(source: Source) -> Source:
+        if not fits[id(source)]:
+            return Absent(source.shape[0])
+        if isinstance(source, Decoded):
+            return source.derive(name, partial(_kept, source, encode, source.folder))
+        return _kept(source, encode, Path(gettempdir()))
+
+    return Rows(rows.reading(other).runs, encode.size)
 
 
 def _kept(source: Source, encode: _Encode, folder: Path) -> Kept:

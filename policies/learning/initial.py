@@ -66,17 +66,17 @@ def _recorded(demos: Steps, name: str) -> Steps:
     """The episodes of an environment whose actions were recorded; UserError where there are
     none.
     """
-    chosen = (demos.environment == name) & demos.has_actions
-    if chosen.any():
-        return demos.select(chosen)
-    if name in demos.environment:
+    mine = demos.of_environment.get(name)
+    if mine is not None and demos.has_actions[mine].any():
+        return demos.choose(mine[demos.has_actions[mine]])
+    if mine is not None:
         raise UserError(
             f"the episodes of '{name}' have no actions, and some of them must; give others with "
             "--demos, and these with --demos.observations"
         )
     raise UserError(
         f"no demonstrations of '{name}' in the store; it has "
-        f"{', '.join(sorted(set(demos.environment)))}; collect some, or leave the environment out"
+        f"{', '.join(demos.of_environment)}; collect some, or leave the environment out"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alltrades.data.actions import ActionSpec
+from alltrades.data.extremes import extremes
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.data.rows import Rows
@@ -156,8 +157,8 @@ def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for piece in rows.pieces():
         first, last = np.searchsorted(wanted, [at, at + len(piece)])
         parts.append(piece[wanted[first:last] - at].reshape(-1, size))
-        by_pixel = piece.reshape(len(piece) * pixels, size)
-        low, high = np.minimum(low, by_pixel.min(0)), np.maximum(high, by_pixel.max(0))
+        least, largest = extremes(piece.reshape(len(piece) * pixels, size))
+        low, high = np.minimum(low, least), np.maximum(high, largest)
         at += len(piece)
     return np.ascontiguousarray(np.concatenate(parts).T), low, high
 
@@ -176,7 +177,8 @@ def _inside(values: np.ndarray, below: float, above: float, limits: bool) -> tup
 
 def _evenly(count: int, most: int) -> np.ndarray:
     """At most `most` (at least 1) of `count` numbers, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, max(1, min(count, most))).round().astype(np.int64))
+    found = np.linspace(0, count - 1, max(1, min(count, most))).round().astype(np.int64)
+    return found[np.diff(found, prepend=-1) > 0]
 
 
 def _tails(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

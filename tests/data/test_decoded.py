@@ -43,7 +43,7 @@ def whole(store):
 
 
 def source_of(rows):
-    (source,) = {id(b.source): b.source for b in rows.blocks}.values()
+    (source,) = rows.runs.sources
     return source
 
 

@@ -11,7 +11,8 @@ from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
 from alltrades.data.placing import SHARE, available_memory, placed, storage_for
-from alltrades.data.rows import Memory, Rows
+from alltrades.data.rows import Rows
+from alltrades.data.sources import Memory
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from tests.data.stores import episode, states
@@ -187,7 +188,7 @@ def test_placed_images_take_space_only_where_they_are(pictured, tmp_path, place)
             present = int(steps.lengths[np.isin(steps.environment, own)].sum())
             assert rows.nbytes == present * int(np.prod(slot.shape)) * rows.dtype.itemsize
             if place != "store":
-                held = {id(b.source): b.source for b in rows.blocks}.values()
+                held = rows.runs.sources
                 assert rows.nbytes == sum(s.array.nbytes for s in held if isinstance(s, Memory))
 
 

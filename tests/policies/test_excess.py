@@ -47,8 +47,8 @@ def excess_of(scene, policy, score=None):
     rows = TeacherPredictions(
         {"x": {"a": teacher, "b": teacher}},
         policy,
-        np.zeros(len(data.environment), int),
-        np.full(len(data.environment), score),
+        np.zeros(len(data), int),
+        np.full(len(data), score),
     )
     return ExcessLoss(rows, data, policy, 0), data
 

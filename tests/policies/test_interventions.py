@@ -34,7 +34,7 @@ def test_windows_begin_at_the_persons_steps_and_end_where_they_let_go(hold_end):
     steps = learned_from(mixed(), "human")
     assert len(steps.ends) == 2  # in the third episode nothing is a person's
     data = demonstration_data(steps, make_policy([info("toy")], SETTINGS), Augmentation(hold_end))
-    assert sorted(data.order.tolist()) == [0, 1, 2, 3, 4, 5, 8, 9, 11]
+    assert sorted(data.draws.every().tolist()) == [0, 1, 2, 3, 4, 5, 8, 9, 11]
     masks = data.gather(np.array([0, 4, 8, 9, 11])).mask.tolist()
     end = 1.0 if hold_end else 0.0
     assert masks[0] == [1, 1, 1, 1] and masks[1] == [1, 1, end, end]
