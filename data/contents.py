@@ -5,9 +5,10 @@ them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,15 +149,13 @@ class Contents:
     # ---- many episodes ---------------------------------------------------------------------------
     def field(self, name: str, episodes: np.ndarray) -> Rows:
         """Rows of a state or an image of some episodes, in order; nothing is read."""
-        sources = [p.fields.get(name) for p in self.parts]
-        kinds = {s.dtype for s in sources if s is not None}
-        return self._rows(sources, episodes, np.result_type(*kinds))
+        return self._rows(lambda p: p.fields.get(name), episodes, self._kinds[name])
 
     def number(self, name: str, episodes: np.ndarray) -> Rows:
         """Rows of "action" (., A), "reward", "success", "timestamp" or "intervention" of some
         episodes, in order; zero where an environment has none. Nothing is read.
         """
-        return self._rows([getattr(p, name) for p in self.parts], episodes, NUMBERS[name])
+        return self._rows(attrgetter(name), episodes, NUMBERS[name])
 
     def text(self, name: str, episodes: np.ndarray) -> np.ndarray:
         """(n,) object array of the texts of some episodes; "" where an environment has none."""
@@ -168,11 +167,22 @@ class Contents:
                 out[here] = part.texts[name].read(self.place[episodes[here]])
         return out
 
-    def _rows(self, sources: Sequence[Source | None], episodes: np.ndarray, dtype: Any) -> Rows:
-        filled = [Absent(int(n)) if s is None else s for s, n in zip(sources, self.part_steps)]
+    @cached_property
+    def _kinds(self) -> dict[str, np.dtype]:
+        """Dtype of each field's rows, of whatever environments."""
+        kinds: dict[str, set[np.dtype]] = {}
+        for part in self.parts:
+            for name, source in part.fields.items():
+                kinds.setdefault(name, set()).add(source.dtype)
+        return {name: np.result_type(*own) for name, own in kinds.items()}
+
+    def _rows(
+        self, source: Callable[[Part], Source | None], episodes: np.ndarray, dtype: Any
+    ) -> Rows:
+        parts, which = np.unique(self.part[episodes], return_inverse=True)
+        found = [source(self.parts[k]) or Absent(int(self.part_steps[k])) for k in parts]
         start = self.start[episodes]
-        runs = Runs(filled, self.part[episodes], start, start + self.length[episodes])
-        return Rows(runs, dtype=dtype)
+        return Rows(Runs(found, which, start, start + self.length[episodes]), dtype=dtype)
 
     def _names(self, kind: Literal["fields", "texts"], episodes: np.ndarray) -> list[str]:
         """Fields of some episodes' environments, in the order in which parts first have them."""
@@ -218,8 +228,10 @@ class Contents:
             h.update(f"{name}{shape}{rows.dtype}\0".encode())
             h.update(np.array(_checks(rows, shape), np.uint32).tobytes())
 
-        for environment in sorted(set(self.columns["environment"][:first])):
-            mine = np.flatnonzero(self.columns["environment"][:first] == environment)
+        names, which = np.unique(self.columns["environment"][:first], return_inverse=True)
+        edges = np.cumsum(np.bincount(which, minlength=len(names)))[:-1]
+        of_name = np.split(np.argsort(which, kind="stable"), edges)
+        for environment, mine in zip(map(str, names), of_name):
             h.update(f"{environment}\0".encode() + self.length[mine].astype("<i8").tobytes())
             for name in sorted(self._names("fields", mine)):
                 rows = self.field(name, mine)

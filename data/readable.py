@@ -169,9 +169,10 @@ class ReadableStore:
     def steps(self, environments: Sequence[str] | None = None) -> Steps:
         """All steps, or those of some environments."""
         contents = self._read()
-        names = contents.columns["environment"]
-        keep = np.ones(len(names), bool) if environments is None else np.isin(names, environments)
-        return contents.steps(np.flatnonzero(keep))
+        if environments is None:
+            return contents.steps(np.arange(len(self)))
+        mine = [self.numbers(name) for name in dict.fromkeys(environments)]
+        return contents.steps(np.sort(np.concatenate([np.zeros(0, np.int64), *mine])))
 
     def episodes(self, environment: str | None = None) -> Iterator[Episode]:
         """Episodes in order, one in memory at a time."""

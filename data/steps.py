@@ -101,6 +101,15 @@ class Steps:
         parts = np.split(np.argsort(which, kind="stable"), edges)
         return dict(zip(map(str, names), parts)) if len(names) else {}
 
+    def numbers(self, environment: str) -> np.ndarray:
+        """(n,) episodes of an environment, in order."""
+        return self.of_environment.get(environment, np.zeros(0, np.int64))
+
+    def acted(self, environment: str) -> np.ndarray:
+        """The same of those with actions alone."""
+        mine = self.numbers(environment)
+        return mine[self.has_actions[mine]]
+
     @property
     def states(self) -> list[str]:
         """Fields of numbers (D,) that some episode has, in order."""

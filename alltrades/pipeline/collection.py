@@ -279,7 +279,8 @@ def first_demos(
     steps = steps_of(paths, environments)
     keep = np.ones(len(steps.ends), bool) if left_out is None else ~left_out(steps)
     for name in environments:
-        mine = np.flatnonzero((steps.environment == name) & steps.has_actions & keep)
+        mine = steps.acted(name)
+        mine = mine[keep[mine]]
         if episodes is not None:
             keep[mine[episodes:]] = False
     return steps.select(keep)

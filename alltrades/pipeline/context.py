@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -305,7 +305,7 @@ def _specs(settings: RunSettings) -> list[EnvSpec]:
     given = {e.id: e for e in told if e.id not in known}
     specs: dict[str, EnvSpec] = {}
     for name in settings.environments:
-        matching = [i for i in given if fnmatchcase(i, name)]
+        matching = _matching(given, name)
         specs |= {i: EnvSpec.recorded(given[i]) for i in matching}
         if not matching or any(fnmatchcase(i, name) for i in known):
             try:
@@ -316,6 +316,13 @@ def _specs(settings: RunSettings) -> list[EnvSpec]:
                 there = f"the given stores have {', '.join(given)}" if given else RECORDINGS
                 raise UserError(f"{error}; {there}") from error
     return list(specs.values())
+
+
+def _matching(ids: Collection[str], pattern: str) -> list[str]:
+    """Those that a name or a pattern means. O(1) for a name, of which there may be thousands."""
+    if not any(letter in pattern for letter in "*?["):
+        return [pattern] if pattern in ids else []
+    return [i for i in ids if fnmatchcase(i, pattern)]
 
 
 def _code(settings: RunSettings, specs: Sequence[EnvSpec]) -> dict[str, str]:

@@ -185,6 +185,7 @@ def held_out(demos: Demonstrations, recorded: Path) -> Steps:
     used = context.settings.demos.episodes
     if used is not None:
         for name in context.ids:
-            own = np.flatnonzero((steps.environment == name) & steps.has_actions & ~keep)
+            own = steps.acted(name)
+            own = own[~keep[own]]
             keep[own[used : used + HELD_OUT]] = True
     return steps.select(keep)

@@ -83,7 +83,7 @@ def _recorded(sources: Sources, open_loop: OpenLoop) -> dict[str, Any]:
         rows = open_loop.get(name, {"rows": {}})["rows"]
         taught = [row for t in sources.teachers if (row := str(Row.of_teacher(t.name))) in rows]
         if GENERALIST in rows:
-            own = demos.select(demos.environment == name)
+            own = demos.choose(demos.numbers(name))
             lesson = _lesson(sources, teachers, kind, name, own, unseen)
             line = open_loop_line(
                 open_loop[name], GENERALIST, taught[0] if taught else None, lesson
@@ -150,7 +150,7 @@ def _diagnoses(
         rates = _measured(name, acted, evaluations, result.metric == SUCCESS)
         best, rng = best_teacher(rates), stream(seed, "advice", name)
         gap = distillation_gap(policy, teachers, rows, name, rng)
-        own = demos.select(demos.environment == name)
+        own = demos.choose(demos.numbers(name))
         teacher, lesson = None, Lesson()
         if best is not None:
             teacher = rates[best]
@@ -257,7 +257,7 @@ def _measured(
     """
     out: dict[str, Measured] = {}
     for kind, steps in acted.items():
-        mine = steps.select(steps.environment == name)
+        mine = steps.choose(steps.numbers(name))
         row = evaluations.get(str(Row.of_teacher(kind)))
         rows = [r for r in row.rows if r.environment == name] if row is not None else []
         if not told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -175,12 +176,13 @@ def shares(paths: Sequence[Path], used: Steps, held_out: Steps, ids: Sequence[st
     """How many demonstrations of each environment are used, in words: "206 of 206 episodes"; and
     how many of them are held out.
     """
-    stores = [EpisodeStore.open(path).columns() for path in paths]
+    counts: Counter[str] = Counter()
+    for path in paths:
+        columns = EpisodeStore.open(path).columns()
+        counts.update(columns["environment"][columns["has_actions"]].tolist())
     lines = []
     for name in ids:
-        there = sum(int((c["has_actions"] & (c["environment"] == name)).sum()) for c in stores)
-        mine = int((used.has_actions & (used.environment == name)).sum())
-        kept = int((held_out.environment == name).sum())
+        there, mine, kept = counts[name], len(used.acted(name)), len(held_out.numbers(name))
         more = f", {kept} of them held out" if kept else ""
         lines.append(f"demonstrations of {name}: {mine + kept} of {there} episodes{more}")
     return lines

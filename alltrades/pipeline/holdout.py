@@ -26,6 +26,6 @@ def held_out_mask(steps: Steps, shares: Mapping[str, float], seed: int) -> np.nd
     """(E,) bool, the episodes with actions that are held out; `shares` by environment."""
     mask = np.zeros(len(steps.ends), bool)
     for name, share in shares.items():
-        own = np.flatnonzero((steps.environment == name) & steps.has_actions)
+        own = steps.acted(name)
         mask[own[held_out_places(len(own), share, seed, name)]] = True
     return mask

@@ -55,10 +55,10 @@ def judge(
         learned = learned.select(learned.has_actions)
         for k, environment in enumerate(context.interfaces):
             name = environment.id
-            mine = held_out.select(held_out.environment == name)
+            mine = held_out.choose(held_out.numbers(name))
             if len(mine.ends):
                 acting = {row: of_row[name] for row, of_row in policies.items()}
-                own = learned.select(learned.environment == name)
+                own = learned.choose(learned.numbers(name))
                 found[name] = open_loop(acting, mine, own, environment, seed)
                 found[name]["simulated"] = context.specs[k].simulated
             report.progress(k + 1, len(context.specs))

@@ -176,7 +176,7 @@ def rollout_statistics(path: Path) -> dict[str, dict[str, Any]]:
     """
     steps = EpisodeStore.open(path).steps()
     return {
-        str(name): outcomes(steps.select(steps.environment == name))
+        str(name): outcomes(steps.choose(steps.numbers(name)))
         for name in np.unique(steps.environment)
     }
 

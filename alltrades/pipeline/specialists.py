@@ -99,7 +99,7 @@ def _fine_tuned(demos: Demonstrations, row: Row, joint: Path, report: Report) ->
             context.augmentation,
             place=place.within(slug(environment)),
             report=part,
-        ).fit(steps.select(steps.environment == environment), selection)
+        ).fit(steps.choose(steps.numbers(environment)), selection)
 
     parts = [
         part.named(_metrics(row, i))

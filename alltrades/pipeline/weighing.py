@@ -82,7 +82,7 @@ def estimate(
 
 def _states_of(steps: Steps, name: str) -> Steps:
     """An environment's steps, without the fields that no estimator reads."""
-    mine = steps.select(steps.environment == name)
+    mine = steps.choose(steps.numbers(name))
     return replace(mine, observation={state: mine.observation[state] for state in mine.states})
 
 

@@ -31,8 +31,8 @@ def hold_out(demos: Steps, seed: int) -> np.ndarray:
     """
     rng = stream(seed, "held out")
     held = np.zeros(len(demos.environment), bool)
-    for name in np.unique(demos.environment):
-        shuffled = rng.permutation(np.flatnonzero((demos.environment == name) & demos.has_actions))
+    for name in demos.of_environment:
+        shuffled = rng.permutation(demos.acted(name))
         held[shuffled[: max(1, len(shuffled) // 5)]] = len(shuffled) >= FEWEST
     return held
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -19,7 +20,10 @@ from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.pooling import pooled
 from alltrades.policies.model.statistics import Statistics, measure
 from alltrades.policies.settings import PolicySettings
+from alltrades.system.machine import processors
 from alltrades.system.streams import GLOBAL_STATE
+
+READERS = 8  # threads, at most, that take statistics of an environment each
 
 
 def make_normalizer(
@@ -53,7 +57,9 @@ def make_normalizers(
 
 def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Statistics]:
     """Of every environment, those of the same quantities being one for all (see `pooled`)."""
-    return pooled([measured(demos, e) for e in environments], environments)
+    demos.numbers("")  # sorts them once, before threads ask
+    with ThreadPoolExecutor(min(READERS, processors(), len(environments))) as pool:
+        return pooled(list(pool.map(lambda e: measured(demos, e), environments)), environments)
 
 
 def measured(demos: Steps, environment: Interface) -> Statistics:
@@ -66,10 +72,10 @@ def _recorded(demos: Steps, name: str) -> Steps:
     """The episodes of an environment whose actions were recorded; UserError where there are
     none.
     """
-    mine = demos.of_environment.get(name)
-    if mine is not None and demos.has_actions[mine].any():
-        return demos.choose(mine[demos.has_actions[mine]])
-    if mine is not None:
+    mine = demos.acted(name)
+    if len(mine):
+        return demos.choose(mine)
+    if name in demos.of_environment:
         raise UserError(
             f"the episodes of '{name}' have no actions, and some of them must; give others with "
             "--demos, and these with --demos.observations"

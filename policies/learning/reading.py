@@ -71,7 +71,7 @@ def _pointing(reading: Reading, demos: Steps, environments: Sequence[Interface])
         )
     found = []
     for name, own in targets.items():
-        chosen = demos.select(demos.environment == name)
+        chosen = demos.choose(demos.numbers(name))
         states = chosen.state(["state"], np.arange(len(chosen)))
         found += [states[:, list(where)] for _, where in own]
     places = np.concatenate(found).astype(np.float64)

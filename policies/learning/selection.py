@@ -75,7 +75,7 @@ def fold_of_episode(demos: Steps, folds: int, seed: int) -> np.ndarray:
     rng = stream(seed, "folds")
     out = np.full(len(demos.environment), -1)
     for name in dict.fromkeys(demos.environment.tolist()):
-        mine = np.flatnonzero((demos.environment == name) & demos.has_actions)
+        mine = demos.acted(name)
         if len(mine) > 1:
             out[rng.permutation(mine)] = np.arange(len(mine)) % folds
     return out

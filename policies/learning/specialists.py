@@ -186,7 +186,7 @@ class Specialists:
         able = [
             k
             for k, environment in enumerate(self.environments)
-            if (fold[self.demos.environment == environment.id] >= 0).any()
+            if (fold[self.demos.numbers(environment.id)] >= 0).any()
         ]
         able = [
             able[i]
@@ -200,7 +200,7 @@ class Specialists:
             for f in range(folds):
                 normalizers = self._normalizers(self.demos.select(fold != f), candidate)
                 for k in able:
-                    held = fold[self.demos.environment == self.environments[k].id] == f
+                    held = fold[self.demos.numbers(self.environments[k].id)] == f
                     if held.any():
                         learners.append(
                             self._learner(self.tasks[k], candidate, normalizers[k], held, group=c)
@@ -226,7 +226,7 @@ class Specialists:
 
     # ---- helpers ---------------------------------------------------------------------------------
     def _of(self, task: Task) -> Steps:
-        return self.demos.select(self.demos.environment == task.environment.id)
+        return self.demos.choose(self.demos.numbers(task.environment.id))
 
     def _normalizers(self, demos: Steps, candidate: Candidate) -> list[Normalizer]:
         return specialist_normalizers(

@@ -28,11 +28,9 @@ def statistics_lines(
     seen = [e.seeing(settings.observe) for e in environments]
     lines = []
     for own, environment in zip(statistics_of(demos, seen), seen):
-        mine = (demos.environment == environment.id) & demos.has_actions
-        lines.append(
-            f"{environment.id}: {int(demos.lengths[mine].sum()):,} steps of {int(mine.sum()):,} "
-            "episodes"
-        )
+        mine = demos.acted(environment.id)
+        steps = int(demos.lengths[mine].sum())
+        lines.append(f"{environment.id}: {steps:,} steps of {len(mine):,} episodes")
         for name, f in environment.observation.items():
             if f.kind == "state":
                 found = own.states[name]
