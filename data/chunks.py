@@ -34,7 +34,7 @@ CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
 WRITERS = 4  # threads that pack the chunks of all appends at once
-READERS = 8  # threads that read them from an object store
+READERS = 8  # threads that read and unpack them
 LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
 _CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
 
@@ -194,8 +194,10 @@ class ChunkedArray:
         return out
 
     def _read_chunks(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        """Chunks one after another; far ones are asked for beside one another, a few at a time."""
-        if len(numbers) < 2 or not isinstance(self.path, RemotePath):
+        """Chunks one after another, which are read and unpacked beside one another, a few at a
+        time.
+        """
+        if len(numbers) < 2:
             for i in numbers:
                 yield self.read_chunk(i)
             return
@@ -341,7 +343,7 @@ def _decode(file: Path, stored: bytes, shape: tuple[int, ...], dtype: np.dtype) 
 
 @functools.cache
 def _readers() -> ThreadPoolExecutor:
-    """One set of threads that wait for chunks from object stores."""
+    """One set of threads that read chunks, and wait for those of object stores."""
     return ThreadPoolExecutor(READERS, "chunks")
 
 

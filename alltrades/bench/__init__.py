@@ -69,6 +69,12 @@ def measure(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator
         from alltrades.bench.remote import remote
 
         return remote(args.data, results)
+    if args.what == "store":
+        from alltrades.bench.store import store
+
+        updates = _count(args, 5)
+        sizes = args.steps, args.environments
+        return store(*sizes, args.sweep, updates, args.seed, args.data, results)
     if args.what == "images":
         from alltrades.bench.images import images
 

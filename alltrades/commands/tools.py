@@ -27,6 +27,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "render",
             "data",
             "remote",
+            "store",
             "latency",
             "soak",
             "malformed",
@@ -35,8 +36,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
             "damage",
             "kills",
         ],
-        help="hot path to time; ranks sets processes of torchrun beside one; cluster "
-        "sets workers of Ray beside processes; five from latency on "
+        help="hot path to time; store makes large stores; ranks sets processes of torchrun beside "
+        "one; cluster sets workers of Ray beside processes; five from latency on "
         "concern deployment; damage harms files of every kind and uses them; kills ends commands "
         "at random moments and starts them again",
     )
@@ -56,7 +57,20 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=None,
-        help="sampling steps instead of the policy's own; gradient steps (ranks), default 100",
+        help="sampling steps instead of the policy's own; gradient steps (ranks), default 100; of "
+        "the store that is made (store), default 1,000,000",
+    )
+    parser.add_argument(
+        "--environments",
+        type=int,
+        default=None,
+        metavar="N",
+        help="how many the store has that is made (store), default 10",
+    )
+    parser.add_argument(
+        "--sweep",
+        action="store_true",
+        help="stores of 10^4 to 10^7 steps and 10 to 1,000 environments, and the slopes (store)",
     )
     parser.add_argument(
         "--clients",
@@ -104,10 +118,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
         "of a store (images), default 4,000; processes (ranks) or workers (cluster), default "
-        "2",
+        "2; training steps that are timed (store), default 5",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the mutations (damage), of the moments (kills)"
+        "--seed",
+        type=int,
+        default=0,
+        help="of the mutations (damage), of the moments (kills), of the numbers (store)",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
     parser.add_argument(
@@ -142,13 +159,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="FOLDER",
         help="with a LeRobot data set and a Zarr store to import (data); default made ones; "
-        "address of an object store's folder to write (remote)",
+        "address of an object store's folder to write (remote); where stores are made (store)",
     )
     parser.add_argument(
         "--json",
         default=None,
-        help="file for the results (ranks, cluster, data, remote, latency, soak, malformed, delay, "
-        "start, damage, kills)",
+        help="file for the results (ranks, cluster, data, remote, store, latency, soak, malformed, "
+        "delay, start, damage, kills)",
     )
     parser.add_argument(
         "--repeat",

@@ -1,0 +1,194 @@
+"""`alltrades bench store`: what stores of many episodes and environments take, and how it grows."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alltrades.bench.synthetic import LENGTH, write_synthetic
+from alltrades.errors import UserError
+from alltrades.report.columns import columns
+
+SWEEP = ((10**4, 10), (10**5, 10), (10**6, 10), (10**7, 10), (10**6, 100), (10**6, 1000))
+MOST = 10**8  # steps of a store that is made
+BATCH = 256  # windows of a training step
+MEASURES = {  # what grows with a store, and how it is said
+    "write_processor_s": ("writing", "s"),
+    "disk_bytes": ("on disk", "MB"),
+    "index_processor_s": ("open and index", "s"),
+    "index_bytes": ("index", "MB"),
+    "info_processor_s": ("data info", "s"),
+    "memory_start_processor_s": ("start, rows in memory", "s"),
+    "memory_bytes": ("peak, rows in memory", "MB"),
+    "store_start_processor_s": ("start, rows in the store", "s"),
+    "store_bytes": ("peak, rows in the store", "MB"),
+    "memory_step_processor_s": ("training step, rows in memory", "s"),
+    "store_step_processor_s": ("training step, rows in the store", "s"),
+}
+
+
+def store(
+    steps: int | None,
+    environments: int | None,
+    sweep: bool,
+    updates: int,
+    seed: int,
+    folder: str | None,
+    results: list[dict[str, Any]],
+) -> Iterator[str]:
+    """Yield lines for a synthetic store of so many steps and environments, each part measured in a
+    fresh process; with `sweep` for stores of all sizes of SWEEP, and the slopes between them.
+    Append the same as plain values.
+
+    Args:
+        steps: default 10^6. environments: default 10.
+        updates: training steps that are timed.
+        seed: of the numbers.
+        folder: where stores are made, and deleted; default a temporary one.
+    """
+    steps, environments = steps or 10**6, environments or 10
+    if not (1 <= environments <= steps / LENGTH and steps <= MOST and updates >= 1):
+        raise UserError(
+            f"--steps {steps}, --environments {environments}, --count {updates}; expected an "
+            f"environment or more, {LENGTH} steps or more of each, {MOST:,} at most, and a "
+            "training step or more"
+        )
+    cases = SWEEP if sweep else ((steps, environments),)
+    with tempfile.TemporaryDirectory(prefix="alltrades-bench-", dir=folder) as place:
+        found = []
+        for case in cases:
+            path = Path(place) / "bench.zarr"
+            yield f"{case[0]:,} steps of {case[1]:,} environments:"
+            found.append(_measured(path, *case, updates, seed))
+            yield from _lines(found[-1])
+            shutil.rmtree(path)
+    results += found
+    if sweep:
+        yield from ("", *_table(found), "", *_slopes(found, results))
+
+
+def _measured(path: Path, steps: int, environments: int, updates: int, seed: int) -> dict[str, Any]:
+    """Seconds and bytes of one store."""
+    wall, processor = time.perf_counter(), time.process_time()
+    made = write_synthetic(path, steps, environments, seed)
+    out: dict[str, Any] = {
+        "steps": made.n_steps,
+        "environments": environments,
+        "episodes": len(made),
+        "write_s": time.perf_counter() - wall,
+        "write_processor_s": time.process_time() - processor,
+        "disk_bytes": sum(512 * f.lstat().st_blocks for f in path.rglob("*")),
+        "commit_bytes": (path / "commit.json").stat().st_size,
+    }
+    out |= _process(path, "index", updates)
+    wall, processor = time.perf_counter(), _of_children()
+    _run([sys.executable, "-m", "alltrades", "data", "info", str(path)])
+    out |= {
+        "info_s": time.perf_counter() - wall,
+        "info_processor_s": _of_children() - processor,
+    }
+    for part in ("memory", "store"):
+        taken = _process(path, part, updates)
+        kept = ("start_s", "start_processor_s", "batch_processor_s", "step_s", "step_processor_s")
+        out |= {f"{part}_{name}": taken[name] for name in (*kept, "bytes")}
+        out[f"{part}_windows_per_s"] = BATCH / taken["step_s"]
+    return out
+
+
+def _process(path: Path, part: str, updates: int) -> dict[str, Any]:
+    module = "alltrades.bench.store_process"
+    said = _run([sys.executable, "-m", module, str(path), part, str(updates)])
+    taken: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return taken
+
+
+def _run(words: Sequence[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(
+            f"{' '.join(words[2:4])} ended with exit code {done.returncode}: "
+            f"{done.stderr.strip()[-300:]}; expected its measurements; try it by hand"
+        )
+    return done.stdout
+
+
+def _of_children() -> float:
+    """Processor seconds of all processes that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+# ---- what is said --------------------------------------------------------------------------------
+def _lines(x: dict[str, Any]) -> Iterator[str]:
+    """Seconds, those of the processor in parentheses."""
+
+    def spent(name: str) -> str:
+        return f"{x[f'{name}_s']:.2f} s ({x[f'{name}_processor_s']:.2f})"
+
+    million = x["steps"] / 1e6
+    yield (
+        f"  written in {spent('write')}, {x['write_processor_s'] / million:.1f} processor seconds "
+        f"a million steps; {_mb(x['disk_bytes'])} on disk, commit {_mb(x['commit_bytes'])}"
+    )
+    yield (
+        f"  open and index {spent('index')}, {_mb(x['index_bytes'])}, "
+        f"{x['index_bytes'] / x['episodes']:.0f} bytes an episode; data info {spent('info')}"
+    )
+    for part, where in (("memory", "rows in memory"), ("store", "rows in the store")):
+        yield (
+            f"  training, {where}: starts in {spent(f'{part}_start')}, peak "
+            f"{_mb(x[f'{part}_bytes'])}; a step {spent(f'{part}_step')}, "
+            f"{x[f'{part}_windows_per_s']:,.0f} windows/s"
+        )
+
+
+def _table(found: Sequence[dict[str, Any]]) -> list[str]:
+    rows = [["steps", "environments", *(f"{n}, {unit}" for n, unit in MEASURES.values())]]
+    for x in found:
+        values = [_in(x[name], unit) for name, (_, unit) in MEASURES.items()]
+        rows.append([f"{x['steps']:,}", f"{x['environments']:,}", *values])
+    return columns([list(row) for row in zip(*rows)], range(1, len(rows)))
+
+
+def _slopes(found: Sequence[dict[str, Any]], results: list[dict[str, Any]]) -> Iterator[str]:
+    """What each measure grows by."""
+    slopes = {name: fitted(found, name) for name in MEASURES}
+    results.append({"slopes": slopes})
+    yield "slopes, of processor seconds and bytes (see docs/scale.md):"
+    for name, (said, unit) in MEASURES.items():
+        base, step, environment = slopes[name].values()
+        yield (
+            f"  {said}: {_in(base, unit)} {unit}, {_in(1e6 * step, unit)} more a million steps, "
+            f"{_in(1e3 * environment, unit)} more a thousand environments"
+        )
+
+
+def fitted(found: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    """Of y = base + step * steps + environment * environments, none below 0, the one with the least
+    sum of squared relative errors over some stores.
+    """
+    from scipy.optimize import nnls
+
+    terms = np.array([[1.0, x["steps"], x["environments"]] for x in found])
+    y = np.maximum([float(x[name]) for x in found], 1e-9)
+    size = terms.max(0)  # numbers of one size
+    solution, _ = nnls(terms / size / y[:, None], np.ones(len(y)))
+    return dict(zip(("base", "step", "environment"), (solution / size).tolist()))
+
+
+def _in(value: float, unit: str) -> str:
+    return f"{value / 1e6:,.1f}" if unit == "MB" else f"{value:,.2f}"
+
+
+def _mb(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"
