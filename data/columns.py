@@ -66,9 +66,10 @@ class Columns:
         if not self.arrays:
             write_group(self.path / FOLDER, cache)
         sources = tuple(dict.fromkeys([*self.sources, *(e.source for e in episodes)]))
+        codes, origins = ({n: i for i, n in enumerate(names)} for names in (environments, sources))
         added: dict[str, list[Any]] = {
-            "environment": [environments.index(e.environment) for e in episodes],
-            "source": [sources.index(e.source) for e in episodes],
+            "environment": [codes[e.environment] for e in episodes],
+            "source": [origins[e.source] for e in episodes],
             "seed": [e.seed for e in episodes],
             "success": [bool(e.success) for e in episodes],
             "first_success": [

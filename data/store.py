@@ -11,16 +11,18 @@ A text is the UTF-8 bytes up to its episode's end. What lies beyond the commit d
 append that is cut short never happened. The columns of meta/ are over all episodes in the order of
 appending; an environment's own are in that order too.
 
-One process writes at a time (see `alltrades.system.lock`); readers need no lock. A store may be an
-address in an object store (see `alltrades.system.remote`): its writer holds a lease, and the commit
-is a conditional put. Stores of format 1 and foreign ones of the Diffusion Policy layout are read as
-they are, on disks alone (see `alltrades.data.flat`).
+One process writes at a time (see `alltrades.system.lock`), or several a shard each, which one
+commit takes (see `alltrades.data.shards`); readers need no lock. A store may be an address in an
+object store (see `alltrades.system.remote`): its writer holds a lease, and the commit is a
+conditional put. Stores of format 1 and foreign ones of the Diffusion Policy layout are read as they
+are, on disks alone (see `alltrades.data.flat`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -184,34 +186,50 @@ class EpisodeStore(ReadableStore):
         self._writable()
         if not episodes:
             return
-        of_environment: dict[str, list[Episode]] = {}
-        for e in episodes:
-            of_environment.setdefault(e.environment, []).append(e)
-        groups = dict(self._groups)
-        names = list(dict.fromkeys([*groups, *of_environment]))
-
-        def extended(environment: str) -> Group:
-            group = groups.get(environment) or Group.named(self.path, environment)
-            return group.extended(of_environment[environment], self._cache)
-
-        with ThreadPoolExecutor(min(WRITERS, len(of_environment) + 1)) as pool:
-            columns = pool.submit(self._columns.extended, episodes, names, self._cache)
-            groups |= zip(of_environment, pool.map(extended, of_environment))
-        self._make_commit(groups, columns.result())
+        self._make_commit(*self._extended(self._groups, self._columns, episodes))
 
     def extend(self, episodes: Iterable[Episode]) -> None:
         """Append episodes, however many: in parts of BATCH, or of about BATCH_BYTES, which are all
         that is in memory. What is cut short keeps the parts before.
         """
-        part: list[Episode] = []
-        size = 0
-        for episode in episodes:
-            part.append(episode)
-            size += episode.nbytes
-            if len(part) == BATCH or size >= BATCH_BYTES:
-                self.append(part)
-                part, size = [], 0
-        self.append(part)
+        for part in _parts(episodes):
+            self.append(part)
+
+    def merge(
+        self,
+        stores: Iterable[ReadableStore],
+        names: Callable[[Any], Mapping[str, str]] | None = None,
+        tokens: Sequence[str] = (),
+    ) -> None:
+        """Append the episodes of other stores, one store after another, and what these say of their
+        environments: all of it by one commit or, when cut short, nothing. Memory as of `extend`.
+
+        Args:
+            names: of a store's environments in this one, where they are others.
+            tokens: which `merged` is then.
+
+        Raises UserError as `append` and `declare` do.
+        """
+        self._writable()
+        groups, columns = dict(self._groups), self._columns
+        for store in stores:
+            other = {} if names is None else names(store)
+            for name, interface in store.interfaces().items():
+                known = replace(interface, id=other.get(name, name))
+                groups[known.id] = self._group(groups, known.id).declared(known)
+            for part in _parts(store.episodes()):
+                if other:
+                    part = [
+                        replace(e, environment=other.get(e.environment, e.environment))
+                        for e in part
+                    ]
+                groups, columns = self._extended(groups, columns, part)
+        self._make_commit(groups, columns, merged=list(tokens))
+
+    @property
+    def merged(self) -> list[str]:
+        """Tokens of what the last `merge` appended."""
+        return list((self._commit or {}).get("merged", ()))
 
     def declare(self, interfaces: Sequence[Interface]) -> None:
         """Describe environments; UserError where the store holds other fields, action sizes or
@@ -220,14 +238,36 @@ class EpisodeStore(ReadableStore):
         self._writable()
         groups = dict(self._groups)
         for interface in interfaces:
-            group = groups.get(interface.id) or Group.named(self.path, interface.id)
-            groups[interface.id] = group.declared(interface)
+            groups[interface.id] = self._group(groups, interface.id).declared(interface)
         self._make_commit(groups)
 
     def set_provenance(self, **facts: Any) -> None:
         """Record where the episodes come from."""
         self._writable()
         self._make_commit(self._groups, provenance={**self.provenance, **facts})
+
+    def _group(self, groups: Mapping[str, Group], environment: str) -> Group:
+        return groups.get(environment) or Group.named(self.path, environment)
+
+    def _extended(
+        self, groups: Mapping[str, Group], columns: Columns, episodes: Sequence[Episode]
+    ) -> tuple[dict[str, Group], Columns]:
+        """Groups and columns with more episodes, which are on disk when this returns and count when
+        the store commits.
+        """
+        of_environment: dict[str, list[Episode]] = {}
+        for e in episodes:
+            of_environment.setdefault(e.environment, []).append(e)
+        names = list(dict.fromkeys([*groups, *of_environment]))
+
+        def extended(environment: str) -> Group:
+            group = self._group(groups, environment)
+            return group.extended(of_environment[environment], self._cache)
+
+        with ThreadPoolExecutor(min(WRITERS, len(of_environment) + 1)) as pool:
+            added = pool.submit(columns.extended, episodes, names, self._cache)
+            grown = dict(zip(of_environment, pool.map(extended, of_environment)))
+        return {**groups, **grown}, added.result()
 
     def _writable(self) -> tuple[dict[str, Any], Lock | Lease]:
         if self._lock is None or self._commit is None:
@@ -246,8 +286,24 @@ class EpisodeStore(ReadableStore):
             "episodes": sum(g.episodes for g in groups.values()),
             "steps": sum(g.steps for g in groups.values()),
         }
+        if not commit.get("merged", True):
+            del commit["merged"]
         write_commit(self.path, commit, writer)
         self._commit, self._groups, self._columns, self._contents = commit, groups, columns, None
+
+
+def _parts(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    """Up to BATCH of them, or about BATCH_BYTES, at a time."""
+    part: list[Episode] = []
+    size = 0
+    for episode in episodes:
+        part.append(episode)
+        size += episode.nbytes
+        if len(part) == BATCH or size >= BATCH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _begun(file: Path) -> bool:
