@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,13 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugins", nargs="*", default=[], help="modules or files that bring formats"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that read at the same time, for the same store; default 1",
+    )
     parser.set_defaults(action=_import)
 
 
@@ -189,7 +197,14 @@ def _import(args: argparse.Namespace) -> int:
             missing = "--out" if environment else "--environment"
             raise UserError(f"data import: no {missing}; expected it, unless --dry-run; add it")
         work = Import(
-            recording, proposed, environment, Path(args.out), args.tasks, args.skip_damaged
+            recording,
+            proposed,
+            environment,
+            Path(args.out),
+            args.tasks,
+            args.skip_damaged,
+            workers=args.workers,
+            reopen=partial(_reopened, Path(args.path), name, args.subset, tuple(args.plugins)),
         )
         with Progress("import", len(recording), "episode") as bar:
             store = work.run(lambda done, total: bar.update(done, total))
@@ -201,6 +216,18 @@ def _import(args: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     print("\n".join(store.describe()))
     return 0
+
+
+def _reopened(path: Path, name: str, subset: str | None, plugins: Sequence[str]) -> Recording:
+    """A recording in another process."""
+    from alltrades.data.formats import open_recording
+    from alltrades.envs.registry import load_plugins
+
+    load_plugins(plugins)
+    _, recording = open_recording(path, name)
+    if subset is not None:
+        recording.choose(subset)
+    return recording
 
 
 def _check(args: argparse.Namespace) -> int:

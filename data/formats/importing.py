@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from alltrades.data.episode import Episode
 from alltrades.data.formats.convert import Converter, instruction_of
+from alltrades.data.formats.importing_shards import import_shared
 from alltrades.data.formats.mapping import INSTRUCTION, Map
 from alltrades.data.formats.recording import Recording, Refusal, guarded
 from alltrades.data.interface import Interface
+from alltrades.data.shards import drop_shards
 from alltrades.data.store import BATCH_BYTES, EpisodeStore
 from alltrades.errors import UserError
 from alltrades.system.files import remove
@@ -33,6 +35,8 @@ class Import:
         environment: id of the environment; with `tasks` "environments" the beginning of the ids.
         skip_damaged: leave out episodes that are refused, and say so.
         left_out: what was, one line each.
+        workers: processes that read at the same time; the store is the same for any number.
+        reopen: opens the recording in another process; needed by several.
     """
 
     recording: Recording
@@ -42,10 +46,19 @@ class Import:
     tasks: Tasks = "instruction"
     skip_damaged: bool = False
     left_out: list[str] = field(default_factory=list)
+    workers: int = 1
+    reopen: Callable[[], Recording] | None = None
 
     def __post_init__(self) -> None:
-        self.converter = Converter(self.recording, self.mapping)
         self.ids: dict[str, str] = {}  # instruction -> environment
+        if self.workers < 1 or (self.workers > 1 and self.reopen is None):
+            raise UserError(
+                f"data import: --workers {self.workers}; expected 1 process or more; leave it out "
+                "for one"
+            )
+        if self.recording is None:  # on its way to another process, which opens it again
+            return
+        self.converter = Converter(self.recording, self.mapping)
         if self.tasks == "environments" and instruction_of(self.mapping) is None:
             raise UserError(
                 f"{self.recording.path}: --tasks environments, and no field '{INSTRUCTION}' from a "
@@ -60,9 +73,9 @@ class Import:
     def run(self, report: Callable[[int, int], None] = lambda done, total: None) -> EpisodeStore:
         """Import everything; what an interrupted import left goes on where it was.
 
-        Memory is bounded by two episodes, or what of short ones has about BATCH_BYTES: one is read
-        while another is written. Raises UserError when there is something at `out`, and `Refusal`
-        for what cannot be imported; then nothing is left behind.
+        Memory of each process is bounded by two episodes, or what of short ones has about
+        BATCH_BYTES: one is read while another is written. Raises UserError when there is something
+        at `out`, and `Refusal` for what cannot be imported; then nothing is left behind.
         """
         if self.out.exists():
             raise UserError(
@@ -72,10 +85,14 @@ class Import:
         store = self._begin()
         try:
             with store:
-                self._append(store, report)
+                if self.workers > 1:
+                    import_shared(self, store, report)
+                else:
+                    drop_shards(self.partial)
+                    self.append(store, report, self.next_of(store), len(self.recording))
                 if not len(store):
                     raise Refusal(f"{self.recording.path}: no episodes; expected at least one")
-                self._note(store)
+                self.note(store)
         except Refusal:
             remove(self.partial)
             raise
@@ -86,7 +103,7 @@ class Import:
         facts = {
             "imported": str(self.recording.path.resolve()),
             "mapping": self.mapping.to_json(),
-            "import": self._identity(),
+            "import": self.identity(),
             **self._found(),
         }
         if not (self.partial / "commit.json").exists():
@@ -109,13 +126,21 @@ class Import:
         }
         return {name: value for name, value in found.items() if value}
 
-    def _note(self, store: EpisodeStore) -> None:
+    def note(self, store: EpisodeStore) -> None:
         """Keep what was found until now, where the store does not say so yet."""
         said, found = store.provenance, self._found()
         if any(said.get(name) != value for name, value in found.items()):
             store.set_provenance(**found)
 
-    def _identity(self) -> str:
+    def noted(self, said: Mapping[str, Any]) -> None:
+        """Take over what a process found that read later episodes, from its shard's provenance."""
+        self.left_out += [x for x in said.get("left_out", ()) if x not in self.left_out]
+        for line in said.get("warnings", ()):
+            self.recording.warn(line)
+        for task in said.get("tasks", ()):
+            self._id_of(task)
+
+    def identity(self) -> str:
         """Of what decides the outcome: source, episodes, mapping, options."""
         facts = [
             str(self.recording.path.resolve()),
@@ -128,13 +153,20 @@ class Import:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     # ---- episodes --------------------------------------------------------------------------------
-    def _append(self, store: EpisodeStore, report: Callable[[int, int], None]) -> None:
-        total, first = len(self.recording), 0
+    def next_of(self, store: EpisodeStore) -> int:
+        """Number of the episode of the recording behind those that a store has, or left out."""
+        return int(store.columns()["seed"][-1]) + 1 if len(store) else 0
+
+    def append(
+        self, store: EpisodeStore, report: Callable[[int, int], None], first: int, total: int
+    ) -> None:
+        """Append episodes `first` to `total`, behind those that are there already."""
         declared = set(store.interfaces())
+        if first:
+            self._see_first(first)
         if len(store):
-            seeds = store.columns()["seed"]  # an episode's number in the recording
-            first = int(seeds[-1]) + 1
-            self._remember(store, int(seeds[0]))
+            first = max(first, self.next_of(store))
+            self.remember(store)
         part: list[Episode] = []
         size = 0
         report(first, total)
@@ -157,12 +189,19 @@ class Import:
         self._write(store, part, declared)
         report(total, total)
 
-    def _remember(self, store: EpisodeStore, first: int) -> None:
+    def _see_first(self, stop: int) -> None:
+        """What the first episode that is imported tells of all."""
+        for i in range(stop):
+            if self._read(i) is not None:
+                break
+        self.ids.clear()
+
+    def remember(self, store: EpisodeStore) -> None:
         """Go on as the interrupted process would have: with what it had found until then."""
         said = store.provenance
-        self.converter.episode(first, self.environment)  # what the first tells of all
+        self._see_first(self.next_of(store))
         self.ids |= said.get("tasks", {})
-        self.left_out += said.get("left_out", [])
+        self.left_out += [x for x in said.get("left_out", []) if x not in self.left_out]
         fresh = self.recording.warnings
         before = said.get("warnings", [])
         self.recording.warnings = [*before, *(w for w in fresh if w not in before)]
@@ -178,7 +217,7 @@ class Import:
             except ValueError as error:
                 raise Refusal(f"{self.recording.path}: {error}") from error
             declared |= set(fresh)
-        self._note(store)
+        self.note(store)
         store.append(part)
 
     def _read(self, i: int) -> Episode | None:
@@ -196,6 +235,14 @@ class Import:
     def _of_task(self, episode: Episode) -> Episode:
         """The episode in the environment of its task, without the instruction."""
         task = str(episode.observations[INSTRUCTION])
+        name = self._id_of(task)
+        rest: dict[str, Any] = {k: v for k, v in episode.observations.items() if k != INSTRUCTION}
+        if not rest:
+            raise Refusal(f"{self.recording.path}: no field beside the instruction; map one")
+        return replace(episode, environment=name, observations=rest)
+
+    def _id_of(self, task: str) -> str:
+        """The environment of a task, in the order in which these are met."""
         if task not in self.ids:
             words = re.sub(r"[^a-z0-9]+", "-", task.lower()).strip("-")[:60].strip("-") or "task"
             name, known = f"{self.environment}-{words}", set(self.ids.values())
@@ -203,10 +250,7 @@ class Import:
             while name in known:
                 name, count = f"{self.environment}-{words}-{count}", count + 1
             self.ids[task] = name
-        rest: dict[str, Any] = {k: v for k, v in episode.observations.items() if k != INSTRUCTION}
-        if not rest:
-            raise Refusal(f"{self.recording.path}: no field beside the instruction; map one")
-        return replace(episode, environment=self.ids[task], observations=rest)
+        return self.ids[task]
 
 
 def _pictures(episode: Episode) -> bool:
