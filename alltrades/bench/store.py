@@ -56,7 +56,8 @@ def store(
         seed: of the numbers.
         folder: where stores are made, and deleted; default a temporary one.
     """
-    steps, environments = steps or 10**6, environments or 10
+    steps = 10**6 if steps is None else steps
+    environments = 10 if environments is None else environments
     if not (1 <= environments <= steps / LENGTH and steps <= MOST and updates >= 1):
         raise UserError(
             f"--steps {steps}, --environments {environments}, --count {updates}; expected an "
