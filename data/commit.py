@@ -59,8 +59,8 @@ def write_commit(path: Path, commit: dict[str, Any], writer: Lock | Lease | None
     """Make this the store's commit: readers see it or the one before. UserError where a remote
     store's writer was displaced by another.
     """
-    facts = commit | {"checksum": _checksum(commit)}
-    text = json.dumps(facts, sort_keys=True) + "\n"
+    said = json.dumps(commit, sort_keys=True)
+    text = f'{{"checksum": "{_digest(said)}", {said[1:]}\n'
     if isinstance(writer, Lease):
         writer.commit(str(path / COMMIT), text.encode())
     else:
@@ -82,4 +82,8 @@ def writer_of(path: Path) -> Lock | Lease:
 
 
 def _checksum(commit: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(commit, sort_keys=True).encode()).hexdigest()
+    return _digest(json.dumps(commit, sort_keys=True))
+
+
+def _digest(said: str) -> str:
+    return hashlib.sha256(said.encode()).hexdigest()

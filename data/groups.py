@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,11 @@ class Group:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """How the commit describes it."""
+        """How the commit describes it. Made once: a commit describes all environments anew."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
         known = self.ranges or {}
         ranges = {name: [low.tolist(), high.tolist()] for name, (low, high) in known.items()}
         return {
