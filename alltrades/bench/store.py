@@ -19,7 +19,10 @@ from alltrades.bench.synthetic import LENGTH, write_synthetic
 from alltrades.errors import UserError
 from alltrades.report.columns import columns
 
-SWEEP = ((10**4, 10), (10**5, 10), (10**6, 10), (10**7, 10), (10**6, 100), (10**6, 1000))
+SWEEP = (
+    *((10**4, 10), (10**5, 10), (10**6, 10), (10**7, 10)),
+    *((10**6, 100), (10**6, 1000), (10**7, 1000)),
+)
 MOST = 10**8  # steps of a store that is made
 BATCH = 256  # windows of a training step
 MEASURES = {  # what grows with a store, and how it is said
@@ -32,9 +35,14 @@ MEASURES = {  # what grows with a store, and how it is said
     "memory_bytes": ("peak, rows in memory", "MB"),
     "store_start_processor_s": ("start, rows in the store", "s"),
     "store_bytes": ("peak, rows in the store", "MB"),
+    "train_processor_s": ("alltrades train, 1 step", "s"),
+    "append_processor_s": ("append of one episode", "s"),
+}
+STEPS = {  # what does not, or only until its chunks are as many as a batch has windows
     "memory_step_processor_s": ("training step, rows in memory", "s"),
     "store_step_processor_s": ("training step, rows in the store", "s"),
 }
+TRAIN = "train labeled_only --small --labeled_only.steps 1 --demos.holdout 0"
 
 
 def store(
@@ -72,7 +80,8 @@ def store(
             yield f"{case[0]:,} steps of {case[1]:,} environments:"
             found.append(_measured(path, *case, updates, seed))
             yield from _lines(found[-1])
-            shutil.rmtree(path)
+            for made in Path(place).iterdir():
+                shutil.rmtree(made)
     results += found
     if sweep:
         yield from ("", *_table(found), "", *_slopes(found, results))
@@ -92,18 +101,23 @@ def _measured(path: Path, steps: int, environments: int, updates: int, seed: int
         "commit_bytes": (path / "commit.json").stat().st_size,
     }
     out |= _process(path, "index", updates)
-    wall, processor = time.perf_counter(), _of_children()
-    _run([sys.executable, "-m", "alltrades", "data", "info", str(path)])
-    out |= {
-        "info_s": time.perf_counter() - wall,
-        "info_processor_s": _of_children() - processor,
-    }
+    out |= _command("info", ["data", "info", str(path)])
+    policy = str(path.parent / "policy")
+    out |= _command("train", [*TRAIN.split(), "--demos", str(path), "--out", policy])
     for part in ("memory", "store"):
         taken = _process(path, part, updates)
         kept = ("start_s", "start_processor_s", "batch_processor_s", "step_s", "step_processor_s")
         out |= {f"{part}_{name}": taken[name] for name in (*kept, "bytes")}
         out[f"{part}_windows_per_s"] = BATCH / taken["step_s"]
-    return out
+    return out | _process(path, "append", updates)
+
+
+def _command(name: str, words: Sequence[str]) -> dict[str, float]:
+    """Seconds of a whole command."""
+    wall, processor = time.perf_counter(), _of_children()
+    _run([sys.executable, "-m", "alltrades", *words])
+    spent = time.perf_counter() - wall, _of_children() - processor
+    return {f"{name}_s": spent[0], f"{name}_processor_s": spent[1]}
 
 
 def _process(path: Path, part: str, updates: int) -> dict[str, Any]:
@@ -143,7 +157,8 @@ def _lines(x: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"  open and index {spent('index')}, {_mb(x['index_bytes'])}, "
-        f"{x['index_bytes'] / x['episodes']:.0f} bytes an episode; data info {spent('info')}"
+        f"{x['index_bytes'] / x['episodes']:.0f} bytes an episode; data info {spent('info')}; "
+        f"append of one episode {spent('append')}"
     )
     for part, where in (("memory", "rows in memory"), ("store", "rows in the store")):
         yield (
@@ -151,12 +166,14 @@ def _lines(x: dict[str, Any]) -> Iterator[str]:
             f"{_mb(x[f'{part}_bytes'])}; a step {spent(f'{part}_step')}, "
             f"{x[f'{part}_windows_per_s']:,.0f} windows/s"
         )
+    yield f"  alltrades {TRAIN}: {spent('train')}"
 
 
 def _table(found: Sequence[dict[str, Any]]) -> list[str]:
-    rows = [["steps", "environments", *(f"{n}, {unit}" for n, unit in MEASURES.values())]]
+    every = MEASURES | STEPS
+    rows = [["steps", "environments", *(f"{said}, {unit}" for said, unit in every.values())]]
     for x in found:
-        values = [_in(x[name], unit) for name, (_, unit) in MEASURES.items()]
+        values = [_in(x[name], unit) for name, (_, unit) in every.items()]
         rows.append([f"{x['steps']:,}", f"{x['environments']:,}", *values])
     return columns([list(row) for row in zip(*rows)], range(1, len(rows)))
 
@@ -165,7 +182,7 @@ def _slopes(found: Sequence[dict[str, Any]], results: list[dict[str, Any]]) -> I
     """What each measure grows by."""
     slopes = {name: fitted(found, name) for name in MEASURES}
     results.append({"slopes": slopes})
-    yield "slopes, of processor seconds and bytes (see docs/scale.md):"
+    yield "slopes, of processor seconds and bytes:"
     for name, (said, unit) in MEASURES.items():
         base, step, environment = slopes[name].values()
         yield (

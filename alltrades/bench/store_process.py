@@ -3,7 +3,7 @@ a store, or to train from it, as JSON; beyond what importing alltrades and torch
 first training step of a process, which imports more.
 
 Part "index" reads the index. "memory" and "store" train the default policy, with rows in memory and
-with windows from the store's chunks.
+with windows from the store's chunks. "append" adds episodes one by one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from alltrades.bench.memory import resident_bytes
+from alltrades.bench.synthetic import LENGTH, synthetic
 from alltrades.bench.throughput import random_steps
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
@@ -41,10 +44,10 @@ class Clock:
     wall: float = field(default_factory=time.perf_counter)
     processor: float = field(default_factory=time.process_time)
 
-    def lap(self, name: str, count: int = 1) -> dict[str, float]:
-        """Seconds since the last lap, each of `count`, under names that begin so."""
+    def lap(self, name: str) -> dict[str, float]:
+        """Seconds since the last lap, under names that begin so."""
         wall, processor = time.perf_counter(), time.process_time()
-        spent = (wall - self.wall) / count, (processor - self.processor) / count
+        spent = wall - self.wall, processor - self.processor
         self.wall, self.processor = wall, processor
         return {f"{name}_s": spent[0], f"{name}_processor_s": spent[1]}
 
@@ -54,7 +57,9 @@ class Clock:
 
 
 def measure(path: Path, part: str, updates: int) -> dict[str, Any]:
-    """What `part` takes: of seconds, and of bytes at the peak."""
+    """What `part` takes: of seconds, and of bytes at the peak; medians of what is repeated."""
+    if part == "append":
+        return _appends(path, updates)
     if part != "index":
         _trainer(*_small(), "memory").update()  # what the first step of a process imports
     clock = Clock()
@@ -73,12 +78,24 @@ def measure(path: Path, part: str, updates: int) -> dict[str, Any]:
     out |= clock.lap("start") | {"start_bytes": clock.bytes()}
     for name in ("start_s", "start_processor_s"):  # from opening the store on
         out[name] += out[name.replace("start", "index")]
+    batches, steps = [], []
     for i in range(updates):
         trainer.data.batch(BATCH, 1, i)
-    out |= clock.lap("batch", updates)
-    for _ in range(updates):
+        batches.append(clock.lap("batch"))
         trainer.update()
-    return out | clock.lap("step", updates) | {"bytes": clock.bytes()}
+        steps.append(clock.lap("step"))
+    return out | _median(batches) | _median(steps) | {"bytes": clock.bytes()}
+
+
+def _appends(path: Path, count: int) -> dict[str, Any]:
+    """What single episodes take to append."""
+    laps = []
+    with EpisodeStore.open(path, "a") as store:
+        clock = Clock()
+        for episode in islice(synthetic(count * LENGTH, 1, 1), count):
+            store.append([episode])
+            laps.append(clock.lap("append"))
+    return _median(laps)
 
 
 def _trainer(steps: Steps, interfaces: list[Interface], storage: Any) -> Trainer:
@@ -87,6 +104,10 @@ def _trainer(steps: Steps, interfaces: list[Interface], storage: Any) -> Trainer
     policy = build_policy(settings, interfaces, normalizer, 0)
     rows = TrainingRows(steps=steps, probability=np.repeat(steps.has_actions, steps.lengths))
     return Trainer(policy, TrainingData(rows, policy, storage=storage), TrainSettings(), 0)
+
+
+def _median(laps: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(lap[name] for lap in laps) for name in laps[0]}
 
 
 def _small() -> tuple[Steps, list[Interface]]:
