@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from alltrades.data.episode import Episode
 from alltrades.data.formats.convert import Converter, instruction_of
@@ -56,7 +56,7 @@ class Import:
                 f"data import: --workers {self.workers}; expected 1 process or more; leave it out "
                 "for one"
             )
-        if self.recording is None:  # on its way to another process, which opens it again
+        if cast(Recording | None, self.recording) is None:  # on its way to another process
             return
         self.converter = Converter(self.recording, self.mapping)
         if self.tasks == "environments" and instruction_of(self.mapping) is None:
@@ -64,6 +64,15 @@ class Import:
                 f"{self.recording.path}: --tasks environments, and no field '{INSTRUCTION}' from a "
                 "key of the recording; expected one that tells tasks apart; map it"
             )
+
+    def sent(self) -> Import:
+        """The same for another process, which opens the recording again."""
+        return replace(self, recording=cast(Recording, None), left_out=[])
+
+    def received(self) -> Import:
+        """The same in that process."""
+        assert self.reopen is not None
+        return replace(self, recording=self.reopen())
 
     @property
     def partial(self) -> Path:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from alltrades.data.commit import read_commit
+from alltrades.data.formats.recording import Recording
 from alltrades.data.shards import (
     drop_shards,
     finish_shard,
@@ -25,14 +26,30 @@ from alltrades.data.shards import (
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 
-if TYPE_CHECKING:
-    from alltrades.data.formats.importing import Import
-
 Report = Callable[[int, int], None]
 LOOK = 0.5  # seconds between looks at what workers have done
 
 
-def import_shared(work: Import, store: EpisodeStore, report: Report) -> None:
+class Work(Protocol):
+    """What an import tells of itself (see `importing.Import`)."""
+
+    recording: Recording
+    workers: int
+    ids: dict[str, str]
+
+    @property
+    def partial(self) -> Path: ...
+    def sent(self) -> Work: ...
+    def received(self) -> Work: ...
+    def identity(self) -> str: ...
+    def next_of(self, store: EpisodeStore) -> int: ...
+    def append(self, store: EpisodeStore, report: Report, first: int, total: int) -> None: ...
+    def remember(self, store: EpisodeStore) -> None: ...
+    def noted(self, said: Mapping[str, Any]) -> None: ...
+    def note(self, store: EpisodeStore) -> None: ...
+
+
+def import_shared(work: Work, store: EpisodeStore, report: Report) -> None:
     """Append what is missing, by `work.workers` processes, with one commit: the same episodes in
     the same order as one process appends. What dead processes left goes on where it was.
 
@@ -56,10 +73,8 @@ def import_shared(work: Import, store: EpisodeStore, report: Report) -> None:
             process.terminate()
             process.join()
             ours.close()
-    found: list[Mapping[str, Any]] = []
     for path in shards_of(store.path):
-        found.append(EpisodeStore.open(path).provenance)
-        work.noted(found[-1])
+        work.noted(EpisodeStore.open(path).provenance)
     work.note(store)
 
     def names(shard: EpisodeStore) -> dict[str, str]:
@@ -71,22 +86,21 @@ def import_shared(work: Import, store: EpisodeStore, report: Report) -> None:
     report(total, total)
 
 
-def _begun(work: Import, part: tuple[int, int, int]) -> tuple[BaseProcess, Connection]:
+def _begun(work: Work, part: tuple[int, int, int]) -> tuple[BaseProcess, Connection]:
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    alone = replace(work, recording=None, left_out=[])  # type: ignore[arg-type]
-    process = context.Process(target=_import_part, args=(theirs, alone, part), daemon=True)
+    args = theirs, work.sent(), part
+    process = context.Process(target=_import_part, args=args, daemon=True)
     process.start()
     theirs.close()
     return process, ours
 
 
-def _import_part(pipe: Connection, work: Import, part: tuple[int, int, int]) -> None:
+def _import_part(pipe: Connection, work: Work, part: tuple[int, int, int]) -> None:
     """Read one part into its shard, and say what went wrong."""
     error: UserError | None = None
     try:
-        assert work.reopen is not None
-        work = replace(work, recording=work.reopen())
+        work = work.received()
         number, low, high = part
         facts = {"import": work.identity(), "episodes": [low, high]}
         shard = open_shard(work.partial, number, facts)
@@ -108,7 +122,7 @@ def _while_wanted(done: int, total: int) -> None:
 
 
 def _watched(
-    work: Import,
+    work: Work,
     processes: Sequence[tuple[BaseProcess, Connection]],
     parts: Sequence[tuple[int, int, int]],
     look: Callable[[], None],
