@@ -13,8 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from alltrades.bench.store_slopes import (
+    BATCH,
+    MEASURES,
+    STEPS,
+    fitted,
+    in_units,
+    plan_lines,
+    planned,
+    slope_lines,
+)
 from alltrades.bench.synthetic import LENGTH, write_synthetic
 from alltrades.errors import UserError
 from alltrades.report.columns import columns
@@ -24,24 +32,6 @@ SWEEP = (
     *((10**6, 100), (10**6, 1000), (10**7, 1000)),
 )
 MOST = 10**8  # steps of a store that is made
-BATCH = 256  # windows of a training step
-MEASURES = {  # what grows with a store, and how it is said
-    "write_processor_s": ("writing", "s"),
-    "disk_bytes": ("on disk", "MB"),
-    "index_processor_s": ("open and index", "s"),
-    "index_bytes": ("index", "MB"),
-    "info_processor_s": ("data info", "s"),
-    "memory_start_processor_s": ("start, rows in memory", "s"),
-    "memory_bytes": ("peak, rows in memory", "MB"),
-    "store_start_processor_s": ("start, rows in the store", "s"),
-    "store_bytes": ("peak, rows in the store", "MB"),
-    "train_processor_s": ("alltrades train, 1 step", "s"),
-    "append_processor_s": ("append of one episode", "s"),
-}
-STEPS = {  # what does not, or only until its chunks are as many as a batch has windows
-    "memory_step_processor_s": ("training step, rows in memory", "s"),
-    "store_step_processor_s": ("training step, rows in the store", "s"),
-}
 TRAIN = "train labeled_only --small --labeled_only.steps 1 --demos.holdout 0"
 
 
@@ -84,7 +74,11 @@ def store(
                 shutil.rmtree(made)
     results += found
     if sweep:
-        yield from ("", *_table(found), "", *_slopes(found, results))
+        yield from ("", *_table(found), "")
+        slopes = {name: fitted(found, name) for name in MEASURES}
+        plan = planned(slopes, found)
+        results.append({"slopes": slopes, "plan": plan})
+        yield from (*slope_lines(slopes), "", *plan_lines(plan))
 
 
 def _measured(path: Path, steps: int, environments: int, updates: int, seed: int) -> dict[str, Any]:
@@ -173,39 +167,9 @@ def _table(found: Sequence[dict[str, Any]]) -> list[str]:
     every = MEASURES | STEPS
     rows = [["steps", "environments", *(f"{said}, {unit}" for said, unit in every.values())]]
     for x in found:
-        values = [_in(x[name], unit) for name, (_, unit) in every.items()]
+        values = [in_units(x[name], unit) for name, (_, unit) in every.items()]
         rows.append([f"{x['steps']:,}", f"{x['environments']:,}", *values])
     return columns([list(row) for row in zip(*rows)], range(1, len(rows)))
-
-
-def _slopes(found: Sequence[dict[str, Any]], results: list[dict[str, Any]]) -> Iterator[str]:
-    """What each measure grows by."""
-    slopes = {name: fitted(found, name) for name in MEASURES}
-    results.append({"slopes": slopes})
-    yield "slopes, of processor seconds and bytes:"
-    for name, (said, unit) in MEASURES.items():
-        base, step, environment = slopes[name].values()
-        yield (
-            f"  {said}: {_in(base, unit)} {unit}, {_in(1e6 * step, unit)} more a million steps, "
-            f"{_in(1e3 * environment, unit)} more a thousand environments"
-        )
-
-
-def fitted(found: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
-    """Of y = base + step * steps + environment * environments, none below 0, the one with the least
-    sum of squared relative errors over some stores.
-    """
-    from scipy.optimize import nnls
-
-    terms = np.array([[1.0, x["steps"], x["environments"]] for x in found])
-    y = np.maximum([float(x[name]) for x in found], 1e-9)
-    size = terms.max(0)  # numbers of one size
-    solution, _ = nnls(terms / size / y[:, None], np.ones(len(y)))
-    return dict(zip(("base", "step", "environment"), (solution / size).tolist()))
-
-
-def _in(value: float, unit: str) -> str:
-    return f"{value / 1e6:,.1f}" if unit == "MB" else f"{value:,.2f}"
 
 
 def _mb(count: float) -> str:

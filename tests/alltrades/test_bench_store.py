@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alltrades.bench import store as bench
+from alltrades.bench.store_slopes import MEASURES, STEPS, fitted, planned
 from alltrades.bench.synthetic import synthetic, write_synthetic
 from alltrades.cli import main
 
@@ -31,11 +32,11 @@ def test_every_part_is_measured_and_slopes_are_fitted(tmp_path, monkeypatch, cap
     *cases, last = json.loads(file.read_text())
     assert [(x["steps"], x["environments"], x["episodes"]) for x in cases] == [(400, 2, 4)]
     for case in cases:
-        measured = [*bench.MEASURES, *bench.STEPS]
+        measured = [*MEASURES, *STEPS]
         assert all(np.isfinite(case[name]) for name in measured)
         assert case["append_s"] > 0 and case["store_start_s"] > case["index_s"] > 0
         assert case["disk_bytes"] > 200 * 48 and case["store_windows_per_s"] > 0
-    assert last["slopes"].keys() == bench.MEASURES.keys()
+    assert last["slopes"].keys() == MEASURES.keys()
     said = capsys.readouterr().out
     assert "400 steps of 2 environments:" in said and "more a thousand environments" in said
     assert {p.name for p in tmp_path.iterdir()} == {"b.json"}  # stores are deleted
@@ -47,9 +48,9 @@ def test_slopes_are_those_of_the_plane_that_was_measured():
         {"steps": s, "environments": k, "x": 0.5 + 3e-7 * s + 2e-3 * k, "flat": 7.0}
         for s, k in sizes
     ]
-    slopes = bench.fitted(found, "x")
+    slopes = fitted(found, "x")
     assert np.allclose(list(slopes.values()), [0.5, 3e-7, 2e-3], rtol=1e-6)
-    assert np.allclose(list(bench.fitted(found, "flat").values()), [7, 0, 0], atol=1e-9)
+    assert np.allclose(list(fitted(found, "flat").values()), [7, 0, 0], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,15 @@ def test_slopes_are_those_of_the_plane_that_was_measured():
 def test_sizes_that_no_store_can_have_are_refused(capsys, words):
     assert main(["bench", "store", *words]) == 2
     assert "expected an environment or more, 100 steps or more of each" in capsys.readouterr().err
+
+
+def test_a_plan_is_the_slopes_at_its_size_and_the_steps_of_the_largest_store():
+    slopes = {name: {"base": 1.0, "step": 1e-8, "environment": 1e-3} for name in MEASURES}
+    small, large = (
+        {"steps": s, "environments": 10, **dict.fromkeys(STEPS, t)}
+        for s, t in ((10, 9.0), (20, 0.5))
+    )
+    plan = planned(slopes, [large, small])
+    assert all(plan[name] == pytest.approx(1 + 1 + 1) for name in MEASURES)
+    assert plan["appends_processor_s"] == pytest.approx(3 * 10**6)  # of 100 steps each
+    assert plan["store_pass_processor_s"] == pytest.approx(10**8 / 256 * 0.5)
