@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ STEPS = {  # what does not, or only until its chunks are as many as a batch has 
 }
 BATCH = 256  # windows of a training step
 PLANNED = 10**8, 1000  # steps and environments of the store that is planned
+LARGE = 10**6  # steps of a store whose training steps count
 PRICE = 0.05  # dollars an hour of a processor: an assumption
 
 Slopes = Mapping[str, Mapping[str, float]]
@@ -59,8 +61,8 @@ def slope_lines(slopes: Slopes) -> Iterator[str]:
 
 def planned(slopes: Slopes, found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The same of a store of PLANNED size, by the slopes; beside them the processor seconds of all
-    its episodes appended one by one, and of a pass over its windows, each drawn once on average, as
-    the largest store that was measured is trained from.
+    its episodes appended one by one, and of a pass over its windows, each drawn once on average, by
+    the median step of the stores of LARGE size, or of all where none is.
     """
     steps, environments = PLANNED
     out = {
@@ -68,9 +70,9 @@ def planned(slopes: Slopes, found: Sequence[Mapping[str, Any]]) -> dict[str, flo
         for name, s in slopes.items()
     }
     out["appends_processor_s"] = steps / LENGTH * out["append_processor_s"]
-    largest = max(found, key=lambda x: (x["steps"], x["environments"]))
+    large = [x for x in found if x["steps"] >= LARGE] or found
     for name in STEPS:
-        out[name.replace("step", "pass")] = steps / BATCH * largest[name]
+        out[name.replace("step", "pass")] = steps / BATCH * median(x[name] for x in large)
     return out
 
 

@@ -67,13 +67,11 @@ def test_sizes_that_no_store_can_have_are_refused(capsys, words):
     assert "expected an environment or more, 100 steps or more of each" in capsys.readouterr().err
 
 
-def test_a_plan_is_the_slopes_at_its_size_and_the_steps_of_the_largest_store():
+def test_a_plan_is_the_slopes_at_its_size_and_the_steps_of_large_stores():
     slopes = {name: {"base": 1.0, "step": 1e-8, "environment": 1e-3} for name in MEASURES}
-    small, large = (
-        {"steps": s, "environments": 10, **dict.fromkeys(STEPS, t)}
-        for s, t in ((10, 9.0), (20, 0.5))
-    )
-    plan = planned(slopes, [large, small])
+    sizes = ((10, 9.0), (10**6, 0.25), (10**6, 0.5), (10**7, 0.75))
+    found = [{"steps": s, "environments": 10, **dict.fromkeys(STEPS, t)} for s, t in sizes]
+    plan = planned(slopes, found)
     assert all(plan[name] == pytest.approx(1 + 1 + 1) for name in MEASURES)
     assert plan["appends_processor_s"] == pytest.approx(3 * 10**6)  # of 100 steps each
-    assert plan["store_pass_processor_s"] == pytest.approx(10**8 / 256 * 0.5)
+    assert plan["store_pass_processor_s"] == pytest.approx(10**8 / 256 * 0.5)  # not of small ones
