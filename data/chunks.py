@@ -33,8 +33,8 @@ from alltrades.system.remote.place import RemotePath
 CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
-WRITERS = 4  # threads that pack the chunks of all appends at once
-READERS = 8  # threads that read and unpack them
+WRITERS = 4  # threads that pack the chunks of all appends at once, and unpack those of a disk
+READERS = 8  # threads that read them from an object store
 LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
 _CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
 
@@ -201,8 +201,10 @@ class ChunkedArray:
             for i in numbers:
                 yield self.read_chunk(i)
             return
-        for low in range(0, len(numbers), READERS):
-            yield from _readers().map(self.read_chunk, numbers[low : low + READERS])
+        far = isinstance(self.path, RemotePath)
+        pool, most = (_readers(), READERS) if far else (_packers(), WRITERS)
+        for low in range(0, len(numbers), most):
+            yield from pool.map(self.read_chunk, numbers[low : low + most])
 
     def read_chunk(self, i: int) -> np.ndarray:
         """The committed rows of chunk i, checked."""
@@ -343,7 +345,7 @@ def _decode(file: Path, stored: bytes, shape: tuple[int, ...], dtype: np.dtype) 
 
 @functools.cache
 def _readers() -> ThreadPoolExecutor:
-    """One set of threads that read chunks, and wait for those of object stores."""
+    """One set of threads that wait for chunks from object stores."""
     return ThreadPoolExecutor(READERS, "chunks")
 
 

@@ -23,7 +23,7 @@ from alltrades.policies.settings import PolicySettings
 from alltrades.system.machine import processors
 from alltrades.system.streams import GLOBAL_STATE
 
-READERS = 8  # threads, at most, that take statistics of an environment each
+READERS = 4  # threads, at most, that take statistics of an environment each
 
 
 def make_normalizer(
