@@ -34,6 +34,7 @@ CHUNK_BYTES = 2**20  # of a chunk's rows, before compression
 COLUMN_BYTES = 2**16  # the same of per-episode columns, of which there are many short ones
 CACHED_BYTES = 2**24  # of decoded chunks kept by one store
 WRITERS = 4  # threads that pack the chunks of all appends at once, and unpack those of a disk
+MANY = 16  # chunks of a disk from which several threads unpack them
 READERS = 8  # threads that read them from an object store
 LEVEL, PICTURES = 0, 1  # of the compression: pictures are many, and level 1 takes half the time
 _CODECS = {level: Zstd(level=level) for level in (LEVEL, PICTURES)}
@@ -194,14 +195,15 @@ class ChunkedArray:
         return out
 
     def _read_chunks(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        """Chunks one after another, which are read and unpacked beside one another, a few at a
-        time.
+        """Chunks one after another. Far ones, and the many of an index, are asked for beside one
+        another, a few at a time; rows of a disk that stand together are not, since every thread
+        keeps memory.
         """
-        if len(numbers) < 2:
+        far = isinstance(self.path, RemotePath)
+        if len(numbers) < (2 if far else MANY):
             for i in numbers:
                 yield self.read_chunk(i)
             return
-        far = isinstance(self.path, RemotePath)
         pool, most = (_readers(), READERS) if far else (_packers(), WRITERS)
         for low in range(0, len(numbers), most):
             yield from pool.map(self.read_chunk, numbers[low : low + most])

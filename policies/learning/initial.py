@@ -57,6 +57,8 @@ def make_normalizers(
 
 def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Statistics]:
     """Of every environment, those of the same quantities being one for all (see `pooled`)."""
+    if len(environments) == 1:
+        return pooled([measured(demos, environments[0])], environments)
     demos.numbers("")  # sorts them once, before threads ask
     with ThreadPoolExecutor(min(READERS, processors(), len(environments))) as pool:
         return pooled(list(pool.map(lambda e: measured(demos, e), environments)), environments)
