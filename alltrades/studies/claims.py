@@ -142,6 +142,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "pareto": (("lambda", "against"), _pareto),
     "shares": (("demos.episodes", "a - b"), weighing_claims.shares),
     "resultant": (("demos.ends", "a - b"), weighing_claims.resultant),
+    "blind": (("demos.episodes", "a - b"), weighing_claims.blind),
     "outcome": (("demos.episodes", "a - b"), weighing_claims.outcome),
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),

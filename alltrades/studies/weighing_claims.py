@@ -17,6 +17,7 @@ from alltrades.studies.evidence import (
     judged,
     level,
     missing,
+    no_lower,
     rows_of,
     table,
     word,
@@ -147,4 +148,29 @@ def outcome(results: Results) -> list[Claim]:
             )
             for row, r in found.items()
         ),
+    ]
+
+
+def blind(results: Results) -> list[Claim]:
+    key = "demos.episodes"
+
+    def kept(a: str, b: str) -> Claim:
+        return judged(
+            f"{a} is no lower than {b}",
+            differences(results, f"{a} - {b}", key),
+            lambda rows: no_lower([interval(r) for r in rows]),
+            key,
+        )
+
+    def gained(a: str, b: str) -> Claim:
+        return judged(
+            f"{a} is better than {b}", differences(results, f"{a} - {b}", key), above, key
+        )
+
+    return [
+        kept("lo_recorded", "labeled_only"),
+        kept("lo_recorded", "specialists"),
+        gained("lo_resultant", "lo_executed"),
+        gained("lo_progress", "lo_executed"),
+        kept("lo_resultant", "lo_recorded"),
     ]

@@ -620,3 +620,18 @@ def test_outcome_conditioning_is_judged_everywhere_and_from_the_fewest(few, many
     pairs = {f"{row}__filtered": {2: few, 10: many} for row in rows}
     found = list(verdicts("outcome", differences("demos.episodes", **pairs)).values())
     assert found == [expected[0], *[expected[1]] * 3]
+
+
+@pytest.mark.parametrize(
+    ("own", "gain", "expected"),
+    [
+        (0.0, 0.06, ["held", "held"]),
+        (-0.12, -0.06, ["refuted", "refuted"]),
+        (0.1, 0.0, ["held", "undecided"]),
+    ],
+)
+def test_teachers_of_blind_generalists_are_judged_against_themselves(own, gain, expected):
+    pairs = {f"lo_recorded__{row}": {10: own} for row in ("labeled_only", "specialists")}
+    pairs |= {f"lo_{row}__lo_executed": {10: gain} for row in ("resultant", "progress")}
+    found = list(verdicts("blind", differences("demos.episodes", **pairs)).values())
+    assert found == [expected[0]] * 2 + [expected[1]] * 2 + ["undecided"]
