@@ -12,7 +12,7 @@ import numpy as np
 from alltrades.data.decoded import Decoded
 from alltrades.data.rows import Rows
 from alltrades.data.runs import Runs
-from alltrades.data.sources import Absent, Memory
+from alltrades.data.sources import Absent, Memory, Source
 
 SHARE = 0.5  # of the memory that is free, which the rows of one training may fill
 Storage = Literal["memory", "file", "store"]
@@ -60,7 +60,7 @@ def placed(
     there, lengths = np.array(rows.fitting)[rows.runs.source], rows.runs.lengths
     at = np.cumsum(lengths * there) - lengths * there  # where the kept rows of each run begin
     start = np.where(there, at, 0)
-    sources = [Absent(len(rows)), Memory(kept)]
+    sources: list[Source] = [Absent(len(rows)), Memory(kept)]
     runs = Runs(sources, there.astype(np.int64), start, start + lengths)
     return Rows(runs, rows.row_shape, rows.dtype)
 

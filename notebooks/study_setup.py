@@ -5,7 +5,7 @@ for method.ipynb.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def setup(folder: Path) -> list[str]:
         f"wide, {value('policy.depth')} deep; specialists {value('specialist.width')} wide, "
         f"{value('specialist.depth')} deep{_parameters(folder)}{hidden}. Chunks of "
         f"{policy['horizon']} actions, of which {policy['n_action_steps']} are executed.",
-        f"Data: {value('demos.episodes')} demonstrations per environment; "
+        f"Data: {value('demos.episodes')} demonstrations per environment"
+        f"{_ends(s, value)}; "
         f"{value('distill.rollouts')} rollouts per environment "
         f"and teacher ({value('distill.teachers')}), weights {value('distill.weights.kind')}, "
         f"targets {value('distill.targets')}"
@@ -128,6 +129,12 @@ def _changes(
             yield from _changes(value, base[key], f"{above}{key}.")
         elif value != base.get(key):
             yield f"{above}{key}", show(value, 60)
+
+
+def _ends(s: dict[str, Any], value: Callable[[str], str]) -> str:
+    """Where demonstrations end, in studies that are blind to success."""
+    blind = s["simulator"]["success"] == "never"
+    return f", which end at {value('demos.ends')}" if blind else ""
 
 
 def _parameters(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -133,6 +132,8 @@ def _run(words: Sequence[str]) -> str:
 
 def _of_children() -> float:
     """Processor seconds of all processes that ended."""
+    import resource  # of POSIX alone
+
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

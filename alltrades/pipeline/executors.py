@@ -26,6 +26,7 @@ def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
             f"device = {device} on a Ray cluster with compute.gpus_per_task = 0, which hides GPUs "
             "from tasks; expected a share of one; set --compute.gpus_per_task 1, or less"
         )
+    from alltrades.policies.learning.following import follow_first
     from alltrades.system.compute.ray_executor import RayExecutor
 
     return RayExecutor(
@@ -35,6 +36,7 @@ def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
         settings.cpus_per_task,
         settings.gpus_per_task,
         settings.ranks,
+        follow_first,
     )
 
 

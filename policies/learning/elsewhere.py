@@ -91,7 +91,7 @@ def train_elsewhere(
     ears = Ears(lambda _: report, hear=put)
     order = Order(count, _Last(place.work), place.averages is not None)
     if executor.ranks > 1 and not trainer.stacked:
-        tensors, facts, step = executor.together(_train, follow_first, (trainer, order), ears)
+        tensors, facts, step = executor.together(_train, (trainer, order), ears)
     else:
         tensors, facts, step = executor.call(_train, (trainer, order), ears=ears)
     there = {name: tensor.to(trainer.device) for name, tensor in tensors.items()}
@@ -118,13 +118,3 @@ def _train(
         tensors, facts = trainer.state()
         sent = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         return sent, facts, trainer.step
-
-
-def follow_first() -> None:
-    """Take part in the trainings of the first process of this one's group."""
-    from alltrades.policies.learning.following import follow_all
-    from alltrades.system import ranks
-
-    group = ranks.group()
-    assert group is not None
-    follow_all(group)

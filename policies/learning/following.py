@@ -50,6 +50,13 @@ def _follow(group: ranks.Group) -> int:
     return 0
 
 
+def follow_first() -> None:
+    """Take part in the trainings of the first process of this one's group."""
+    group = ranks.group()
+    assert group is not None
+    follow_all(group)
+
+
 def follow_all(group: ranks.Group) -> None:
     """The same, whatever is raised."""
     while (message := group.called()) is not None:

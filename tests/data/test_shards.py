@@ -1,9 +1,9 @@
 """Shards that several processes wrote become what one process would have appended, or nothing."""
 
-import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +12,8 @@ from alltrades.data.shards import finish_shard, merge_shards, open_shard, shards
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from tests.data.stores import episode, rich_episode, same
+
+ROOT = Path(__file__).parents[2]
 
 
 def episodes_of_all_kinds():
@@ -81,7 +83,7 @@ def test_the_shard_of_a_worker_that_died_does_not_count_and_is_removed(tmp_path)
     with open_shard(path, 0) as shard:
         shard.append([episode(0)])
         finish_shard(shard)
-    died = subprocess.run([sys.executable, "-c", WORKER, str(path)], cwd=os.getcwd())
+    died = subprocess.run([sys.executable, "-c", WORKER, str(path)], cwd=ROOT)
     assert died.returncode == -signal.SIGKILL and len(shards_of(path)) == 2
     with open_shard(path, 2) as living:
         living.append([episode(2)])

@@ -135,15 +135,9 @@ class Executor(ABC):
         (found,) = self.map(function, [item], shared, ears)
         return found
 
-    def together(
-        self,
-        first: Function,
-        others: Callable[[], None],
-        item: Any,
-        ears: Ears | None = None,
-    ) -> Any:
-        """What `first(here, None, item)` returns in the first of `ranks` processes that meet
-        through torch.distributed; in the others `others()` is called.
+    def together(self, function: Function, item: Any, ears: Ears | None = None) -> Any:
+        """What `function(here, None, item)` returns in the first of `ranks` processes that meet
+        through torch.distributed; the others take part in what it asks them for.
         """
         raise NotImplementedError
 

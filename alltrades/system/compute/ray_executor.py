@@ -68,6 +68,7 @@ class RayExecutor(Executor):
         prepare: see `Pool`.
         tasks, processors, gpus: at the same time, and of each.
         ranks: processes of one training, each with what a task is given.
+        others: what those do that are not the first.
 
     Raises MissingExtra without Ray, and UserError as `Cluster`.
     """
@@ -82,11 +83,12 @@ class RayExecutor(Executor):
         processors: float = 1.0,
         gpus: float = 0.0,
         ranks: int = 1,
+        others: Callable[[], None] | None = None,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
         if ranks > 1:
             _require_train()
-        self.ranks = ranks
+        self.ranks, self._others = ranks, others
         self._cluster = Cluster(on, say)
         self._pool = Pool(self._cluster, prepare, tasks, processors, gpus)
 
@@ -100,22 +102,16 @@ class RayExecutor(Executor):
     ) -> Generator[Any, None, None]:
         yield from _Map(self, function, shared, ears or Ears()).run(iter(items))
 
-    def together(
-        self,
-        first: Function,
-        others: Callable[[], None],
-        item: Any,
-        ears: Ears | None = None,
-    ) -> Any:
+    def together(self, function: Function, item: Any, ears: Ears | None = None) -> Any:
+        assert self._others is not None
         if self._pool.seats() < self.ranks:
             raise UserError(
                 f"compute.ranks = {self.ranks} and the cluster has room for {self._pool.seats()} "
                 "processes of compute.cpus_per_task and compute.gpus_per_task; expected as many; "
                 "lower it"
             )
-        return together(
-            self._cluster, self._pool, first, others, item, self.ranks, ears or Ears(), self.check
-        )
+        work = function, self._others, item
+        return together(self._cluster, self._pool, work, self.ranks, ears or Ears(), self.check)
 
     def close(self) -> None:
         self._pool.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from alltrades.errors import UserError
-from alltrades.system.compute.executor import Ears, Here, Kept
+from alltrades.system.compute.executor import Ears, Function, Here, Kept
 from alltrades.system.compute.ray_pool import Cluster, Pool, told
 from alltrades.system.compute.ray_worker import LINE, PROGRESS, RECORD, TOLD, caught, settle
 from alltrades.system.reporting import Report
@@ -23,6 +23,9 @@ PAUSE = 0.3  # seconds between two looks at what has come
 SHOWN = 0.25  # seconds between two words on how far it is
 TRIES = 3  # of a group that loses one of its processes
 DONE, FAILED = "done", "failed"
+
+# what the first does, as `first(here, None, item)`, what the others do, `others()`, and the item
+Work = tuple[Function, Callable[[], None], Any]
 
 
 class Mailbox:
@@ -57,15 +60,12 @@ class Mailbox:
 def together(
     cluster: Cluster,
     pool: Pool,
-    first: Callable[[Here, None, Any], Any],
-    others: Callable[[], None],
-    item: Any,
+    work: Work,
     count: int,
     ears: Ears,
     check: Callable[[], None],
 ) -> Any:
-    """What `first(here, None, item)` returns in the first of `count` processes of the cluster, each
-    with what a task is given; `others()` is called in the others.
+    """What the first of `count` processes of the cluster returns, each with what a task is given.
 
     A group that loses a process begins again, with the item as it is then.
 
@@ -73,7 +73,7 @@ def together(
     and again.
     """
     for attempt in range(1, TRIES + 1):
-        kind, value = _tried(cluster, pool, (first, others, item), count, ears, check)
+        kind, value = _tried(cluster, pool, work, count, ears, check)
         if kind == DONE:
             return value
         if kind == FAILED:
@@ -92,7 +92,7 @@ def together(
 def _tried(
     cluster: Cluster,
     pool: Pool,
-    work: tuple[Any, Any, Any],
+    work: Work,
     count: int,
     ears: Ears,
     check: Callable[[], None],
