@@ -25,7 +25,7 @@ from alltrades.settings.rows import GENERALIST, Row
 from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import plain
 from alltrades.studies.adaptation_tables import Adapted, summarise
-from alltrades.studies.at_once import StudyRun, carry_out
+from alltrades.studies.at_once import AT_ONCE, StudyRun, carry_out
 from alltrades.studies.result import StudyResult
 from alltrades.system.files import slug, write_text
 
@@ -46,12 +46,7 @@ class Settings(RunSettings):
     demonstrations: tuple[int, ...] = Field(
         (1, 2), min_length=1, description="of the environment that was left out"
     )
-    at_once: int = Field(
-        1,
-        ge=1,
-        description="runs beside one another, each in a process of its own, with the processors "
-        "and threads that one has alone",
-    )
+    at_once: int = Field(1, ge=1, description=AT_ONCE)
     replay_from: Literal["rollouts", "demonstrations"] = Field(
         "rollouts",
         description="what reminds the generalist: its own rollouts, or the demonstrations of the "

@@ -24,6 +24,10 @@ from alltrades.system.compute.processes import end_with_parent
 if TYPE_CHECKING:
     from alltrades.settings.compute import ComputeSettings
 
+AT_ONCE = (  # the setting of studies, in words
+    "runs beside one another, each in a process of its own, with the processors and threads that "
+    "one has alone"
+)
 GRACE = 10.0  # seconds in which a run that is given up tidies up
 
 

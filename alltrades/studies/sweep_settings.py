@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from alltrades.settings.load import invalid
 from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import check_value, lookup, plain, show
+from alltrades.studies.at_once import AT_ONCE
 
 OWN = ("study", "seeds", "sweep", "first", "title", "at_once")
 
@@ -26,12 +27,7 @@ class Settings(RunSettings):
     sweep: dict[str, list[Any]] = Field(
         default_factory=dict, description="values of each dotted setting that varies"
     )
-    at_once: int = Field(
-        1,
-        ge=1,
-        description="runs beside one another, each in a process of its own, with the processors "
-        "and threads that one has alone",
-    )
+    at_once: int = Field(1, ge=1, description=AT_ONCE)
     first: int | None = Field(None, ge=1, description="use only so many values of each setting")
 
     def grid(self) -> list[dict[str, Any]]:
