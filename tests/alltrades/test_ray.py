@@ -34,6 +34,11 @@ pytestmark = pytest.mark.slow  # a cluster takes ten seconds to start
 KINDS = {"run_block", "_train", "_draw", "_weigh"}  # of tasks
 
 
+def working(pid: int) -> list[int]:
+    """Workers of this project below a process: others of Ray's wait for work from its start on."""
+    return [p for p in descendants(pid) if p in processes_called("ray::alltrades")]
+
+
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
     words = "run --small --compute ray --no-report --tracking.wandb disabled --demos.episodes 500"
     command = [
@@ -48,12 +53,12 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
         for line in process.stderr:
             if line.startswith("environments"):
                 break
-        below = descendants(process.pid)
         deadline = time.monotonic() + 180
-        while len(found := descendants(process.pid)) <= len(below) and time.monotonic() < deadline:
-            time.sleep(0.2)  # until workers have begun
+        while not (workers := working(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert workers
         time.sleep(2.0)
-        below = {*below, *found, *descendants(process.pid)}
+        below = {*workers, *descendants(process.pid)}
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(180) == 130, said
