@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -129,7 +128,7 @@ class _Processes:
         """What a run says at its end. Raises UserError where it failed."""
         i, process = self._running.pop(connection)
         try:
-            kind, value = pickle.loads(connection.recv_bytes())
+            kind, value = connection.recv()
         except EOFError:
             process.join()
             raise UserError(
@@ -172,7 +171,7 @@ def _carry_out(
         sys.exit(130)
     except Exception:
         said = "broken", traceback.format_exc()
-    connection.send_bytes(pickle.dumps(said))
+    connection.send(said)
 
 
 class _Titled:
