@@ -61,7 +61,6 @@ class Telling:
         for key in reader.keys:
             if key in own.cameras:
                 theirs.encoders[theirs.module[key]] = own.encoders[own.module[key]]
-        reader.requires_grad_(True)
         policy.beside = reader.head
         known = {name: k for k, name in enumerate(reader.layout.ids)}
         self.index = torch.tensor([known.get(name, -1) for name in policy.layout.ids])

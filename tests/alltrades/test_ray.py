@@ -36,7 +36,7 @@ KINDS = {"run_block", "_train", "_draw", "_weigh"}  # of tasks
 
 def working(pid: int) -> list[int]:
     """Workers of this project below a process: others of Ray's wait for work from its start on."""
-    return [p for p in descendants(pid) if p in processes_called("ray::alltrades")]
+    return sorted({*descendants(pid)} & {*processes_called("ray::alltrades")})
 
 
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
@@ -200,6 +200,8 @@ def test_a_training_of_several_processes_is_that_of_one_even_where_one_is_lost(
     for name, weights in one.items():
         torch.testing.assert_close(group[name], weights, rtol=1e-2, atol=1e-3)
     assert any((group[name] != weights).any() for name, weights in one.items())
+    steps = [r["step"] for r in metrics(tmp_path / "group") if "loss" in r]
+    assert len(steps) == len(set(steps))  # what was repeated is recorded once
     last = [max(metrics(tmp_path / n), key=lambda r: r["step"]) for n in ("one", "group")]
     assert last[0]["step"] == last[1]["step"] == 1000
     assert last[1]["loss"] == pytest.approx(last[0]["loss"], rel=1e-3)

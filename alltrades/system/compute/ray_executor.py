@@ -16,7 +16,7 @@ from typing import Any
 
 from alltrades.errors import MissingExtra, UserError
 from alltrades.system.compute.executor import Ears, Executor, Function, say_on_stderr
-from alltrades.system.compute.ray_group import together
+from alltrades.system.compute.ray_group import GroupTask, together
 from alltrades.system.compute.ray_pool import Cluster, Member, Pool, require_ray, told
 from alltrades.system.compute.ray_worker import LINE, RECORD, TOLD
 
@@ -111,7 +111,8 @@ class RayExecutor(Executor):
                 "lower it"
             )
         work = function, self._others, item
-        return together(self._cluster, self._pool, work, self.ranks, ears or Ears(), self.check)
+        task = GroupTask(work, self.ranks, ears or Ears(), self.check)
+        return together(self._cluster, self._pool, task)
 
     def close(self) -> None:
         self._pool.close()

@@ -11,6 +11,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from alltrades.errors import UserError
@@ -57,29 +58,39 @@ class Mailbox:
         return found
 
 
-def together(
-    cluster: Cluster,
-    pool: Pool,
-    work: Work,
-    count: int,
-    ears: Ears,
-    check: Callable[[], None],
-) -> Any:
-    """What the first of `count` processes of the cluster returns, each with what a task is given.
+@dataclass(frozen=True)
+class GroupTask:
+    """A task of several processes.
+
+    Attributes:
+        count: of the processes, each of which is given what a task is.
+        check: called now and then meanwhile; what it raises ends them.
+    """
+
+    work: Work
+    count: int
+    ears: Ears
+    check: Callable[[], None]
+
+
+def together(cluster: Cluster, pool: Pool, task: GroupTask) -> Any:
+    """What the first of the processes returns.
 
     A group that loses a process begins again, with the item as it is then.
 
-    Raises what `first` raises, and UserError where the group cannot be started or is lost again
+    Raises what the first raises, and UserError where the group cannot be started or is lost again
     and again.
     """
+    count = task.count
+    logged: dict[str, int] = {}  # last step of each record: another try repeats some
     for attempt in range(1, TRIES + 1):
-        kind, value = _tried(cluster, pool, work, count, ears, check)
+        kind, value = _tried(cluster, pool, task, logged)
         if kind == DONE:
             return value
         if kind == FAILED:
             raise told(*value)
         if attempt < TRIES:
-            ears.say(
+            task.ears.say(
                 f"compute: a group of {count} processes of the cluster was lost ({value}); its "
                 "training goes on from its last checkpoint in another one"
             )
@@ -90,21 +101,16 @@ def together(
 
 
 def _tried(
-    cluster: Cluster,
-    pool: Pool,
-    work: Work,
-    count: int,
-    ears: Ears,
-    check: Callable[[], None],
+    cluster: Cluster, pool: Pool, task: GroupTask, logged: dict[str, int]
 ) -> tuple[str, Any]:
     """(DONE, result), (FAILED, (exception, traceback)) of one group, or ("lost", why)."""
     ray = cluster.ray
-    first, others, item = work
+    (first, others, item), ears = task.work, task.ears
     dumps = ray.cloudpickle.dumps
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote(
         *pool.given, dumps((first, item)), dumps(others)
     )
-    fit = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(mailbox, count, pool.needs)
+    fit = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(mailbox, task.count, pool.needs)
     ended: tuple[str, Any] | None = None
 
     def hear() -> None:
@@ -117,7 +123,9 @@ def _tried(
                 ears.hear(value)
             elif kind == RECORD:
                 name, step, values = value
-                report.record(name or report.name, step, values)
+                if step > logged.get(name, -1):
+                    logged[name] = step
+                    report.record(name or report.name, step, values)
             elif kind == PROGRESS:
                 report.progress(*value)
             else:
@@ -126,7 +134,7 @@ def _tried(
     try:
         while True:
             pool.rest()  # workers that do nothing leave their room to the group
-            check()
+            task.check()
             ready, _ = ray.wait([fit], timeout=PAUSE)
             hear()
             if ended is not None and (ready or ended[0] == FAILED):
