@@ -137,10 +137,13 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
         small=args.small,
         overrides=overrides,
     )
-    if settings.demos.path is not None and origins.get("demos.episodes") != COMMAND_LINE:
-        whole = settings.demos.model_copy(update={"episodes": None})
-        settings = settings.model_copy(update={"demos": whole})
-        origins["demos.episodes"] = "a given store is used whole"
+    if settings.demos.path is not None:
+        said = {key for key, origin in origins.items() if origin == COMMAND_LINE}
+        whole: dict[str, Any] = {} if "demos.episodes" in said else {"episodes": None}
+        if not any(key.startswith("demos.episodes_of") for key in said):
+            whole |= {"episodes_of": {}}
+        settings = settings.model_copy(update={"demos": settings.demos.model_copy(update=whole)})
+        origins |= {f"demos.{key}": "a given store is used whole" for key in whole}
     named = args.config is not None or origins.get("environments") == COMMAND_LINE
     if settings.demos.path is not None and not named:
         from alltrades.pipeline.given import environments_of

@@ -96,7 +96,13 @@ def _all_of(context: Context, store: Path) -> Demonstrations:
     """All episodes of a store of practice."""
     settings = context.settings
     whole = settings.demos.model_copy(
-        update={"path": str(store), "episodes": None, "holdout": 0.0, "observations": None}
+        update={
+            "path": str(store),
+            "episodes": None,
+            "episodes_of": {},
+            "holdout": 0.0,
+            "observations": None,
+        }
     )
     learning = replace(context, settings=settings.model_copy(update={"demos": whole}))
     return Demonstrations(learning, store)
@@ -110,7 +116,7 @@ def _learned_from(demos: Demonstrations) -> dict[str, np.ndarray]:
     for name, share in context.holdout.items():
         own = np.flatnonzero((columns["environment"] == name) & columns["has_actions"])
         kept = np.delete(own, held_out_places(len(own), share, seed, name))
-        out[name] = kept[: context.settings.demos.episodes]
+        out[name] = kept[: context.settings.demos.wanted(name)]
     return out
 
 

@@ -33,7 +33,7 @@ EXPERT = "expert"  # source of the episodes that experts make
 
 def collect(
     specs: Sequence[EnvSpec],
-    episodes: int,
+    episodes: int | Mapping[str, int],
     seed: int,
     path: Path,
     rollouts: RolloutSettings,
@@ -47,8 +47,9 @@ def collect(
     """Record episodes of the scripted experts; returns {environment: {"n", "successes", "kept",
     "return"}} of the experts, successes None where nothing says success.
 
-    Environment by environment the first `episodes` successes in the order of their seeds are kept,
-    and where nothing says success the first episodes; attempts are counted up to the last one kept.
+    Environment by environment the first `episodes` successes (so many of each, or by its id) in the
+    order of their seeds are kept, and where nothing says success the first episodes; attempts are
+    counted up to the last one kept.
     `keep` says otherwise (see `DemoSettings.keep`): all of them, successes alone, or "top:SHARE",
     those of the highest return among so many more. `purpose` names the stream of starts. A store of
     the same seed is continued: by environments that it lacks, and by the episodes that follow those
@@ -75,7 +76,8 @@ def collect(
         faults.resume(from_json(store.provenance.get("faults", ())))
         for k, spec in enumerate(specs):
             there = int((have == spec.id).sum())
-            if there >= episodes:
+            number = episodes if isinstance(episodes, int) else episodes[spec.id]
+            if there >= number:
                 continue
             if there and keep is not None and keep.startswith(TOP):
                 raise UserError(
@@ -85,7 +87,7 @@ def collect(
                 )
             kept, rates[spec.id] = _demonstrations(
                 spec,
-                episodes,
+                number,
                 partial(episode_seed, seed, purpose, spec.id, block=spec.block),
                 attempts,
                 keep,
@@ -269,18 +271,18 @@ def steps_of(paths: Sequence[Path], environments: Sequence[str]) -> Steps:
 def first_demos(
     paths: Sequence[Path],
     environments: Sequence[str],
-    episodes: int | None,
+    episodes: Callable[[str], int | None],
     left_out: Callable[[Steps], np.ndarray] | None = None,
 ) -> Steps:
-    """The first `episodes` demonstrations of each environment (all with None) of some stores, one
-    after another, and all their episodes without actions; without those that `left_out` chooses,
-    a mask (E,).
+    """The first demonstrations of each environment, as many as `episodes` says of it (all where
+    None), of some stores, one after another, and all their episodes without actions; without
+    those that `left_out` chooses, a mask (E,).
     """
     steps = steps_of(paths, environments)
     keep = np.ones(len(steps.ends), bool) if left_out is None else ~left_out(steps)
     for name in environments:
         mine = steps.acted(name)
         mine = mine[keep[mine]]
-        if episodes is not None:
-            keep[mine[episodes:]] = False
+        if (number := episodes(name)) is not None:
+            keep[mine[number:]] = False
     return steps.select(keep)

@@ -355,6 +355,10 @@ def _check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None
     """
     check_device(settings.device)
     ids = [spec.id for spec in specs]
+    for name in settings.demos.episodes_of:
+        if name not in ids:
+            guess = nearest(name, ids) or f"; expected some of {', '.join(ids[:MOST])}"
+            raise UserError(f"demos.episodes_of: {name} is no environment of this run{guess}")
     told = {"evaluation.preference": settings.evaluation.preference}
     told["distill.preference"] = settings.distill.preference
     told |= {f"generalists.{n}.preference": d.preference for n, d in settings.generalists.items()}

@@ -44,7 +44,7 @@ class Demonstrations:
     def steps(self) -> Steps:
         """Those that are learned from."""
         demos, context = self.context.settings.demos, self.context
-        steps = collection.first_demos(self.stores, context.ids, demos.episodes, self.held_out_mask)
+        steps = collection.first_demos(self.stores, context.ids, demos.wanted, self.held_out_mask)
         return context.images.of(learned_from(steps, demos.interventions))
 
     def held_out(self) -> Steps:
@@ -100,8 +100,10 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
     """Episodes of the scripted experts into a store, which holds their rates (see
     `collection.collect`); the same as JSON in `rates`.
     """
-    settings, episodes = context.settings, context.settings.demos.episodes
-    assert episodes is not None  # the settings see to it where no store is given
+    settings = context.settings
+    own = settings.demos
+    numbers = {spec.id: own.wanted(spec.id) for spec in context.demonstrating}
+    episodes = {name: number for name, number in numbers.items() if number is not None}  # all
 
     def body(report: Report) -> None:
         found = collection.collect(
@@ -120,8 +122,9 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
             write_json(rates, found)
 
     outputs = [out] if rates is None else [out, rates]
-    own = settings.demos
     key = {"episodes": own.episodes, "path": None, "keep": own.keep, "ends": own.ends}
+    if own.episodes_of:
+        key["episodes of"] = own.episodes_of
     context.stage("demos", key, outputs, body, len(context.specs), "env")
 
 
@@ -182,9 +185,9 @@ def held_out(demos: Demonstrations, recorded: Path) -> Steps:
         return EpisodeStore.open(recorded).steps(context.ids)
     steps = collection.steps_of(demos.stores, context.ids)
     keep = demos.held_out_mask(steps)
-    used = context.settings.demos.episodes
-    if used is not None:
-        for name in context.ids:
+    for name in context.ids:
+        used = context.settings.demos.wanted(name)
+        if used is not None:
             own = steps.acted(name)
             own = own[~keep[own]]
             keep[own[used : used + HELD_OUT]] = True

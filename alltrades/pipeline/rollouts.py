@@ -195,7 +195,9 @@ def outcomes(steps: Steps) -> dict[str, Any]:
 
 def first_rollouts(context: Context, stores: Sequence[Path], episodes: int) -> Steps:
     """The first `episodes` rollouts per environment of every store."""
-    return Steps.concatenate([first_demos([path], context.ids, episodes) for path in stores])
+    return Steps.concatenate(
+        [first_demos([path], context.ids, lambda name: episodes) for path in stores]
+    )
 
 
 def rollouts_and_logs(

@@ -39,6 +39,10 @@ class DemoSettings(Frozen):
         description="demonstrations per environment that are recorded; of a given store, which is "
         "used whole (null) unless this stands on the command line, the first ones",
     )
+    episodes_of: dict[str, int] = Field(
+        default_factory=dict,
+        description="other numbers of demonstrations of single environments, by their ids",
+    )
     holdout: float | None = Field(
         None,
         ge=0,
@@ -92,10 +96,20 @@ class DemoSettings(Frozen):
         paths = (self.path,) if isinstance(self.path, str) else self.path or ()
         return tuple(map(place, paths))
 
+    def wanted(self, environment: str) -> int | None:
+        """How many demonstrations of an environment there are to be; None for all."""
+        return self.episodes_of.get(environment, self.episodes)
+
     @model_validator(mode="after")
     def _some_are_recorded(self) -> DemoSettings:
         if self.path is None and self.episodes is None:
             raise ValueError("episodes is null and no path is given; set how many are recorded")
+        few = [name for name, number in self.episodes_of.items() if number < 1]
+        if few:
+            raise ValueError(
+                f"episodes_of.{few[0]} = {self.episodes_of[few[0]]}; expected at least 1; leave "
+                "the environment out of environments"
+            )
         return self
 
 

@@ -51,29 +51,32 @@ def _demonstrations(settings: Run) -> Iterator[str]:
     demos, specialist = settings.demos, settings.specialist
     if demos.path is not None or demos.episodes is None:
         return
-    count = demos.episodes
+    numbers = {"demos.episodes": demos.episodes}
+    numbers |= {f"demos.episodes_of.{name}": n for name, n in demos.episodes_of.items()}
+    key = min(numbers, key=numbers.__getitem__)  # of the environment that has the fewest
+    count = numbers[key]
     if demos.holdout and count < 2:
         yield (
-            f"demos.holdout = {demos.holdout:g} of demos.episodes = {count} leaves nothing to "
-            "learn from or to judge on; expected two demonstrations or more; raise demos.episodes, "
+            f"demos.holdout = {demos.holdout:g} of {key} = {count} leaves nothing to "
+            f"learn from or to judge on; expected two demonstrations or more; raise {key}, "
             "or set demos.holdout: 0"
         )
         return
     if demos.holdout:
         count -= min(max(1, round(demos.holdout * count)), count - 1)
-    left = f"{count} demonstrations that are learned from (demos.episodes = {demos.episodes}" + (
+    left = f"{count} demonstrations that are learned from ({key} = {numbers[key]}" + (
         f", demos.holdout = {demos.holdout:g})" if demos.holdout else ")"
     )
     if specialist.selection == "cv" and specialist.folds > count:
         yield (
             f"specialist.selection = cv with specialist.folds = {specialist.folds} and {left}; "
             "expected no more folds than demonstrations; lower specialist.folds, or raise "
-            "demos.episodes"
+            f"{key}"
         )
     if specialist.selection == "holdout" and count < FEWEST:
         yield (
             f"specialist.selection = holdout with {left}; expected at least {FEWEST}, of which one "
-            "is held out; raise demos.episodes, or set specialist.selection: last"
+            f"is held out; raise {key}, or set specialist.selection: last"
         )
 
 

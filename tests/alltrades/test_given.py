@@ -236,6 +236,26 @@ def test_a_given_store_is_used_whole_unless_the_command_line_says_how_many():
     assert settings("--demos.episodes=3", demos=["a"]).episodes == 3
 
 
+def test_single_environments_may_have_other_numbers_of_demonstrations(tmp_path, capsys):
+    few = "--demos.episodes_of.planar/push"
+    assert settings("--demos.path", "a", few, "1").wanted("planar/push") == 1
+    assert settings("--demos.path", "a", few, "1").wanted("planar/reach") is None
+    words = ["collect", "--environments", "[planar/reach, planar/push]", "--demos.episodes", "3"]
+    assert cli.main([*words, few, "1", "--out", str(tmp_path / "some.zarr")]) == 0
+    made = EpisodeStore.open(tmp_path / "some.zarr").columns()["environment"].tolist()
+    assert made == ["planar/reach"] * 3 + ["planar/push"]
+    demos = DemoSettings(path="a", episodes=None, episodes_of={"planar/reach": 2})
+    context = context_of(registry.resolve(["planar/*"]), settings=RunSettings(demos=demos))
+    context = replace(context, specs=tuple(map(registry.get, ("planar/reach", "planar/push"))))
+    used = demonstrations.Demonstrations(context, tmp_path / "some.zarr").steps()
+    assert used.environment.tolist() == ["planar/reach"] * 2 + ["planar/push"]
+    capsys.readouterr()
+    for word, said in (("planar/pusch", "did you mean 'planar/push'?"), ("planar/push", "= 0; ex")):
+        words = [*words[:5], f"--demos.episodes_of.{word}", "0" if "= 0" in said else "1"]
+        assert cli.main([*words, "--out", str(tmp_path / "none.zarr")]) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [

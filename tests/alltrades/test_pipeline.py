@@ -214,7 +214,9 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
     )
     assert set(result.evaluations) == {"labeled_only", "generalist"}
     steps = first_demos(
-        [tmp_path / "run" / "stores" / "demos.zarr"], ["planar/reach", "planar/push"], 3
+        [tmp_path / "run" / "stores" / "demos.zarr"],
+        ["planar/reach", "planar/push"],
+        lambda name: 3,
     )
     assert steps.has_actions.tolist() == [True, True, True, False] * 2
     assert all(
