@@ -79,7 +79,7 @@ def setup(folder: Path) -> list[str]:
         f"{value('specialist.depth')} deep{_parameters(folder)}{hidden}. Chunks of "
         f"{policy['horizon']} actions, of which {policy['n_action_steps']} are executed.",
         f"Data: {value('demos.episodes')} demonstrations per environment"
-        f"{_ends(s, value)}; "
+        f"{_others(s, varied)}{_ends(s, value)}; "
         f"{value('distill.rollouts')} rollouts per environment "
         f"and teacher ({value('distill.teachers')}), weights {value('distill.weights.kind')}, "
         f"targets {value('distill.targets')}"
@@ -129,6 +129,14 @@ def _changes(
             yield from _changes(value, base[key], f"{above}{key}.")
         elif value != base.get(key):
             yield f"{above}{key}", show(value, 60)
+
+
+def _others(s: dict[str, Any], varied: Mapping[str, list[Any]]) -> str:
+    """Environments that have other numbers of demonstrations."""
+    key = "demos.episodes_of."
+    of = {name: [number] for name, number in s["demos"]["episodes_of"].items()}
+    of |= {name.removeprefix(key): v for name, v in varied.items() if name.startswith(key)}
+    return "".join(f", {' / '.join(map(str, numbers))} of {name}" for name, numbers in of.items())
 
 
 def _ends(s: dict[str, Any], value: Callable[[str], str]) -> str:

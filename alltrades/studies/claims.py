@@ -144,6 +144,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], Callable[[Results], list[Claim]]]] = {
     "resultant": (("demos.ends", "a - b"), weighing_claims.resultant),
     "blind": (("demos.episodes", "a - b"), weighing_claims.blind),
     "outcome": (("demos.episodes", "a - b"), weighing_claims.outcome),
+    "conflict": ((weighing_claims.FEWER, "a - b"), weighing_claims.conflict),
     "targets": (("distill.train.steps",), sweep_claims.targets),
     "rounds": (("distill.rounds.count", "a - b"), sweep_claims.rounds),
     "environments": (("environments",), sweep_claims.environments),

@@ -24,6 +24,7 @@ from alltrades.studies.evidence import (
 )
 
 RATIO_COST = -0.03  # pooled, from which `ratio` is not to be the default
+FEWER = "demos.episodes_of.planar/reach-mirror"  # what is varied where environments conflict
 AHEAD = ("resultant_8", "resultant_16", "resultant_32", "progress")
 
 
@@ -173,4 +174,32 @@ def blind(results: Results) -> list[Claim]:
         gained("lo_resultant", "lo_executed"),
         gained("lo_progress", "lo_executed"),
         kept("lo_resultant", "lo_recorded"),
+    ]
+
+
+def conflict(results: Results) -> list[Claim]:
+    found = {
+        pair: differences(results, f"{pair[0]} - {pair[1]}", FEWER)
+        for pair in (
+            ("generalist", "mixture"),
+            ("resultant", "executed"),
+            ("success_ratio", "success_mixture"),
+        )
+    }
+    fewest = min((r[FEWER] for rows in found.values() for r in rows), default=0)
+    unequal, equal = (
+        {pair: [r for r in rows if (r[FEWER] == fewest) is own] for pair, rows in found.items()}
+        for own in (True, False)
+    )
+    return [
+        *(
+            judged(f"unequal shift: {a} is better than {b}", rows, above, FEWER)
+            for (a, b), rows in unequal.items()
+        ),
+        judged(
+            "equal shift: weights on states change little",
+            equal["generalist", "mixture"],
+            _all_level,
+            FEWER,
+        ),
     ]

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from alltrades.settings.load import load_settings, packaged_recipes
-from alltrades.studies import study_of
+from alltrades.studies import study_of, weighing_claims
 from alltrades.studies.claims import CLAIMS, judge
 from alltrades.studies.evidence import change, level, no_lower, positive, said, signed
 
@@ -620,6 +620,21 @@ def test_outcome_conditioning_is_judged_everywhere_and_from_the_fewest(few, many
     pairs = {f"{row}__filtered": {2: few, 10: many} for row in rows}
     found = list(verdicts("outcome", differences("demos.episodes", **pairs)).values())
     assert found == [expected[0], *[expected[1]] * 3]
+
+
+@pytest.mark.parametrize(
+    ("unequal", "equal", "expected"),
+    [
+        (0.06, 0.0, ["held", "held"]),
+        (-0.06, 0.1, ["refuted", "refuted"]),
+        (0.0, 0.0, ["undecided", "held"]),
+    ],
+)
+def test_weights_under_conflict_are_judged_by_how_unequal_the_shift_is(unequal, equal, expected):
+    rows = ("generalist__mixture", "resultant__executed", "success_ratio__success_mixture")
+    pairs = dict.fromkeys(rows, {20: equal, 5: unequal})
+    found = verdicts("conflict", differences(weighing_claims.FEWER, **pairs))
+    assert list(found.values()) == [*[expected[0]] * 3, expected[1]]
 
 
 @pytest.mark.parametrize(
