@@ -16,7 +16,7 @@ from alltrades.errors import UserError
 from alltrades.pipeline.executors import executor_of
 from alltrades.policies.control.controller import Controller
 from alltrades.settings.compute import ComputeSettings
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 
 
 def overhead(

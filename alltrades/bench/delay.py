@@ -56,7 +56,7 @@ def delay(
     from alltrades.envs.rollouts.seeding import episode_seed
     from alltrades.pipeline.context import crew_of
     from alltrades.policies.model.threads import threads
-    from alltrades.settings.parts import RolloutSettings
+    from alltrades.settings.rollouts import RolloutSettings
 
     if (
         not (math.isfinite(delay_ms) and delay_ms >= 0)

@@ -195,7 +195,7 @@ def rollouts(names: Sequence[str], seconds: float) -> Iterator[str]:
     from alltrades.envs.rollouts.rollout import Job, rollout
     from alltrades.pipeline.acting import controllers_of
     from alltrades.policies.control.controller import Controller
-    from alltrades.settings.parts import RolloutSettings
+    from alltrades.settings.rollouts import RolloutSettings
 
     lanes = 32
     specs, policy = fresh_policy(names)

@@ -17,7 +17,7 @@ from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.system.files import slug
 
 GRAPHS = 128  # kept in memory; the oldest goes first

@@ -24,7 +24,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import given
 from alltrades.pipeline.changes import code_changes, in_short
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 
 Each = Callable[[int, int], None]  # (done, total)
 TOP = "top:"

@@ -34,8 +34,9 @@ from alltrades.policies.model.device import check_device
 from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.preference import preference_vector
-from alltrades.settings.parts import DECLARED, NONE, RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.run import RunSettings
+from alltrades.settings.simulator import DECLARED, NONE
 from alltrades.system import ranks
 from alltrades.system.compute.executor import Executor, Local
 from alltrades.system.progress import Progress

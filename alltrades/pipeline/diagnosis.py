@@ -38,7 +38,7 @@ from alltrades.policies.learning.diagnosis import (
     distillation_gap,
     neighbour_error,
 )
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import GENERALIST, Row
 from alltrades.system.files import slug, write_json
 from alltrades.system.reading import read_mapping

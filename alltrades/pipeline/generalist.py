@@ -41,7 +41,7 @@ from alltrades.policies.learning.telling import Telling, eyes_of, finished, seen
 from alltrades.policies.learning.training import Goal, Loss, Trainer
 from alltrades.policies.model.policy import DiffusionPolicy, load_policy
 from alltrades.policies.settings import TrainSettings
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import GENERALIST
 from alltrades.system.reporting import Report
 

@@ -14,7 +14,7 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from alltrades.pipeline.given import environments_of
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.system.remote.place import place
 
 LOGS = "logs"  # the source of their episodes

@@ -26,7 +26,7 @@ from alltrades.pipeline.collection import first_demos, open_or_create, provenanc
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.logs import logs_of
 from alltrades.policies.fetched import fetched
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.system.remote.place import place
 from alltrades.system.reporting import Report
 

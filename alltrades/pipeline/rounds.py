@@ -34,7 +34,7 @@ from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import load_policy
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove
 from alltrades.system.reporting import Report

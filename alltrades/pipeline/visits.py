@@ -27,7 +27,7 @@ from alltrades.pipeline.context import Context
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.exploration import Exploration
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.settings.parts import VisitSettings
+from alltrades.settings.distill import VisitSettings
 from alltrades.system.reporting import Report
 
 Start = tuple[str, int]  # environment, seed

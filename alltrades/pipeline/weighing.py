@@ -16,7 +16,7 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.logs import digests_of
 from alltrades.pipeline.rollouts import digest_of_first, rollouts_and_logs
 from alltrades.pipeline.weights_folder import load_weights, save_weights, weight_files
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.system.compute.executor import Executor, Here
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report

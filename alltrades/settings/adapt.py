@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from alltrades.policies.settings import Frozen, NetworkTrainSettings
-from alltrades.settings.parts import VisitSettings
+from alltrades.settings.distill import VisitSettings
 
 
 class PractiseSettings(VisitSettings):

@@ -18,19 +18,13 @@ from alltrades.policies.settings import (
 )
 from alltrades.settings.adapt import AdaptSettings
 from alltrades.settings.compute import ComputeSettings
+from alltrades.settings.demos import DemoSettings
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.evaluation import EvaluationSettings
 from alltrades.settings.eyes import EyesSettings
 from alltrades.settings.nested import merge
-from alltrades.settings.parts import (
-    DemoSettings,
-    DistillSettings,
-    LabeledOnlySettings,
-    RolloutSettings,
-    SimulatorSettings,
-    SpecialistCandidate,
-    SpecialistSettings,
-    TrackingSettings,
-)
+from alltrades.settings.networks import LabeledOnlySettings, SpecialistCandidate, SpecialistSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.rows import (
     END_TO_END,
     GENERALIST,
@@ -41,6 +35,8 @@ from alltrades.settings.rows import (
     Row,
 )
 from alltrades.settings.sense import contradictions
+from alltrades.settings.simulator import SimulatorSettings
+from alltrades.settings.tracking import TrackingSettings
 from alltrades.system.machine import processors
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from alltrades.policies.settings import FEWEST, LARGEST_DECAY, check_observe
-from alltrades.settings.parts import DemoSettings, DistillSettings, SpecialistSettings
+from alltrades.settings.demos import DemoSettings
+from alltrades.settings.distill import DistillSettings
+from alltrades.settings.networks import SpecialistSettings
 
 
 class Run(Protocol):

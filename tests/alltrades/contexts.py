@@ -7,7 +7,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.manifest import Manifest
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.run import RunSettings
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 
 from alltrades.pipeline.acting import acting
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from tests.policies.toys import SMALL, info, make_policy
 
 

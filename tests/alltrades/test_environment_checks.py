@@ -16,7 +16,7 @@ from alltrades.pipeline import environment_checks
 from alltrades.pipeline.context import opened
 from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.rundir import RunDir
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.run import RunSettings
 from tests.envs import check_toys as toys
 

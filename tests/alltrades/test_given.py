@@ -20,7 +20,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, demonstrations, quality
 from alltrades.pipeline.given import check, environments_of
-from alltrades.settings.parts import DemoSettings
+from alltrades.settings.demos import DemoSettings
 from alltrades.settings.run import RunSettings
 from tests.alltrades.contexts import context_of
 

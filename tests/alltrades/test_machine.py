@@ -2,7 +2,7 @@
 
 import os
 
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.run import RunSettings
 from alltrades.system.machine import processors
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.load import dump_yaml, load_settings
 from alltrades.settings.nested import flatten, merge, nest, without
-from alltrades.settings.parts import DistillSettings
 from alltrades.settings.run import RunSettings
 
 DISTILL = {"preference": {"planar/reach": 3}, "rollouts": 7}

@@ -35,8 +35,9 @@ from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, taught, visit
 from alltrades.report.tables import plain_text
 from alltrades.robots.deploy import lines
+from alltrades.settings.distill import RoundSettings
 from alltrades.settings.load import load_settings
-from alltrades.settings.parts import RolloutSettings, RoundSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.run import RunSettings
 from alltrades.system.reporting import Report
 from tests.alltrades.contexts import context_of

@@ -20,8 +20,9 @@ from alltrades.pipeline.runner import run
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.model.policy import load_policy
+from alltrades.settings.distill import DistillSettings, RoundSettings
 from alltrades.settings.load import load_settings
-from alltrades.settings.parts import DistillSettings, RolloutSettings, RoundSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.settings.rows import Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.reporting import Report

@@ -18,7 +18,7 @@ from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from alltrades.system.files import slug
 from tests.alltrades.contexts import context_of
 from tests.policies.toys import SMALL, info, make_policy

@@ -13,7 +13,7 @@ from alltrades.pipeline.rollouts import record
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
-from alltrades.settings.parts import RolloutSettings
+from alltrades.settings.rollouts import RolloutSettings
 from tests.alltrades.contexts import context_of
 
 NAMES = ["planar/reach", "planar/push"]
