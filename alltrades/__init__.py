@@ -43,7 +43,7 @@ _HOMES = {
     "RunSettings": "alltrades.settings.run",
     "UserError": "alltrades.errors",
     "evaluate": "alltrades.envs.rollouts.evaluation",
-    "load_policy": "alltrades.policies.model.policy",
+    "load_policy": "alltrades.policies.model.loading",
     "register": "alltrades.envs.registry",
     "rollout": "alltrades.envs.rollouts.rollout",
     "run": "alltrades.pipeline.runner",

@@ -12,7 +12,7 @@ from alltrades.policies.client.client import PolicyClient as PolicyClient
 from alltrades.policies.client.remote import RemotePolicy as RemotePolicy
 from alltrades.policies.control.controller import Controller as Controller
 from alltrades.policies.control.realtime import RealTimeController as RealTimeController
-from alltrades.policies.model.policy import load_policy as load_policy
+from alltrades.policies.model.loading import load_policy as load_policy
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy as OnnxPolicy
 from alltrades.settings.run import RunSettings as RunSettings
 

@@ -97,7 +97,7 @@ def make(folder: Path, seed: int) -> None:
     policy = folder / "run" / "policies" / "specialists" / "scratch" / "planar__reach"
     shutil.copytree(policy, folder / "policy")
     try:
-        from alltrades.policies.model.policy import load_policy
+        from alltrades.policies.model.loading import load_policy
         from alltrades.policies.onnx.export import export_onnx
 
         export_onnx(load_policy(policy), folder / "export.onnx")
@@ -166,7 +166,7 @@ def _acts(policy: Any) -> Any:
 
 def _policy(folder: Path) -> Any:
     from alltrades.policies.artifact import environments_of, facts_of, plugins_of
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
 
     facts = facts_of(folder / "policy")
     return [environments_of(facts), plugins_of(facts), _acts(load_policy(folder / "policy"))]
@@ -179,7 +179,7 @@ def _onnx(folder: Path) -> Any:
 
 
 def _evaluations(folder: Path) -> Any:
-    from alltrades.envs.rollouts.evaluation import paired_over_seeds
+    from alltrades.envs.rollouts.differences import paired_over_seeds
     from alltrades.report.run_files import read_row
 
     a, b = (read_row(folder / "run", row) for row in ("generalist", "specialists"))

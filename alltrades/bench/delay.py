@@ -51,7 +51,8 @@ def delay(
         steps: sampling steps instead of the policy's own.
     """
     from alltrades.envs import registry
-    from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate, paired_difference
+    from alltrades.envs.rollouts.differences import paired_difference
+    from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
     from alltrades.envs.rollouts.rollout import LaneController
     from alltrades.envs.rollouts.seeding import episode_seed
     from alltrades.pipeline.context import crew_of
@@ -70,7 +71,7 @@ def delay(
         )
     seconds = delay_ms / 1e3
     with threads(1), artifact(folder, names or ["planar"], steps) as path:
-        from alltrades.policies.model.policy import load_policy
+        from alltrades.policies.model.loading import load_policy
 
         policy = load_policy(path)
         specs = {

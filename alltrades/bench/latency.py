@@ -60,7 +60,7 @@ def latency(
             "numbers"
         )
     with threads(1), artifact(folder, names, steps, pixels) as path:
-        from alltrades.policies.model.policy import load_policy
+        from alltrades.policies.model.loading import load_policy
         from alltrades.policies.onnx.export import compiled
 
         policy = load_policy(path)

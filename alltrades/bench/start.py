@@ -42,7 +42,7 @@ def start(
         yield _line(_measure("onnx", Path(folder), repeat, results))
         return
     from alltrades.bench.subject import artifact
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.policies.onnx.export import export_onnx
 
     with (

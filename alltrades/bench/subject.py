@@ -45,8 +45,8 @@ def artifact(
     from alltrades.data.layout import Layout
     from alltrades.envs import registry
     from alltrades.policies.learning.initial import build_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.policies.model.normalizer import Normalizer
-    from alltrades.policies.model.policy import load_policy
     from alltrades.policies.settings import PolicySettings
 
     if folder is not None and steps is None:

@@ -39,7 +39,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def adapt(args: argparse.Namespace) -> int:
     """A new environment from few demonstrations, without forgetting."""
     from alltrades.pipeline.adapting import adapt, described, settings_for
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
     from alltrades.settings.load import COMMAND_LINE

@@ -42,7 +42,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def export(args: argparse.Namespace) -> int:
     """ONNX."""
     from alltrades.data.store import EpisodeStore
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.policies.model.preference import parse_preference
     from alltrades.policies.onnx.export import export_onnx, observed_windows
 
@@ -87,7 +87,7 @@ def serve(args: argparse.Namespace) -> int:
     import torch
 
     from alltrades.commands.flags import settings_from_flags
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.policies.model.preference import parse_preference
     from alltrades.policies.server import ServerSettings, serve_forever
     from alltrades.robots.fit import check_device

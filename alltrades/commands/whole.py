@@ -226,7 +226,7 @@ def _judged(
 
 def _compare_by(args: argparse.Namespace, rows: dict[str, list[Evaluation]], metric: str) -> None:
     """Print what one metric says of the rows."""
-    from alltrades.envs.rollouts.evaluation import (
+    from alltrades.envs.rollouts.differences import (
         over_seeds,
         paired_over_seeds,
         sequential_difference,

@@ -14,7 +14,8 @@ from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.ensembling import Ensembling
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.settings.rollouts import RolloutSettings

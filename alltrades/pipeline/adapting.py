@@ -52,7 +52,8 @@ from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.initial import grow_policy
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.learning.training import Goal, Trainer
-from alltrades.policies.model.policy import DiffusionPolicy, check_growth, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy, check_growth
 from alltrades.settings.rows import Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures, paired_difference
+from alltrades.envs.rollouts.differences import paired_difference
+from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures
 from alltrades.envs.rollouts.verdicts import corrected
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.rollouts.evaluation import SUCCESS, Evaluation, agreed, paired_difference
+from alltrades.envs.rollouts.differences import paired_difference
+from alltrades.envs.rollouts.evaluation import SUCCESS, Evaluation, agreed
 from alltrades.envs.rollouts.statistics import interval_of, resampled_means
 from alltrades.pipeline.visits import best_teachers
 from alltrades.settings.rows import GENERALIST, Row

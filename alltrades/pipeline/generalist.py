@@ -39,7 +39,8 @@ from alltrades.policies.learning.objectives import make_objective
 from alltrades.policies.learning.teachers import Teachers
 from alltrades.policies.learning.telling import Telling, eyes_of, finished, seen_by_eyes
 from alltrades.policies.learning.training import Goal, Loss, Trainer
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import TrainSettings
 from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import GENERALIST

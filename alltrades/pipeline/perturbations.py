@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.envs.perturbations import perturbed
-from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures, paired_difference
+from alltrades.envs.rollouts.differences import paired_difference
+from alltrades.envs.rollouts.evaluation import Evaluation, agreed, measures
 from alltrades.envs.rollouts.seeding import episode_seed, evaluation_seeds
 from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.envs.spec import EnvSpec

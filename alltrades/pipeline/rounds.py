@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.data.store import EpisodeStore
-from alltrades.envs.rollouts.evaluation import CHOOSES, RETURN, Evaluation, improvement
+from alltrades.envs.rollouts.differences import improvement
+from alltrades.envs.rollouts.evaluation import CHOOSES, RETURN, Evaluation
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.seeding import selection_seeds
 from alltrades.pipeline.acting import load_policies
@@ -33,7 +34,7 @@ from alltrades.pipeline.measurement import check_starts, success
 from alltrades.pipeline.rollouts import rollout_statistics
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import Row
 from alltrades.system.files import remove

@@ -14,7 +14,7 @@ from alltrades.policies.learning.health import settings_called
 from alltrades.policies.learning.specialists import Specialists, Task
 from alltrades.policies.learning.stacked_training import Candidate
 from alltrades.policies.model.encoders.weights import determining
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.report import text
 from alltrades.settings.rows import Row
 from alltrades.system.files import slug, write_json

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from alltrades.envs.rollouts.evaluation import agreed, measures, over_seeds
+from alltrades.envs.rollouts.differences import over_seeds
+from alltrades.envs.rollouts.evaluation import agreed, measures
 from alltrades.report import text
 from alltrades.report.columns import columns
 

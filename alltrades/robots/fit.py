@@ -55,7 +55,7 @@ def open_policy(
     else:
         import torch
 
-        from alltrades.policies.model.policy import load_policy
+        from alltrades.policies.model.loading import load_policy
 
         check_device(device)
         torch.set_num_threads(threads)

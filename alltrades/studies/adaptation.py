@@ -106,7 +106,7 @@ def _adapted(
     from alltrades.pipeline.demonstrations import record
     from alltrades.pipeline.folder import RunFolder
     from alltrades.pipeline.runner import run as run_pipeline
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
 
     before = _of(settings, seed, others)
     run_pipeline(before, place / "run", origins)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.envs.rollouts.evaluation import Evaluation, over_seeds
+from alltrades.envs.rollouts.differences import over_seeds
+from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.envs.rollouts.verdicts import Paired, paired
 from alltrades.studies.result import StudyResult, Table
 

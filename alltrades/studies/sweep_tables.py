@@ -13,14 +13,8 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.weights.estimate import EXPECTED, REMEDY
-from alltrades.envs.rollouts.evaluation import (
-    RETURN,
-    SUCCESS,
-    Evaluation,
-    agreed,
-    measures,
-    paired_over_seeds,
-)
+from alltrades.envs.rollouts.differences import paired_over_seeds
+from alltrades.envs.rollouts.evaluation import RETURN, SUCCESS, Evaluation, agreed, measures
 from alltrades.envs.rollouts.statistics import bootstrap_mean
 from alltrades.envs.rollouts.verdicts import corrected
 from alltrades.settings.schema import show

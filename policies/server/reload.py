@@ -8,7 +8,8 @@ from pathlib import Path
 
 from alltrades.errors import UserError
 from alltrades.policies.client.messages import FACTS
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 
 
 def load_successor(folder: Path, current: DiffusionPolicy, device: str) -> DiffusionPolicy:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.differences import paired_difference
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
 from alltrades.pipeline.gap import gap
 from alltrades.system.files import slug
 

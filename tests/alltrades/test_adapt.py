@@ -18,7 +18,7 @@ from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.distillation import RECORDED
 from alltrades.policies.learning.initial import build_policy, grow_policy, make_normalizer
 from alltrades.policies.learning.training import Trainer
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.settings import PolicySettings
 from tests.alltrades.recordings import FOLLOW, follow
 from tests.policies.toys import SMALL, info, make_policy, make_steps

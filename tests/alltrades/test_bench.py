@@ -21,7 +21,7 @@ from alltrades.bench.subject import LoadProcess
 from alltrades.bench.subject import artifact as fresh_artifact
 from alltrades.errors import UserError
 from alltrades.policies.client.messages import pack, unpack
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.server.requests import read_request
 from tests.policies import fields
 from tests.policies.serving import LARGE, SMALL, make_policy, running

@@ -21,7 +21,7 @@ from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.policies.control import background
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.realtime import RealTimeController
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.system.progress import StatusLine
 

@@ -22,7 +22,7 @@ from alltrades.envs import registry
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.robots.loop import ControlLoop
 from alltrades.system.progress import StatusLine

@@ -15,7 +15,7 @@ from alltrades.errors import UserError
 from alltrades.pipeline.eyes import eye_lines, sight_of
 from alltrades.pipeline.runner import run
 from alltrades.policies.model.encoders.weights import EncoderWeights
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.report.page import write_report
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alltrades import cli
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 
 TINY = """--small --environments [planar/reach] --optional_environments [] --generalists {}
 --evaluation.episodes 2 --evaluation.rows [labeled_only,generalist]

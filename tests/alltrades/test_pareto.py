@@ -13,7 +13,7 @@ from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
 from alltrades.errors import UserError
 from alltrades.pipeline import generalist
 from alltrades.pipeline.runner import run
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
 from alltrades.studies.pareto_tables import summarise

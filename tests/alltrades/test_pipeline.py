@@ -20,7 +20,7 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.generalist import Sources
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.training import Trainer
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from tests.alltrades.contexts import context_of
 from tests.alltrades.small_run import SPECS, settings
 

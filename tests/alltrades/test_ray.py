@@ -171,7 +171,7 @@ RANKS = [
 
 
 def networks(folder):
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
 
     return load_policy(folder / "policies" / "labeled_only").state_dict()
 

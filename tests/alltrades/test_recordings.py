@@ -9,7 +9,7 @@ from alltrades.cli import main
 from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.pipeline import runner
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.system.files import slug
 from tests.alltrades.recordings import FOLLOW, follow
 

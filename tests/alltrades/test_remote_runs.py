@@ -6,7 +6,7 @@ import pytest
 
 from alltrades.cli import main
 from alltrades.data.store import EpisodeStore
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from tests.alltrades.test_stage_commands import QUICK
 
 BASE = ["--environments", "[planar/reach]", *QUICK]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from alltrades import cli
-from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation, paired_difference
+from alltrades.envs.rollouts.differences import paired_difference
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
 from alltrades.envs.rollouts.evaluation_files import write_evaluation
 from alltrades.envs.rollouts.sequential import e_process
 from alltrades.envs.rollouts.statistics import wilson

@@ -14,7 +14,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.envs.suites.restoration import split_seed
 from alltrades.errors import UserError
 from alltrades.pipeline.runner import RunResult, run
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.onnx.export import export_onnx
 from alltrades.settings.load import load_settings
 from alltrades.settings.rows import Row

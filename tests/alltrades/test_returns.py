@@ -17,16 +17,18 @@ from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import base_measure, estimate_weights, kept_episodes
 from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs import registry
+from alltrades.envs.rollouts.differences import (
+    improvement,
+    paired_difference,
+    sequential_difference,
+)
 from alltrades.envs.rollouts.evaluation import (
     RETURN,
     SUCCESS,
     EnvironmentResult,
     Evaluation,
     agreed,
-    improvement,
     measures,
-    paired_difference,
-    sequential_difference,
 )
 from alltrades.errors import UserError
 from alltrades.pipeline.advice import Lesson, Rate, Returns, advice_line, best_teacher

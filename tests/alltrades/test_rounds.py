@@ -19,7 +19,7 @@ from alltrades.pipeline.rounds import run_rounds
 from alltrades.pipeline.runner import run
 from alltrades.pipeline.visits import best_teachers, visit
 from alltrades.policies.learning.distillation import RECORDED
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.settings.distill import DistillSettings, RoundSettings
 from alltrades.settings.load import load_settings
 from alltrades.settings.rollouts import RolloutSettings

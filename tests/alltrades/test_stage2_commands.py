@@ -10,7 +10,8 @@ import pytest
 
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 
 SMALL = ["--config", "quickstart_paper", "--environments", "[planar/reach, planar/push]", "--small"]
 ROLL = ["--rollout.workers", "0", "--rollout.timeout", "0", "--rollout.lanes", "8"]

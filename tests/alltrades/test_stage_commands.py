@@ -7,7 +7,7 @@ import pytest
 
 from alltrades import cli
 from alltrades.data.store import EpisodeStore
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.system.files import slug, tree_digest
 
 NAMES = ["planar/reach", "planar/push"]

@@ -14,8 +14,8 @@ from alltrades.pipeline.rollouts import record
 from alltrades.policies.control.ensembling import Ensembling
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.stacked_training import StackedTrainer
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.rollouts import RolloutSettings

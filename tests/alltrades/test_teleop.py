@@ -292,7 +292,7 @@ def test_a_key_takes_over_and_hands_back(scripted, policy):
 def test_a_policy_goes_on_from_what_the_person_did(policy):
     """It sees every step, and what it had planned before is not executed any more."""
     from alltrades.policies.control.controller import Controller
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
 
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(6, 16)).astype(np.float32)

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from alltrades.envs.rollouts.crew import Crew
+from alltrades.envs.rollouts.differences import over_seeds, paired_difference, paired_over_seeds
 from alltrades.envs.rollouts.evaluation import (
     Actors,
     EnvironmentResult,
     Evaluation,
     evaluate,
     measures,
-    over_seeds,
-    paired_difference,
-    paired_over_seeds,
 )
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed, evaluation_starts

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from alltrades.errors import UserError
 from alltrades.pipeline.artifacts import policy_digest, success_uses
 from alltrades.policies.artifact import facts_of
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 
 from .toys import SMALL, info, make_policy
@@ -141,7 +141,8 @@ def test_a_policy_that_is_not_finite_is_not_saved(tmp_path, value, name):
 
 def test_an_artifact_that_is_not_finite_is_not_loaded_whoever_wrote_it(copied):
     """Also where somebody computed its digests anew."""
-    from alltrades.policies.model.policy import DESCRIBED, digest_of
+    from alltrades.policies.model.loading import DESCRIBED
+    from alltrades.policies.model.policy import digest_of
 
     weights, file = copied / "model.safetensors", copied / "policy.json"
     state, facts = load_file(weights), json.loads(file.read_text())

@@ -16,8 +16,8 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.encoders import make_encoder
 from alltrades.policies.model.encoders.weights import EncoderWeights, determining
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import EncoderSettings
 
 from .toys import SMALL

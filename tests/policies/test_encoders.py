@@ -15,8 +15,8 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.backbones import BACKBONES, ResidualMLP
 from alltrades.policies.model.encoders import ENCODERS, Encoder, TextEncoder, make_encoder
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key
 from alltrades.policies.settings import EncoderSettings
 

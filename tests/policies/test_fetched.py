@@ -8,7 +8,7 @@ import pytest
 from alltrades.errors import UserError
 from alltrades.policies.artifact import facts_of
 from alltrades.policies.fetched import fetched
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.system.remote.cache import cache
 
 from .toys import info, make_policy

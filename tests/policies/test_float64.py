@@ -175,7 +175,7 @@ def test_a_saved_and_an_exported_policy_act_as_the_one_that_was_trained(
     trained: Any, tmp_path: Any
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs: pip install alltrades[export]")
-    from alltrades.policies.model.policy import load_policy
+    from alltrades.policies.model.loading import load_policy
     from alltrades.policies.onnx.export import export_onnx
     from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 

@@ -18,7 +18,7 @@ from alltrades.policies.learning.batches import demonstration_data
 from alltrades.policies.learning.initial import grow_policy
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.growth import grown
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.statistics import measure
 from alltrades.policies.settings import PolicySettings, TrainSettings
 from alltrades.system.reading import write_sealed

@@ -20,7 +20,8 @@ from alltrades.policies.learning.distillation import (
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.growth import grown
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.statistics import measure
 from alltrades.policies.onnx.export import compiled
 from alltrades.policies.settings import TrainSettings

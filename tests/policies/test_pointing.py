@@ -16,7 +16,7 @@ from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.reading import _fitted
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.encoders import embedding
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.settings import (
     EncoderSettings,
     PolicySettings,

@@ -9,8 +9,9 @@ from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.batch import Batch
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import DiffusionPolicy, load_policy
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import PolicySettings
 from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 

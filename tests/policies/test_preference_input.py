@@ -11,7 +11,7 @@ from alltrades.errors import UserError
 from alltrades.policies.learning.batches import demonstration_data
 from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.training import Trainer
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.settings import TrainSettings
 
 from .toys import SMALL, fit_demonstrations, info, make_policy, make_steps

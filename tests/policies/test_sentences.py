@@ -17,8 +17,8 @@ from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.reading import _fitted, fit_reading
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.encoders.embedding import NotAtHand
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import PolicySettings, TextSettings
 
 SIZE = 48

@@ -26,7 +26,8 @@ from websockets.sync.client import connect
 from alltrades.errors import UserError
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.client.messages import pack, unpack
-from alltrades.policies.model.policy import DESCRIBED, DiffusionPolicy, digest_of
+from alltrades.policies.model.loading import DESCRIBED
+from alltrades.policies.model.policy import DiffusionPolicy, digest_of
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 from tests.policies.serving import (

@@ -15,8 +15,8 @@ from alltrades.policies.learning.checkpoints import Place
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.stacked_training import Candidate, Learner, fit_learners
 from alltrades.policies.learning.training import Trainer
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.model.stacked import StackedPolicy, stack_key, stacks
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.reporting import Report

@@ -16,7 +16,7 @@ from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy
 from alltrades.policies.learning.open_loop import draw_chunks
-from alltrades.policies.model.policy import load_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
 from alltrades.system.files import slug
 
