@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from alltrades.data.weights.estimate import SEPARABLE
-from alltrades.envs.rollouts.evaluation import SPREAD
+from alltrades.envs.rollouts.differences import SPREAD
 from alltrades.envs.rollouts.statistics import mean_interval, wilson
 
 SOLVED = 0.95  # success from which an environment needs nothing

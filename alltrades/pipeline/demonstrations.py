@@ -122,7 +122,8 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
             write_json(rates, found)
 
     outputs = [out] if rates is None else [out, rates]
-    key = {"episodes": own.episodes, "path": None, "keep": own.keep, "ends": own.ends}
+    key: dict[str, Any] = {"episodes": own.episodes, "path": None}
+    key |= {"keep": own.keep, "ends": own.ends}
     if own.episodes_of:
         key["episodes of"] = own.episodes_of
     context.stage("demos", key, outputs, body, len(context.specs), "env")
