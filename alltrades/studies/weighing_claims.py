@@ -149,6 +149,12 @@ def outcome(results: Results) -> list[Claim]:
             )
             for row, r in found.items()
         ),
+        judged(
+            "conditioned is below the filter because failures take their share of the steps",
+            differences(results, "conditioned_longer - filtered_longer", key),
+            lambda rows: no_lower([interval(r) for r in rows]),
+            key,
+        ),
     ]
 
 
