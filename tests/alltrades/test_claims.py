@@ -618,7 +618,7 @@ def test_weights_at_the_state_and_at_the_resultant_one_are_judged_against_none(
 def test_outcome_conditioning_is_judged_everywhere_and_from_the_fewest(few, many, expected):
     rows = ("conditioned", "guided_2", "guided_4")
     pairs = {f"{row}__filtered": {2: few, 10: many} for row in rows}
-    pairs |= {"conditioned_longer__filtered_longer": {10: many}}
+    pairs |= {"conditioned_longer__filtered_longer": {10: 2 * many}}
     found = list(verdicts("outcome", differences("demos.episodes", **pairs)).values())
     assert found == [expected[0], *[expected[1]] * 3, "refuted" if many < 0 else "held"]
 
