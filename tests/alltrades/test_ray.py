@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 
 from alltrades import cli
 from alltrades.envs.rollouts.crew import Crew
@@ -49,7 +48,12 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
         "--out",
         str(tmp_path / "run"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    def listen() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stderr=pipe, text=True, preexec_fn=listen) as process:
         for line in process.stderr:
             if line.startswith("environments"):
                 break
@@ -198,7 +202,11 @@ def test_a_training_of_several_processes_is_that_of_one_even_where_one_is_lost(
     run(settings(*RANKS, "--compute.ranks", "1"), tmp_path / "one")
     one, group = networks(tmp_path / "one"), networks(tmp_path / "group")
     for name, weights in one.items():
-        torch.testing.assert_close(group[name], weights, rtol=1e-2, atol=1e-3)
+        # single numbers drift apart by rounding in 1,000 steps, most of all in bf16
+        if weights.is_floating_point() and weights.isfinite().all():
+            assert (group[name] - weights).norm() <= 1e-2 * weights.norm(), name
+        else:
+            assert group[name].equal(weights), name
     assert any((group[name] != weights).any() for name, weights in one.items())
     steps = [r["step"] for r in metrics(tmp_path / "group") if "loss" in r]
     assert len(steps) == len(set(steps))  # what was repeated is recorded once
