@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from alltrades.envs.rollouts.statistics import interval_of, resampled_means
 
@@ -106,7 +106,7 @@ def paired(
 def seed_interval(seeds: Sequence[float]) -> Interval:
     """Student's 95 % interval of the mean over training seeds (two or more)."""
     x = np.asarray(seeds, dtype=float)
-    half = stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    half = stdtrit(len(x) - 1, 1 - ALPHA / 2) * x.std(ddof=1) / np.sqrt(len(x))
     return float(x.mean() - half), float(x.mean() + half)
 
 
@@ -116,7 +116,7 @@ def seed_p(seeds: Sequence[float]) -> float:
     spread = x.std(ddof=1)
     if spread == 0:
         return 0.0 if x.mean() else 1.0
-    return float(2 * stats.t.sf(abs(x.mean()) / spread * np.sqrt(len(x)), len(x) - 1))
+    return float(2 * stdtr(len(x) - 1, -abs(x.mean()) / spread * np.sqrt(len(x))))
 
 
 def corrected(pairs: Sequence[Paired]) -> list[Paired]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from alltrades.system.streams import stream
 
@@ -41,7 +41,7 @@ class Resampling:
         mean = known.sum(0) / np.maximum(n, 1)
         square = np.where(there, values - mean, 0.0) ** 2
         error = np.sqrt(square.sum(0) / np.maximum(n - 1, 1) / np.maximum(n, 1))
-        half = stats.t.ppf(TAILS[1], np.maximum(n - 1, 1)) * error
+        half = stdtrit(np.maximum(n - 1, 1), TAILS[1]) * error
         weight = self.counts @ there  # (R, K)
         drawn = self.counts @ known / np.where(weight > 0, weight, np.nan)
         low, high = np.full((2, values.shape[1]), np.nan)
