@@ -333,7 +333,7 @@ def _code(settings: RunSettings, specs: Sequence[EnvSpec]) -> dict[str, str]:
         ENCODERS.get(settings.policy.encoder.name),
     ]
     for row in (settings.distill, *settings.distillations().values()):
-        parts += [ESTIMATORS.get(n) for n in row.weights.kind.split("*") if n in ESTIMATORS.names()]
+        parts += [ESTIMATORS.get(n) for n in row.weights.kind.split("*") if n in ESTIMATORS]
     return code_of(specs, settings.plugins, parts)
 
 

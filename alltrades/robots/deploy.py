@@ -131,7 +131,7 @@ def bring_plugins(robot: str, artifact: Path) -> None:
     if kind in ("env", "gym", "mujoco") and not rest.endswith((".xml", ".mjcf")):
         needed = not registry.knows([robot if kind == "gym" else rest])
     else:
-        needed = not rest and robot not in ROBOTS.names()
+        needed = not rest and robot not in ROBOTS
     if needed:
         registry.load_named_plugins(plugins_of(facts_of(artifact)), artifact)
 

@@ -36,6 +36,13 @@ class Extensions(Generic[T]):
             )
         self._registered[name] = value
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `names` has it; packages are searched for one that is neither built in nor
+        registered only.
+        """
+        known = name in self._built_in or name in self._registered
+        return known or bool(entry_points(group=self.group, name=name))
+
     def names(self, installed: bool = True) -> list[str]:
         """All names, those that are built in first; without those that only `installed` packages
         offer, which takes a search.

@@ -111,7 +111,7 @@ class WeightSettings(BaseModel):
 
     def check(self) -> None:
         """Raises UserError for a kind that is neither built in nor offered by a plugin."""
-        if self.estimator is None or self.estimator in ESTIMATORS.names():
+        if self.estimator is None or self.estimator in ESTIMATORS:
             return
         known = ["none", MIXTURE, SUCCESS, *ESTIMATORS.names()]
         raise UserError(

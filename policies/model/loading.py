@@ -57,8 +57,8 @@ def load_policy(folder: Path | str, device: str = "cpu") -> DiffusionPolicy:
         promised = text["digest"]
         environments = [Interface.from_json(e) for e in text["environments"]]
         settings = PolicySettings(**text["settings"])
-        known = settings.encoder.name in ENCODERS.names()
-        if settings.backbone not in BACKBONES.names() or not known:
+        known = settings.encoder.name in ENCODERS
+        if settings.backbone not in BACKBONES or not known:
             registry.load_named_plugins(plugins_of(text), folder)
         normalizer = Normalizer(Layout(environments))
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -28,6 +28,13 @@ def test_a_thing_is_found_wherever_it_comes_from(things):
     assert things.get("sqrt")(9) == 3
 
 
+def test_what_is_built_in_is_known_without_a_search_of_packages(things, monkeypatch):
+    things.register("largest", max)
+    assert "sqrt" in things and "broken" in things and "cube" not in things
+    monkeypatch.setattr(extensions, "entry_points", None)
+    assert "absolute" in things and "largest" in things
+
+
 def test_a_thing_that_is_registered_again_is_the_new_one(things):
     things.register("largest", max)
     things.register("largest", sum)
