@@ -27,7 +27,8 @@ LOOKS = """
 --environments [looking/spot] --plugins [tests.alltrades.looking] --specialist.observe [state]
 --policy.observe [images.top,proprioception] --policy.encoder.pretrain state
 --policy.encoder.frozen true --rollout.workers 0 --rollout.timeout 0 --rollout.lanes 8
---tracking.wandb disabled --no-report
+--tracking.wandb disabled --no-report --eyes.train.batch 64 --labeled_only.batch 32
+--specialist.train.batch 32 --distill.train.batch 32
 --evaluation.rows [specialists,state,estimated,labeled_only_end_to_end,labeled_only,generalist]
 """.split()
 
