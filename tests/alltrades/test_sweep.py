@@ -16,7 +16,7 @@ RECIPE = f"""
 extends: quickstart_paper
 study: sweep
 name: trial
-environments: [planar/reach, planar/push]
+environments: [planar/reach]
 optional_environments: []
 sweep: {SWEEP}
 seeds: [0, 1]
