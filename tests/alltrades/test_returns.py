@@ -147,7 +147,8 @@ def test_successes_cannot_be_kept_where_nothing_says_them(environments, tmp_path
 
 
 def test_collect_takes_what_is_kept_as_an_option(tmp_path, capsys):
-    words = ["collect", "--environments", SILENT, "--demos.episodes", "2", "--out"]
+    words = ["collect", "--environments", SILENT, "--demos.episodes", "2"]
+    words += ["--rollout.workers", "0", "--rollout.timeout", "0", "--out"]
     assert cli.main([*words, str(tmp_path / "a"), "--keep", "top:0.25"]) == 0
     assert "kept 2 demonstrations of 8 tries of the expert (success unknown, mean return" in (
         capsys.readouterr().out
