@@ -18,6 +18,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut() -> None:
+    """No test cuts the power, and only then does it matter what had reached the disk."""
+    os.fsync = lambda file: None
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[ObjectStore]:
     pytest.importorskip("obstore", reason="the extra remote is not installed")
