@@ -21,7 +21,9 @@ PAGES = [
 ]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 QUICK = """--rollout.workers 0 --rollout.timeout 0 --tracking.wandb disabled
---policy.width 48 --policy.depth 1 --specialist.width 24""".split()
+--policy.width 48 --policy.depth 1 --specialist.width 24
+--evaluation.episodes 1 --distill.rollouts 2 --distill.rounds.episodes 1
+--distill.rounds.selection 1""".split()
 
 
 def test_the_readme_leads_to_every_page():
