@@ -28,8 +28,8 @@ WRITES = 12  # a kill comes this often at most behind the start of writing
 TRIES = 50  # starts of a command after which it is given up
 EPISODES = {"collect": 12, "append": 80, "deploy": 12}
 NET = (
-    "--policy.width 32 --policy.depth 1 --specialist.width 32 --specialist.train.steps 120 "
-    "--labeled_only.steps 120 --distill.train.steps 120 --training.checkpoint_every 20 "
+    "--policy.width 32 --policy.depth 1 --specialist.width 32 --specialist.train.steps 60 "
+    "--labeled_only.steps 60 --distill.train.steps 60 --training.checkpoint_every 20 "
     "--distill.rollouts 12 --distill.label_steps 2 --demos.episodes 6 --evaluation.episodes 8"
 ).split()
 QUIET = ["--tracking.wandb", "disabled"]
