@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from alltrades import cli
+from alltrades.data import chunks, contents
 from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
@@ -51,12 +52,25 @@ READS: dict[str, Read] = {
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def small_chunks():
+    """An eighth of the usual bytes in a chunk: so much less to read again after every damage."""
+
+    def fewer(shape, dtype, size=chunks.CHUNK_BYTES, rows=chunks.chunk_rows):
+        return rows(shape, dtype, size // 8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "chunk_rows", fewer)
+        patch.setattr(contents, "chunk_rows", fewer)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_chunks) -> Path:
     """A store of four environments; the states of one and the pictures of another are large and
-    fill several chunks.
+    fill several of its small chunks.
     """
     path = tmp_path_factory.mktemp("damage") / "s"
-    sizes = {"planar/reach": (3, 2), "b": (3, 2), "wide:1": (40_000, 1)}
+    sizes = {"planar/reach": (3, 2), "b": (3, 2), "wide:1": (4_000, 1)}
     with EpisodeStore.create(path, provenance={"kind": "demonstrations", "seed": 0}) as store:
         for part in range(3):
             store.append(
@@ -65,7 +79,7 @@ def whole(tmp_path_factory) -> Path:
                     for i in range(2)
                     for name, size in sizes.items()
                 ]
-                + [rich_episode(part, 3, large=np.full((3, 400, 600, 3), part, np.uint8))]
+                + [rich_episode(part, 3, large=np.full((3, 130, 180, 3), part, np.uint8))]
             )
     return path
 
