@@ -224,6 +224,16 @@ class EnvSpec:
         return replace(self, observation=self.own_observation, rendering=None)
 
     @property
+    def without_pictures(self) -> EnvSpec:
+        """The same without what cameras make; parts of its states stay."""
+        made = self.rendering
+        if made is None or not made.images:
+            return self
+        fields = {name: f for name, f in self.observation.items() if name not in made.images}
+        kept = replace(made, cameras={}) if made.parts else None
+        return replace(self, observation=fields, rendering=kept)
+
+    @property
     def interface(self) -> Interface:
         """What a policy must know of it."""
         return Interface(

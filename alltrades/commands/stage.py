@@ -254,6 +254,7 @@ def distill(args: argparse.Namespace) -> int:
     """A generalist."""
     from alltrades.pipeline.demonstrations import of_stores
     from alltrades.pipeline.generalist import Sources, train_generalist
+    from alltrades.pipeline.kept import draw_kept
     from alltrades.pipeline.rollouts import parse_teacher
     from alltrades.pipeline.weighing import weigh
     from alltrades.pipeline.weights_folder import load_weights
@@ -269,7 +270,7 @@ def distill(args: argparse.Namespace) -> int:
             )
         given = Sources(
             of_stores(context, args.demos),
-            tuple(parse_teacher(word) for word in args.teacher),
+            tuple(parse_teacher(word, out / ACCOUNT) for word in args.teacher),
             Path(args.weights) if args.weights else out / ACCOUNT / "weights",
             Path(args.labeled_only) if settings.init == "labeled_only" else None,
         )
@@ -290,6 +291,7 @@ def distill(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         given.demos.print_statistics()
+        draw_kept(given.demos, [(given, settings)])
         train_generalist(given, settings, str(row), out)
     print(f"wrote {out}")
     return 0

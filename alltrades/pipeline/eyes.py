@@ -24,7 +24,9 @@ from alltrades.errors import UserError
 from alltrades.pipeline.collection import open_or_create
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.drawing import draw, drawn_of, lacking, pictured
 from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.rollouts import Teacher
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
 from alltrades.policies.learning.eyes import (
     READER,
@@ -159,15 +161,18 @@ def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Pat
 
 
 # ---- training ------------------------------------------------------------------------------------
-def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]) -> Context:
-    """Train the eyes on demonstrations, rollouts and random starts; what policies that look are
-    trained in afterwards.
+def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teacher]) -> Context:
+    """Train the eyes on demonstrations, rollouts of teachers and random starts; what policies that
+    look are trained in afterwards.
     """
     context, own = demos.context, demos.context.settings.eyes
     sight, specs = sight_of(context)
     if own.starts:
         look_around(context, [s for s in specs if s.simulated], own.starts, folder.starts)
-    stores = [*rollouts, *([folder.starts] if own.starts else [])]
+    ids = [s.id for s in specs]
+    for teacher in teachers:
+        _glimpse(context, teacher, ids, own.every)
+    stores = [t.rollouts for t in teachers] + ([folder.starts] if own.starts else [])
     training = context.settings.training.of(own.train)
     key = demos.key() | {
         "rollouts": [EpisodeStore.open(path).digest() for path in stores],
@@ -180,10 +185,10 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
     outputs = [folder.eyes / name for name in written] + [folder.eye_errors]
 
     def body(report: Report) -> None:
-        ids = [s.id for s in specs]
         learned = demos.steps()
         mine = learned.select(np.isin(learned.environment, ids))
-        others = [EpisodeStore.open(path).steps(ids) for path in stores]
+        pictures = {t.rollouts: t.pictures for t in teachers}
+        others = [_steps(context, path, ids, pictures.get(path, ())) for path in stores]
         steps = context.images.of(Steps.concatenate([mine, *others]))
         seed = context.seed("eyes")
         reader = make_reader(
@@ -211,6 +216,25 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, rollouts: Sequence[Path]
     for line in eye_lines(json.loads(folder.eye_errors.read_text(encoding="utf-8"))):
         print(f"eyes: {line}", file=sys.stderr)
     return with_eyes(context, folder.eyes)
+
+
+def _glimpse(context: Context, teacher: Teacher, ids: Sequence[str], every: int) -> None:
+    """Draw what the eyes learn from of rollouts that were recorded without pictures: every so many
+    steps of all of them, since failures come where no success does.
+    """
+    store = EpisodeStore.open(teacher.rollouts)
+    blank = np.isin(store.columns()["environment"], list(lacking(context, store).keys() & {*ids}))
+    if blank.any():
+        episodes = np.flatnonzero(blank).tolist()
+        out = teacher.pictures[0]
+        draw(context, f"draw/{teacher.name}/eyes", store, episodes, out, every=every)
+
+
+def _steps(context: Context, path: Path, ids: Sequence[str], pictures: Sequence[Path]) -> Steps:
+    """All episodes of some environments in a store, with their pictures."""
+    store = EpisodeStore.open(path)
+    numbers = np.flatnonzero(np.isin(store.columns()["environment"], ids))
+    return pictured(store.steps(ids), numbers, drawn_of(context, store, pictures))
 
 
 def _judged(

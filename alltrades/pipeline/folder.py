@@ -36,6 +36,13 @@ class RunFolder:
     def rollouts(self, teacher: Row) -> Path:
         return self.path / "stores" / f"rollouts_{teacher.teacher}.zarr"
 
+    def pictures(self, teacher: Row) -> tuple[Path, Path]:
+        """What cameras see of a teacher's rollouts: for the eyes, and of episodes that generalists
+        learn from.
+        """
+        name = f"pictures_{teacher.teacher}"
+        return self.path / "stores" / f"{name}_eyes.zarr", self.path / "stores" / f"{name}.zarr"
+
     @property
     def starts(self) -> Path:
         """Random starts whose pictures the eyes learn from."""

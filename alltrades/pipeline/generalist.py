@@ -4,7 +4,7 @@ network that learns from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,11 @@ class Sources:
         check_weights(self.weights, self.demos.steps(), rollouts, settings.weighing)
 
     def unpaired(self, settings: DistillSettings) -> Steps:
-        """Rollouts and logs that a generalist of these settings learns of."""
-        demos = self.demos
-        return rollouts_and_logs(demos.context, self.stores, settings, demos.stores)
+        """Rollouts and logs that a generalist of these settings learns of; what its teachers do not
+        see is there of those that were drawn.
+        """
+        demos, pictures = self.demos, {t.rollouts: t.pictures for t in self.teachers}
+        return rollouts_and_logs(demos.context, self.stores, settings, demos.stores, pictures)
 
     def key(self, settings: DistillSettings) -> dict[str, Any]:
         """What depends on them, and on as many rollouts as a generalist of these settings has."""
@@ -232,9 +234,9 @@ def rows_of(
     sources: Sources,
     settings: DistillSettings,
     demos: Steps,
-    teachers: Mapping[str, Policies],
+    teachers: Iterable[str],
 ) -> Stage2:
-    """Rows of stage 2 before their teachers draw chunks."""
+    """Rows of stage 2 before their teachers, here by name, draw chunks."""
     context = sources.demos.context
     weights: Mapping[str, WeightResult] = load_weights(sources.weights, context.ids)
     return stage2_rows(

@@ -22,36 +22,46 @@ from alltrades.envs.rollouts.statistics import mean_interval
 from alltrades.errors import UserError
 from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests
-from alltrades.pipeline.collection import first_demos, open_or_create, provenance_of
+from alltrades.pipeline.collection import open_or_create, provenance_of
 from alltrades.pipeline.context import Context
+from alltrades.pipeline.drawing import drawn_of, pictured, unseen
 from alltrades.pipeline.logs import logs_of
 from alltrades.policies.fetched import fetched
 from alltrades.settings.distill import DistillSettings
+from alltrades.system.files import slug
 from alltrades.system.remote.place import place
 from alltrades.system.reporting import Report
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Whose rollouts a generalist learns from: the name that its episodes are recorded under, its
-    artifacts, and the store of its rollouts.
+    """Whose rollouts a generalist learns from.
+
+    Attributes:
+        name: that its episodes are recorded under.
+        policies: its artifacts.
+        rollouts: the store of its rollouts.
+        pictures: stores with what cameras see of them, where they were recorded without; the last
+            is of episodes that generalists learn from. They need not be there.
     """
 
     name: str
     policies: Path
     rollouts: Path
+    pictures: tuple[Path, ...] = ()
 
 
-def parse_teacher(word: str) -> Teacher:
-    """The teacher that is written NAME=POLICIES:ROLLOUTS.
+def parse_teacher(word: str, folder: Path) -> Teacher:
+    """The teacher that is written NAME=POLICIES:ROLLOUTS; pictures of its rollouts are to lie in
+    `folder`.
 
     Raises UserError for other words, and for a store whose episodes were not recorded under that
     name.
     """
     name, _, rest = word.partition("=")
     *folders, store = re.split(r":(?!//|\d+/)", rest)  # no colon of an address
-    folder = ":".join(folders)
-    if not (name and folder and store):
+    policies = ":".join(folders)
+    if not (name and policies and store):
         raise UserError(
             f"--teacher {word}; expected NAME=POLICIES:ROLLOUTS, such as "
             "scratch=specialists:rollouts.zarr"
@@ -63,7 +73,8 @@ def parse_teacher(word: str) -> Teacher:
             f"--teacher {word}: episodes of {store} were recorded by '{others[0]}'; expected "
             f"'{name}'; write {others[0]}={rest}"
         )
-    return Teacher(name, fetched(folder), place(store))
+    pictures = folder / f"pictures_{slug(name)}.zarr"
+    return Teacher(name, fetched(policies), place(store), (pictures,))
 
 
 def roll_out(
@@ -73,6 +84,7 @@ def roll_out(
     preference: Mapping[str, float] | None = None,
 ) -> None:
     """A teacher's rollouts, so many episodes per environment; a store that has some is continued.
+    What cameras see of them is left out where the teacher does not look (see `unseen`).
 
     `preference`: what policies that take one act by.
     """
@@ -82,6 +94,8 @@ def roll_out(
         "episodes": episodes,
         **context.settings.rollout.acting(),
     }
+    if context.settings.rendering.cameras:
+        key["cameras"] = list(context.settings.rendering.cameras)
     stored = _episodes(out) // max(1, len(context.simulated))
     if stored > episodes and context.done(name, key | {"episodes": stored}):
         return  # a generalist that has gone since needed more
@@ -116,7 +130,8 @@ def record(
     digests = {name: p.digest() for name, p in policies.items()}
     facts = {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
     controllers, keys = controllers_of(policies, settings)
-    specs = {s.id: s for s in context.practised}
+    blind = unseen(context, policies)
+    specs = {s.id: s.without_pictures if s.id in blind else s for s in context.practised}
     faults = Faults(settings.errors)
 
     def jobs(index: int, names: Iterable[str]) -> list[Job]:
@@ -151,7 +166,7 @@ def record(
             report.progress(have.total(), episodes * len(specs))
         append()
 
-    with open_or_create(out, context.simulated, facts, code=context.store_code) as store:
+    with open_or_create(out, list(specs.values()), facts, code=context.store_code) as store:
         faults.resume(from_json(store.provenance.get("faults", ())))
         over = {(f.environment, f.seed) for f in faults.found}
         have: Counter[str] = Counter()
@@ -193,20 +208,47 @@ def outcomes(steps: Steps) -> dict[str, Any]:
     }
 
 
-def first_rollouts(context: Context, stores: Sequence[Path], episodes: int) -> Steps:
-    """The first `episodes` rollouts per environment of every store."""
-    return Steps.concatenate(
-        [first_demos([path], context.ids, lambda name: episodes) for path in stores]
-    )
+def first_numbers(store: EpisodeStore, environments: Sequence[str], episodes: int) -> np.ndarray:
+    """(n,) numbers of the first `episodes` of each environment in a store, and of those without
+    actions, in order.
+    """
+    acted = store.columns()["has_actions"]
+    mine = [np.zeros(0, np.int64)]
+    for own in map(store.numbers, environments):
+        mine += [own[acted[own]][:episodes], own[~acted[own]]]
+    return np.sort(np.concatenate(mine))
+
+
+def first_rollouts(
+    context: Context,
+    stores: Sequence[Path],
+    episodes: int,
+    pictures: Mapping[Path, Sequence[Path]] | None = None,
+) -> Steps:
+    """The first `episodes` rollouts per environment of every store, with what stores of `pictures`
+    have of it.
+    """
+    parts = []
+    for path in stores:
+        store = EpisodeStore.open(path)
+        every = np.sort(np.concatenate([np.zeros(0, np.int64), *map(store.numbers, context.ids)]))
+        drawn = drawn_of(context, store, (pictures or {}).get(path, ()))
+        steps = pictured(store.steps(context.ids), every, drawn)
+        parts.append(steps.select(np.isin(every, first_numbers(store, context.ids, episodes))))
+    return Steps.concatenate(parts)
 
 
 def rollouts_and_logs(
-    context: Context, stores: Sequence[Path], settings: DistillSettings, demos: Sequence[Path]
+    context: Context,
+    stores: Sequence[Path],
+    settings: DistillSettings,
+    demos: Sequence[Path],
+    pictures: Mapping[Path, Sequence[Path]] | None = None,
 ) -> Steps:
     """What a generalist learns of beside the demonstrations in the stores `demos`: the first
     rollouts of every store, then its logs.
     """
-    steps = first_rollouts(context, stores, settings.rollouts)
+    steps = first_rollouts(context, stores, settings.rollouts, pictures)
     logs = logs_of(settings, context.ids, demos)
     return context.images.of(steps if logs is None else Steps.concatenate([steps, logs]))
 

@@ -29,6 +29,7 @@ from alltrades.pipeline.eyes import open_eyes, opens_eyes
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.gap import gap
 from alltrades.pipeline.generalist import Sources, train_generalist
+from alltrades.pipeline.kept import draw_kept
 from alltrades.pipeline.labeled_only import Averages, train_labeled_only
 from alltrades.pipeline.logs import logs_of
 from alltrades.pipeline.looking import look_of_run, say
@@ -143,7 +144,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         before = [row for row in teachers if row in first]
         for row in before:
             rolled_out(row)
-        context = open_eyes(demos, folder, [folder.rollouts(row) for row in before])
+        context = open_eyes(demos, folder, [teacher(folder, row) for row in before])
         demos, settings = replace(demos, context=context), context.settings
     _stage_one(demos, folder, needed)
     for row in teachers:
@@ -156,7 +157,10 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     check_starts(context, _stores(context, folder, teachers, advised) | looked)
     counts = {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers}
     context.write(folder.rollout_counts, counts)
-    context.beside.run([partial(_stage_two, demos, folder, Row(name)) for name in generalists])
+    names = list(map(Row, generalists))
+    context.beside.run([partial(_weighed, demos, folder, row) for row in names])
+    draw_kept(demos, [(sources(demos, folder, r), generalists[r.kind]) for r in names])
+    context.beside.run([partial(_stage_two, demos, folder, row) for row in names])
     context.unsimulated("evaluate", "judged open loop on held-out episodes")
     evaluations = {
         name: measure_estimated(context, folder)
@@ -255,13 +259,18 @@ def _stage_one(demos: Demonstrations, folder: RunFolder, needed: set[Row]) -> No
 
 
 # ---- stage 2 -------------------------------------------------------------------------------------
-def _stage_two(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
-    """One generalist: weights, stage 2, rounds."""
+def _weighed(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
+    """The weights of one generalist."""
     settings, given = demos.context.settings.distillations()[row.kind], sources(demos, folder, row)
     summary = folder.weights_summary(row)
     results = weigh(demos, given.stores, str(row), settings, given.weights, summary)
     for line in text.weight_warnings({name: r.warnings for name, r in results.items()}):
         print(f"weights of {row}: {line}", file=sys.stderr)
+
+
+def _stage_two(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
+    """One generalist: stage 2, rounds."""
+    settings, given = demos.context.settings.distillations()[row.kind], sources(demos, folder, row)
     rounds = settings.rounds.count and demos.context.simulated
     first = replace(row, round=0) if rounds else row
     train_generalist(given, settings, str(first), folder.policy(first))
@@ -274,7 +283,8 @@ def _stage_two(demos: Demonstrations, folder: RunFolder, row: Row) -> None:
 # ---- inputs of stages ----------------------------------------------------------------------------
 def teacher(folder: RunFolder, row: Row) -> Teacher:
     """A row of a run as a teacher."""
-    return Teacher(row.teacher, folder.policy(row), folder.rollouts(row))
+    policies, rollouts = folder.policy(row), folder.rollouts(row)
+    return Teacher(row.teacher, policies, rollouts, folder.pictures(row))
 
 
 def sources(demos: Demonstrations, folder: RunFolder, row: Row) -> Sources:

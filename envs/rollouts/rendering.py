@@ -54,7 +54,7 @@ def render_episode(
     """
     adapter = EnvAdapter(spec.steps_alone)
     try:
-        return play(adapter, _replay(spec, episode, fields, steps_of(len(episode), steps, 1)))
+        return play(adapter, _replay(spec, episode, fields, steps_of(len(episode), steps)))
     except EnvironmentFailure as failure:
         raise told(failure) from failure
     finally:
@@ -94,7 +94,8 @@ def render_episodes(
     episodes: Iterable[Episode],
     fields: Sequence[str] | None = None,
     *,
-    every: int = 1,
+    steps: Callable[[Episode], Sequence[int]] | None = None,
+    place: bool = True,
     crew: Crew | None = None,
     frames: Frames | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -104,17 +105,29 @@ def render_episodes(
     Args:
         specs: of every environment; nothing is drawn of one without cameras.
         episodes: read as far as they are drawn: memory is bounded by a few of each worker.
-        fields: some of what the specifications make; default all.
-        every: draw every so many steps.
+        fields: some of what the specifications make, of each environment those that it has; default
+            all.
+        steps: those of an episode that are drawn; default all.
+        place: whether environments that can show an observation at once do so (see `Replay`);
+            without, all episodes are stepped and checked, and pictures are those of a live
+            recording, bit for bit.
         crew: what steps environments; default this process.
         frames: where pictures are kept, and found again.
         progress: called with the number of episodes finished.
 
     Raises UserError as `render_episode`, and for an episode over which workers died or hung.
     """
+    made = {n for spec in specs.values() if spec.rendering for n in spec.rendering.names}
+    for name in fields or ():
+        if name not in made:
+            raise UserError(
+                f"'{name}' is nothing that cameras of {', '.join(specs)} make; expected some of "
+                f"{', '.join(sorted(made))}"
+            )
     own = crew or Crew(0)
     try:
-        yield from _Rendering(specs, fields, every, own, frames, progress).run(iter(episodes))
+        job = _Rendering(specs, fields, steps, place, own, frames, progress)
+        yield from job.run(iter(episodes))
     finally:
         if crew is None:
             own.close()
@@ -127,12 +140,13 @@ class _Rendering:
         self,
         specs: Mapping[str, EnvSpec],
         fields: Sequence[str] | None,
-        every: int,
+        steps: Callable[[Episode], Sequence[int]] | None,
+        place: bool,
         crew: Crew,
         frames: Frames | None,
         progress: Callable[[int], None],
     ) -> None:
-        self.specs, self.fields, self.every = dict(specs), fields, every
+        self.specs, self.fields, self.steps, self.place = dict(specs), fields, steps, place
         self.crew, self.frames, self.progress = crew, frames, progress
         self._waiting: deque[tuple[int, Replay]] = deque()
         self._running: dict[int, tuple[int, Replay]] = {}  # by host
@@ -167,9 +181,12 @@ class _Rendering:
 
     def _add(self, episode: Episode) -> None:
         index, spec = self._read, self.specs[episode.environment]
-        steps = steps_of(len(episode), None, self.every)
-        asked = spec.rendering is not None
-        replay = _replay(spec, episode, self.fields, steps) if asked else None
+        names = [] if spec.rendering is None else spec.rendering.names
+        asked = [n for n in names if self.fields is None or n in self.fields]
+        replay = None
+        if asked:
+            steps = steps_of(len(episode), None if self.steps is None else self.steps(episode))
+            replay = replace(_replay(spec, episode, asked, steps), place=self.place)
         self._read += 1
         if replay is None:
             self._finished[index] = {}
@@ -236,8 +253,9 @@ def key_of(spec: EnvSpec, replay: Replay) -> str:
     """Digest of all that the pictures of an episode depend on."""
     made = spec.rendering.described() if spec.rendering is not None else {}
     packages = [version(name) for name in ("alltrades", "mujoco", "gymnasium")]
-    facts = [FORMAT, packages, replay.environment, spec.interface.digest(), made, replay.seed]
-    digest = hashlib.sha256(json.dumps([*facts, replay.fields, replay.steps]).encode())
+    facts: list[Any] = [FORMAT, packages, replay.environment, spec.interface.digest(), made]
+    facts += [replay.seed, replay.fields, replay.steps, replay.place]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(np.ascontiguousarray(replay.actions).tobytes())
     for name, value in replay.recorded.items():
         own = value.encode() if isinstance(value, str) else np.ascontiguousarray(value).tobytes()

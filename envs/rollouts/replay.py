@@ -24,6 +24,8 @@ class Replay:
             every step must repeat them, bit for bit.
         fields: names of what is answered: what cameras make, and parts of states.
         steps: numbers of the steps that are answered, ascending.
+        place: an environment that can show an observation at once (`place(observation)`) is not
+            stepped: what another simulator recorded is drawn too, within a rounding.
     """
 
     lane: int
@@ -33,6 +35,7 @@ class Replay:
     recorded: Mapping[str, np.ndarray | str]
     fields: tuple[str, ...]
     steps: tuple[int, ...]
+    place: bool = True
 
 
 def play(
@@ -40,7 +43,6 @@ def play(
 ) -> Observation:
     """{field: (steps, *shape)} of a replay.
 
-    An environment that can show an observation at once (`place(observation)`) is not stepped.
     `beat` is called with the number of each step. Raises EnvironmentFailure of the kind `DIFFERS`
     where the episode is another.
     """
@@ -60,7 +62,7 @@ def _states(
     adapter: EnvAdapter, replay: Replay, seen: Observation
 ) -> Iterator[tuple[int, Observation]]:
     """Step by step, what the environment itself shows."""
-    if hasattr(adapter.built, "place"):
+    if replay.place and hasattr(adapter.built, "place"):
         for step in replay.steps:
             recorded = {name: _at(v, step) for name, v in replay.recorded.items()}
             yield step, adapter.place(recorded)
@@ -91,6 +93,6 @@ def _at(value: np.ndarray | str, step: int) -> np.ndarray | str:
     return value if isinstance(value, str) else value[step]
 
 
-def steps_of(length: int, steps: Sequence[int] | None, every: int) -> tuple[int, ...]:
-    """The steps that are drawn of an episode of `length`."""
-    return tuple(range(0, length, every)) if steps is None else tuple(sorted(set(steps)))
+def steps_of(length: int, steps: Sequence[int] | None) -> tuple[int, ...]:
+    """The steps that are drawn of an episode of `length`; None: all."""
+    return tuple(range(length)) if steps is None else tuple(sorted(set(steps)))
