@@ -78,7 +78,7 @@ def draw(
     Raises UserError for an episode that differs when it is played back.
     """
     there = {n: k for store in drawn_of(context, rollouts, others) for n, k in _listed(store)}
-    strides = {n: every if every > 1 else -there.get(n, -1) for n in sorted(episodes)}
+    strides = {n: every if every > 1 else -there.get(n, -1) for n in sorted(map(int, episodes))}
     lengths = np.diff(rollouts.episode_ends, prepend=0)
     strides = {n: k for n, k in strides.items() if len(positions(int(lengths[n]), k))}
     if not strides:

@@ -55,8 +55,9 @@ class RenderingSettings(BaseModel):
 
     cameras: tuple[str, ...] = Field(
         (),
-        description="cameras that are drawn beside an environment's own fields, by name or "
-        "pattern, such as images.top; those that an observe names are drawn anyway",
+        description="cameras that are drawn beside an environment's own fields in all that is "
+        "recorded, by name or pattern, such as images.top; those that an observe names are drawn "
+        "anyway, of teachers that see states only where something is learned of it",
     )
     size: tuple[int, ...] | None = Field(
         None,

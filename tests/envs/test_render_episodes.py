@@ -78,6 +78,8 @@ def test_an_episode_that_does_not_repeat_is_refused(kept):
         render_episode(SPEC, replace(kept[0], actions=None))
     with pytest.raises(UserError, match="'images.tip' is nothing"):
         render_episode(SPEC, kept[0], ["images.tip"])
+    with pytest.raises(UserError, match="'images.tip' is nothing that cameras of toy/drawn make"):
+        list(render_episodes({SPEC.id: SPEC}, kept, ["images.tip"]))
     with pytest.raises(UserError, match="nothing is asked"):
         render_episode(SPEC.without_rendering, kept[0])
 
@@ -143,3 +145,14 @@ def test_published_pushes_are_drawn_where_their_states_say():
     frames = render_episode(spec, episode, steps=[0, 10, 23])["images.top"]
     seen = episode.observations["images.top"][[0, 10, 23]]
     assert (frames != seen).mean() < 0.005 and (seen[0] != seen[2]).mean() > 0.01
+    (stepped,) = render_episodes({spec.id: spec}, [episode], place=False)
+    assert same(stepped, episode)  # of our own simulator, which repeats them bit for bit
+
+
+def test_a_specification_without_pictures_keeps_parts_of_its_states():
+    assert list(SPEC.without_pictures.observation) == ["state", "proprioception"]
+    assert SPEC.without_pictures.rendering.parts == SPEC.rendering.parts
+    pictures = with_cameras(
+        replace(BLIND, cameras=CAMERA), RenderingSettings(cameras=("images.*",))
+    )
+    assert pictures.without_pictures == pictures.without_rendering
