@@ -22,10 +22,10 @@ def draw_kept(demos: Demonstrations, learning: Sequence[tuple[Sources, DistillSe
     for sources, settings in learning:
         for teacher, numbers in _kept(demos, sources, settings).items():
             kept.setdefault(teacher, set()).update(numbers)
-    for teacher, numbers in kept.items():
+    for teacher, mine in kept.items():
         *others, out = teacher.pictures
         rollouts = EpisodeStore.open(teacher.rollouts)
-        draw(demos.context, f"draw/{teacher.name}", rollouts, numbers, out, others=others)
+        draw(demos.context, f"draw/{teacher.name}", rollouts, mine, out, others=others)
 
 
 def _kept(
