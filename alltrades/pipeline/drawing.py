@@ -9,7 +9,7 @@ k > 0 are every k-th one from the first on, -k all but these.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,22 @@ def draw(
     context: Context,
     stage: str,
     rollouts: EpisodeStore,
-    episodes: Collection[int],
+    wanted: Mapping[int, int],
     out: Path,
-    *,
-    every: int = 1,
     others: Sequence[Path] = (),
 ) -> None:
     """Play episodes of a store back and write what its environments' cameras see into another.
     After an interrupt it goes on where it was.
 
     Args:
-        episodes: their numbers.
-        every: draw every so many steps; 1: all but those that are there already.
-        others: where stores of pictures of every so many steps may be.
+        wanted: stride of the steps that are drawn, by number of the episode.
+        others: where stores may be of what was drawn before: of whole episodes (stride 1) only the
+            other steps are drawn.
 
     Raises UserError for an episode that differs when it is played back.
     """
     there = {n: k for store in drawn_of(context, rollouts, others) for n, k in _listed(store)}
-    strides = {n: every if every > 1 else -there.get(n, -1) for n in sorted(map(int, episodes))}
+    strides = {n: -there[n] if k == 1 and n in there else k for n, k in sorted(wanted.items())}
     lengths = np.diff(rollouts.episode_ends, prepend=0)
     strides = {n: k for n, k in strides.items() if len(positions(int(lengths[n]), k))}
     if not strides:

@@ -26,6 +26,7 @@ from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.drawing import draw, drawn_of, lacking, pictured
 from alltrades.pipeline.folder import RunFolder
+from alltrades.pipeline.kept import expected
 from alltrades.pipeline.rollouts import Teacher
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
 from alltrades.policies.learning.eyes import (
@@ -220,14 +221,14 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
 
 def _glimpse(context: Context, teacher: Teacher, ids: Sequence[str], every: int) -> None:
     """Draw what the eyes learn from of rollouts that were recorded without pictures: every so many
-    steps of all of them, since failures come where no success does.
+    steps of all of them, since failures come where no success does; and by the way the other steps
+    of those that generalists need whole.
     """
     store = EpisodeStore.open(teacher.rollouts)
     blank = np.isin(store.columns()["environment"], list(lacking(context, store).keys() & {*ids}))
-    if blank.any():
-        episodes = np.flatnonzero(blank).tolist()
-        out = teacher.pictures[0]
-        draw(context, f"draw/{teacher.name}/eyes", store, episodes, out, every=every)
+    wanted = dict.fromkeys(np.flatnonzero(blank).tolist(), every)
+    wanted |= dict.fromkeys(expected(context, teacher), 1)
+    draw(context, f"draw/{teacher.name}/eyes", store, wanted, teacher.pictures[0])
 
 
 def _steps(context: Context, path: Path, ids: Sequence[str], pictures: Sequence[Path]) -> Steps:

@@ -37,8 +37,8 @@ class RunFolder:
         return self.path / "stores" / f"rollouts_{teacher.teacher}.zarr"
 
     def pictures(self, teacher: Row) -> tuple[Path, Path]:
-        """What cameras see of a teacher's rollouts: for the eyes, and of episodes that generalists
-        learn from.
+        """What cameras see of a teacher's rollouts: as far as eyes need it, and what generalists
+        learn from beside.
         """
         name = f"pictures_{teacher.teacher}"
         return self.path / "stores" / f"{name}_eyes.zarr", self.path / "stores" / f"{name}.zarr"

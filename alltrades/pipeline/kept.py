@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from alltrades.data.store import EpisodeStore
+from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.drawing import draw, lacking
 from alltrades.pipeline.generalist import Sources, rows_of
@@ -25,7 +26,33 @@ def draw_kept(demos: Demonstrations, learning: Sequence[tuple[Sources, DistillSe
     for teacher, mine in kept.items():
         *others, out = teacher.pictures
         rollouts = EpisodeStore.open(teacher.rollouts)
-        draw(demos.context, f"draw/{teacher.name}", rollouts, mine, out, others=others)
+        wanted = dict.fromkeys(mine, 1)
+        draw(demos.context, f"draw/{teacher.name}", rollouts, wanted, out, others)
+
+
+def expected(context: Context, teacher: Teacher) -> list[int]:
+    """Numbers of a teacher's rollouts that generalists which look learn from for certain: what is
+    known before weights are. Of others, such as those chosen by their returns, nothing is.
+    """
+    rollouts = EpisodeStore.open(teacher.rollouts)
+    columns, without = rollouts.columns(), lacking(context, rollouts)
+    found: set[int] = set()
+    for settings in context.settings.distillations().values():
+        if teacher.name in settings.teachers:
+            looks = _looking(context, settings, without)
+            numbers = first_numbers(rollouts, looks, settings.rollouts)
+            sure = columns["success"][numbers] | (not settings.weighing.filtered)
+            found.update(numbers[sure].tolist())
+    return sorted(found)
+
+
+def _looking(
+    context: Context, settings: DistillSettings, without: Mapping[str, set[str]]
+) -> list[str]:
+    """The environments of which a generalist sees some of the fields that are lacking."""
+    observe = context.settings.policy_of(settings).observe
+    sees = {e.id: e.seeing(observe).observation.keys() for e in context.interfaces}
+    return [name for name, fields in without.items() if fields & sees[name]]
 
 
 def _kept(
@@ -35,12 +62,10 @@ def _kept(
     lacks what it sees.
     """
     context = demos.context
-    observe = context.settings.policy_of(settings).observe
-    sees = {e.id: e.seeing(observe).observation.keys() for e in context.interfaces}
     blank = {}
     for teacher in sources.teachers:
         without = lacking(context, EpisodeStore.open(teacher.rollouts))
-        blank[teacher] = [name for name, fields in without.items() if fields & sees[name]]
+        blank[teacher] = _looking(context, settings, without)
     if not any(blank.values()):
         return {}
     steps = demos.steps()

@@ -41,8 +41,8 @@ class Teacher:
         name: that its episodes are recorded under.
         policies: its artifacts.
         rollouts: the store of its rollouts.
-        pictures: stores with what cameras see of them, where they were recorded without; the last
-            is of episodes that generalists learn from. They need not be there.
+        pictures: stores with what cameras see of them, where they were recorded without, in the
+            order in which they are drawn. They need not be there.
     """
 
     name: str

@@ -93,12 +93,12 @@ def test_pictures_are_those_of_rollouts_that_were_recorded_with_them(
     eyes, kept = tmp_path / "eyes.zarr", tmp_path / "kept.zarr"
     numbers = np.arange(len(blind))
     with here.crew:
-        draw(here, "draw/eyes", blind, numbers, eyes, every=3)
-        draw(here, "draw", blind, [1, 4], kept, others=[eyes])
+        draw(here, "draw/eyes", blind, dict.fromkeys(range(5), 3) | {5: 1}, eyes)
+        draw(here, "draw", blind, {1: 1, 4: 1, 5: 1}, kept, [eyes])
     drawn = drawn_of(here, blind, [eyes, kept, tmp_path / "none.zarr"])
     seen, true = pictured(blind.steps(), numbers, drawn), live.steps()
     place = np.arange(len(seen)) - seen.starts[seen.episode_of_step]
-    there = np.isin(seen.episode_of_step, [1, 4]) | (place % 3 == 0)
+    there = np.isin(seen.episode_of_step, [1, 4, 5]) | (place % 3 == 0)
     found, wanted = (s.observation[CAMERA].load((16, 16, 3)) for s in (seen, true))
     assert found.dtype == np.uint8 and np.array_equal(found[there], wanted[there])
     assert wanted[~there].any(axis=(1, 2, 3)).all() and not found[~there].any()
@@ -109,7 +109,7 @@ def test_pictures_are_those_of_rollouts_that_were_recorded_with_them(
 
 def test_pictures_of_other_rollouts_or_cameras_are_not_taken(blind, tmp_path):
     out = tmp_path / "kept.zarr"
-    draw(context(), "draw", blind, [0], out)
+    draw(context(), "draw", blind, {0: 1}, out)
     assert len(drawn_of(context(), blind, [out])) == 1
     assert not drawn_of(context(style="simulator"), blind, [out])
     other = EpisodeStore.write(tmp_path / "other.zarr", [blind.episode(1)])
@@ -128,7 +128,8 @@ def test_drawing_that_was_killed_goes_on_to_equal_bytes(blind, tmp_path, monkeyp
 
     def drawing(folder):
         with RunDir(tmp_path / folder, 0) as rundir:
-            draw(context(manifest=rundir.manifest), "draw", blind, range(5), folder_of(folder))
+            here, wanted = context(manifest=rundir.manifest), dict.fromkeys(range(5), 2)
+            draw(here, "draw", blind, wanted, folder_of(folder))
         return EpisodeStore.open(folder_of(folder))
 
     def folder_of(folder):
@@ -178,14 +179,14 @@ def test_generalists_learn_the_same_from_pictures_that_are_drawn_of_what_is_kept
         digests.append([p.read_bytes() for p in sorted(weights, key=lambda p: str(p.name))])
     assert len(digests[0]) > 2 and digests[0] == digests[1]
     assert not list((tmp_path / "live/stores").glob("pictures*"))
-    rollouts, kept, eyes = (
+    rollouts, drawn = (
         EpisodeStore.open(tmp_path / f"late/stores/{n}.zarr")
-        for n in ("rollouts_scratch", "pictures_scratch", "pictures_scratch_eyes")
+        for n in ("rollouts_scratch", "pictures_scratch_eyes")
     )
-    columns = rollouts.columns()
-    assert 0 < columns["success"].sum() < 10
-    assert kept.provenance["episodes"] == np.flatnonzero(columns["success"]).tolist()
-    assert set(kept.provenance["strides"]) == {-3} and len(eyes) == 10
+    success = rollouts.columns()["success"]
+    assert 0 < success.sum() < 10 and drawn.provenance["episodes"] == list(range(10))
+    assert drawn.provenance["strides"] == np.where(success, 1, 3).tolist()
+    assert not (tmp_path / "late/stores/pictures_scratch.zarr").exists()  # nothing is left
     assert CAMERA not in rollouts.interfaces()["looking/spot"].observation
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "late").rglob("*.safetensors")}
     run(test_eyes.settings(*RUN), tmp_path / "late")
