@@ -12,7 +12,7 @@ from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.drawing import draw, lacking
 from alltrades.pipeline.generalist import Sources, rows_of
 from alltrades.pipeline.rollouts import Teacher, first_numbers
-from alltrades.settings.parts import DistillSettings
+from alltrades.settings.distill import DistillSettings
 
 
 def draw_kept(demos: Demonstrations, learning: Sequence[tuple[Sources, DistillSettings]]) -> None:
