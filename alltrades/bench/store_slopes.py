@@ -39,12 +39,14 @@ def fitted(found: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
     """Of y = base + step * steps + environment * environments, none below 0, the one with the least
     sum of squared relative errors over some stores.
     """
-    from scipy.optimize import nnls
+    from scipy.optimize import lsq_linear
 
     terms = np.array([[1.0, x["steps"], x["environments"]] for x in found])
     y = np.maximum([float(x[name]) for x in found], 1e-9)
     size = terms.max(0)  # numbers of one size
-    solution, _ = nnls(terms / size / y[:, None], np.ones(len(y)))
+    # an active set, which also solves what few stores leave open
+    ones, bounds = np.ones(len(y)), (0.0, np.inf)
+    solution = lsq_linear(terms / size / y[:, None], ones, bounds, method="bvls").x
     return dict(zip(("base", "step", "environment"), (solution / size).tolist()))
 
 

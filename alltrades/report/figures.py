@@ -205,7 +205,6 @@ def forest(pair: Mapping[str, Any]) -> Figure:
         "xaxis": axis(
             f"difference in {pair.get('metric', 'success')}",
             range=[-reach, reach],
-            tickformat="+.2~f",
             nticks=7,
             zeroline=True,
             zerolinecolor="@ink2",

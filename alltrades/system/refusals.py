@@ -35,11 +35,11 @@ PASSED_ON = (BrokenPipeError, ConnectionError, TimeoutError, InterruptedError, C
 
 def os_error(error: BaseException) -> OSError | None:
     """The operating system's refusal that an exception is, or that a library has put into words of
-    its own, as those in Rust do: "(os error 28)". None for others.
+    its own, as those in Rust do: "(os error 28)", "Os { code: 28, ... }". None for others.
     """
     if isinstance(error, OSError):
         return None if isinstance(error, PASSED_ON) else error
-    found = re.search(r"\(os error (\d+)\)", str(error))
+    found = re.search(r"\bos (?:error|\{ code:) (\d+)", str(error), re.IGNORECASE)
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 

@@ -47,7 +47,9 @@ OPSET = 17
 ROWS = 1000  # windows of the parity check, random ones and as many of a store
 FEW, BYTES = 16, 2**23  # of large images as many as this holds, and at least so many
 PIECE = 256  # rows that are compared at once
-TOLERANCE = 1e-4  # largest difference from PyTorch, as a share of the action range
+# largest difference from PyTorch, as a share of the action range: samplers of predicted noise make
+# some 1e-4 of the rounding of single numbers, by processor and version of onnxruntime
+TOLERANCE = 3e-4
 
 
 FRAMES = "as the environment gives them, oldest first; before an episode's first frame that frame"
@@ -115,7 +117,7 @@ def export_onnx(
             `observed_windows`).
 
     Raises UserError when packages of the `export` extra are missing or the graph differs from
-    PyTorch by more than 1e-4 of the action range; nothing is written then.
+    PyTorch by more than 3e-4 of the action range; nothing is written then.
     """
     runtime = require_packages()
     if batch is not None and batch < 1:

@@ -48,8 +48,8 @@ def test_every_refusal_of_the_system_is_one_line_with_path_and_remedy(
 
 
 def test_a_library_that_words_the_refusal_itself_is_understood():
-    error = Exception("Error while serializing: I/O error: No space left (os error 28)")
-    assert refusals.os_error(error).errno == errno.ENOSPC
+    for said in ("I/O error: No space left (os error 28)", "IoError(Os { code: 28, kind: X })"):
+        assert refusals.os_error(Exception(f"Error: {said}")).errno == errno.ENOSPC
     assert refusals.os_error(ValueError("28")) is None
     assert refusals.os_error(BrokenPipeError(errno.EPIPE, "")) is None
 

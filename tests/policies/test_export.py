@@ -104,7 +104,7 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
         report = export_onnx(policy, tmp_path / "policy.onnx")
     assert (
         report.rows == 1000
-        and report.max_error <= 1e-4
+        and report.max_error <= 3e-4
         and report.size == report.path.stat().st_size
     )
     session = runtime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
@@ -127,7 +127,7 @@ def test_the_graph_gives_the_actions_of_the_policy_at_any_batch_size(
             first = (torch.from_numpy(x) for x in (environment, noise[:, 0]))
             seen = {"state": torch.from_numpy(state)}
             want = policy.sample(seen, *first, partial(next, later)).numpy()
-        np.testing.assert_allclose(got, want, atol=1e-4)
+        np.testing.assert_allclose(got, want, atol=3e-4)
         np.testing.assert_allclose(
             OnnxPolicy(report.path).act({"state": state}, environment, noise), got, atol=1e-6
         )
@@ -181,7 +181,7 @@ def test_a_fixed_batch_is_fixed_and_still_checked_on_every_window(tmp_path: Path
 def test_a_fixed_batch_suits_every_backbone(tmp_path: Path, backbone: str, sampler: str) -> None:
     policy = make_policy(backbone=backbone, sampler=sampler, process="vp")
     report = export_onnx(policy, tmp_path / "p.onnx", batch=64)
-    assert report.max_error <= 1e-4 and OnnxPolicy(report.path).batch == 64
+    assert report.max_error <= 3e-4 and OnnxPolicy(report.path).batch == 64
 
 
 @pytest.mark.parametrize("process,sampler", [("flow", "heun"), ("vp", "ddpm"), ("vp", "dpmpp2m")])
@@ -216,7 +216,7 @@ def test_a_policy_of_images_is_exported_with_several_steps(
             parameter.add_(0.05 * torch.randn(parameter.shape))
     policy.eval()
     report = export_onnx(policy, tmp_path / "p.onnx")
-    assert report.max_error <= 1e-4 and policy.draws == (4 if sampler == "ddpm" else 1)
+    assert report.max_error <= 3e-4 and policy.draws == (4 if sampler == "ddpm" else 1)
     rng = np.random.default_rng(0)
     image, noise = (
         rng.normal(size=s).astype(np.float32) for s in ((5, 1, 4, 6, 1), (5, policy.draws, 1, 24))

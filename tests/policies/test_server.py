@@ -340,7 +340,7 @@ def test_a_signal_ends_the_service_cleanly_with_a_client_connected(
 ) -> None:
     folder = policy.save(os.path.join(tmp_path, "policy"))
     code = (
-        "import sys; from alltrades.policies.model.policy import load_policy; from "
+        "import sys; from alltrades.policies.model.loading import load_policy; from "
         "alltrades.policies.server import ServerSettings, serve_forever; "
         "serve_forever(load_policy(sys.argv[1]), ServerSettings(port=0), announce=lambda a: "
         "print(a, flush=True)); print('end')"
