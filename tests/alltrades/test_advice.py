@@ -40,9 +40,11 @@ FED = [
     "--specialist.train.steps",
     "600",
     "--distill.train.steps",
-    "1500",
+    "300",
+    "--distill.train.lr",
+    "0.003",
     "--distill.rollouts",
-    "150",
+    "100",
     "--evaluation.rows",
     "[specialists, generalist]",
     "--evaluation.episodes",
@@ -59,7 +61,7 @@ STARVED = {
     "demonstrations": (["--demos.episodes", "2"], "more demonstrations (now 2)"),
     # few, and more than one: over the states of one rollout the gap alone says little
     "rollouts": (["--distill.rollouts", "3", "--demos.episodes", "30"], "more rollouts"),
-    "steps": (["--distill.train.steps", "30"], "more distillation steps or width"),
+    "steps": (["--distill.train.steps", "20"], "more distillation steps or width"),
     "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
     "steps of the specialists": (
         ["--specialist.train.steps", "30"],
