@@ -68,7 +68,7 @@ def swept(tmp_path, name, *words):
     weights = {
         str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("model.safetensors"))
     }
-    assert len(weights) == 2 * 2 * (2 + 2)  # cells, seeds; specialists and two networks
+    assert len(weights) == 2 * 2 * (1 + 2)  # cells, seeds; a specialist and two networks
     for seed in (0, 1):
         first, second = (
             out / f"distill.train.steps={n}/seed-{seed}/policies/labeled_only/model.safetensors"
