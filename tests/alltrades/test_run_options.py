@@ -47,7 +47,8 @@ def test_a_held_out_form_takes_an_average_of_labeled_only_with_the_bits_of_its_o
     monkeypatch.setattr(
         Trainer, "update", lambda self: (updates.append(self.step), update(self))[1]
     )
-    more = ["--labeled_only.steps", "40", "--training.log_every", "4", "--evaluation.rows"]
+    more = ["--labeled_only.steps", "40", "--training.log_every", "4"]
+    more += ["--policy.width", "256", "--policy.depth", "2", "--evaluation.rows"]  # soon too much
     counts = []
     for rows in ("labeled_only", "labeled_only_holdout", "labeled_only, labeled_only_holdout"):
         updates.clear()
