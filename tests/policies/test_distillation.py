@@ -54,6 +54,12 @@ def scene():
     return demos, make_steps(episodes=30, seed=5, source="scratch"), teacher
 
 
+@pytest.fixture(scope="module")
+def other():
+    """A teacher that does the opposite."""
+    return _teacher(make_steps(episodes=20, gain=-0.5))
+
+
 def _rows(scene, kind="none", **more):
     demos, rollouts, teacher = scene
     options = {
@@ -126,7 +132,7 @@ def test_generalist_of_the_same_class_copies_its_teacher(scene, targets):
     Trainer(
         policy,
         TrainingData(rows, policy),
-        TRAIN.model_copy(update={"steps": 1500}),
+        TRAIN,
         0,
         Goal(loss=loss),
     ).fit()
@@ -291,12 +297,11 @@ def test_gap_is_measured_on_rollout_states_alone_whoever_recorded_the_demonstrat
 
 
 @pytest.mark.parametrize("kind", ["none", "success"])
-def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, kind):
+def test_gap_is_that_to_the_teacher_who_labels_a_row_or_acted_there(scene, other, kind):
     """Rollouts of a second teacher with another law: a copy of it is no copy of the first,
     whichever is named first.
     """
-    demos, _, first = scene
-    second = _teacher(make_steps(episodes=20, gain=-0.5))
+    (demos, _, first), second = scene, other
     visited = make_steps(episodes=30, seed=6, source="labeled_only")
     rows = stage2_rows(
         demos,
