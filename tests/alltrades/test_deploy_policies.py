@@ -306,7 +306,7 @@ def test_a_server_that_is_lost_is_reported_with_the_figures_and_the_episode(
             "--rate",
             "50",
             "--timeout",
-            "20",
+            "6",  # tries to connect again end after 3 s
             "--record",
             "r.zarr",
             "--json",
