@@ -266,11 +266,11 @@ def test_a_short_soak_kills_robots_and_reports_the_others(artifact: Path, tmp_pa
                 "--clients",
                 "2",
                 "--minutes",
-                "0.2",
+                "0.12",
                 "--rate",
                 "10",
                 "--kill-every",
-                "3",
+                "2",
                 "--json",
                 str(out),
             ]
