@@ -164,10 +164,14 @@ class ChunkedArray:
             check(b"")
 
     def _described_by(self, stored: bytes) -> bool:
+        head = f'{{"shape": {json.dumps(list(self.shape))}, '.encode()
+        kind = self.chunk, self.row_shape, self.dtype.name
+        if stored.startswith(head) and stored[len(head) :] in _written(*kind):
+            return True  # as it is written here, which is most of them
         try:
             found = json.loads(stored)
             shape = found.pop("shape")
-            known = [_description(self, level) for level in _CODECS]  # pictures had LEVEL once
+            known = [_description(*kind, level) for level in _CODECS]  # pictures had LEVEL once
             same = found in known and shape[1:] == list(self.row_shape)
             return same and isinstance(shape[0], int) and shape[0] >= self.rows
         except (ValueError, AttributeError, KeyError, TypeError, IndexError):
@@ -247,7 +251,7 @@ class ChunkedArray:
         return chunk
 
     def _file(self, i: int) -> Path:
-        return self.path / "c" / "/".join([str(i), *("0" for _ in self.row_shape)])
+        return self.path / "/".join(["c", str(i), *("0" for _ in self.row_shape)])
 
     # ---- writing ---------------------------------------------------------------------------------
     def extended(self, value: np.ndarray) -> ChunkedArray:
@@ -266,7 +270,9 @@ class ChunkedArray:
         else:
             added = [pack(i) for i in numbers]
         array = replace(self, rows=stop, checks=(*self.checks[:first], *added))
-        facts = {"shape": list(array.shape)} | _description(array, _level(self.row_shape))
+        facts = {"shape": list(array.shape)} | _description(
+            self.chunk, self.row_shape, self.dtype.name, _level(self.row_shape)
+        )
         _write(self.path / "zarr.json", json.dumps(facts).encode(), self.cache.lease)
         return array
 
@@ -307,17 +313,17 @@ def _level(row_shape: tuple[int, ...]) -> int:
     return PICTURES if len(row_shape) == 3 else LEVEL
 
 
-def _description(array: ChunkedArray, level: int) -> dict[str, Any]:
+def _description(chunk: int, row_shape: tuple[int, ...], dtype: str, level: int) -> dict[str, Any]:
     """The content of zarr.json but for the shape, which grows before the commit does."""
     fills: dict[str, Any] = {"f": 0.0, "b": False}
     return {
-        "data_type": array.dtype.name,
+        "data_type": dtype,
         "chunk_grid": {
             "name": "regular",
-            "configuration": {"chunk_shape": [array.chunk, *array.row_shape]},
+            "configuration": {"chunk_shape": [chunk, *row_shape]},
         },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fills.get(array.dtype.kind, 0),
+        "fill_value": fills.get(np.dtype(dtype).kind, 0),
         "codecs": [
             {"name": "bytes", "configuration": {"endian": "little"}},
             {"name": "zstd", "configuration": {"level": level, "checksum": False}},
@@ -328,6 +334,13 @@ def _description(array: ChunkedArray, level: int) -> dict[str, Any]:
         "node_type": "array",
         "storage_transformers": [],
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _written(chunk: int, row_shape: tuple[int, ...], dtype: str) -> tuple[bytes, ...]:
+    """What may stand in a zarr.json behind the shape, byte by byte: arrays of one kind share it."""
+    kinds = (_description(chunk, row_shape, dtype, level) for level in _CODECS)
+    return tuple(json.dumps(kind).encode()[1:] for kind in kinds)
 
 
 def _decode(file: Path, stored: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -36,10 +36,14 @@ class Runs:
             first = np.concatenate([[True], ~follows])
             last = np.concatenate([~follows, [True]])
             source, start, stop = source[first], start[first], stop[last]
-        used = np.zeros(len(sources), bool)
-        used[source] = True
-        self.sources = [s for s, u in zip(sources, used) if u]
-        self.source = (np.cumsum(used) - 1)[source].astype(np.int32)
+        if len(source) < len(sources):  # as of one environment among many: O(runs), not sources
+            used, number = np.unique(source, return_inverse=True)
+        else:
+            there = np.zeros(len(sources), bool)
+            there[source] = True
+            used, number = np.flatnonzero(there), (np.cumsum(there) - 1)[source]
+        self.sources = [sources[i] for i in used.tolist()]
+        self.source = number.astype(np.int32)
         self.start = start.astype(np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(stop - start, dtype=np.int64)])
 
