@@ -21,6 +21,7 @@ MOST = 100_000  # rows of which quantiles and deviations are taken, evenly sprea
 NUMBERS = 2**24  # nor more numbers in all
 FRAMES = 256  # images of which a scale is taken
 TAIL = 0.005  # share of the rows beyond each of the two quantiles
+MANY, FEW = 2048, 512  # rows whose tails are looked for among some; rows that say among which
 FEWEST = 50  # rows from which a single one can be called an outlier
 AGAIN = 3  # times that a value is reached from which it is a limit, and no outlier
 # A dimension stands still where half its range is below these shares
@@ -156,7 +157,8 @@ def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     parts, at = [], 0
     for piece in rows.pieces():
         first, last = np.searchsorted(wanted, [at, at + len(piece)])
-        parts.append(piece[wanted[first:last] - at].reshape(-1, size))
+        whole = last - first == len(piece)
+        parts.append((piece if whole else piece[wanted[first:last] - at]).reshape(-1, size))
         least, largest = extremes(piece.reshape(len(piece) * pixels, size))
         low, high = np.minimum(low, least), np.maximum(high, largest)
         at += len(piece)
@@ -177,16 +179,29 @@ def _inside(values: np.ndarray, below: float, above: float, limits: bool) -> tup
 
 def _evenly(count: int, most: int) -> np.ndarray:
     """At most `most` (at least 1) of `count` numbers, evenly spread."""
-    found = np.linspace(0, count - 1, max(1, min(count, most))).round().astype(np.int64)
+    if count <= most:
+        return np.arange(count)
+    found = np.linspace(0, count - 1, max(1, most)).round().astype(np.int64)
     return found[np.diff(found, prepend=-1) > 0]
 
 
 def _tails(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values (D,) of sample (D, n) of which at most `TAIL` of the rows, but at least one, are below
-    and above.
+    and above. Of many rows only those are put in order that a few of them, sorted, say may count.
     """
     count = sample.shape[1]
     first = min(int(np.ceil(TAIL * (count - 1))), count - 1)
     last = max(count - 1 - first, 0)
-    ordered = np.partition(sample, sorted({first, last}), axis=1)
-    return ordered[:, first].astype(np.float64), ordered[:, last].astype(np.float64)
+    if count < MANY:
+        ordered = np.partition(sample, sorted({first, last}), axis=1)
+        return ordered[:, first].astype(np.float64), ordered[:, last].astype(np.float64)
+    few = np.sort(sample[:, :: count // FEW], axis=1)
+    far = 2 * first * few.shape[1] // count + 4  # inside either tail, most probably
+    out = np.empty((2, len(sample)))
+    for d, values in enumerate(sample):
+        below, above = values[values <= few[d, far]], values[values >= few[d, -1 - far]]
+        if min(len(below), len(above)) <= first:
+            below = above = values
+        out[0, d] = np.partition(below, first)[first]
+        out[1, d] = np.partition(above, len(above) - 1 - first)[len(above) - 1 - first]
+    return out[0], out[1]
