@@ -61,6 +61,8 @@ class ReadableStore:
                 self._groups[facts["id"]] = Group.from_json(path, facts, self._cache)
             self._columns = Columns.from_json(path, commit["columns"], self._cache)
         self._contents: Contents | None = None
+        self._steps: tuple[tuple[str, ...] | None, Steps] | None = None
+        self._digest: str | None = None
 
     # ---- reading ---------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -93,6 +95,13 @@ class ReadableStore:
             self._read()
             return dict(self._flat_interfaces)
         return {g.environment: g.interface for g in self._groups.values() if g.interface}
+
+    @property
+    def recorded(self) -> set[str]:
+        """The environments of which it has episodes."""
+        if self._flat is not None:
+            return set(map(str, np.unique(self._read().columns["environment"])))
+        return {g.environment for g in self._groups.values() if g.episodes}
 
     def _read(self) -> Contents:
         if self._contents is None:
@@ -167,12 +176,25 @@ class ReadableStore:
         return self._read().number(name, np.arange(len(self)))
 
     def steps(self, environments: Sequence[str] | None = None) -> Steps:
-        """All steps, or those of some environments."""
-        contents = self._read()
+        """All steps, or those of some environments; the same object where the same are asked for
+        again.
+        """
+        wanted = None if environments is None else tuple(dict.fromkeys(environments))
+        known = self._steps
+        if known is None or known[0] != wanted:
+            known = self._steps = wanted, self._read().steps(self._numbers(wanted))
+        return known[1]
+
+    def _numbers(self, environments: Sequence[str] | None) -> np.ndarray:
+        """(n,) which episodes are of some environments, in order; all with None."""
         if environments is None:
-            return contents.steps(np.arange(len(self)))
-        mine = [self.numbers(name) for name in dict.fromkeys(environments)]
-        return contents.steps(np.sort(np.concatenate([np.zeros(0, np.int64), *mine])))
+            return np.arange(len(self))
+        contents = self._read()
+        if self._flat is not None:
+            return np.flatnonzero(np.isin(contents.columns["environment"], environments))
+        wanted = set(environments)
+        parts = [k for k, name in enumerate(self._groups) if name in wanted]
+        return np.flatnonzero(np.isin(contents.part, parts))
 
     def episodes(self, environment: str | None = None) -> Iterator[Episode]:
         """Episodes in order, one in memory at a time."""
@@ -206,7 +228,11 @@ class ReadableStore:
                 h.update(f"{name}{array.dtype}{array.row_shape}".encode())
                 h.update(array.read(0, steps).tobytes())
             return h.hexdigest()[:16]
-        return self._read().digest(len(self) if first is None else min(first, len(self)))
+        if first is None or first >= len(self):
+            if self._digest is None:
+                self._digest = self._read().digest(len(self))
+            return self._digest
+        return self._read().digest(first)
 
     def describe(self) -> list[str]:
         """Lines for `alltrades data info`."""

@@ -289,7 +289,8 @@ class EpisodeStore(ReadableStore):
         if not commit.get("merged", True):
             del commit["merged"]
         write_commit(self.path, commit, writer)
-        self._commit, self._groups, self._columns, self._contents = commit, groups, columns, None
+        self._commit, self._groups, self._columns = commit, groups, columns
+        self._contents = self._steps = self._digest = None
 
 
 def _parts(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:

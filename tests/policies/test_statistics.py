@@ -14,7 +14,7 @@ from alltrades.data.steps import Steps
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.summary import statistics_lines
 from alltrades.policies.model.normalizer import compressed, fit_normalizer
-from alltrades.policies.model.statistics import measure
+from alltrades.policies.model.statistics import _tails, measure
 from alltrades.policies.settings import TrainSettings
 
 from .toys import SMALL, fit_demonstrations, info, make_steps
@@ -105,6 +105,23 @@ def test_a_gripper_that_closes_once_and_limits_that_are_reached_keep_their_range
     normalizer = fitted(rows(), a)
     assert normalizer.action_scale[0, 0] == 0.5
     assert normalizer.action_scale[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 199, 2047, 2048, 30_000])
+@pytest.mark.parametrize("kind", ["smooth", "few values", "rare", "periodic"])
+def test_tails_are_those_of_all_rows_in_order(count, kind):
+    rng = np.random.default_rng(0)
+    sample = rng.standard_normal((3, count)).astype(np.float32)
+    if kind == "few values":
+        sample = sample.round()
+    elif kind == "rare":
+        sample = (rng.random((3, count)) < 0.003).astype(np.float32)
+    elif kind == "periodic":  # the few rows that are looked at first tell nothing of the others
+        sample[:, :: max(1, count // 512)] = 9.0
+    ordered, rank = np.sort(sample, axis=1), int(np.ceil(0.005 * (count - 1)))
+    below, above = _tails(sample)
+    np.testing.assert_array_equal(below, ordered[:, rank])
+    np.testing.assert_array_equal(above, ordered[:, count - 1 - rank])
 
 
 def test_dimensions_are_still_relative_to_themselves():
