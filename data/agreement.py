@@ -60,20 +60,27 @@ def united(first: Interface, second: Interface) -> Interface:
     )
 
 
-def outside_box(actions: Rows, spec: ActionSpec) -> str | None:
+def outside_box(
+    actions: Rows, spec: ActionSpec, known: tuple[np.ndarray, np.ndarray] | None = None
+) -> str | None:
     """How recorded actions (N, A) leave a box, in words: the share of the steps, the worst
-    dimension and its values; None where they are inside, but for SLACK. Read in pieces.
+    dimension and its values; None where they are inside, but for SLACK. Read in pieces, and only
+    where `known`, their least and largest values (A,), are not given or lie outside.
     """
     low, high = spec.box
+    if not spec.bounded:
+        return None
     width = np.where(np.isfinite(high - low), high - low, 0.0)
     for bound in (low, high):  # of a half-open box
         width = np.where((width == 0) & np.isfinite(bound), np.maximum(np.abs(bound), 1.0), width)
+    floor, ceiling = low - SLACK * width, high + SLACK * width
+    if known is not None and len(known[0]) == spec.size:
+        if (known[0] >= floor).all() and (known[1] <= ceiling).all():
+            return None
     least, most = np.full(spec.size, np.inf), np.full(spec.size, -np.inf)
     outside = 0
     for piece in actions.resized(spec.size).pieces():
-        outside += int(
-            ((piece < low - SLACK * width) | (piece > high + SLACK * width)).any(1).sum()
-        )
+        outside += int(((piece < floor) | (piece > ceiling)).any(1).sum())
         least, most = np.minimum(least, piece.min(0)), np.maximum(most, piece.max(0))
     if not outside:
         return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from alltrades.data.layout import Layout
 from alltrades.data.rows import Rows
 from alltrades.data.text import TEXT_DIM, text_features
 
+T = TypeVar("T")
 COLUMNS = (
     "environment",
     "source",
@@ -60,6 +62,7 @@ class Steps:
     text: Mapping[str, np.ndarray] = field(default_factory=dict)
     intervention: np.ndarray | None = None
     emphasis: np.ndarray | None = None
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rows = {name: Rows.of(value) for name, value in self.observation.items()}
@@ -70,6 +73,14 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.success)
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What `make` says of these steps, which never change: asked for the first time alone of a
+        name. Threads that ask at the same time may make it twice.
+        """
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     @property
     def tells_success(self) -> bool:
@@ -142,8 +153,11 @@ class Steps:
         return np.stack([text_features(str(t)) for t in said])[which][:, None]
 
     def select(self, episodes: np.ndarray) -> Steps:
-        """The episodes where the mask (E,) is true; observations and actions are not copied."""
-        return self.choose(np.flatnonzero(np.asarray(episodes, dtype=bool)))
+        """The episodes where the mask (E,) is true, itself where all are; observations and actions
+        are not copied.
+        """
+        chosen = np.flatnonzero(np.asarray(episodes, dtype=bool))
+        return self if len(chosen) == len(self.ends) else self.choose(chosen)
 
     def choose(self, chosen: np.ndarray) -> Steps:
         """Some episodes (n,), in this order; observations and actions are not copied. O(n log E),

@@ -14,6 +14,7 @@ from alltrades.policies.fetched import fetched
 from alltrades.system.remote.place import is_remote
 
 if TYPE_CHECKING:
+    from alltrades.data.opened import Stores
     from alltrades.settings.run import RunSettings
 
 DEFAULT_RECIPE = "quickstart"
@@ -118,14 +119,16 @@ def no_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a command that takes none."""
 
 
-def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, str]]:
+def recipe_settings(
+    args: argparse.Namespace, stores: Stores | None = None
+) -> tuple[RunSettings, dict[str, str]]:
     """Settings of a command: its recipe (default quickstart) and the command line.
 
     Environments named on the command line replace the recipe's, its optional ones too; a command
     that is given a policy and neither them nor a recipe takes the policy's, and the plugins that
     they need. A given store of demonstrations is used whole: how many a recipe asks for are those
     that are recorded. Where neither a recipe nor environments nor a policy are named they are those
-    of the given store.
+    of the given store; `stores` are those that the command opens.
     """
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
@@ -146,9 +149,11 @@ def recipe_settings(args: argparse.Namespace) -> tuple[RunSettings, dict[str, st
         origins |= {f"demos.{key}": "a given store is used whole" for key in whole}
     named = args.config is not None or origins.get("environments") == COMMAND_LINE
     if settings.demos.path is not None and not named:
+        from alltrades.data.opened import Stores
         from alltrades.pipeline.given import environments_of
 
-        ids = tuple(e.id for e in environments_of(settings.demos.stores))
+        stores = Stores() if stores is None else stores
+        ids = tuple(e.id for e in environments_of(stores.all(settings.demos.stores)))
         chosen = {"environments": ids, "optional_environments": ()}
         settings = settings.model_copy(update=chosen)
         origins |= dict.fromkeys(chosen, "the given store")

@@ -44,17 +44,19 @@ def _context(
     """What the stages of a command are given: they write in the folder `out` alone, or continue a
     store; then its environments, where they are stepped (`tried`), are checked first.
     """
+    from alltrades.data.opened import Stores
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.environment_checks import checked
     from alltrades.pipeline.rundir import RunDir
 
+    stores = Stores()
+    settings = recipe_settings(args, stores)[0]
     if out is None:
-        with opened(recipe_settings(args)[0]) as context:
+        with opened(settings, stores=stores) as context:
             yield checked(context) if tried else context
     else:
-        settings = recipe_settings(args)[0]
         with RunDir(out, what="folder", account=ACCOUNT) as rundir:
-            with opened(settings, rundir.manifest) as context:
+            with opened(settings, rundir.manifest, stores=stores) as context:
                 yield context
 
 

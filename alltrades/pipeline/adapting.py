@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.store import EpisodeStore
+from alltrades.data.opened import Stores
 from alltrades.envs.rollouts.evaluation import (
     CHOOSES,
     ENDS,
@@ -105,7 +105,7 @@ def settings_for(
 
 
 def _new_ids(settings: RunSettings, known: Sequence[str]) -> tuple[str, ...]:
-    there = [e.id for e in environments_of(settings.demos.stores)]
+    there = [e.id for e in environments_of(Stores().all(settings.demos.stores))]
     new = tuple(name for name in there if name not in known)
     if not new:
         raise UserError(
@@ -240,7 +240,7 @@ def _distill(
 
     key = {
         "grown": policy_digest(folder.grown),
-        "practice": EpisodeStore.open(found.practice).digest(),
+        "practice": context.stores.open(found.practice).digest(),
         "demos": found.demos,
         "replay": replay.key(folder.replay),
         "chosen": {name: policy_digests(folder.candidate(row)) for name, row in silent.items()},
@@ -255,7 +255,7 @@ def _sources(
     context: Context, found: Found, told: Mapping[str, int], replayed: Sequence[Source]
 ) -> list[Source]:
     """Demonstrations, successes of practice, and replay."""
-    steps = EpisodeStore.open(found.practice).steps()
+    steps = context.stores.open(found.practice).steps()
     first = np.arange(len(steps.ends)) < found.demos
     share = context.settings.adapt.demo_share
     sources = [Source(steps.select(first), told, share)]
@@ -270,7 +270,7 @@ def _uses(context: Context, generalist: Path, found: Found) -> set[str]:
     uses = set(success_uses(generalist))
     if any(row["metric"] == SUCCESS for row in found.table):
         uses.add(CHOOSES)
-        if len(EpisodeStore.open(found.practice)) > found.demos:
+        if len(context.stores.open(found.practice)) > found.demos:
             uses |= {ENDS, FILTERS}
     return uses
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.seeding import selection_seeds
@@ -111,7 +110,7 @@ def _all_of(context: Context, store: Path) -> Demonstrations:
 # ---- practice ------------------------------------------------------------------------------------
 def _learned_from(demos: Demonstrations) -> dict[str, np.ndarray]:
     """Of every environment, the episodes in the store of demonstrations that are learned from."""
-    context, columns = demos.context, EpisodeStore.open(demos.store).columns()
+    context, columns = demos.context, demos.context.stores.open(demos.store).columns()
     seed, out = context.settings.evaluation.seed, {}
     for name, share in context.holdout.items():
         own = np.flatnonzero((columns["environment"] == name) & columns["has_actions"])
@@ -128,10 +127,10 @@ def _practice(demos: Demonstrations, visited: Sequence[Path], out: Path) -> int:
     mine = np.sort(np.concatenate(list(_learned_from(demos).values())))
 
     def episodes() -> list[Episode]:
-        store = EpisodeStore.open(demos.store)
+        store = context.stores.open(demos.store)
         return [store.episode(int(i)) for i in mine] + [
             store.episode(int(i))
-            for store in map(EpisodeStore.open, visited)
+            for store in context.stores.all(visited)
             for i in np.flatnonzero(taught(store, context.ids, context.blind).episode_success)
         ]
 
@@ -140,12 +139,12 @@ def _practice(demos: Demonstrations, visited: Sequence[Path], out: Path) -> int:
             store.append(episodes()[len(store) :])
 
     key = {
-        "demos": EpisodeStore.open(demos.store).digest(),
+        "demos": context.stores.open(demos.store).digest(),
         "mine": mine.tolist(),
-        "visits": [EpisodeStore.open(path).digest() for path in visited],
+        "visits": [store.digest() for store in context.stores.all(visited)],
     }
     context.stage(out.stem, key, [out], body)
-    return len(EpisodeStore.open(out)) - len(mine)
+    return len(context.stores.open(out)) - len(mine)
 
 
 def _visit(context: Context, folder: AdaptFolder, row: Row, name: str, number: int) -> None:

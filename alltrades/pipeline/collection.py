@@ -191,12 +191,11 @@ def _too_few(
     )
 
 
-def import_demos(specs: Sequence[EnvSpec], sources: Sequence[Path], path: Path) -> None:
+def import_demos(specs: Sequence[EnvSpec], sources: Sequence[EpisodeStore], path: Path) -> None:
     """Copy demonstrations of these environments out of stores of ours, or foreign ones, into one
     of ours.
     """
-    digests = [EpisodeStore.open(source).digest() for source in sources]
-    facts = {"kind": "demonstrations", "imported": digests}
+    facts = {"kind": "demonstrations", "imported": [source.digest() for source in sources]}
     with open_or_create(path, specs, facts) as store:
         given.copy(sources, specs, store)
 
@@ -263,22 +262,21 @@ def _differing(what: str, there: Any, here: Any) -> str:
     return f"its {what} differ{f' for {names[0]}' if names else ' in their order'}"
 
 
-def steps_of(paths: Sequence[Path], environments: Sequence[str]) -> Steps:
+def steps_of(stores: Sequence[EpisodeStore], environments: Sequence[str]) -> Steps:
     """All episodes of some environments in some stores, one store after another."""
-    return Steps.concatenate([EpisodeStore.open(path).steps(environments) for path in paths])
+    parts = [store.steps(environments) for store in stores]
+    return parts[0] if len(parts) == 1 else Steps.concatenate(parts)
 
 
 def first_demos(
-    paths: Sequence[Path],
+    steps: Steps,
     environments: Sequence[str],
     episodes: Callable[[str], int | None],
     left_out: Callable[[Steps], np.ndarray] | None = None,
 ) -> Steps:
     """The first demonstrations of each environment, as many as `episodes` says of it (all where
-    None), of some stores, one after another, and all their episodes without actions; without
-    those that `left_out` chooses, a mask (E,).
+    None), and all episodes without actions; without those that `left_out` chooses, a mask (E,).
     """
-    steps = steps_of(paths, environments)
     keep = np.ones(len(steps.ends), bool) if left_out is None else ~left_out(steps)
     for name in environments:
         mine = steps.acted(name)

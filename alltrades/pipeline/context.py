@@ -13,6 +13,7 @@ from typing import Any
 from alltrades.data.decoded import Images
 from alltrades.data.fields import field_name
 from alltrades.data.interface import Interface
+from alltrades.data.opened import Stores
 from alltrades.data.weights.estimators import ESTIMATORS
 from alltrades.envs import registry
 from alltrades.envs.instructions import phrased, with_instructions
@@ -67,6 +68,7 @@ class Context:
         code: what results depend on, as `code_of` says.
         record: called with (name, step, values) of trainings.
         images: of stores, decoded once for all stages.
+        stores: that are read, opened once for all stages.
         executor: where independent work is done.
     """
 
@@ -79,6 +81,7 @@ class Context:
     code: Mapping[str, str] = field(default_factory=dict)
     record: Callable[[str, int, Mapping[str, Any]], None] = field(default=_unrecorded)
     images: Images = field(default_factory=Images)
+    stores: Stores = field(default_factory=Stores)
     executor: Executor = field(default_factory=Local)
 
     @property
@@ -263,12 +266,14 @@ def crew_of(settings: RolloutSettings, executor: Executor | None = None) -> Crew
     return Crew(settings.worker_count(), settings.timeout, settings.growth * 2**30, executor)
 
 
-def resolve(settings: RunSettings) -> tuple[tuple[EnvSpec, ...], dict[str, UserError]]:
+def resolve(
+    settings: RunSettings, stores: Stores | None = None
+) -> tuple[tuple[EnvSpec, ...], dict[str, UserError]]:
     """Specifications of a run's environments, and the optional ones that are left out, with what is
-    missing for them.
+    missing for them. `stores`: those that are open.
     """
     registry.load_plugins(settings.plugins)
-    specs = _specs(settings)
+    specs = _specs(settings, Stores() if stores is None else stores)
     left_out: dict[str, UserError] = {}
     for name in settings.optional_environments:
         try:
@@ -298,17 +303,17 @@ def _judged(spec: EnvSpec, settings: RunSettings) -> EnvSpec:
     return replace(spec, success=None if rule == NONE else rule)
 
 
-def _specs(settings: RunSettings) -> list[EnvSpec]:
+def _specs(settings: RunSettings, stores: Stores) -> list[EnvSpec]:
     """Those of the registry, and for names that only the given stores know what these say."""
-    known, stores = set(registry.list_environments()), settings.demos.stores
-    told = environments_of(stores) if stores else []
+    known, paths = set(registry.list_environments()), settings.demos.stores
+    told = environments_of(stores.all(paths)) if paths else []
     known |= {e.id for e in told if e.id.startswith("gym:") and registry.knows([e.id])}
     given = {e.id: e for e in told if e.id not in known}
     specs: dict[str, EnvSpec] = {}
     for name in settings.environments:
         matching = _matching(given, name)
         specs |= {i: EnvSpec.recorded(given[i]) for i in matching}
-        if not matching or any(fnmatchcase(i, name) for i in known):
+        if not matching or _matching(known, name):
             try:
                 specs |= {spec.id: spec for spec in registry.resolve([name])}
             except MissingExtra:
@@ -387,8 +392,10 @@ def opened(
     settings: RunSettings,
     manifest: Manifest | None = None,
     record: Callable[[str, int, Mapping[str, Any]], None] = _unrecorded,
+    stores: Stores | None = None,
 ) -> Iterator[Context]:
-    """The context of a run or of a single stage; its processes end with it.
+    """The context of a run or of a single stage; its processes end with it. `stores`: those that
+    are open already.
 
     Raises UserError for environments, fields, estimators, backbones and encoders that are not
     there, and where packages of the engine are missing.
@@ -397,7 +404,8 @@ def opened(
         from alltrades.policies.onnx.export import require_packages
 
         require_packages()
-    specs, left_out = resolve(settings)
+    stores = Stores() if stores is None else stores
+    specs, left_out = resolve(settings, stores)
     _check_observed(settings, specs)
     _check_environments(settings, specs)
     for row in (settings.distill, *settings.distillations().values()):
@@ -433,5 +441,6 @@ def opened(
             code,
             record,
             images,
+            stores,
             executor,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,38 @@ class Demonstrations:
     context: Context
     store: Path
     others: tuple[Path, ...] = ()
+    _chosen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def stores(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Path, ...]:
         return (self.store, *self.others)
 
+    @property
+    def stores(self) -> list[EpisodeStore]:
+        """As they are now."""
+        return self.context.stores.all(self.paths)
+
+    def whole(self) -> Steps:
+        """All episodes of the environments; the same object while no store is written."""
+        return self._chosen_of(self.stores)[0]
+
     def steps(self) -> Steps:
-        """Those that are learned from."""
-        demos, context = self.context.settings.demos, self.context
-        steps = collection.first_demos(self.stores, context.ids, demos.wanted, self.held_out_mask)
-        return context.images.of(learned_from(steps, demos.interventions))
+        """Those that are learned from; the same object while no store is written."""
+        return self._chosen_of(self.stores)[1]
+
+    def _chosen_of(self, stores: list[EpisodeStore]) -> tuple[Steps, Steps]:
+        known = self._chosen.get("of")
+        if known is None or any(a is not b for a, b in zip(known[0], stores)):
+            demos, context = self.context.settings.demos, self.context
+            whole = collection.steps_of(stores, context.ids)
+            steps = collection.first_demos(whole, context.ids, demos.wanted, self.held_out_mask)
+            chosen = context.images.of(learned_from(steps, demos.interventions))
+            known = self._chosen["of"] = stores, (whole, chosen)
+        return known[1]
 
     def held_out(self) -> Steps:
         """Those that nothing learns from, to judge policies on."""
-        steps = collection.steps_of(self.stores, self.context.ids)
+        steps = self.whole()
         return learned_from(steps.select(self.held_out_mask(steps)), "human")
 
     def held_out_mask(self, steps: Steps) -> np.ndarray:
@@ -68,7 +86,7 @@ class Demonstrations:
         """What a stage that learns from them depends on."""
         settings = self.context.settings
         key: dict[str, Any] = {
-            "demos": [EpisodeStore.open(path).digest() for path in self.stores],
+            "demos": [store.digest() for store in self.stores],
             "policy": determining(settings.policy),
             "settings": settings.demos.model_dump(mode="json", exclude={"path"}),
         }
@@ -80,11 +98,11 @@ class Demonstrations:
         """Raises UserError where they do not fit their environments (see `given.check`); says how
         many of each are used.
         """
-        given.check(self.stores, self.context.specs, self.context.observed)
-        for line in given.shares(self.stores, self.steps(), self.held_out(), self.context.ids):
+        stores = self.stores
+        given.check(stores, self.context.specs, self.context.observed)
+        for line in given.shares(stores, self.steps(), self.held_out(), self.context.ids):
             print(line)
-        whole = collection.steps_of(self.stores, self.context.ids)
-        for line in interventions.lines(whole, self.context.settings.demos.interventions):
+        for line in interventions.lines(self.whole(), self.context.settings.demos.interventions):
             print(line)
 
 
@@ -134,9 +152,9 @@ def imported(context: Context, out: Path) -> None:
     as they were read.
     """
     sources = context.settings.demos.stores
-    stores = [EpisodeStore.open(source) for source in sources]
-    ours = [s.path for s in stores if given.converter_of(s, context.specs) is None]
-    recorded = undrawn(context.specs, sources)
+    stores = context.stores.all(sources)
+    ours = [s for s in stores if given.converter_of(s, context.specs) is None]
+    recorded = undrawn(context.specs, stores)
     if len(ours) == len(sources):
         kept = {s.id: context.observed[s.id] & s.observation.keys() for s in recorded}
         given.check(ours, recorded, kept)
@@ -144,10 +162,10 @@ def imported(context: Context, out: Path) -> None:
 
     def body(report: Report) -> None:
         if recorded == context.specs:
-            collection.import_demos(context.specs, sources, out)
+            collection.import_demos(context.specs, stores, out)
         else:  # what was recorded without pictures is played back
             states = context.work("demos") / "states.zarr"
-            collection.import_demos(recorded, sources, states)
+            collection.import_demos(recorded, stores, states)
             render_store(states, out, context.specs, context.crew, report)
         look(out, context.specs, sources)
 
@@ -183,8 +201,8 @@ def held_out(demos: Demonstrations, recorded: Path) -> Steps:
     """
     context = demos.context
     if context.settings.demos.path is None:
-        return EpisodeStore.open(recorded).steps(context.ids)
-    steps = collection.steps_of(demos.stores, context.ids)
+        return context.stores.open(recorded).steps(context.ids)
+    steps = demos.whole()
     keep = demos.held_out_mask(steps)
     for name in context.ids:
         used = context.settings.demos.wanted(name)

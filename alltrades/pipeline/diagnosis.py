@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.steps import Steps
-from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import estimate_weights
 from alltrades.data.weights.settings import WeightSettings
 from alltrades.envs.rollouts.evaluation import SUCCESS, EnvironmentResult, Evaluation, agreed
@@ -118,8 +117,8 @@ def _key(
     rows = {GENERALIST, *(str(Row.of_teacher(t.name)) for t in sources.teachers)}
     return sources.demos.key() | {
         "distill": settings.model_dump(mode="json", exclude={"rounds", "train"}),
-        "rollouts": {t.name: EpisodeStore.open(t.rollouts).digest() for t in sources.teachers},
-        "held out": EpisodeStore.open(seen).digest(),
+        "rollouts": {t.name: context.stores.open(t.rollouts).digest() for t in sources.teachers},
+        "held out": context.stores.open(seen).digest(),
         "generalist": policy_digests(folder.policy(Row(GENERALIST))),
         "teachers": {t.name: policy_digests(t.policies) for t in sources.teachers},
         "evaluations": {name: e.to_json() for name, e in evaluations.items() if name in rows},
@@ -143,7 +142,7 @@ def _diagnoses(
         context.ids[0]
     ]
     rows = rows_of(sources, settings, demos, teachers)
-    acted = {t.name: EpisodeStore.open(t.rollouts).steps() for t in sources.teachers}
+    acted = {t.name: context.stores.open(t.rollouts).steps() for t in sources.teachers}
     out: dict[str, Any] = {}
     for name in simulated:
         result = next(r for r in evaluations[GENERALIST].rows if r.environment == name)

@@ -127,7 +127,7 @@ def positions(length: int, stride: int) -> np.ndarray:
 
 def drawn_of(context: Context, rollouts: EpisodeStore, paths: Sequence[Path]) -> list[EpisodeStore]:
     """The stores among `paths` that have pictures of these very rollouts, by the cameras of now."""
-    stores = [EpisodeStore.open(path) for path in paths if (path / "commit.json").exists()]
+    stores = [context.stores.open(path) for path in paths if (path / "commit.json").exists()]
     facts = _facts(context, rollouts)
     return [s for s in stores if facts == {name: s.provenance.get(name) for name in facts}]
 

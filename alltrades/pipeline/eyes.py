@@ -15,7 +15,6 @@ import numpy as np
 
 from alltrades.data.fields import Observation
 from alltrades.data.steps import Steps
-from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.faults import Faults
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
@@ -176,7 +175,7 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
     stores = [t.rollouts for t in teachers] + ([folder.starts] if own.starts else [])
     training = context.settings.training.of(own.train)
     key = demos.key() | {
-        "rollouts": [EpisodeStore.open(path).digest() for path in stores],
+        "rollouts": [store.digest() for store in context.stores.all(stores)],
         "eyes": own.model_dump(mode="json", exclude={"train", "starts"}),
         "told": sorted([*k, list(v)] for k, v in sight.told.items()),
         "cameras": sight.cameras,
@@ -224,7 +223,7 @@ def _glimpse(context: Context, teacher: Teacher, ids: Sequence[str], every: int)
     steps of all of them, since failures come where no success does; and by the way the other steps
     of those that generalists need whole.
     """
-    store = EpisodeStore.open(teacher.rollouts)
+    store = context.stores.open(teacher.rollouts)
     blank = np.isin(store.columns()["environment"], list(lacking(context, store).keys() & {*ids}))
     wanted = dict.fromkeys(np.flatnonzero(blank).tolist(), every)
     wanted |= dict.fromkeys(expected(context, teacher), 1)
@@ -233,7 +232,7 @@ def _glimpse(context: Context, teacher: Teacher, ids: Sequence[str], every: int)
 
 def _steps(context: Context, path: Path, ids: Sequence[str], pictures: Sequence[Path]) -> Steps:
     """All episodes of some environments in a store, with their pictures."""
-    store = EpisodeStore.open(path)
+    store = context.stores.open(path)
     numbers = np.flatnonzero(np.isin(store.columns()["environment"], ids))
     return pictured(store.steps(ids), numbers, drawn_of(context, store, pictures))
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from alltrades.data.episode import UNKNOWN
 from alltrades.data.steps import Steps
-from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import WeightResult
 from alltrades.envs.rollouts.evaluation import CHOOSES, CONDITIONS, ENDS, FILTERS
 from alltrades.pipeline.acting import Policies, load_policies
@@ -100,7 +99,7 @@ class Sources:
             },
             "teachers": {t.name: policy_digests(t.policies) for t in self.teachers},
             "initial": policy_digest(self.initial) if self.initial is not None else None,
-            **({"logs": digests_of(settings)} if settings.logs else {}),
+            **({"logs": digests_of(settings, context.stores)} if settings.logs else {}),
         }
 
 
@@ -170,7 +169,7 @@ def train_generalist(
         key |= {
             "share": settings.rounds.share,
             "teachers of visits": [v.teacher_of_environment for v in visits],
-            "visits": [EpisodeStore.open(v.path).digest() for v in visits],
+            "visits": [context.stores.open(v.path).digest() for v in visits],
         }
     context.stage(stage, key, artifact_files(out), train, training.steps, "step")
 
@@ -193,7 +192,7 @@ def fit(
     if visits:
         visited = [
             (
-                context.images.of(taught(EpisodeStore.open(v.path), context.ids, context.blind)),
+                context.images.of(taught(context.stores.open(v.path), context.ids, context.blind)),
                 v.teacher_of_environment,
             )
             for v in visits
@@ -265,7 +264,7 @@ def uses_of(sources: Sources, settings: DistillSettings, visits: Sequence[Visit]
         learned = CONDITIONS if settings.conditioned else FILTERS
         uses |= {ENDS, learned} if settings.weights.filtered else {ENDS}
     for v in visits:
-        steps = EpisodeStore.open(v.path).steps(context.ids)
+        steps = context.stores.open(v.path).steps(context.ids)
         told = {str(e) for e in steps.environment[steps.first_success != UNKNOWN]}
         if told:
             uses.add(ENDS)

@@ -6,32 +6,30 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from alltrades.data.agreement import other_fields, other_numbers, outside_box, united
 from alltrades.data.episode import Episode
 from alltrades.data.interface import Interface
+from alltrades.data.ranges import ACTION
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
-from alltrades.system.remote.place import place
 
 Converter = Callable[[EpisodeStore], Sequence[Episode]]
 
 
-def environments_of(paths: Sequence[Path | str]) -> list[Interface]:
+def environments_of(stores: Sequence[EpisodeStore]) -> list[Interface]:
     """The environments of which some stores have episodes, in the order in which they are met; a
     foreign store's is named after its folder.
 
     Raises UserError where two stores describe one differently, and where there is none.
     """
     found: dict[str, Interface] = {}
-    for path in map(place, paths):
-        store = EpisodeStore.open(path)
-        there = set(store.columns()["environment"])
+    for store in stores:
+        there = store.recorded
         for name, interface in store.interfaces().items():
             if name not in there:
                 continue
@@ -39,18 +37,19 @@ def environments_of(paths: Sequence[Path | str]) -> list[Interface]:
                 found[name] = united(found[name], interface) if name in found else interface
             except ValueError as wrong:
                 raise UserError(
-                    f"{path}: '{name}' is not as in the stores before: {wrong}; expected one "
+                    f"{store.path}: '{name}' is not as in the stores before: {wrong}; expected one "
                     "environment under one name; record it under another"
                 ) from wrong
     if not found:
-        raise UserError(
-            f"{', '.join(map(str, paths))}: no episodes; expected some; record demonstrations"
-        )
+        where = ", ".join(str(s.path) for s in stores)
+        raise UserError(f"{where}: no episodes; expected some; record demonstrations")
     return list(found.values())
 
 
 def check(
-    paths: Sequence[Path], specs: Sequence[EnvSpec], needed: Mapping[str, Collection[str]]
+    stores: Sequence[EpisodeStore],
+    specs: Sequence[EnvSpec],
+    needed: Mapping[str, Collection[str]],
 ) -> None:
     """Raises UserError, in one line, where demonstrations do not fit their environments: a field
     that is missing or of another kind or shape, other action sizes, actions outside the box,
@@ -60,20 +59,20 @@ def check(
     Args:
         needed: by environment, the fields that some network sees.
 
-    Reads actions, and no observation.
+    Reads actions, where the store does not say how far they reach, and no observation.
     """
-    stores = [EpisodeStore.open(path) for path in paths]
+    whole = [(s, s.interfaces(), s.steps([spec.id for spec in specs])) for s in stores]
     for spec in specs:
         silent = count = 0
-        for store in stores:
-            found, steps = store.interfaces().get(spec.id), store.steps([spec.id])
-            silent += int((~steps.has_actions).sum())
-            steps = steps.select(steps.has_actions)
-            count += len(steps.ends)
-            wrong = found and _misfit(found, spec, steps, needed[spec.id])
+        for store, interfaces, steps in whole:
+            found, acted = interfaces.get(spec.id), steps.acted(spec.id)
+            silent += len(steps.numbers(spec.id)) - len(acted)
+            count += len(acted)
+            known = (store.ranges(spec.id) or {}).get(ACTION)
+            wrong = found and _misfit(found, spec, steps.choose(acted), needed[spec.id], known)
             if wrong:
                 raise UserError(f"{store.path}: demonstrations of '{spec.id}': {wrong}")
-        where = ", ".join(map(str, paths))
+        where = ", ".join(str(s.path) for s in stores)
         if silent and not count:
             raise UserError(
                 f"{where}: the {silent} episodes of '{spec.id}' have no actions, and some of them "
@@ -86,8 +85,16 @@ def check(
             )
 
 
-def _misfit(found: Interface, spec: EnvSpec, steps: Steps, needed: Collection[str]) -> str | None:
-    """What is wrong with an environment's demonstrations, and what to do."""
+def _misfit(
+    found: Interface,
+    spec: EnvSpec,
+    steps: Steps,
+    needed: Collection[str],
+    known: tuple[np.ndarray, np.ndarray] | None,
+) -> str | None:
+    """What is wrong with an environment's demonstrations, and what to do; `known`: the least and
+    largest of its actions.
+    """
     expected = spec.interface
     wanted = {name: f for name, f in expected.observation.items() if name in needed}
     there = {name: f for name, f in found.observation.items() if name in wanted}
@@ -109,7 +116,7 @@ def _misfit(found: Interface, spec: EnvSpec, steps: Steps, needed: Collection[st
         return f"{wrong}; expected what the environment declares; record them as it is, or mend it"
     if not len(steps.ends):
         return None
-    wrong = outside_box(steps.action, expected.action)
+    wrong = outside_box(steps.action, expected.action, known)
     if wrong is not None:
         return f"{wrong}; record actions in the environment's units, or widen its box"
     longest = int(steps.lengths.max())
@@ -122,7 +129,7 @@ def _misfit(found: Interface, spec: EnvSpec, steps: Steps, needed: Collection[st
     return None
 
 
-def copy(paths: Sequence[Path], specs: Sequence[EnvSpec], store: EpisodeStore) -> None:
+def copy(stores: Sequence[EpisodeStore], specs: Sequence[EnvSpec], store: EpisodeStore) -> None:
     """Append the episodes of the environments, with the fields that these have, behind those that
     an earlier copy left. Few are in memory at a time.
     """
@@ -130,8 +137,7 @@ def copy(paths: Sequence[Path], specs: Sequence[EnvSpec], store: EpisodeStore) -
 
     def episodes() -> Iterator[Episode]:
         seen = 0
-        for path in paths:
-            found = EpisodeStore.open(path)
+        for found in stores:
             converter = converter_of(found, specs)
             if converter is not None:
                 converted = converter(found)
@@ -172,13 +178,15 @@ def _without_further(episode: Episode, specs: Mapping[str, EnvSpec]) -> Episode:
     )
 
 
-def shares(paths: Sequence[Path], used: Steps, held_out: Steps, ids: Sequence[str]) -> list[str]:
+def shares(
+    stores: Sequence[EpisodeStore], used: Steps, held_out: Steps, ids: Sequence[str]
+) -> list[str]:
     """How many demonstrations of each environment are used, in words: "206 of 206 episodes"; and
     how many of them are held out.
     """
     counts: Counter[str] = Counter()
-    for path in paths:
-        columns = EpisodeStore.open(path).columns()
+    for store in stores:
+        columns = store.columns()
         counts.update(columns["environment"][columns["has_actions"]].tolist())
     lines = []
     for name in ids:

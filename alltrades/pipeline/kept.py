@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alltrades.data.store import EpisodeStore
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.drawing import draw, lacking
@@ -25,7 +24,7 @@ def draw_kept(demos: Demonstrations, learning: Sequence[tuple[Sources, DistillSe
             kept.setdefault(teacher, set()).update(numbers)
     for teacher, mine in kept.items():
         *others, out = teacher.pictures
-        rollouts = EpisodeStore.open(teacher.rollouts)
+        rollouts = demos.context.stores.open(teacher.rollouts)
         wanted = dict.fromkeys(mine, 1)
         draw(demos.context, f"draw/{teacher.name}", rollouts, wanted, out, others)
 
@@ -34,7 +33,7 @@ def expected(context: Context, teacher: Teacher) -> list[int]:
     """Numbers of a teacher's rollouts that generalists which look learn from for certain: what is
     known before weights are. Of others, such as those chosen by their returns, nothing is.
     """
-    rollouts = EpisodeStore.open(teacher.rollouts)
+    rollouts = context.stores.open(teacher.rollouts)
     columns, without = rollouts.columns(), lacking(context, rollouts)
     found: set[int] = set()
     for settings in context.settings.distillations().values():
@@ -64,7 +63,7 @@ def _kept(
     context = demos.context
     blank = {}
     for teacher in sources.teachers:
-        without = lacking(context, EpisodeStore.open(teacher.rollouts))
+        without = lacking(context, context.stores.open(teacher.rollouts))
         blank[teacher] = _looking(context, settings, without)
     if not any(blank.values()):
         return {}
@@ -73,7 +72,7 @@ def _kept(
     learned = np.unique(rows.steps.episode_of_step[rows.probability > 0])
     out, first = {}, len(steps.ends)  # rollouts come behind demonstrations, store by store
     for teacher in sources.teachers:
-        rollouts = EpisodeStore.open(teacher.rollouts)
+        rollouts = context.stores.open(teacher.rollouts)
         numbers = first_numbers(rollouts, context.ids, settings.rollouts)
         mine = numbers[np.isin(np.arange(first, first + len(numbers)), learned)]
         looked = np.isin(rollouts.columns()["environment"][mine], blank[teacher])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from alltrades.data.agreement import other_fields
 from alltrades.data.interface import Interface
+from alltrades.data.opened import Stores
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
@@ -21,20 +21,24 @@ LOGS = "logs"  # the source of their episodes
 
 
 def logs_of(
-    settings: DistillSettings, environments: Sequence[str], demos: Sequence[Path]
+    settings: DistillSettings,
+    environments: Sequence[str],
+    demos: Sequence[EpisodeStore],
+    stores: Stores,
 ) -> Steps | None:
     """All episodes of these environments in `distill.logs`; None where none are given. What actions
     they have is not looked at.
 
     Raises UserError for a store that has none of the environments or other fields than the
-    demonstrations in the stores `demos`, and where success is to choose and no log says it.
+    demonstrations in the stores `demos`, and where success is to choose and no log says it. Logs
+    are opened among `stores`.
     """
     if not settings.logs:
         return None
     known: Mapping[str, Interface] = {e.id: e for e in environments_of(demos)}
     found = []
     for path in map(place, settings.logs):
-        store = EpisodeStore.open(path)
+        store = stores.open(path)
         steps = store.steps(environments)
         if not len(steps.ends):
             raise UserError(
@@ -62,6 +66,6 @@ def logs_of(
     return Steps.concatenate(found)
 
 
-def digests_of(settings: DistillSettings) -> list[str]:
+def digests_of(settings: DistillSettings, stores: Stores) -> list[str]:
     """Of the stores in `distill.logs`."""
-    return [EpisodeStore.open(path).digest() for path in settings.logs]
+    return [store.digest() for store in stores.all(settings.logs)]

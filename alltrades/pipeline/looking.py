@@ -47,7 +47,7 @@ def narrowed(context: Context, policy: Path) -> tuple[Context, Policies]:
     context = replace(context, specs=specs_there(context, policy))
     acting = load_policies(policy, context.specs, context.settings.device)
     seen = {i: set(p.environments[p.environment_index(i)].observation) for i, p in acting.items()}
-    given.check(stores, context.specs, seen)
+    given.check(context.stores.all(stores), context.specs, seen)
     return context, acting
 
 
@@ -75,7 +75,8 @@ def look(
 
 def look_given(context: Context, policies: Policies, drawn: bool) -> tuple[Looks, Pictures]:
     """The same on the stores that the settings name."""
-    steps = collection.steps_of(context.settings.demos.stores, context.ids)
+    stores = context.stores.all(context.settings.demos.stores)
+    steps = collection.steps_of(stores, context.ids)
     with Progress("look", len(context.specs), "env") as bar:
         return look(context, policies, steps, drawn, Report(bar.update))
 

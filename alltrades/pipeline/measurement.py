@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alltrades.data.store import EpisodeStore
 from alltrades.envs.rollouts.evaluation import Actors, Evaluation, evaluate
 from alltrades.envs.rollouts.evaluation_files import read_evaluation, write_evaluation
 from alltrades.envs.rollouts.faults import Faults
@@ -228,7 +227,7 @@ def check_starts(
         "plots": [(s.id, x) for s in specs for x in plot_seeds(s, settings.seed, DRAWN)],
     }
     for name, path in stores.items():
-        columns = EpisodeStore.open(path).columns()
+        columns = context.stores.open(path).columns()
         uses[name] = [(str(e), int(x)) for e, x in zip(columns["environment"], columns["seed"])]
     uses["evaluation"] = [
         (s.id, x)

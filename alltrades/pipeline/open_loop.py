@@ -96,7 +96,7 @@ def judge_given(
     context = replace(context, specs=specs, settings=held)
     acting = load_policies(policy, specs, held.device)
     seen = {i: set(p.environments[p.environment_index(i)].observation) for i, p in acting.items()}
-    given.check(demos.stores, specs, seen)
+    given.check(context.stores.all(demos.stores), specs, seen)
     chosen = Demonstrations(context, demos.stores[0], demos.stores[1:])
     judged_on = chosen.held_out()
     if not len(judged_on.ends):
@@ -121,7 +121,7 @@ def specs_there(context: Context, policy: Path) -> tuple[EnvSpec, ...]:
     there is none.
     """
     stores = context.settings.demos.stores
-    there = [e.id for e in given.environments_of(stores)]
+    there = [e.id for e in given.environments_of(context.stores.all(stores))]
     specs = tuple(spec for spec in context.specs if spec.id in there)
     if not specs:
         raise UserError(

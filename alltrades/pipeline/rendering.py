@@ -102,13 +102,13 @@ def _opened(
     return store
 
 
-def undrawn(specs: Sequence[EnvSpec], sources: Sequence[Path]) -> tuple[EnvSpec, ...]:
+def undrawn(specs: Sequence[EnvSpec], sources: Sequence[EpisodeStore]) -> tuple[EnvSpec, ...]:
     """The specifications, of whose fields those are left out that cameras make and recordings do
     not have: what can be asked of the recordings before they are drawn.
     """
-    out = []
+    out, known = [], [source.interfaces() for source in sources]
     for spec in specs:
-        there = [e for e in (EpisodeStore.open(p).interfaces().get(spec.id) for p in sources) if e]
+        there = [e for e in (interfaces.get(spec.id) for interfaces in known) if e]
         names = () if spec.rendering is None else spec.rendering.names
         lacks = any(name not in e.observation for e in there for name in names)
         out.append(spec.without_rendering if lacks or not there else spec)

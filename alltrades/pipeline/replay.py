@@ -4,13 +4,11 @@ stores or from its own rollouts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
@@ -67,22 +65,22 @@ class Replay:
         labels = 0 if self.context.settings.adapt.replay_labels == "generalist" else RECORDED
         out = []
         if self.stored:
-            steps = collection.steps_of(self.stores, self.stored)
+            steps = collection.steps_of(self.context.stores.all(self.stores), self.stored)
             # without actions, there is nothing else to learn than what the generalist does
             told = {str(e) for e in steps.environment[steps.has_actions]}
             teacher = {name: labels if name in told else 0 for name in self.stored}
             out.append(Source(steps, teacher, old=True))
         if self.rolled_out:
-            steps = EpisodeStore.open(recorded).steps(list(self.rolled_out))
+            steps = self.context.stores.open(recorded).steps(list(self.rolled_out))
             out.append(Source(steps, dict.fromkeys(self.rolled_out, 0), old=True))
         return out
 
     def key(self, recorded: Path) -> dict[str, Any]:
         """What learning from them depends on."""
         return {
-            "stores": [EpisodeStore.open(path).digest() for path in self.stores],
+            "stores": [store.digest() for store in self.context.stores.all(self.stores)],
             "stored": self.stored,
-            "rolled out": EpisodeStore.open(recorded).digest() if self.rolled_out else None,
+            "rolled out": self.context.stores.open(recorded).digest() if self.rolled_out else None,
         }
 
     def said(self) -> str:
@@ -125,9 +123,8 @@ def replay_of(context: Context, policy: DiffusionPolicy, stores: Sequence[Path] 
     """
     if stores is None:
         return Replay(context, (), (), ())
-    there: set[str] = set()
-    for path in stores:
-        there |= {str(name) for name in np.unique(EpisodeStore.open(path).columns()["environment"])}
+    opened = context.stores.all(stores)
+    there = {name for store in opened for name in store.recorded}
     known = [spec.id for spec in context.specs]
     if stores and not there & set(known):
         raise UserError(
@@ -137,8 +134,7 @@ def replay_of(context: Context, policy: DiffusionPolicy, stores: Sequence[Path] 
         )
     stored = tuple(name for name in known if name in there)
     seen = {e.id: set(e.observation) for e in policy.environments}
-    for spec in (s for s in context.specs if s.id in stored):
-        _check_fields(stores, spec, seen[spec.id])
+    _check_fields(opened, [s for s in context.specs if s.id in stored], seen)
     rolled_out = tuple(s.id for s in context.simulated if s.id not in stored)
     lost = [name for name in known if name not in (*stored, *rolled_out)]
     if lost:
@@ -150,19 +146,23 @@ def replay_of(context: Context, policy: DiffusionPolicy, stores: Sequence[Path] 
     return Replay(context, tuple(stores), stored, rolled_out)
 
 
-def _check_fields(stores: Sequence[Path], spec: EnvSpec, seen: set[str]) -> None:
+def _check_fields(
+    stores: Sequence[EpisodeStore], specs: Sequence[EnvSpec], seen: Mapping[str, set[str]]
+) -> None:
     """Demonstrations are checked whole; episodes without actions need the fields alone."""
-    told = [path for path in stores if EpisodeStore.open(path).steps([spec.id]).has_actions.any()]
-    if told:
-        given.check(told, [spec], {spec.id: seen})
-    for path in stores:
-        found = EpisodeStore.open(path).interfaces().get(spec.id)
-        missing = sorted(seen - set(found.observation)) if found is not None else []
-        if missing:
-            raise UserError(
-                f"{path}: episodes of '{spec.id}' have no '{missing[0]}'; expected what the "
-                f"generalist sees: {', '.join(sorted(seen))}; give another store"
-            )
+    for store in stores:
+        steps, interfaces = store.steps([s.id for s in specs]), store.interfaces()
+        told = [s for s in specs if len(steps.acted(s.id))]
+        if told:
+            given.check([store], told, seen)
+        for spec in specs:
+            found, wanted = interfaces.get(spec.id), seen[spec.id]
+            missing = sorted(wanted - set(found.observation)) if found is not None else []
+            if missing:
+                raise UserError(
+                    f"{store.path}: episodes of '{spec.id}' have no '{missing[0]}'; expected what "
+                    f"the generalist sees: {', '.join(sorted(wanted))}; give another store"
+                )
 
 
 def _named(names: Sequence[str]) -> str:

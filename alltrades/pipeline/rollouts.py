@@ -230,7 +230,7 @@ def first_rollouts(
     """
     parts = []
     for path in stores:
-        store = EpisodeStore.open(path)
+        store = context.stores.open(path)
         every = np.sort(np.concatenate([np.zeros(0, np.int64), *map(store.numbers, context.ids)]))
         drawn = drawn_of(context, store, (pictures or {}).get(path, ()))
         steps = pictured(store.steps(context.ids), every, drawn)
@@ -242,22 +242,21 @@ def rollouts_and_logs(
     context: Context,
     stores: Sequence[Path],
     settings: DistillSettings,
-    demos: Sequence[Path],
+    demos: Sequence[EpisodeStore],
     pictures: Mapping[Path, Sequence[Path]] | None = None,
 ) -> Steps:
     """What a generalist learns of beside the demonstrations in the stores `demos`: the first
     rollouts of every store, then its logs.
     """
     steps = first_rollouts(context, stores, settings.rollouts, pictures)
-    logs = logs_of(settings, context.ids, demos)
+    logs = logs_of(settings, context.ids, demos, context.stores)
     return context.images.of(steps if logs is None else Steps.concatenate([steps, logs]))
 
 
 def digest_of_first(context: Context, store: Path, episodes: int) -> str:
     """Digest of the part of a store that holds the first `episodes` of every environment."""
-    found = EpisodeStore.open(store)
-    environment = found.columns()["environment"]
-    ends = [np.flatnonzero(environment == i)[:episodes][-1:] + 1 for i in context.ids]
+    found = context.stores.open(store)
+    ends = [found.numbers(i)[:episodes][-1:] + 1 for i in context.ids]
     return found.digest(int(max(np.concatenate(ends), default=0)))
 
 

@@ -123,7 +123,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     else:
         imported(context, demos.store)
     for d in generalists.values():
-        logs_of(d, context.ids, demos.stores)
+        logs_of(d, context.ids, demos.stores, context.stores)
     demos.print_statistics()
     needed = {*teachers, *rows.values()}
     if Row(ESTIMATED) in needed:

@@ -44,7 +44,7 @@ def weigh(
         "weights": settings.weighing.model_dump(mode="json"),
     }
     if settings.logs:
-        key["logs"] = digests_of(settings)
+        key["logs"] = digests_of(settings, context.stores)
     del key["policy"]  # states only
 
     def body(report: Report) -> None:

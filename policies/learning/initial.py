@@ -65,9 +65,16 @@ def statistics_of(demos: Steps, environments: Sequence[Interface]) -> list[Stati
 
 
 def measured(demos: Steps, environment: Interface) -> Statistics:
-    """Statistics of an environment's demonstrations that have actions."""
-    own = _recorded(demos, environment.id)
-    return measure(environment, own.observation, own.action)
+    """Statistics of an environment's demonstrations that have actions. Rows are read once for all
+    who ask for the same fields of the same steps.
+    """
+
+    def made() -> Statistics:
+        own = _recorded(demos, environment.id)
+        return measure(environment, own.observation, own.action)
+
+    fields = tuple(environment.observation.items())
+    return demos.once(("statistics", environment.id, fields, environment.action), made)
 
 
 def _recorded(demos: Steps, name: str) -> Steps:

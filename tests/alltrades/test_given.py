@@ -11,6 +11,7 @@ import zarr
 from alltrades import cli
 from alltrades.commands.command import recipe_settings
 from alltrades.data.actions import ActionSpec
+from alltrades.data.chunks import ChunkedArray
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
@@ -52,6 +53,10 @@ def dot(seed=0, length=5, action=(0.5, 100), environment=DOT.id, **change) -> Ep
     return Episode.from_arrays(fields, actions, environment, seed=seed)
 
 
+def _opened(*paths: Path) -> list[EpisodeStore]:
+    return [EpisodeStore.open(path) for path in paths]
+
+
 def write(path: Path, *episodes: Episode, **declared) -> Path:
     with EpisodeStore.create(path) as store:
         store.append(episodes)
@@ -62,11 +67,11 @@ def write(path: Path, *episodes: Episode, **declared) -> Path:
 
 def test_demonstrations_that_fit_are_taken_whatever_nobody_knows(tmp_path):
     plain = write(tmp_path / "a", dot(), dot(1, 20), dot(2, action=None))
-    check([plain], [DOT], ALL)
-    check([plain], [replace(DOT, action=ActionSpec.unknown(2), control_hz=None)], ALL)
-    check([write(tmp_path / "b", dot(action=(1.01, 515)), max_steps=9)], [DOT], ALL)
+    check(_opened(plain), [DOT], ALL)
+    check(_opened(plain), [replace(DOT, action=ActionSpec.unknown(2), control_hz=None)], ALL)
+    check(_opened(write(tmp_path / "b", dot(action=(1.01, 515)), max_steps=9)), [DOT], ALL)
     open_box = replace(DOT, action=ActionSpec((-np.inf, 0), (np.inf, 512)))
-    check([write(tmp_path / "c", dot(action=(1e6, 1)))], [open_box], ALL)
+    check(_opened(write(tmp_path / "c", dot(action=(1e6, 1)))), [open_box], ALL)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +101,14 @@ def test_what_does_not_fit_is_one_line_naming_what_was_found_and_expected(
     beside = [dot(0, 2)] if "steps" in said or "longer" in said else []
     store = write(tmp_path / "s", *beside, dot(1, **change), **declared)
     with pytest.raises(UserError, match=said) as error:
-        check([store], [DOT], ALL)
+        check(_opened(store), [DOT], ALL)
     text = str(error.value)
     assert "\n" not in text and "'lab/dot'" in text and str(store) in text
 
 
 def test_a_field_that_no_network_sees_may_be_missing(tmp_path):
     store = write(tmp_path / "s", dot(**{"images.front": None}))
-    check([store], [DOT], {DOT.id: {"state", "instruction"}})
+    check(_opened(store), [DOT], {DOT.id: {"state", "instruction"}})
 
 
 def test_networks_that_see_everything_need_every_field():
@@ -113,18 +118,31 @@ def test_networks_that_see_everything_need_every_field():
     assert context.observed == {DOT.id: {"state", "images.front"}}
 
 
+def test_actions_are_read_only_where_the_store_says_that_some_lie_outside(tmp_path, monkeypatch):
+    inside, outside = (write(tmp_path / n, dot(action=(v, 1))) for n, v in (("a", 1.0), ("b", 2.0)))
+    read, real = [], ChunkedArray.read_chunk
+    monkeypatch.setattr(
+        ChunkedArray, "read_chunk", lambda a, i: read.append(a.path.name) or real(a, i)
+    )
+    check(_opened(inside), [DOT], ALL)
+    assert "success" in read and "action" not in read
+    with pytest.raises(UserError, match="1 of 5 steps have actions outside the box"):
+        check(_opened(outside), [DOT], ALL)
+    assert "action" in read
+
+
 def test_environments_of_several_stores_are_united(tmp_path):
     one = write(tmp_path / "one", dot(), dot(environment="b"))
     two = write(tmp_path / "two", dot(environment="c"), dot(3), control_hz=5.0)
-    found = environments_of([one, two])
+    found = environments_of(_opened(one, two))
     assert [e.id for e in found] == ["lab/dot", "b", "c"]
     assert found[0] == DOT.interface and found[1].control_hz is None
     other = write(tmp_path / "other", dot(state=np.zeros((5, 3))))
     with pytest.raises(UserError, match=f"{other}: 'lab/dot' is not as in the stores before: 'sta"):
-        environments_of([one, other])
+        environments_of(_opened(one, other))
     EpisodeStore.create(tmp_path / "empty", [DOT.interface]).close()
     with pytest.raises(UserError, match="no episodes; expected some"):
-        environments_of([tmp_path / "empty"])
+        environments_of(_opened(tmp_path / "empty"))
 
 
 def foreign(path: Path, width=2) -> Path:
@@ -136,10 +154,10 @@ def foreign(path: Path, width=2) -> Path:
 
 
 def test_a_foreign_store_is_an_environment_named_after_its_folder(tmp_path):
-    (found,) = environments_of([foreign(tmp_path / "my_robot.zarr")])
+    (found,) = environments_of(_opened(foreign(tmp_path / "my_robot.zarr")))
     assert found == Interface("my_robot", {"state": Field.state(2)}, ActionSpec.unknown(1))
     spec = EnvSpec.recorded(found)
-    collection.import_demos([spec], [tmp_path / "my_robot.zarr"], tmp_path / "ours")
+    collection.import_demos([spec], _opened(tmp_path / "my_robot.zarr"), tmp_path / "ours")
     ours = EpisodeStore.open(tmp_path / "ours")
     assert ours.interfaces() == {"my_robot": found} and len(ours) == 2 and ours.n_steps == 9
 
@@ -150,9 +168,9 @@ def test_a_foreign_store_without_actions_has_observations_alone(tmp_path):
     group.create_array("meta/episode_ends", shape=(1,), dtype="int64")[:] = 4
     (only,) = EpisodeStore.open(tmp_path / "seen.zarr").episodes()
     assert only.actions is None and len(only) == 4
-    (found,) = environments_of([tmp_path / "seen.zarr"])
+    (found,) = environments_of(_opened(tmp_path / "seen.zarr"))
     with pytest.raises(UserError, match="the 1 episodes of 'seen' have no actions, and some"):
-        check([tmp_path / "seen.zarr"], [EnvSpec.recorded(found)], {"seen": {"state"}})
+        check(_opened(tmp_path / "seen.zarr"), [EnvSpec.recorded(found)], {"seen": {"state"}})
 
 
 def imported(tmp_path: Path, *paths: Path, **demos):
@@ -181,13 +199,13 @@ def test_stores_are_copied_one_after_another_with_the_fields_of_the_environment(
 def test_a_copy_that_was_cut_short_goes_on_where_it_was(tmp_path):
     one, two = (write(tmp_path / str(k), *(dot(3 * k + i) for i in range(3))) for k in (0, 1))
     whole = tmp_path / "whole"
-    collection.import_demos([DOT], [one, two], whole)
+    collection.import_demos([DOT], _opened(one, two), whole)
     for count in (2, 4):
         facts = {"kind": "demonstrations"}
         facts |= {"imported": [EpisodeStore.open(p).digest() for p in (one, two)]}
         with collection.open_or_create(tmp_path / f"part{count}", [DOT], facts) as store:
             store.append([dot(i) for i in range(count)])
-        collection.import_demos([DOT], [one, two], tmp_path / f"part{count}")
+        collection.import_demos([DOT], _opened(one, two), tmp_path / f"part{count}")
         found = EpisodeStore.open(tmp_path / f"part{count}")
         assert found.digest() == EpisodeStore.open(whole).digest()
 

@@ -213,11 +213,9 @@ def test_episodes_without_actions_join_stage_2_as_conditions(finished, tmp_path)
         settings("--demos.path", str(store.path), "--demos.episodes", "3", *rows), tmp_path / "run"
     )
     assert set(result.evaluations) == {"labeled_only", "generalist"}
-    steps = first_demos(
-        [tmp_path / "run" / "stores" / "demos.zarr"],
-        ["planar/reach", "planar/push"],
-        lambda name: 3,
-    )
+    copied = EpisodeStore.open(tmp_path / "run" / "stores" / "demos.zarr")
+    environments = ["planar/reach", "planar/push"]
+    steps = first_demos(copied.steps(environments), environments, lambda name: 3)
     assert steps.has_actions.tolist() == [True, True, True, False] * 2
     assert all(
         facts["held_out_error"] is None for facts in result.advice.values()
