@@ -159,15 +159,21 @@ class Steps:
         chosen = np.flatnonzero(np.asarray(episodes, dtype=bool))
         return self if len(chosen) == len(self.ends) else self.choose(chosen)
 
-    def choose(self, chosen: np.ndarray) -> Steps:
-        """Some episodes (n,), in this order; observations and actions are not copied. O(n log E),
-        and a byte of each of their steps.
+    def spans(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) each: the steps low to high of some episodes (n,), in this order, those that stand
+        together as one.
         """
         apart = np.flatnonzero(np.diff(chosen) != 1) + 1  # where others stand between two
         first, last = (np.concatenate(x) for x in (([0], apart), (apart, [len(chosen)])))
         if not len(chosen):
             first = last = chosen
-        low, high = self.starts[chosen[first]], self.ends[chosen[last - 1]]
+        return self.starts[chosen[first]], self.ends[chosen[last - 1]]
+
+    def choose(self, chosen: np.ndarray) -> Steps:
+        """Some episodes (n,), in this order; observations and actions are not copied. O(n log E),
+        and a byte of each of their steps.
+        """
+        low, high = self.spans(chosen)
 
         def rows(value: np.ndarray) -> np.ndarray:
             return np.concatenate([value[:0], *(value[i:j] for i, j in zip(low, high))])

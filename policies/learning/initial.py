@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 from alltrades.data.interface import Interface
@@ -70,20 +71,25 @@ def measured(demos: Steps, environment: Interface) -> Statistics:
     """
 
     def made() -> Statistics:
-        own = _recorded(demos, environment.id)
-        return measure(environment, own.observation, own.action)
+        own = demos.spans(_recorded(demos, environment.id))
+        rows = {n: demos.observation[n] for n, f in environment.observation.items() if f.shape}
+        return measure(
+            environment,
+            {name: r.between(*own) for name, r in rows.items()},
+            demos.action.between(*own),
+        )
 
     fields = tuple(environment.observation.items())
     return demos.once(("statistics", environment.id, fields, environment.action), made)
 
 
-def _recorded(demos: Steps, name: str) -> Steps:
-    """The episodes of an environment whose actions were recorded; UserError where there are
+def _recorded(demos: Steps, name: str) -> np.ndarray:
+    """(n,) the episodes of an environment whose actions were recorded; UserError where there are
     none.
     """
     mine = demos.acted(name)
     if len(mine):
-        return demos.choose(mine)
+        return mine
     if name in demos.of_environment:
         raise UserError(
             f"the episodes of '{name}' have no actions, and some of them must; give others with "

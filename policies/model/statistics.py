@@ -162,7 +162,8 @@ def _sample(rows: Rows, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         least, largest = extremes(piece.reshape(len(piece) * pixels, size))
         low, high = np.minimum(low, least), np.maximum(high, largest)
         at += len(piece)
-    return np.ascontiguousarray(np.concatenate(parts).T), low, high
+    sample = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.array(sample.T, order="C"), low, high  # a copy: it is changed
 
 
 def _inside(values: np.ndarray, below: float, above: float, limits: bool) -> tuple[float, float]:
