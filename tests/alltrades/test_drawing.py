@@ -17,8 +17,8 @@ from alltrades.pipeline.rollouts import record
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.runner import run
 from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import load_policy
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RunSettings
 from tests.alltrades import test_eyes
