@@ -86,10 +86,15 @@ def cell_name(values: dict[str, Any]) -> str:
     """
     parts = []
     for key, value in values.items():
-        text = "".join(c if c.isalnum() or c in "._-" else "-" for c in show(value, 10**6))
+        name, text = _plain(key), _plain(show(value, 10**6))
         parts.append(
-            f"{key}={text}"
+            f"{name}={text}"
             if len(text) <= 40
-            else f"{key}={text[:31]}-{zlib.crc32(text.encode()):08x}"
+            else f"{name}={text[:31]}-{zlib.crc32(text.encode()):08x}"
         )
     return "+".join(parts) or "base"
+
+
+def _plain(text: str) -> str:
+    """Without what means something in a path."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)

@@ -266,10 +266,17 @@ def test_cells_have_distinct_folders_however_long_their_values():
         {"environments": [f"planar/reach-{i}" for i in range(30)] + [tail]} for tail in ("a", "b")
     ]
     names = [
-        cell_name(v) for v in (*long, {"demos.episodes": 5}, {"demos.episodes": 5, "seed": 1}, {})
+        cell_name(v)
+        for v in (
+            *long,
+            {"demos.episodes": 5},
+            {"demos.episodes": 5, "seed": 1},
+            {},
+            {"demos.episodes_of.planar/push": 5},  # an environment's name within that of a setting
+        )
     ]
     assert (
-        len(set(names)) == 5
+        len(set(names)) == 6
         and all(len(n) < 80 and "/" not in n for n in names)
         and names[2] == "demos.episodes=5"
     )
