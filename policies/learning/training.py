@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alltrades.policies.learning.adamw import AdamW
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import (
     Place,
@@ -132,7 +131,14 @@ class Trainer:
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         matrices = [p for p in self.parameters if p.ndim - self.stacked > 1]
         vectors = [p for p in self.parameters if p.ndim - self.stacked <= 1]
-        self.optimizer = AdamW(matrices, vectors, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=settings.lr,
+            fused=True,
+        )
         self.ema = EMA(self.parameters, settings.ema)
         self.generator = torch.Generator(self.device)
         self.step = 0
@@ -141,11 +147,13 @@ class Trainer:
 
     def update(self) -> Tensor:
         """One gradient step; returns the loss (a tensor, so that nothing waits for it)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.settings)
         value = self.forward()
-        self.optimizer.forget_gradients()
+        self.optimizer.zero_grad(set_to_none=True)
         self.share.backward(value.sum())
         self.clip()
-        self.optimizer.step(learning_rate(self.step, self.settings))
+        self.optimizer.step()
         self.ema.update(self.parameters)
         self.step += 1
         if self.held_out is not None and self.step in self.held_out.steps:
@@ -180,7 +188,7 @@ class Trainer:
         """Tensors and facts from which the training goes on, in any number of processes."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.policy.state_dict().items()}
         for i, p in enumerate(self.parameters):
-            for k, v in self.optimizer.state.get(p, {}).items():
+            for k, v in self.optimizer.state[p].items():
                 tensors[f"optimizer.{i}.{k}"] = (
                     v if isinstance(v, Tensor) else torch.tensor(float(v))
                 )
