@@ -95,7 +95,7 @@ def page_content(run: Any) -> dict[str, Any]:
     place.
     """
     from alltrades.report import figures as plots
-    from alltrades.report import text, views
+    from alltrades.report import making, text, views
     from alltrades.report.looks import look_parts
     from alltrades.report.open_loop_page import open_loop
     from alltrades.report.perturbations import perturbation_part
@@ -111,7 +111,7 @@ def page_content(run: Any) -> dict[str, Any]:
     pairs = views.comparison(run)
     for pair in pairs:
         pair["figure"] = place(plots.forest(pair["pair"]))
-    weights = views.weights(run)
+    weights = making.weights(run)
     for part in weights:
         color = plots.row_color(run.rows, part["row"]) if part["row"] in run.rows else "@row0"
         for line in part["lines"]:
@@ -140,10 +140,10 @@ def page_content(run: Any) -> dict[str, Any]:
         ],
         "selection": text.selection(run.selection) if run.selection else "",
         "weights": weights,
-        "rollouts": views.rollouts(run),
-        "rounds": views.rounds(run),
+        "rollouts": making.rollouts(run),
+        "rounds": making.rounds(run),
         "trajectories": shown,
-        "videos": views.videos(run),
+        "videos": making.videos(run),
         "keys": [
             {
                 "name": row,
@@ -152,8 +152,8 @@ def page_content(run: Any) -> dict[str, Any]:
             }
             for row in drawn
         ],
-        "provenance": views.provenance(run),
-        "settings": views.settings_lines(run),
+        "provenance": making.provenance(run),
+        "settings": making.settings_lines(run),
         "figures": figures,
     }
 
