@@ -39,7 +39,8 @@ def working(pid: int) -> list[int]:
 
 
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
-    words = "run --small --compute ray --no-report --tracking.wandb disabled --demos.episodes 500"
+    words = "run --small --compute ray --no-report --tracking.wandb disabled"
+    words += " --specialist.train.steps 200000 --labeled_only.steps 200000"  # until it is told
     command = [
         sys.executable,
         "-m",
