@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,39 @@ def working(pid: int) -> list[int]:
     return sorted({*descendants(pid)} & {*processes_called("ray::alltrades")})
 
 
-def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
+@pytest.fixture
+def short():
+    """A folder whose name leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+def with_no_cluster(folder: str) -> dict[str, str]:
+    """The environment of a process that belongs to no cluster of this machine."""
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**kept, "RAY_TMPDIR": folder}
+
+
+def test_the_cluster_that_another_process_has_for_itself_is_let_be(short):
+    connects = "from alltrades.system.compute.ray_pool import Cluster; Cluster('ray', print)"
+    command = [sys.executable, "-c", f"{connects}; print('connected', flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        said = []
+        for _ in range(2):  # the first goes on while the second connects
+            process = stack.enter_context(
+                subprocess.Popen(command, env=with_no_cluster(short), **pipes)
+            )
+            stack.callback(process.communicate, "\n")
+            said.append("")
+            for line in process.stdout:
+                said[-1] += line
+                if line == "connected\n":
+                    break
+    assert all("one was started" in text and "connected" in text for text in said), said
+
+
+def test_an_interrupted_command_leaves_nothing_behind(tmp_path, short):
     words = "run --small --compute ray --no-report --tracking.wandb disabled"
     words += " --specialist.train.steps 200000 --labeled_only.steps 200000"  # until it is told
     command = [
@@ -53,8 +86,8 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path):
     def listen() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stderr=pipe, text=True, preexec_fn=listen) as process:
+    env, pipe = with_no_cluster(short), subprocess.PIPE
+    with subprocess.Popen(command, env=env, stderr=pipe, text=True, preexec_fn=listen) as process:
         for line in process.stderr:
             if line.startswith("environments"):
                 break

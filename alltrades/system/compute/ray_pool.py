@@ -18,7 +18,7 @@ from alltrades.system.machine import processors
 RAY, ADDRESS = "ray", "ray://"  # what `compute.on` may be
 CENSUS = 5.0  # seconds between two looks at what the cluster has
 STARTS = 3  # workers in a row that may end while they start
-NONE_RUNS = "Could not find any running Ray instance"  # as Ray says it
+OTHER = "When connecting to an existing cluster"  # as Ray refuses to start one beside it
 PASSED_ON = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "WANDB_MODE")  # environment variables
 
 
@@ -32,8 +32,8 @@ def require_ray() -> Any:
 
 
 class Cluster:
-    """A connection of this process: to the cluster of an address, to one that runs on this machine,
-    or to one that is started here and ends with the connection.
+    """A connection of this process: to the cluster of an address, to the one that this machine
+    belongs to, or to one that is started here and ends with the connection.
 
     Raises UserError where the address does not answer, and where it refuses this user's token.
     """
@@ -47,20 +47,33 @@ class Cluster:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet = {"logging_level": "ERROR", "log_to_driver": True}
+        if on == RAY and self._started(quiet, say):
+            return
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what an error says below
-                self.ray.init(address="auto" if on == RAY else on, **quiet)
+                self.ray.init(address=None if on == RAY else on, **quiet)
         except Exception as error:  # many kinds, by what is wrong with an address
-            if on != RAY or NONE_RUNS not in str(error):
-                raise UserError(
-                    f"compute.on = {on}: no Ray cluster answers there "
-                    f"({' '.join(str(error).split())[:160]}); expected the address of a cluster "
-                    "whose token this user has, with the same versions of Ray and Python; see "
-                    "`ray status`, and forget one that is gone with `ray stop`"
-                ) from error
-            self.ray.init(address="local", num_cpus=processors(), include_dashboard=False, **quiet)
-            say(f"compute: no Ray cluster runs here; one was started, {processors()} processors")
+            raise UserError(
+                f"compute.on = {on}: no Ray cluster answers there "
+                f"({' '.join(str(error).split())[:160]}); expected the address of a cluster "
+                "whose token this user has, with the same versions of Ray and Python; see "
+                "`ray status`, and forget one that is gone with `ray stop`"
+            ) from error
+
+    def _started(self, quiet: dict[str, Any], say: Callable[[str], None]) -> bool:
+        """Whether a cluster was started here: not where this machine belongs to one, by
+        RAY_ADDRESS or `ray start`. One that another process has for itself does not count: it ends
+        with that process.
+        """
+        try:
+            self.ray.init(num_cpus=processors(), include_dashboard=False, **quiet)
+        except ValueError as error:
+            if OTHER not in str(error):
+                raise
+            return False
+        say(f"compute: no Ray cluster runs here; one was started, {processors()} processors")
+        return True
 
     def close(self) -> None:
         """Disconnect; a cluster that was started here ends."""
