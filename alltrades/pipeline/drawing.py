@@ -1,10 +1,11 @@
 """Pictures of rollouts that were recorded without, drawn of what is looked at.
 
-A teacher that sees states alone needs no pictures to act, and most of its failures are not learned
-from: so it is rolled out without cameras, and episodes of which something is learned by a network
-that looks are played back and drawn. They lie in stores of pictures beside its rollouts. A store
-says of which episodes its pictures are, by their numbers, and of which of their steps, by a stride:
-k > 0 are every k-th one from the first on, -k all but these.
+A teacher that sees states alone needs no pictures to act, one that looks needs those of the steps
+before which it plans, and from most failures nothing is learned: so rollouts are recorded without
+pictures, and episodes of which something is learned by a network that looks are played back and
+drawn. They lie in stores of pictures beside the rollouts. A store says of which episodes its
+pictures are, by their numbers, and of which of their steps, by a stride: k > 0 are every k-th one
+from the first on, -k all but these.
 """
 
 from __future__ import annotations
@@ -29,21 +30,26 @@ from alltrades.pipeline.context import Context
 from alltrades.system.reporting import Report
 
 
-def unseen(context: Context, policies: Policies) -> set[str]:
-    """The environments whose cameras a teacher does not look through, and whose episodes can be
-    played back: they are recorded without pictures. None where `rendering.cameras` names some:
-    these are recorded as they are.
+def drawn_later(context: Context) -> set[str]:
+    """The environments with cameras whose episodes can be played back: they are recorded without
+    pictures. None where `rendering.cameras` names some: these are recorded as they are.
     """
     if context.settings.rendering.cameras:
         return set()
-    out = set()
-    for spec in context.simulated:
-        made = _made(spec)
-        mine = (e for e in policies[spec.id].environments if e.id == spec.id)
-        looks = any(made & e.observation.keys() for e in mine)
-        if made and spec.reproducible and not looks:
-            out.add(spec.id)
-    return out
+    return {spec.id for spec in context.simulated if _made(spec) and spec.reproducible}
+
+
+def looked_at(context: Context, policies: Policies) -> dict[str, set[str]]:
+    """By environment, the fields of its cameras that its policy sees."""
+    return {
+        spec.id: {
+            name
+            for e in policies[spec.id].environments
+            if e.id == spec.id
+            for name in _made(spec) & e.observation.keys()
+        }
+        for spec in context.simulated
+    }
 
 
 def lacking(context: Context, rollouts: EpisodeStore) -> dict[str, set[str]]:

@@ -1,4 +1,6 @@
-"""The stage that draws what generalists see of the rollouts that they learn from."""
+"""The stage that draws what generalists and their teachers see of the rollouts that are learned
+from.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,15 @@ import numpy as np
 
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.pipeline.drawing import draw, lacking
+from alltrades.pipeline.drawing import draw, lacking, looked_at
 from alltrades.pipeline.generalist import Sources, rows_of
 from alltrades.pipeline.rollouts import Teacher, first_numbers
 from alltrades.settings.distill import DistillSettings
 
 
 def draw_kept(demos: Demonstrations, learning: Sequence[tuple[Sources, DistillSettings]]) -> None:
-    """Draw what generalists see of rollouts that were recorded without pictures: of the episodes
-    with a row that one of them may draw, once for all. Their weights must be there.
+    """Draw what generalists and their teachers see of rollouts that were recorded without pictures:
+    of the episodes with a row that one of them may draw, once for all. Their weights must be there.
     """
     kept: dict[Teacher, set[int]] = {}
     for sources, settings in learning:
@@ -38,33 +40,40 @@ def expected(context: Context, teacher: Teacher) -> list[int]:
     found: set[int] = set()
     for settings in context.settings.distillations().values():
         if teacher.name in settings.teachers:
-            looks = _looking(context, settings, without)
+            looks = _looking(without, _seen(context, settings))
             numbers = first_numbers(rollouts, looks, settings.rollouts)
             sure = columns["success"][numbers] | (not settings.weighing.filtered)
             found.update(numbers[sure].tolist())
     return sorted(found)
 
 
-def _looking(
-    context: Context, settings: DistillSettings, without: Mapping[str, set[str]]
-) -> list[str]:
-    """The environments of which a generalist sees some of the fields that are lacking."""
+def _seen(context: Context, settings: DistillSettings) -> dict[str, set[str]]:
+    """By environment, the fields that a generalist sees."""
     observe = context.settings.policy_of(settings).observe
-    sees = {e.id: e.seeing(observe).observation.keys() for e in context.interfaces}
-    return [name for name, fields in without.items() if fields & sees[name]]
+    return {e.id: {*e.seeing(observe).observation} for e in context.interfaces}
+
+
+def _looking(without: Mapping[str, set[str]], seen: Mapping[str, set[str]]) -> list[str]:
+    """The environments of which some of the fields that are lacking are seen."""
+    return [name for name, fields in without.items() if fields & seen[name]]
 
 
 def _kept(
     demos: Demonstrations, sources: Sources, settings: DistillSettings
 ) -> dict[Teacher, list[int]]:
-    """Of each teacher, the numbers of the episodes that a generalist learns from and of which it
-    lacks what it sees.
+    """Of each teacher, the numbers of the episodes that a generalist learns from and which lack
+    what it sees, or what the teacher does, who is asked at their states.
     """
     context = demos.context
-    blank = {}
+    without = {t: lacking(context, context.stores.open(t.rollouts)) for t in sources.teachers}
+    if not any(without.values()):
+        return {}
+    policies, blank = sources.policies(), {}
     for teacher in sources.teachers:
-        without = lacking(context, context.stores.open(teacher.rollouts))
-        blank[teacher] = _looking(context, settings, without)
+        seen = _seen(context, settings)
+        for name, fields in looked_at(context, policies[teacher.name]).items():
+            seen[name] |= fields
+        blank[teacher] = _looking(without[teacher], seen)
     if not any(blank.values()):
         return {}
     steps = demos.steps()

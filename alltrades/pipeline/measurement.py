@@ -203,7 +203,7 @@ def trajectories(context: Context, policies: Policies) -> Paths:
         lanes=settings.lanes,
         crew=context.crew,
         faults=Faults(settings.errors, "not drawn"),
-        images=False,
+        images=(),
     ):
         if episode.points is not None:
             points = episode.points[:, 0].astype(float)

@@ -24,7 +24,7 @@ from alltrades.pipeline.acting import Policies, controllers_of, load_policies
 from alltrades.pipeline.artifacts import policy_digests
 from alltrades.pipeline.collection import open_or_create, provenance_of
 from alltrades.pipeline.context import Context
-from alltrades.pipeline.drawing import drawn_of, pictured, unseen
+from alltrades.pipeline.drawing import drawn_later, drawn_of, looked_at, pictured
 from alltrades.pipeline.logs import logs_of
 from alltrades.policies.fetched import fetched
 from alltrades.settings.distill import DistillSettings
@@ -84,7 +84,7 @@ def roll_out(
     preference: Mapping[str, float] | None = None,
 ) -> None:
     """A teacher's rollouts, so many episodes per environment; a store that has some is continued.
-    What cameras see of them is left out where the teacher does not look (see `unseen`).
+    What cameras see of them is left out where it can be drawn later (see `drawn_later`).
 
     `preference`: what policies that take one act by.
     """
@@ -130,7 +130,8 @@ def record(
     digests = {name: p.digest() for name, p in policies.items()}
     facts = {"kind": "rollouts", "teacher": teacher, "seed": seed, "policies": digests}
     controllers, keys = controllers_of(policies, settings)
-    blind = unseen(context, policies)
+    later, looked = drawn_later(context), looked_at(context, policies)
+    blind = {name for name in later if not looked[name]}
     specs = {s.id: s.without_pictures if s.id in blind else s for s in context.practised}
     faults = Faults(settings.errors)
 
@@ -157,6 +158,7 @@ def record(
             source=teacher,
             crew=context.crew,
             faults=faults,
+            images=specs.keys() - later,
         ):
             have[episode.environment] += 1
             buffer.append(episode)
@@ -166,7 +168,8 @@ def record(
             report.progress(have.total(), episodes * len(specs))
         append()
 
-    with open_or_create(out, list(specs.values()), facts, code=context.store_code) as store:
+    described = [s.without_pictures if s.id in later else s for s in specs.values()]
+    with open_or_create(out, described, facts, code=context.store_code) as store:
         faults.resume(from_json(store.provenance.get("faults", ())))
         over = {(f.environment, f.seed) for f in faults.found}
         have: Counter[str] = Counter()

@@ -8,7 +8,7 @@ worker's death, and after a resume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -38,7 +38,7 @@ def rollout(
     crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
     faults: Faults | None = None,
-    images: bool = True,
+    images: Collection[str] | None = None,
 ) -> Generator[Episode, None, None]:
     """Run all jobs and yield their episodes in the order of the jobs. See `results` where only
     their outcome matters.
@@ -56,9 +56,9 @@ def rollout(
         progress: called with (episodes finished, all).
         faults: collects the episodes that their environments could not finish, which are left
             out; default: the first ends the rollout.
-        images: whether episodes have the pictures of cameras, drawn at every step. Without, they
-            are drawn where a policy looks alone, and may be later, for those that are kept: see
-            `replay`.
+        images: environments whose episodes have the pictures of cameras, drawn at every step;
+            default: all. Of others they are drawn where a policy looks alone, and may be later,
+            for those that are kept: see `replay`.
 
     Raises UserError for jobs that cannot run, and while it runs for an environment that breaks its
     contract and for workers that cannot start; EnvironmentFailure as `faults` decides when an

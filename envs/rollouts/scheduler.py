@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,7 +60,7 @@ class Scheduler:
         lanes: int,
         source: str | Callable[[Job], str],
         recorded: bool,
-        images: bool = True,
+        images: Collection[str] | None = None,
     ) -> None:
         self.jobs, self.source, self.lanes, self.recorded = list(jobs), source, lanes, recorded
         self.images = images
@@ -184,5 +184,5 @@ class Scheduler:
             job.points,
             needs,
             self.recorded,
-            self.images,
+            self.images is None or job.environment in self.images,
         )

@@ -5,7 +5,7 @@ environments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ class Play:
     lanes: int
     source: str | Callable[[Job], str]
     recorded: bool
-    images: bool
+    images: Collection[str] | None
     processes: int
     timeout: float
     growth: float
@@ -109,8 +109,10 @@ def _unsaid(done: int, total: int) -> None: ...
 
 def _draws(scheduler: Scheduler, specs: Mapping[str, EnvSpec]) -> bool:
     """Whether the answer holds pictures."""
-    kinds = {field.kind for spec in specs.values() for field in spec.observation.values()}
-    return scheduler.recorded and scheduler.images and "image" in kinds
+    drawn = specs if scheduler.images is None else scheduler.images
+    seen = [s.observation if name in drawn else s.own_observation for name, s in specs.items()]
+    kinds = {field.kind for fields in seen for field in fields.values()}
+    return scheduler.recorded and "image" in kinds
 
 
 def _blocks(jobs: Sequence[Job], lanes: int, slots: int, pictures: bool) -> list[list[Job]]:

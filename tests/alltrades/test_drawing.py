@@ -74,11 +74,23 @@ def test_rollouts_of_state_teachers_are_recorded_without_pictures(live, blind, m
         assert np.array_equal(a.observations["state"], b.observations["state"])
 
 
-def test_teachers_that_look_and_environments_that_do_not_repeat_are_recorded_as_they_are_seen(
-    tmp_path,
-):
-    looking = recorded(context(), tmp_path / "looking.zarr", (CAMERA, "proprioception"))
-    assert CAMERA in looking.interfaces()[NAMES[0]].observation
+def test_teachers_that_look_see_what_they_plan_by_and_no_picture_is_recorded(tmp_path):
+    observe, found = (CAMERA, "proprioception"), []
+    for name, cameras in (("live", [CAMERA]), ("late", [])):
+        found.append(recorded(context(cameras=cameras), tmp_path / f"{name}.zarr", observe))
+    live, late = found
+    assert [CAMERA in s.interfaces()[NAMES[0]].observation for s in found] == [True, False]
+    for a, b in zip(live.episodes(), late.episodes()):
+        assert np.array_equal(a.actions, b.actions)
+    draw(context(), "draw", late, {1: 1, 4: 1}, tmp_path / "kept.zarr")
+    drawn = drawn_of(context(), late, [tmp_path / "kept.zarr"])
+    seen = pictured(late.steps(), np.arange(len(late)), drawn)
+    for e in (1, 4):
+        rows = [s.choose(np.array([e])).observation[CAMERA].load() for s in (seen, live.steps())]
+        assert np.array_equal(*rows)
+
+
+def test_environments_that_do_not_repeat_are_recorded_as_they_are_seen(tmp_path):
     own = context()
     own = replace(own, specs=(replace(own.specs[0], reproducible=False), own.specs[1]))
     found = recorded(own, tmp_path / "mixed.zarr").interfaces()
@@ -191,6 +203,33 @@ def test_generalists_learn_the_same_from_pictures_that_are_drawn_of_what_is_kept
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "late").rglob("*.safetensors")}
     run(test_eyes.settings(*RUN), tmp_path / "late")
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+@pytest.mark.parametrize(
+    "learns",
+    [
+        (),
+        ("--distill.weights.kind", "none"),  # with labels that the teacher draws by what it sees
+    ],
+)
+def test_rollouts_of_a_labeled_only_policy_that_looks_are_drawn_where_they_are_kept(
+    tmp_path, learns
+):
+    words = ("--eyes.train.steps", "20", "--eyes.starts", "4", "--distill.rollouts", "8")
+    words += ("--evaluation.rows", "[generalist]", "--evaluation.looks", "false")
+    words += ("--evaluation.perturbations", "[]", "--distill.teachers", "[scratch,labeled_only]")
+    digests = []
+    for name, more in (("live", ("--rendering.cameras", f"[{CAMERA}]")), ("late", ())):
+        run(test_eyes.settings(*words, *learns, *more), tmp_path / name)
+        digests.append(load_policy(tmp_path / name / "policies/generalist").digest())
+    assert digests[0] == digests[1]
+    stores = tmp_path / "late/stores"
+    rollouts = EpisodeStore.open(stores / "rollouts_labeled_only.zarr")
+    assert CAMERA not in rollouts.interfaces()["looking/spot"].observation
+    drawn = EpisodeStore.open(stores / "pictures_labeled_only.zarr").provenance["episodes"]
+    success = rollouts.columns()["success"]
+    assert 0 < success.sum() < 8
+    assert drawn == np.flatnonzero(success | bool(learns)).tolist()
 
 
 def test_nothing_is_drawn_for_generalists_that_see_states_alone(tmp_path):

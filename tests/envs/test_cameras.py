@@ -137,7 +137,7 @@ def test_nothing_is_drawn_for_a_policy_that_sees_the_state(drawn):
     watching = Watching(("state",), 1)
     jobs = [Job(drawn.id, 3, "p")]
     list(results(jobs, {drawn.id: drawn}, {"p": watching}, lanes=1))
-    (episode,) = rollout(jobs, {drawn.id: drawn}, {"p": watching}, lanes=1, images=False)
+    (episode,) = rollout(jobs, {drawn.id: drawn}, {"p": watching}, lanes=1, images=())
     assert Drawn.drawn == 0 and list(episode.observations) == ["state"]
 
 
