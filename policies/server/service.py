@@ -1,10 +1,9 @@
-"""The service itself: connections, requests and replies, signals, the end."""
+"""The service itself: connections, signals, reloading, the end."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import logging
 import signal
 import threading
@@ -24,13 +23,14 @@ from alltrades.policies.client.token import read_token
 from alltrades.policies.control.limits import read_limits
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.server import access
-from alltrades.policies.server.batcher import Batcher, Job, stable_sizes
+from alltrades.policies.server.answers import Answers
+from alltrades.policies.server.batcher import stable_sizes
 from alltrades.policies.server.events import Events
 from alltrades.policies.server.metrics import Metrics
 from alltrades.policies.server.notices import Notices
 from alltrades.policies.server.pages import LIVE, Pages
 from alltrades.policies.server.reload import load_successor, stamp
-from alltrades.policies.server.requests import message_limit, read_request
+from alltrades.policies.server.requests import message_limit
 from alltrades.policies.server.session import Session, Sessions
 from alltrades.policies.server.settings import ServerSettings
 from alltrades.system.platforms import needs_posix
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = 3
 GOING_AWAY, TRY_AGAIN_LATER = 1001, 1013  # websocket close codes
-LOGGED = 5  # refused requests of one client, and replaced chunks for each reason, that are logged
-TALK = 20  # the same of one address in a minute, whose clients come and go
 WATCH = 1.0  # seconds between two looks at the artifact, and at the clients
 UNREAD = 10.0  # seconds for a client to take a reply
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -105,20 +103,18 @@ class PolicyServer:
         self.metrics, self.sessions = Metrics(), Sessions(s.max_clients)
         self.events, self.notices = Events(), Notices(log)
         self._limits = s.guard if s.limits is None else read_limits(s.limits, policy.environments)
-        self._batcher = Batcher(
+        self._answers = Answers(
+            policy,
             self._acting(policy),
             self.sessions,
-            s.max_clients,
-            s.batch,
-            s.budget_ms / 1e3,
+            s,
             self._limits,
-            self._deliver,
-            self._guarded,
-            self._unfinite,
+            self.metrics,
+            self.events,
+            self.notices,
         )
+        self._batcher = self._answers.batcher
         self._pages = Pages(self)
-        self._waiting: dict[Job, asyncio.Future] = {}
-        self._ids = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self.draining = False
@@ -200,6 +196,7 @@ class PolicyServer:
     # ---- start and end ---------------------------------------------------------------------------
     async def _serve(self, announce: Callable[[str], None] | None) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._answers.begin()
         self._adopt(self.policy, self.policy.digest())
         self._reloading = asyncio.Lock()
         self._loop.set_exception_handler(self._unforeseen)
@@ -282,14 +279,10 @@ class PolicyServer:
                 asyncio.ensure_future(session.connection.close(GOING_AWAY, "server ends"))
         while len(self.sessions) and time.perf_counter() < end:
             await asyncio.sleep(0.01)
-        given_up = [(job, future) for job, future in self._waiting.items() if not future.done()]
-        for job, future in given_up:
-            job.error = TimeoutError()
-            future.set_result(None)
-        if given_up:
+        if given_up := self._answers.give_up():
             log.warning(
                 "%d requests were not answered within %g s and are given up",
-                len(given_up),
+                given_up,
                 self.settings.drain_seconds,
             )
 
@@ -304,6 +297,7 @@ class PolicyServer:
 
     def _adopt(self, policy: DiffusionPolicy, digest: str) -> None:
         self.policy, self.digest = policy, digest
+        self._answers.adopt(policy, digest)
         self._metadata = pack(self.metadata())
 
     async def _reload(self) -> bool:
@@ -394,7 +388,7 @@ class PolicyServer:
                     return
                 start = time.perf_counter()
                 session.busy = True
-                reply = await self._reply(session, message, start)
+                reply = await self._answers.reply(session, message, start)
                 session.sending = time.perf_counter()
                 await connection.send(reply)
                 end = time.perf_counter()
@@ -405,140 +399,6 @@ class PolicyServer:
             log.info("connection ended: %s", printable(str(error)))
         finally:
             self._leave(session)
-
-    async def _reply(self, session: Session, message: bytes | str, received: float) -> bytes | str:
-        """The answer to one message; text is an error, in this protocol."""
-        assert self._loop is not None
-        session.seen = received
-        session.requests += 1
-        try:
-            if not session.allowed(self.settings.rate_limit, received):
-                raise UserError(
-                    f"more than {self.settings.rate_limit:g} requests per second; expected fewer; "
-                    "send slower"
-                )
-            request = read_request(message, self.policy, session.environment)
-        except (UserError, ValueError) as error:
-            return self._refuse(session, str(error))
-        job = Job(session, request, received)
-        if self._batcher.at_once(job):
-            self._measure([job])
-        else:
-            future = self._waiting[job] = self._loop.create_future()
-            self._batcher.submit(job)
-            await future
-        if job.refused is not None:
-            return self._refuse(session, job.refused)
-        if job.error is not None:
-            self.metrics.count("requests", outcome="failed")
-            self.events.repeat(
-                "failed", f"requests, last by {type(job.error).__name__}", 1, session.id
-            )
-            return f"failed inside the server: {type(job.error).__name__}; see its log"
-        return self._answer(job)
-
-    def _refuse(self, session: Session, reason: str) -> str:
-        session.refused += 1
-        reason = printable(" ".join(reason.split()), 300)
-        self.metrics.count("requests", outcome="refused")
-        if session.refused > LOGGED:
-            return f"refused: {reason}"
-        if self.notices.allow(session.address, "refused", TALK):
-            last = (
-                "; later ones of this client are only counted" if session.refused == LOGGED else ""
-            )
-            log.warning("request of client %d refused: %s%s", session.id, reason, last)
-            self.events.add("refused", reason, session.id)
-        else:
-            self.notices.add(session.address, "refused requests of ever new connections")
-        return f"refused: {reason}"
-
-    def _answer(self, job: Job) -> bytes:
-        session, request = job.session, job.request
-        assert job.actions is not None
-        now = time.perf_counter()
-        waits = request.overlap is None or not len(
-            request.overlap.known
-        )  # it has executed what a synchronous robot executes
-        had = self.policy.n_action_steps if waits else self.policy.horizon
-        if session.late(
-            now, had, self.policy.environments[request.index].control_hz, request.begin
-        ):
-            session.starved += 1
-            self.metrics.count("starved")
-        session.held = job.held
-        timing = {
-            "infer_ms": 1e3 * (job.ended - job.begun),
-            "queue_ms": 1e3 * (job.begun - job.received),
-            "batch": job.rows,
-        }
-        if session.previous > 0:
-            timing["prev_total_ms"] = 1e3 * session.previous
-        reply = pack(
-            {
-                "actions": job.actions,
-                "request_id": next(self._ids) if request.id is None else request.id,
-                "policy": self.digest,
-                "held": job.held,
-                "starved": session.starved,
-                "server_timing": timing,
-            }
-        )
-        now = time.perf_counter()
-        session.latencies.append((now, now - job.received))
-        self.metrics.count("requests", outcome="held" if job.held else "answered")
-        self.metrics.observe("request_seconds", now - job.received)
-        self.metrics.observe("queue_seconds", job.begun - job.received)
-        return reply
-
-    # ---- called by the policy's thread -----------------------------------------------------------
-    def _deliver(self, jobs: list[Job]) -> None:
-        self._measure(jobs)
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._resolve, jobs)
-
-    def _measure(self, jobs: list[Job]) -> None:
-        planned = [job for job in jobs if job.rows]
-        if planned:
-            self.metrics.observe("infer_seconds", planned[0].ended - planned[0].begun)
-            self.metrics.observe("batch_requests", len(planned))
-
-    def _resolve(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            future = self._waiting.pop(job)
-            if not future.done():
-                future.set_result(None)
-
-    def _unfinite(self, count: int) -> None:
-        self.metrics.count("unfinite_answers", count)
-        self.events.repeat("not finite", "answers of the policy", count, None)
-        if self.notices.allow("policy", "not finite", 1):
-            log.warning(
-                "answers of policy %s are not finite; expected finite actions; check what it "
-                "observes, or serve another policy; /healthz says so meanwhile",
-                self.digest,
-            )
-
-    def _guarded(self, reason: str, count: int, job: Job) -> None:
-        session = job.session
-        self.metrics.count("guard_refusals", count, reason=reason)
-        session.guarded[reason] += 1
-        self.events.repeat(f"guard: {reason}", "actions replaced", count, session.id)
-        if session.guarded[reason] <= LOGGED and self.notices.allow(
-            session.address, "guarded", TALK
-        ):
-            last = (
-                "; later ones of this client are only counted"
-                if session.guarded[reason] == LOGGED
-                else ""
-            )
-            log.warning(
-                "%d actions for client %d replaced by the guard (%s)%s",
-                count,
-                session.id,
-                reason,
-                last,
-            )
 
 
 def serve_forever(

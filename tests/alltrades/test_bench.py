@@ -87,7 +87,7 @@ def test_robots_of_the_load_send_fields_of_all_kinds() -> None:
 def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from alltrades.policies.server import service
+    from alltrades.policies.server import answers
 
     def lenient(message: bytes | str, policy: object, environment: str | None) -> object:
         try:
@@ -97,7 +97,7 @@ def test_a_bench_finds_a_server_that_answers_what_it_should_refuse(
                 pack({"observation": np.zeros(5), "environment": LARGE}), policy, environment
             )
 
-    monkeypatch.setattr(service, "read_request", lenient)
+    monkeypatch.setattr(answers, "read_request", lenient)
     with running(make_policy(), rate_limit=0) as server:
         *_, state = attack(server.port, 20, seed=3)
     assert state["refused"] < 20 and state["wrong"]

@@ -315,7 +315,7 @@ def test_the_end_does_not_wait_for_a_policy_call_that_hangs(
             assert hung.entered.wait(60)
             two.send(pack({"observation": observation(0), "environment": LARGE}))  # waits behind it
             for _ in range(600):
-                if len(server._waiting) == 2:
+                if len(server._answers._waiting) == 2:
                     break
                 time.sleep(0.05)
             server.stop()

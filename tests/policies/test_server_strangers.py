@@ -20,7 +20,7 @@ from alltrades.errors import UserError
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.client.messages import pack, printable
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.policies.server import PolicyServer, door, service
+from alltrades.policies.server import PolicyServer, answers, door, service
 from alltrades.policies.server.notices import PERIOD, REMEMBERED, Notices
 from tests.policies.serving import LARGE, get, make_policy, observation, running
 
@@ -239,7 +239,7 @@ def test_refusals_of_ever_new_connections_are_a_few_lines(
                 for _ in range(3):
                     own.send(b"\xc1")
                     own.recv()
-    assert len(lines(caplog, "refused")) == service.TALK + 1
+    assert len(lines(caplog, "refused")) == answers.TALK + 1
 
 
 # ---- words ---------------------------------------------------------------------------------------
