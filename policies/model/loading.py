@@ -19,7 +19,8 @@ from alltrades.policies.model.backbones import BACKBONES
 from alltrades.policies.model.encoders import ENCODERS
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
-from alltrades.policies.model.policy import BOUNDS, FORMAT_VERSION, DiffusionPolicy, digest_of
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.saving import BOUNDS, FORMAT_VERSION, digest_of
 from alltrades.policies.settings import PolicySettings
 
 DESCRIBED = (

@@ -4,8 +4,6 @@ run it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alltrades.data.interface import Interface
 from alltrades.data.layout import Layout
-from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.policies.acting import ActingPolicy, Unknown
@@ -27,19 +23,14 @@ from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
 from alltrades.policies.model.encoders.sentences import SentenceEncoder
-from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.pointing import STATE, Pointer
 from alltrades.policies.model.preference import preference_vector
 from alltrades.policies.model.processes import make_process
 from alltrades.policies.model.samplers import draws, sample
+from alltrades.policies.model.saving import FORMAT_VERSION, digest_of, write_policy
 from alltrades.policies.settings import PolicySettings
-from alltrades.system.files import replacing
-from alltrades.system.reading import write_sealed
 from alltrades.system.streams import GLOBAL_STATE
-
-FORMAT_VERSION = 4
-BOUNDS = ("normalizer.action_low", "normalizer.action_high")  # infinite where nothing is clipped
 
 
 class DiffusionPolicy(nn.Module, ActingPolicy):
@@ -468,22 +459,8 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 "before saving"
             )
         folder = Path(folder)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        broken = first_unfinite(state, BOUNDS)
-        if broken is not None:
-            raise UserError(
-                f"{folder}: '{broken}' of this policy is not finite; expected finite numbers; it "
-                "was not written: train it again, with a lower learning rate"
-            )
-        with replacing(folder / "model.safetensors") as partial:
-            save_file(state, partial)
-        facts = self._description() | {
-            "digest": digest_of(self._description(), state),
-            "parameters": self.parameter_count(),
-            "plugins": registry.loaded_plugins(),
-            "training": extra or {},
-        }
-        write_sealed(folder / "policy.json", facts)
+        facts = {"parameters": self.parameter_count(), "training": extra or {}}
+        write_policy(folder, self._description(), self.state_dict(), facts)
         return folder
 
 
@@ -514,12 +491,3 @@ def check_growth(policy: DiffusionPolicy, environments: Sequence[Interface]) -> 
             "expected actions and observed images of the shapes and names that it knows; train a "
             "policy of its own for the new environment"
         )
-
-
-def digest_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """Hash of a policy's description and of its weights. O(bytes)."""
-    h = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name, value in sorted(state.items()):
-        h.update(name.encode())
-        h.update(value.detach().cpu().contiguous().numpy().data)
-    return h.hexdigest()[:16]

@@ -142,7 +142,7 @@ def test_a_policy_that_is_not_finite_is_not_saved(tmp_path, value, name):
 def test_an_artifact_that_is_not_finite_is_not_loaded_whoever_wrote_it(copied):
     """Also where somebody computed its digests anew."""
     from alltrades.policies.model.loading import DESCRIBED
-    from alltrades.policies.model.policy import digest_of
+    from alltrades.policies.model.saving import digest_of
 
     weights, file = copied / "model.safetensors", copied / "policy.json"
     state, facts = load_file(weights), json.loads(file.read_text())

@@ -27,7 +27,8 @@ from alltrades.errors import UserError
 from alltrades.policies.client.client import PolicyClient
 from alltrades.policies.client.messages import pack, unpack
 from alltrades.policies.model.loading import DESCRIBED
-from alltrades.policies.model.policy import DiffusionPolicy, digest_of
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.saving import digest_of
 from alltrades.policies.server import PolicyServer, ServerSettings
 from alltrades.system.reading import SEAL, SEALED_BY, write_sealed
 from tests.policies.serving import (
