@@ -23,8 +23,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def render(args: argparse.Namespace) -> int:
     """Play the episodes of a store back and draw what cameras would have seen."""
     from alltrades.data.store import EpisodeStore
-    from alltrades.pipeline.context import crew_of, resolve
+    from alltrades.pipeline.context import crew_of
     from alltrades.pipeline.rendering import cameras_of, render_store
+    from alltrades.pipeline.resolution import resolve
     from alltrades.system.progress import Progress
     from alltrades.system.reporting import Report
 

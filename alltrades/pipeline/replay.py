@@ -15,7 +15,8 @@ from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, given
-from alltrades.pipeline.context import Context, resolve
+from alltrades.pipeline.context import Context
+from alltrades.pipeline.resolution import resolve
 from alltrades.pipeline.rollouts import Teacher, roll_out
 from alltrades.policies.learning.adaptation import Source
 from alltrades.policies.learning.distillation import RECORDED

@@ -56,7 +56,7 @@ class Settings(RunSettings):
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All runs in folder/without-ENVIRONMENT/seed-N, and what they say together."""
-    from alltrades.pipeline.context import resolve
+    from alltrades.pipeline.resolution import resolve
     from alltrades.settings.load import dump_yaml
 
     specs = {spec.id: spec for spec in resolve(settings)[0]}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, folder: Path, origins: dict[str, str]) -> StudyResult:
     """All runs of the grid, seed by seed, in folder/CELL/seed-N, and what they say together."""
-    from alltrades.pipeline.context import resolve
+    from alltrades.pipeline.resolution import resolve
     from alltrades.settings.load import dump_yaml
 
     empty = [key for key, values in settings.sweep.items() if not values]

@@ -12,8 +12,8 @@ from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.rendering import Rendering
 from alltrades.envs.robots.load import load_robot
-from alltrades.pipeline.context import resolve
 from alltrades.pipeline.demonstrations import imported
+from alltrades.pipeline.resolution import resolve
 from alltrades.pipeline.rundir import RunDir
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings

@@ -11,8 +11,9 @@ from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.rollouts import rendering
-from alltrades.pipeline.context import Context, resolve
+from alltrades.pipeline.context import Context
 from alltrades.pipeline.drawing import draw, drawn_of, pictured, positions
+from alltrades.pipeline.resolution import resolve
 from alltrades.pipeline.rollouts import record
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.runner import run

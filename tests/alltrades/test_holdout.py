@@ -6,9 +6,9 @@ import pytest
 from alltrades.data.store import EpisodeStore
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
-from alltrades.pipeline.context import resolve
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.holdout import held_out_places
+from alltrades.pipeline.resolution import resolve
 from alltrades.settings.run import RunSettings
 from tests.alltrades.contexts import context_of
 from tests.alltrades.recordings import FOLLOW, follow

@@ -8,8 +8,8 @@ import pytest
 
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
-from alltrades.pipeline.context import resolve
 from alltrades.pipeline.demonstrations import Demonstrations
+from alltrades.pipeline.resolution import resolve
 from alltrades.settings.run import RunSettings
 from tests.alltrades.contexts import context_of
 from tests.alltrades.recordings import FOLLOW, follow

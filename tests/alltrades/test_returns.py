@@ -392,7 +392,7 @@ def loaded(*words: str) -> RunSettings:
 
 
 def test_the_command_line_says_how_success_is_read():
-    from alltrades.pipeline.context import resolve
+    from alltrades.pipeline.resolution import resolve
 
     def rules(*words: str) -> list[Any]:
         environments = f"[{SILENT}, {TELLING}]"
