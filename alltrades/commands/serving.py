@@ -44,7 +44,8 @@ def export(args: argparse.Namespace) -> int:
     from alltrades.data.store import EpisodeStore
     from alltrades.policies.model.loading import load_policy
     from alltrades.policies.model.preference import parse_preference
-    from alltrades.policies.onnx.export import export_onnx, observed_windows
+    from alltrades.policies.onnx.export import export_onnx
+    from alltrades.policies.onnx.parity import observed_windows
 
     if not args.out and is_remote(args.policy):
         raise UserError(f"export of {args.policy} without --out; expected a path to write; add it")

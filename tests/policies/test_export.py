@@ -26,13 +26,13 @@ from alltrades.errors import UserError  # noqa: E402
 from alltrades.policies.model.normalizer import Normalizer  # noqa: E402
 from alltrades.policies.model.policy import DiffusionPolicy  # noqa: E402
 from alltrades.policies.onnx import export  # noqa: E402
-from alltrades.policies.onnx.export import (  # noqa: E402
+from alltrades.policies.onnx.export import export_onnx  # noqa: E402
+from alltrades.policies.onnx.onnx_policy import OnnxPolicy  # noqa: E402
+from alltrades.policies.onnx.parity import (  # noqa: E402
     check_windows,
-    export_onnx,
     max_relative_error,
     observed_windows,
 )
-from alltrades.policies.onnx.onnx_policy import OnnxPolicy  # noqa: E402
 from alltrades.policies.settings import PolicySettings  # noqa: E402
 
 

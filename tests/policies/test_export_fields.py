@@ -19,9 +19,10 @@ from alltrades.data.text import text_features
 from alltrades.envs.rollouts.seeding import policy_generator
 from alltrades.errors import UserError
 from alltrades.policies.control.controller import Controller
-from alltrades.policies.onnx import export
-from alltrades.policies.onnx.export import check_windows, export_onnx, observed_windows
+from alltrades.policies.onnx import parity
+from alltrades.policies.onnx.export import export_onnx
 from alltrades.policies.onnx.onnx_policy import OnnxPolicy
+from alltrades.policies.onnx.parity import check_windows, observed_windows
 from tests.policies.fields import CAMERAS, INTERFACES, OTHER, observe, real_policy, stacked
 
 EXAMPLE = Path(__file__).parents[2] / "notebooks" / "onnx_controller.py"
@@ -93,7 +94,7 @@ def test_images_are_encoded_once_a_chunk_and_not_at_every_step(
 ) -> None:
     import onnx
 
-    monkeypatch.setattr(export, "BYTES", 1)  # a few windows
+    monkeypatch.setattr(parity, "BYTES", 1)  # a few windows
 
     policy = real_policy(encoder=encoder, sampling_steps=5)
     report = export_onnx(policy, tmp_path / "p.onnx")
@@ -109,7 +110,7 @@ def test_images_are_encoded_once_a_chunk_and_not_at_every_step(
 
 
 def test_of_large_images_fewer_windows_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "BYTES", 100_000)
+    monkeypatch.setattr(parity, "BYTES", 100_000)
     assert len(check_windows(real_policy())[1]) == 35  # of 2.8 kB each
 
 
