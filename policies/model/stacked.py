@@ -131,6 +131,7 @@ class StackedPolicy(DiffusionPolicy):
             [p.environments[0] for p in policies],
             _stack_normalizers(policies),
             architecture=first.conditioner.architecture,
+            sentences=first._sentences,
         )
         self.backbone = stack_modules([p.backbone for p in policies])  # type: ignore[assignment]
         for part in ("encoders", "heads", "films"):
@@ -139,6 +140,11 @@ class StackedPolicy(DiffusionPolicy):
                 if next(module.parameters(), None) is not None:
                     stacked = StackedModule([own[name] for own in modules])
                     getattr(self.conditioner, part)[name] = stacked
+                else:  # such as a reading of sentences, of the only member
+                    getattr(self.conditioner, part)[name].load_state_dict(module.state_dict())
+        if self.pointer is not None:
+            heads = [p.pointer.head for p in policies if p.pointer is not None]
+            self.pointer.head = StackedModule(heads)  # type: ignore[assignment]
         self.to(first.device)
 
     def denoiser(self, environment: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -157,6 +163,7 @@ def _stack_normalizers(policies: Sequence[DiffusionPolicy]) -> Normalizer:
     for name, buffer in out.named_buffers():
         own = [getattr(m, name) for m in members]
         buffer.copy_(torch.cat(own) if own[0].ndim else own[0])
+    out.reading = members[0].reading  # of texts, which only a member that is alone reads
     return out
 
 

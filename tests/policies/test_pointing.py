@@ -17,6 +17,7 @@ from alltrades.policies.learning.reading import _fitted
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import (
     EncoderSettings,
     PolicySettings,
@@ -178,3 +179,27 @@ def test_what_cannot_be_pointed_at_is_one_line():
         make_normalizer(elsewhere, [reach], settings(0.2))
     with pytest.raises(ValueError, match="expected a sentence encoder"):
         TextSettings(pointing=0.2)
+
+
+def test_a_specialist_learns_to_point_as_the_same_policy_would_alone():
+    """Specialists are trained as stacks, also where one has nothing to be stacked with."""
+    demos = steps()
+    alone, same = made(0.2, demos).train(), made(0.2, demos).train()
+    stack = StackedPolicy([same]).train()
+    batch = demonstration_data(demos, alone).gather(np.arange(16))
+    losses = [p.loss(batch, torch.Generator().manual_seed(0)) for p in (alone, stack)]
+    assert torch.equal(*losses)
+    for own in losses:
+        own.sum().backward()
+    pairs = list(zip(alone.parameters(), stack.parameters(), strict=True))
+    for one, stacked in pairs:
+        assert (one.grad is None) == (stacked.grad is None)
+        if one.grad is not None:
+            torch.testing.assert_close(stacked.grad[0], one.grad)
+    assert alone.pointer.head[0].weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        for parameter in same.parameters():
+            parameter.zero_()
+    stack.copy_member(0, same)
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), same.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(alone.buffers(), same.buffers()))

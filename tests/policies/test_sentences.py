@@ -19,6 +19,7 @@ from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.encoders.embedding import NotAtHand
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import PolicySettings, TextSettings
 
 SIZE = 48
@@ -252,3 +253,19 @@ def test_a_second_field_of_text_reads_by_the_same_table(encoder):
     normalizer.reading = fit_reading(SEEN, MADE)
     first, second = build_policy(settings, [two.interface], normalizer, 0).reading
     assert torch.equal(first.values, second.values) and first is not second
+
+
+def test_a_specialist_that_reads_sentences_is_trained_as_it_would_be_alone(encoder, tmp_path):
+    policy = made_policy()
+    policy.save(tmp_path)
+    for member in (policy, load_policy(tmp_path)):
+        stack = StackedPolicy([member]).eval()
+        for text in (*list(SEEN)[::5], MARKS.goals[1].held_out[0]):
+            window = policy.layout.pack(
+                0, {"state": np.ones((1, 10), np.float32), "instruction": text}, 1
+            )
+            for own in (stack, member):
+                own.hear(text)
+            seen = {key: torch.from_numpy(x)[None] for key, x in window.items()}
+            here = torch.zeros(1, dtype=torch.long)
+            assert torch.equal(stack.condition(seen, here), member.condition(seen, here))
