@@ -15,6 +15,8 @@ from alltrades.policies.settings import (
 from alltrades.settings.networks import PRIVILEGED_LOSS
 from alltrades.settings.rows import TEACHERS, Row
 
+HALF = 0.5  # share of demonstrations where labeled-only policies teach: see experiments/blind
+
 
 class VisitSettings(Frozen):
     """Episodes of a policy on new starts, that something is learned from."""
@@ -155,10 +157,21 @@ class DistillSettings(Frozen):
 
     @property
     def blind(self) -> DistillSettings:
-        """The same without what success would do: no filter, one try of every start."""
+        """The same without what success would do: no filter, one try of every start.
+
+        What was to be learned from successes alone would now be a mean of good and poor teachers,
+        and a generalist's own attempts: labeled-only policies teach alone, if there are some among
+        them, demonstrations are half of the rows, and such rounds are not run.
+        """
         rounds = self.rounds.model_copy(update={"tries": 1})
-        told = {"outcome": "filter", "guidance": 1.0}
-        return self.model_copy(update={"weights": self.weights.blind, "rounds": rounds} | told)
+        changes = {"weights": self.weights.blind, "outcome": "filter", "guidance": 1.0}
+        if self.weights.filtered:
+            alone = tuple(name for name in self.teachers if Row.of_teacher(name).labeled_only)
+            share = max(self.demo_share, HALF)
+            changes |= {"teachers": alone or self.teachers, "demo_share": share}
+            if rounds.teacher == "self":
+                rounds = rounds.model_copy(update={"count": 0})
+        return self.model_copy(update=changes | {"rounds": rounds})
 
     @model_validator(mode="after")
     def _outcomes_are_known(self) -> DistillSettings:

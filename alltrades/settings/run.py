@@ -163,10 +163,8 @@ class RunSettings(Frozen):
     @property
     def seeing(self) -> RunSettings:
         """What stages go by: where nothing may see success, without its filters and retries."""
-        if not self.simulator.blind:
-            return self
-        further = {name: d.blind for name, d in self.generalists.items()}
-        return self.model_copy(update={"distill": self.distill.blind, "generalists": further})
+        own = self._generalists()
+        return self.model_copy(update={"distill": own.pop(GENERALIST), "generalists": own})
 
     def policy_of(self, network: LabeledOnlySettings | DistillSettings) -> PolicySettings:
         """Settings of the labeled-only policy or of a generalist."""
@@ -285,7 +283,9 @@ class RunSettings(Frozen):
         ]
 
     def _generalists(self) -> dict[str, DistillSettings]:
-        return {GENERALIST: self.distill, **self.generalists}
+        """By name, as stages go by them."""
+        named = {GENERALIST: self.distill, **self.generalists}
+        return {k: d.blind for k, d in named.items()} if self.simulator.blind else named
 
     def specialist_candidates(self) -> list[tuple[str, PolicySettings, TrainSettings]]:
         """Name, architecture and training of every candidate of specialists from scratch; the

@@ -427,6 +427,25 @@ def test_a_blind_run_sees_success_nowhere_but_in_its_evaluation(environments):
     assert [s.success for s in context.simulated] == ["info", "info"]
 
 
+def test_without_a_filter_the_best_of_several_teachers_is_learned_from_and_no_attempt_of_ones_own():
+    never = ["--simulator.success", "never", "--distill.reuse_labels", "true"]
+    union = ["--distill.teachers", "[scratch, joint_init, labeled_only]"]
+    rounds = ["--distill.rounds.count", "2"]
+    filtered = ["--distill.weights.kind", "success"]
+    seen = loaded(*never, *union, *rounds, *filtered).seeing
+    assert (seen.distill.teachers, seen.distill.demo_share) == (("labeled_only",), 0.5)
+    assert seen.distill.rounds.count == 0 and not seen.distill.executed
+    assert seen.seeing == seen and "generalist_round0" not in seen.rows()
+    best = loaded(*never, *union, *rounds, *filtered, "--distill.rounds.teacher", "best").seeing
+    assert best.distill.rounds.count == 2
+    asked = loaded(*never, *union, *rounds, "--distill.weights.kind", "none").seeing.distill
+    assert (len(asked.teachers), asked.demo_share, asked.rounds.count) == (3, 0.25, 2)
+    alone = loaded(*never, "--distill.teachers", "[scratch]", *filtered).seeing.distill
+    assert alone.teachers == ("scratch",)
+    with pytest.raises(UserError, match="evaluation names row 'generalist_round0'"):
+        loaded(*never, *rounds, *filtered, "--evaluation.rows", "[generalist_round0]")
+
+
 def test_what_success_was_used_for_is_read_off_the_episodes(tmp_path):
     from alltrades.pipeline import generalist
 

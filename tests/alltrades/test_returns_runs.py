@@ -98,7 +98,8 @@ def test_a_run_without_any_success_never_says_that_it_was_used(tmp_path):
 
 
 def test_a_blind_run_uses_success_for_nothing_and_still_reports_it(tmp_path):
-    result = short(tmp_path, environments="[planar/reach]", **{"simulator.success": "never"})
+    words = {"simulator.success": "never", "distill.rounds.teacher": "best"}
+    result = short(tmp_path, environments="[planar/reach]", **words)
     assert all(e.rows[0].successes is not None for e in result.evaluations.values())
     for name in ("generalist_round0", "generalist_round1", "generalist"):
         assert facts_of(tmp_path, name)["used_success_signal"] is False
