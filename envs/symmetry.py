@@ -121,12 +121,10 @@ class Translation:
         """
         shift = rng.uniform(-1, 1, (len(rows), 1, 1, len(self.span))) * np.asarray(self.span)
         at = rows[:, None, None], np.arange(window.shape[1])[:, None], np.ravel(self.positions)
-        found = window[at].reshape(
-            len(rows), window.shape[1], len(self.positions), -1
-        )  # (n, n_obs_steps, things, coordinates)
-        window[at] = (found + shift * found.any(axis=3, keepdims=True)).reshape(
-            len(rows), window.shape[1], -1
-        )
+        found = window[at]  # (n, n_obs_steps, things * coordinates)
+        things = found.reshape(*found.shape[:2], *np.shape(self.positions))
+        moved = things + shift * things.any(axis=3, keepdims=True)
+        window[at] = moved.reshape(found.shape)
 
 
 Symmetry = Reflection | Translation

@@ -103,6 +103,20 @@ def test_windows_are_shown_in_equivalent_forms_where_an_environment_has_symmetri
     assert (moved[~present, :, 3:5] == 0).all() and (moved[..., 2] == 0).all()
 
 
+@pytest.mark.parametrize("present", ["a", "b", "c"])
+def test_a_batch_may_lack_the_environments_that_have_symmetries(present):
+    """A policy of many environments goes on with the demonstrations of one."""
+    sizes = {"a": (3, 2), "b": (5, 3), "c": (3, 2)}
+    infos = [info(name, obs_dim=o, action_dim=a) for name, (o, a) in sizes.items()]
+    obs_dim, action_dim = sizes[present]
+    steps = make_steps(present, obs_dim=obs_dim, action_dim=action_dim)
+    augmentation = Augmentation(symmetries={"a": (FLIP,), "b": (SHIFT,)})
+    data = demonstration_data(steps, make_policy(infos), augmentation)
+    batch, rows = data.batch(64, 0, 0)
+    changed = (batch.window["state"] != data.gather(rows).window["state"]).any()
+    assert bool(changed) == (present != "c")
+
+
 def test_a_reflection_must_undo_itself():
     with pytest.raises(ValueError, match="involution"):
         Reflection((1, 2, 0), (1.0,) * 3, (0.0,) * 3, (0,), (1.0,), (0.0,))
