@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ from alltrades.settings.schema import plain
 from alltrades.studies.adaptation_tables import Adapted, summarise
 from alltrades.studies.at_once import AT_ONCE, StudyRun, carry_out
 from alltrades.studies.result import StudyResult
+from alltrades.studies.varied import Once, Seeds
 from alltrades.system.files import slug, write_text
 
 OWN = ("study", "title", "seeds", "leave_out", "demonstrations", "replay_from", "at_once")
@@ -37,13 +38,11 @@ class Settings(RunSettings):
 
     study: Literal["adapt"] = "adapt"
     title: str = Field("", description="what is asked, for the page; default the name")
-    seeds: tuple[int, ...] = Field(
-        (0, 1, 2), min_length=1, description="training seeds, in place of `seed`"
-    )
-    leave_out: tuple[str, ...] = Field(
+    seeds: Seeds = (0, 1, 2)
+    leave_out: Annotated[tuple[str, ...], Once] = Field(
         (), description="environments that are left out, one at a time, and adapted to"
     )
-    demonstrations: tuple[int, ...] = Field(
+    demonstrations: Annotated[tuple[int, ...], Once] = Field(
         (1, 2), min_length=1, description="of the environment that was left out"
     )
     at_once: int = Field(1, ge=1, description=AT_ONCE)

@@ -7,8 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from alltrades.errors import UserError
 from alltrades.pipeline.rundir import RunDir
 from alltrades.settings.load import load_settings
@@ -16,6 +14,7 @@ from alltrades.settings.run import RunSettings
 from alltrades.studies.pareto_tables import summarise
 from alltrades.studies.pareto_training import Measured, ParetoSettings, measure_fronts
 from alltrades.studies.result import StudyResult
+from alltrades.studies.varied import Seeds
 from alltrades.system.files import write_text
 from alltrades.system.trust import check_environments, check_named
 
@@ -24,9 +23,7 @@ class Settings(RunSettings):
     """A run's settings, its training seeds and the fronts."""
 
     study: Literal["pareto"] = "pareto"
-    seeds: tuple[int, ...] = Field(
-        (0, 1, 2), min_length=1, description="training seeds, in place of `seed`"
-    )
+    seeds: Seeds = (0, 1, 2)
     pareto: ParetoSettings = ParetoSettings()
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from alltrades.settings.load import invalid
 from alltrades.settings.run import RunSettings
 from alltrades.settings.schema import check_value, lookup, plain, show
 from alltrades.studies.at_once import AT_ONCE
+from alltrades.studies.varied import Once, Seeds
 
 OWN = ("study", "seeds", "sweep", "first", "title", "at_once")
 
@@ -21,14 +22,19 @@ class Settings(RunSettings):
 
     study: Literal["sweep"] = "sweep"
     title: str = Field("", description="what is asked, for the page; default the name")
-    seeds: tuple[int, ...] = Field(
-        (0, 1, 2), min_length=1, description="training seeds, in place of `seed`"
-    )
-    sweep: dict[str, list[Any]] = Field(
+    seeds: Seeds = (0, 1, 2)
+    sweep: dict[str, Annotated[list[Any], Once]] = Field(
         default_factory=dict, description="values of each dotted setting that varies"
     )
     at_once: int = Field(1, ge=1, description=AT_ONCE)
     first: int | None = Field(None, ge=1, description="use only so many values of each setting")
+
+    @field_validator("sweep")
+    @classmethod
+    def _seeds_are_apart(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if "seed" in value:
+            raise ValueError("seed varies as `seeds`; expected other settings; name them there")
+        return value
 
     def grid(self) -> list[dict[str, Any]]:
         """One mapping of dotted settings to values per combination; the first setting varies

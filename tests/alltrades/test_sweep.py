@@ -93,9 +93,17 @@ def test_values_reach_the_run_and_wrong_ones_are_refused_before_it_begins(recipe
         ("{demos.episode: [1]}", "demos.episode"),
         ("{demos.episodes: []}", "at least one"),
         ("{}", "at least one"),
+        ("{demos.episodes: [5, 7, 5]}", "5 twice; expected every value once"),
+        ("{seed: [1, 2]}", "seed varies as `seeds`"),
     ):
         assert cli.main(["run", str(recipe), "--out", str(tmp_path / "no"), "--sweep", sweep]) == 2
         assert words in (said := capsys.readouterr().err) and said.count("\n") == 1
+    twice = ["--seeds", "[0, 1, 0]", "--sweep", "{demos.episodes: [5]}"]
+    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "no"), *twice]) == 2
+    assert (
+        "seeds (command line): 0 twice" in (said := capsys.readouterr().err)
+        and said.count("\n") == 1
+    )
     assert not (tmp_path / "no").exists() or not list((tmp_path / "no").rglob("*.safetensors"))
 
 
