@@ -72,8 +72,8 @@ def write_minari(
             seen[name] = spaces.Box(-np.inf, np.inf, f.shape, np.dtype(f.dtype).type)
     acts = spaces.Box(-np.inf, np.inf, (interface.action_dim,), np.float32)
     out.mkdir()
-    storage = MinariStorage.new(
-        out / "data", spaces.Dict(seen), acts, None, "hdf5", jpeg_encoding=False
+    storage = MinariStorage.new(  # which puts relative folders below themselves
+        (out / "data").absolute(), spaces.Dict(seen), acts, None, "hdf5", jpeg_encoding=False
     )
     for i, episode in enumerate(episodes):
         done = np.zeros(len(episode), bool)

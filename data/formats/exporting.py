@@ -15,6 +15,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.formats.export_hdf5 import write_minari, write_robomimic
 from alltrades.data.formats.export_lerobot import write_lerobot
 from alltrades.data.formats.export_plain import write_npz, write_zarr
+from alltrades.data.formats.hdf5 import SUFFIXES
 from alltrades.data.formats.mapping import ACTIONS, INTERVENTIONS, REWARDS, SUCCESSES, TIMES
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
@@ -116,6 +117,11 @@ class Export:
             raise UserError(
                 f"{out}: something is there already; expected a new path; choose "
                 "another, or delete it"
+            )
+        if kind == "robomimic" and out.suffix not in SUFFIXES:
+            raise UserError(
+                f"{out}: {kind}'s format is one file of HDF5; expected a name that ends in "
+                f"{SUFFIXES[0]}, by which it is found; rename it"
             )
         partial = out.with_name(f".{out.name}.exporting{out.suffix}")
         remove(partial)

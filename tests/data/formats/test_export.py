@@ -52,6 +52,20 @@ def exported(tmp_path: Path, store: EpisodeStore, kind: str, *words: str) -> Pat
 
 
 @pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
+def test_paths_may_be_relative_and_of_any_name_that_is_found_again(
+    tmp_path, store, kind, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["data", "export", kind, str(store.path), "--out", "out"]
+    if kind == "robomimic":
+        assert main(words) == 2
+        assert "expected a name that ends in .hdf5" in capsys.readouterr().err
+        words[-1] = "out.hdf5"
+    assert main(words) == 0
+    assert len(imported(tmp_path, Path(words[-1]))) == len(store)
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
 def test_every_field_comes_back(tmp_path, store, kind):
     out = exported(tmp_path, store, kind)
     assert {p.name for p in tmp_path.iterdir()} == {out.name}
