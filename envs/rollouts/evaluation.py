@@ -208,11 +208,11 @@ class Evaluation:
                 r["environment"],
                 tuple(r["seeds"]),
                 None if r["first_success"] is None else tuple(r["first_success"]),
-                tuple(r["returns"]),
-                tuple(r["max_rewards"]),
+                _numbers(r["returns"]),
+                _numbers(r["max_rewards"]),
                 r["max_steps"],
                 r["policy"],
-                {k: tuple(v) for k, v in r.get("metrics", {}).items()},
+                {k: _numbers(v) for k, v in r.get("metrics", {}).items()},
                 tuple(r.get("faults", ())),
             )
             for r in value["rows"]
@@ -221,6 +221,11 @@ class Evaluation:
         return cls(
             value["name"], rows, tuple(value.get("success_uses", before)), value.get("made", {})
         )
+
+
+def _numbers(values: Iterable[float | None]) -> tuple[float, ...]:
+    """What JSON has no number for, such as the return of an episode that broke off, is NaN."""
+    return tuple(float("nan") if value is None else value for value in values)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ def read_evaluation(path: Path | str) -> Evaluation:
         found = Evaluation.from_json(value)
         if not isinstance(found.name, str) or not found.rows:
             raise ValueError("no name, or no environment")
+        names = [row.environment for row in found.rows]
+        if len({*names}) < len(names):
+            raise ValueError("an environment twice")
         if not all(isinstance(v, dict) for v in (found.made, *dict(found.made).values())):
             raise ValueError("no code and settings by name")
         for row in found.rows:
@@ -47,7 +50,7 @@ def _wrong(path: Path | str, cause: object) -> UserError:
 
 def _check(row: EnvironmentResult) -> None:
     """ValueError where an environment's lists are not as long as its seeds, or hold no numbers."""
-    if not isinstance(row.environment, str) or type(row.max_steps) is not int:
+    if not isinstance(row.environment, str) or type(row.max_steps) is not int or row.max_steps < 1:
         raise ValueError("an environment without a name or a time limit")
     lists = {f.name: getattr(row, f.name) for f in fields(row)}
     lists |= {f"metrics {name}": values for name, values in row.metrics.items()}
@@ -57,8 +60,10 @@ def _check(row: EnvironmentResult) -> None:
         text = name == "faults"
         if len(values) != row.n and not (text and not values):
             raise ValueError(f"{len(values)} {name} of '{row.environment}' and {row.n} seeds")
-        kinds = (str,) if text else (int, float, type(None))
+        kinds = (str,) if text else (int, float)
         if not all(isinstance(v, kinds) for v in values):
             raise ValueError(f"{name} of '{row.environment}' that are no numbers")
     if not row.n or not all(type(seed) is int for seed in row.seeds):
         raise ValueError(f"no seeds of '{row.environment}'")
+    if len({*row.seeds}) < row.n:
+        raise ValueError(f"a seed of '{row.environment}' twice")

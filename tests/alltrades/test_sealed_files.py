@@ -3,6 +3,7 @@ programs are checked.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,10 +110,13 @@ def test_an_evaluation_is_read_as_written_and_refused_when_changed(tmp_path, cap
         ("seeds", [7, 8]),
         ("seeds", ["7", "8", "9"]),
         ("seeds", []),
+        ("seeds", [7, 8, 7]),
         ("first_success", [4, "no", 6]),
+        ("first_success", [4, None, 6]),
         ("returns", [1.0, [2.0], 3.0]),
         ("max_rewards", None),
         ("max_steps", "100"),
+        ("max_steps", 0),
         ("environment", 5),
     ],
 )
@@ -124,6 +128,22 @@ def test_an_evaluation_of_another_program_is_checked(tmp_path, key, value):
     path.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="not an evaluation"):
         read_evaluation(path)
+
+
+def test_an_environment_is_in_an_evaluation_once(tmp_path):
+    path, facts = tmp_path / "a.json", evaluation().to_json()
+    facts["rows"] += facts["rows"][:1]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="not an evaluation .an environment twice"):
+        read_evaluation(path)
+
+
+def test_a_return_that_is_no_number_reads_back(tmp_path):
+    path, own = tmp_path / "a.json", evaluation()
+    (row,) = own.rows
+    returns = (1.0, float("nan"), 3.0)
+    write_evaluation(path, replace(own, rows=(replace(row, returns=returns),)))
+    assert np.array_equal(read_evaluation(path).rows[0].returns, returns, equal_nan=True)
 
 
 def test_a_changed_manifest_ends_the_run_before_anything_is_removed(tmp_path):
