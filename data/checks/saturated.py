@@ -10,6 +10,7 @@ from alltrades.data.checks.check import Check
 from alltrades.data.checks.findings import Finding
 
 SHARE = 0.05  # of the steps that are exactly at an extreme, of a number that is not a switch
+FEW = 3  # steps: one or two are at an extreme by chance
 
 
 class Saturated(Check):
@@ -25,8 +26,9 @@ class Saturated(Check):
             total = sum(len(v) for v in values)
             for edge, word in ((scale.most, "largest"), (scale.least, "least")):
                 there = [v == edge for v in values]
-                share = sum(t.sum(0) for t in there) / total
-                odd = (share >= SHARE) & ~scale.switch & ~scale.still & (edge != 0)
+                count = sum(t.sum(0) for t in there)
+                share = count / total
+                odd = (count >= FEW) & (share >= SHARE) & ~scale.switch & ~scale.still & (edge != 0)
                 for d in np.flatnonzero(odd):
                     k = next(i for i, t in enumerate(there) if t[:, d].any())
                     episode, step = self.sample[k].place(int(there[k][:, d].argmax()))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from alltrades.cli import main
+from alltrades.data.episode import Episode
 from alltrades.data.store import EpisodeStore
-from tests.data.checks.planted import recordings, store
+from tests.data.checks.planted import check, recordings, store
 
 
 @pytest.fixture
@@ -66,3 +67,14 @@ def test_something_at_the_copy_is_refused_before_anything_is_checked(faulty, tmp
     (tmp_path / "there").mkdir()
     assert main(["data", "check", str(faulty.path), "--fix", str(tmp_path / "there")]) == 2
     assert "something is there already" in capsys.readouterr().err
+
+
+def test_a_step_or_two_at_an_extreme_are_no_limit(tmp_path):
+    """In a store of few steps the largest value is always that of a twentieth of them."""
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(20, 3)).astype(np.float32)
+    clipped = raw.clip(-0.5, 0.5)
+    for name, state, kinds in (("free", raw, set()), ("clipped", clipped, {"saturated"})):
+        episode = Episode.from_arrays({"state": state}, raw[:, :2], "lab/arm")
+        made = EpisodeStore.write(tmp_path / f"{name}.zarr", [episode])
+        assert {f.kind for f in check(made)} & {"saturated"} == kinds
