@@ -35,6 +35,7 @@ from alltrades.data.groups import Group
 from alltrades.data.interface import Interface
 from alltrades.data.readable import ReadableStore
 from alltrades.errors import UserError
+from alltrades.system.files import remove
 from alltrades.system.lock import NAME as LOCK
 from alltrades.system.lock import Lock
 from alltrades.system.remote.lease import CLOCK, Lease
@@ -151,10 +152,15 @@ class EpisodeStore(ReadableStore):
     ) -> EpisodeStore:
         """A new store with these episodes, open for reading. A few are in memory at a time.
 
-        Where `episodes` raises, the store keeps those before.
+        Where `episodes` raises, the store keeps those before; without any there is none.
         """
         with cls.create(path, provenance=provenance) as store:
-            store.extend(episodes)
+            try:
+                store.extend(episodes)
+            except BaseException:
+                if not len(store) and not isinstance(store.path, RemotePath):
+                    remove(store.path)
+                raise
         return cls.open(path)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from alltrades import cli
+from alltrades.data import store as store_module
 from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
@@ -440,3 +441,25 @@ def test_episodes_are_validated_when_made(change):
     good = episode(0)
     with pytest.raises(ValueError, match="episode of 'a'"):
         Episode(**{**good.__dict__, **change})
+
+
+def test_a_store_that_cannot_be_begun_is_not_left_behind(tmp_path, monkeypatch):
+    def broken():
+        raise UserError("nothing to read; expected something")
+        yield
+
+    path = tmp_path / "demos.zarr"
+    with pytest.raises(UserError, match="nothing to read"):
+        EpisodeStore.write(path, broken())
+    assert not path.exists()
+    assert len(EpisodeStore.write(path, [episode(1)])) == 1
+
+    monkeypatch.setattr(store_module, "BATCH", 1)  # rows of a commit
+
+    def cut():
+        yield episode(1)
+        raise UserError("no more; expected more")
+
+    with pytest.raises(UserError, match="no more"):
+        EpisodeStore.write(tmp_path / "cut.zarr", cut())
+    assert len(EpisodeStore.open(tmp_path / "cut.zarr")) == 1
