@@ -136,6 +136,11 @@ def adapt(
     from alltrades.settings.load import dump_yaml
 
     policy, folder = load_policy(generalist, settings.device), AdaptFolder(out)
+    if (out / "policy.json").exists() and not folder.demos.exists():
+        raise UserError(
+            f"{out}: a policy is there already, which no adaptation wrote; expected a folder for "
+            "the adapted one; choose another --out"
+        )
     with RunDir(out, settings.seed, what="folder", account=ACCOUNT) as rundir:
         write_text(folder.settings, dump_yaml(settings, origins or {}))
         with opened(settings, rundir.manifest) as context:
@@ -293,6 +298,7 @@ def _measured(
         out.old = {BEFORE: before, AFTER: after}
         out.comparisons["old"] = compared(out.old, [(AFTER, BEFORE)])
         out.warnings += losses(out.comparisons["old"])
+    old.unsimulated("before and after", "what adapting changes there is not measured")
     if new.simulated:
         if "scratch" in new.settings.adapt.candidates:
             out.new[SCRATCH] = measure(new, SCRATCH, scratch, folder.evaluation(SCRATCH))
@@ -343,6 +349,7 @@ def losses(comparison: Mapping[str, Any]) -> list[str]:
 def described(row: Mapping[str, Any]) -> str:
     """A candidate in a line of its environment's table."""
     low, high = row["interval"] or (float("nan"), float("nan"))
+    between = f" [{low:.2f}, {high:.2f}]" if low == low else ""  # one episode has none
     mark = "  (chosen)" if row["chosen"] else ""
     name = row["candidate"] + (f" after round {row['round']}" if row["round"] else "")
-    return f"{name}: {row['metric']} {row['mean']:.2f} [{low:.2f}, {high:.2f}]{mark}"
+    return f"{name}: {row['metric']} {row['mean']:.2f}{between}{mark}"

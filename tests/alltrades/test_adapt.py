@@ -141,6 +141,12 @@ def test_recordings_alone_are_taken_and_candidates_are_judged_open_loop(made, tm
     assert FOLLOW in json.loads((out / "open_loop.json").read_text())
     policy = load_policy(out)
     assert sorted(policy.environments[2].observation) == ["images.front", "state", "task"]
+    again = ["--replay", several, made / "old.zarr"]
+    single = follow(tmp_path / "single.zarr", 2, True, "lab/second")
+    assert adapt(out, *again, out=tmp_path / "g3", demos=single) == 0
+    said = capsys.readouterr()
+    assert f"before and after: no simulator of {FOLLOW}: what adapting changes there is" in said.err
+    assert "nan" not in said.out + said.err
 
 
 def test_one_recording_alone_is_learned_as_it_is_and_that_is_said(made, tmp_path, capsys):
@@ -198,6 +204,13 @@ def test_what_cannot_be_is_said_in_one_line_before_anything_is_made(
     assert adapt(unknown, *own, out=tmp_path / "g2", demos=demos) == 2
     found = capsys.readouterr().err.strip().splitlines()
     assert said in found[-1] and not list(tmp_path.glob("g2/stores/*"))
+
+
+def test_a_policy_that_no_adaptation_wrote_is_not_adapted_into(made, capsys):
+    before = sorted(made.glob("generalist/*"))
+    assert adapt(made / "generalist", out=made / "generalist", demos=made / "new.zarr") == 2
+    assert "a policy is there already, which no adaptation wrote" in capsys.readouterr().err
+    assert sorted(made.glob("generalist/*")) == before
 
 
 def test_rows_of_an_environment_are_shared_by_its_sources_and_episodes_count_alike():
