@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alltrades.commands.command import recipe_settings
+from alltrades.commands.command import at_least, recipe_settings
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
 from alltrades.system.remote.place import place
@@ -78,11 +78,13 @@ def by_hand_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--episodes",
-        type=int,
+        type=at_least(1),
         default=None,
         help="with --teleop: episodes of every environment to keep; default until you quit",
     )
-    parser.add_argument("--steps", type=int, default=None, help="with --teleop: most of an episode")
+    parser.add_argument(
+        "--steps", type=at_least(1), default=None, help="with --teleop: most of an episode"
+    )
     parser.add_argument(
         "--rate", type=float, default=None, metavar="HZ", help="with --teleop: control rate"
     )

@@ -51,6 +51,23 @@ def check_outputs(args: argparse.Namespace) -> None:
                 )
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that counts something."""
+
+    def whole(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = None
+        if found is None or found < least:
+            raise argparse.ArgumentTypeError(
+                f"{text}; expected a whole number that is at least {least}"
+            )
+        return found
+
+    return whole
+
+
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Which recipe a command reads its settings from."""
     parser.add_argument("--config", default=None, help="recipe: a YAML file or a packaged name")
@@ -99,7 +116,7 @@ def n_action_steps_argument(parser: argparse.ArgumentParser) -> None:
     """--n-action-steps, in place of what a policy was trained with."""
     parser.add_argument(
         "--n-action-steps",
-        type=int,
+        type=at_least(1),
         default=None,
         metavar="N",
         help="actions of a chunk that are executed before the next one; default as in training",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alltrades.commands.command import Command
+from alltrades.commands.command import Command, at_least
 from alltrades.commands.editing import add_editing
 from alltrades.commands.viewing import view_arguments
 
@@ -120,7 +120,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="processes that read at the same time, for the same store; default 1",

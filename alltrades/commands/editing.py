@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alltrades.commands.command import at_least
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -52,7 +54,9 @@ def add_editing(actions: Any) -> None:
         metavar="SHARE",
         help="of each environment's episodes in each part, such as 0.8 0.2",
     )
-    draw.add_argument("--episodes", type=int, metavar="N", help="so many of each environment")
+    draw.add_argument(
+        "--episodes", type=at_least(1), metavar="N", help="so many of each environment"
+    )
     draw.add_argument("--share", type=float, help="this share of each environment's, such as 0.1")
     for parser in (split, draw):
         parser.add_argument("--seed", type=int, default=0, help="what they are drawn by; default 0")

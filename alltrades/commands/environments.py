@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alltrades.commands.command import Command
+from alltrades.commands.command import Command, at_least
 from alltrades.errors import UserError
 from alltrades.system.files import write_json
 
@@ -24,7 +24,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--plugins", nargs="*", default=[], help="modules or files that register environments"
     )
     parser.add_argument(
-        "--episodes", type=int, default=10, help="episodes of the expert (check); 0 for none"
+        "--episodes",
+        type=at_least(0),
+        default=10,
+        help="episodes of the expert (check); 0 for none",
     )
     parser.add_argument(
         "--timeout", type=float, default=60.0, help="seconds for one reset or step (check)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alltrades.commands.command import (
     Command,
+    at_least,
     demos_argument,
     recipe_arguments,
     recipe_settings,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from alltrades.pipeline.context import Context
     from alltrades.pipeline.perturbations import Trials
 
+NOTHING = "none"  # in place of perturbations
 FACTS = "diagnose.json"  # in the folder --out, beside the page
 
 
@@ -37,11 +39,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="NAME",
         help=f"changes under which episodes are rolled out where there is a simulator: "
-        f"{', '.join(NAMES)}; default all that change what the policy sees; none: roll nothing out",
+        f"{', '.join(NAMES)}; default all that change what the policy sees; {NOTHING}: roll "
+        "nothing out",
     )
     parser.add_argument(
         "--episodes",
-        type=int,
+        type=at_least(1),
         default=50,
         metavar="N",
         help="episodes per environment and perturbation; default 50",
@@ -75,9 +78,9 @@ def diagnose(args: argparse.Namespace) -> int:
     from alltrades.system.files import write_json
 
     policy, out = fetched(args.policy), Path(args.out) if args.out else None
+    if args.perturbations == [NOTHING]:
+        args.perturbations = []
     check_names(args.perturbations or (), "--perturbations")
-    if args.episodes < 1:
-        raise UserError(f"--episodes {args.episodes}; expected at least 1; raise it")
     if out is not None:
         image_library()
         out.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alltrades.commands.command import (
     Command,
+    at_least,
     n_action_steps_argument,
     preference_argument,
     trust_argument,
@@ -19,7 +20,9 @@ from alltrades.system.remote.place import is_remote
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="artifact folder")
     parser.add_argument("--out", default=None, help="ONNX file; default POLICY/export.onnx")
-    parser.add_argument("--batch", type=int, default=None, help="fixed batch size; default dynamic")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=None, help="fixed batch size; default dynamic"
+    )
     parser.add_argument(
         "--observations",
         default=None,
@@ -76,7 +79,9 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("policy", help="artifact folder")
     add_flags(parser, ServerSettings, without=["guard"])  # nobody turns it off by a typing error
-    parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=1, help="processor threads of a policy call"
+    )
     parser.add_argument("--device", default="cpu", help="where the policy runs, such as cuda")
     preference_argument(parser)
     unknown_instruction_argument(parser)
@@ -138,10 +143,10 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of the policy's environments the robot is; default what the robot says, or the "
         "only one",
     )
-    parser.add_argument("--episodes", type=int, default=1, help="number of episodes")
+    parser.add_argument("--episodes", type=at_least(1), default=1, help="number of episodes")
     parser.add_argument(
         "--steps",
-        type=int,
+        type=at_least(1),
         default=None,
         help="most actions of an episode; default the environment's limit",
     )
@@ -196,7 +201,9 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate", default=None, help="PEM certificate of a wss:// server to trust"
     )
-    parser.add_argument("--threads", type=int, default=1, help="processor threads of a policy call")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=1, help="processor threads of a policy call"
+    )
     parser.add_argument("--device", default="cpu", help="where a policy folder runs, such as cuda")
     preference_argument(parser)
     unknown_instruction_argument(parser)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from alltrades.commands.by_hand import by_hand_arguments, check_by_hand, collect_by_hand
 from alltrades.commands.command import (
     Command,
+    at_least,
     demos_argument,
     n_action_steps_argument,
     preference_argument,
@@ -159,7 +160,7 @@ def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
         default="scratch",
         help="name of the source: scratch, joint_init or labeled_only",
     )
-    parser.add_argument("--episodes", type=int, default=60, help="episodes per environment")
+    parser.add_argument("--episodes", type=at_least(1), default=60, help="episodes per environment")
     preference_argument(parser)
     trust_argument(parser)
     parser.add_argument("--out", required=True, help="store to write or continue")
@@ -206,12 +207,15 @@ def weigh(args: argparse.Namespace) -> int:
     """Importance weights."""
     from alltrades.pipeline import weighing
     from alltrades.pipeline.demonstrations import of_stores
+    from alltrades.pipeline.rollouts import check_rollouts
     from alltrades.settings.rows import GENERALIST
 
     with _context(args, Path(args.out)) as context:
+        stores = [place(store) for store in args.rollouts]
+        check_rollouts(context, stores)
         results = weighing.weigh(
             of_stores(context, args.demos),
-            [place(store) for store in args.rollouts],
+            stores,
             GENERALIST,
             context.settings.distill,
             Path(args.out),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands import data
-from alltrades.commands.command import Command, no_arguments, trust_argument
+from alltrades.commands.command import Command, at_least, no_arguments, trust_argument
 from alltrades.system.files import check_writable, write_json
 
 
@@ -55,14 +55,14 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=at_least(1),
         default=None,
         help="sampling steps instead of the policy's own; gradient steps (ranks), default 100; of "
         "the store that is made (store), default 1,000,000",
     )
     parser.add_argument(
         "--environments",
-        type=int,
+        type=at_least(1),
         default=None,
         metavar="N",
         help="how many the store has that is made (store), default 10",
@@ -74,7 +74,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clients",
-        type=int,
+        type=at_least(1),
         nargs="+",
         default=None,
         help="latency: numbers of robots, default 1 4 16 64; soak: robots, default 8",
@@ -85,13 +85,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="requests per second of each robot; latency 10, soak 50",
     )
-    parser.add_argument("--batch", type=int, default=8, help="rows of a policy call (latency)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=8, help="rows of a policy call (latency)"
+    )
     parser.add_argument(
         "--engine", choices=["torch", "onnx"], default="torch", help="of the server (latency, soak)"
     )
     parser.add_argument(
         "--pixels",
-        type=int,
+        type=at_least(1),
         default=None,
         metavar="N",
         help="a fresh generalist sees pictures of N x N from every camera, in place of states "
@@ -114,7 +116,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--count",
-        type=int,
+        type=at_least(1),
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
         "of a store (images), default 4,000; processes (ranks) or workers (cluster), default "
@@ -131,7 +133,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)"
     )
     parser.add_argument(
-        "--messages", type=int, default=100_000, help="number of messages (malformed)"
+        "--messages", type=at_least(1), default=100_000, help="number of messages (malformed)"
     )
     parser.add_argument(
         "--delay-ms",
@@ -140,17 +142,17 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="time that a reply is withheld, in simulated time (delay)",
     )
     parser.add_argument(
-        "--episodes", type=int, default=20, help="episodes per environment (delay, cluster)"
+        "--episodes", type=at_least(1), default=20, help="episodes per environment (delay, cluster)"
     )
     parser.add_argument(
         "--every",
-        type=int,
+        type=at_least(1),
         default=None,
         help="steps between requests (delay); default the policy's n_action_steps less the delay",
     )
     parser.add_argument(
         "--overlap",
-        type=int,
+        type=at_least(0),
         default=0,
         help="steps over which the last chunk pulls (delay); default none",
     )
@@ -169,7 +171,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--repeat",
-        type=int,
+        type=at_least(1),
         default=None,
         help="processes that are started, one after another (start), default 10; measurements "
         "(ranks, cluster), default 3",

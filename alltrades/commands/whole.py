@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from alltrades.commands.command import Command, recipe_settings, trust_argument
+from alltrades.commands.command import Command, at_least, recipe_settings, trust_argument
 from alltrades.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROW",
         help="rows to compare when run folders are given: the first with each of the others",
     )
-    parser.add_argument("--at", type=int, default=None, help="count success within this many steps")
+    parser.add_argument(
+        "--at", type=at_least(1), default=None, help="count success within this many steps"
+    )
     parser.add_argument(
         "--metric",
         default=None,
@@ -161,7 +163,9 @@ def _read_rows(args: argparse.Namespace, copies: Path) -> dict[str, list[Evaluat
                 "--rows generalist labeled_only"
             )
         folders = [run_at(folder, copies) for folder in args.a]
-        return {row: [read_row(folder, row) for folder in folders] for row in args.rows}
+        found = {row: [read_row(folder, row) for folder in folders] for row in args.rows}
+        _check_apart(args.a, found)
+        return found
     if len(args.a) != 2:
         raise UserError(
             f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
@@ -169,6 +173,21 @@ def _read_rows(args: argparse.Namespace, copies: Path) -> dict[str, list[Evaluat
         )
     a, b = (read_evaluation(file_at(x, copies)) for x in args.a)
     return {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
+
+
+def _check_apart(folders: list[str], rows: dict[str, list[Evaluation]]) -> None:
+    """Raises UserError for a run that is named twice, or whose copy is: no two training seeds."""
+    there: dict[object, str] = {}
+    for i, folder in enumerate(folders):
+        acted = [(r.environment, r.policy) for each in rows.values() for r in each[i].rows]
+        for what in (Path(folder).resolve(), tuple(acted)):
+            known = isinstance(what, Path) or all(digest for _, digest in acted)
+            if known and what in there:
+                raise UserError(
+                    f"{there[what]} and {folder} hold the same policies of {', '.join(rows)}; "
+                    "expected runs of different training seeds; name each once"
+                )
+            there[what] = folder
 
 
 def _unlike(rows: dict[str, list[Evaluation]]) -> list[str]:
@@ -212,6 +231,14 @@ def _judged(
     from alltrades.envs.rollouts.evaluation import RETURN, SUCCESS, measures
 
     found = measures(e for each in rows.values() for e in each)
+    longest = max(r.max_steps for each in rows.values() for e in each for r in e.rows)
+    if at is not None and at > longest:
+        raise UserError(
+            f"--at {at} and no episode lasts longer than {longest} steps; expected fewer; leave it "
+            "out"
+        )
+    if at is not None and metric is None and SUCCESS not in found:
+        metric = SUCCESS  # which alone has steps
     if metric is None:
         return [
             (m, found[m]) for m in (SUCCESS, RETURN) if m in found and (m == SUCCESS or at is None)
@@ -302,7 +329,7 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--divisions",
-        type=int,
+        type=at_least(1),
         default=8,
         help="preferences are the multiples of 1/DIVISIONS that sum to 1",
     )
@@ -326,7 +353,10 @@ def _pareto_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled-only fronts: last, holdout, or none",
     )
     parser.add_argument(
-        "--episodes", type=int, default=None, help="evaluation episodes; default those of the run"
+        "--episodes",
+        type=at_least(1),
+        default=None,
+        help="evaluation episodes; default those of the run",
     )
     trust_argument(parser)
 

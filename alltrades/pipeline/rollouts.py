@@ -256,6 +256,21 @@ def rollouts_and_logs(
     return context.images.of(steps if logs is None else Steps.concatenate([steps, logs]))
 
 
+def check_rollouts(context: Context, stores: Sequence[Path]) -> None:
+    """Raises UserError for a store that is named twice, and for one without an episode of the run's
+    environments.
+    """
+    for i, path in enumerate(stores):
+        if path in stores[:i]:
+            raise UserError(f"{path} is named twice; expected each store of rollouts once")
+        store = context.stores.open(path)
+        if len(store) and not any(len(store.numbers(name)) for name in context.ids):
+            raise UserError(
+                f"{path}: no episodes of {', '.join(context.ids[:4])}; expected rollouts of them; "
+                "give another store"
+            )
+
+
 def digest_of_first(context: Context, store: Path, episodes: int) -> str:
     """Digest of the part of a store that holds the first `episodes` of every environment."""
     found = context.stores.open(store)

@@ -51,7 +51,8 @@ class SimulatorSettings(Frozen):
             try:
                 Success(rule)
             except ValueError as error:
+                never = f", {NEVER}" if name == "success" else ""
                 raise ValueError(
-                    f"{name} = {rule!r}; expected declared, none or {FORMS}"
+                    f"{name} = {rule!r}; expected declared, none{never} or {FORMS}"
                 ) from error
         return self

@@ -49,8 +49,12 @@ def fake_run(
     rows: dict[str, float] | None = None,
     n: int = 50,
     videos: bool = True,
+    policy: str = "0123456789abcdef",
 ) -> Path:
-    """Write a complete run: every file that the report reads. Same arguments, same files."""
+    """Write a complete run: every file that the report reads. Same arguments, same files.
+
+    `policy`: digest of all its policies.
+    """
     rng = np.random.default_rng(0)
     rows = ROWS if rows is None else rows
     hardness = rng.normal(0, 0.1, len(environments))
@@ -58,7 +62,7 @@ def fake_run(
         e: rng.random(n) for e in environments
     }  # a start is hard for every policy: rows correlate
     evaluations = {
-        row: _evaluation(row, rate, environments, hardness, start, n, rng)
+        row: _evaluation(row, rate, environments, hardness, start, n, policy, rng)
         for row, rate in rows.items()
     }
     for row, evaluation in evaluations.items():
@@ -185,6 +189,7 @@ def _evaluation(
     hardness: np.ndarray,
     start: dict[str, np.ndarray],
     n: int,
+    policy: str,
     rng: np.random.Generator,
 ) -> Evaluation:
     results = []
@@ -199,7 +204,7 @@ def _evaluation(
                 tuple(rng.normal(10, 1, n).tolist()),
                 tuple(rng.random(n).tolist()),
                 100,
-                "0123456789abcdef",
+                policy,
             )
         )
     return Evaluation(row, tuple(results), success_uses=("filters",) if row == "generalist" else ())

@@ -146,7 +146,7 @@ def test_recordings_alone_can_be_exchanged(tmp_path, capsys):
 def test_bad_input_ends_in_a_line(made, tmp_path, capsys):
     for more, said in (
         (["--perturbations", "lihgt"], "no perturbation 'lihgt', did you mean 'light'"),
-        (["--episodes", "0"], "--episodes 0; expected at least 1"),
+        (["--episodes", "0"], "--episodes: 0; expected a whole number that is at least 1"),
         (["--out", str(made / "looks" / "policy.json")], "policy.json"),
     ):
         assert diagnose(made, "looks", *more) == 2

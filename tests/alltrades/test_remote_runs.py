@@ -101,7 +101,7 @@ def test_what_is_written_to_disks_alone_is_said(words, line, capsys):
 def test_runs_there_are_compared_and_reported(s3, tmp_path, capsys):
     from tests.alltrades.fake_run import fake_run
 
-    folders = [fake_run(tmp_path / name) for name in ("a", "b")]
+    folders = [fake_run(tmp_path / name, policy=name) for name in ("a", "b")]
     urls = [s3.upload(folder, f"runs/{folder.name}") for folder in folders]
     said = []
     for places in (folders, urls):

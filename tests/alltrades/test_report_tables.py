@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -227,7 +228,7 @@ def test_warnings_about_weights_are_few_lines_however_many_environments_there_ar
 
 
 def test_rows_of_several_runs_stand_above_their_differences(tmp_path, capsys):
-    folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
+    folders = [str(fake_run(tmp_path / name, policy=name)) for name in ("one", "two")]
     assert (
         cli.main(["compare", *folders, "--rows", "generalist", "specialists", "labeled_only"]) == 0
     )
@@ -268,7 +269,7 @@ def test_each_environment_has_its_difference_where_that_is_asked_for(tmp_path, c
 
 
 def test_letters_say_which_rows_are_not_told_apart(tmp_path, capsys):
-    folders = [str(fake_run(tmp_path / name)) for name in ("one", "two")]
+    folders = [str(fake_run(tmp_path / name, policy=name)) for name in ("one", "two")]
     rows = ["labeled_only", "generalist", "specialists"]
     assert cli.main(["compare", *folders, "--letters", "--rows", *rows]) == 0
     shown = capsys.readouterr().out
@@ -321,3 +322,39 @@ def test_comparing_says_where_code_or_settings_of_the_evaluations_differ(tmp_pat
         "torch 2.6.0 -> 2.7.0; engine torch -> onnx\n"
     )
     assert "'a' and 'd' were measured with other code or settings: one of them" in said("d")
+
+
+def written(path, name, first, limit=10, policy="p"):
+    n = 20
+    result = EnvironmentResult(
+        "env", tuple(range(n)), first and tuple(first), (0.0,) * n, (0.0,) * n, limit, policy
+    )
+    path.write_text(json.dumps(Evaluation(name, (result,)).to_json()))
+    return str(path)
+
+
+def test_steps_within_which_success_counts_are_those_of_episodes(tmp_path, capsys):
+    a = written(tmp_path / "a.json", "a", [3, -1] * 10)
+    b = written(tmp_path / "b.json", "b", [7, -1] * 10)
+    silent = written(tmp_path / "silent.json", "silent", None)
+    assert cli.main(["compare", a, b, "--at", "5"]) == 0
+    assert "within 5 steps" in capsys.readouterr().out
+    for words, said in (
+        ([a, b, "--at", "11"], "--at 11 and no episode lasts longer than 10 steps"),
+        ([silent, silent, "--at", "5"], "nothing says success in env"),
+    ):
+        assert cli.main(["compare", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_or_its_copy_is_no_second_training_seed(tmp_path, capsys):
+    one, two = (fake_run(tmp_path / name, policy=name) for name in ("one", "two"))
+    copy, link = tmp_path / "copy", tmp_path / "link"
+    shutil.copytree(one, copy)
+    link.symlink_to(one)
+    rows = ["--rows", "generalist", "specialists"]
+    assert cli.main(["compare", str(one), str(two), *rows]) == 0
+    for other in (one, copy, link):
+        assert cli.main(["compare", str(one), str(two), str(other), *rows]) == 2
+        said = capsys.readouterr().err
+        assert f"{one} and {other} hold the same policies" in said and said.count("\n") == 1

@@ -405,7 +405,7 @@ def test_the_command_line_says_how_success_is_read():
     by_name = ["--simulator.rules", f'{{"{SILENT}": "return >= 2"}}']
     assert rules(*by_name) == ["return >= 2", "info"]
     with pytest.raises(
-        UserError, match="simulator: success = 'won'; expected declared, none or info"
+        UserError, match="simulator: success = 'won'; expected declared, none, never or info"
     ):
         loaded("--simulator.success", "won")
     with pytest.raises(UserError, match="names 'toy/wag', which is none of the run's environments"):

@@ -9,6 +9,7 @@ from alltrades import cli
 from alltrades.data.store import EpisodeStore
 from alltrades.policies.model.loading import load_policy
 from alltrades.system.files import slug, tree_digest
+from tests.data.stores import episode
 
 NAMES = ["planar/reach", "planar/push"]
 QUICK = ["--small", "--rollout.workers", "0", "--rollout.timeout", "0", "--rollout.lanes", "8"]
@@ -101,6 +102,37 @@ def test_a_policy_that_no_command_made_is_not_overwritten(made, tmp_path, capsys
     words = ["train", "labeled_only", "--demos", str(made / "demos.zarr"), "--out", str(tmp_path)]
     assert cli.main([*words, "--environments", str(NAMES), *QUICK]) == 2
     assert "is there already and no run wrote it" in capsys.readouterr().err
+
+
+def test_rollouts_of_nothing_or_twice_are_not_weighed(made, tmp_path, capsys):
+    words = ["--demos", str(made / "demos.zarr"), "--out", str(tmp_path / "w")]
+    store = made / "rollouts_scratch.zarr"
+    other = EpisodeStore.write(tmp_path / "other.zarr", [episode(3, environment="lab/other")])
+    for given, said in (
+        ([store, store], "is named twice"),
+        ([store, other.path], "other.zarr: no episodes of"),
+    ):
+        own = [*map(str, given), *words, "--environments", str(NAMES), *QUICK]
+        assert cli.main(["weigh", *own]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "w" / "weights.npz").exists()
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "few"])
+def test_counts_are_counts(made, tmp_path, capsys, number):
+    policy, out = str(made / "specialists"), str(tmp_path / "out.zarr")
+    for words in (
+        ["rollout", policy, "--out", out, "--episodes", number],
+        ["compare", "a.json", "b.json", "--at", number],
+        ["data", "sample", "a.zarr", "--out", out, "--episodes", number],
+        ["deploy", policy, "--robot", "env:planar/reach", "--episodes", number],
+        ["export", policy, "--batch", number],
+    ):
+        assert cli.main(words) == 2
+        said = capsys.readouterr().err
+        assert f"{number}; expected a whole number that is at least 1" in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "out.zarr").exists()
 
 
 PLUGIN = """
