@@ -126,8 +126,6 @@ def check_by_hand(args: argparse.Namespace) -> None:
             f"--environments with --robot {args.robot}; expected either; say which environment the "
             "robot is by --environment"
         )
-    if args.episodes is not None and args.episodes < 1:
-        raise UserError(f"--episodes {args.episodes}; expected at least 1; give another number")
     if args.actor is not None and args.actor.partition("://")[0] in ("ws", "wss"):
         raise UserError(
             f"--policy {args.actor}: a server's policy cannot be taken over from; expected a "

@@ -104,8 +104,6 @@ def serve(args: argparse.Namespace) -> int:
             f"--watch with {args.policy}; expected a folder of this machine, which can be looked "
             "at every second; leave it out, and send SIGHUP when the policy was changed"
         )
-    if args.threads < 1:
-        raise UserError(f"--threads {args.threads}; expected at least 1")
     check_device(args.device)
     if settings.engine == "onnx" and torch.device(args.device).type != "cpu":
         raise UserError(

@@ -62,7 +62,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--environments",
-        type=at_least(1),
+        type=int,
         default=None,
         metavar="N",
         help="how many the store has that is made (store), default 10",
@@ -116,7 +116,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--count",
-        type=at_least(1),
+        type=int,
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
         "of a store (images), default 4,000; processes (ranks) or workers (cluster), default "

@@ -443,7 +443,7 @@ def test_on_a_terminal_one_line_shows_rate_latency_and_guard(
             ["POLICY", "--robot", "env:planar/reach", "--environment", "gym:Pendulum-v1"],
             "2 action values",
         ),
-        (["POLICY", "--robot", "env:planar/reach", "--episodes", "0"], "--episodes 0"),
+        (["POLICY", "--robot", "env:planar/reach", "--episodes", "0"], "--episodes: 0"),
         (
             ["POLICY", "--robot", "env:planar/reach", "--limits", "nowhere.yaml"],
             "nowhere.yaml: cannot be read (No such file",

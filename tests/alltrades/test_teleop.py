@@ -350,7 +350,7 @@ class Flaky(gymnasium.Env):
         (("--speed", "2"), "--speed 2.0; expected a positive number, at most 1"),
         (("--drive", "fast"), "--drive fast; expected auto, velocity, position"),
         (("--keep", "all"), "--keep all with --teleop"),
-        (("--episodes", "0"), "--episodes 0; expected at least 1"),
+        (("--episodes", "0"), "--episodes: 0; expected a whole number that is at least 1"),
         (("--environment", "planar/reach"), "--environment planar/reach says what a robot is"),
         (("--robot", "env:planar/reach"), "--environments with --robot env:planar/reach"),
         (("--policy", "ws://host:1"), "a server's policy cannot be taken over from"),

@@ -391,7 +391,7 @@ def test_a_client_trusts_the_certificate_that_it_was_given_and_no_other(
         (["--token-file", "nowhere"], "token file nowhere cannot be read"),
         (["--token-file", "short"], "at least 16"),
         (["--batch", "0"], "--batch"),
-        (["--threads", "0"], "--threads 0"),
+        (["--threads", "0"], "--threads: 0"),
         (["--device", "gpu"], "--device gpu cannot be used"),
         (["--device", "meta", "--engine", "onnx"], "--engine onnx with --device meta"),
     ],
