@@ -4,7 +4,8 @@ conditions the denoiser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from alltrades.data.layout import Layout, Slot, cut
 from alltrades.policies.model.encoders import Encoder, Pixels, make_encoder
+from alltrades.policies.model.encoders.base import MapEncoder
 from alltrades.policies.model.encoders.sentences import SentenceEncoder
 from alltrades.policies.settings import EncoderSettings
 
@@ -70,6 +72,7 @@ class Conditioner(nn.Module):
         self.encoder, self.n_obs_steps = encoder or EncoderSettings(), n_obs_steps
         self.architecture, self.reading = dict(architecture or {}), reading
         self.later: list[Later] = []
+        self._maps: dict[str, Tensor] | None = None
         self.late: nn.Embedding | None = None
         seen = [slot for slot in layout.slots.values() if slot.kind != "state"]
         raw = [slot for slot in seen if slot.kind == "image" and slot.shape[:2] == pixels]
@@ -268,7 +271,22 @@ class Conditioner(nn.Module):
         encoder = self.encoders[self.module[key]]
         given = () if said is None else (self.films[_name(key)](said),)
         shown = mask[:, None]
-        return torch.cat([encoder(frames, *given) * shown, shown], dim=-1)
+        if self._maps is None or not isinstance(encoder, MapEncoder):
+            return torch.cat([encoder(frames, *given) * shown, shown], dim=-1)
+        if key not in self._maps:
+            self._maps[key] = encoder.maps(frames)
+        return torch.cat([encoder.told(self._maps[key], *given) * shown, shown], dim=-1)
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Inside the block a camera's maps are made once, of the frames that it sees first: what is
+        said of the same pictures may differ.
+        """
+        self._maps = {}
+        try:
+            yield
+        finally:
+            self._maps = None
 
     def _text(self, key: str, values: Tensor, environment: Tensor) -> Tensor:
         """(B, dim) of a text, zero in rows of environments without it."""

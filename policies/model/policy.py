@@ -238,10 +238,11 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             jitter = observation_noise * draw_random(
                 torch.randn, shape, generator, batch.action.device
             )
-        errors = self.errors(self.predict(batch, noised, jitter), noised.target, batch)
         if self.pointer is None or not self.training:
-            return errors
-        return errors + self.settings.text.pointing * self._pointing(batch, generator)
+            return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+        with self.conditioner.one_look():
+            errors = self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+            return errors + self.settings.text.pointing * self._pointing(batch, generator)
 
     def _pointing(self, batch: Batch, generator: Generators) -> Tensor:
         """(B,) errors of where something is that an instruction of each environment names, any of

@@ -1,5 +1,6 @@
 """The second loss of policies that look and are told: where what each instruction names is."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.learning.reading import _fitted
 from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.encoders import embedding
+from alltrades.policies.model.encoders.base import MapEncoder
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.stacked import StackedPolicy
 from alltrades.policies.settings import (
@@ -137,6 +139,34 @@ def test_the_second_loss_teaches_the_encoder_and_what_modulates_it():
     for parameter in (film.weight, *policy.pointer.head.parameters(), *encoder.parameters()):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
     assert all(p.grad is None for p in policy.backbone.parameters())
+
+
+def test_a_picture_is_looked_at_once_for_both_losses(monkeypatch):
+    demos = steps()
+    once, twice = made(0.2, demos).train(), made(0.2, demos).train()
+    batch = demonstration_data(demos, once).gather(np.arange(16))
+    looks = []
+
+    def counted(encoder, frames):
+        looks.append(len(frames))
+        return maps(encoder, frames)
+
+    (encoder,) = (e for e in once.conditioner.encoders.values() if isinstance(e, MapEncoder))
+    maps = type(encoder).maps
+    monkeypatch.setattr(type(encoder), "maps", counted)
+    found = once.loss(batch, torch.Generator().manual_seed(0))
+    assert looks == [16]
+    monkeypatch.setattr(twice.conditioner, "one_look", nullcontext)
+    wanted = twice.loss(batch, torch.Generator().manual_seed(0))
+    assert looks == [16, 16, 16] and torch.equal(found, wanted)
+    for own in (found, wanted):
+        own.sum().backward()
+    for a, b in zip(once.parameters(), twice.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+    once.loss(batch, torch.Generator().manual_seed(0))
+    assert looks == [16] * 4  # nothing is kept from one batch to the next
 
 
 def test_one_picture_is_pointed_at_differently_under_every_instruction():

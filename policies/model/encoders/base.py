@@ -103,7 +103,10 @@ class MapEncoder(Encoder):
         """(N, H, W, C) -> (N, 3 * channels); with `condition` the maps are modulated by it (FiLM,
         Perez et al. 2018).
         """
-        x = self.maps(frames)  # (N, channels, h, w)
+        return self.told(self.maps(frames), condition)
+
+    def told(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """`forward` from the maps (N, channels, h, w) on, which are most of the work."""
         if condition is not None:
             factor, offset = condition[:, :, None, None].chunk(2, dim=1)
             x = x * (1.0 + factor) + offset
