@@ -1,4 +1,4 @@
-"""Whole runs, and what is read from their folders: run, compare, report, pareto."""
+"""Whole runs, and what is read from their folders: run, report, pareto."""
 
 from __future__ import annotations
 
