@@ -51,11 +51,7 @@ class Import:
 
     def __post_init__(self) -> None:
         self.ids: dict[str, str] = {}  # instruction -> environment
-        if self.workers < 1 or (self.workers > 1 and self.reopen is None):
-            raise UserError(
-                f"data import: --workers {self.workers}; expected 1 process or more; leave it out "
-                "for one"
-            )
+        assert self.workers == 1 or self.reopen is not None
         if cast(Recording | None, self.recording) is None:  # on its way to another process
             return
         self.converter = Converter(self.recording, self.mapping)

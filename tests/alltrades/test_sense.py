@@ -6,7 +6,7 @@ import pytest
 
 from alltrades.envs import registry
 from alltrades.errors import UserError
-from alltrades.pipeline.context import _check_environments
+from alltrades.pipeline.resolution import check_environments
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
 
@@ -101,9 +101,9 @@ def test_settings_beside_those_are_taken(words):
 def test_what_these_environments_or_this_machine_lack_is_refused_before_a_run_begins(words, said):
     specs = registry.resolve(["planar/reach", "planar/push"])
     with pytest.raises(UserError) as caught:
-        _check_environments(settings(words), specs)
+        check_environments(settings(words), specs)
     assert said in str(caught.value) and "\n" not in str(caught.value)
-    _check_environments(settings(), specs)
+    check_environments(settings(), specs)
 
 
 @pytest.mark.parametrize(

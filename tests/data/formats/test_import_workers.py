@@ -91,4 +91,4 @@ def test_a_killed_process_ends_the_import_in_one_line_and_the_same_command_goes_
 def test_no_processes_are_refused(tmp_path, capsys, workers):
     source = folder(tmp_path / "set")
     assert run(source, tmp_path / "out", "--workers", workers) == 2
-    assert f"--workers {workers}; expected 1 process or more" in capsys.readouterr().err
+    assert f"--workers: {workers}; expected a whole number" in capsys.readouterr().err
