@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from alltrades.errors import UserError
 from alltrades.policies.learning.sharing import Elsewhere, read_state
@@ -35,7 +36,9 @@ def together(command: Callable[[], int]) -> int:
         group.end()
         raise
     ranks.leave()
-    return code
+    # PyTorch's threads can abort a process that ends while they do, and a launcher would then call
+    # the whole command failed; the others have nothing to finish
+    return code if group.first else _end(code)
 
 
 def _follow(group: ranks.Group) -> int:
@@ -85,6 +88,11 @@ def _lost(group: ranks.Group, lost: ranks.Lost) -> int:
         group.say(lost)
     if group.first:
         group.tell_end()
+    _end(0 if not group.first and group.ended() else 1)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process without what Python and PyTorch do at its end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if not group.first and group.ended() else 1)
+    os._exit(code)
