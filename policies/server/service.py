@@ -80,7 +80,7 @@ class PolicyServer:
         require("websockets.asyncio.server")
         self._closed = require("websockets.exceptions").ConnectionClosed
         require("msgpack")
-        self.policy, self.settings = policy, settings or ServerSettings()
+        self.settings = settings or ServerSettings()
         self.artifact = None if artifact is None else place(artifact)
         self._seen = (
             None if self.artifact is None else stamp(self.artifact)
@@ -119,6 +119,16 @@ class PolicyServer:
         self._stopping: asyncio.Event | None = None
         self.draining = False
         self.ready = threading.Event()
+
+    @property
+    def policy(self) -> DiffusionPolicy:
+        """What is served now."""
+        return self._answers.policy
+
+    @property
+    def digest(self) -> str:
+        """That of what is served now; "" before `run()`."""
+        return self._answers.digest
 
     def limits(self, info: Interface) -> ActionSpec:
         """Those of an environment, tightened by the file that was given."""
@@ -296,7 +306,6 @@ class PolicyServer:
         return compiled(policy)
 
     def _adopt(self, policy: DiffusionPolicy, digest: str) -> None:
-        self.policy, self.digest = policy, digest
         self._answers.adopt(policy, digest)
         self._metadata = pack(self.metadata())
 
