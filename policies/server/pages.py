@@ -36,7 +36,6 @@ COMMANDS = ("stop", "resume")
 class Served(Protocol):
     """What the pages tell of a server, and ask of it."""
 
-    digest: str
     settings: ServerSettings
     scheme: str
     token: str | None
@@ -47,6 +46,9 @@ class Served(Protocol):
 
     @property
     def policy(self) -> ActingPolicy: ...
+
+    @property
+    def digest(self) -> str: ...
 
     @property
     def held(self) -> bool: ...
