@@ -108,6 +108,13 @@ class TextSettings(Frozen):
         "sentence encoder of the extra text; or the path of a folder of sentence-transformers or "
         "of an ONNX file: 32 numbers that tell what is asked for, however it is said",
     )
+    noise: float = Field(
+        1.0,
+        ge=0,
+        description="of policies that read sentences: noise on their numbers in training, in units "
+        "of how far a sentence lies from its goal that the reading was not fitted on, so that "
+        "phrasings which were never heard are acted on, too; 0 for none",
+    )
     pointing: float = Field(
         0.0,
         ge=0,

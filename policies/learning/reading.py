@@ -21,6 +21,7 @@ from alltrades.policies.settings import PolicySettings
 QUANTILE = 0.95  # of the distances of sentences of training, each left out
 LEAST = 1e-3  # share of the mean variance within goals that none is taken to be below
 TINY = 1e-6  # the same, of embeddings of length 1
+FOLDS = 8  # parts in which sentences are left out of the projection
 LONE = 0.5  # share of the smallest distance of two goals, where no goal has two sentences
 
 
@@ -119,17 +120,39 @@ def _check_words(sentences: tuple[str, ...], labels: tuple[int, ...]) -> None:
 @lru_cache(maxsize=8)
 def _fitted(sentences: tuple[str, ...], goals: tuple[int, ...], encoder: str) -> Reading:
     x, y = embed(sentences, encoder).astype(np.float64), np.array(goals)
-    means = np.stack([x[y == g].mean(0) for g in range(max(goals) + 1)])  # (k, E)
+    means, center, matrix = _projection(x, y)
+    numbers = np.pad(matrix, ((0, 0), (0, NUMBERS - matrix.shape[1])))
+    arrays = (a.astype(np.float32) for a in ((x - center) @ numbers, center, numbers, means))
+    return Reading(encoder, sentences, goals, *arrays, _limit(x, y, means), _scatter(x, y))
+
+
+def _projection(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (k, E) of the goals, their center (E,), and the matrix (E, d) of z = (e - center)
+    matrix, in whose numbers the means have deviation 1.
+    """
+    means = np.stack([x[y == g].mean(0) for g in range(max(y) + 1)])
     center = means.mean(0)
     matrix = _directions(x - center, y)[:, :NUMBERS]
     spread = np.sqrt(np.square((means - center) @ matrix).mean(0))
-    matrix = matrix / np.where(spread > 1e-9, spread, 1.0)
-    matrix = np.pad(matrix, ((0, 0), (0, NUMBERS - matrix.shape[1])))
-    values, center32, matrix32, means32 = (
-        a.astype(np.float32) for a in ((x - center) @ matrix, center, matrix, means)
-    )
-    limit = _limit(x, y, means)
-    return Reading(encoder, sentences, goals, values, center32, matrix32, means32, limit)
+    return means, center, matrix / np.where(spread > 1e-9, spread, 1.0)
+
+
+def _scatter(x: np.ndarray, y: np.ndarray) -> float:
+    """Root mean square of the numbers by which sentences are off their goal's mean where the
+    projection was fitted without them; 0 where no goal has three sentences.
+
+    Those of a goal are left out one by one, in `FOLDS` parts at most; those at one place in the
+    lists of several goals together, since they are often the same but for the goal.
+    """
+    ranks = np.array([np.count_nonzero(y[:i] == g) for i, g in enumerate(y)])
+    enough = np.bincount(y)[y] >= 3
+    parts = np.where(enough, ranks % FOLDS, FOLDS)
+    off = []
+    for part in np.unique(parts[enough]):
+        left_out = parts == part
+        means, center, matrix = _projection(x[~left_out], y[~left_out])
+        off.append((x[left_out] - means[y[left_out]]) @ matrix)
+    return float(np.sqrt(np.square(np.concatenate(off)).mean())) if off else 0.0
 
 
 def _directions(x: np.ndarray, y: np.ndarray) -> np.ndarray:

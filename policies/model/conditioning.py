@@ -207,9 +207,12 @@ class Conditioner(nn.Module):
         environment: Tensor,
         preference: Tensor | None = None,
         outcome: Tensor | None = None,
+        text_noise: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """A normalised window, (B,) and, where they are inputs, lambda (B, K) and the outcome (B,)
         -> (B, C).
+
+        `text_noise` (B, dim) of a text that reads sentences is that of `SentenceEncoder.misheard`.
 
         The window has for every camera `mask_key` (B, frames) beside it, or `features_key` (B,
         frames, features) in its place.
@@ -224,7 +227,8 @@ class Conditioner(nn.Module):
                 states = [cut(x, width) for x, width in zip(states, self.states.values())]
             x = states[0] if len(states) == 1 else torch.cat(states, dim=-1)  # (B, n_obs_steps, D)
             parts.append(x.flatten(1))
-        texts = {key: self._text(key, window[key], environment) for key in self.texts}
+        noise = text_noise or {}
+        texts = {k: self._text(k, window[k], environment, noise.get(k)) for k in self.texts}
         said = torch.cat(list(texts.values()), dim=-1) if self.films else None
         for key in self.last:
             found = texts.get(key)
@@ -244,11 +248,17 @@ class Conditioner(nn.Module):
                 parts.append(
                     self._image(key, window, environment, said)
                     if camera
-                    else self._text(key, window[key], environment)
+                    else self._text(key, window[key], environment, noise.get(key))
                 )
             if late.embedded and self.late is not None:
                 parts.append(self.late(environment))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    @property
+    def sentences(self) -> list[str]:
+        """Texts that are read by sentences."""
+        own = self.encoders
+        return [k for k in self.texts if isinstance(own[self.module[k]], SentenceEncoder)]
 
     @property
     def pointing(self) -> int:
@@ -288,9 +298,11 @@ class Conditioner(nn.Module):
         finally:
             self._maps = None
 
-    def _text(self, key: str, values: Tensor, environment: Tensor) -> Tensor:
+    def _text(self, key: str, values: Tensor, environment: Tensor, noise: Tensor | None) -> Tensor:
         """(B, dim) of a text, zero in rows of environments without it."""
-        found = self.encoders[self.module[key]](values[:, 0])
+        encoder, said = self.encoders[self.module[key]], values[:, 0]
+        heard = noise is not None and isinstance(encoder, SentenceEncoder)
+        found = encoder.misheard(said, noise) if heard else encoder(said)
         return found if key in self.everywhere else found * self._here(key, environment)[:, None]
 
     def _image(

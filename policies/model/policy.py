@@ -22,7 +22,7 @@ from alltrades.policies.acting import ActingPolicy, Unknown
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
 from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
-from alltrades.policies.model.encoders.sentences import SentenceEncoder
+from alltrades.policies.model.encoders.sentences import NUMBERS, SentenceEncoder
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.pointing import STATE, Pointer
 from alltrades.policies.model.preference import preference_vector
@@ -148,6 +148,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         observation_noise: Tensor | None = None,
         preference: Tensor | None = None,
         outcome: Tensor | None = None,
+        text_noise: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """A window in environment units, (B,) -> (B, C).
 
@@ -159,6 +160,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
                 input.
             outcome: (B,) of each row, see `Conditioner`; default good. Ignored where it is no
                 input.
+            text_noise: see `Conditioner`.
         """
         x = self._normalised(window, environment)
         if observation_noise is not None:
@@ -168,7 +170,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             preference = self.preference.expand(environment.shape[0], -1)
         if self.settings.outcome_input and outcome is None:
             outcome = torch.ones_like(environment, dtype=torch.float32)
-        return self.conditioner(x, environment, preference, outcome)
+        return self.conditioner(x, environment, preference, outcome, text_noise)
 
     def _normalised(self, window: Mapping[str, Tensor], environment: Tensor) -> dict[str, Tensor]:
         """What the conditioner sees of a window in environment units."""
@@ -200,11 +202,20 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         return Noised(self.process.noise(clean, noise, t), t, self.process.target(clean, noise, t))
 
     def predict(
-        self, batch: Batch, noised: Noised, observation_noise: Tensor | None = None
+        self,
+        batch: Batch,
+        noised: Noised,
+        observation_noise: Tensor | None = None,
+        text_noise: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The network's prediction (B, H, A); for `observation_noise` see `condition`."""
+        """The network's prediction (B, H, A); for the noise see `condition`."""
         condition = self.condition(
-            batch.window, batch.environment, observation_noise, batch.preference, batch.outcome
+            batch.window,
+            batch.environment,
+            observation_noise,
+            batch.preference,
+            batch.outcome,
+            text_noise,
         )
         return self.backbone(noised.chunk, noised.t, condition)
 
@@ -238,11 +249,22 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
             jitter = observation_noise * draw_random(
                 torch.randn, shape, generator, batch.action.device
             )
+        misheard = self._misheard(batch, generator) if self.training else None
         if self.pointer is None or not self.training:
-            return self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+            predicted = self.predict(batch, noised, jitter, misheard)
+            return self.errors(predicted, noised.target, batch)
         with self.conditioner.one_look():
-            errors = self.errors(self.predict(batch, noised, jitter), noised.target, batch)
+            predicted = self.predict(batch, noised, jitter, misheard)
+            errors = self.errors(predicted, noised.target, batch)
             return errors + self.settings.text.pointing * self._pointing(batch, generator)
+
+    def _misheard(self, batch: Batch, generator: Generators) -> dict[str, Tensor]:
+        """Noise (B, NUMBERS) of every text that is read by sentences."""
+        out, scale = {}, self.settings.text.noise
+        for key in self.conditioner.sentences if scale else ():
+            shape = torch.Size((len(batch.action), NUMBERS))
+            out[key] = scale * draw_random(torch.randn, shape, generator, batch.action.device)
+        return out
 
     def _pointing(self, batch: Batch, generator: Generators) -> Tensor:
         """(B,) errors of where something is that an instruction of each environment names, any of

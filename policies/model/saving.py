@@ -17,7 +17,7 @@ from alltrades.policies.model.finite import first_unfinite
 from alltrades.system.files import replacing
 from alltrades.system.reading import write_sealed
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 BOUNDS = ("normalizer.action_low", "normalizer.action_high")  # infinite where nothing is clipped
 
 

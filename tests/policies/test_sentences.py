@@ -10,11 +10,13 @@ import torch
 
 from alltrades.data.fields import Field
 from alltrades.data.layout import Layout
+from alltrades.data.text import text_features
 from alltrades.envs import registry
 from alltrades.envs.planar.sentences import COLOURS, MARKS
 from alltrades.errors import UserError
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.learning.reading import _fitted, fit_reading
+from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.encoders.embedding import NotAtHand
 from alltrades.policies.model.loading import load_policy
@@ -269,3 +271,73 @@ def test_a_specialist_that_reads_sentences_is_trained_as_it_would_be_alone(encod
             seen = {key: torch.from_numpy(x)[None] for key, x in window.items()}
             here = torch.zeros(1, dtype=torch.long)
             assert torch.equal(stack.condition(seen, here), member.condition(seen, here))
+
+
+def phrasings(texts):
+    """Embeddings of "goal phrasing": a mean of the goal, and as much again of the phrasing."""
+    out = []
+    for text in texts:
+        goal, phrasing = (int(word) for word in text.split())
+        mean = np.random.default_rng(goal).standard_normal(SIZE)
+        out.append(mean + np.random.default_rng((goal, phrasing)).standard_normal(SIZE))
+    return np.array(out, np.float32)
+
+
+def test_the_scatter_of_a_reading_is_that_of_sentences_it_was_not_fitted_on(encoder, monkeypatch):
+    monkeypatch.setattr(embedding, "_loaded", lambda name: phrasings)
+    reading = fit_reading({f"{k} {i}": k for k in range(4) for i in range(10, 19)}, MADE)
+    centers = (reading.means - reading.center) @ reading.matrix
+
+    def off(values, goals):
+        return np.sqrt(np.square(values - centers[goals])[:, :3].mean())
+
+    fresh = [f"{goal} {i}" for goal in range(4) for i in range(100, 300)]
+    z = (embedding.embed(fresh, MADE) - reading.center) @ reading.matrix
+    assert 0.75 < reading.scatter / off(z, np.repeat(np.arange(4), 200)) < 1.5
+    assert off(reading.values, np.array(reading.goals)) < 0.8 * reading.scatter
+    two = fit_reading({f"{k} {i}": k for k in range(4) for i in range(10, 12)}, MADE)
+    assert two.scatter == 0
+
+
+def test_sentences_are_misheard_in_training_alone_and_by_the_measured_scatter(encoder, tmp_path):
+    made_policy().save(tmp_path)
+    policy = load_policy(tmp_path)
+    (reading,) = policy.reading
+    expected = fit_reading(SEEN, MADE)
+    assert reading.scatter == pytest.approx(expected.scatter) and reading.scatter > 0
+    texts = [*list(SEEN)[::3], "", ""]
+    frames = torch.from_numpy(np.stack([text_features(text) for text in texts]))
+    off = reading.misheard(frames, torch.ones(len(texts), 32)) - reading(frames)
+    assert torch.allclose(off[:-2, :2], torch.full((8, 2), reading.scatter))
+    assert not off[-2:].any() and not off[:, 2:].any()
+
+    policy.normalizer.action_mask.fill_(1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in policy.parameters():  # the last ones are zero at first
+            torch.nn.init.normal_(parameter, std=0.3)
+    batch = a_batch(policy)
+
+    def loss(policy):
+        return policy.loss(batch, torch.Generator().manual_seed(3))
+
+    heard = loss(policy.eval())
+    misheard = loss(policy.train())
+    assert not torch.equal(heard, misheard) and torch.equal(misheard, loss(policy))
+    text = policy.settings.text.model_copy(update={"noise": 0.0})
+    policy.settings = policy.settings.model_copy(update={"text": text})
+    assert torch.equal(loss(policy), heard)
+
+
+def a_batch(policy):
+    """Of a row for each sentence of training."""
+    count, state = len(SEEN), np.ones((1, 10), np.float32)
+    rows = [policy.layout.pack(0, {"state": state, "instruction": text}, 1) for text in SEEN]
+    window = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
+    return Batch(
+        window,
+        torch.zeros(count, policy.horizon, policy.action_dim),
+        torch.ones(count, policy.horizon),
+        torch.zeros(count, dtype=torch.long),
+        torch.ones(count),
+    )

@@ -37,6 +37,8 @@ class Reading:
         values: (N, NUMBERS) f32 of each. center: (E,). matrix: (E, NUMBERS). means: (k, E) of the
             embeddings of each goal's sentences.
         limit: distance to the nearest of them from which on a sentence asks for something else.
+        scatter: deviation of each of the numbers from those of its goal, of sentences that the
+            projection was not fitted on; 0 where no goal has three of them.
         targets: by environment, goals and the columns of its state that say where what they name
             is. places: mean and deviation of those numbers, (d,) each.
     """
@@ -49,6 +51,7 @@ class Reading:
     matrix: np.ndarray
     means: np.ndarray
     limit: float
+    scatter: float = 0.0
     targets: Mapping[str, Sequence[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
     places: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
@@ -58,6 +61,7 @@ class Reading:
             "sentences": list(self.sentences),
             "goals": list(self.goals),
             "size": len(self.center),
+            "scatter": self.scatter,
         }
         if self.targets:
             pairs = {k: [[g, list(c)] for g, c in own] for k, own in self.targets.items()}
@@ -90,6 +94,7 @@ class SentenceEncoder(Encoder):
         self.encoder = encoder
         self.sentences = {str(s): i for i, s in enumerate(facts["sentences"])}
         self.goals, size = tuple(int(g) for g in facts["goals"]), int(facts["size"])
+        self.scatter = float(facts["scatter"])
         keys = np.stack([text_features(s) for s in self.sentences])
         self.register_buffer("keys", torch.from_numpy(keys), persistent=False)  # (N, TEXT_DIM)
         for name, shape in (
@@ -117,6 +122,13 @@ class SentenceEncoder(Encoder):
         values = torch.cat([self.values, heard[:, TEXT_DIM:]])
         said = (frames.abs().amax(1, keepdim=True) > 0).to(values.dtype)
         return values[(frames @ keys.T).argmax(1)] * said
+
+    def misheard(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """As `forward`, with noise (N, NUMBERS), of deviation 1 where a sentence is to be as far
+        off as those are that the projection was not fitted on.
+        """
+        used = self.values.abs().amax(0) > 0  # the others are no goal's
+        return self(frames) + self.scatter * noise * used * (frames.abs().amax(1, True) > 0)
 
     def of_goals(self, goals: Tensor) -> Tensor:
         """(B, NUMBERS) of goals (B,), however they are said."""
