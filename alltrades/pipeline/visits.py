@@ -18,12 +18,14 @@ from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
 from alltrades.data.weights.estimate import top_return
 from alltrades.envs.rollouts.faults import Faults, to_json
+from alltrades.envs.rollouts.rendering import render_episodes
 from alltrades.envs.rollouts.rollout import Job, rollout
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.envs.rollouts.statistics import mean_interval, wilson
 from alltrades.pipeline import collection
 from alltrades.pipeline.acting import acting
 from alltrades.pipeline.context import Context
+from alltrades.pipeline.drawing import drawn_later
 from alltrades.policies.control.controller import Controller
 from alltrades.policies.control.exploration import Exploration
 from alltrades.policies.model.policy import DiffusionPolicy
@@ -119,7 +121,8 @@ def _try(
     faults: Faults,
 ) -> tuple[list[Episode], dict[str, list[Outcome]]]:
     """One episode of every start: those that succeed, and all of the first try; what became of all,
-    by environment.
+    by environment. Most later tries fail: of these, pictures are drawn where the policy plans, and
+    of those that are kept the others afterwards.
     """
     rollouts = context.settings.rollout
     batch = min(rollouts.batch, rollouts.lanes)
@@ -127,21 +130,35 @@ def _try(
     controller = Controller(chunks, rollouts.lanes, batch=batch, execution=how)
     found: dict[str, list[Outcome]] = {name: [] for name in dict.fromkeys(n for n, _ in starts)}
     kept: list[Episode] = []
+    specs = {s.id: s for s in context.practised}
+    later = drawn_later(context) if how.attempt else set()
     for episode in rollout(
         [Job(name, x, "policy") for name, x in starts],
-        {s.id: s for s in context.practised},
+        specs,
         {"policy": controller},
         lanes=rollouts.lanes,
         source=source,
         crew=context.crew,
         faults=faults,
+        images=specs.keys() - later,
     ):
         outcome = episode.success, episode.return_
         found[episode.environment].append(outcome)
         if how.attempt == 0 or _succeeds(outcome, least.get(episode.environment)):
             kept.append(episode)
         report.progress(sum(map(len, found.values())), len(starts))
-    return kept, found
+    return (_drawn(context, kept) if later else kept), found
+
+
+def _drawn(context: Context, episodes: Sequence[Episode]) -> list[Episode]:
+    """Episodes that were recorded without pictures, with them."""
+    specs = {s.id: s for s in context.practised}
+    cameras = sorted({name for s in specs.values() if s.rendering for name in s.rendering.images})
+    drawn = render_episodes(specs, episodes, cameras, place=False, crew=context.crew)
+    return [
+        replace(episode, observations={**episode.observations, **seen})
+        for episode, seen in zip(episodes, drawn)
+    ]
 
 
 def _succeeds(outcome: Outcome, least: float | None) -> bool:

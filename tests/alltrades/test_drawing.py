@@ -22,7 +22,7 @@ from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import PolicySettings
 from alltrades.settings.run import RunSettings
-from tests.alltrades import test_eyes
+from tests.alltrades import looking, test_eyes
 from tests.alltrades.contexts import context_of
 
 NAMES = ["planar/reach", "planar/push"]
@@ -268,3 +268,30 @@ def test_distill_draws_what_rollouts_lack(tmp_path, monkeypatch, capsys):
     ]
     success = EpisodeStore.open(tmp_path / "late.zarr").columns()["success"]
     assert not drawn[0] and len(EpisodeStore.open(drawn[1][0])) == success.sum()
+
+
+def test_later_tries_of_a_generalist_that_looks_are_drawn_where_they_are_kept(
+    tmp_path, monkeypatch
+):
+    words = ("--eyes.train.steps", "20", "--eyes.starts", "4", "--distill.rollouts", "6")
+    words += ("--evaluation.rows", "[generalist]", "--evaluation.looks", "false")
+    words += ("--evaluation.perturbations", "[]", "--distill.rounds.count", "1")
+    words += ("--distill.rounds.episodes", "8", "--distill.rounds.tries", "4")
+    words += ("--distill.rounds.train.steps", "8", "--distill.rounds.selection", "2")
+    looks, look, found = [], looking.Spot.render, []
+
+    def counted(self):
+        looks.append(0)
+        return look(self)
+
+    monkeypatch.setattr(looking.Spot, "render", counted)
+    for name, more in (("live", ("--rendering.cameras", f"[{CAMERA}]")), ("late", ())):
+        before = len(looks)
+        run(test_eyes.settings(*words, *more), tmp_path / name)
+        store = EpisodeStore.open(tmp_path / name / "stores/generalist_round1.zarr")
+        digest = load_policy(tmp_path / name / "policies/generalist").digest()
+        found.append((store.digest(), digest, len(looks) - before))
+        again = [of["looking/spot"] for of in store.provenance["tries"][1:]]
+        assert sum(of["n"] for of in again) > sum(of["kept"] for of in again) > 0
+    (live, one, many), (late, other, few) = found
+    assert live == late and one == other and few < many
