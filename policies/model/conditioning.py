@@ -255,10 +255,10 @@ class Conditioner(nn.Module):
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
     @property
-    def sentences(self) -> list[str]:
-        """Texts that are read by sentences."""
-        own = self.encoders
-        return [k for k in self.texts if isinstance(own[self.module[k]], SentenceEncoder)]
+    def hearing(self) -> dict[str, SentenceEncoder]:
+        """What reads a text by sentences, by its slot."""
+        every = {key: self.encoders[name] for key, name in self.module.items()}
+        return {key: of for key, of in every.items() if isinstance(of, SentenceEncoder)}
 
     @property
     def pointing(self) -> int:

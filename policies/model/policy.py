@@ -260,11 +260,12 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
 
     def _misheard(self, batch: Batch, generator: Generators) -> dict[str, Tensor]:
         """Noise (B, NUMBERS) of every text that is read by sentences."""
-        out, scale = {}, self.settings.text.noise
-        for key in self.conditioner.sentences if scale else ():
-            shape = torch.Size((len(batch.action), NUMBERS))
-            out[key] = scale * draw_random(torch.randn, shape, generator, batch.action.device)
-        return out
+        scale, device = self.settings.text.noise, batch.action.device
+        shape = torch.Size((len(batch.action), NUMBERS))
+        return {
+            key: scale * draw_random(torch.randn, shape, generator, device)
+            for key in self.conditioner.hearing
+        }
 
     def _pointing(self, batch: Batch, generator: Generators) -> Tensor:
         """(B,) errors of where something is that an instruction of each environment names, any of
@@ -274,9 +275,11 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         environment, device = batch.environment, batch.action.device
         uniform = draw_random(torch.rand, environment.shape, generator, device)
         goals, columns = self.pointer.choose(environment, uniform)
-        said = torch.cat([encoder.of_goals(goals) for encoder in self.reading], dim=-1)
+        noise = self._misheard(batch, generator)
+        reading = self.conditioner.hearing
+        said = [of.off(of.of_goals(goals), noise[key]) for key, of in reading.items()]
         x = self._normalised(batch.window, environment)
-        features = self.conditioner.looked(x, environment, said)
+        features = self.conditioner.looked(x, environment, torch.cat(said, dim=-1))
         state = batch.window[STATE][:, -1]
         return self.pointer.errors(features, state, columns, environment)
 
@@ -386,8 +389,7 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
     @property
     def reading(self) -> list[SentenceEncoder]:
         """What reads its texts by sentence; none where it reads words."""
-        own = self.conditioner.encoders.values()
-        return [encoder for encoder in own if isinstance(encoder, SentenceEncoder)]
+        return [*self.conditioner.hearing.values()]
 
     def hear(self, text: str) -> None:
         self.hear_all([text])

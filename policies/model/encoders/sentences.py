@@ -127,8 +127,12 @@ class SentenceEncoder(Encoder):
         """As `forward`, with noise (N, NUMBERS), of deviation 1 where a sentence is to be as far
         off as those are that the projection was not fitted on.
         """
+        return self.off(self(frames), noise * (frames.abs().amax(1, True) > 0))
+
+    def off(self, values: Tensor, noise: Tensor) -> Tensor:
+        """A sentence's numbers (N, NUMBERS) with noise (see `misheard`)."""
         used = self.values.abs().amax(0) > 0  # the others are no goal's
-        return self(frames) + self.scatter * noise * used * (frames.abs().amax(1, True) > 0)
+        return values + self.scatter * noise * used
 
     def of_goals(self, goals: Tensor) -> Tensor:
         """(B, NUMBERS) of goals (B,), however they are said."""
