@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from alltrades.data.fields import Field, Observation
@@ -10,11 +12,13 @@ from alltrades.data.interface import Interface
 WORDS = ("push", "the", "red", "cup", "left", "of", "a", "plate")
 
 
-def random_frames(interface: Interface, count: int, rng: np.random.Generator) -> Observation:
-    """`count` frames of every field of an environment: standard normal states, uniform images,
-    some words.
+def random_frames(
+    interface: Interface, count: int, rng: np.random.Generator, said: Sequence[str] = ()
+) -> Observation:
+    """`count` frames of every field of an environment: standard normal states, uniform images, one
+    of the sentences `said`, or some words.
     """
-    return {name: _values(f, count, rng) for name, f in interface.observation.items()}
+    return {name: _values(f, count, rng, said) for name, f in interface.observation.items()}
 
 
 def random_observation(interface: Interface, rng: np.random.Generator) -> Observation:
@@ -23,9 +27,11 @@ def random_observation(interface: Interface, rng: np.random.Generator) -> Observ
     return {name: v if isinstance(v, str) else v[0] for name, v in frames.items()}
 
 
-def _values(f: Field, count: int, rng: np.random.Generator) -> np.ndarray | str:
+def _values(
+    f: Field, count: int, rng: np.random.Generator, said: Sequence[str] = ()
+) -> np.ndarray | str:
     if f.kind == "text":
-        return " ".join(rng.choice(WORDS, 4))
+        return str(rng.choice(said)) if said else " ".join(rng.choice(WORDS, 4))
     if f.kind == "state":
         return rng.standard_normal((count, *f.shape)).astype(f.dtype)
     if f.dtype == "float32":

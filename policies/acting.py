@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -60,6 +60,11 @@ class ActingPolicy(ABC):
 
     def begin(self, lane: int) -> None:  # noqa: B027
         """An episode starts in a lane of a controller; a served policy tells its server."""
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        """Those that it reads in any case, where it is particular about them."""
+        return ()
 
     def hear(self, text: str) -> None:  # noqa: B027
         """The features of this text may stand in the next windows; a served policy tells its server

@@ -179,7 +179,7 @@ def in_process(
     for lane in range(clients):
         info = policy.environments[lane % len(policy.environments)]
         controller.begin(lane, info.id, lane)
-        frames[lane] = random_frames(info, 1, rng)
+        frames[lane] = random_frames(info, 1, rng, policy.sentences)
     spent, missed, ticks = paced(lambda: controller.plan(frames), rate, seconds)
     return summary(
         f"in-process, {name}, batch {controller.batch}",

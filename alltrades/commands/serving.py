@@ -119,6 +119,8 @@ def serve(args: argparse.Namespace) -> int:
 
     policy = load_policy(args.policy, args.device).set_preference(parse_preference(args.preference))
     policy.set_unknown_instruction(args.unknown_instruction)
+    for encoder in policy.reading:
+        encoder.load()  # robots would wait meanwhile
     serve_forever(policy, settings, args.policy, announce=announce)
     return 0
 

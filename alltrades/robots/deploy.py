@@ -114,6 +114,7 @@ def _drive(
         replace(recorded, action=limits),
         rate,
         args.timeout,
+        hear=policy.hear,
     )
     stack.callback(loop.close)
     store = (

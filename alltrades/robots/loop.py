@@ -64,6 +64,8 @@ class ControlLoop:
             `waits` waits for every action.
         executor: runs `controller.act`; default one thread of its own.
         clock, sleep: seconds, monotonic.
+        hear: called with the texts of an episode's first observation before its time counts and
+            the robot moves: what is new to a policy takes it a while. What it raises is passed on.
 
     Raises UserError for a timeout below two control steps, as any delay would end an episode.
     """
@@ -78,6 +80,7 @@ class ControlLoop:
         executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
+        hear: Callable[[str], None] | None = None,
     ) -> None:
         self._waits = robot.waits
         if rate is not None and not self._waits and timeout < 2 / rate:
@@ -94,7 +97,7 @@ class ControlLoop:
         self.seconds = 0.0  # of all episodes
         self.first_action_at: float | None = None  # time.time()
         self.halting = False  # on the way to the stop action
-        self._clock = clock
+        self._clock, self._hear = clock, hear
         self._executor = BackgroundThread("controller") if executor is None else executor
         self._call: Future[np.ndarray] | None = None
         stop = interface.action.stop
@@ -173,12 +176,27 @@ class ControlLoop:
             if observation is None:
                 self._hold()
             else:
+                if not self.steps and self._sent is None:
+                    observation, arrived = self._heard(observation, arrived)
                 end = self._answer(observation, arrived, stop)
                 if end is not None:
                     return end
             self.ticker.wait()
         self._look()
         return "stopped"
+
+    def _heard(self, observation: Observation, arrived: float) -> tuple[Observation, float]:
+        """The observation to answer first, and when it came, after its texts were heard."""
+        texts = [value for value in observation.values() if isinstance(value, str)]
+        if self._hear is None or not texts:
+            return observation, arrived
+        for text in texts:
+            self._hear(text)
+        late = self._clock() - arrived > (self.ticker.period or POLL)
+        newer = self.feed.take(self.robot.observe()) if late and not self._waits else None
+        self.ticker.start()
+        self._fresh = self._clock()
+        return newer or observation, self._fresh
 
     def _look(self) -> str | None:
         """Note what the last action led to, where the robot can tell; why the episode is over, or

@@ -391,6 +391,10 @@ class DiffusionPolicy(nn.Module, ActingPolicy):
         """What reads its texts by sentence; none where it reads words."""
         return [*self.conditioner.hearing.values()]
 
+    @property
+    def sentences(self) -> Sequence[str]:
+        return self.reading[0].known if self.reading else ()
+
     def hear(self, text: str) -> None:
         self.hear_all([text])
 

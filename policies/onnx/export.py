@@ -222,7 +222,7 @@ def _contract(
         "graph": name,
         "sha256": sha256(graph).hexdigest(),
         "policy": policy.digest(),
-        **({"sentences": policy.reading[0].known} if policy.reading else {}),
+        **({"sentences": [*policy.sentences]} if policy.sentences else {}),
         "inputs": {
             **{
                 names[key]: {

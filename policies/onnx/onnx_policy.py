@@ -6,7 +6,7 @@ noise for the same seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +73,7 @@ class OnnxPolicy(ActingPolicy):
                 str(facts["policy"]),
                 {k: v["shape"] for k, v in facts["inputs"].items()},
             )
-            self._sentences = frozenset(map(str, facts.get("sentences", ())))
+            self._sentences = dict.fromkeys(map(str, facts.get("sentences", ())))
             described, found_digest = str(facts["sha256"]), sha256(graph).hexdigest()
         except OSError as error:
             raise UserError(
@@ -162,6 +162,10 @@ class OnnxPolicy(ActingPolicy):
                 self.session.run([OUTPUT], {name: value[taken] for name, value in feed.items()})[0]
             )
         return np.concatenate(parts)[:rows]
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        return [*self._sentences]
 
     def hear(self, text: str) -> None:
         """Raise UserError for a sentence that the graph's table does not have, where it has one and

@@ -66,7 +66,8 @@ def stable_sizes(policy: ActingPolicy, batch: int) -> list[int]:
     controller = Controller(policy, lanes=batch, guard=False, batch=batch)
     rng = np.random.default_rng(0)
     infos = [policy.environments[lane % len(policy.environments)] for lane in range(batch)]
-    frames = {lane: random_frames(info, policy.n_obs_steps, rng) for lane, info in enumerate(infos)}
+    count, said = policy.n_obs_steps, policy.sentences
+    frames = {lane: random_frames(info, count, rng, said) for lane, info in enumerate(infos)}
 
     def run(size: int) -> list[np.ndarray]:
         controller.source.batch = size

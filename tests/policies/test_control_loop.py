@@ -434,3 +434,31 @@ def test_a_reward_that_is_not_finite_is_a_user_error() -> None:
     with pytest.raises(UserError, match="reward nan"):
         loop.run(0)
     assert loop.recorded("x") is not None
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_a_robot_is_told_is_heard_before_time_counts_and_it_moves(refuses: bool) -> None:
+    clock, heard = Clock(), []
+    frames = [{"state": np.float32([k, 0]), "said": "turn left"} for k in range(1, 6)]
+    robot, controller = Scripted(frames), Proportional()
+    fields = {"state": Field.state(2), "said": Field.text()}
+    interface = Interface("env", fields, ActionSpec([-1.0], [1.0]), 50, 10.0)
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        clock.sleep(5.0)  # far beyond the timeout
+        if refuses:
+            raise UserError("it asks for nothing")
+
+    loop = ControlLoop(
+        robot, controller, interface, 10.0, 0.35, Working(clock, 0), clock, clock.sleep, hear=hear
+    )
+    if refuses:
+        with pytest.raises(UserError, match="asks for nothing"):
+            loop.run(0, steps=3)
+        assert not robot.actions and not controller.seen
+        return
+    assert loop.run(0, steps=3) == "steps"
+    assert heard == ["turn left"] and loop.held == 0 and len(robot.actions) == 3
+    assert controller.seen == [2, 3, 4]  # the first was old when it had been heard
+    assert max(loop.latencies) < 0.1

@@ -22,6 +22,7 @@ from alltrades.policies.model.encoders.embedding import NotAtHand
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.stacked import StackedPolicy
+from alltrades.policies.server.batcher import stable_sizes
 from alltrades.policies.settings import PolicySettings, TextSettings
 
 SIZE = 48
@@ -341,3 +342,16 @@ def a_batch(policy):
         torch.zeros(count, dtype=torch.long),
         torch.ones(count),
     )
+
+
+def test_a_policy_is_warmed_up_with_sentences_that_it_knows(encoder):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from alltrades.policies.onnx.export import compiled
+
+    policy = made_policy().set_unknown_instruction("refuse")
+    for own in (policy, compiled(policy, 2)):
+        assert set(own.sentences) == set(SEEN)
+        encoder.clear()
+        assert stable_sizes(own, 2)[-1] == 2 and not encoder
+    assert made_policy("words").sentences == ()

@@ -120,9 +120,9 @@ class Station:
             acting = None if policy is None else Controller(policy, guard={info.id: limits})
             idle = Drive(driven, rate, position)
             controller = HandController(leader, recorded, idle, acting, manner.by_key)
-            loop = ControlLoop(
-                robot, controller, replace(recorded, action=limits), rate, manner.timeout
-            )
+            hear = None if policy is None else policy.hear
+            driven_by = replace(recorded, action=limits)
+            loop = ControlLoop(robot, controller, driven_by, rate, manner.timeout, hear=hear)
         except BaseException:
             leader.close()
             raise

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,6 +148,11 @@ class SentenceEncoder(Encoder):
     def knows(self, text: str) -> bool:
         """Whether nothing has to be worked out to read a text."""
         return not text or text in self.sentences or text in self._heard
+
+    def load(self) -> None:
+        """Load the sentence encoder where it is at hand: the first new sentence takes seconds."""
+        with suppress(NotAtHand, UserError):  # said where it is needed
+            embed([next(iter(self.sentences))], self.encoder)
 
     def hear(self, texts: Sequence[str], unknown: Unknown) -> None:
         """Embed sentences that may come next, where they are new.
