@@ -213,16 +213,18 @@ def _of_artifact(policy: Path, given: set[str]) -> list[str]:
 
 
 def _seen_by(every: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:
-    """What artifacts see, where that is pictures or parts of states, which are made where they are
-    named, as tokens of a command line.
+    """What artifacts see, where that is pictures, parts of states or instructions, which are made
+    where they are named, as tokens of a command line.
     """
+    from alltrades.envs.instructions import INSTRUCTION
     from alltrades.envs.rendering.camera import DEPTH
     from alltrades.envs.rendering.wanted import PROPRIOCEPTION
 
     environments = [e for facts in every for e in facts["environments"]]
     fields = {f["name"]: f for e in environments for f in e["observation"]}
     images = [f for f in fields.values() if f["kind"] == "image"]
-    if "--policy.observe" in given or not (images or PROPRIOCEPTION in fields):
+    made = images or PROPRIOCEPTION in fields or INSTRUCTION in fields
+    if "--policy.observe" in given or not made:
         return []
     out = ["--policy.observe", json.dumps(list(fields))]
     sizes = {tuple(f["shape"][:2]) for f in images}

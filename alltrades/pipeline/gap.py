@@ -34,7 +34,8 @@ def gap(
         rollouts: what became of each teacher's (see `rollout_statistics`).
 
     "kept" is the generalist's mean success over theirs, with a 95 % bootstrap interval over starts;
-    None where no teacher succeeds.
+    None where no teacher succeeds, the interval too where they do on so few that not all samples of
+    starts have one.
     """
     rows = {name: str(Row.of_teacher(name)) for name in teachers}
     there = {name: row for name, row in rows.items() if row in evaluations and name in rollouts}
@@ -58,12 +59,12 @@ def gap(
     means = [float(np.mean([r.success().mean() for r in e.rows])) for e in (mine, theirs)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[0] / drawn[1]
-    known = means[1] > 0 and bool(np.isfinite(ratios).all())
+    known = bool(np.isfinite(ratios).all())  # else some draws of teachers never succeed
     return {
         "row": GENERALIST,
         "mean": means[0],
         "teachers_mean": means[1],
-        "kept": means[0] / means[1] if known else None,
+        "kept": means[0] / means[1] if means[1] > 0 else None,
         "interval": list(interval_of(ratios)) if known else None,
         "environments": {
             name: {

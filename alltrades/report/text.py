@@ -167,7 +167,9 @@ def kept(teachers: Mapping[str, Any]) -> str:
     names = dict.fromkeys(facts["teacher"] for facts in teachers["environments"].values())
     share = "none of them ever succeeds"
     if teachers["kept"] is not None:
-        share = f"it keeps {rate(teachers['kept'])} {interval(teachers['interval'])} of it"
+        ends = teachers["interval"]
+        within = "(too few successes for an interval)" if ends is None else interval(ends)
+        share = f"it keeps {rate(teachers['kept'])} {within} of it"
     best = f"the best of {', '.join(names)} by environment" if len(names) > 1 else next(iter(names))
     return (
         f"{teachers['row']} {rate(teachers['mean'], 3)}, its teachers "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.actions import ActionSpec
+from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.envs import registry
 from alltrades.envs.robots.robot import Outcome, Robot
@@ -24,7 +25,7 @@ ROBOTS: Extensions[Callable[[], Any]] = Extensions("alltrades.robots", "robot", 
 
 def load_robot(name: str, seen: Sequence[Interface] = ()) -> Robot:
     """Build the robot that a name stands for. `seen` is what its policy sees in each environment:
-    an environment of that id looks through the cameras that it has for it.
+    an environment of that id looks through the cameras that it has for it, and is told what to do.
 
     "gym:Pendulum-v1", "env:planar/reach": an environment, of which time stands still between two
     actions. Nothing is done in it but what the episodes that follow do: it may be a robot behind
@@ -50,12 +51,15 @@ def load_robot(name: str, seen: Sequence[Interface] = ()) -> Robot:
         )
     if kind in ("gym", "env"):
         from alltrades.envs.checking.before_use import foreign_of, heeded, required
+        from alltrades.envs.instructions import INSTRUCTION, with_instructions
         from alltrades.envs.rendering.settings import RenderingSettings
         from alltrades.envs.rendering.wanted import seeing
         from alltrades.envs.robots.environment import EnvironmentRobot
 
         spec = registry.get(name if kind == "gym" else rest)
-        fields = {n: f for e in seen if e.id == spec.id for n, f in e.observation.items()}
+        fields = _fields(spec.id, seen)
+        if INSTRUCTION in fields and spec.instructions is not None:
+            (spec,) = with_instructions([spec], True)
         specs = [seeing(spec, fields, RenderingSettings())]
         simulated = EnvironmentRobot(specs[0])
         heeded(specs, required([simulated.look()] if foreign_of(specs) else []))
@@ -66,8 +70,21 @@ def load_robot(name: str, seen: Sequence[Interface] = ()) -> Robot:
 
         if rest.endswith((".xml", ".mjcf")):
             return RealTimeRobot(MjcfPlant(rest))
-        return RealTimeRobot(PlanarPlant(registry.get(rest)))
+        spec = registry.get(rest)
+        shown = spec.returned.observation
+        more = [n for n in _fields(spec.id, seen) if n not in shown]
+        if more:
+            raise UserError(
+                f"robot '{name}' observes {', '.join(shown)} and the policy sees {', '.join(more)} "
+                f"too; expected the same; use env:{spec.id}, which makes them"
+            )
+        return RealTimeRobot(PlanarPlant(spec))
     return adopt(own_part("robot", kind, rest)(), f"robot '{name}'")
+
+
+def _fields(environment: str, seen: Sequence[Interface]) -> dict[str, Field]:
+    """What a policy sees of an environment."""
+    return {n: f for e in seen if e.id == environment for n, f in e.observation.items()}
 
 
 def own_part(what: str, module: str, attribute: str) -> Callable[..., Any]:

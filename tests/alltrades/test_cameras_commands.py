@@ -119,6 +119,9 @@ def test_an_artifact_is_shown_what_it_sees():
         48,
     )
     assert _seen_by([facts], {"--policy.observe"}) == []
+    told = {"state": Field.state(3), "instruction": Field.text()}
+    facts = {"environments": [replace(BLIND, observation=told).interface.to_json()]}
+    assert _seen_by([facts], set()) == ["--policy.observe", '["state", "instruction"]']
     assert _seen_by([{"environments": [BLIND.interface.to_json()]}], set()) == []
 
 

@@ -87,3 +87,11 @@ def test_terminal_and_report_say_it(tmp_path):
     assert line in plain_text(run.evaluations, run.comparison)
     page = write_report(folder).read_text()
     assert line in page and "The generalist and its teachers" in page
+
+
+def test_a_share_without_an_interval_is_no_failure_of_all_teachers():
+    """Some samples of so few starts have no success of a teacher."""
+    rows = {"specialists": row("specialists", a=1), "generalist": row("generalist", a=2)}
+    found = gap(rows, ["scratch"], ROLLOUTS)
+    assert found["kept"] == pytest.approx(2) and found["interval"] is None
+    assert text.kept(found).endswith("it keeps 2.00 (too few successes for an interval) of it")

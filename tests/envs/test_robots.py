@@ -5,6 +5,7 @@ stands for.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from alltrades.data.fields import Field
 from alltrades.envs import registry
 from alltrades.envs.adapter import EnvAdapter
 from alltrades.envs.robots import ActionSpec, Robot, load
@@ -246,6 +248,14 @@ def test_names_give_the_robots_they_say(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(load_robot("gym:Pendulum-v1"), EnvironmentRobot)
     assert isinstance(load_robot("env:planar/reach"), EnvironmentRobot)
     assert isinstance(load_robot("mujoco:planar/reach"), RealTimeRobot)
+    told = replace(registry.get("planar/reach"), observation={"state": Field.state(16)})
+    seen = [replace(told, observation=dict(told.observation) | {"instruction": Field.text()})]
+    robot = load_robot("env:planar/reach", [s.interface for s in seen])
+    robot.reset(0)
+    (said,) = [v for v in robot.observe().observation.values() if isinstance(v, str)]
+    assert said in registry.get("planar/reach").instructions.goals[0].training
+    with pytest.raises(UserError, match="observes state and the policy sees instruction too"):
+        load_robot("mujoco:planar/reach", [s.interface for s in seen])
     for name in ("named_robot:Mine", "named_robot.py:Mine"):
         robot = load_robot(name)  # what it does not have is as a robot's by default
         assert isinstance(robot, Robot) and robot.limits == ActionSpec((-1,), (1,))
