@@ -94,6 +94,15 @@ def occupied(path: Path) -> bool:
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
+def refuse_store(path: Path, what: str) -> None:
+    """UserError where something else than episodes is to be written into the folder of a store."""
+    if (path / COMMIT).exists():
+        raise UserError(
+            f"{path}: a store of episodes; expected another place for a {what}, which can be "
+            "deleted without losing them; choose one"
+        )
+
+
 def writer_of(path: Path) -> Lock | Lease:
     """What makes a process the one writer of the store at `path`."""
     return (

@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING
 from alltrades.commands.command import Command, at_least
 from alltrades.errors import UserError
 
+# settings that training does not depend on, or that evaluations speak of themselves
+ASIDE = (
+    *("name", "title", "seed", "trainings", "compute", "device", "same_code", "tracking"),
+    *("report", "evaluation", "adapt"),
+)
+ACTED_BY = (
+    "rollout.workers",
+    "rollout.timeout",
+    "rollout.lanes",
+    "rollout.batch",
+    "rollout.engine",
+)
+
 if TYPE_CHECKING:
     from alltrades.envs.rollouts.evaluation import Evaluation
 
@@ -85,6 +98,8 @@ def _read_rows(args: argparse.Namespace, copies: Path) -> dict[str, list[Evaluat
         folders = [run_at(folder, copies) for folder in args.a]
         found = {row: [read_row(folder, row) for folder in folders] for row in args.rows}
         _check_apart(args.a, found)
+        for line in _other_settings(dict(zip(args.a, folders))):
+            print(line, file=sys.stderr)
         return found
     if len(args.a) != 2:
         raise UserError(
@@ -108,6 +123,26 @@ def _check_apart(folders: list[str], rows: dict[str, list[Evaluation]]) -> None:
                     "expected runs of different training seeds; name each once"
                 )
             there[what] = folder
+
+
+def _other_settings(folders: dict[str, Path]) -> list[str]:
+    """Lines about runs whose networks were trained by other settings than the first one's: they are
+    no training seeds of one another, which is what intervals over seeds take them for.
+    """
+    from alltrades.pipeline.changes import in_short, key_changes
+    from alltrades.report.run_files import settings_of
+
+    (first, mine), *others = [(name, settings_of(path)) for name, path in folders.items()]
+    lines = []
+    for name, theirs in others:
+        parts = [{k: v for k, v in s.items() if k not in ASIDE} for s in (mine, theirs)]
+        changes = [c for c in key_changes(*parts) if not c.startswith(ACTED_BY)]
+        if mine and theirs and changes:
+            lines.append(
+                f"warning: {first} and {name} were made with other settings, not another training "
+                f"seed alone: {in_short(changes)}"
+            )
+    return lines
 
 
 def _unlike(rows: dict[str, list[Evaluation]]) -> list[str]:

@@ -66,6 +66,7 @@ def diagnose(args: argparse.Namespace) -> int:
     """How much actions change with each field, where the policy looks, success under
     perturbations.
     """
+    from alltrades.data.commit import refuse_store
     from alltrades.envs.perturbations import check_names
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.environment_checks import checked
@@ -83,6 +84,7 @@ def diagnose(args: argparse.Namespace) -> int:
     check_names(args.perturbations or (), "--perturbations")
     if out is not None:
         image_library()
+        refuse_store(out, "folder of pictures")
         out.mkdir(parents=True, exist_ok=True)
     files = [Path(args.json)] if args.json else []
     files += [out / FACTS] if out is not None else []

@@ -30,15 +30,24 @@ def logs_of(
     they have is not looked at.
 
     Raises UserError for a store that has none of the environments or other fields than the
-    demonstrations in the stores `demos`, and where success is to choose and no log says it. Logs
-    are opened among `stores`.
+    demonstrations in the stores `demos`, for one that is given twice or is one of those, and where
+    success is to choose and no log says it. Logs are opened among `stores`.
     """
     if not settings.logs:
         return None
     known: Mapping[str, Interface] = {e.id: e for e in environments_of(demos)}
-    found = []
+    found, there = (
+        [],
+        {store.digest(): "demonstrations, of which some are held out" for store in demos},
+    )
     for path in map(place, settings.logs):
         store = stores.open(path)
+        if store.digest() in there:
+            raise UserError(
+                f"distill.logs: {path} has the episodes of {there[store.digest()]}; expected other "
+                "ones; leave it out"
+            )
+        there[store.digest()] = str(path)
         steps = store.steps(environments)
         if not len(steps.ends):
             raise UserError(

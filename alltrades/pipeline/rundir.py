@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from alltrades.data.commit import refuse_store
 from alltrades.pipeline.manifest import Manifest
 from alltrades.system.lock import Lock
 
@@ -25,8 +26,9 @@ class RunDir:
             artifact.
 
     Raises:
-        UserError: on entering, when another process holds the folder, when it cannot be written, or
-            when it holds finished stages of another seed or of another format.
+        UserError: on entering, when another process holds the folder, when it cannot be written,
+            when it is a store of episodes, or holds finished stages of another seed or of another
+            format.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class RunDir:
     ) -> None:
         self.path = Path(path)
         self.manifest = Manifest(self.path, seed, relatives, self.path / account)
-        self._lock = Lock(self.path, what)
+        self._what, self._lock = what, Lock(self.path, what)
 
     def __enter__(self) -> RunDir:
+        refuse_store(self.path, self._what)
         self._lock.acquire()
         try:
             self.manifest.open()

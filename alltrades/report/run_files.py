@@ -156,6 +156,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name)
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The settings of a run as data; none where it has none."""
+    return _settings(folder / "settings.yaml")[1]
+
+
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     """The settings of a run as text and as data; nothing where it has none."""
     if not path.exists():

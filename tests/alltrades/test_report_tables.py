@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from alltrades import cli
 from alltrades.envs.rollouts.differences import paired_difference
@@ -358,3 +359,19 @@ def test_a_run_or_its_copy_is_no_second_training_seed(tmp_path, capsys):
         assert cli.main(["compare", str(one), str(two), str(other), *rows]) == 2
         said = capsys.readouterr().err
         assert f"{one} and {other} hold the same policies" in said and said.count("\n") == 1
+
+
+def test_runs_of_other_settings_are_no_training_seeds_of_one_another(tmp_path, capsys):
+    one, two, three = (fake_run(tmp_path / name, policy=name) for name in ("one", "two", "three"))
+    rows = ["--rows", "generalist", "specialists"]
+    changed = yaml.safe_load((two / "settings.yaml").read_text())
+    changed |= {"seed": 7, "rollout": {**changed.get("rollout", {}), "workers": 3}}
+    (two / "settings.yaml").write_text(yaml.safe_dump(changed))
+    assert cli.main(["compare", str(one), str(two), *rows]) == 0
+    assert "other settings" not in capsys.readouterr().err
+    changed["demos"] = {**changed.get("demos", {}), "episodes": 77}
+    (three / "settings.yaml").write_text(yaml.safe_dump(changed))
+    assert cli.main(["compare", str(one), str(two), str(three), *rows]) == 0
+    said = capsys.readouterr().err
+    assert f"{one} and {three} were made with other settings" in said and "-> 77" in said
+    assert said.count("other settings") == 1

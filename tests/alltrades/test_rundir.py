@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 from alltrades.pipeline.rundir import RunDir
 from alltrades.system.files import file_digest, to_json, tree_digest, write_json, write_text
@@ -356,3 +357,12 @@ def test_an_artifacts_folder_keeps_the_account_of_its_stage_in_a_sub_folder(tmp_
     with RunDir(tmp_path / "mine", account=".stage") as run:
         with pytest.raises(UserError, match="no run wrote it"):
             run.manifest.stage("a", {}, [tmp_path / "mine" / "policy.json"], body)
+
+
+def test_nothing_else_is_written_into_a_store_of_episodes(tmp_path):
+    path = EpisodeStore.create(tmp_path / "demos.zarr").path
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match="a store of episodes; expected another place for a folder"):
+        with RunDir(path, what="folder", account=".stage"):
+            raise AssertionError
+    assert sorted(path.rglob("*")) == before

@@ -112,6 +112,13 @@ def test_distill_takes_logs_beside_rollouts_and_not_in_the_place_of_demonstratio
         "have no actions, and some of them must; give others with --demos"
         in capsys.readouterr().err
     )
+    for logs, said in (
+        (made / "demos.zarr", "of demonstrations, of which some are held out"),
+        (f"{seen.path}, {seen.path}", f"of {seen.path}"),
+    ):
+        assert distill(made, tmp_path / "no", "--distill.logs", f"[{logs}]") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"has the episodes {said}; expected other ones" in error
     empty = EpisodeStore.create(tmp_path / "empty.zarr")
     assert distill(made, tmp_path / "no", "--distill.logs", f"[{empty.path}]") == 2
     assert "no episodes of planar/reach" in capsys.readouterr().err
