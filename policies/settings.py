@@ -104,6 +104,7 @@ class TextSettings(Frozen):
 
     encoder: str = Field(
         "words",
+        min_length=1,
         description="words: hashed words and pieces of them, learned with the policy; package: the "
         "sentence encoder of the extra text; or the path of a folder of sentence-transformers or "
         "of an ONNX file: 32 numbers that tell what is asked for, however it is said",

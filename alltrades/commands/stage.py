@@ -343,6 +343,11 @@ def evaluate(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else None
     if out is not None:
         check_writable(out)
+    if args.ensemble is not None and args.n_action_steps is not None:
+        raise UserError(
+            f"--n-action-steps {args.n_action_steps} with --ensemble, which plans at every step; "
+            "expected one of them; leave the other out"
+        )
     if args.open_loop and not args.demos:
         raise UserError("--open-loop judges on recordings; expected --demos STORE; add it")
     with _context(args, tried=not args.open_loop) as context:

@@ -83,4 +83,6 @@ class EvaluationSettings(Frozen):
             raise ValueError(
                 f"limits = {list(self.limits)}; expected numbers of steps of at least 1"
             )
+        if len(set(self.limits)) < len(self.limits):
+            raise ValueError(f"limits = {list(self.limits)}; expected each once; remove one")
         return self

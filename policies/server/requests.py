@@ -157,7 +157,20 @@ def _observation(request: dict, interface: Interface) -> dict[str, Any]:
             if inner_name in out:
                 raise UserError(f"request has '{inner_name[:40]}' twice; expected it once")
             out[inner_name] = given
+    _check_texts(out, interface)
     return out
+
+
+def _check_texts(values: dict[str, Any], interface: Interface) -> None:
+    """UserError where the only text is said in several ways, and not alike."""
+    if len(interface.of_kind("text")) != 1:
+        return
+    names = [n for n in values if n in TEXT_KEYS or n in interface.of_kind("text")]
+    if any(values[n] != values[names[0]] for n in names):
+        raise UserError(
+            f"request has {' and '.join(map(repr, names))}, which say different things; expected "
+            "one of them; leave the others out"
+        )
 
 
 def _only_state(interface: Interface) -> str:

@@ -239,6 +239,9 @@ def test_evaluation_and_export_execute_as_many_actions_of_a_chunk_as_they_are_to
     )
     assert cli.main(["evaluate", f"{made}/specialists", *SMALL, "--n-action-steps", "17"]) == 2
     assert "n_action_steps = 17; expected 1 to 16" in capsys.readouterr().err
+    both = ["--n-action-steps", "4", "--ensemble", "0.1"]
+    assert cli.main(["evaluate", f"{made}/specialists", *SMALL, *both]) == 2
+    assert "--n-action-steps 4 with --ensemble" in capsys.readouterr().err
 
     graph = tmp_path / "policy.onnx"
     assert (

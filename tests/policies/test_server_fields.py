@@ -136,6 +136,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "state": ({"observation/state": np.zeros(4)}, r"'state' .* shape \(4,\); expected \(3,\)"),
     "text": ({"prompt": 5}, "'instruction' .* is a int; expected a string"),
+    "two texts": ({"prompt": "go", "task": "stop"}, "'prompt' and 'task', which say different"),
     "long text": ({"prompt": "x" * 3000}, "3000 characters; expected at most 2000"),
     "twice": ({"observation.state": np.zeros(3)}, "has 'state' twice"),
     "unknown": ({"statte": np.zeros(3)}, "has the key 'statte'.*did you mean 'state'"),
