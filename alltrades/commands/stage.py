@@ -172,6 +172,11 @@ def rollout(args: argparse.Namespace) -> int:
     from alltrades.pipeline.rollouts import Teacher, roll_out, rollout_statistics
     from alltrades.policies.model.preference import parse_preference
 
+    if not args.teacher.strip():
+        raise UserError(
+            "--teacher ''; expected the name of who acts, which its episodes are recorded under; "
+            "give one, such as scratch"
+        )
     teacher = Teacher(args.teacher, fetched(args.policy), place(args.out))
     with _context(args) as context:
         if not context.simulated:

@@ -160,6 +160,13 @@ def test_a_teacher_is_named_as_its_episodes_are(made, tmp_path, capsys):
     )
 
 
+def test_rollouts_of_nobody_are_refused(made, tmp_path, capsys):
+    words = ["--teacher", " ", "--out", str(tmp_path / "r.zarr")]
+    assert cli.main(["rollout", f"{made}/specialists", *SMALL, *words]) == 2
+    assert "expected the name of who acts" in capsys.readouterr().err
+    assert not (tmp_path / "r.zarr").exists()
+
+
 def test_a_missing_policy_to_start_from_is_answered_in_one_line(made, tmp_path, capsys):
     assert (
         distill(made, tmp_path / "g", "--distill.init", "labeled_only", "--labeled-only", "nowhere")
