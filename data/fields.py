@@ -17,6 +17,7 @@ CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("uint8", "uint16", "float32")
 STATE_DTYPES = ("float32", "float64")
 PREFIX = "observation."
+TEXTS = ("instruction", "task")  # the field that instructs, where several are text
 
 
 def field_name(key: str) -> str:
@@ -180,3 +181,12 @@ def values_of(name: str, value: Any) -> np.ndarray | str:
     if array.dtype.name in IMAGE_DTYPES and array.ndim == 4 and array.shape[3] in CHANNELS:
         return array
     return array.reshape(len(array), -1).astype(float_of(array.dtype))
+
+
+def text_field(fields: Mapping[str, Field]) -> str | None:
+    """The field that says what an episode's task is; None where there is none, or no telling."""
+    texts = [name for name, f in fields.items() if f.kind == "text"]
+    for name in TEXTS:
+        if name in texts:
+            return name
+    return texts[0] if len(texts) == 1 else None

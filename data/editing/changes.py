@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.editing.copying import Change
-from alltrades.data.editing.table import TEXTS, Table, text_field
+from alltrades.data.editing.table import Table
 from alltrades.data.episode import Episode
-from alltrades.data.fields import NAME, Field, field_name
+from alltrades.data.fields import NAME, TEXTS, Field, field_name, text_field
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError, nearest

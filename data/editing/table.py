@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,21 +10,11 @@ import numpy as np
 from alltrades.data.columns import INTERVENTIONS, UNMARKED
 from alltrades.data.editing.conditions import Condition, values_in_words
 from alltrades.data.episode import UNKNOWN
-from alltrades.data.fields import Field
+from alltrades.data.fields import text_field
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import UserError
 
-TEXTS = ("instruction", "task")  # the field that instructs, where several are text
 Weigh = Callable[[EpisodeStore], np.ndarray]
-
-
-def text_field(fields: Mapping[str, Field]) -> str | None:
-    """The field that says what an episode's task is; None where there is none, or no telling."""
-    texts = [name for name, f in fields.items() if f.kind == "text"]
-    for name in TEXTS:
-        if name in texts:
-            return name
-    return texts[0] if len(texts) == 1 else None
 
 
 @dataclass(frozen=True)

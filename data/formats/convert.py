@@ -9,8 +9,8 @@ import numpy as np
 from alltrades.data.actions import ActionSpec
 from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
-from alltrades.data.fields import CHANNELS, Field, float_of
-from alltrades.data.formats.mapping import INSTRUCTION, Clock, Flag, Map, Mapped, Part
+from alltrades.data.fields import CHANNELS, Field, float_of, text_field
+from alltrades.data.formats.mapping import Clock, Flag, Map, Mapped, Part
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 from alltrades.data.formats.rotations import FORMS, turned
 from alltrades.data.interface import Interface
@@ -320,10 +320,15 @@ class Converter:
         return x == 1.0
 
 
-def instruction_of(mapping: Map) -> str | None:
-    """The key of the field that says what an episode is of."""
-    said = mapping.fields.get(INSTRUCTION)
-    return None if said is None else said.source
+def instruction_of(mapping: Map, recording: Recording) -> str | None:
+    """The field, of a key of the recording, that says what an episode is of."""
+    told = {
+        name: said.source
+        for name, said in mapping.fields.items()
+        if said.source is not None and (said.kind or recording.columns[said.source].kind) == "text"
+    }
+    by_key = next((name for name, key in told.items() if key == recording.instruction), None)
+    return text_field(dict.fromkeys(told, Field.text())) or by_key
 
 
 def _index(dims: str | list[int]) -> Any:

@@ -10,26 +10,27 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
-from alltrades.data.formats.mapping import INSTRUCTION
+from alltrades.data.fields import text_field
+from alltrades.data.formats.recording import OWN
 from alltrades.data.interface import Interface
 
 
 def write_robomimic(
     episodes: Iterable[Episode], out: Path, interface: Interface, rate: float | None
 ) -> None:
-    """data/demo_N with obs/, actions, rewards, dones; the instruction as `lang` of ep_meta."""
+    """data/demo_N with obs/, actions, rewards, dones; the instruction also as `lang` of ep_meta."""
     import h5py
 
-    total = 0
+    total, told = 0, text_field(interface.observation)
     with h5py.File(out, "w") as file:
         data = file.create_group("data")
         for i, episode in enumerate(episodes):
             demo = data.create_group(f"demo_{i}")
             demo.attrs["num_samples"] = len(episode)
             for name, value in episode.observations.items():
-                if name == INSTRUCTION:
+                if name == told:
                     demo.attrs["ep_meta"] = json.dumps({"lang": value})
-                elif isinstance(value, str):
+                if isinstance(value, str):
                     demo[f"obs/{name}"] = value
                 else:
                     packed = {"compression": "gzip"} if value.ndim == 4 else {}
@@ -49,6 +50,7 @@ def write_robomimic(
         facts = {"env_name": interface.id, "type": 2, "env_kwargs": kwargs}
         data.attrs["env_args"] = json.dumps(facts)
         data.attrs["total"] = total
+        data.attrs[OWN] = json.dumps({"instruction": told})
 
 
 def write_minari(
@@ -105,6 +107,7 @@ def write_minari(
     file = out / "data" / "metadata.json"
     facts = json.loads(file.read_text("utf-8"))
     facts |= {"dataset_id": f"{name}-v0", "minari_version": _version()}
+    facts[OWN] = {"instruction": text_field(interface.observation)}
     file.write_text(json.dumps(facts), encoding="utf-8")
 
 

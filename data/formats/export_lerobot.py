@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.episode import Episode
+from alltrades.data.fields import text_field
 from alltrades.data.formats.export_video import Camera, check_codec, is_camera
-from alltrades.data.formats.mapping import INSTRUCTION
 from alltrades.data.formats.pictures import encode_png
+from alltrades.data.formats.recording import OWN
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 
@@ -72,6 +73,7 @@ class _Writer:
             for name, f in interface.observation.items()
             if video is not None and is_camera(f)
         }
+        self.told = text_field(interface.observation)  # whose texts are LeRobot's tasks
         self.uneven = 0  # episodes whose time stamps are not those of their frames
         self.tasks: dict[str, int] = {}
         self.rows: list[dict[str, Any]] = []  # of meta/episodes
@@ -104,13 +106,13 @@ class _Writer:
         import pyarrow.parquet as parquet
 
         steps = len(episode)
-        said = str(episode.observations.get(INSTRUCTION, self.interface.id))
+        said = self.interface.id if self.told is None else str(episode.observations[self.told])
         task = self.tasks.setdefault(said, len(self.tasks))
         done = np.zeros(steps, bool)
         done[-1] = True
         values: dict[str, Any] = {}
         for name, value in episode.observations.items():
-            if name != INSTRUCTION and name not in self.cameras:
+            if name != self.told and name not in self.cameras:
                 values[f"observation.{name}"] = value
         values |= {
             "action": episode.actions,
@@ -187,7 +189,8 @@ class _Writer:
         parquet.write_table(rows, meta / "episodes/chunk-000/file-000.parquet")
         index = "__index_level_0__"
         table = pa.table({"task_index": list(self.tasks.values()), index: list(self.tasks)})
-        table = table.replace_schema_metadata({"pandas": json.dumps(_pandas(index))})
+        said = {"pandas": _pandas(index), OWN: {"instruction": self.told}}
+        table = table.replace_schema_metadata({k: json.dumps(v) for k, v in said.items()})
         parquet.write_table(table, meta / "tasks.parquet")
         stats = {key: s.facts() for key, s in self.stats.items()}
         (meta / "stats.json").write_text(json.dumps(stats, indent=1))
@@ -214,7 +217,7 @@ class _Writer:
     def _features(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, f in self.interface.observation.items():
-            if name == INSTRUCTION:
+            if name == self.told:
                 continue
             if name in self.cameras:
                 out[f"observation.{name}"] = self.cameras[name].facts()

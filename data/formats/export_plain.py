@@ -10,6 +10,7 @@ import numpy as np
 
 from alltrades.data.episode import Episode
 from alltrades.data.formats.blocks import BLOCK_BYTES
+from alltrades.data.formats.npz import MAP
 from alltrades.data.interface import Interface
 
 
@@ -49,7 +50,7 @@ def write_npz(
     if rate is not None:
         mapping["control_hz"] = rate
     mapping["environment"] = interface.id
-    (out / "map.yaml").write_text(yaml.safe_dump(mapping, sort_keys=False), encoding="utf-8")
+    (out / MAP).write_text(yaml.safe_dump(mapping, sort_keys=False), encoding="utf-8")
 
 
 def _said(names: Any, units: Any) -> dict[str, Any]:

@@ -16,7 +16,15 @@ from alltrades.data.formats.export_hdf5 import write_minari, write_robomimic
 from alltrades.data.formats.export_lerobot import write_lerobot
 from alltrades.data.formats.export_plain import write_npz, write_zarr
 from alltrades.data.formats.hdf5 import SUFFIXES
-from alltrades.data.formats.mapping import ACTIONS, INTERVENTIONS, REWARDS, SUCCESSES, TIMES
+from alltrades.data.formats.mapping import (
+    ACTIONS,
+    INTERVENTIONS,
+    REWARDS,
+    SUCCESSES,
+    TIMES,
+    field_of,
+)
+from alltrades.data.formats.npz import ENDS
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
 from alltrades.errors import MissingExtra, UserError
@@ -30,6 +38,7 @@ WRITERS: dict[str, Callable[..., list[str] | None]] = {
     "npz": write_npz,
 }
 TEXTLESS = ("diffusion_policy",)
+KEYS = {"lerobot": "observation.{}", "robomimic": "obs/{}", "minari": "observations/{}"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,8 @@ class Export:
         """Write the episodes to a new file or folder, which appears when it is whole; cameras as
         videos of a codec where `video` says so.
 
-        Returns what is left out or lost, in words. Raises UserError when something is there, and
-        for a format that has no videos.
+        Returns what is left out or lost, in words. Raises UserError when something is there, for a
+        format that has no videos, and for a field whose name the format has another use for.
         """
         if video is not None and kind != "lerobot":
             raise UserError(f"--video: {kind} has no videos; expected lerobot; leave it out")
@@ -123,6 +132,12 @@ class Export:
                 f"{out}: {kind}'s format is one file of HDF5; expected a name that ends in "
                 f"{SUFFIXES[0]}, by which it is found; rename it"
             )
+        for name in self.interface.observation:
+            if field_of(KEYS.get(kind, "{}").format(name)) != name or (kind, name) == ("npz", ENDS):
+                raise UserError(
+                    f"{self.store.path}: a field called '{name}', which {kind} would not give back "
+                    "under its name; expected another name; `alltrades data rename`"
+                )
         partial = out.with_name(f".{out.name}.exporting{out.suffix}")
         remove(partial)
         out.parent.mkdir(parents=True, exist_ok=True)

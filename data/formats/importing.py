@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from alltrades.data.episode import Episode
+from alltrades.data.fields import TEXTS
 from alltrades.data.formats.convert import Converter, instruction_of
 from alltrades.data.formats.importing_shards import import_shared
-from alltrades.data.formats.mapping import INSTRUCTION, Map
+from alltrades.data.formats.mapping import Map
 from alltrades.data.formats.recording import Recording, Refusal, guarded
 from alltrades.data.interface import Interface
 from alltrades.data.shards import drop_shards
@@ -55,10 +56,11 @@ class Import:
         if cast(Recording | None, self.recording) is None:  # on its way to another process
             return
         self.converter = Converter(self.recording, self.mapping)
-        if self.tasks == "environments" and instruction_of(self.mapping) is None:
+        self.told = instruction_of(self.mapping, self.recording)
+        if self.tasks == "environments" and self.told is None:
             raise UserError(
-                f"{self.recording.path}: --tasks environments, and no field '{INSTRUCTION}' from a "
-                "key of the recording; expected one that tells tasks apart; map it"
+                f"{self.recording.path}: --tasks environments, and no text {' or '.join(TEXTS)} "
+                "from a key of the recording; expected one that tells tasks apart; map it"
             )
 
     def sent(self) -> Import:
@@ -239,9 +241,9 @@ class Import:
 
     def _of_task(self, episode: Episode) -> Episode:
         """The episode in the environment of its task, without the instruction."""
-        task = str(episode.observations[INSTRUCTION])
-        name = self._id_of(task)
-        rest: dict[str, Any] = {k: v for k, v in episode.observations.items() if k != INSTRUCTION}
+        assert self.told is not None
+        name = self._id_of(str(episode.observations[self.told]))
+        rest: dict[str, Any] = {k: v for k, v in episode.observations.items() if k != self.told}
         if not rest:
             raise Refusal(f"{self.recording.path}: no field beside the instruction; map one")
         return replace(episode, environment=name, observations=rest)

@@ -17,8 +17,6 @@ from alltrades.data.formats.pictures import decode
 from alltrades.data.formats.recording import Column, Recording, Refusal
 from alltrades.data.formats.video import Video
 
-TASK = "task"
-
 
 class LeRobot(Recording):
     """Episodes of such a folder."""
@@ -135,13 +133,14 @@ class LeRobot(Recording):
         self.tasks = list(dict.fromkeys(self.meta.tasks.values()))
         if not self.tasks and "task_index" in self.rows.schema:
             self.warn("meta/ has no tasks that 'task_index' could mean; there are no instructions")
-        if not self.tasks or TASK in self.columns:
-            self.instruction = TASK if TASK in self.columns else None
+        self.named, told = self.meta.named, self.meta.told
+        if not self.tasks or told is None or told in self.columns:
+            self.instruction = told if told in self.columns else None
             return
         if "task_index" not in self.rows.schema:
             self.warn("data/ has no column 'task_index'; each episode's task is that of meta/")
-        self.columns[TASK] = Column((), "str", "text")
-        self.instruction = TASK
+        self.columns[told] = Column((), "str", "text")
+        self.instruction = told
 
     # ---- reading ---------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -160,7 +159,7 @@ class LeRobot(Recording):
         self._check(i, rows, steps)
         out: dict[str, Any] = {}
         for key, column in columns.items():
-            if key == TASK and key not in self.rows.schema:
+            if key == self.meta.told and key not in self.rows.schema:
                 out[key] = self._task(i, rows)
             elif key not in self.rows.schema:
                 out[key] = self._frames(i, key, rows, steps)

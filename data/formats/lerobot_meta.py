@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.formats.recording import Refusal, bounded, guarded
+from alltrades.data.fields import NAME, PREFIX
+from alltrades.data.formats.recording import OWN, Refusal, bounded, guarded
 
 OF_EPISODE = re.compile(r"episode_(\d+)\.\w+$")
+TASK = "task"
 CELL = 100  # bytes of a value of meta/ in memory
 OF_FILE = re.compile(r"chunk-(\d+)/file-(\d+)\.\w+$")
 
@@ -21,7 +23,8 @@ class Meta:
 
     Attributes:
         info: info.json. features: of it, by key.
-        tasks: code -> instruction.
+        tasks: code -> instruction. told: the key under which they are read; None where an export of
+            a store made them up. named: whether an export says so.
         lengths, episode_tasks: by episode, where they are listed.
         facts: further columns of meta/episodes by episode (v3).
     """
@@ -38,6 +41,7 @@ class Meta:
         self.lengths: dict[int, int] = {}
         self.episode_tasks: dict[int, list[str]] = {}
         self.facts: dict[int, dict[str, Any]] = {}
+        self.named, self.told = False, TASK
         self.tasks = self._tasks()
         self._episodes()
         self._files: dict[str, dict[tuple[int, ...], Path]] = {}
@@ -69,12 +73,24 @@ class Meta:
             name = next((c for c in ("task", "__index_level_0__") if c in rows), None)
             if name is None or "task_index" not in rows:
                 raise Refusal(f"{file}: columns {', '.join(rows)}; expected task_index and task")
+            self._own(file)
             return {int(c): str(t) for c, t in zip(rows["task_index"], rows[name])}
         found = self._lines("tasks.jsonl")
         return guarded(
             self.path / "meta" / "tasks.jsonl",
             lambda: {int(t["task_index"]): str(t["task"]) for t in found},
         )
+
+    def _own(self, file: Path) -> None:
+        """What an export says of its tasks beside the columns that LeRobot reads."""
+        import pyarrow.parquet as parquet
+
+        said = (guarded(file, parquet.read_schema, file).metadata or {}).get(OWN.encode())
+        if said is not None:
+            told = guarded(file, lambda: json.loads(said)["instruction"])
+            if told is not None and not (isinstance(told, str) and NAME.fullmatch(told)):
+                raise Refusal(f"{file}: tasks are the field {told!r}; expected a name; restore it")
+            self.named, self.told = True, told and f"{PREFIX}{told}"
 
     def _table(self, file: Path, columns: list[str] | None) -> dict[str, list[Any]]:
         import pyarrow.parquet as parquet

@@ -49,8 +49,9 @@ INTERVENTIONS = (
     "infos/intervention",
 )
 ACTIONS = ("action", "actions")
+FURTHER_ACTION = re.compile(r"actions?[./]")
 PREFIXES = re.compile(r"^(observations?[./]|obs[./]|data/|/)+")
-INSTRUCTION = "task"  # the text field that an instruction becomes
+INSTRUCTION = "task"  # the field that an instruction becomes where no field's name is known
 
 
 class _Model(BaseModel):
@@ -242,9 +243,7 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
     fields: dict[str, Any] = {}
     names = {key.lstrip("/"): key for key in columns}
     whole = next((k for k in ACTIONS if columns.get(k, _TEXT).kind == "numbers"), None)
-    acts = recording.acts or (
-        [whole] if whole else [k for k in columns if re.match(r"actions?[./]", k)]
-    )
+    acts = recording.acts or ([whole] if whole else [k for k in columns if FURTHER_ACTION.match(k)])
     acts = [k for k in acts if columns[k].kind == "numbers" and k not in left]
     reward = next((names[k] for k in REWARDS if k in names), None)
     success = next((names[k] for k in SUCCESSES if k in names), None)
@@ -257,10 +256,11 @@ def propose(recording: Recording) -> tuple[Map, dict[str, str]]:
             left[key] = "bookkeeping, made anew where it is needed"
         elif column.kind == "image" and column.dtype[0] == "f" and column.shape[-1] == 1:
             left[key] = "depth as floats: say `as: depth` and the `scale` that makes millimetres"
-        elif re.match(r"actions?[./]", key):
+        elif FURTHER_ACTION.match(key):
             left[key] = f"beside '{whole or 'the others'}'"
         else:
-            name = INSTRUCTION if key == recording.instruction else plain(key)
+            told = key == recording.instruction and not recording.named
+            name = INSTRUCTION if told else plain(key)
             while name in fields:
                 name += "_"
             fields[name] = Mapped(source=key, **_facts(column))
@@ -320,6 +320,12 @@ def plain(key: str) -> str:
         return "state"
     name = re.sub(r"[^A-Za-z0-9_.\-]", "_", field_name(PREFIXES.sub("", key)))
     return re.sub(r"\.+", ".", name).strip(".") or "state"
+
+
+def field_of(key: str) -> str | None:
+    """The field that a key is by default; None of one that is taken for something else."""
+    taken = key.lstrip("/") in (*BOOKKEEPING, *TIMES) or FURTHER_ACTION.match(key)
+    return None if taken else plain(key)
 
 
 def _facts(column: Column) -> dict[str, Any]:

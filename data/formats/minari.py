@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from alltrades.data.formats.diffusion_policy import pictures
 from alltrades.data.formats.hdf5 import Hdf5, natural, packed
 from alltrades.data.formats.parquet import column_of, kind_of
-from alltrades.data.formats.recording import Column, Recording, Refusal, bounded, guarded
+from alltrades.data.formats.recording import OWN, Column, Recording, Refusal, bounded, guarded
 
 METADATA = "metadata.json"
 FORMATS = ("hdf5", "arrow", "parquet")
@@ -138,6 +138,7 @@ class Minari(Recording):
             self._inside = _Arrow(folder, kind, _spaces(file, facts))
         self.columns, self.left_out = self._inside.columns, self._inside.left_out
         self.warnings, self.instruction = self._inside.warnings, self._inside.instruction
+        self.named = OWN in facts
         self.counted(str(file), facts.get("total_episodes"), len(self), "episodes")
         for key in self.columns:
             if key.startswith("infos/") and key.rpartition("/")[2] not in INFOS:

@@ -16,6 +16,7 @@ from alltrades.data.formats.hdf5 import TEXTS, natural
 from alltrades.data.formats.recording import Column, Recording, Refusal
 
 ENDS = "episode_ends"
+MAP = "map.yaml"  # which exports write beside the files
 
 
 class Npz(Recording):
@@ -30,6 +31,7 @@ class Npz(Recording):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.files = _files(path)
+        self.named = (path / MAP).is_file()
         if not self.files:
             raise Refusal(f"{path}: no .npz files; expected some; check the path")
         self._loaded: tuple[Path, dict[str, np.ndarray]] | None = None

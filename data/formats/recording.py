@@ -19,6 +19,7 @@ from alltrades.errors import MissingExtra, UserError
 T = TypeVar("T")
 LIMIT = 2**33  # bytes of one episode, array or archive member: what is larger is no recording
 LARGE = 2**28  # bytes from which the machine's memory is looked at
+OWN = "alltrades"  # the key under which an export says what else its format cannot
 
 
 class Refusal(UserError):
@@ -68,6 +69,8 @@ class Recording(ABC):
         warnings: how the files deviate from what they say of themselves; one line each.
         left_out: key -> why it is not proposed as a field.
         acts: keys that are proposed as actions, where names alone do not tell.
+        named: whether texts are called as their fields, which exports of stores say of themselves;
+            elsewhere an instruction has whatever name, and becomes the field `task`.
         resampled: episodes are put on a grid of `rate`, which the mapping may change.
         plain: whether any file of numbers is of this format: it counts where no other does.
     """
@@ -80,6 +83,7 @@ class Recording(ABC):
     warnings: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     acts: list[str] = field(default_factory=list)
+    named: bool = False
     plain: ClassVar[bool] = False
     resampled: ClassVar[bool] = False
 

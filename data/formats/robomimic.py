@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from alltrades.data.formats.hdf5 import Hdf5, inside, natural, text_of
-from alltrades.data.formats.recording import Column, Refusal, guarded
+from alltrades.data.formats.recording import OWN, Column, Refusal, guarded
 
 LEFT_OUT = {
     "next_obs/": "the observation after the action: that of the next step",
@@ -49,7 +49,11 @@ class Robomimic(Hdf5):
         facts = self._facts(self.places[0][0], "env_args")
         rate = (facts.get("env_kwargs") or {}).get("control_freq")
         self.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-        if self._instruction(0, group) is not None:
+        self.named = OWN in self._said[self.places[0][0]]
+        if self.named:  # among obs/ too
+            told = f"obs/{self._facts(self.places[0][0], OWN).get('instruction')}"
+            self.instruction = told if told in self.columns else None
+        elif self._instruction(0, group) is not None:
             self.columns["@task"] = Column((), "str", "text")
             self.instruction = "@task"
 

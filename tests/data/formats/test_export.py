@@ -90,6 +90,86 @@ def test_every_field_comes_back(tmp_path, store, kind):
         assert interface.action.names == ("left", "right")
 
 
+TEXTS = (("instruction",), ("task",), ("prompt",), ("task", "instruction"), ("prompt", "who"), ())
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "npz"])
+def test_texts_come_back_under_their_names_and_none_is_added(tmp_path, kind, texts):
+    episodes = [
+        Episode.from_arrays(
+            {"state": np.zeros((3, 2)), **{name: f"{name} {word}" for name in texts}},
+            np.zeros((3, 1)),
+            "lab/pick",
+        )
+        for word in ("red", "blue", "red")
+    ]
+    store = EpisodeStore.write(tmp_path / "store.zarr", episodes)
+    out = exported(tmp_path, store, kind, "--rate", "10")
+    for found, expected in zip(imported(tmp_path, out).episodes(), episodes, strict=True):
+        seen = {k: v for k, v in found.observations.items() if k != "state"}
+        assert seen == {name: expected.observations[name] for name in texts}
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (("who", "instruction"), "instruction"),
+        (("prompt",), "prompt"),
+        (("prompt", "who"), None),
+        ((), None),
+    ],
+)
+def test_lerobots_tasks_are_the_instructions_or_the_only_texts(tmp_path, texts, told):
+    import pyarrow.parquet as parquet
+
+    episodes = [
+        Episode.from_arrays(
+            {"state": np.zeros((3, 2)), **{name: f"{name} {word}" for name in texts}},
+            np.zeros((3, 1)),
+            "lab/pick",
+        )
+        for word in ("red", "blue", "red")
+    ]
+    store = EpisodeStore.write(tmp_path / "store.zarr", episodes)
+    out = exported(tmp_path, store, "lerobot", "--rate", "10")
+    tasks = parquet.read_table(out / "meta/tasks.parquet").to_pydict()["__index_level_0__"]
+    assert tasks == (["lab/pick"] if told is None else [f"{told} red", f"{told} blue"])
+    columns = parquet.read_schema(out / "data/chunk-000/file-000.parquet").names
+    assert {c for c in columns if c.removeprefix("observation.") in texts} == {
+        f"observation.{name}" for name in texts if name != told
+    }
+
+
+@pytest.mark.parametrize("name", ["done", "obs", "obs.x", "action.left", "episode_ends"])
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
+def test_a_field_comes_back_under_its_name_or_is_refused(tmp_path, kind, name, capsys):
+    seen = {"q": np.zeros((3, 2)), name: np.ones((3, 2))}
+    store = tmp_path / "store.zarr"
+    EpisodeStore.write(store, [Episode.from_arrays(seen, np.zeros((3, 1)), "lab/pick")])
+    out = tmp_path / "out.hdf5"
+    if main(["data", "export", kind, str(store), "--out", str(out), "--rate", "10"]) == 0:
+        assert set(next(imported(tmp_path, out).episodes()).observations) == set(seen)
+    else:
+        assert f"a field called '{name}', which {kind} would not" in capsys.readouterr().err
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "npz"])
+def test_an_exports_instructions_tell_its_tasks_apart(tmp_path, kind):
+    episodes = [
+        Episode.from_arrays(
+            {"state": np.zeros((3, 2)), "instruction": text}, np.zeros((3, 1)), "lab/pick"
+        )
+        for text in ("go red", "go blue")
+    ]
+    store = EpisodeStore.write(tmp_path / "store.zarr", episodes)
+    out = exported(tmp_path, store, kind, "--rate", "10")
+    again = imported(tmp_path, out, "--tasks", "environments")
+    assert sorted(again.interfaces()) == ["lab/pick-go-blue", "lab/pick-go-red"]
+    assert all(set(e.observations) == {"state"} for e in again.episodes())
+
+
 @pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
 def test_marks_of_interventions_come_back_where_all_episodes_have_some(tmp_path, kind, capsys):
     rng = np.random.default_rng(0)
@@ -105,7 +185,7 @@ def test_marks_of_interventions_come_back_where_all_episodes_have_some(tmp_path,
     again = imported(tmp_path, out)
     for found, expected in zip(again.episodes(), taken):
         assert found.interventions.tolist() == expected.tolist()
-        assert set(found.observations) - {"task"} == {"state"}
+        assert set(found.observations) == {"state"}
     (tmp_path / "some").mkdir()
     some = [episodes[0], replace(episodes[1], interventions=None)]
     mixed = EpisodeStore.write(tmp_path / "some.zarr", some)
