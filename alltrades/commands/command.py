@@ -68,6 +68,17 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole
 
 
+def positive(text: str) -> float:
+    """The type of an argument that is a rate or a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}; expected a finite number above 0")
+    return found
+
+
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Which recipe a command reads its settings from."""
     parser.add_argument("--config", default=None, help="recipe: a YAML file or a packaged name")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alltrades.commands.command import Command, at_least
+from alltrades.commands.command import Command, at_least, positive
 from alltrades.commands.editing import add_editing
 from alltrades.commands.viewing import view_arguments
 
@@ -138,7 +138,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--environment", default=None, metavar="ID", help="whose episodes; default the only one's"
     )
     parser.add_argument(
-        "--rate", type=float, default=None, help="control steps per second; default the store's"
+        "--rate", type=positive, default=None, help="control steps per second; default the store's"
     )
     parser.add_argument(
         "--video",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alltrades.commands.command import Command, at_least
+from alltrades.commands.command import Command, at_least, positive
 from alltrades.errors import UserError
 from alltrades.system.files import write_json
 
@@ -30,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="episodes of the expert (check); 0 for none",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds for one reset or step (check)"
+        "--timeout", type=positive, default=60.0, help="seconds for one reset or step (check)"
     )
     parser.add_argument(
         "--cameras",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.commands import data
-from alltrades.commands.command import Command, at_least, no_arguments, trust_argument
+from alltrades.commands.command import Command, at_least, no_arguments, positive, trust_argument
 from alltrades.system.files import check_writable, write_json
 
 
@@ -41,7 +41,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "concern deployment; damage harms files of every kind and uses them; kills ends commands "
         "at random moments and starts them again",
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement")
+    parser.add_argument("--seconds", type=positive, default=2.0, help="time per measurement")
     parser.add_argument(
         "--names",
         nargs="*",
@@ -81,7 +81,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rate",
-        type=float,
+        type=positive,
         default=None,
         help="requests per second of each robot; latency 10, soak 50",
     )
@@ -128,9 +128,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of the mutations (damage), of the moments (kills), of the numbers (store)",
     )
-    parser.add_argument("--minutes", type=float, default=60.0, help="length (soak)")
+    parser.add_argument("--minutes", type=positive, default=60.0, help="length (soak)")
     parser.add_argument(
-        "--kill-every", type=float, default=10.0, help="seconds between two kills of robots (soak)"
+        "--kill-every",
+        type=positive,
+        default=10.0,
+        help="seconds between two kills of robots (soak)",
     )
     parser.add_argument(
         "--messages", type=at_least(1), default=100_000, help="number of messages (malformed)"

@@ -61,9 +61,13 @@ class Export:
     def of(cls, store: EpisodeStore, environment: str | None, rate: float | None) -> Export:
         """The episodes of an environment, or of the only one.
 
-        Raises UserError for several of which none is named, for one that is not there, and for
-        episodes without actions.
+        Raises UserError for several of which none is named, for one that is not there, for
+        episodes without actions, and for a rate that is not finite and above 0.
         """
+        if rate is not None and not 0 < rate < np.inf:
+            raise UserError(
+                f"{store.path}: a rate of {rate:g} Hz; expected a finite number above 0; mend it"
+            )
         columns, known = store.columns(), store.interfaces()
         there = sorted(set(columns["environment"].tolist()))
         if environment is None and len(there) != 1:
@@ -91,9 +95,10 @@ class Export:
                 f"{store.path}: a field called '{taken[0]}', which is no observation "
                 "in other formats; expected another name; `alltrades data rename`"
             )
+        rate = known[name].control_hz if rate is None else rate
         timed = store.timed(index)
         marked = columns.get(MARKS, np.full(len(store), UNMARKED))[index] != UNMARKED
-        return cls(store, known[name], index, rate or known[name].control_hz, timed, marked)
+        return cls(store, known[name], index, rate, timed, marked)
 
     def episodes(self) -> Iterator[Episode]:
         """In order, one in memory at a time; with time stamps and marks of interventions where all

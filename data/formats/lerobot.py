@@ -14,7 +14,7 @@ from alltrades.data.formats.convert import fits
 from alltrades.data.formats.lerobot_meta import Meta
 from alltrades.data.formats.lerobot_rows import RowFiles
 from alltrades.data.formats.pictures import decode
-from alltrades.data.formats.recording import Column, Recording, Refusal
+from alltrades.data.formats.recording import Column, Recording, Refusal, rate_of
 from alltrades.data.formats.video import Video
 
 
@@ -113,10 +113,10 @@ class LeRobot(Recording):
         """Time stamps count where they disagree with what is said."""
         told = self.meta.info.get("fps")
         self.rate = float(told) if isinstance(told, int | float) and 0 < told < np.inf else None
-        if "timestamp" not in self.rows.schema:
+        timed = "timestamp" in self.rows.schema
+        if not timed:
             self.warn("data/ has no column 'timestamp'; rows are taken to be 1 / fps apart")
-            return
-        for i in range(min(3, len(self))):
+        for i in range(min(3, len(self)) if timed else 0):
             times = self.rows.read(i, ["timestamp"])["timestamp"].astype(np.float64).reshape(-1)
             steps = np.diff(times)
             if len(steps) > 1 and np.isfinite(steps).all() and np.median(steps) > 0:
@@ -127,7 +127,9 @@ class LeRobot(Recording):
                         "time stamps count"
                     )
                     self.rate = found
-                return
+                break
+        if self.rate is None:
+            self.rate = rate_of(f"{self.path}/meta/info.json: fps", told)
 
     def _instruction(self) -> None:
         self.tasks = list(dict.fromkeys(self.meta.tasks.values()))

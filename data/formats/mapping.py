@@ -161,7 +161,7 @@ class Clock(_Model):
     """Which key has the time of each step; `scale` is the seconds of one of its units."""
 
     source: str = Field(alias="from")
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 class Map(_Model):
@@ -173,7 +173,7 @@ class Map(_Model):
     success: Flag | None = None
     timestamp: Clock | None = None
     intervention: Flag | None = None
-    control_hz: float | None = Field(None, gt=0)
+    control_hz: float | None = Field(None, gt=0, allow_inf_nan=False)
     environment: str | None = None
 
     @model_validator(mode="after")

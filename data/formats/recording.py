@@ -150,6 +150,19 @@ def guarded(where: object, read: Callable[..., T], *args: Any) -> T:
         ) from error
 
 
+def rate_of(where: object, told: Any) -> float | None:
+    """The steps per second that a file says of itself; None where it says nothing. Refuses what is
+    not a finite number above 0.
+    """
+    if told is None:
+        return None
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 < told < np.inf:
+        raise Refusal(
+            f"{where}: {told!r} steps per second; expected a finite number above 0; mend it"
+        )
+    return float(told)
+
+
 def bounded(where: object, size: int) -> None:
     """Refuse what would take more than LIMIT bytes, or than this machine has, whatever the file
     claims to hold.

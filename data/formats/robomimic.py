@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from alltrades.data.formats.hdf5 import Hdf5, inside, natural, text_of
-from alltrades.data.formats.recording import OWN, Column, Refusal, guarded
+from alltrades.data.formats.recording import OWN, Column, Refusal, guarded, rate_of
 
 LEFT_OUT = {
     "next_obs/": "the observation after the action: that of the next step",
@@ -47,8 +47,9 @@ class Robomimic(Hdf5):
 
     def _texts(self, group: Any) -> None:
         facts = self._facts(self.places[0][0], "env_args")
-        rate = (facts.get("env_kwargs") or {}).get("control_freq")
-        self.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
+        kwargs = facts.get("env_kwargs")
+        told = kwargs.get("control_freq") if isinstance(kwargs, dict) else None
+        self.rate = rate_of(f"{self.places[0][0]}: control_freq", told)
         self.named = OWN in self._said[self.places[0][0]]
         if self.named:  # among obs/ too
             told = f"obs/{self._facts(self.places[0][0], OWN).get('instruction')}"

@@ -11,8 +11,10 @@ from alltrades.cli import main
 from alltrades.data.actions import ActionSpec
 from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
+from alltrades.data.formats.exporting import Export
 from alltrades.data.interface import Interface
 from alltrades.data.store import EpisodeStore
+from alltrades.errors import UserError
 from tests.data.formats import made
 from tests.data.formats.test_import import imported
 
@@ -261,6 +263,18 @@ def test_lerobot_itself_loads_it_and_trains_ten_steps(tmp_path, store):
         loss.backward()
         optimizer.step()
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("rate", ["-3", "0", "nan", "inf", "fast"])
+def test_a_rate_that_is_none_is_refused_in_one_line(tmp_path, store, rate, capsys):
+    words = ["data", "export", "lerobot", str(store.path), "--out", str(tmp_path / "o")]
+    assert main([*words, f"--rate={rate}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{rate}; expected a finite number above 0" in line
+    assert list(tmp_path.iterdir()) == []
+    if rate != "fast":
+        with pytest.raises(UserError, match="expected a finite number above 0"):
+            Export.of(store, None, float(rate))
 
 
 def test_exports_that_cannot_be_are_refused(tmp_path, store, capsys):

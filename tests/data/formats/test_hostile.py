@@ -114,6 +114,41 @@ def test_a_rate_that_is_none_is_taken_from_the_time_stamps(tmp_path, fps):
     assert imported(tmp_path, source).interfaces()["lab/pick"].control_hz == 10
 
 
+@pytest.mark.parametrize("fps", ["Infinity", "NaN", "-3", "0", '"fast"'])
+def test_a_rate_that_is_none_is_refused_where_time_stamps_tell_none_either(tmp_path, capsys, fps):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    source = made.lerobot(tmp_path / "set")
+    info = source / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fps": json.loads(fps)}))
+    for file in (source / "data").glob("**/*.parquet"):
+        table = parquet.read_table(file)
+        at, name = table.column_names.index("timestamp"), "timestamp"
+        back = pa.array([-float(x) for x in table[name].to_pylist()], pa.float32())
+        parquet.write_table(table.set_column(at, name, back), file)
+    assert "steps per second; expected a finite number above 0" in refused(tmp_path, capsys, source)
+
+
+@pytest.mark.parametrize("rate", [-3, 0, np.inf, np.nan, "20"])
+def test_a_rate_that_is_none_is_refused_in_robomimics_files(tmp_path, capsys, rate):
+    import h5py
+
+    source = made.robomimic(tmp_path / "low_dim.hdf5")
+    with h5py.File(source, "a") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": rate}})
+    said = refused(tmp_path, capsys, source)
+    assert f"control_freq: {rate!r} steps per second; expected a finite number" in said
+
+
+@pytest.mark.parametrize("rate", [".inf", "-3", "0", ".nan"])
+def test_a_rate_that_is_none_is_refused_in_a_mapping(tmp_path, capsys, rate):
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text(f"fields: {{state: {{from: state}}}}\ncontrol_hz: {rate}\n")
+    source = made.npz(tmp_path / "set")
+    assert f"{mapping}: control_hz" in refused(tmp_path, capsys, source, "--map", str(mapping))
+
+
 def test_codecs_inside_shards_inside_shards_are_looked_at():
     def sharded(*codecs):
         inner = {"chunk_shape": [2], "codecs": list(codecs), "index_codecs": [{"name": "bytes"}]}
