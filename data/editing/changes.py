@@ -185,19 +185,20 @@ def labels_of(path: Path, table: Table) -> dict[int, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            named, rows = list(reader.fieldnames or ()), list(reader)
+            named = list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); expected a CSV; check the path"
         ) from error
-    other = [n for n in named if n not in ("episode", *LABELS)]
+    other = [n for n in named if n not in ("episode", *LABELS) or named.count(n) > 1]
     if "episode" not in named or len(named) < 2 or other:
         raise UserError(
             f"{path}: columns {', '.join(map(str, named)) or 'none'}; expected episode and some "
-            f"of {', '.join(LABELS)}; mend its first line"
+            f"of {', '.join(LABELS)}, each once; mend its first line"
         )
     out: dict[int, dict[str, str]] = {}
-    for line, row in enumerate(rows, 2):
+    for line, row in rows:
         said = (row["episode"] or "").strip()
         number = int(said) if said.isascii() and said.isdigit() and len(said) < 19 else -1
         if None in row:
@@ -210,4 +211,10 @@ def labels_of(path: Path, table: Table) -> dict[int, dict[str, str]]:
                 "at most once; mend that line"
             )
         out[number] = {k: row[k] for k in LABELS if row.get(k)}
+        success = out[number].get("success", "unknown")
+        if success.lower() not in SUCCESS:
+            raise UserError(
+                f"{path}: line {line}: success '{success}'; expected true, false or unknown; mend "
+                "that line"
+            )
     return {i: given for i, given in out.items() if given}

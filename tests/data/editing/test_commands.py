@@ -339,7 +339,12 @@ def test_two_fields_never_get_one_name(capsys):
         ("episode,sucess\n1,true\n", "columns episode, sucess"),
         ("episode,success\n9,true\n", "line 2: episode '9'; expected each of 0 to 3"),
         ("episode,success\n1,true\n1,false\n", "line 3: episode '1'"),
-        ("episode,success\n1,yes\n", "success 'yes'; expected true, false or unknown"),
+        (
+            "episode,success\n0,true\n\n1,ja\n",
+            "l.csv: line 4: success 'ja'; expected true, false or unknown",
+        ),
+        ('episode,instruction\n0,"two\nlines"\n9,go\n', "l.csv: line 4: episode '9'"),
+        ("episode,success,success\n1,true,false\n", "each once; mend its first line"),
         ("episode,success\n1,true,more\n", "line 2"),
         ("", "columns none"),
     ],
