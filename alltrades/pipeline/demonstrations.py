@@ -12,6 +12,7 @@ import numpy as np
 
 from alltrades.data.steps import Steps
 from alltrades.data.store import EpisodeStore
+from alltrades.errors import UserError
 from alltrades.pipeline import collection, given, interventions
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.holdout import held_out_mask
@@ -120,6 +121,12 @@ def record(context: Context, out: Path, rates: Path | None = None) -> None:
     """
     settings = context.settings
     own = settings.demos
+    if own.path is not None:
+        raise UserError(
+            f"demos.path {', '.join(map(str, own.stores))} gives demonstrations, and those of "
+            "experts are recorded here; expected one of both; leave --demos.path out, or join "
+            "stores with `alltrades data merge`"
+        )
     numbers = {spec.id: own.wanted(spec.id) for spec in context.demonstrating}
     episodes = {name: number for name, number in numbers.items() if number is not None}  # all
 

@@ -170,3 +170,14 @@ def test_environments_of_similar_names_keep_files_of_their_own(tmp_path):
         for f in (tmp_path / "again.json", run / "evaluation/specialists.json")
     ]
     assert found[0] == found[1] and len({r["policy"] for r in found[0]["rows"]}) == 3
+
+
+@pytest.mark.parametrize("further", [[], ["--demos.episodes", "2"]])
+def test_collect_beside_given_demonstrations_is_refused_in_one_line(tmp_path, capsys, further):
+    given, out = tmp_path / "given.zarr", tmp_path / "out.zarr"
+    EpisodeStore.write(given, [episode(0)])
+    words = ["collect", "--environments", "planar/reach", "--demos.path", str(given)]
+    assert cli.main([*words, "--out", str(out), *further]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"demos.path {given} gives demonstrations" in line and "leave --demos.path out" in line
+    assert not out.exists()
