@@ -252,6 +252,18 @@ class EpisodeStore(ReadableStore):
         self._writable()
         self._make_commit(self._groups, provenance={**self.provenance, **facts})
 
+    def begin_again(self, interfaces: Sequence[Interface], provenance: dict[str, Any]) -> None:
+        """Be as `create` makes one, of other environments or another origin.
+
+        Raises UserError where there are episodes, which would be lost.
+        """
+        if len(self):
+            raise UserError(
+                f"{self.path}: {len(self)} episodes; expected none; choose another path"
+            )
+        groups = {i.id: Group.named(self.path, i.id).declared(i) for i in interfaces}
+        self._make_commit(groups, Columns(self.path), provenance=provenance)
+
     def _group(self, groups: Mapping[str, Group], environment: str) -> Group:
         return groups.get(environment) or Group.named(self.path, environment)
 

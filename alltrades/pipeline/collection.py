@@ -211,46 +211,65 @@ def open_or_create(
 
     One that is there is continued where it was made from the same: UserError where the provenance
     that it recorded differs in one of the given facts, or in its environments, to which `grows`
-    allows others to be added; and where other code began it than `code`, if that is given.
+    allows others to be added; and where other code began it than `code`, if that is given. Such a
+    one without episodes, as a command that failed leaves it, is begun again.
     """
-    environments = [[s.id, s.interface.digest()] for s in specs]
+    asked = [[s.id, s.interface.digest()] for s in specs]
+    interfaces = [s.interface for s in specs]
+    facts = provenance | {"environments": asked} | ({} if code is None else {"code": code})
     if not (path / "commit.json").exists():
-        return EpisodeStore.create(
-            path,
-            [s.interface for s in specs],
-            provenance | {"environments": environments} | ({} if code is None else {"code": code}),
-        )
+        return EpisodeStore.create(path, interfaces, facts)
     store = EpisodeStore.open(path, mode="a")
-    began = store.provenance.get("code") or {}
-    both = began.keys() & (code or {}).keys()  # further environments bring further code
-    if code and (changes := code_changes(*({n: c[n] for n in both} for c in (began, code)))):
+    environments = _with_others(store, asked) if grows else asked
+    other = _other_origin(store, provenance, environments, grows, code or {})
+    if other is not None and not len(store):
+        store.begin_again(interfaces, facts)
+    elif other is not None:
         store.close()
-        raise UserError(
-            f"{path}: a store is there already and other code began it ({in_short(changes)}); "
-            "expected the same, to go on with; choose another path, delete the store, or go on "
-            "with --no-same_code"
-        )
-    recorded = list(store.provenance.get("environments", []))
-    if grows:
-        ids = [name for name, _ in recorded]
-        environments = [
-            next(([s.id, s.interface.digest()] for s in specs if s.id == name), [name, digest])
-            for name, digest in recorded
-        ]
-        environments += [[s.id, s.interface.digest()] for s in specs if s.id not in ids]
-        recorded += environments[len(recorded) :]
-    for what, value in {**provenance, "environments": environments}.items():
-        there = recorded if what == "environments" else store.provenance.get(what)
-        if there != value:
-            store.close()
-            raise UserError(
-                f"{path}: a store is there already and {_differing(what, there, value)}; expected "
-                "one made from the same, to go on with; choose another path, or delete the store"
-            )
-    if store.provenance.get("environments") != environments:
+        raise UserError(f"{path}: a store is there already and {other}")
+    elif store.provenance.get("environments") != environments:
+        began = store.provenance.get("code") or {}
         more = {} if code is None else {"code": {**began, **code}}
         store.set_provenance(environments=environments, **more)
     return store
+
+
+def _with_others(store: EpisodeStore, asked: Sequence[list[str]]) -> list[list[str]]:
+    """The environments [id, digest] of a store as they are asked for, then those it lacks."""
+    known = dict(asked)
+    before = {name: known.get(name, digest) for name, digest in _recorded(store)}
+    return [[name, digest] for name, digest in (before | known).items()]
+
+
+def _recorded(store: EpisodeStore) -> list[list[str]]:
+    return list(store.provenance.get("environments", []))
+
+
+def _other_origin(
+    store: EpisodeStore,
+    provenance: Mapping[str, Any],
+    environments: Sequence[list[str]],
+    grows: bool,
+    code: Mapping[str, str],
+) -> str | None:
+    """Why a store cannot be gone on with, in words; None where it can."""
+    began = store.provenance.get("code") or {}
+    both = began.keys() & code.keys()  # further environments bring further code
+    if changes := code_changes(*({n: c[n] for n in both} for c in (began, code))):
+        return (
+            f"other code began it ({in_short(changes)}); expected the same, to go on with; choose "
+            "another path, delete the store, or go on with --no-same_code"
+        )
+    recorded = _recorded(store)
+    recorded += environments[len(recorded) :] if grows else []
+    for what, value in {**provenance, "environments": environments}.items():
+        there = recorded if what == "environments" else store.provenance.get(what)
+        if there != value:
+            return (
+                f"{_differing(what, there, value)}; expected one made from the same, to go on "
+                "with; choose another path, or delete the store"
+            )
+    return None
 
 
 def _differing(what: str, there: Any, here: Any) -> str:

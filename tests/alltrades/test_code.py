@@ -6,12 +6,16 @@ import copy
 import functools
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alltrades.data.actions import ActionSpec
+from alltrades.data.episode import Episode
 from alltrades.data.fields import Field
+from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
@@ -187,12 +191,40 @@ def test_a_store_is_continued_by_the_code_that_began_it_alone(tmp_path):
         open_or_create(tmp_path / "s", specs, facts, grows=True, code=code).close()
 
     begin([reach], code)
+    with EpisodeStore.open(tmp_path / "s", "a") as store:
+        store.append([_episode(reach)])
     begin([reach, push], code | {"b.py": "0" * 12})  # of a further environment
     begin([reach], code)
     for name in ("a.py", "b.py"):
         with pytest.raises(UserError, match=f"{name} was edited.*--no-same_code"):
             begin([reach, push], code | {name: "1" * 12})
     begin([reach], None)
+
+
+def test_a_store_without_episodes_is_begun_again_by_whatever_code_and_environments(tmp_path):
+    (spec,) = registry.resolve(["planar/reach"])
+    path, facts = tmp_path / "s", {"kind": "demonstrations", "seed": 0}
+    bare = replace(spec, observation={"state": Field.state(3)}, parts={}, cameras={})
+    open_or_create(path, [bare], facts, code={"a.py": "0" * 12}).close()
+    for seed in (1, 2):  # of an edited plugin, whose expert raised again
+        store = open_or_create(path, [spec], facts | {"seed": seed}, code={"a.py": "1" * 12})
+        store.close()
+    again = EpisodeStore.open(path)
+    assert again.interfaces() == {spec.id: spec.interface}
+    assert again.provenance["code"] == {"a.py": "1" * 12} and again.provenance["seed"] == 2
+    with EpisodeStore.open(path, "a") as store:
+        store.append([_episode(spec)])
+        with pytest.raises(UserError, match="1 episodes; expected none"):
+            store.begin_again([], {})
+    for other in ({"code": {"a.py": "2" * 12}}, {"provenance": facts}):
+        with pytest.raises(UserError, match="a store is there already"):
+            open_or_create(path, [spec], **{"provenance": facts | {"seed": 2}, **other})
+    assert len(EpisodeStore.open(path)) == 1
+
+
+def _episode(spec: EnvSpec) -> Episode:
+    fields = {name: np.zeros((3, *f.shape)) for name, f in spec.observation.items()}
+    return Episode.from_arrays(fields, np.zeros((3, spec.interface.action_dim)), spec.id)
 
 
 # ---- stages --------------------------------------------------------------------------------------
