@@ -244,6 +244,17 @@ def knows(environments: Sequence[str]) -> bool:
     return True
 
 
+def means(name: str) -> bool:
+    """Whether a suite, an id or a glob means environments that are known, installed or not."""
+    try:
+        resolve([name])
+    except MissingExtra:
+        return True
+    except UserError:
+        return False
+    return True
+
+
 def list_environments() -> list[str]:
     """Ids of all registered environments, installed or not."""
     _load()

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,10 +154,11 @@ def recipe_settings(
     """Settings of a command: its recipe (default quickstart) and the command line.
 
     Environments named on the command line replace the recipe's, its optional ones too; a command
-    that is given a policy and neither them nor a recipe takes the policy's, and the plugins that
-    they need. A given store of demonstrations is used whole: how many a recipe asks for are those
-    that are recorded. Where neither a recipe nor environments nor a policy are named they are those
-    of the given store; `stores` are those that the command opens.
+    that is given a policy and neither them nor a recipe takes the policy's. Where environments need
+    them the policy's plugins are added, unless the command line names some. A given store of
+    demonstrations is used whole: how many a recipe asks for are those that are recorded. Where
+    neither a recipe nor environments nor a policy are named they are those of the given store;
+    `stores` are those that the command opens.
     """
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
@@ -168,6 +170,11 @@ def recipe_settings(
         small=args.small,
         overrides=overrides,
     )
+    if getattr(args, "policy", None) and origins.get("plugins") != COMMAND_LINE:
+        plugins = _plugins_for(settings, fetched(args.policy))
+        if plugins != settings.plugins:
+            settings = settings.model_copy(update={"plugins": plugins})
+            origins["plugins"] = "the policy"
     if settings.demos.path is not None:
         said = {key for key, origin in origins.items() if origin == COMMAND_LINE}
         whole: dict[str, Any] = {} if "demos.episodes" in said else {"episodes": None}
@@ -202,25 +209,49 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     return out
 
 
-def _of_artifact(policy: Path, given: set[str]) -> list[str]:
-    """Environments of an artifact, or of a folder of them, and the plugins that they need, as
-    tokens of a command line.
-    """
-    from alltrades.envs import registry
-    from alltrades.policies.artifact import environments_of, facts_of, plugins_of
-    from alltrades.system.trust import check_environments, check_named
+def _facts(policy: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What an artifact says of itself, or each of a folder of them, and their environments' ids."""
+    from alltrades.policies.artifact import environments_of, facts_of
 
     folders = [f.parent for f in sorted(policy.glob("*/policy.json"))]
     every = [facts_of(f) for f in (folders if not (policy / "policy.json").exists() else [])]
     every = every or [facts_of(policy)]
-    ids = list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
-    plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
+    return every, list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
+
+
+def _of_artifact(policy: Path, given: set[str]) -> list[str]:
+    """Environments of an artifact, or of a folder of them, as tokens of a command line."""
+    from alltrades.system.trust import check_environments
+
+    every, ids = _facts(policy)
     check_environments(ids, policy)
-    needed = "--plugins" not in given and bool(plugins) and not registry.knows(ids)
-    if needed:
+    return ["--environments", json.dumps(ids), *_seen_by(every, given)]
+
+
+def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
+    """The settings' plugins and, where these lack an environment that is asked for, those of an
+    artifact, or of a folder of them.
+
+    UserError where the user has never named one that an environment of the artifact needs; where
+    others are asked for, or recordings may describe them, such plugins are not loaded.
+    """
+    from alltrades.envs import registry
+    from alltrades.policies.artifact import plugins_of
+    from alltrades.system.trust import check_named
+
+    registry.load_plugins(settings.plugins)
+    unknown = [name for name in settings.environments if not registry.means(name)]
+    if not unknown:
+        return settings.plugins
+    every, ids = _facts(policy)
+    plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
+    try:
         check_named(plugins, policy)
-    out = ["--environments", json.dumps(ids), *(["--plugins", json.dumps(plugins)] * needed)]
-    return out + _seen_by(every, given)
+    except UserError:
+        if settings.demos.path is None and any(fnmatchcase(i, n) for i in ids for n in unknown):
+            raise
+        return settings.plugins
+    return (*settings.plugins, *(name for name in plugins if name not in settings.plugins))
 
 
 def _seen_by(every: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:

@@ -115,6 +115,38 @@ def test_a_policy_is_evaluated_in_its_own_environments_when_none_are_given(folde
     assert LOADED in out and [r["environment"] for r in rows] == ["own/reach"]
 
 
+@pytest.mark.parametrize("asked", ["own/reach", "own/*", "by a recipe"])
+@pytest.mark.parametrize("name", ["evaluate", "rollout"])
+def test_environments_that_are_asked_for_bring_the_policys_plugins(
+    folder: Path, tmp_path: Path, name: str, asked: str
+) -> None:
+    words = {
+        "evaluate": ["--evaluation.episodes", "2"],
+        "rollout": ["--episodes", "2", "--out", str(tmp_path / "rolled.zarr")],
+    }[name]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("environments: [own/reach]\n")
+    which = ["--config", str(recipe)] if " " in asked else ["--environments", asked]
+    out = command(folder, name, "../made/mlp", *words, "--rollout.workers", "0", *which)
+    assert LOADED in out and "own/reach" in out
+
+
+def test_a_foreign_artifacts_plugins_do_not_matter_to_other_environments(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    for name, said in (("own/reach", "names the plugin"), ("own/reech", "no environment or suite")):
+        words = ["evaluate", "../made/mlp", "--small", "--environments", name]
+        done = ended(
+            folder / "elsewhere",
+            "-m",
+            "alltrades.cli",
+            *words,
+            env={"XDG_STATE_HOME": str(tmp_path)},
+        )
+        assert done.returncode == 2 and said in done.stderr and LOADED not in done.stdout
+
+
 def test_a_plugin_is_loaded_only_where_the_work_needs_it(folder: Path) -> None:
     for backbone in ("mlp", "tiny"):
         out = command(folder, "export", f"../made/{backbone}", "--out", f"{backbone}.onnx")
