@@ -179,6 +179,11 @@ def _relabel(args: argparse.Namespace) -> int:
         labels = dict.fromkeys(table.chosen(where_of(args)).tolist(), given)
     else:
         labels = labels_of(Path(args.csv), table)
+        if not labels:
+            raise UserError(
+                f"{args.csv}: labels no episode; expected some; fill in success, instruction or "
+                "source of those that change"
+            )
     change = Relabel.of(table, labels)
     print(f"relabels {len(labels)} of {len(table)} episodes", file=sys.stderr)
     return _copied(args, table, np.arange(len(table)), change)

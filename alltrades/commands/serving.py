@@ -58,6 +58,11 @@ def export(args: argparse.Namespace) -> int:
         .set_preference(parse_preference(args.preference))
         .set_n_action_steps(args.n_action_steps)
     )
+    if args.instructions and not (policy.reading and all(s.strip() for s in args.instructions)):
+        raise UserError(
+            f"--instructions {' '.join(map(repr, args.instructions))}; expected sentences, and a "
+            "policy that reads them (--policy.text.encoder); leave it out"
+        )
     policy.hear_all(args.instructions)
     given = (
         None

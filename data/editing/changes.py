@@ -119,7 +119,7 @@ class Relabel(Change):
             said = given.get("success")
             if said is not None and said.lower() not in SUCCESS:
                 raise UserError(f"success '{said}'; expected true, false or unknown; mend it")
-            if given.get("source") == "":
+            if "source" in given and not given["source"].strip():
                 raise UserError("an empty source; expected a name; give one")
         told = np.array([i for i, given in labels.items() if "instruction" in given], np.int64)
         names = table.columns["environment"]

@@ -53,7 +53,8 @@ class Ensembling(Execution):
                 if np.isfinite(votes).all(axis=1).any()
                 else votes[-1:]
             )
-            weights = np.exp(-self.m * np.arange(len(votes)))
+            decay = -self.m * np.arange(len(votes))
+            weights = np.exp(decay - decay.max())  # the largest is 1, whatever m
             out[step] = weights / weights.sum() @ votes
         self._chunks[lane] = [] if policy.held else [c[self.every :] for c in chunks]
         return out

@@ -102,3 +102,14 @@ def test_a_server_that_holds_the_robot_is_obeyed_at_once_and_forgotten_when_it_g
 def test_settings_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(UserError, match="expected"):
         Controller(Counting(), execution=Ensembling(**options))
+
+
+@pytest.mark.parametrize("m, counts", [(1000.0, 0), (-1000.0, -1)])
+def test_weights_of_any_m_are_numbers(m: float, counts: int) -> None:
+    """The oldest chunk, or the newest, alone."""
+    policy = Counting(horizon=12, drift=0.5)
+    controller = Controller(policy, execution=Ensembling(m=m))
+    controller.reset(seed=0)
+    out = drive(controller, 10, Clock())[:, 0]
+    first = 0 if counts == 0 else 9
+    assert out[9] == pytest.approx(9 + 0.5 * (first + 1))

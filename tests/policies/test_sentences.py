@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from alltrades import cli
 from alltrades.data.fields import Field
 from alltrades.data.layout import Layout
 from alltrades.data.text import text_features
@@ -355,3 +356,13 @@ def test_a_policy_is_warmed_up_with_sentences_that_it_knows(encoder):
         encoder.clear()
         assert stable_sizes(own, 2)[-1] == 2 and not encoder
     assert made_policy("words").sentences == ()
+
+
+def test_instructions_of_an_export_are_for_policies_that_read_sentences(encoder, tmp_path, capsys):
+    made_policy("words").save(tmp_path / "words")
+    made_policy().save(tmp_path / "sentences")
+    for name, said in (("words", "go"), ("sentences", " ")):
+        words = ["export", str(tmp_path / name), "--instructions", said]
+        assert cli.main(words) == 2
+        assert "expected sentences, and a policy that reads them" in capsys.readouterr().err
+        assert not (tmp_path / name / "export.onnx").exists()
