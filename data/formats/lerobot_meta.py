@@ -41,7 +41,8 @@ class Meta:
         self.lengths: dict[int, int] = {}
         self.episode_tasks: dict[int, list[str]] = {}
         self.facts: dict[int, dict[str, Any]] = {}
-        self.named, self.told = False, TASK
+        self.named = False
+        self.told: str | None = TASK
         self.tasks = self._tasks()
         self._episodes()
         self._files: dict[str, dict[tuple[int, ...], Path]] = {}
@@ -90,7 +91,7 @@ class Meta:
             told = guarded(file, lambda: json.loads(said)["instruction"])
             if told is not None and not (isinstance(told, str) and NAME.fullmatch(told)):
                 raise Refusal(f"{file}: tasks are the field {told!r}; expected a name; restore it")
-            self.named, self.told = True, told and f"{PREFIX}{told}"
+            self.named, self.told = True, f"{PREFIX}{told}" if told else None
 
     def _table(self, file: Path, columns: list[str] | None) -> dict[str, list[Any]]:
         import pyarrow.parquet as parquet

@@ -122,8 +122,11 @@ def _fitted(sentences: tuple[str, ...], goals: tuple[int, ...], encoder: str) ->
     x, y = embed(sentences, encoder).astype(np.float64), np.array(goals)
     means, center, matrix = _projection(x, y)
     numbers = np.pad(matrix, ((0, 0), (0, NUMBERS - matrix.shape[1])))
-    arrays = (a.astype(np.float32) for a in ((x - center) @ numbers, center, numbers, means))
-    return Reading(encoder, sentences, goals, *arrays, _limit(x, y, means), _scatter(x, y))
+    values, center32, matrix32, means32 = (
+        a.astype(np.float32) for a in ((x - center) @ numbers, center, numbers, means)
+    )
+    limit, scatter = _limit(x, y, means), _scatter(x, y)
+    return Reading(encoder, sentences, goals, values, center32, matrix32, means32, limit, scatter)
 
 
 def _projection(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

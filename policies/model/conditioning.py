@@ -301,8 +301,10 @@ class Conditioner(nn.Module):
     def _text(self, key: str, values: Tensor, environment: Tensor, noise: Tensor | None) -> Tensor:
         """(B, dim) of a text, zero in rows of environments without it."""
         encoder, said = self.encoders[self.module[key]], values[:, 0]
-        heard = noise is not None and isinstance(encoder, SentenceEncoder)
-        found = encoder.misheard(said, noise) if heard else encoder(said)
+        if noise is not None and isinstance(encoder, SentenceEncoder):
+            found = encoder.misheard(said, noise)
+        else:
+            found = encoder(said)
         return found if key in self.everywhere else found * self._here(key, environment)[:, None]
 
     def _image(
