@@ -22,7 +22,7 @@ from alltrades.system.reporting import Report
 
 PAUSE = 0.3  # seconds between two looks at what has come
 SHOWN = 0.25  # seconds between two words on how far it is
-TRIES = 3  # of a group that loses one of its processes
+TRIES = 3  # of groups in a row that lose a process before they get further than those before
 DONE, FAILED = "done", "failed"
 
 # what the first does, as `first(here, None, item)`, what the others do, `others()`, and the item
@@ -76,27 +76,30 @@ class GroupTask:
 def together(cluster: Cluster, pool: Pool, task: GroupTask) -> Any:
     """What the first of the processes returns.
 
-    A group that loses a process begins again, with the item as it is then.
+    A group that loses a process begins again, with the item as it is then, as long as groups get
+    on.
 
     Raises what the first raises, and UserError where the group cannot be started or is lost again
     and again.
     """
-    count = task.count
+    count, lost = task.count, 0
     logged: dict[str, int] = {}  # last step of each record: another try repeats some
-    for attempt in range(1, TRIES + 1):
+    while lost < TRIES:
+        before = dict(logged)
         kind, value = _tried(cluster, pool, task, logged)
         if kind == DONE:
             return value
         if kind == FAILED:
             raise told(*value)
-        if attempt < TRIES:
+        lost = lost + 1 if logged == before else 1
+        if lost < TRIES:
             task.ears.say(
                 f"compute: a group of {count} processes of the cluster was lost ({value}); its "
                 "training goes on from its last checkpoint in another one"
             )
     raise UserError(
-        f"compute.ranks = {count}: {TRIES} groups of processes of the cluster were lost, the last "
-        f"because: {value}; expected them to last; look at `ray status`, or set compute.ranks: 1"
+        f"compute.ranks = {count}: {TRIES} groups of processes of the cluster in a row were lost, the "
+        f"last because: {value}; expected them to last; look at `ray status`, or set compute.ranks: 1"
     )
 
 
