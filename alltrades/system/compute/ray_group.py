@@ -98,8 +98,9 @@ def together(cluster: Cluster, pool: Pool, task: GroupTask) -> Any:
                 "training goes on from its last checkpoint in another one"
             )
     raise UserError(
-        f"compute.ranks = {count}: {TRIES} groups of processes of the cluster in a row were lost, the "
-        f"last because: {value}; expected them to last; look at `ray status`, or set compute.ranks: 1"
+        f"compute.ranks = {count}: {TRIES} groups of processes of the cluster in a row were lost, "
+        f"the last because: {value}; expected them to last; look at `ray status`, or set "
+        "compute.ranks: 1"
     )
 
 
