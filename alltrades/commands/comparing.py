@@ -12,21 +12,15 @@ from typing import TYPE_CHECKING
 from alltrades.commands.command import Command, at_least
 from alltrades.errors import UserError
 
-# settings that training does not depend on, or that evaluations speak of themselves
-ASIDE = (
-    *("name", "title", "seed", "trainings", "compute", "device", "same_code", "tracking"),
-    *("report", "evaluation", "adapt"),
-)
-ACTED_BY = (
-    "rollout.workers",
-    "rollout.timeout",
-    "rollout.lanes",
-    "rollout.batch",
-    "rollout.engine",
-)
-
 if TYPE_CHECKING:
     from alltrades.envs.rollouts.evaluation import Evaluation
+
+# settings by which training seeds of one experiment may differ, or that evaluations say themselves
+ASIDE = {
+    *("name", "title", "seed", "trainings", "compute", "device", "same_code", "tracking"),
+    *("report", "evaluation", "adapt"),
+}
+ACTED_BY = tuple(f"rollout.{key}" for key in ("workers", "timeout", "lanes", "batch", "engine"))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

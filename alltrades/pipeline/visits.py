@@ -6,7 +6,7 @@ share `rounds.top` of the first tries with the highest returns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def _try(
     found: dict[str, list[Outcome]] = {name: [] for name in dict.fromkeys(n for n, _ in starts)}
     kept: list[Episode] = []
     specs = {s.id: s for s in context.practised}
-    later = drawn_later(context) if how.attempt else set()
+    later = drawn_later(context) if how.attempt else set[str]()
     for episode in rollout(
         [Job(name, x, "policy") for name, x in starts],
         specs,
@@ -147,17 +147,22 @@ def _try(
         if how.attempt == 0 or _succeeds(outcome, least.get(episode.environment)):
             kept.append(episode)
         report.progress(sum(map(len, found.values())), len(starts))
-    return (_drawn(context, kept) if later else kept), found
+    return _drawn(context, kept, later), found
 
 
-def _drawn(context: Context, episodes: Sequence[Episode]) -> list[Episode]:
-    """Episodes that were recorded without pictures, with them."""
-    specs = {s.id: s for s in context.practised}
+def _drawn(context: Context, episodes: Sequence[Episode], later: Set[str]) -> list[Episode]:
+    """Episodes, those of the environments `later`, which were recorded without pictures, with
+    them.
+    """
+    without = [episode for episode in episodes if episode.environment in later]
+    if not without:
+        return [*episodes]
+    specs = {s.id: s for s in context.practised if s.id in later}
     cameras = sorted({name for s in specs.values() if s.rendering for name in s.rendering.images})
-    drawn = render_episodes(specs, episodes, cameras, place=False, crew=context.crew)
+    drawn = iter([*render_episodes(specs, without, cameras, place=False, crew=context.crew)])
     return [
-        replace(episode, observations={**episode.observations, **seen})
-        for episode, seen in zip(episodes, drawn)
+        replace(e, observations={**e.observations, **next(drawn)}) if e.environment in later else e
+        for e in episodes
     ]
 
 

@@ -116,11 +116,8 @@ class Relabel(Change):
         change = cls(labels)
         (store,) = table.stores
         for given in labels.values():
-            said = given.get("success")
-            if said is not None and said.lower() not in SUCCESS:
-                raise UserError(f"success '{said}'; expected true, false or unknown; mend it")
-            if "source" in given and not given["source"].strip():
-                raise UserError("an empty source; expected a name; give one")
+            if wrong := _wrong(given):
+                raise UserError(f"{wrong}; mend it")
         told = np.array([i for i, given in labels.items() if "instruction" in given], np.int64)
         names = table.columns["environment"]
         for name, interface in store.interfaces().items():
@@ -176,6 +173,14 @@ def judged(episode: Episode, success: bool | None) -> dict[str, Any]:
     return {"success": success, "first_success": first, "successes": flags}
 
 
+def _wrong(labels: Mapping[str, str]) -> str | None:
+    """What is wrong with an episode's labels, and what was expected."""
+    success, source = labels.get("success", "unknown"), labels.get("source")
+    if success.lower() not in SUCCESS:
+        return f"success '{success}'; expected true, false or unknown"
+    return None if source is None or source.strip() else "an empty source; expected a name"
+
+
 def labels_of(path: Path, table: Table) -> dict[int, dict[str, str]]:
     """Labels by episode from a CSV with a column episode and some of LABELS; an empty cell changes
     nothing.
@@ -211,10 +216,6 @@ def labels_of(path: Path, table: Table) -> dict[int, dict[str, str]]:
                 "at most once; mend that line"
             )
         out[number] = {k: row[k] for k in LABELS if row.get(k)}
-        success = out[number].get("success", "unknown")
-        if success.lower() not in SUCCESS:
-            raise UserError(
-                f"{path}: line {line}: success '{success}'; expected true, false or unknown; mend "
-                "that line"
-            )
+        if wrong := _wrong(out[number]):
+            raise UserError(f"{path}: line {line}: {wrong}; mend that line")
     return {i: given for i, given in out.items() if given}

@@ -17,6 +17,7 @@ from alltrades.pipeline.resolution import resolve
 from alltrades.pipeline.rollouts import record
 from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.runner import run
+from alltrades.pipeline.visits import _drawn
 from alltrades.policies.learning.initial import build_policy
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
@@ -118,6 +119,17 @@ def test_pictures_are_those_of_rollouts_that_were_recorded_with_them(
     assert sum(s.n_steps for s in drawn) == there.sum()  # nothing else, and nothing twice
     window = seen.choose(np.array([4, 1])).observation[CAMERA]
     assert np.array_equal(window.load(), true.choose(np.array([4, 1])).observation[CAMERA].load())
+
+
+def test_pictures_are_added_to_episodes_of_environments_that_lack_them_alone(live, blind):
+    """Others, which do not repeat, have theirs from when they were acted."""
+    own, other = NAMES
+    mixed = [b if b.environment == own else a for a, b in zip(live.episodes(), blind.episodes())]
+    found = _drawn(context(), mixed, {own})
+    assert {e.environment for e in mixed} == set(NAMES)
+    for before, after, true in zip(mixed, found, live.episodes(), strict=True):
+        assert np.array_equal(after.observations[CAMERA], true.observations[CAMERA])
+        assert (after is before) == (before.environment == other)
 
 
 def test_pictures_of_other_rollouts_or_cameras_are_not_taken(blind, tmp_path):

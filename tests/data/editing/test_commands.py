@@ -348,6 +348,7 @@ def test_two_fields_never_get_one_name(capsys):
         ("episode,success\n1,true,more\n", "line 2"),
         ("", "columns none"),
         ("episode,success\n0,\n", "l.csv: labels no episode"),
+        ("episode,source\n0,  \n", "l.csv: line 2: an empty source; expected a name"),
     ],
 )
 def test_a_table_that_is_none_of_labels_is_one_line(capsys, table, said):

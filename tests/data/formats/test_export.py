@@ -92,13 +92,9 @@ def test_every_field_comes_back(tmp_path, store, kind):
         assert interface.action.names == ("left", "right")
 
 
-TEXTS = (("instruction",), ("task",), ("prompt",), ("task", "instruction"), ("prompt", "who"), ())
-
-
-@pytest.mark.parametrize("texts", TEXTS)
-@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "npz"])
-def test_texts_come_back_under_their_names_and_none_is_added(tmp_path, kind, texts):
-    episodes = [
+def told_episodes(texts):
+    """Three that are told a red thing, a blue one and a red one again, in these fields."""
+    return [
         Episode.from_arrays(
             {"state": np.zeros((3, 2)), **{name: f"{name} {word}" for name in texts}},
             np.zeros((3, 1)),
@@ -106,6 +102,15 @@ def test_texts_come_back_under_their_names_and_none_is_added(tmp_path, kind, tex
         )
         for word in ("red", "blue", "red")
     ]
+
+
+TEXTS = (("instruction",), ("task",), ("prompt",), ("task", "instruction"), ("prompt", "who"), ())
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+@pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "npz"])
+def test_texts_come_back_under_their_names_and_none_is_added(tmp_path, kind, texts):
+    episodes = told_episodes(texts)
     store = EpisodeStore.write(tmp_path / "store.zarr", episodes)
     out = exported(tmp_path, store, kind, "--rate", "10")
     for found, expected in zip(imported(tmp_path, out).episodes(), episodes, strict=True):
@@ -125,14 +130,7 @@ def test_texts_come_back_under_their_names_and_none_is_added(tmp_path, kind, tex
 def test_lerobots_tasks_are_the_instructions_or_the_only_texts(tmp_path, texts, told):
     import pyarrow.parquet as parquet
 
-    episodes = [
-        Episode.from_arrays(
-            {"state": np.zeros((3, 2)), **{name: f"{name} {word}" for name in texts}},
-            np.zeros((3, 1)),
-            "lab/pick",
-        )
-        for word in ("red", "blue", "red")
-    ]
+    episodes = told_episodes(texts)
     store = EpisodeStore.write(tmp_path / "store.zarr", episodes)
     out = exported(tmp_path, store, "lerobot", "--rate", "10")
     tasks = parquet.read_table(out / "meta/tasks.parquet").to_pydict()["__index_level_0__"]
