@@ -244,6 +244,12 @@ def knows(environments: Sequence[str]) -> bool:
     return True
 
 
+def suite(name: str) -> tuple[str, ...]:
+    """The ids that a suite means; of anything else, its name."""
+    _load()
+    return tuple(_REGISTRY.suites.get(name, (name,)))
+
+
 def means(name: str) -> bool:
     """Whether a suite, an id or a glob means environments that are known, installed or not."""
     try:

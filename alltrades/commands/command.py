@@ -154,8 +154,9 @@ def recipe_settings(
     """Settings of a command: its recipe (default quickstart) and the command line.
 
     Environments named on the command line replace the recipe's, its optional ones too; a command
-    that is given a policy and neither them nor a recipe takes the policy's. Where environments need
-    them the policy's plugins are added, unless the command line names some. A given store of
+    that is given a policy and neither them nor a recipe takes the policy's, and with no recipe
+    environments show what their policy sees. Where environments need them the policy's plugins are
+    added, unless the command line names some. A given store of
     demonstrations is used whole: how many a recipe asks for are those that are recorded. Where
     neither a recipe nor environments nor a policy are named they are those of the given store;
     `stores` are those that the command opens.
@@ -163,13 +164,15 @@ def recipe_settings(
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
 
-    overrides = _overrides(args)
+    overrides, recipe = _overrides(args), args.config or DEFAULT_RECIPE
     settings, origins = load_settings(
-        RunSettings,
-        defaults_file=args.config or DEFAULT_RECIPE,
-        small=args.small,
-        overrides=overrides,
+        RunSettings, defaults_file=recipe, small=args.small, overrides=overrides
     )
+    if getattr(args, "policy", None) and args.config is None:
+        shown = _seen_by(_asked(settings, fetched(args.policy)), _named(overrides))
+        settings, origins = load_settings(
+            RunSettings, defaults_file=recipe, small=args.small, overrides=[*overrides, *shown]
+        )
     if getattr(args, "policy", None) and origins.get("plugins") != COMMAND_LINE:
         plugins = _plugins_for(settings, fetched(args.policy))
         if plugins != settings.plugins:
@@ -200,13 +203,18 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     out = [*_one_list(args.overrides)]
     if getattr(args, "demos", None):
         out += ["--demos.path", *args.demos]
-    given = {token.split("=")[0] for token in out}
+    given = _named(out)
     if getattr(args, "policy", None) and "--environments" not in given and args.config is None:
-        out += _of_artifact(fetched(args.policy), given)
+        out += _of_artifact(fetched(args.policy))
         given.add("--environments")
     if "--environments" in given and "--optional_environments" not in given:
         out += ["--optional_environments", "[]"]
     return out
+
+
+def _named(tokens: Sequence[str]) -> set[str]:
+    """The settings that tokens of a command line set."""
+    return {token.split("=")[0] for token in tokens}
 
 
 def _facts(policy: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -219,13 +227,22 @@ def _facts(policy: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return every, list(dict.fromkeys(i for facts in every for i in environments_of(facts)))
 
 
-def _of_artifact(policy: Path, given: set[str]) -> list[str]:
+def _of_artifact(policy: Path) -> list[str]:
     """Environments of an artifact, or of a folder of them, as tokens of a command line."""
     from alltrades.system.trust import check_environments
 
-    every, ids = _facts(policy)
+    ids = _facts(policy)[1]
     check_environments(ids, policy)
-    return ["--environments", json.dumps(ids), *_seen_by(every, given)]
+    return ["--environments", json.dumps(ids)]
+
+
+def _asked(settings: RunSettings, policy: Path) -> list[dict[str, Any]]:
+    """The environments of an artifact, or of a folder of them, that settings name."""
+    from alltrades.envs import registry
+
+    ids = {i for name in settings.environments for i in registry.suite(name)}
+    every = [e for facts in _facts(policy)[0] for e in facts["environments"]]
+    return [e for e in every if any(fnmatchcase(e["id"], i) for i in ids)]
 
 
 def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
@@ -254,15 +271,14 @@ def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
     return (*settings.plugins, *(name for name in plugins if name not in settings.plugins))
 
 
-def _seen_by(every: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:
-    """What artifacts see, where that is pictures, parts of states or instructions, which are made
-    where they are named, as tokens of a command line.
+def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:
+    """What a policy sees of environments, where that is pictures, parts of states or instructions,
+    which are made where they are named, as tokens of a command line.
     """
     from alltrades.envs.instructions import INSTRUCTION
     from alltrades.envs.rendering.camera import DEPTH
     from alltrades.envs.rendering.wanted import PROPRIOCEPTION
 
-    environments = [e for facts in every for e in facts["environments"]]
     fields = {f["name"]: f for e in environments for f in e["observation"]}
     images = [f for f in fields.values() if f["kind"] == "image"]
     made = images or PROPRIOCEPTION in fields or INSTRUCTION in fields

@@ -1,13 +1,15 @@
 """Cameras on the command line; pictures are the environment's own, so that no GL is needed."""
 
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from alltrades import cli
-from alltrades.commands.command import _seen_by
+from alltrades.commands.command import _seen_by, recipe_settings
 from alltrades.data.fields import Field
+from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
 from alltrades.envs.rendering import Rendering
@@ -15,6 +17,9 @@ from alltrades.envs.robots.load import load_robot
 from alltrades.pipeline.demonstrations import imported
 from alltrades.pipeline.resolution import resolve
 from alltrades.pipeline.rundir import RunDir
+from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.model.normalizer import Normalizer
+from alltrades.policies.settings import PolicySettings
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
 from tests.alltrades.contexts import context_of
@@ -111,7 +116,7 @@ def test_the_bench_says_how_fast_pictures_are_drawn(capsys):
 def test_an_artifact_is_shown_what_it_sees():
     """Its cameras, in the sizes of its training."""
     fields = {"state": Field.state(3), "images.top": Field.image(32, 48)}
-    facts = {"environments": [replace(BLIND, observation=fields).interface.to_json()]}
+    facts = replace(BLIND, observation=fields).interface.to_json()
     words = _seen_by([facts], set())
     settings, _ = load_settings(RunSettings, overrides=words)
     assert settings.policy.observe == ("state", "images.top") and settings.rendering.size == (
@@ -120,9 +125,29 @@ def test_an_artifact_is_shown_what_it_sees():
     )
     assert _seen_by([facts], {"--policy.observe"}) == []
     told = {"state": Field.state(3), "instruction": Field.text()}
-    facts = {"environments": [replace(BLIND, observation=told).interface.to_json()]}
+    facts = replace(BLIND, observation=told).interface.to_json()
     assert _seen_by([facts], set()) == ["--policy.observe", '["state", "instruction"]']
-    assert _seen_by([{"environments": [BLIND.interface.to_json()]}], set()) == []
+    assert _seen_by([BLIND.interface.to_json()], set()) == []
+
+
+@pytest.mark.parametrize(
+    "asked", [[], ["--environments", "planar/reach"], ["--environments=planar"]]
+)
+def test_environments_show_what_a_policy_sees_where_they_are_named_too(tmp_path, asked):
+    plain = registry.get("planar/reach")
+    fields = dict(plain.observation) | {
+        "instruction": Field.text(),
+        "images.top": Field.image(32, 32),
+    }
+    told = replace(plain.interface, observation=fields)
+    policy = build_policy(PolicySettings(width=16, depth=1), [told], Normalizer(Layout([told])), 0)
+    policy.normalizer.fitted.fill_(1.0)
+    policy.save(tmp_path)
+    args = Namespace(policy=str(tmp_path), config=None, small=False, overrides=asked)
+    settings, _ = recipe_settings(args)
+    assert settings.policy.observe == tuple(fields) and settings.rendering.size == (32, 32)
+    args.overrides = ["--environments", "planar/push"]  # of which the policy knows nothing
+    assert recipe_settings(args)[0].policy.observe is None
 
 
 def test_an_environment_as_a_robot_has_the_cameras_of_its_policy():
