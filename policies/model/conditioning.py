@@ -255,6 +255,12 @@ class Conditioner(nn.Module):
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
     @property
+    def learns_to_see(self) -> bool:
+        """Whether an encoder of cameras learns."""
+        own = (self.encoders[self.module[key]] for key in self.cameras)
+        return any(p.requires_grad for encoder in own for p in encoder.parameters())
+
+    @property
     def hearing(self) -> dict[str, SentenceEncoder]:
         """What reads a text by sentences, by its slot."""
         every = {key: self.encoders[name] for key, name in self.module.items()}

@@ -24,5 +24,8 @@ def threads(count: int) -> Iterator[None]:
 
 
 def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
-    """One thread for small networks, whose steps are shorter than the wait for another thread."""
-    return threads(1 if policy.parameter_count() < SMALL else torch.get_num_threads())
+    """One thread for small networks, whose steps are shorter than the wait for another thread. An
+    encoder of cameras that learns is no small one: its work is in pixels, not in parameters.
+    """
+    small = policy.parameter_count() < SMALL and not policy.conditioner.learns_to_see
+    return threads(1 if small else torch.get_num_threads())

@@ -20,6 +20,7 @@ from alltrades.policies.learning.training import Trainer
 from alltrades.policies.model.conditioning import features_key
 from alltrades.policies.model.encoders import Convolution
 from alltrades.policies.model.encoders.weights import EncoderWeights
+from alltrades.policies.model.threads import threads, threads_for
 from alltrades.policies.settings import EncoderSettings
 
 from .test_fields_training import ONE, SHORT, interface, scene
@@ -157,6 +158,17 @@ def test_a_camera_that_is_left_out_has_no_features(store, eyes):
     found = batch.window[features_key(KEY)]
     dropped = (found == 0).flatten(1).all(1)
     assert 0.3 < dropped.float().mean() < 0.7 and (found[~dropped][..., -1] == 1).all()
+
+
+def test_small_networks_that_learn_to_see_use_the_threads_of_large_ones(store, eyes):
+    steps = store.steps()
+
+    def used(policy):
+        with threads(3), threads_for(policy):
+            return torch.get_num_threads()
+
+    assert used(build(of(EncoderSettings()), steps)) == 3
+    assert used(build(of(EncoderSettings(weights=eyes, frozen=True)), steps)) == 1  # by features
 
 
 def test_what_is_made_ahead_is_what_would_be_made_and_errors_are_of_their_step():
