@@ -116,7 +116,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--count",
-        type=int,
+        type=at_least(1),
         default=None,
         help="mutations of each kind of files (damage), default 1,000; kills, default 20; frames "
         "of a store (images), default 4,000; processes (ranks) or workers (cluster), default "
