@@ -254,6 +254,11 @@ def _check(args: argparse.Namespace) -> int:
             "delete it"
         )
     ours = [store for store in stores if not store.foreign]
+    if args.environment is not None and len(ours) == len(stores):
+        raise UserError(
+            f"--environment {args.environment} says what foreign stores are of, and "
+            f"{stores[0].path} says so itself; expected it for foreign stores; leave it out"
+        )
     named = {name for store in ours for name in store.interfaces()} | {args.environment}
     known = set(registry.list_environments())
     expected = {name: _declared(ours, name) for name in named & known if name}

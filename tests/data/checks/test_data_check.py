@@ -63,6 +63,11 @@ def test_misuse_is_exit_code_2(argument, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_what_a_store_says_itself_is_not_told(faulty, capsys):
+    assert main(["data", "check", str(faulty.path), "--environment", "lab/other"]) == 2
+    assert "--environment lab/other says what foreign stores are of" in capsys.readouterr().err
+
+
 def test_something_at_the_copy_is_refused_before_anything_is_checked(faulty, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     assert main(["data", "check", str(faulty.path), "--fix", str(tmp_path / "there")]) == 2
