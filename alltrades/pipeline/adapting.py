@@ -53,7 +53,8 @@ from alltrades.policies.learning.initial import grow_policy
 from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.model.loading import load_policy
-from alltrades.policies.model.policy import DiffusionPolicy, check_growth
+from alltrades.policies.model.network import check_growth
+from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
