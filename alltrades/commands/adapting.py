@@ -42,7 +42,6 @@ def adapt(args: argparse.Namespace) -> int:
     from alltrades.policies.model.loading import load_policy
     from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
-    from alltrades.settings.load import COMMAND_LINE
 
     settings, origins = recipe_settings(args)
     given = {token.split("=")[0] for token in args.overrides}
@@ -58,8 +57,7 @@ def adapt(args: argparse.Namespace) -> int:
             f"--replay {' '.join(args.replay)}; expected stores, or none alone; leave one out"
         )
     named = settings.environments if "--environments" in given else None
-    observe = origins.get("policy.observe") == COMMAND_LINE
-    if not observe:
+    if "--policy.observe" not in given:  # else it is what the generalist's own ones show
         plain = settings.policy.model_copy(update={"observe": None})
         settings = settings.model_copy(update={"policy": plain})
     settings = settings_for(settings, named, load_policy(generalist, settings.device))

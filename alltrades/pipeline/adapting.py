@@ -29,6 +29,7 @@ from alltrades.pipeline.artifacts import (
     policy_digests,
     said_uses,
     success_uses,
+    training_of,
 )
 from alltrades.pipeline.candidates import Found, tried
 from alltrades.pipeline.comparison import compared
@@ -39,6 +40,7 @@ from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.measurement import check_starts, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.replay import Replay, replay_of, specs_of
+from alltrades.pipeline.resolution import missing, resolve
 from alltrades.pipeline.rundir import RunDir
 from alltrades.policies.learning.adaptation import (
     Source,
@@ -97,12 +99,24 @@ def settings_for(
             f"the generalist knows '{again[0]}' already; expected environments that are new to it; "
             "leave it out, or train it on with rounds"
         )
-    observe = settings.policy.observe or generalist.settings.observe
+    observe = settings.policy.observe or _fitting(settings, ids, generalist.settings.observe)
     plain = {"observe": observe, "outcome_input": False, "guidance": 1.0}  # of specialists
     policy = generalist.settings.model_copy(update=plain)
     return settings.model_copy(
         update={"environments": ids, "optional_environments": (), "policy": policy}
     )
+
+
+def _fitting(
+    settings: RunSettings, ids: Sequence[str], observe: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """Those of a generalist's patterns of fields that fit new environments; all where none does."""
+    if observe is None:
+        return None
+    plain = settings.policy.model_copy(update={"observe": None})
+    named = {"environments": tuple(ids), "optional_environments": (), "policy": plain}
+    specs, _ = resolve(settings.model_copy(update=named))
+    return tuple(p for p in observe if not missing([p], specs)) or observe
 
 
 def _new_ids(settings: RunSettings, known: Sequence[str]) -> tuple[str, ...]:
@@ -240,6 +254,7 @@ def _distill(
             "seed": seed,
             "adapted from": policy_digest(generalist),
             "new environments": list(context.ids),
+            "held_out": _held_out(generalist, demos, replay),
             **said_uses(_uses(context, generalist, found)),
         }
         policy.save(out, facts)
@@ -269,6 +284,15 @@ def _sources(
         succeeded = steps.select(~first)
         sources.append(Source(succeeded, dict.fromkeys(context.ids, RECORDED), 1 - share))
     return [*sources, *replayed]
+
+
+def _held_out(generalist: Path, demos: Demonstrations, replay: Replay) -> dict[str, Any]:
+    """What an adapted generalist did not learn from, by environment: of episodes that it was
+    reminded of nobody says so.
+    """
+    before: dict[str, Any] = training_of(generalist).get("held_out", {})
+    kept = {name: said for name, said in before.items() if name not in replay.stored}
+    return kept | demos.held_out_facts()["held_out"]
 
 
 def _uses(context: Context, generalist: Path, found: Found) -> set[str]:

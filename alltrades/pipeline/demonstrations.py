@@ -77,6 +77,18 @@ class Demonstrations:
         """
         return held_out_mask(steps, self.context.holdout, self.context.settings.evaluation.seed)
 
+    def held_out_facts(self) -> dict[str, Any]:
+        """What an artifact says of the episodes that it did not learn from: by environment the
+        share, of how many, and the seed that chose them.
+        """
+        steps, seed = self.whole(), self.context.settings.evaluation.seed
+        return {
+            "held_out": {
+                name: {"share": share, "of": len(steps.acted(name)), "seed": seed}
+                for name, share in self.context.holdout.items()
+            }
+        }
+
     def print_statistics(self) -> None:
         """Say on stderr what networks of each environment are normalised by."""
         seen = self.context.settings.all_seen()

@@ -157,6 +157,7 @@ def train_generalist(
                 "teachers": [t.name for t in sources.teachers],
                 "weights": settings.weights.kind,
                 "rounds": len(visits),
+                **sources.demos.held_out_facts(),
                 **said_uses(uses_of(sources, settings, visits)),
             },
         )

@@ -139,6 +139,7 @@ def train_labeled_only(
             "seed": seed,
             "held_out_loss": fit.held_out,
             "losses": list(fit.course),
+            **demos.held_out_facts(),
         }
         finished(fit.policy)
         fit.policy.save(out, facts | said_uses(()))

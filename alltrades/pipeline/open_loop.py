@@ -5,7 +5,7 @@ from.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from alltrades.errors import UserError
 from alltrades.pipeline import given
 from alltrades.pipeline.acting import load_policies
 from alltrades.pipeline.advice import Lesson
-from alltrades.pipeline.artifacts import policy_digests
+from alltrades.pipeline.artifacts import policy_digests, training_of
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.policies.learning.open_loop import open_loop
 from alltrades.policies.learning.resampling import interval
-from alltrades.system.files import write_json
+from alltrades.system.files import slug, write_json
 from alltrades.system.reading import read_mapping
 from alltrades.system.reporting import Report
 
@@ -37,9 +37,11 @@ def judge(
     out: Path | None = None,
     preference: Mapping[str, float] | None = None,
     stage: str = "open_loop",
+    unsure: Collection[str] = (),
 ) -> OpenLoop:
     """Open-loop errors of rows, given with their artifacts, in every environment of which episodes
-    are held out; also as JSON in `out`. A `preference` is what policies that take one act by.
+    are held out; also as JSON in `out`. A `preference` is what policies that take one act by;
+    `unsure` are environments of which nobody knows whether the rows learned from these episodes.
     """
     context = demos.context
     if not any(context.holdout.values()):
@@ -61,6 +63,7 @@ def judge(
                 own = learned.choose(learned.numbers(name))
                 found[name] = open_loop(acting, mine, own, environment, seed)
                 found[name]["simulated"] = context.specs[k].simulated
+                found[name]["unseen"] = name not in unsure
             report.progress(k + 1, len(context.specs))
         if out is not None:
             write_json(out, found)
@@ -106,14 +109,28 @@ def judge_given(
         )
     for line in given.shares(chosen.stores, chosen.steps(), judged_on, context.ids):
         print(line)
-    for environment in (spec.id for spec in context.simulated if demos.holdout is None):
+    there = map(str, np.unique(judged_on.environment))
+    unsure = [environment for environment in there if not _unseen(policy, environment, chosen)]
+    for environment in unsure:
         print(
-            f"{environment}: trainings hold out nothing where there is a simulator, unless "
-            "--demos.holdout says so: if the policy learned from these episodes, this says how "
-            "well it remembers them",
+            f"warning: {environment}: nothing says that {policy} did not learn from these "
+            "episodes; if it did, this says how well it remembers them (give the data of its "
+            "training, and no larger --demos.holdout than that had)",
             file=sys.stderr,
         )
-    return judge(chosen, {name: policy}, out, preference)
+    return judge(chosen, {name: policy}, out, preference, unsure=unsure)
+
+
+def _unseen(policy: Path, environment: str, demos: Demonstrations) -> bool:
+    """Whether an artifact says that it did not learn from the held-out episodes of an environment:
+    those of as many, chosen by the same seed, of which its training held out as large a share.
+    """
+    facts = training_of(policy) or training_of(policy / slug(environment))
+    own = facts.get("held_out", {}).get(environment)
+    now = demos.held_out_facts()["held_out"][environment]
+    if own is None or (own["of"], own["seed"]) != (now["of"], now["seed"]):
+        return False
+    return bool(own["share"] >= now["share"])
 
 
 def specs_there(context: Context, policy: Path) -> tuple[EnvSpec, ...]:

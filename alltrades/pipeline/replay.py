@@ -102,8 +102,11 @@ def specs_of(context: Context, policy: DiffusionPolicy) -> tuple[EnvSpec, ...]:
     names = [e.id for e in policy.environments if registry.knows([e.id])]
     simulator = context.settings.simulator
     rules = {k: v for k, v in simulator.rules.items() if any(fnmatchcase(n, k) for n in names)}
+    seen = dict.fromkeys(name for e in policy.environments for name in e.observation)
+    network = context.settings.policy.model_copy(update={"observe": tuple(seen)})
     settings = context.settings.model_copy(
         update={
+            "policy": network,  # so that pictures are made that it sees
             "environments": (),
             "optional_environments": tuple(names),
             "simulator": simulator.model_copy(update={"rules": rules}),

@@ -124,12 +124,23 @@ def check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
 
 def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
     """Raises UserError for a name or pattern of fields that fits none of any environment."""
-    every = [name for s in specs for name in (*s.observation, *s.cameras, *s.parts)]
-    fields = list(dict.fromkeys(every))  # cameras and parts are made where they are named
+    fields = _fields(specs)
     for key, patterns in settings.observing().items():
-        for pattern in patterns or ():
-            if not any(fnmatchcase(name, field_name(pattern)) for name in fields):
-                raise UserError(
-                    f"{key} = {pattern}: no environment has such a field"
-                    f"{nearest(pattern, fields)}; expected some of {', '.join(fields)}"
-                )
+        for pattern in missing(patterns or (), specs):
+            raise UserError(
+                f"{key} = {pattern}: no environment has such a field"
+                f"{nearest(pattern, fields)}; expected some of {', '.join(fields)}; name what is "
+                f"to be seen: --{key}"
+            )
+
+
+def missing(patterns: Sequence[str], specs: Sequence[EnvSpec]) -> list[str]:
+    """Those names or patterns of fields that fit none of any environment."""
+    fields = _fields(specs)
+    return [p for p in patterns if not any(fnmatchcase(name, field_name(p)) for name in fields)]
+
+
+def _fields(specs: Sequence[EnvSpec]) -> list[str]:
+    """All that can be seen: cameras and parts are made where they are named."""
+    every = [name for s in specs for name in (*s.observation, *s.cameras, *s.parts)]
+    return list(dict.fromkeys(every))

@@ -61,7 +61,8 @@ def train_specialists(
                 lines.append(_chosen(context, table))
                 write_json(out / SELECTION, table or {})
         for spec, fit in zip(context.specs, fits):
-            fit.policy.save(out / slug(spec.id), _facts(context, row, spec.id, fit, table))
+            facts = _facts(context, row, spec.id, fit, table) | demos.held_out_facts()
+            fit.policy.save(out / slug(spec.id), facts)
 
     outputs = [file for i in context.ids for file in artifact_files(out / slug(i))]
     if joint is None and specialist.selection == "cv":

@@ -13,9 +13,9 @@ from alltrades.report import text
 from alltrades.report.columns import columns
 
 TITLE = (
-    "open loop on held-out episodes, which nothing learned from: squared error of predicted\n"
-    "chunks over the variance of the actions that were learned from, 95 % intervals over\n"
-    "episodes; 0 is what the operator did, about 1 the mean action"
+    "open loop on held-out episodes: squared error of predicted chunks over the variance of the\n"
+    "other episodes' actions, 95 % intervals over episodes; 0 is what the operator did, about 1\n"
+    "the mean action"
 )
 DIMENSIONS = 16  # of an environment that the terminal shows
 WHOLE = 6  # environments up to which each has a table
@@ -45,10 +45,15 @@ def open_loop_text(found: Mapping[str, Any], whole: str) -> str:
 def heading(name: str, facts: Mapping[str, Any]) -> str:
     """Which environment, whether it has a simulator, and what its figures are of."""
     kind = "with a simulator: success is told apart from this" if facts["simulated"] else ""
+    others = (
+        "learned from"
+        if facts.get("unseen", True)
+        else "others; which it learned from is not known"
+    )
     return (
         f"{name} ({kind or 'no simulator: nothing else is known'}): {facts['episodes']} "
         f"{'episode' if facts['episodes'] == 1 else 'episodes'} held out, {facts['learned']} "
-        f"learned from; {facts['states']} states, {facts['averaged_states']} of them for the "
+        f"{others}; {facts['states']} states, {facts['averaged_states']} of them for the "
         f"{MEAN_OF} chunks"
     )
 

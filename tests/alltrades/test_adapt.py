@@ -77,6 +77,22 @@ def test_the_adapted_artifact_acts_in_all_environments_and_says_what_it_is(adapt
     assert all(name in said for name in (*OLD, NEW))
 
 
+@pytest.mark.parametrize("observe", [None, ("state", "images.front", "task")])
+def test_a_generalist_that_looks_takes_an_environment_of_other_fields(tmp_path, made, observe):
+    store = EpisodeStore.open(follow(tmp_path / "seen.zarr", camera=True))
+    settings = TINY.model_copy(update={"observe": observe})
+    environments = [store.interfaces()[FOLLOW].seeing(observe)]
+    policy = build_policy(
+        settings, environments, make_normalizer(store.steps(), environments, settings), 0
+    )
+    policy.save(tmp_path / "generalist")
+    words = ["--replay", store.path]
+    out = tmp_path / "g2"
+    assert adapt(tmp_path / "generalist", *words, out=out, demos=made / "new.zarr") == 0
+    fields = {e.id: set(e.observation) for e in load_policy(out).environments}
+    assert fields == {FOLLOW: {"state", "images.front", "task"}, NEW: {"state"}}
+
+
 def test_the_report_says_who_was_chosen_what_was_replayed_and_what_was_gained(adapted):
     report = json.loads((adapted / "adapt.json").read_text())
     assert report["old"] == list(OLD) and report["new"] == [NEW]

@@ -140,8 +140,29 @@ def test_evaluate_judges_a_policy_on_recordings(recorded_run, recordings, tmp_pa
     assert main(["evaluate", str(policy), "--demos", str(recordings), "--out", str(out)]) == 0
     assert "hold the last action" in capsys.readouterr().out
     run_facts = json.loads((recorded_run / "open_loop.json").read_text())
-    own = json.loads(out.read_text())[FOLLOW]["rows"]["generalist"]
-    assert own == run_facts[FOLLOW]["rows"]["generalist"]
+    facts = json.loads(out.read_text())[FOLLOW]
+    assert facts["rows"]["generalist"] == run_facts[FOLLOW]["rows"]["generalist"]
+    assert facts["unseen"]
+
+
+@pytest.mark.parametrize(
+    "kind, options, seen",
+    [
+        ("generalist", ["--demos.holdout", "0.1"], False),
+        ("generalist", ["--demos.holdout", "0.4"], True),  # more than training held out
+        ("generalist", ["--evaluation.seed", "1"], True),
+        ("specialists/scratch", [], False),
+    ],
+)
+def test_a_policy_is_said_to_know_no_episode_only_where_that_is_so(
+    recorded_run, recordings, tmp_path, capsys, kind, options, seen
+):
+    policy, out = str(recorded_run / "policies" / kind), tmp_path / "out.json"
+    words = ["evaluate", policy, "--demos", str(recordings), "--out", str(out), *options]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert ("nothing says that" in said.err) == seen == ("not known" in said.out)
+    assert json.loads(out.read_text())[FOLLOW]["unseen"] != seen
 
 
 @pytest.mark.parametrize(
