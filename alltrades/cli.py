@@ -182,7 +182,10 @@ def _main(argv: Sequence[str] | None = None) -> int:
     traced, words = TRACEBACK in words, [word for word in words if word != TRACEBACK]
     try:
         own, overrides = split_overrides(words)
-        args = top.parse_args(own)
+        args, others = top.parse_known_args(own)
+        if others:
+            asked = " ".join(filter(None, ("alltrades", args.command)))
+            raise UserError(f"unrecognized arguments: {' '.join(others)}; see `{asked} --help`")
         if args.command is None:
             top.print_help()
             return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "quickstart"
 PATH = "--demos.path"
+MOST = 4  # environments that a line names
 
 
 @dataclass(frozen=True)
@@ -168,16 +170,24 @@ def recipe_settings(
     settings, origins = load_settings(
         RunSettings, defaults_file=recipe, small=args.small, overrides=overrides
     )
-    if getattr(args, "policy", None) and args.config is None:
-        shown = _seen_by(_asked(settings, fetched(args.policy)), _named(overrides))
-        settings, origins = load_settings(
-            RunSettings, defaults_file=recipe, small=args.small, overrides=[*overrides, *shown]
-        )
+    changed: dict[str, Any] = {}  # by the policy
     if getattr(args, "policy", None) and origins.get("plugins") != COMMAND_LINE:
         plugins = _plugins_for(settings, fetched(args.policy))
         if plugins != settings.plugins:
-            settings = settings.model_copy(update={"plugins": plugins})
-            origins["plugins"] = "the policy"
+            changed["plugins"] = plugins
+    if getattr(args, "policy", None) and args.config is None:
+        policy = fetched(args.policy)
+        if settings.demos.path is None and "--environments" not in _named(args.overrides):
+            plugins = changed.get("plugins", settings.plugins)
+            changed["environments"] = _with_simulator(settings.environments, plugins)
+        chosen = settings.model_copy(update=changed)
+        shown = _seen_by(_asked(chosen, policy), _named(overrides))
+        settings, origins = load_settings(
+            RunSettings, defaults_file=recipe, small=args.small, overrides=[*overrides, *shown]
+        )
+    if changed:
+        settings = settings.model_copy(update=changed)
+        origins |= dict.fromkeys(changed, "the policy")
     if settings.demos.path is not None:
         said = {key for key, origin in origins.items() if origin == COMMAND_LINE}
         whole: dict[str, Any] = {} if "demos.episodes" in said else {"episodes": None}
@@ -269,6 +279,23 @@ def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
             raise
         return settings.plugins
     return (*settings.plugins, *(name for name in plugins if name not in settings.plugins))
+
+
+def _with_simulator(names: tuple[str, ...], plugins: Sequence[str]) -> tuple[str, ...]:
+    """A policy's environments without those that only recordings know, where it has others."""
+    from alltrades.envs import registry
+
+    registry.load_plugins(plugins)
+    there = tuple(name for name in names if registry.means(name))
+    lost = [name for name in names if name not in there]
+    if not there or not lost:
+        return names
+    print(
+        f"no simulator of {', '.join(lost[:MOST])}: left out; recordings judge the policy there: "
+        "--demos STORE",
+        file=sys.stderr,
+    )
+    return there
 
 
 def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list[str]:

@@ -91,6 +91,10 @@ def test_a_generalist_that_looks_takes_an_environment_of_other_fields(tmp_path, 
     assert adapt(tmp_path / "generalist", *words, out=out, demos=made / "new.zarr") == 0
     fields = {e.id: set(e.observation) for e in load_policy(out).environments}
     assert fields == {FOLLOW: {"state", "images.front", "task"}, NEW: {"state"}}
+    words = ["evaluate", str(out), *HERE, "--evaluation.episodes", "1"]
+    assert main([*words, "--out", str(tmp_path / "found.json")]) == 0
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["environment"] for row in rows] == [NEW]  # the other has no simulator
 
 
 def test_the_report_says_who_was_chosen_what_was_replayed_and_what_was_gained(adapted):
