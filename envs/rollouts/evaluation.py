@@ -104,11 +104,13 @@ class EnvironmentResult:
             )
         return np.array(self.metrics[metric])
 
-    def estimate(self, metric: str = SUCCESS) -> tuple[float, tuple[float, float]]:
-        """Mean over the episodes and its 95 % interval: Wilson for success, else bootstrap over
-        starts.
+    def estimate(
+        self, metric: str = SUCCESS, at: int | None = None
+    ) -> tuple[float, tuple[float, float]]:
+        """Mean over the episodes and its 95 % interval: Wilson for success (within `at` steps where
+        given), else bootstrap over starts.
         """
-        values = self.values(metric)
+        values = self.values(metric, at)
         if metric == SUCCESS:
             return float(values.mean()), wilson(int(values.sum()), self.n)
         return bootstrap_mean([values])
@@ -146,7 +148,11 @@ class Evaluation:
     def mean(
         self, at: int | None = None, metric: str = SUCCESS
     ) -> tuple[float, tuple[float, float]]:
-        """Mean of a metric over environments, and its 95 % bootstrap interval over starts."""
+        """Mean of a metric over environments, and its 95 % bootstrap interval over starts; of a
+        single one its own interval.
+        """
+        if len(self.rows) == 1:
+            return self.rows[0].estimate(metric, at)
         return bootstrap_mean(
             [r.values(metric, at) for r in self.rows],
             bounds=(0.0, 1.0) if metric == SUCCESS else None,

@@ -87,6 +87,7 @@ def test_success_within_fewer_steps():
     result = Evaluation("row", (row([3, 10, -1, 300, 301]),))
     assert result.mean(300)[0] == pytest.approx(0.6) and result.mean(3)[0] == pytest.approx(0.2)
     assert result.mean()[0] == 0.8 and result.mean(at=10)[0] == 0.4
+    assert result.mean()[1] == result.rows[0].interval  # one environment, one interval
 
 
 def test_the_mean_weighs_environments_equally():
