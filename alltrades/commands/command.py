@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
+from alltrades.system.files import check_json
 from alltrades.system.remote.place import is_remote
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ OUTPUTS = ("out", "json", "html", "rrd", "fix", "cache", "record")  # options of
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise UserError for an address where a command writes files."""
+    """Raise UserError for an address where a command writes files, and where --json would replace
+    something else.
+    """
+    if getattr(args, "json", None):
+        check_json(args.json)
     for name in set(OUTPUTS) - {args.entry.appends}:
         given = getattr(args, name, None)
         for word in [given] if isinstance(given, str) else given or ():

@@ -100,6 +100,12 @@ def _read_rows(args: argparse.Namespace, copies: Path) -> dict[str, list[Evaluat
             f"got {len(args.a)} evaluations; expected two JSON files, or run folders with "
             "--rows A B"
         )
+    folder = next((x for x in args.a if Path(x).is_dir()), None)
+    if folder is not None:
+        raise UserError(
+            f"{folder}: a folder; expected two JSON files of `alltrades evaluate --out`, or "
+            "run folders with the rows to compare, such as --rows generalist labeled_only"
+        )
     a, b = (read_evaluation(file_at(x, copies)) for x in args.a)
     return {a.name: [a], b.name if b.name != a.name else f"{b.name} (second)": [b]}
 

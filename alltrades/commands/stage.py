@@ -28,14 +28,13 @@ from alltrades.commands.command import (
 )
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
-from alltrades.system.files import check_writable
+from alltrades.system.files import check_json
 from alltrades.system.remote.place import place
 
 if TYPE_CHECKING:
     from alltrades.pipeline.context import Context
 
 OPEN_LOOP = ".open_loop.json"  # beside the JSON of an evaluation
-ACCOUNT = ".stage"  # sub-folder of an output folder: its manifest, checkpoints and own weights
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def _context(
     from alltrades.data.opened import Stores
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.environment_checks import checked
-    from alltrades.pipeline.rundir import RunDir
+    from alltrades.pipeline.rundir import ACCOUNT, RunDir
 
     stores = Stores()
     settings = recipe_settings(args, stores)[0]
@@ -267,6 +266,7 @@ def distill(args: argparse.Namespace) -> int:
     from alltrades.pipeline.generalist import Sources, train_generalist
     from alltrades.pipeline.kept import draw_kept
     from alltrades.pipeline.rollouts import parse_teacher
+    from alltrades.pipeline.rundir import ACCOUNT
     from alltrades.pipeline.weighing import weigh
     from alltrades.pipeline.weights_folder import load_weights
     from alltrades.report import text
@@ -347,7 +347,7 @@ def evaluate(args: argparse.Namespace) -> int:
     folder, asked = fetched(args.policy), parse_preference(args.preference)
     out = Path(args.out) if args.out else None
     if out is not None:
-        check_writable(out)
+        check_json(out)
     if args.ensemble is not None and args.n_action_steps is not None:
         raise UserError(
             f"--n-action-steps {args.n_action_steps} with --ensemble, which plans at every step; "

@@ -41,7 +41,7 @@ from alltrades.pipeline.measurement import check_starts, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.replay import Replay, replay_of, specs_of
 from alltrades.pipeline.resolution import missing, resolve
-from alltrades.pipeline.rundir import RunDir
+from alltrades.pipeline.rundir import ACCOUNT, RunDir
 from alltrades.policies.learning.adaptation import (
     Source,
     adaptation_rows,
@@ -62,7 +62,6 @@ from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
 from alltrades.system.reporting import Report
 
-ACCOUNT = ".stage"  # sub-folder of the artifact: manifest and checkpoints
 LOST = 0.02  # of success, beyond its interval, from which a loss is warned of
 BEFORE, AFTER, SCRATCH = "before", "after", "scratch"
 

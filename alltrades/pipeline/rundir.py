@@ -9,8 +9,11 @@ from pathlib import Path
 from types import TracebackType
 
 from alltrades.data.commit import refuse_store
+from alltrades.errors import UserError
 from alltrades.pipeline.manifest import Manifest
 from alltrades.system.lock import Lock
+
+ACCOUNT = ".stage"  # sub-folder of an artifact or output: manifest, checkpoints, own weights
 
 
 class RunDir:
@@ -45,6 +48,7 @@ class RunDir:
 
     def __enter__(self) -> RunDir:
         refuse_store(self.path, self._what)
+        self._refuse_other()
         self._lock.acquire()
         try:
             self.manifest.open()
@@ -52,6 +56,17 @@ class RunDir:
             self._lock.release()
             raise
         return self
+
+    def _refuse_other(self) -> None:
+        """UserError for a run in a folder that is an artifact, and the other way round."""
+        mine = self.manifest.path
+        for folder, what in ((self.path, "a run"), (self.path / ACCOUNT, "an artifact")):
+            there = folder / mine.name
+            if there != mine and there.exists():
+                raise UserError(
+                    f"{self.path}: {what} is there already; expected another place for a "
+                    f"{self._what}; choose one"
+                )
 
     def __exit__(
         self,

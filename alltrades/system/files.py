@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
+from alltrades.errors import UserError
 from alltrades.system.refusals import not_removed, writing
 
 _STREAM = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev|/proc/self)/fd/(\d+)")
@@ -103,6 +104,20 @@ def check_writable(path: Path | str) -> None:
             partial = target.with_name(_partial(target.name))
             partial.touch()
             partial.unlink()
+
+
+def check_json(path: Path | str) -> None:
+    """`check_writable`, and UserError where something else than JSON would be replaced."""
+    check_writable(path)
+    path = Path(path)
+    try:
+        if path.is_file():
+            json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: something else than JSON is there; expected a new file, or one of figures to "
+            "replace; choose another, or delete it"
+        ) from error
 
 
 def append_text(path: Path, text: str) -> None:

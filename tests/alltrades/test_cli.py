@@ -57,12 +57,17 @@ def test_help_imports_nothing_heavy():
         (["compare", "a.json"], "expected two"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "list.json", "list.json"], "list.json: cannot be read"),
+        (["compare", ".", "list.json"], "--rows generalist labeled_only"),
+        (["evaluate", "nowhere", "--out", "notes.txt"], "something else than JSON is there"),
+        (["envs", "check", "--json", "notes.txt"], "something else than JSON is there"),
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "notes.txt").write_text("precious")
     assert run(*argv) == 2
+    assert (tmp_path / "notes.txt").read_text() == "precious"
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("alltrades: ") and expected in error
     assert not list(tmp_path.glob("runs/*/stores"))  # nothing was begun

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,18 @@ def test_an_artifacts_folder_keeps_the_account_of_its_stage_in_a_sub_folder(tmp_
     with RunDir(tmp_path / "mine", account=".stage") as run:
         with pytest.raises(UserError, match="no run wrote it"):
             run.manifest.stage("a", {}, [tmp_path / "mine" / "policy.json"], body)
+
+
+def test_a_run_and_an_artifact_do_not_share_a_folder(tmp_path):
+    for own, other in (("", ".stage"), (".stage", "")):
+        folder = tmp_path / f"of{own}"
+        with RunDir(folder, 0, account=own) as run:
+            run.manifest.stage("a", {}, [folder / "a"], partial(write_text, folder / "a", "1"))
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(UserError, match="is there already; expected another place"):
+            with RunDir(folder, 0, account=other):
+                raise AssertionError
+        assert sorted(folder.rglob("*")) == before
 
 
 def test_nothing_else_is_written_into_a_store_of_episodes(tmp_path):
