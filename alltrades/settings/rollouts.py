@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from alltrades.errors import UserError
 from alltrades.policies.settings import Frozen
 from alltrades.system.machine import processors
+
+MOST = 16  # workers for each processor
 
 
 class RolloutSettings(Frozen):
@@ -54,4 +57,12 @@ class RolloutSettings(Frozen):
         return self.model_dump(mode="json", exclude={"workers", "growth"})
 
     def worker_count(self) -> int:
-        return self.workers if self.workers is not None else processors()
+        """Raises UserError for so many that they would bring the machine to a stand."""
+        if self.workers is None:
+            return processors()
+        if self.workers > (most := MOST * processors()):
+            raise UserError(
+                f"rollout.workers = {self.workers} on {processors()} processors; expected at most "
+                f"{most}, each a process; lower it, or give more machines: --compute ray"
+            )
+        return self.workers

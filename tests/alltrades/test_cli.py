@@ -57,6 +57,7 @@ def test_help_imports_nothing_heavy():
         (["compare", "a.json"], "expected two"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "list.json", "list.json"], "list.json: cannot be read"),
+        (["run", "--small", "--rollout.workers", "100000"], "rollout.workers = 100000 on"),
         (["compare", ".", "list.json"], "--rows generalist labeled_only"),
         (["evaluate", "nowhere", "--out", "notes.txt"], "something else than JSON is there"),
         (["envs", "check", "--json", "notes.txt"], "something else than JSON is there"),
