@@ -185,8 +185,8 @@ def recipe_settings(
         if settings.demos.path is None and "--environments" not in _named(args.overrides):
             plugins = changed.get("plugins", settings.plugins)
             changed["environments"] = _with_simulator(settings.environments, plugins)
-        chosen = settings.model_copy(update=changed)
-        shown = _seen_by(_asked(chosen, policy), _named(overrides))
+        asked = _asked(settings.model_copy(update=changed), policy)
+        shown = _seen_by(asked, _named(overrides))
         settings, origins = load_settings(
             RunSettings, defaults_file=recipe, small=args.small, overrides=[*overrides, *shown]
         )
