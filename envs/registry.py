@@ -211,6 +211,11 @@ def _import_plugin(name: str) -> str:
             f"plugin {shown} cannot be imported: {blame(error, _folder(shown))}; expected a "
             "module that registers its parts; mend it"
         ) from error
+    if module.__file__ is None:  # any folder can be imported, as a namespace of nothing
+        raise UserError(
+            f"plugin {shown}: a folder without __init__.py; expected a Python file, or a "
+            "module that registers its parts; name the file"
+        )
     if shown.endswith(".py") and Path(module.__file__ or "").resolve() != path.resolve():
         raise UserError(
             f"plugin {shown}: the name '{name}' belongs to another module; expected a name of "

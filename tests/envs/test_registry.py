@@ -184,6 +184,13 @@ def test_plugin_whose_own_import_fails_says_which_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_no_code_is_no_plugin(import_path, tmp_path, monkeypatch):
+    (tmp_path / "my_demos").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="my_demos: a folder without __init__.py"):
+        registry.load_plugins(["my_demos"])
+
+
 def test_a_plugin_package_that_fails_names_its_own_file(import_path, tmp_path):
     package = tmp_path / "my_broken_package"
     package.mkdir()
