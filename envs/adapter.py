@@ -18,8 +18,7 @@ from alltrades.envs.boundary.physics import Physics
 from alltrades.envs.boundary.randomness import EpisodeRandomness
 from alltrades.envs.instructions import INSTRUCTION
 from alltrades.envs.perturbations import Disturbed
-from alltrades.envs.rendering.backends import chosen
-from alltrades.envs.rendering.made import Rendering
+from alltrades.envs.portrait import Portrait
 from alltrades.envs.rendering.painter import Painter, made
 from alltrades.envs.spaces import integers, plain_state, read, writer
 from alltrades.envs.spec import EnvSpec
@@ -29,7 +28,6 @@ from alltrades.system.streams import stream_seed
 
 BUILDING = 0  # seed of the global generators while an environment is built
 SMALL = 2**31  # seeds that every generator takes are below
-VIEW = 240  # pixels of the height of a camera's picture for people
 HUGE = 1e15  # no state that begins below comes to it, unless physics diverged
 
 
@@ -107,8 +105,7 @@ class EnvAdapter:
         self._physics = Physics(None)
         self._stale = False  # whether it may not see another episode
         self._painter: Painter | None = None
-        self._viewer: Painter | None = None  # of the pictures for people
-        self._undrawn: str | None = None  # why there are none
+        self._portrait = Portrait(spec)
         self._told = ""  # in this episode
         self._disturbed: Disturbed | None = None  # its pictures
         self.images = () if spec.rendering is None else tuple(spec.rendering.images)
@@ -145,8 +142,7 @@ class EnvAdapter:
         self._physics, self._first = Physics(env), {}
         self._first = self._observe(observation, info)
         self._kept(self._success.begin, info)
-        if self._viewer is not None:
-            self._viewer.begin(seed)
+        self._portrait.begin(seed)
         self._texts = {name: v for name, v in self._first.items() if isinstance(v, str)}
         if not self.images:
             return self._first
@@ -250,51 +246,14 @@ class EnvAdapter:
         return None if point is None else np.asarray(self._guarded(point), dtype=np.float32)
 
     def picture(self) -> np.ndarray | None:
-        """(H, W, 3) uint8 for people: what the environment draws of itself, else what its declared
-        cameras see, beside one another, else what an environment that it wraps draws; None where
-        nothing can be drawn. The episode does not depend on it.
-
-        Raises UserError where drawing fails, such as without OpenGL.
-        """
-        if self._undrawn is not None:
-            raise UserError(self._undrawn)
-        try:
-            with EpisodeRandomness(BUILDING):
-                return self._pictured()
-        except Exception as error:  # whatever a simulator or a graphics driver raises
-            said = str(error) if isinstance(error, UserError) else raised(error, self._env)
-            self._undrawn = (
-                f"environment '{self.spec.id}' cannot be drawn: {said}; expected a picture of "
-                "render(), or of its cameras; mend that (`alltrades doctor` says what draws)"
-            )
-            raise UserError(self._undrawn) from error
-
-    def _pictured(self) -> np.ndarray | None:
-        found = _drawn(self._env)
-        if found is None and self.spec.cameras:
-            found = self._viewed()
-        inner = getattr(self._env, "env", None)
-        while found is None and inner is not None:
-            found, inner = _drawn(inner), getattr(inner, "env", None)
-        return found
-
-    def _viewed(self) -> np.ndarray:
-        """Its declared cameras, beside one another."""
-        if self._viewer is None:
-            cameras = {
-                name: camera.of_size(VIEW, VIEW * camera.width // camera.height, depth=False)
-                for name, camera in self.spec.cameras.items()
-            }
-            rendering = Rendering(cameras, backend=chosen())
-            self._viewer = Painter(self._env, rendering, f"environment '{self.spec.id}'")
-            self._viewer.begin(self._seed)
-        return np.concatenate(
-            [np.asarray(x) for x in self._viewer.pictures(list(self.spec.cameras)).values()], axis=1
-        )
+        """(H, W, 3) uint8 for people (see `Portrait`); the episode does not depend on it."""
+        with EpisodeRandomness(BUILDING):
+            return self._portrait.of(self._env, self._seed)
 
     def close(self) -> None:
         env, self._env, self._stale = self._env, None, False
-        self._painter = self._viewer = None
+        self._painter = None
+        self._portrait.close()
         if env is not None:
             env.close()
 
@@ -417,17 +376,3 @@ class EnvAdapter:
                     f"text '{name}' changed from {first[:40]!r} to {str(seen[name])[:40]!r}; "
                     "expected one string per episode"
                 )
-
-
-def _drawn(env: Any) -> np.ndarray | None:
-    """What an environment's own `render` gives, where it is a picture."""
-    if getattr(env, "render_mode", None) is None:
-        if "rgb_array" not in (getattr(env, "metadata", None) or {}).get("render_modes", ()):
-            return None
-        getattr(env, "unwrapped", env).render_mode = "rgb_array"
-    try:
-        found = env.render()
-    except NotImplementedError:
-        return None
-    is_picture = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3
-    return found if is_picture and found.shape[2] == 3 else None
