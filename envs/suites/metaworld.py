@@ -8,6 +8,8 @@ episode's seed.
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
 from functools import partial
 from typing import Any
@@ -170,6 +172,9 @@ class MetaWorldEnv(gymnasium.Env):
         env._set_task_called = True
         env.max_path_length = 10**9  # the adapter owns the time limit
         env.touching_object = partial(touching_object, env)
+        module: Any = sys.modules[type(env).__module__]
+        if hasattr(module, "Rotation"):
+            module.Rotation = Orientation
         self.env = env
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -224,6 +229,38 @@ def touching_object(env: Any, geom: int) -> bool:
         if not 0 < sum(data.efc_force[data.contact.efc_address[pressed]]):
             return False
     return bool(touched.any())
+
+
+class Orientation:
+    """What Meta-World asks SciPy's `Rotation` for, of one matrix (3, 3) at every step.
+
+    The same numbers as SciPy's, which first makes sure that the matrix is orthogonal: MuJoCo's are.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._matrix = matrix
+
+    @classmethod
+    def from_matrix(cls, matrix: np.ndarray) -> Orientation:
+        return cls(matrix)
+
+    def as_quat(self) -> np.ndarray:
+        """(4,) x, y, z, w of length 1 (Markley 2008)."""
+        m: list[list[float]] = self._matrix.tolist()
+        diagonal = [m[0][0], m[1][1], m[2][2]]
+        trace = diagonal[0] + diagonal[1] + diagonal[2]
+        quat = [0.0] * 4
+        i = max(range(3), key=diagonal.__getitem__)
+        if diagonal[i] >= trace:
+            j, k = (i + 1) % 3, (i + 2) % 3
+            quat[i] = 1 - trace + 2 * m[i][i]
+            quat[j] = m[j][i] + m[i][j]
+            quat[k] = m[k][i] + m[i][k]
+            quat[3] = m[k][j] - m[j][k]
+        else:
+            quat = [m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1], 1 + trace]
+        length = math.sqrt(sum(x * x for x in quat))
+        return np.array([x / length for x in quat])
 
 
 class MetaWorldExpert:

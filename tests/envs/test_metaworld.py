@@ -43,6 +43,20 @@ def episode(adapter: EnvAdapter, seed: int, steps: int) -> tuple[np.ndarray, np.
     return np.array(observations), np.array(rewards)
 
 
+def test_orientations_are_those_of_scipy():
+    from scipy.spatial.transform import Rotation
+
+    from alltrades.envs.suites.metaworld import Orientation
+
+    rng = np.random.default_rng(0)
+    every = [*Rotation.random(2000, rng=rng).as_matrix()]
+    quarters = Rotation.from_euler("xyz", 90 * rng.integers(0, 4, (60, 3)), degrees=True)
+    every += [*quarters.as_matrix(), *np.round(quarters.as_matrix()), np.eye(3)]
+    for matrix in every:
+        ours = Orientation.from_matrix(matrix).as_quat()
+        assert ours.tobytes() == Rotation.from_matrix(matrix).as_quat().tobytes()
+
+
 def test_names_are_those_of_the_package():
     from metaworld import env_dict
 
