@@ -43,6 +43,17 @@ def episode(adapter: EnvAdapter, seed: int, steps: int) -> tuple[np.ndarray, np.
     return np.array(observations), np.array(rewards)
 
 
+@pytest.mark.parametrize("task", metaworld.MT50)
+def test_what_is_seen_is_what_the_package_sees(adapters, task):
+    adapter = adapters(f"metaworld/{task}")
+    adapter.reset(4)
+    own, expert = adapter._env.env, registry.expert(f"metaworld/{task}")
+    for _ in range(30):
+        adapter.step(expert(adapter.expert_observation))
+        theirs = type(own)._get_curr_obs_combined_no_goal(own)
+        assert own._get_curr_obs_combined_no_goal().tobytes() == theirs.tobytes()
+
+
 def test_orientations_are_those_of_scipy():
     from scipy.spatial.transform import Rotation
 
