@@ -38,8 +38,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def adapt(args: argparse.Namespace) -> int:
     """A new environment from few demonstrations, without forgetting."""
-    from alltrades.pipeline.adapting import adapt, described, settings_for
-    from alltrades.policies.model.loading import load_policy
+    from alltrades.pipeline.adapt_settings import settings_for
+    from alltrades.pipeline.adapting import adapt, described
     from alltrades.report.open_loop import open_loop_text
     from alltrades.report.tables import show_result
 
@@ -60,7 +60,7 @@ def adapt(args: argparse.Namespace) -> int:
     if "--policy.observe" not in given:  # else it is what the generalist's own ones show
         plain = settings.policy.model_copy(update={"observe": None})
         settings = settings.model_copy(update={"policy": plain})
-    settings = settings_for(settings, named, load_policy(generalist, settings.device))
+    settings = settings_for(settings, named, generalist)
     replay = None if args.replay == [NONE] else stores
     found = adapt(settings, generalist, Path(args.out), replay, origins)
     limits = settings.evaluation.limits

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from alltrades.data.opened import Stores
 from alltrades.envs.rollouts.evaluation import (
     CHOOSES,
     ENDS,
@@ -36,11 +35,9 @@ from alltrades.pipeline.comparison import compared
 from alltrades.pipeline.context import Context, opened
 from alltrades.pipeline.demonstrations import Demonstrations, imported
 from alltrades.pipeline.environment_checks import checked
-from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.measurement import check_starts, measure
 from alltrades.pipeline.open_loop import OpenLoop, judge
 from alltrades.pipeline.replay import Replay, replay_of, specs_of
-from alltrades.pipeline.resolution import missing, resolve
 from alltrades.pipeline.rundir import ACCOUNT, RunDir
 from alltrades.policies.learning.adaptation import (
     Source,
@@ -56,7 +53,6 @@ from alltrades.policies.learning.objectives import Linear
 from alltrades.policies.learning.training import Goal, Trainer
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.network import check_growth
-from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.settings.rows import Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
@@ -82,54 +78,6 @@ class AdaptResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def settings_for(
-    settings: RunSettings, named: Sequence[str] | None, generalist: DiffusionPolicy
-) -> RunSettings:
-    """The settings of an adaptation: the new environments, and the generalist's network.
-
-    `named`: the new environments; default those of the stores of demonstrations that the generalist
-    does not know. Raises UserError where there is none, and for a name that it knows.
-    """
-    known = generalist.layout.ids
-    ids = tuple(named) if named is not None else _new_ids(settings, known)
-    again = [name for name in ids if name in known]
-    if again:
-        raise UserError(
-            f"the generalist knows '{again[0]}' already; expected environments that are new to it; "
-            "leave it out, or train it on with rounds"
-        )
-    observe = settings.policy.observe or _fitting(settings, ids, generalist.settings.observe)
-    plain = {"observe": observe, "outcome_input": False, "guidance": 1.0}  # of specialists
-    policy = generalist.settings.model_copy(update=plain)
-    return settings.model_copy(
-        update={"environments": ids, "optional_environments": (), "policy": policy}
-    )
-
-
-def _fitting(
-    settings: RunSettings, ids: Sequence[str], observe: tuple[str, ...] | None
-) -> tuple[str, ...] | None:
-    """Those of a generalist's patterns of fields that fit new environments; all where none does."""
-    if observe is None:
-        return None
-    plain = settings.policy.model_copy(update={"observe": None})
-    named = {"environments": tuple(ids), "optional_environments": (), "policy": plain}
-    specs, _ = resolve(settings.model_copy(update=named))
-    return tuple(p for p in observe if not missing([p], specs)) or observe
-
-
-def _new_ids(settings: RunSettings, known: Sequence[str]) -> tuple[str, ...]:
-    there = [e.id for e in environments_of(Stores().all(settings.demos.stores))]
-    new = tuple(name for name in there if name not in known)
-    if not new:
-        raise UserError(
-            f"{', '.join(map(str, settings.demos.stores))}: episodes of {', '.join(there[:4])}, "
-            "which the generalist knows already; expected a new environment; give its "
-            "demonstrations, or train the generalist on with rounds"
-        )
-    return new
-
-
 def adapt(
     settings: RunSettings,
     generalist: Path,
@@ -141,7 +89,7 @@ def adapt(
     which keeps the account of its stages: an interrupted adaptation goes on where it was.
 
     Args:
-        settings: see `settings_for`.
+        settings: see `adapt_settings.settings_for`.
         replay: stores of episodes of environments that the generalist knows; it is rolled out in
             those that have none. None: no replay at all.
 

@@ -100,12 +100,12 @@ def _adapted(
     _: Sequence[Path],
 ) -> list[Adapted]:
     """One generalist, and what becomes of it with each number of demonstrations."""
-    from alltrades.pipeline.adapting import AFTER, BEFORE, SCRATCH, adapt, settings_for
+    from alltrades.pipeline.adapt_settings import settings_for
+    from alltrades.pipeline.adapting import AFTER, BEFORE, SCRATCH, adapt
     from alltrades.pipeline.context import opened
     from alltrades.pipeline.demonstrations import record
     from alltrades.pipeline.folder import RunFolder
     from alltrades.pipeline.runner import run as run_pipeline
-    from alltrades.policies.model.loading import load_policy
 
     before = _of(settings, seed, others)
     run_pipeline(before, place / "run", origins)
@@ -119,7 +119,7 @@ def _adapted(
     out = []
     for count in settings.demonstrations:
         given = _of(settings, seed, (left,), {"path": str(store), "episodes": count})
-        own = settings_for(given, (left,), load_policy(generalist))
+        own = settings_for(given, (left,), generalist)
         result = adapt(own, generalist, place / f"demos-{count}", replay, origins)
         rows = {
             BEFORE: result.old[BEFORE],
