@@ -12,6 +12,7 @@ from typing import Any
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.envs.rendering.camera import DEPTH
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, given
@@ -102,11 +103,15 @@ def specs_of(context: Context, policy: DiffusionPolicy) -> tuple[EnvSpec, ...]:
     names = [e.id for e in policy.environments if registry.knows([e.id])]
     simulator = context.settings.simulator
     rules = {k: v for k, v in simulator.rules.items() if any(fnmatchcase(n, k) for n in names)}
-    seen = dict.fromkeys(name for e in policy.environments for name in e.observation)
+    seen = {name: f for e in policy.environments for name, f in e.observation.items()}
     network = context.settings.policy.model_copy(update={"observe": tuple(seen)})
+    sizes = {f.shape[:2] for f in seen.values() if f.kind == "image"}
+    drawn: dict[str, Any] = {"size": sizes.pop()} if len(sizes) == 1 else {}
+    drawn |= {"depth": True} if any(name.startswith(DEPTH) for name in seen) else {}
     settings = context.settings.model_copy(
         update={
             "policy": network,  # so that pictures are made that it sees
+            "rendering": context.settings.rendering.model_copy(update=drawn),
             "environments": (),
             "optional_environments": tuple(names),
             "simulator": simulator.model_copy(update={"rules": rules}),
