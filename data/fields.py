@@ -157,7 +157,8 @@ def values_of(name: str, value: Any) -> np.ndarray | str:
     Numbers of any other shape (T, ...) become a state, row by row; (T, H, W) of uint8 or uint16 is
     an image of one channel; T equal strings are one.
 
-    Raises ValueError for text that changes within the episode, and for what is no array of numbers.
+    Raises ValueError for text that changes within the episode, for what is no array of numbers, and
+    for images with channels first.
     """
     if isinstance(value, str):
         return value
@@ -180,6 +181,12 @@ def values_of(name: str, value: Any) -> np.ndarray | str:
         array = array[..., None]
     if array.dtype.name in IMAGE_DTYPES and array.ndim == 4 and array.shape[3] in CHANNELS:
         return array
+    if array.dtype.name in ("uint8", "uint16") and array.ndim > 3:
+        raise ValueError(
+            f"field '{name}' is {array.dtype} of shape {array.shape}; expected (steps, height, "
+            f"width, channels) of {', '.join(map(str, CHANNELS))} channels for images; move the "
+            "channels to the end, or give each frame of a stack as a step"
+        )
     return array.reshape(len(array), -1).astype(float_of(array.dtype))
 
 

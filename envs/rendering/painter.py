@@ -80,7 +80,8 @@ class Painter:
             raise UserError(
                 f"{self.where}: all pixels of the first picture of camera '{name}' are "
                 f"{picture[0, 0].tolist()}; expected something in view; move the camera, or try "
-                "another --rendering.backend (`alltrades doctor` says which draw)"
+                "a larger --rendering.size (small things are not drawn at few pixels) or another "
+                "--rendering.backend (`alltrades doctor` says which draw)"
             )
 
 
