@@ -37,6 +37,7 @@ UNSEEN = 1.5
 # learning rate's cycle alone brings some 5 %
 FALLS = 0.9
 OFTEN = 100  # times that a policy has seen each demonstration, before more of it help little
+COPIED = 0.001  # error on others from which nothing is left to copy, in shares of the variance
 # effective share of rollouts, before any guard, below which few of them are where demonstrations
 # are
 ESS_LOW = 0.3
@@ -285,6 +286,11 @@ def advice_line(
         return (
             f"limited by its teachers ({best}): they leave the demonstrations' states "
             f"({apart}): more demonstrations (now {demos})"
+        )
+    if lesson.held_out is not None and lesson.held_out < COPIED:
+        return (
+            f"limited by its demonstrations: its teachers ({best}) do what these do "
+            f"({lesson.said}): demonstrations that do better"
         )
     if lesson.held_out is not None:
         return (

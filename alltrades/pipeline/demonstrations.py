@@ -108,11 +108,19 @@ class Demonstrations:
         return key
 
     def check(self) -> None:
-        """Raises UserError where they do not fit their environments (see `given.check`); says how
-        many of each are used.
+        """Raises UserError where they do not fit their environments (see `given.check`), and are
+        fewer than the settings ask for; says how many of each are used.
         """
         stores = self.stores
         given.check(stores, self.context.specs, self.context.observed)
+        for name in self.context.ids:
+            wanted, there = self.context.settings.demos.wanted(name), self.steps().acted(name)
+            if wanted is not None and len(there) < wanted:
+                where = ", ".join(map(str, self.paths))
+                raise UserError(
+                    f"{where}: {len(there)} demonstrations of '{name}' to learn from; expected "
+                    f"{wanted} (demos.episodes); give more, or lower it"
+                )
         for line in given.shares(stores, self.steps(), self.held_out(), self.context.ids):
             print(line)
         for line in interventions.lines(self.whole(), self.context.settings.demos.interventions):

@@ -210,7 +210,7 @@ def _policy(args: argparse.Namespace) -> ActingPolicy:
 
 def _store(path: Path, info: Interface, facts: dict[str, Any], stack: ExitStack) -> EpisodeStore:
     """The store to record into, new or continued, with one entry per deployment in its
-    provenance.
+    provenance. UserError for one of other episodes: what a policy did is no demonstration.
     """
     from alltrades.data.store import EpisodeStore
 
@@ -219,8 +219,14 @@ def _store(path: Path, info: Interface, facts: dict[str, Any], stack: ExitStack)
     else:
         store = EpisodeStore.create(path)
     stack.callback(store.close)
-    store.declare([info])
     earlier = store.provenance.get("deployments", [])
+    if len(store) and not earlier:
+        raise UserError(
+            f"--record {path}: a store of {store.provenance.get('kind', 'other episodes')}; "
+            "expected one that deploy wrote, or a new path; choose another (trainings take "
+            "several stores: --demos A B)"
+        )
+    store.declare([info])
     store.set_provenance(deployments=[*earlier, jsonable(facts | {"first_episode": len(store)})])
     return store
 

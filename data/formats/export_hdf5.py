@@ -13,6 +13,7 @@ from alltrades.data.episode import Episode
 from alltrades.data.fields import text_field
 from alltrades.data.formats.recording import OWN
 from alltrades.data.interface import Interface
+from alltrades.errors import UserError
 
 
 def write_robomimic(
@@ -31,7 +32,7 @@ def write_robomimic(
                 if name == told:
                     demo.attrs["ep_meta"] = json.dumps({"lang": value})
                 if isinstance(value, str):
-                    demo[f"obs/{name}"] = value
+                    demo[f"obs/{name}"] = _text(name, value)
                 else:
                     packed = {"compression": "gzip"} if value.ndim == 4 else {}
                     demo.create_dataset(f"obs/{name}", data=value, **packed)
@@ -93,7 +94,7 @@ def write_minari(
                     id=i,
                     seed=episode.seed,
                     observations={
-                        k: _longer(v, len(episode)) for k, v in episode.observations.items()
+                        k: _longer(k, v, len(episode)) for k, v in episode.observations.items()
                     },
                     actions=episode.actions,
                     rewards=list(episode.rewards),
@@ -111,9 +112,19 @@ def write_minari(
     file.write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _longer(value: Any, steps: int) -> Any:
+def _text(name: str, value: str) -> str:
+    """What HDF5 keeps; UserError for what it cannot."""
+    if "\0" in value:
+        raise UserError(
+            f"'{name}' = {value[:40]!r} holds a NUL character, which HDF5 cannot keep; expected a "
+            "text without; mend it, or export to lerobot or npz"
+        )
+    return value
+
+
+def _longer(name: str, value: Any, steps: int) -> Any:
     if isinstance(value, str):
-        return [value] * (steps + 1)
+        return [_text(name, value)] * (steps + 1)
     return np.concatenate([value, value[-1:]])
 
 

@@ -40,7 +40,7 @@ FED = [
     "--specialist.train.steps",
     "600",
     "--distill.train.steps",
-    "300",
+    "800",
     "--distill.train.lr",
     "0.003",
     "--distill.rollouts",
@@ -62,7 +62,10 @@ STARVED = {
     # few, and more than one: over the states of one rollout the gap alone says little
     "rollouts": (["--distill.rollouts", "3", "--demos.episodes", "30"], "more rollouts"),
     "steps": (["--distill.train.steps", "20"], "more distillation steps or width"),
-    "width": (["--policy.width", "8", "--policy.depth", "1"], "more distillation steps or width"),
+    "width": (
+        ["--policy.width", "8", "--policy.depth", "1", "--distill.train.steps", "300"],
+        "more distillation steps or width",
+    ),
     "steps of the specialists": (
         ["--specialist.train.steps", "30"],
         "): train them longer",

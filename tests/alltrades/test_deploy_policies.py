@@ -114,6 +114,19 @@ def test_a_store_is_continued_with_new_starts_and_tells_where_they_come_from(
     assert "from deploy/planar.onnx: 3 episodes, 5-5 steps" in out
 
 
+def test_what_a_policy_did_is_not_added_to_demonstrations(
+    artifacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demos = str(tmp_path / "demos.zarr")
+    few = ["--environments", "planar/reach", "--demos.episodes", "1", "--rollout.workers", "0"]
+    assert cli.main(["collect", *few, "--rollout.timeout", "0", "--out", demos]) == 0
+    before = EpisodeStore.open(demos).digest()
+    words = ["deploy", str(artifacts / "planar.onnx"), "--robot", "env:planar/reach", "--fast"]
+    assert cli.main([*words, "--steps", "5", "--record", demos]) == 2
+    assert "a store of demonstrations; expected one that deploy wrote" in capsys.readouterr().err
+    assert EpisodeStore.open(demos).digest() == before
+
+
 def test_a_simulated_arm_in_real_time_keeps_the_rate_of_its_policy(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

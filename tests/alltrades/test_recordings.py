@@ -192,6 +192,12 @@ def test_what_needs_a_simulator_says_so_in_one_line(
     assert last.startswith("alltrades: ") and line in last
 
 
+def test_fewer_demonstrations_than_asked_for_are_refused(recordings, tmp_path, capsys):
+    words = ["train", "labeled_only", "--small", "--demos", str(recordings), "--demos.episodes"]
+    assert main([*words, "9", "--out", str(tmp_path / "p")]) == 2  # two of ten are held out
+    assert f"8 demonstrations of '{FOLLOW}' to learn from; expected 9" in capsys.readouterr().err
+
+
 def test_generalist_of_a_camera_learns_from_teachers_of_states(tmp_path):
     """Every kind of network sees its own fields; the labels are of the same steps."""
     store, folder = follow(tmp_path / "s.zarr", camera=True), tmp_path / "run"

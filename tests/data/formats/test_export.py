@@ -53,6 +53,18 @@ def exported(tmp_path: Path, store: EpisodeStore, kind: str, *words: str) -> Pat
     return out
 
 
+@pytest.mark.parametrize("kind", ["robomimic", "minari"])
+def test_a_text_that_a_format_cannot_keep_is_one_line(tmp_path, capsys, kind):
+    episode = Episode.from_arrays(
+        {"x": np.zeros((3, 2)), "task": "a\0b"}, np.zeros((3, 1)), "lab/a"
+    )
+    store = EpisodeStore.write(tmp_path / "s.zarr", [episode])
+    out = tmp_path / ("out.hdf5" if kind == "robomimic" else "out")
+    assert main(["data", "export", kind, str(store.path), "--out", str(out)]) == 2
+    assert "holds a NUL character" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("kind", ["lerobot", "robomimic", "minari", "diffusion_policy", "npz"])
 def test_paths_may_be_relative_and_of_any_name_that_is_found_again(
     tmp_path, store, kind, monkeypatch, capsys
