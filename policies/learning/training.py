@@ -40,6 +40,7 @@ from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings
+from alltrades.system.allocation import freed_memory_kept
 from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
@@ -262,7 +263,8 @@ class Trainer:
 
     def train(self, place: Place, report: Report) -> None:
         """Train on to the last step, here."""
-        with threads_for(self.policy):
+        looks = self.device.type == "cpu" and self.policy.conditioner.learns_to_see
+        with threads_for(self.policy), freed_memory_kept(looks):
             self._loop(place, report)
 
     def shared(self) -> Alone:
