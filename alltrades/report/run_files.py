@@ -12,7 +12,7 @@ from typing import Any
 
 from alltrades.envs.rollouts.evaluation import Evaluation
 from alltrades.envs.rollouts.evaluation_files import read_evaluation
-from alltrades.errors import UserError
+from alltrades.errors import UserError, nearest
 from alltrades.system.files import tree_digest
 from alltrades.system.reading import read_mapping, read_text
 from alltrades.system.tracking import read_metrics
@@ -134,7 +134,14 @@ def read_run(folder: Path) -> RunFiles:
 def read_row(folder: Path, row: str) -> Evaluation:
     """The evaluation of a row of a run; UserError where it is not as the run left it."""
     _checked(folder)
-    return read_evaluation(folder / "evaluation" / f"{row}.json")
+    file = folder / "evaluation" / f"{row}.json"
+    there = sorted(f.stem for f in file.parent.glob("*.json"))
+    if row not in there and there:
+        raise UserError(
+            f"{folder}: no row '{row}'{nearest(row, there)}; expected some of {', '.join(there)}; "
+            "name one, or measure it: --evaluation.rows"
+        )
+    return read_evaluation(file)
 
 
 def _videos(folder: Path, environments: list[str]) -> dict[str, Path]:

@@ -59,7 +59,8 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
+        said = error.msg.removesuffix(" at")
+        raise Unreadable(f"{said} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
 

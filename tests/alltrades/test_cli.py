@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from alltrades import cli
+from alltrades.envs.rollouts.evaluation import EnvironmentResult, Evaluation
+from alltrades.envs.rollouts.evaluation_files import write_evaluation
 from alltrades.envs.rollouts.seeding import episode_seed
 from alltrades.errors import UserError
 
@@ -59,6 +61,7 @@ def test_help_imports_nothing_heavy():
         (["compare", "list.json", "list.json"], "list.json: cannot be read"),
         (["run", "--small", "--rollout.workers", "100000"], "rollout.workers = 100000 on"),
         (["compare", ".", "list.json"], "--rows generalist labeled_only"),
+        (["compare", "run", "--rows", "generalist", "labeled_onl"], "did you mean 'labeled_only'"),
         (["evaluate", "nowhere", "--out", "notes.txt"], "something else than JSON is there"),
         (["envs", "check", "--json", "notes.txt"], "something else than JSON is there"),
     ],
@@ -67,6 +70,11 @@ def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "notes.txt").write_text("precious")
+    result = EnvironmentResult("a", (0, 1), (1, -1), (1.0, 0.0), (1.0, 0.0), 9, "")
+    (tmp_path / "run" / "evaluation").mkdir(parents=True)
+    for row in ("generalist", "labeled_only"):
+        file = tmp_path / "run" / "evaluation" / f"{row}.json"
+        write_evaluation(file, Evaluation(row, (result,)))
     assert run(*argv) == 2
     assert (tmp_path / "notes.txt").read_text() == "precious"
     error = capsys.readouterr().err
