@@ -55,11 +55,10 @@ def store(
     """
     steps = 10**6 if steps is None else steps
     environments = 10 if environments is None else environments
-    if not (1 <= environments <= steps / LENGTH and steps <= MOST and updates >= 1):
+    if not (1 <= environments <= steps / LENGTH and steps <= MOST):
         raise UserError(
-            f"--steps {steps}, --environments {environments}, --count {updates}; expected an "
-            f"environment or more, {LENGTH} steps or more of each, {MOST:,} at most, and a "
-            "training step or more"
+            f"--steps {steps}, --environments {environments}; expected an environment or more, "
+            f"{LENGTH} steps or more of each, and {MOST:,} at most"
         )
     cases = SWEEP if sweep else ((steps, environments),)
     with tempfile.TemporaryDirectory(prefix="alltrades-bench-", dir=folder) as place:

@@ -59,7 +59,6 @@ def test_slopes_are_those_of_the_plane_that_was_measured():
         ["--environments", "0"],
         ["--steps", "50"],
         ["--steps", "1000", "--environments", "11"],
-        ["--count", "0"],
     ],
 )
 def test_sizes_that_no_store_can_have_are_refused(capsys, words):

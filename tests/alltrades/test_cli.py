@@ -58,6 +58,7 @@ def test_help_imports_nothing_heavy():
         (["doctor", "--wrong"], "--wrong"),
         (["compare", "a.json"], "expected two"),
         (["report", "nowhere"], "nowhere"),
+        (["bench", "kills", "--count", "0"], "argument --count: 0; expected a whole number"),
         (["compare", "list.json", "list.json"], "list.json: cannot be read"),
         (["run", "--small", "--rollout.workers", "100000"], "rollout.workers = 100000 on"),
         (["compare", ".", "list.json"], "--rows generalist labeled_only"),
