@@ -47,8 +47,6 @@ def check_outputs(args: argparse.Namespace) -> None:
     """Raise UserError for an address where a command writes files, and where --json would replace
     something else.
     """
-    if getattr(args, "json", None):
-        check_json(args.json)
     for name in set(OUTPUTS) - {args.entry.appends}:
         given = getattr(args, name, None)
         for word in [given] if isinstance(given, str) else given or ():
@@ -57,6 +55,8 @@ def check_outputs(args: argparse.Namespace) -> None:
                     f"--{name} {word}; expected a path on this machine, where results are written; "
                     "give one, and copy them there afterwards"
                 )
+    if getattr(args, "json", None):
+        check_json(args.json)
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -308,8 +308,7 @@ def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list
     which are made where they are named, as tokens of a command line.
     """
     from alltrades.envs.instructions import INSTRUCTION
-    from alltrades.envs.rendering.camera import DEPTH
-    from alltrades.envs.rendering.wanted import PROPRIOCEPTION
+    from alltrades.envs.rendering.wanted import PROPRIOCEPTION, drawn_like
 
     fields = {f["name"]: f for e in environments for f in e["observation"]}
     images = [f for f in fields.values() if f["kind"] == "image"]
@@ -317,11 +316,10 @@ def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list
     if "--policy.observe" in given or not made:
         return []
     out = ["--policy.observe", json.dumps(list(fields))]
-    sizes = {tuple(f["shape"][:2]) for f in images}
-    if len(sizes) == 1 and "--rendering.size" not in given:
-        out += ["--rendering.size", json.dumps(list(sizes.pop()))]
-    if any(f["name"].startswith(DEPTH) for f in images):
-        out += ["--rendering.depth", "true"]
+    drawn = drawn_like({f["name"]: f["shape"] for f in images})
+    for key, value in drawn.items():
+        if f"--rendering.{key}" not in given:
+            out += [f"--rendering.{key}", json.dumps(value)]
     return out
 
 

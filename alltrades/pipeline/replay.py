@@ -12,7 +12,7 @@ from typing import Any
 
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
-from alltrades.envs.rendering.camera import DEPTH
+from alltrades.envs.rendering.wanted import drawn_like
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline import collection, given
@@ -105,9 +105,7 @@ def specs_of(context: Context, policy: DiffusionPolicy) -> tuple[EnvSpec, ...]:
     rules = {k: v for k, v in simulator.rules.items() if any(fnmatchcase(n, k) for n in names)}
     seen = {name: f for e in policy.environments for name, f in e.observation.items()}
     network = context.settings.policy.model_copy(update={"observe": tuple(seen)})
-    sizes = {f.shape[:2] for f in seen.values() if f.kind == "image"}
-    drawn: dict[str, Any] = {"size": sizes.pop()} if len(sizes) == 1 else {}
-    drawn |= {"depth": True} if any(name.startswith(DEPTH) for name in seen) else {}
+    drawn = drawn_like({name: f.shape for name, f in seen.items() if f.kind == "image"})
     settings = context.settings.model_copy(
         update={
             "policy": network,  # so that pictures are made that it sees

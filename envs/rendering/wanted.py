@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alltrades.data.fields import Field, field_name
-from alltrades.envs.rendering.camera import depth_of
+from alltrades.envs.rendering.camera import DEPTH, depth_of
 from alltrades.envs.rendering.made import Rendering
 from alltrades.envs.rendering.ranges import Ranges
 from alltrades.errors import UserError, nearest
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 Spec = TypeVar("Spec", bound=Any)  # of an environment: the dataclass `EnvSpec`
 PROPRIOCEPTION = "proprioception"
+
+
+def drawn_like(images: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Settings of rendering by which cameras draw pictures of these shapes, by field."""
+    sizes = {tuple(shape[:2]) for shape in images.values()}
+    found: dict[str, Any] = {"size": sizes.pop()} if len(sizes) == 1 else {}
+    return found | ({"depth": True} if any(name.startswith(DEPTH) for name in images) else {})
 
 
 def with_cameras(spec: Spec, settings: RenderingSettings, observe: Sequence[str] = ()) -> Spec:

@@ -64,6 +64,7 @@ def test_help_imports_nothing_heavy():
         (["compare", ".", "list.json"], "--rows generalist labeled_only"),
         (["compare", "run", "--rows", "generalist", "labeled_onl"], "did you mean 'labeled_only'"),
         (["evaluate", "nowhere", "--out", "notes.txt"], "something else than JSON is there"),
+        (["envs", "check", "--json", "s3://b/f.json"], "expected a path on this machine"),
         (["envs", "check", "--json", "notes.txt"], "something else than JSON is there"),
     ],
 )
@@ -78,6 +79,7 @@ def test_mistakes_give_one_line_and_exit_code_2(argv, expected, capsys, tmp_path
         write_evaluation(file, Evaluation(row, (result,)))
     assert run(*argv) == 2
     assert (tmp_path / "notes.txt").read_text() == "precious"
+    assert not (tmp_path / "s3:").exists()
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("alltrades: ") and expected in error
     assert not list(tmp_path.glob("runs/*/stores"))  # nothing was begun
