@@ -13,9 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -36,10 +35,10 @@ from alltrades.envs.rollouts.marks import (
 )
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
+from alltrades.system.compute.spawning import inherited
 
 START_TRIES = 2
 PATIENCE = 2.0  # seconds that workers get to end by themselves
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
@@ -286,26 +285,3 @@ def pickled(specs: Mapping[str, EnvSpec], experts: Mapping[str, Any]) -> bytes:
                     "this process: --rollout.workers 0 --rollout.timeout 0"
                 ) from error
     return pickle.dumps((dict(specs), dict(experts)))
-
-
-@contextmanager
-def inherited() -> Iterator[None]:
-    """What a worker takes over from its parent at the start: one thread for linear algebra, and
-    Ctrl-C held back.
-
-    A terminal sends Ctrl-C to all processes; a worker that is still importing would end with a
-    traceback of its own.
-    """
-    resource_tracker.ensure_running()  # starting it later would lift the block
-    threads = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for name, value in threads.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

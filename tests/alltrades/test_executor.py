@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from functools import partial
 
 import pytest
@@ -18,7 +21,7 @@ from alltrades.settings.run import RunSettings
 from alltrades.system.compute.executor import Ears, Here, Kept, Local
 from alltrades.system.compute.processes import Processes
 from alltrades.system.reporting import Report
-from tests.alltrades.posted import Posted
+from tests.alltrades.posted import Posted, process
 from tests.envs import rollout_toys as toys
 from tests.envs.rollout_toys import COUNTER, NoisyController
 from tests.envs.test_rollout_workers import SPECS, assert_same, diffusion_episodes, diffusion_jobs
@@ -161,3 +164,67 @@ def test_processes_return_in_order_and_raise_what_tasks_raise():
         with pytest.raises(UserError, match="-1; expected more"):
             list(executor.map(add, [1, -1, 2], 0))
         assert executor.call(add, 1, 1) == 2
+
+
+def end(here: Here, shared: None, item: int) -> int:
+    """A task that ends its process with a signal."""
+    os.kill(os.getpid(), item)
+    time.sleep(60)
+    return 0
+
+
+def sleep(here: Here, shared: None, item: int) -> int:
+    here.tell(os.getpid())
+    time.sleep(60)
+    return item
+
+
+def test_processes_are_heard_and_kept():
+    shown, told, said, recorded = [], [], [], []
+    reports = [Report(lambda done, total, i=i: shown.append(i)) for i in range(3)]
+    ears = Ears(reports.__getitem__, said.append, told.append)
+    with Processes(2) as executor:
+        assert list(executor.map(add, [3, 1, 2], 10, ears)) == [13, 11, 12]
+        assert sorted(shown) == [0, 1, 2] and sorted(told) == [1, 2, 3]
+        assert sorted(said) == ["item 1", "item 2", "item 3"]
+        first = executor.call(process, 0)
+        assert executor.call(process, 0) == first  # by the same process
+        record = Ears(lambda _: Report(record=lambda *r: recorded.append(r), name="mine"))
+        assert executor.call(log, 5, ears=record) == 5
+    assert recorded == [("mine", 5, {"loss": 0.5})]
+
+
+def log(here: Here, shared: None, item: int) -> int:
+    here.report.log(item, {"loss": 0.5})
+    return item
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_dies_is_said_in_one_line_and_others_take_its_place(how):
+    with Processes(1, remedy="; do less") as executor:
+        with pytest.raises(UserError, match=rf"died over its work \({how.name}\).*; do less"):
+            executor.call(end, int(how))
+        assert executor.call(add, 1, 1) == 2
+
+
+def test_a_process_that_cannot_get_ready_says_why():
+    with Processes(1, partial(int, "no number")) as executor:
+        with pytest.raises(ValueError, match="no number"):
+            executor.call(add, 1, 1)
+
+
+def test_what_ends_the_caller_ends_its_process():
+    class Enough(BaseException):
+        pass
+
+    def stop() -> None:
+        if pids:
+            raise Enough
+
+    pids: list[int] = []
+    with Processes(1) as executor:
+        executor.check = stop
+        with pytest.raises(Enough):
+            executor.call(sleep, 0, ears=Ears(hear=pids.append))
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids[0], 0)

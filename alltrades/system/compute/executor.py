@@ -108,6 +108,7 @@ class Executor(ABC):
         ranks: processes of one training, where it is done by several (see `together`).
         remote: whether tasks are carried out by other processes than this one, which are sent
             functions, what they share, and items.
+        near: whether these are processes of this machine.
         check: called now and then while tasks are carried out elsewhere; what it raises ends those
             of its thread.
     """
@@ -115,6 +116,7 @@ class Executor(ABC):
     slots: int = 1
     ranks: int = 1
     remote: bool = False
+    near: bool = False
     check: Callable[[], None] = staticmethod(_nothing)
 
     @abstractmethod

@@ -16,9 +16,9 @@ from typing import Any
 
 from alltrades.errors import MissingExtra, UserError
 from alltrades.system.compute.executor import Ears, Executor, Function, say_on_stderr
+from alltrades.system.compute.news import PROGRESS, heard, told
 from alltrades.system.compute.ray_group import GroupTask, together
-from alltrades.system.compute.ray_pool import Cluster, Member, Pool, require_ray, told
-from alltrades.system.compute.ray_worker import LINE, RECORD, TOLD
+from alltrades.system.compute.ray_pool import Cluster, Member, Pool, require_ray
 
 AHEAD = 2  # times the slots: tasks whose results may wait for one before them
 PAUSE = 0.1  # seconds that are waited for news at most
@@ -222,22 +222,14 @@ class _Map:
                 self._lost(running, error)
 
     def _hear(self, running: _Running, news: tuple[list[Any], tuple[int, int] | None]) -> None:
-        task, report = running.task, self.ears.reports(running.task.number)
         found, done = news
+        task = running.task
         running.heard += len(found)
         running.asked, running.at = None, time.monotonic()
         for kind, value in found:
-            if kind == LINE:
-                self.ears.say(value)
-            elif kind == TOLD:
-                self.ears.hear(value)
-            elif kind == RECORD:
-                name, step, values = value
-                if step > task.logged.get(name, -1):  # else an earlier try recorded it
-                    task.logged[name] = step
-                    report.record(name or report.name, step, values)
+            heard(self.ears, task.number, task.logged, kind, value)
         if done is not None:
-            report.progress(*done)
+            heard(self.ears, task.number, task.logged, PROGRESS, done)
 
     def _finish(self, running: _Running, kind: str, value: bytes) -> None:
         rest = running.member.actor.news.remote(running.name, running.heard)

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from alltrades.errors import UserError
-from alltrades.system.compute.executor import Ears, Function, Here, Kept
-from alltrades.system.compute.ray_pool import Cluster, Pool, told
-from alltrades.system.compute.ray_worker import LINE, PROGRESS, RECORD, TOLD, caught, settle
-from alltrades.system.reporting import Report
+from alltrades.system.compute.executor import Ears, Function, Kept
+from alltrades.system.compute.news import caught, heard, telling, told
+from alltrades.system.compute.ray_pool import Cluster, Pool
+from alltrades.system.compute.ray_worker import settle
 
 PAUSE = 0.3  # seconds between two looks at what has come
-SHOWN = 0.25  # seconds between two words on how far it is
 TRIES = 3  # of groups in a row that lose a process before they get further than those before
 DONE, FAILED = "done", "failed"
 
@@ -119,21 +117,11 @@ def _tried(
 
     def hear() -> None:
         nonlocal ended
-        report = ears.reports(0)
         for kind, value in ray.get(mailbox.take.remote()):
-            if kind == LINE:
-                ears.say(value)
-            elif kind == TOLD:
-                ears.hear(value)
-            elif kind == RECORD:
-                name, step, values = value
-                if step > logged.get(name, -1):
-                    logged[name] = step
-                    report.record(name or report.name, step, values)
-            elif kind == PROGRESS:
-                report.progress(*value)
-            else:
+            if kind in (DONE, FAILED):
                 ended = kind, pickle.loads(value)
+            else:
+                heard(ears, 0, logged, kind, value)
 
     try:
         while True:
@@ -199,7 +187,7 @@ def _process(config: dict[str, Any]) -> None:
             pickle.loads(work)()
             return
         first, item = pickle.loads(work)
-        found.append(first(_here(mailbox), None, item))
+        found.append(first(telling(mailbox.put.remote, Kept()), None, item))
 
     found: list[Any] = []
     try:
@@ -214,21 +202,3 @@ def _process(config: dict[str, Any]) -> None:
         raise RuntimeError(str(lost)) from lost
     finally:
         ranks.forget()
-
-
-def _here(mailbox: Any) -> Here:
-    shown = 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown >= SHOWN or done >= total:
-            shown = now
-            mailbox.put.remote(PROGRESS, (done, total))
-
-    return Here(
-        Kept(),
-        Report(progress, lambda *record: mailbox.put.remote(RECORD, record)),
-        lambda line: mailbox.put.remote(LINE, line),
-        lambda value: mailbox.put.remote(TOLD, value),
-    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alltrades.errors import MissingExtra, UserError
+from alltrades.system.compute.news import told
 from alltrades.system.compute.ray_worker import RayWorker, versions
 from alltrades.system.machine import processors
 
@@ -235,12 +236,6 @@ class Pool:
     def _fits(self, resources: dict[str, float]) -> int:
         shares = [resources.get(k, 0.0) / need for k, need in self.needs.items() if need]
         return int(min(shares) + 1e-9)
-
-
-def told(error: BaseException, said: str) -> BaseException:
-    """What a worker raised, with its traceback as a note."""
-    error.add_note(said)
-    return error
 
 
 def _with_news(ray: Any) -> type[RayWorker]:

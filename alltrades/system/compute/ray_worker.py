@@ -10,17 +10,16 @@ import pickle
 import platform
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from alltrades.system.compute.executor import Here, Kept
+from alltrades.system.compute.news import LINE, RECORD, TOLD, caught
 from alltrades.system.reporting import Report
 
 PACKAGES = ("alltrades", "torch", "numpy", "scipy", "scikit-learn", "mujoco", "gymnasium")
 SHARED = 4  # objects that tasks share and that stay unpacked
-PROGRESS, RECORD, LINE, TOLD = range(4)  # kinds of news
 
 
 def versions() -> dict[str, str]:
@@ -126,24 +125,3 @@ def settle(environment: Mapping[str, str]) -> None:
     vars(sys.modules["__main__"]).pop("__file__", None)
     for name, value in environment.items():
         os.environ.setdefault(name, value)
-
-
-def caught(
-    call: Callable[[], Any], *passing: type[BaseException]
-) -> tuple[BaseException, str] | None:
-    """What a call raised, as far as it can be sent, and its traceback in words; but for exceptions
-    that are `passing`.
-    """
-    try:
-        call()
-    except passing:
-        raise
-    except BaseException as error:
-        said = traceback.format_exc()
-        error.__cause__ = error.__context__ = error.__traceback__ = None
-        try:
-            pickle.loads(_dumps(error))
-        except Exception:
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return error, said
-    return None
