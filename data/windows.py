@@ -53,3 +53,11 @@ class WindowIndex:
         return Window(
             np.maximum(obs, first), obs >= first, np.minimum(action, last), action <= last
         )
+
+    def observed(self, rows: np.ndarray) -> np.ndarray:
+        """Which steps (sum of lengths,) the windows of `rows` (B,) observe. O(steps + B log E)."""
+        out = np.zeros(int(self.ends[-1]) if len(self.ends) else 0, bool)
+        first = self.starts[np.searchsorted(self.ends, rows, side="right")]
+        for back in self.before:
+            out[np.maximum(rows + back, first)] = True
+        return out

@@ -39,7 +39,7 @@ def envs(names: Sequence[str], seconds: float) -> Iterator[str]:
         yield f"{spec.id}: {measure_speed(spec, seconds):,.0f} control steps/s on one core"
 
 
-def fresh_policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
+def fresh_policy(names: Sequence[str], **sizes: int):  # type: ignore[no-untyped-def]
     from alltrades.data.layout import Layout
     from alltrades.envs import registry
     from alltrades.policies.learning.initial import build_policy
@@ -49,7 +49,7 @@ def fresh_policy(names: Sequence[str]):  # type: ignore[no-untyped-def]
     specs = registry.resolve(list(names))
     infos = [s.interface for s in specs]
     normalizer = Normalizer(Layout(infos))
-    return specs, build_policy(PolicySettings(), infos, normalizer, 0)
+    return specs, build_policy(PolicySettings(**sizes), infos, normalizer, 0)
 
 
 def random_steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps:
@@ -88,8 +88,9 @@ def random_steps(infos: Sequence[Interface], count: int, episodes: int) -> Steps
 
 def train(names: Sequence[str], seconds: float) -> Iterator[str]:
     """Gradient steps per second at batch 256, window sampling included: the default generalist,
-    then specialists.
+    two smaller ones beside one another, then specialists.
     """
+    from alltrades.bench.beside import beside
     from alltrades.policies.learning.batches import demonstration_data
     from alltrades.policies.learning.training import Trainer
     from alltrades.policies.settings import TrainSettings
@@ -104,6 +105,7 @@ def train(names: Sequence[str], seconds: float) -> Iterator[str]:
         millions = policy.parameter_count() / 1e6
         steps = rate(trainer.update, seconds)
         yield f"training, {precision}, {millions:.2f} M parameters: {steps:,.0f} steps/s"
+    yield from beside(fresh_policy(names, width=256, depth=2)[1], data, seconds)
     yield from _specialists(names, seconds)
 
 

@@ -3,7 +3,8 @@ processor thread.
 
 A training step of a network of a few million parameters keeps one core busy and a second one
 waiting: two trainings beside one another end well before one after the other on two cores each, and
-other programs disturb them less.
+other programs disturb them less. The steps of small ones are mostly Python's, which does one
+thread's at a time: such a training goes on in a process of its own (`Context.trainers`).
 """
 
 from __future__ import annotations

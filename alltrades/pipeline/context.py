@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from alltrades.envs.success import described
 from alltrades.errors import UserError
 from alltrades.pipeline.beside import Beside
 from alltrades.pipeline.code import code_of
-from alltrades.pipeline.executors import executor_of
+from alltrades.pipeline.executors import executor_of, trainers_of
 from alltrades.pipeline.holdout import UNSIMULATED
 from alltrades.pipeline.manifest import Manifest
 from alltrades.pipeline.resolution import MOST, check_environments, resolve
@@ -59,6 +59,8 @@ class Context:
         images: of stores, decoded once for all stages.
         stores: that are read, opened once for all stages.
         executor: where independent work is done.
+        trainers: processes of this machine for trainings beside one another, where nothing else
+            carries them out.
     """
 
     settings: RunSettings
@@ -72,6 +74,7 @@ class Context:
     images: Images = field(default_factory=Images)
     stores: Stores = field(default_factory=Stores)
     executor: Executor = field(default_factory=Local)
+    trainers: Executor | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -192,7 +195,7 @@ class Context:
 
     def place(self, stage: str) -> Place:
         """Where a stage's trainings are carried out and keep their checkpoints."""
-        return Place(self.work(stage), executor=self.executor)
+        return Place(self.work(stage), executor=self.trainers or self.executor)
 
     def done(self, stage: str, key: Mapping[str, Any]) -> bool:
         """Whether a stage is done with these inputs."""
@@ -302,9 +305,14 @@ def opened(
     with (
         executor_of(settings.compute, settings.device) as executor,
         crew_of(settings.rollout, executor) as crew,
+        ExitStack() as opened_later,
     ):
         # processes that train together take one training at a time
         beside = Beside(1) if together > 1 else Beside(settings.training_count(), executor)
+        trainers = trainers_of(beside.count, settings.device, executor)
+        if trainers is not None:
+            opened_later.enter_context(trainers)
+            trainers.check = beside.check
         cache = settings.training.image_cache
         images = Images(
             None if manifest is None else manifest.folder, None if cache is None else cache * 2**30
@@ -321,4 +329,5 @@ def opened(
             images,
             stores,
             executor,
+            trainers,
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from alltrades.envs.elsewhere import Surroundings
 from alltrades.errors import UserError
 from alltrades.settings.compute import ComputeSettings
 from alltrades.system.compute.executor import Executor, Local, say_on_stderr
+from alltrades.system.compute.processes import Processes
 
 
 def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
@@ -38,6 +40,23 @@ def executor_of(settings: ComputeSettings, device: str = "cpu") -> Executor:
         settings.ranks,
         follow_first,
     )
+
+
+def trainers_of(count: int, device: str, executor: Executor) -> Executor | None:
+    """Processes for so many trainings beside one another; None where they need none: threads share
+    a GPU as well, and trainings go to where all other work goes. Closed by whoever asks.
+    """
+    if count == 1 or device != "cpu" or executor.remote:
+        return None
+    remedy = "; train one network after another in this process: --trainings 1"
+    return Processes(count, partial(_ready_to_train, Surroundings.here()), remedy)
+
+
+def _ready_to_train(surroundings: Surroundings) -> None:
+    """What takes a process longest, done while its work is still made ready."""
+    import alltrades.policies.learning.elsewhere  # noqa: F401
+
+    surroundings()
 
 
 @contextmanager

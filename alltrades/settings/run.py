@@ -59,8 +59,9 @@ class RunSettings(Frozen):
     trainings: int | None = Field(
         None,
         ge=1,
-        description="networks trained beside one another, each on one processor thread; 1: one "
-        "after the other on all; default: as many as cores, at most 8; 1 on a GPU",
+        description="networks trained beside one another, each on one processor thread, small ones "
+        "in processes of their own; 1: one after the other on all; default: as many as cores, at "
+        "most 8; 1 on a GPU",
     )
     compute: ComputeSettings = ComputeSettings()
     simulator: SimulatorSettings = SimulatorSettings()

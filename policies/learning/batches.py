@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,9 +189,27 @@ class TrainingData:
                     mapped = symmetry, fields[symmetry.field]
                     self.symmetries.setdefault(mapped, np.zeros(self.count, bool))[k] = True
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: the features of a frame only where a batch may show it, since each
+        costs a look of the encoder.
+        """
+        state = dict(self.__dict__)
+        features = self.observation.keys() - self.layout.slots.keys()
+        if features:
+            shown = np.flatnonzero(self.windows.observed(self.draws.every()))
+            state["observation"] = self.observation | {
+                key: _alone(self.observation[key], shown) for key in features
+            }
+        return state
+
     def __len__(self) -> int:
         """S, of all steps."""
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is observed and done, wherever it is kept."""
+        return sum(rows.nbytes for rows in (*self.observation.values(), self.action))
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present, or its share."""
@@ -338,6 +357,13 @@ def _with_places(layout: Layout, pointer: Pointer, steps: Steps) -> Layout:
             for e in layout.environments
         ]
     )
+
+
+def _alone(rows: Rows, index: np.ndarray) -> Rows:
+    """Rows (N, D) in one array, those of an index; zeros elsewhere."""
+    out = np.zeros((len(rows), rows.width), rows.dtype)
+    out[index] = rows.take(index)
+    return Rows.of(out)
 
 
 def _rows(steps: Steps, slot: Slot) -> Rows:

@@ -128,6 +128,9 @@ class StackedTrainer(Trainer):
         """Everything: steps of small networks are shorter than the way to another process."""
         return ALONE
 
+    def data_bytes(self) -> int:
+        return sum(member.data.nbytes for member in self.members)
+
     def stale(self) -> bool:
         """Whether `patience` ends the training at this look."""
         if self.patience is None or self.step not in self.curve or len(self.curve) <= self.patience:

@@ -38,13 +38,15 @@ from alltrades.policies.learning.sharing import ALONE, Alone, Elsewhere, share
 from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.policies.model.threads import threads_for
+from alltrades.policies.model.threads import small, threads_for
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.allocation import freed_memory_kept
 from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
+WORTH = 5e10  # parameters x samples: some 5 s of a core
+SENT = 2**28  # bytes of data that a process of its own is sent, at most
 GENERATORS = ("generator", "generators")  # of noise, whose seeds are set at every step
 
 # (policy, batch, noise, rows (B,)) -> losses (B,)
@@ -252,8 +254,11 @@ class Trainer:
             self.restore(place.work)
         self.policy.train()
         share = self.shared()
-        if share is ALONE and place.elsewhere is not None and not self.finished():
-            train_elsewhere(self, torch.get_num_threads(), place, report, place.elsewhere)
+        elsewhere = place.elsewhere
+        if elsewhere is not None and elsewhere.near and not self.deserves_a_process():
+            elsewhere = None
+        if share is ALONE and elsewhere is not None and not self.finished():
+            train_elsewhere(self, torch.get_num_threads(), place, report, elsewhere)
         else:
             self.share = share
             self.train(place, report)
@@ -266,6 +271,23 @@ class Trainer:
         looks = self.device.type == "cpu" and self.policy.conditioner.learns_to_see
         with threads_for(self.policy), freed_memory_kept(looks):
             self._loop(place, report)
+
+    def deserves_a_process(self) -> bool:
+        """Whether it ends earlier in a process of its own than beside others in this one: its steps
+        are short, so that threads wait for Python; there are enough of them to make up for the
+        start; and what it learns from is soon sent.
+        """
+        work = (self.total - self.step) * self.settings.batch * self.policy.parameter_count()
+        return (
+            self.device.type == "cpu"
+            and small(self.policy)
+            and work >= WORTH
+            and self.data_bytes() <= SENT
+        )
+
+    def data_bytes(self) -> int:
+        """Of what it learns from."""
+        return self.data.nbytes if isinstance(self.data, TrainingData) else 0
 
     def shared(self) -> Alone:
         """This process's share of its batches: all of them, unless several processes train

@@ -23,9 +23,14 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
-    """One thread for small networks, whose steps are shorter than the wait for another thread. An
-    encoder of cameras that learns is no small one: its work is in pixels, not in parameters.
+def small(policy: DiffusionPolicy) -> bool:
+    """Whether a training step of it is shorter than the wait for another thread, be it one of
+    PyTorch's or another training's. An encoder of cameras that learns is no small one: its work is
+    in pixels, not in parameters.
     """
-    small = policy.parameter_count() < SMALL and not policy.conditioner.learns_to_see
-    return threads(1 if small else torch.get_num_threads())
+    return policy.parameter_count() < SMALL and not policy.conditioner.learns_to_see
+
+
+def threads_for(policy: DiffusionPolicy) -> AbstractContextManager[None]:
+    """One thread for small networks."""
+    return threads(1 if small(policy) else torch.get_num_threads())

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from alltrades.pipeline import context
 from alltrades.pipeline.runner import run
+from alltrades.policies.learning import training
+from alltrades.system.compute.processes import Processes
 from tests.alltrades.posted import Posted
 from tests.alltrades.small_run import settings
 
@@ -46,3 +50,28 @@ def test_a_run_elsewhere_writes_the_same_bits(tmp_path, monkeypatch):
     assert {k for k in here if here[k] != there.get(k)} == set() and here.keys() == there.keys()
     assert metrics(tmp_path / "here") == metrics(tmp_path / "there") != []
     assert posted.sent > 12  # collection, trainings, rollouts, labels, weights, evaluation
+
+
+def test_trainings_in_processes_of_their_own_write_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "WORTH", float("inf"))
+    run(settings(*SETTINGS), tmp_path / "threads")
+    monkeypatch.setattr(training, "WORTH", 0)
+    sent, call = [], Processes.call
+
+    def counted(self, function, item, *args, **named):
+        sent.append(type(item[0]).__name__)
+        return call(self, function, item, *args, **named)
+
+    monkeypatch.setattr(Processes, "call", counted)
+    run(settings(*SETTINGS), tmp_path / "processes")
+    threads, processes = contents(tmp_path / "threads"), contents(tmp_path / "processes")
+    assert {k for k in threads if threads[k] != processes.get(k)} == set()
+    assert threads.keys() == processes.keys()
+    assert metrics(tmp_path / "threads") == metrics(tmp_path / "processes") != []
+    assert set(sent) == {"Trainer", "StackedTrainer"}
+
+
+def test_one_training_after_another_needs_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "WORTH", 0)
+    monkeypatch.setattr(Processes, "__init__", lambda *_: pytest.fail("a process was asked for"))
+    run(settings(*SETTINGS, "--trainings", "1"), tmp_path / "run")

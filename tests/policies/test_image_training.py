@@ -2,6 +2,8 @@
 frame, and batches made ahead.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,28 @@ def test_features_of_a_frozen_encoder_are_computed_once_a_frame_for_all_training
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_another_process_is_sent_the_features_that_batches_show(store, eyes, tmp_path, monkeypatch):
+    steps, seen = Images(tmp_path).of(store.steps()), []
+    real = Convolution.forward
+
+    def counting(self, frames, condition=None):
+        seen.append(len(frames))
+        return real(self, frames, condition)
+
+    monkeypatch.setattr(Convolution, "forward", counting)
+    policy = build(of(EncoderSettings(weights=eyes, frozen=True)), steps)
+    probability = np.zeros(len(steps))
+    probability[[0, 50, 51]] = 1.0  # of the first frame of an episode, and from within one
+    data = TrainingData(TrainingRows(steps=steps, probability=probability), policy)
+    sent = pickle.loads(pickle.dumps(data))
+    assert sum(seen) == 2 * 32  # of the pieces with frames 0 and 49 to 51
+    features = sent.observation[features_key(KEY)].load()
+    assert np.flatnonzero(features.any(1)).tolist() == [0, 49, 50, 51]
+    for step in range(3):
+        (here, _), (there, _) = data.batch(16, 0, step), sent.batch(16, 0, step)
+        assert all(torch.equal(here.window[k], there.window[k]) for k in here.window)
 
 
 def test_frozen_weights_stay_and_all_others_learn(store, eyes, tmp_path):
