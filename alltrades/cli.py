@@ -14,6 +14,7 @@ from alltrades import __version__
 from alltrades.commands import (
     adapting,
     environments,
+    evaluating,
     looking,
     rendering,
     serving,
@@ -30,6 +31,7 @@ from alltrades.system.trust import trust_all
 COMMANDS = [
     *whole.COMMANDS[:1],
     *stage.COMMANDS,
+    *evaluating.COMMANDS,
     *looking.COMMANDS,
     *adapting.COMMANDS,
     *whole.COMMANDS[1:],

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alltrades.commands.command import at_least, recipe_settings
+from alltrades.commands.stage_context import stage_context
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
 from alltrades.system.remote.place import place
 
 if TYPE_CHECKING:
     from alltrades.data.interface import Interface
-    from alltrades.pipeline.context import Context
     from alltrades.robots.teleop.collect import Place
 
-Opened = Callable[[argparse.Namespace], AbstractContextManager["Context"]]
 DEFAULTS: dict[str, Any] = {  # of what needs --teleop
     "robot": None,
     "environment": None,
@@ -138,8 +136,8 @@ def check_by_hand(args: argparse.Namespace) -> None:
         )
 
 
-def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
-    """Record until the person quits; `opened` gives the context of the settings' environments."""
+def collect_by_hand(args: argparse.Namespace) -> int:
+    """Record until the person quits."""
     from alltrades.robots.deploy import logging_aside
     from alltrades.robots.signals import StopSignals
     from alltrades.robots.teleop.collect import record
@@ -159,7 +157,7 @@ def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
     out = place(args.out)
     with logging_aside(), StopSignals() as signals, ExitStack() as stack:
         if args.robot is None:
-            seed, places = _simulated(args, opened, stack)
+            seed, places = _simulated(args, stack)
         else:
             seed, places = _real(args, out, stack)
         facts: dict[str, Any] = {"leader": args.teleop, "robot": args.robot}
@@ -175,9 +173,7 @@ def collect_by_hand(args: argparse.Namespace, opened: Opened) -> int:
     return 0
 
 
-def _simulated(
-    args: argparse.Namespace, opened: Opened, stack: ExitStack
-) -> tuple[int, list[Place]]:
+def _simulated(args: argparse.Namespace, stack: ExitStack) -> tuple[int, list[Place]]:
     """The settings' seed, and their environments."""
     from alltrades.envs.robots.environment import EnvironmentRobot
     from alltrades.pipeline.acting import load_policies
@@ -186,7 +182,7 @@ def _simulated(
 
     if args.actor is not None:
         args.policy = args.actor  # whose environments are taken where none are named
-    context = stack.enter_context(opened(args))
+    context = stack.enter_context(stage_context(args))
     missing = [s.id for s in context.specs if not s.simulated]
     if missing:
         raise UserError(

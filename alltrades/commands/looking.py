@@ -87,9 +87,9 @@ def diagnose(args: argparse.Namespace) -> int:
         refuse_store(out, "folder of pictures")
         out.mkdir(parents=True, exist_ok=True)
     files = [Path(args.json)] if args.json else []
-    files += [out / FACTS] if out is not None else []
-    for file in files:
-        check_writable(file)
+    if out is not None:
+        check_writable(out / FACTS)
+        files.append(out / FACTS)
     with opened(recipe_settings(args)[0]) as context:
         context, policies = narrowed(context, policy)
         trials = _trials(args, context, policies)

@@ -1,4 +1,4 @@
-"""The stages of a run one by one: collect, train, rollout, weigh, distill, evaluate.
+"""The stages of a run one by one: collect, train, rollout, weigh, distill; `evaluate` is apart.
 
 They are the stages that `run` calls, with inputs and outputs of the user's. An output folder keeps
 the account of its stage, and its checkpoints, in a sub-folder.
@@ -9,55 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alltrades.commands.by_hand import by_hand_arguments, check_by_hand, collect_by_hand
 from alltrades.commands.command import (
     Command,
     at_least,
     demos_argument,
-    n_action_steps_argument,
     preference_argument,
     recipe_arguments,
-    recipe_settings,
     trust_argument,
-    unknown_instruction_argument,
 )
+from alltrades.commands.stage_context import stage_context
 from alltrades.errors import UserError
 from alltrades.policies.fetched import fetched
-from alltrades.system.files import check_json
 from alltrades.system.remote.place import place
-
-if TYPE_CHECKING:
-    from alltrades.pipeline.context import Context
-
-OPEN_LOOP = ".open_loop.json"  # beside the JSON of an evaluation
-
-
-@contextmanager
-def _context(
-    args: argparse.Namespace, out: Path | None = None, tried: bool = True
-) -> Iterator[Context]:
-    """What the stages of a command are given: they write in the folder `out` alone, or continue a
-    store; then its environments, where they are stepped (`tried`), are checked first.
-    """
-    from alltrades.data.opened import Stores
-    from alltrades.pipeline.context import opened
-    from alltrades.pipeline.environment_checks import checked
-    from alltrades.pipeline.rundir import ACCOUNT, RunDir
-
-    stores = Stores()
-    settings = recipe_settings(args, stores)[0]
-    if out is None:
-        with opened(settings, stores=stores) as context:
-            yield checked(context) if tried else context
-    else:
-        with RunDir(out, what="folder", account=ACCOUNT) as rundir:
-            with opened(settings, rundir.manifest, stores=stores) as context:
-                yield context
 
 
 def _collect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,13 +45,13 @@ def collect(args: argparse.Namespace) -> int:
     """Demonstrations from scripted experts, or by hand."""
     check_by_hand(args)
     if args.teleop is not None:
-        return collect_by_hand(args, _context)
+        return collect_by_hand(args)
     from alltrades.data.store import EpisodeStore
     from alltrades.pipeline.demonstrations import record
 
     if args.keep is not None:
         args.overrides = [*args.overrides, "--demos.keep", args.keep]
-    with _context(args) as context:
+    with stage_context(args) as context:
         record(context, place(args.out))
     made = EpisodeStore.open(args.out).provenance
     lost = Counter(fault["environment"] for fault in made.get("faults", ()))
@@ -132,7 +100,7 @@ def train(args: argparse.Namespace) -> int:
     from alltrades.settings.rows import OWN_ROWS
 
     row, out, line = OWN_ROWS[args.what], Path(args.out), None
-    with _context(args, out) as context:
+    with stage_context(args, out) as context:
         demos = of_stores(context, args.demos)
         demos.print_statistics()
         if row.labeled_only:
@@ -177,7 +145,7 @@ def rollout(args: argparse.Namespace) -> int:
             "give one, such as scratch"
         )
     teacher = Teacher(args.teacher, fetched(args.policy), place(args.out))
-    with _context(args) as context:
+    with stage_context(args) as context:
         if not context.simulated:
             raise UserError(
                 f"no simulator of {', '.join(context.ids)}: nothing to roll out; evaluate the "
@@ -214,7 +182,7 @@ def weigh(args: argparse.Namespace) -> int:
     from alltrades.pipeline.rollouts import check_rollouts
     from alltrades.settings.rows import GENERALIST
 
-    with _context(args, Path(args.out)) as context:
+    with stage_context(args, Path(args.out)) as context:
         stores = [place(store) for store in args.rollouts]
         check_rollouts(context, stores)
         results = weighing.weigh(
@@ -273,7 +241,7 @@ def distill(args: argparse.Namespace) -> int:
     from alltrades.settings.rows import GENERALIST, Row
 
     out = Path(args.out)
-    with _context(args, out) as context:
+    with stage_context(args, out) as context:
         settings = context.settings.distill
         if settings.init == "labeled_only" and not args.labeled_only:
             raise UserError(
@@ -305,77 +273,6 @@ def distill(args: argparse.Namespace) -> int:
         draw_kept(given.demos, [(given, settings)])
         train_generalist(given, settings, str(row), out)
     print(f"wrote {out}")
-    return 0
-
-
-def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", help="artifact, or folder with one artifact per environment")
-    recipe_arguments(parser)
-    parser.add_argument("--name", default=None, help="name of the row; default the folder's name")
-    parser.add_argument("--out", default=None, help="JSON file of the result")
-    demos_argument(
-        parser,
-        required=False,
-        purpose="their environments are judged open loop, on their share --demos.holdout; those "
-        "with a simulator are rolled out too",
-    )
-    parser.add_argument(
-        "--open-loop", action="store_true", help="roll nothing out: only judge on --demos"
-    )
-    parser.add_argument(
-        "--ensemble",
-        type=float,
-        default=None,
-        metavar="M",
-        help="plan at every step and execute the mean of overlapping chunks, weighted by exp(-M i) "
-        "from the oldest on",
-    )
-    n_action_steps_argument(parser)
-    preference_argument(parser)
-    unknown_instruction_argument(parser)
-    trust_argument(parser)
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Success with intervals, returns where nothing says success; open loop on recordings."""
-    from alltrades.pipeline.measurement import Manner, measure
-    from alltrades.pipeline.open_loop import judge_given
-    from alltrades.policies.model.preference import parse_preference
-    from alltrades.report.open_loop import open_loop_text
-    from alltrades.report.tables import show_result
-
-    folder, asked = fetched(args.policy), parse_preference(args.preference)
-    out = Path(args.out) if args.out else None
-    if out is not None:
-        check_json(out)
-    if args.ensemble is not None and args.n_action_steps is not None:
-        raise UserError(
-            f"--n-action-steps {args.n_action_steps} with --ensemble, which plans at every step; "
-            "expected one of them; leave the other out"
-        )
-    if args.open_loop and not args.demos:
-        raise UserError("--open-loop judges on recordings; expected --demos STORE; add it")
-    with _context(args, tried=not args.open_loop) as context:
-        rolled_out = bool(context.simulated) and not args.open_loop
-        manner = Manner(
-            asked or context.settings.evaluation.preference,
-            strict=bool(asked),
-            n_action_steps=args.n_action_steps,
-            ensemble=args.ensemble,
-            unknown_instruction=args.unknown_instruction,
-        )
-        name, limits = args.name or folder.name, context.settings.evaluation.limits
-        if args.demos or context.recorded:
-            errors = out.with_suffix(OPEN_LOOP) if out is not None and rolled_out else out
-            judged = judge_given(context, name, folder, errors, asked or None)
-            print(open_loop_text(judged, "--out FILE" if errors is None else str(errors)))
-            if errors is not None:
-                print(f"wrote {errors}")
-        if rolled_out:
-            result = measure(context, name, folder, out, manner)
-            show_result({name: result}, {"pairs": []}, {}, limits)
-            if out is not None:
-                print(f"wrote {out}")
     return 0
 
 
@@ -417,12 +314,5 @@ COMMANDS = (
         "scratch=specialists:rollouts.zarr --out generalist",
         _distill_arguments,
         distill,
-    ),
-    Command(
-        "evaluate",
-        "success with intervals on the common evaluation starts",
-        "evaluate generalist --environments planar --out generalist.json",
-        _evaluate_arguments,
-        evaluate,
     ),
 )
