@@ -125,7 +125,7 @@ def at(step: int, *commands: str) -> list:
 
 def over(*commands: str) -> list:
     """Commands once the episode has ended by itself."""
-    return [["at", 1, 5], *commands]
+    return [["at", 1, 25], *commands]
 
 
 def test_accepted_episodes_are_in_the_store_with_labels_and_starts(scripted, capsys):
