@@ -205,6 +205,9 @@ def test_a_process_that_dies_is_said_in_one_line_and_others_take_its_place(how):
         with pytest.raises(UserError, match=rf"died over its work \({how.name}\).*; do less"):
             executor.call(end, int(how))
         assert executor.call(add, 1, 1) == 2
+        os.kill(executor.call(process, 0), how)  # while it has nothing to do
+        time.sleep(0.2)
+        assert executor.call(add, 1, 1) == 2
 
 
 def test_a_process_that_cannot_get_ready_says_why():

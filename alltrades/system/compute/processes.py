@@ -93,8 +93,11 @@ class Processes(Executor):
 
     def _take(self) -> _Process:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                process = self._idle.pop()
+                if process.process.is_alive():
+                    return process
+                process.kill()
         return _Process(self._prepare)
 
     def _received(self, process: _Process) -> tuple[int, Any]:
