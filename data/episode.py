@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alltrades.data.fields import Field, Observation, field_name, values_of
+from alltrades.data.finite import fault, finite
 
 UNKNOWN = -2  # `first_success` of an episode that nothing says success of, where it is a column
 
@@ -71,11 +72,9 @@ class Episode:
         for name, value in arrays.items():
             if len(value) != length:
                 raise ValueError(f"{where}: {name} has {len(value)} steps; expected {length}")
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ValueError(
-                    f"{where}: {name} is not finite at step "
-                    f"{int(np.argwhere(~np.isfinite(value))[0][0])}"
-                )
+            if value.dtype.kind == "f" and not (good := finite(value)).all():
+                first = tuple(np.argwhere(~good)[0])
+                raise ValueError(f"{where}: {name} {fault(value[first])} at step {int(first[0])}")
         for name, number in self.metrics.items():
             if not np.isfinite(number):
                 raise ValueError(f"{where}: metric {name} is {number}; expected a finite number")

@@ -16,6 +16,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.contents import Contents, Part
 from alltrades.data.episode import UNKNOWN
 from alltrades.data.fields import Field
+from alltrades.data.finite import fault, finite
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 
@@ -57,9 +58,10 @@ class FlatArray:
         return self._checked(guarded(self.path, lambda: np.asarray(self._array.oindex[index])))
 
     def _checked(self, value: np.ndarray) -> np.ndarray:
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        if value.dtype.kind == "f" and not (good := finite(value)).all():
+            number = value[tuple(np.argwhere(~good)[0])]
             raise UserError(
-                f"{self.path}: holds numbers that are not finite; expected finite ones; restore "
+                f"{self.path}: holds a number that {fault(number)}; expected finite ones; restore "
                 "the store from a copy, or leave those episodes out"
             )
         return value

@@ -15,6 +15,7 @@ import numpy as np
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import NAME, Field, Observation, field_name
+from alltrades.data.finite import fault, finite
 from alltrades.errors import UserError, nearest
 
 TEXT_KEYS = ("task", "prompt")  # what messages call the one text that an environment has
@@ -185,11 +186,11 @@ class Interface:
             return array.copy()
         with np.errstate(over="ignore"):
             out = array.astype(f.dtype)
-        finite = np.isfinite(out)
-        if not finite.all():
+        good = finite(out)
+        if not good.all():
             raise NotFinite(
-                f"{where} is not finite at entry "
-                f"{int(np.argmin(finite.reshape(-1, *f.shape).all(axis=0)))}; expected finite "
+                f"{where} {fault(out[tuple(np.argwhere(~good)[0])])} at entry "
+                f"{int(np.argmin(good.reshape(-1, *f.shape).all(axis=0)))}; expected finite "
                 "numbers; check the sensor"
             )
         return out

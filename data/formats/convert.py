@@ -10,6 +10,7 @@ from alltrades.data.actions import ActionSpec
 from alltrades.data.agreement import other_fields
 from alltrades.data.episode import Episode
 from alltrades.data.fields import CHANNELS, Field, float_of, text_field
+from alltrades.data.finite import fault, finite
 from alltrades.data.formats.mapping import Clock, Flag, Map, Mapped, Part
 from alltrades.data.formats.recording import Column, Recording, Refusal, bounded
 from alltrades.data.formats.rotations import FORMS, turned
@@ -181,12 +182,12 @@ class Converter:
         whole = out[0] if len(out) == 1 else np.concatenate(out, axis=1)
         with np.errstate(over="ignore"):
             whole = whole.astype(float_of(whole.dtype), copy=False)
-        if not np.isfinite(whole).all():
-            step, entry = np.argwhere(~np.isfinite(whole))[0]
+        if not (good := finite(whole)).all():
+            step, entry = np.argwhere(~good)[0]
             keys = "', '".join(part.source for part in said.pieces)
             raise Refusal(
-                f"{where}: '{keys}' is not finite at step {step}, entry {entry}; expected finite "
-                "numbers; mend it, or leave it out"
+                f"{where}: '{keys}' {fault(whole[step, entry])} at step {step}, entry {entry}; "
+                "expected finite numbers; mend it, or leave it out"
             )
         return whole
 
