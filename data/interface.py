@@ -186,12 +186,12 @@ class Interface:
             return array.copy()
         with np.errstate(over="ignore"):
             out = array.astype(f.dtype)
-        good = finite(out)
-        if not good.all():
+        bad = ~finite(out).reshape(-1, max(1, int(np.prod(f.shape))))
+        if bad.any():
+            row, entry = np.argwhere(bad)[0]
             raise NotFinite(
-                f"{where} {fault(out[tuple(np.argwhere(~good)[0])])} at entry "
-                f"{int(np.argmin(good.reshape(-1, *f.shape).all(axis=0)))}; expected finite "
-                "numbers; check the sensor"
+                f"{where} {fault(out.reshape(bad.shape)[row, entry])} at entry {entry}; expected "
+                "finite numbers; check the sensor"
             )
         return out
 

@@ -55,7 +55,9 @@ class WindowIndex:
         )
 
     def observed(self, rows: np.ndarray) -> np.ndarray:
-        """Which steps (sum of lengths,) the windows of `rows` (B,) observe. O(steps + B log E)."""
+        """Which steps (sum of lengths,) the windows of `rows` (B,) observe. O(steps + B (log E +
+        n_obs_steps)).
+        """
         out = np.zeros(int(self.ends[-1]) if len(self.ends) else 0, bool)
         first = self.starts[np.searchsorted(self.ends, rows, side="right")]
         for back in self.before:

@@ -42,7 +42,7 @@ class Beside:
         if self.executor is not None:
             self.executor.check = self.check
         self._stop = threading.Event()
-        self._lock, self._runs = threading.Lock(), 0
+        self._lock, self._runs, self._jobs = threading.Lock(), 0, 0
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
         """Run all jobs, started in their order. The first exception ends the others at their next
@@ -54,6 +54,7 @@ class Beside:
             return
         with self._lock:
             self._runs += 1
+            self._jobs += len(jobs)
         # also when there is one job: it must not matter how many are left of an interrupted run
         each = torch.get_num_threads() if self.count == 1 else 1
         most = self.count if self.executor is None else max(self.count, self.executor.slots)
@@ -77,8 +78,14 @@ class Beside:
             pool.shutdown(cancel_futures=True)
             with self._lock:
                 self._runs -= 1
+                self._jobs -= len(jobs)
                 if self._runs == 0:
                     self._stop.clear()
+
+    @property
+    def several(self) -> bool:
+        """Whether there are jobs beside one another."""
+        return self._jobs > 1
 
     def check(self) -> None:
         """To be called now and then by a job."""

@@ -195,7 +195,8 @@ class Context:
 
     def place(self, stage: str) -> Place:
         """Where a stage's trainings are carried out and keep their checkpoints."""
-        return Place(self.work(stage), executor=self.trainers or self.executor)
+        executor = self.trainers if self.beside.several else None
+        return Place(self.work(stage), executor=executor or self.executor)
 
     def done(self, stage: str, key: Mapping[str, Any]) -> bool:
         """Whether a stage is done with these inputs."""

@@ -53,7 +53,7 @@ def trainers_of(count: int, device: str, executor: Executor) -> Executor | None:
 
 
 def _ready_to_train(surroundings: Surroundings) -> None:
-    """What takes a process longest, done while its work is still made ready."""
+    """What takes a process longest, done while its work is still packed."""
     import alltrades.policies.learning.elsewhere  # noqa: F401
 
     surroundings()

@@ -208,8 +208,9 @@ class TrainingData:
 
     @property
     def nbytes(self) -> int:
-        """Of what is observed and done, wherever it is kept."""
-        return sum(rows.nbytes for rows in (*self.observation.values(), self.action))
+        """Of what is observed, done and to be learned, wherever it is kept."""
+        labels = 0 if self.labels is None else self.labels.chunks.nbytes
+        return labels + sum(rows.nbytes for rows in (*self.observation.values(), self.action))
 
     def rows(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """`size` rows (B,), the same number (+-1) from every environment present, or its share."""

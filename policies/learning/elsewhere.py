@@ -1,5 +1,5 @@
-"""A training carried out by an executor of other machines: it goes there whole, its checkpoints and
-averages come back as they are written, and at its end its state.
+"""A training carried out in other processes, here or on other machines: it goes there whole, its
+checkpoints and averages come back as they are written, and at its end its state.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class Order:
     """How a training is to be done elsewhere.
 
     Attributes:
+        name: what the training is called in what it raises.
         threads: of PyTorch, on which bits depend.
         checkpoint: the last one that came back, read when the order is sent, so that a second try
             goes on from there.
         averages: whether averages are kept.
     """
 
+    name: str
     threads: int
     checkpoint: _Last
     averages: bool
@@ -89,7 +91,7 @@ def train_elsewhere(
             remove_older(folder)
 
     ears = Ears(lambda _: report, hear=put)
-    order = Order(count, _Last(place.work), place.averages is not None)
+    order = Order(report.name, count, _Last(place.work), place.averages is not None)
     if executor.ranks > 1 and not trainer.stacked:
         tensors, facts, step = executor.together(_train, (trainer, order), ears)
     else:
@@ -114,7 +116,10 @@ def _train(
             (work / file).write_bytes(content)
         trainer.restore(work)
         trainer.share = trainer.shared()
-        trainer.train(Place(work, averages if order.averages else None, wrote=wrote), here.report)
+        trainer.train(
+            Place(work, averages if order.averages else None, wrote=wrote),
+            here.report.named(order.name),
+        )
         tensors, facts = trainer.state()
         sent = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         return sent, facts, trainer.step

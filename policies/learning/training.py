@@ -41,12 +41,13 @@ from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.model.threads import small, threads_for
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.allocation import freed_memory_kept
+from alltrades.system.compute.executor import Unsent
 from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
 WORTH = 5e10  # parameters x samples: some 5 s of a core
-SENT = 2**28  # bytes of data that a process of its own is sent, at most
+SENT = 2**28  # bytes of rows up to which they are sent to a process of its own
 GENERATORS = ("generator", "generators")  # of noise, whose seeds are set at every step
 
 # (policy, batch, noise, rows (B,)) -> losses (B,)
@@ -257,14 +258,22 @@ class Trainer:
         elsewhere = place.elsewhere
         if elsewhere is not None and elsewhere.near and not self.deserves_a_process():
             elsewhere = None
-        if share is ALONE and elsewhere is not None and not self.finished():
-            train_elsewhere(self, torch.get_num_threads(), place, report, elsewhere)
+        if share is not ALONE or elsewhere is None or self.finished():
+            self._train_here(share, place, report)
         else:
-            self.share = share
-            self.train(place, report)
-            self.share = ALONE
+            try:
+                train_elsewhere(self, torch.get_num_threads(), place, report, elsewhere)
+            except Unsent:
+                if not elsewhere.near:
+                    raise
+                self._train_here(share, place, report)
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
+
+    def _train_here(self, share: Alone, place: Place, report: Report) -> None:
+        self.share = share
+        self.train(place, report)
+        self.share = ALONE
 
     def train(self, place: Place, report: Report) -> None:
         """Train on to the last step, here."""

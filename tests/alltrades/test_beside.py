@@ -64,3 +64,15 @@ def test_every_job_is_run_in_threads_of_its_own_or_here(count):
     beside.run([note, lambda: beside.run([note, note])])
     assert len(seen) == 3
     assert all((name == threading.current_thread().name) == (count == 1) for name in seen)
+
+
+def test_it_is_known_whether_there_are_jobs_beside_one_another():
+    beside, seen = Beside(2), []
+
+    def note():
+        seen.append(beside.several)
+
+    beside.run([note])
+    beside.run([note, note])
+    beside.run([lambda: beside.run([note])])  # one, and one of its own
+    assert seen == [False, True, True, True] and not beside.several

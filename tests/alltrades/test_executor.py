@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
+import threading
 import time
 from functools import partial
 
@@ -18,8 +21,9 @@ from alltrades.pipeline.executors import executor_of
 from alltrades.settings.compute import ComputeSettings
 from alltrades.settings.load import load_settings
 from alltrades.settings.run import RunSettings
-from alltrades.system.compute.executor import Ears, Here, Kept, Local
+from alltrades.system.compute.executor import Ears, Here, Kept, Local, Unsent
 from alltrades.system.compute.processes import Processes
+from alltrades.system.compute.spawning import inherited
 from alltrades.system.reporting import Report
 from tests.alltrades.posted import Posted, process
 from tests.envs import rollout_toys as toys
@@ -212,11 +216,55 @@ def test_a_process_that_dies_is_said_in_one_line_and_others_take_its_place(how):
 
 def test_a_process_that_cannot_get_ready_says_why():
     with Processes(1, partial(int, "no number")) as executor:
-        with pytest.raises(ValueError, match="no number"):
-            executor.call(add, 1, 1)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no number"):
+                executor.call(add, b"x" * 5_000_000, 1)
 
 
-def test_what_ends_the_caller_ends_its_process():
+def lock(here: Here, shared: None, item: int) -> object:
+    return threading.Lock()
+
+
+def leave(here: Here, shared: None, item: int) -> None:
+    raise SystemExit(item)
+
+
+class OnlyHere:
+    def __reduce__(self):
+        return getattr, (sys, "only_here")
+
+
+def test_what_cannot_be_sent_and_what_would_end_the_caller_are_said(monkeypatch):
+    monkeypatch.setattr(sys, "only_here", 1, raising=False)
+    with Processes(1) as executor:
+        for item in (lambda: 0, OnlyHere()):
+            with pytest.raises(Unsent, match="cannot be sent to another process .*; move them"):
+                executor.call(add, item, 1)
+        with pytest.raises(TypeError, match="pickle"):
+            executor.call(lock, 0)
+        with pytest.raises(RuntimeError, match="SystemExit: 3"):
+            executor.call(leave, 3)
+        assert executor.call(add, 1, 1) == 2
+
+
+def test_processes_that_threads_start_leave_the_environment_as_it_was(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def start() -> None:
+        with inherited():
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_what_ends_the_caller_ends_its_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
     class Enough(BaseException):
         pass
 
@@ -226,8 +274,14 @@ def test_what_ends_the_caller_ends_its_process():
 
     pids: list[int] = []
     with Processes(1) as executor:
+        assert executor.call(holds, 0).startswith(str(tmp_path))
         executor.check = stop
         with pytest.raises(Enough):
             executor.call(sleep, 0, ears=Ears(hear=pids.append))
         with pytest.raises(ProcessLookupError):
             os.kill(pids[0], 0)
+    assert not list(tmp_path.iterdir())  # temporary files of what was killed
+
+
+def holds(here: Here, shared: None, item: int) -> str:
+    return tempfile.mkdtemp()

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from alltrades.policies.learning import training
 from alltrades.policies.learning.checkpoints import Place, read_average
+from alltrades.policies.learning.health import Diverged
 from alltrades.policies.learning.held_out import look_steps
-from alltrades.system.compute.executor import Ears, Function, Here
+from alltrades.system.compute.executor import Ears, Function, Here, unsent
 from alltrades.system.reporting import Report
 from tests.alltrades.posted import Posted
 from tests.policies.test_training import TRAIN, _trainer
@@ -79,3 +81,30 @@ def test_a_training_elsewhere_leaves_what_one_here_leaves(tmp_path: Path, execut
     assert read_average(there / "averages", TRAIN.steps, policy)
     if isinstance(executor, Dying):
         assert executor.first == [1, 11]  # the second try goes on from the checkpoint of step 10
+
+
+class Near(Posted):
+    """In a process of this machine, which can be sent nothing."""
+
+    near = True
+
+    def map(self, function, items, shared=None, ears=None):
+        raise unsent(TypeError("a lambda"))
+        yield
+
+
+def test_a_training_that_cannot_be_sent_to_another_process_is_done_here(monkeypatch):
+    monkeypatch.setattr(training, "WORTH", 0)
+    alone, here = _trainer(), _trainer()
+    assert here.fit(Place(executor=Near())).digest() == alone.fit().digest()
+
+
+def _nothing_finite(policy, batch, generator, rows):
+    return policy.loss(batch, generator, 0.0) * float("nan")
+
+
+def test_what_diverges_elsewhere_is_called_by_its_name():
+    trainer = _trainer()
+    trainer.loss = _nothing_finite
+    with pytest.raises(Diverged, match="labeled_only: training diverged"):
+        trainer.fit(Place(executor=Posted()), Report(name="labeled_only"))

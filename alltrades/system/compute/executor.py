@@ -14,10 +14,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from alltrades.errors import UserError
 from alltrades.system.reporting import Report
 
 T = TypeVar("T")
 Function = Callable[["Here", Any, Any], Any]
+
+
+class Unsent(UserError):
+    """A task that cannot be sent to another process."""
+
+
+def unsent(error: Exception) -> Unsent:
+    """What is raised where it cannot be pickled, or not be made of what was."""
+    return Unsent(
+        f"work cannot be sent to another process ({type(error).__name__}: {error}); expected "
+        "functions and classes at the top of a module, and values that pickle; move them there"
+    )
 
 
 def say_on_stderr(line: str) -> None:
@@ -155,8 +168,8 @@ class Executor(ABC):
 
 
 class Local(Executor):
-    """One task after another, by the caller: rollouts have processes of their own, trainings
-    threads.
+    """One task after another, by the caller: rollouts and small trainings have processes of their
+    own, other trainings threads.
     """
 
     def __init__(self) -> None:

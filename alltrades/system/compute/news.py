@@ -69,12 +69,23 @@ def caught(
     except BaseException as error:
         said = traceback.format_exc()
         error.__cause__ = error.__context__ = error.__traceback__ = None
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return error, said
+        return _sendable(error), said
     return None
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """An exception that ends no more than a task, and can be sent."""
+    try:
+        if isinstance(error, Exception):
+            pickle.loads(pickle.dumps(error))
+            return error
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    except Exception:
+        pass
+    try:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    except Exception:  # it cannot even be said
+        return RuntimeError(type(error).__name__)
 
 
 def told(error: BaseException, said: str) -> BaseException:
