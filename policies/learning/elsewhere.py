@@ -15,21 +15,31 @@ from torch import Tensor
 
 from alltrades.policies.learning.checkpoints import Place, remove_older
 from alltrades.policies.learning.sharing import Alone
-from alltrades.policies.model.threads import threads
-from alltrades.system.compute.executor import Ears, Executor, Here
+from alltrades.policies.model.policy import DiffusionPolicy
+from alltrades.policies.model.threads import small, threads
+from alltrades.policies.settings import TrainSettings
+from alltrades.system.compute.executor import Ears, Executor, Here, Unsent
 from alltrades.system.files import replacing
 from alltrades.system.reporting import Report
 
 Files = Mapping[str, bytes]
 
+WORTH = 5e10  # parameters x samples: some 5 s of a core
+SENT = 2**28  # bytes of rows up to which they are sent to a process of this machine
+
 
 class Training(Protocol):
     """What is asked of a trainer."""
 
+    policy: DiffusionPolicy
+    settings: TrainSettings
     device: torch.device
     stacked: int
     step: int
+    total: int
     share: Alone
+
+    def data_bytes(self) -> int: ...
 
     def shared(self) -> Alone: ...
 
@@ -70,6 +80,36 @@ class Order:
     threads: int
     checkpoint: _Last
     averages: bool
+
+
+def trained_elsewhere(trainer: Training, place: Place, report: Report) -> bool:
+    """Train to the end where `place` says, with the threads that it would have here; False, and
+    nothing is done, where it is to be done here.
+    """
+    executor = place.elsewhere
+    if executor is None or (executor.near and not _deserves_a_process(trainer)):
+        return False
+    try:
+        train_elsewhere(trainer, torch.get_num_threads(), place, report, executor)
+    except Unsent:
+        if not executor.near:
+            raise
+        return False
+    return True
+
+
+def _deserves_a_process(trainer: Training) -> bool:
+    """Whether it ends earlier in a process of its own than beside others in this one: its steps are
+    short, so that threads wait for Python; there are enough of them to make up for the start; and
+    what it learns from is soon sent.
+    """
+    samples = (trainer.total - trainer.step) * trainer.settings.batch
+    return (
+        trainer.device.type == "cpu"
+        and small(trainer.policy)
+        and samples * trainer.policy.parameter_count() >= WORTH
+        and trainer.data_bytes() <= SENT
+    )
 
 
 def train_elsewhere(

@@ -23,7 +23,7 @@ from alltrades.policies.learning.checkpoints import (
     write_average,
     write_checkpoint,
 )
-from alltrades.policies.learning.elsewhere import train_elsewhere
+from alltrades.policies.learning.elsewhere import trained_elsewhere
 from alltrades.policies.learning.ema import EMA
 from alltrades.policies.learning.health import (
     LOOK,
@@ -38,16 +38,13 @@ from alltrades.policies.learning.sharing import ALONE, Alone, Elsewhere, share
 from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.finite import first_unfinite
 from alltrades.policies.model.policy import DiffusionPolicy
-from alltrades.policies.model.threads import small, threads_for
+from alltrades.policies.model.threads import threads_for
 from alltrades.policies.settings import TrainSettings
 from alltrades.system.allocation import freed_memory_kept
-from alltrades.system.compute.executor import Unsent
 from alltrades.system.files import unslug
 from alltrades.system.reporting import Report
 from alltrades.system.streams import stream_seed
 
-WORTH = 5e10  # parameters x samples: some 5 s of a core
-SENT = 2**28  # bytes of rows up to which they are sent to a process of its own
 GENERATORS = ("generator", "generators")  # of noise, whose seeds are set at every step
 
 # (policy, batch, noise, rows (B,)) -> losses (B,)
@@ -255,44 +252,18 @@ class Trainer:
             self.restore(place.work)
         self.policy.train()
         share = self.shared()
-        elsewhere = place.elsewhere
-        if elsewhere is not None and elsewhere.near and not self.deserves_a_process():
-            elsewhere = None
-        if share is not ALONE or elsewhere is None or self.finished():
-            self._train_here(share, place, report)
-        else:
-            try:
-                train_elsewhere(self, torch.get_num_threads(), place, report, elsewhere)
-            except Unsent:
-                if not elsewhere.near:
-                    raise
-                self._train_here(share, place, report)
+        if share is not ALONE or self.finished() or not trained_elsewhere(self, place, report):
+            self.share = share
+            self.train(place, report)
+            self.share = ALONE
         self.ema.copy_to(self.parameters)
         return self.policy.eval()
-
-    def _train_here(self, share: Alone, place: Place, report: Report) -> None:
-        self.share = share
-        self.train(place, report)
-        self.share = ALONE
 
     def train(self, place: Place, report: Report) -> None:
         """Train on to the last step, here."""
         looks = self.device.type == "cpu" and self.policy.conditioner.learns_to_see
         with threads_for(self.policy), freed_memory_kept(looks):
             self._loop(place, report)
-
-    def deserves_a_process(self) -> bool:
-        """Whether it ends earlier in a process of its own than beside others in this one: its steps
-        are short, so that threads wait for Python; there are enough of them to make up for the
-        start; and what it learns from is soon sent.
-        """
-        work = (self.total - self.step) * self.settings.batch * self.policy.parameter_count()
-        return (
-            self.device.type == "cpu"
-            and small(self.policy)
-            and work >= WORTH
-            and self.data_bytes() <= SENT
-        )
 
     def data_bytes(self) -> int:
         """Of what it learns from."""

@@ -9,7 +9,7 @@ import pytest
 
 from alltrades.pipeline import context
 from alltrades.pipeline.runner import run
-from alltrades.policies.learning import training
+from alltrades.policies.learning import elsewhere
 from alltrades.system.compute.processes import Processes
 from tests.alltrades.posted import Posted
 from tests.alltrades.small_run import settings
@@ -53,9 +53,9 @@ def test_a_run_elsewhere_writes_the_same_bits(tmp_path, monkeypatch):
 
 
 def test_trainings_in_processes_of_their_own_write_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "WORTH", float("inf"))
+    monkeypatch.setattr(elsewhere, "WORTH", float("inf"))
     run(settings(*SETTINGS), tmp_path / "threads")
-    monkeypatch.setattr(training, "WORTH", 0)
+    monkeypatch.setattr(elsewhere, "WORTH", 0)
     sent, call = [], Processes.call
 
     def counted(self, function, item, *args, **named):
@@ -72,6 +72,6 @@ def test_trainings_in_processes_of_their_own_write_the_same_bits(tmp_path, monke
 
 
 def test_one_training_after_another_needs_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "WORTH", 0)
+    monkeypatch.setattr(elsewhere, "WORTH", 0)
     monkeypatch.setattr(Processes, "__init__", lambda *_: pytest.fail("a process was asked for"))
     run(settings(*SETTINGS, "--trainings", "1"), tmp_path / "run")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from alltrades.policies.learning import training
+from alltrades.policies.learning import elsewhere
 from alltrades.policies.learning.checkpoints import Place, read_average
 from alltrades.policies.learning.health import Diverged
 from alltrades.policies.learning.held_out import look_steps
@@ -94,7 +94,7 @@ class Near(Posted):
 
 
 def test_a_training_that_cannot_be_sent_to_another_process_is_done_here(monkeypatch):
-    monkeypatch.setattr(training, "WORTH", 0)
+    monkeypatch.setattr(elsewhere, "WORTH", 0)
     alone, here = _trainer(), _trainer()
     assert here.fit(Place(executor=Near())).digest() == alone.fit().digest()
 
