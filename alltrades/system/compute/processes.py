@@ -195,7 +195,7 @@ class _Process:
 
 
 def _with_news(running: Iterable[_Process]) -> list[_Process]:
-    waited = {x: p for p in running for x in (p.pipe, p.process.sentinel)}
+    waited: dict[Any, _Process] = {x: p for p in running for x in (p.pipe, p.process.sentinel)}
     found = wait(list(waited), PAUSE)
     return list(dict.fromkeys(waited[x] for x in found))
 
