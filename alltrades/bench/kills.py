@@ -171,9 +171,10 @@ class _Campaign:
         self._wait(process, folder)
         family = descendants(process.pid)
         if process.poll() is None:
-            if target == "worker" and family:
+            workers = [pid for pid in family if _works(pid)]
+            if target == "worker" and workers:
                 with suppress(ProcessLookupError):
-                    os.kill(int(self.rng.choice(family)), signal.SIGKILL)
+                    os.kill(int(self.rng.choice(workers)), signal.SIGKILL)
             elif target == "all":
                 os.killpg(process.pid, signal.SIGKILL)
             else:
@@ -231,6 +232,15 @@ class _Campaign:
         self.said = " ".join(self.log.read().split())[-300:]
         self.log.close()
         return code
+
+
+def _works(pid: int) -> bool:
+    """Whether a process was started for work of its command; not by a library that asks another
+    process something in passing, as glfw does for its version.
+    """
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _signature(folder: Path) -> tuple[tuple[str, int], ...]:
