@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -21,3 +22,9 @@ def descendants(pid: int) -> list[int]:
         return []
     children = [int(word) for text in tasks for word in text.split()]
     return children + [below for child in children for below in descendants(child)]
+
+
+def how_it_ended(code: int | None) -> str:
+    """The end of a process in words: the signal that ended it, or its exit code."""
+    named = code is not None and -code in {s.value for s in signal.Signals}
+    return signal.Signals(-code).name if code and named else f"exit code {code}"

@@ -36,6 +36,7 @@ from alltrades.envs.rollouts.marks import (
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.system.compute.spawning import inherited
+from alltrades.system.processes import how_it_ended
 
 START_TRIES = 2
 PATIENCE = 2.0  # seconds that workers get to end by themselves
@@ -255,11 +256,7 @@ class Worker:
 
     def _died(self) -> WorkerDied:
         self.process.join(timeout=PATIENCE)
-        code = self.process.exitcode
-        cause = self._hung
-        if not cause:
-            named = code is not None and -code in {s.value for s in signal.Signals}
-            cause = signal.Signals(-code).name if code and named else f"exit code {code}"
+        cause = self._hung or how_it_ended(self.process.exitcode)
         return WorkerDied(cause, bool(self._hung), self._marks)
 
 

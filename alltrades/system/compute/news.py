@@ -8,6 +8,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from alltrades.system.compute.executor import Ears, Here, Kept
@@ -75,17 +76,15 @@ def caught(
 
 def _sendable(error: BaseException) -> BaseException:
     """An exception that ends no more than a task, and can be sent."""
-    try:
+    with suppress(Exception):
         if isinstance(error, Exception):
             pickle.loads(pickle.dumps(error))
             return error
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    except Exception:
-        pass
+    kind = type(error).__name__
     try:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(f"{kind}: {error}")
     except Exception:  # it cannot even be said
-        return RuntimeError(type(error).__name__)
+        return RuntimeError(kind)
 
 
 def told(error: BaseException, said: str) -> BaseException:

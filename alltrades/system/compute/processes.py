@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from alltrades.errors import UserError
 from alltrades.system.compute.executor import Ears, Executor, Function, Kept, unsent
 from alltrades.system.compute.news import caught, heard, telling, told
 from alltrades.system.compute.spawning import inherited
+from alltrades.system.processes import how_it_ended
 
 AHEAD = 2  # times the processes: tasks whose results may wait for one before them
 PAUSE = 0.1  # seconds that are waited for news at most
@@ -181,9 +181,7 @@ class _Process:
     def cause(self) -> str:
         """How it ended, in words."""
         self.process.join(GRACE)
-        code = self.process.exitcode
-        named = code is not None and -code in {s.value for s in signal.Signals}
-        return signal.Signals(-code).name if code and named else f"exit code {code}"
+        return how_it_ended(self.process.exitcode)
 
     def kill(self) -> None:
         """End it, also in the middle of its work."""
