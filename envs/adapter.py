@@ -79,8 +79,8 @@ class EnvAdapter:
 
     Attributes:
         action: the last one, as it was executed.
-        expert_observation: what the environment returned last, or what its info shows to experts
-            alone.
+        returned: the observation that the environment returned last, as it was.
+        expert_observation: the same, or what its info shows to experts alone.
         randomness: of the episode; what runs within `with` draws from its global generators.
         images: names of the fields that cameras make.
         folded: whether the environment refused the last seed for its size, and was given 31 bits of
@@ -93,6 +93,7 @@ class EnvAdapter:
         self._plain = None if made_here else plain_state(self._own)
         self._limit = np.inf if spec.max_steps is None else spec.max_steps
         self.low, self.high = (bound.astype(np.float32) for bound in spec.action.box)
+        self.returned: Any = None
         self.expert_observation: Any = None
         self.action = np.zeros(spec.action_dim, np.float32)
         self._texts: dict[str, str] = {}  # of this episode
@@ -326,6 +327,7 @@ class EnvAdapter:
         return {name: self._kept(partial(number, name), info[name]) for name in self.spec.metrics}
 
     def _observe(self, returned: Any, info: Mapping[str, Any]) -> Observation:
+        self.returned = returned
         self.expert_observation = info.get("expert_observation", returned)
         plain = self._plain
         if (

@@ -42,7 +42,7 @@ def play(adapter: EnvAdapter, seed: int, most: int, beat: Beat) -> Trace:
     spec = adapter.spec
     beat(f"reset of the episode with seed {seed}")
     trace, rng = Trace(seed, adapter.reset(seed)), stream(seed, "check actions")
-    trace.returned.append(copy.deepcopy(adapter.expert_observation))
+    trace.returned.append(copy.deepcopy(adapter.returned))
     low, high = spec.action.box
     action = np.zeros(spec.action_dim)
     while len(trace.steps) < most and not (trace.steps and trace.steps[-1].done):
@@ -51,7 +51,7 @@ def play(adapter: EnvAdapter, seed: int, most: int, beat: Beat) -> Trace:
         beat(f"step {len(trace.steps)} of the episode with seed {seed}")
         trace.steps.append(adapter.step(action))
         if len(trace.returned) < KEPT:
-            trace.returned.append(copy.deepcopy(adapter.expert_observation))
+            trace.returned.append(copy.deepcopy(adapter.returned))
     return trace
 
 

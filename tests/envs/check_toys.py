@@ -119,6 +119,18 @@ class Far(Slide):
         return np.array([self.x, self.goal], float) + (5e6, 0.0)
 
 
+class Telling(Slide):
+    """Tells its expert more, and more exactly, than it shows. No mistake."""
+
+    def reset(self, **facts: Any) -> Any:
+        shown, _ = super().reset(**facts)
+        return shown, {"expert_observation": np.array([5e6 + self.x, self.goal])}
+
+    def step(self, action: np.ndarray) -> Any:
+        shown, *rest, info = super().step(action)
+        return (shown, *rest, {**info, "expert_observation": np.array([5e6 + self.x, self.goal])})
+
+
 class Mapped(Slide):
     """Shows the same in centimetres of a map, and says that it needs float64. No mistake."""
 

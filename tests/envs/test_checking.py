@@ -82,6 +82,8 @@ def test_large_numbers_that_float32_does_not_hold_are_named():
     (warning,) = examine(spec, None, PLAN).of("warning")
     assert "'state' at entry 0 is 499999" in warning and "float32 is off by up to 0.2" in warning
     assert "subtract a constant" in warning
+    spec = replace(spec_of(toys.Telling), observation={"state": Field.state(2)})
+    assert not examine(spec, None, PLAN).of("warning")
 
 
 def test_an_observation_beyond_its_declared_bounds_is_found():
