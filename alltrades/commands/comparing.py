@@ -203,7 +203,7 @@ def _judged(
             f"nothing says success in {', '.join(found[RETURN][:4])}; expected a metric that they "
             "have; compare with --metric return"
         )
-    return [(metric, found[SUCCESS] if metric == SUCCESS else None)]
+    return [(metric, None if metric == RETURN else found.get(metric))]
 
 
 def _compare_by(args: argparse.Namespace, rows: dict[str, list[Evaluation]], metric: str) -> None:

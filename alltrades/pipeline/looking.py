@@ -66,7 +66,7 @@ def look(
         mine = context.images.of(mine)
         policy.hear_all(sorted({str(t) for texts in mine.text.values() for t in texts if t}))
         facts = swaps(policy, mine, _interface(policy, spec), seed, goals_of(spec))
-        found[spec.id] = facts | {"warnings": _warnings(facts, mine, spec)}
+        found[spec.id] = facts | {"warnings": _warnings(facts, mine, spec, policy)}
         if drawn:
             pictures[spec.id] = _drawn(policy, mine, spec, facts, seed)
         report.progress(k + 1, len(context.specs))
@@ -171,14 +171,17 @@ def goals_of(spec: EnvSpec) -> dict[str, int]:
     return {s: k for k, goal in enumerate(goals) for s in (*goal.training, *goal.held_out)}
 
 
-def _warnings(facts: Mapping[str, Any], steps: Steps, spec: EnvSpec) -> list[str]:
+def _warnings(
+    facts: Mapping[str, Any], steps: Steps, spec: EnvSpec, policy: DiffusionPolicy
+) -> list[str]:
     """Texts matter where episodes ask for several things."""
     goals = goals_of(spec)
     asked = {
         name: {str(goals.get(str(t), t)) for t in texts} - {""}
         for name, texts in steps.text.items()
     }
-    return warnings_of(facts, [name for name, kinds in asked.items() if len(kinds) > 1])
+    taught = policy.settings.encoder.pretrain is not None
+    return warnings_of(facts, [n for n, kinds in asked.items() if len(kinds) > 1], taught)
 
 
 def _drawn(

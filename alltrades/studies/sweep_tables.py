@@ -94,9 +94,9 @@ def summarise(s: Settings, cells: list[Cell]) -> StudyResult:
     """Tables and plots of a sweep: of success, and of what else every environment measures."""
     keys = list(s.sweep)
     common = [e for e in cells[0].environments if all(e in c.environments for c in cells)]
-    metrics = tuple(
-        measures(e for c in cells for of_seed in c.seeds.values() for e in of_seed.values())
-    )
+    every = measures(e for c in cells for of_seed in c.seeds.values() for e in of_seed.values())
+    there = {name for c in cells for name in c.environments}
+    metrics = tuple(m for m in every if m in (SUCCESS, RETURN) or there == set(every[m]))
     tables = []
     for metric in metrics:
         tables.append(

@@ -325,16 +325,17 @@ def agreed(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
 
 def measures(evaluations: Iterable[Evaluation]) -> dict[str, list[str]]:
     """What a table shows of `agreed` rows, and of which environments: success of those that say it,
-    returns of the others, and further metrics that all have.
+    returns of the others, and further metrics of those that have them in every row.
     """
     every = list(evaluations)
     if not every:
         return {}
     metric_of = {r.environment: r.metric for e in every for r in e.rows}
     out = {m: [e for e, own in metric_of.items() if own == m] for m in (SUCCESS, RETURN)}
-    for m in every[0].metrics:
-        if m not in out and all(m in e.metrics for e in every):
-            out[m] = list(metric_of)
+    rows = [r for e in every for r in e.rows]
+    for m in dict.fromkeys(m for r in rows for m in r.metrics):
+        lacking = {r.environment for r in rows if m not in r.metrics}
+        out.setdefault(m, [name for name in metric_of if name not in lacking])
     return {m: names for m, names in out.items() if names}
 
 

@@ -29,6 +29,7 @@ FAINT_SHARE = 0.05  # of what everything changes together, below which a field i
 IGNORED, FAINT, USED = "ignored", "hardly used", "used"
 CONSTANT, UNCLEAR = "the same everywhere", "not told apart"
 IMAGE = "teach its encoder (policy.encoder.pretrain: state), or give more demonstrations"
+TAUGHT = "give more demonstrations, or let its encoder learn longer (eyes.train.steps, eyes.starts)"
 OTHER = "give demonstrations in which it alone tells what to do (docs/instructions.md)"
 IMAGES, EVERYTHING = "all images", "everything"  # fields that are exchanged together
 
@@ -247,8 +248,14 @@ def _verdict(share: np.ndarray, least: np.ndarray, resampling: Resampling) -> st
     return FAINT if float(resampling.intervals(share - least)[1]) < 0 else USED
 
 
-def warnings_of(facts: Mapping[str, Any], matters: Collection[str]) -> list[str]:
-    """Lines about fields that a policy hardly uses: cameras, and fields that are said to matter."""
+def warnings_of(
+    facts: Mapping[str, Any], matters: Collection[str], taught: bool = False
+) -> list[str]:
+    """Lines about fields that a policy hardly uses: cameras, and fields that are said to matter.
+
+    Args:
+        taught: whether its encoders have learned to tell the state.
+    """
     lines, fields = [], facts["fields"]
     for name, own in fields.items():
         image = "image" in own["kinds"] and name != EVERYTHING
@@ -257,7 +264,7 @@ def warnings_of(facts: Mapping[str, Any], matters: Collection[str]) -> list[str]
         low, high = own["interval"]
         said = f"from another episode it changes {own['share']:.3f} [{low:.3f}, {high:.3f}]"
         said += " of the actions' variance"
-        remedy = IMAGE if image else OTHER
+        remedy = OTHER if not image else TAUGHT if taught else IMAGE
         if own["verdict"] == IGNORED:
             lines.append(f"'{name}' is ignored: {said}; {remedy}")
         else:

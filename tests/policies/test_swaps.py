@@ -131,6 +131,8 @@ def test_one_instruction_for_all_cannot_be_exchanged(steps):
 def test_warnings_name_cameras_and_what_matters(steps):
     facts = swaps(Looking(front=3.0), steps, LAB, 0)
     (line,) = warnings_of(facts, [])
+    assert "policy.encoder.pretrain: state" in line
+    assert "eyes.train.steps" in warnings_of(facts, [], taught=True)[0]
     assert line.startswith("'images.wrist' is ignored: from another episode it changes 0.000")
     lines = warnings_of(facts, ["task"])
     assert len(lines) == 2 and lines[1].startswith("'task' is ignored")
