@@ -65,7 +65,14 @@ class Painter:
         return {field: value for field, value in out.items() if field in names}
 
     def _own(self, camera: Camera, name: str) -> np.ndarray:
-        picture = np.asarray(self.env.render())
+        try:
+            picture = np.asarray(self.env.render())
+        except NotImplementedError as error:
+            raise UserError(
+                f"{self.where}: its render() is not implemented, which camera '{name}' is to show; "
+                "expected the picture that its metadata promise (render_modes); implement it, or "
+                "register the environment with cameras={}"
+            ) from error
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError(
                 f"{self.where}: render() returned {picture.dtype} of shape {picture.shape} for "

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -186,3 +187,21 @@ def test_gymnasium_environments_draw_themselves_where_they_can():
         seen = adapter.step(np.ones(1), ()).observation
     assert "images.render" not in seen
     assert first.shape == (96, 96, 3) and (adapter.look()["images.render"] != first).any()
+
+
+class Promising(Drawn):
+    """Promises a picture that it cannot draw."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render = gymnasium.Env.render
+
+
+def test_a_picture_that_is_promised_and_not_drawn_is_said_in_one_line():
+    registry.register("mine/promising", Promising, max_steps=5, replace=True)
+    spec = registry.get("mine/promising")
+    assert spec.cameras == {"images.render": Camera.own(96, 96)}
+    adapter = EnvAdapter(with_cameras(spec, RenderingSettings(cameras=("images.*",))))
+    with pytest.raises(UserError, match="is not implemented, which camera 'images.render'"):
+        adapter.reset(1)
+    registry.register("mine/promising", Promising, max_steps=5, replace=True, cameras={})
+    assert not registry.get("mine/promising").cameras
