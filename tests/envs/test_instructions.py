@@ -1,7 +1,9 @@
 """Environments that are told what to do: sentences, starts, and the scene of three marks."""
 
 from dataclasses import replace
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -127,6 +129,31 @@ def test_sentences_are_declared_and_made_where_they_are_asked_for():
     (told,) = with_instructions([REACH], True)
     with pytest.raises(UserError, match="has one goal, of which every sentence is right"):
         phrased(told, "wrong")
+
+
+class Lamps(gymnasium.Env):
+    """The seed says which of two lamps counts; nothing that is returned does."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {"success": False}
+
+
+def test_an_environment_of_your_own_with_several_goals_is_always_told_which():
+    goals = Goal(("left",), ("the left one",)), Goal(("right",), ("the right one",))
+    register = partial(registry.register, "mine/lamps", Lamps, max_steps=5, replace=True)
+    register(instructions=Instructions(goals))
+    spec = registry.get("mine/lamps")
+    assert with_instructions([spec]) == [spec] and spec.block == 2
+    assert [EnvAdapter(spec).reset(s)["instruction"] for s in range(3)] == ["left", "right", "left"]
+    assert EnvAdapter(phrased(spec, "held_out")).reset(1)["instruction"] == "the right one"
+    register(instructions=Instructions(goals[:1]))
+    assert "instruction" not in registry.get("mine/lamps").observation
 
 
 def test_every_task_of_mt10_has_sentences_of_its_own():
