@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alltrades.data.layout import Layout, Slot, cut
+from alltrades.policies.model.checked import shaped
 from alltrades.policies.model.encoders import Encoder, Pixels, make_encoder
 from alltrades.policies.model.encoders.base import MapEncoder
 from alltrades.policies.model.encoders.sentences import SentenceEncoder
@@ -288,7 +289,9 @@ class Conditioner(nn.Module):
         given = () if said is None else (self.films[_name(key)](said),)
         shown = mask[:, None]
         if self._maps is None or not isinstance(encoder, MapEncoder):
-            return torch.cat([encoder(frames, *given) * shown, shown], dim=-1)
+            what = f"encoder '{self.encoder.name}'"
+            seen = shaped(encoder(frames, *given), (self.features[key] - 1,), what)
+            return torch.cat([seen * shown, shown], dim=-1)
         if key not in self._maps:
             self._maps[key] = encoder.maps(frames)
         return torch.cat([encoder.told(self._maps[key], *given) * shown, shown], dim=-1)

@@ -14,6 +14,7 @@ from alltrades.data.layout import Layout
 from alltrades.errors import UserError
 from alltrades.policies.model.backbones import BACKBONES, Image, make_backbone
 from alltrades.policies.model.batch import Batch, Generators, Noised, draw_random
+from alltrades.policies.model.checked import shaped
 from alltrades.policies.model.conditioning import Conditioner, features_key, mask_key, there
 from alltrades.policies.model.encoders.sentences import NUMBERS, SentenceEncoder
 from alltrades.policies.model.normalizer import Normalizer
@@ -206,7 +207,8 @@ class DiffusionNetwork(nn.Module):
             batch.outcome,
             text_noise,
         )
-        return self.backbone(noised.chunk, noised.t, condition)
+        found = self.backbone(noised.chunk, noised.t, condition)
+        return shaped(found, noised.chunk.shape[1:], f"backbone '{self.settings.backbone}'")
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alltrades.data.fields import Kind
 from alltrades.data.layout import Slot
 from alltrades.errors import UserError
+from alltrades.policies.model.checked import shaped
 
 SHARPNESS = 4.0  # first factor of what spatial softmax is taken of
 
@@ -107,6 +108,8 @@ class MapEncoder(Encoder):
 
     def told(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """`forward` from the maps (N, channels, h, w) on, which are most of the work."""
+        size = self.channels, *x.shape[2:]
+        x = shaped(x, size, f"feature maps of encoder {type(self).__name__}")
         if condition is not None:
             factor, offset = condition[:, :, None, None].chunk(2, dim=1)
             x = x * (1.0 + factor) + offset
