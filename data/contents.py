@@ -136,6 +136,13 @@ class Contents:
                 f"{self.path}: {error}; restore the store from a copy, or leave that episode out"
             ) from error
 
+    def actions(self, i: int) -> np.ndarray | None:
+        """(T, A) f32 of episode number i, None where it has none. Reads nothing else of it."""
+        source, start = self.parts[self.part[i]].action, int(self.start[i])
+        if source is None or not self.columns["has_actions"][i]:
+            return None
+        return source.read(start, start + int(self.length[i])).astype("float32", copy=False)
+
     def timed(self, episodes: np.ndarray) -> np.ndarray:
         """(n,) bool: which of some episodes have time stamps. Reads those of their environments."""
         out = np.zeros(len(episodes), bool)

@@ -206,6 +206,10 @@ class ReadableStore:
         """Episode number i."""
         return self._read().episode(range(len(self))[i])
 
+    def actions(self, i: int) -> np.ndarray | None:
+        """(T, A) f32 of episode number i, of which nothing else is read; None where it has none."""
+        return self._read().actions(range(len(self))[i])
+
     def timed(self, episodes: np.ndarray) -> np.ndarray:
         """(n,) bool: which of some episodes (n,) have time stamps."""
         return self._read().timed(episodes)

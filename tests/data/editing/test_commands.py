@@ -260,7 +260,9 @@ def test_stores_of_other_sizes_are_not_merged(capsys):
 def test_episodes_that_two_stores_hold_are_refused_or_dropped(capsys):
     write("s", [episode(i) for i in range(6)])
     assert data("filter", "s", "--where", "seed < 2", "--out", "f") == 0
-    write("t", [episode(7, obs=3), replace(episode(3), rewards=np.zeros(5, np.float32))])
+    write("t", [episode(7, obs=3), replace(episode(3), actions=episode(3).actions + 0.1)])
+    again = replace(episode(3), rewards=np.zeros(5, np.float32), seed=90, return_=0.0)
+    write("u", [episode(8), again])
     capsys.readouterr()
     assert data("merge", "s", "f", "--out", "m") == 2
     assert "f: episode 0 is episode 0 of s, and 2 in all are there twice" in capsys.readouterr().err
@@ -269,6 +271,8 @@ def test_episodes_that_two_stores_hold_are_refused_or_dropped(capsys):
     assert data("merge", "s", "f", "--duplicates", "keep", "--out", "k") == 0
     assert len(EpisodeStore.open("k")) == 8
     assert data("merge", "s", "t", "--out", "other") == 0  # alike, and not the same
+    assert data("merge", "s", "u", "--out", "n") == 2  # a format keeps no seeds and rewards
+    assert "u: episode 1 is episode 3 of s, and 1 in all are" in capsys.readouterr().err
     assert (
         data(
             "merge",
