@@ -9,6 +9,7 @@ from pathlib import Path
 from alltrades.commands.command import (
     Command,
     demos_argument,
+    plugins_for,
     recipe_arguments,
     recipe_settings,
     trust_argument,
@@ -60,7 +61,8 @@ def adapt(args: argparse.Namespace) -> int:
     if "--policy.observe" not in given:  # else it is what the generalist's own ones show
         plain = settings.policy.model_copy(update={"observe": None})
         settings = settings.model_copy(update={"policy": plain})
-    settings = settings_for(settings, named, generalist)
+    plugins = plugins_for(settings, generalist, all_of_it=True)  # simulators remind it of them
+    settings = settings_for(settings.model_copy(update={"plugins": plugins}), named, generalist)
     replay = None if args.replay == [NONE] else stores
     found = adapt(settings, generalist, Path(args.out), replay, origins)
     limits = settings.evaluation.limits

@@ -163,10 +163,9 @@ def recipe_settings(
     Environments named on the command line replace the recipe's, its optional ones too; a command
     that is given a policy and neither them nor a recipe takes the policy's, and with no recipe
     environments show what their policy sees. Where environments need them the policy's plugins are
-    added, unless the command line names some. A given store of
-    demonstrations is used whole: how many a recipe asks for are those that are recorded. Where
-    neither a recipe nor environments nor a policy are named they are those of the given store;
-    `stores` are those that the command opens.
+    added. A given store of demonstrations is used whole: how many a recipe asks for are those that
+    are recorded. Where neither a recipe nor environments nor a policy are named they are those of
+    the given store; `stores` are those that the command opens.
     """
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
@@ -176,8 +175,8 @@ def recipe_settings(
         RunSettings, defaults_file=recipe, small=args.small, overrides=overrides
     )
     changed: dict[str, Any] = {}  # by the policy
-    if getattr(args, "policy", None) and origins.get("plugins") != COMMAND_LINE:
-        plugins = _plugins_for(settings, fetched(args.policy))
+    if getattr(args, "policy", None):
+        plugins = plugins_for(settings, fetched(args.policy))
         if plugins != settings.plugins:
             changed["plugins"] = plugins
     if getattr(args, "policy", None) and args.config is None:
@@ -260,9 +259,9 @@ def _asked(settings: RunSettings, policy: Path) -> list[dict[str, Any]]:
     return [e for e in every if any(fnmatchcase(e["id"], i) for i in ids)]
 
 
-def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
+def plugins_for(settings: RunSettings, policy: Path, all_of_it: bool = False) -> tuple[str, ...]:
     """The settings' plugins and, where these lack an environment that is asked for, those of an
-    artifact, or of a folder of them.
+    artifact, or of a folder of them. `all_of_it`: its own environments are asked for, too.
 
     UserError where the user has never named one that an environment of the artifact needs; where
     others are asked for, or recordings may describe them, such plugins are not loaded.
@@ -272,10 +271,11 @@ def _plugins_for(settings: RunSettings, policy: Path) -> tuple[str, ...]:
     from alltrades.system.trust import check_named
 
     registry.load_plugins(settings.plugins)
-    unknown = [name for name in settings.environments if not registry.means(name)]
+    every, ids = _facts(policy)
+    asked = (*settings.environments, *(ids if all_of_it else ()))
+    unknown = [name for name in asked if not registry.means(name)]
     if not unknown:
         return settings.plugins
-    every, ids = _facts(policy)
     plugins = list(dict.fromkeys(name for facts in every for name in plugins_of(facts)))
     try:
         check_named(plugins, policy)

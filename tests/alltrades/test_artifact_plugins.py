@@ -131,6 +131,35 @@ def test_environments_that_are_asked_for_bring_the_policys_plugins(
     assert LOADED in out and "own/reach" in out
 
 
+def test_adapt_brings_the_generalists_plugins_beside_those_of_the_new_environment(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.py").write_text(
+        PLUGIN.replace("own/reach", "own/push").replace("planar/reach", "planar/push")
+    )
+    other = ["--plugins", f"[{tmp_path / 'other.py'}]"]
+    demos, few = str(tmp_path / "new.zarr"), ["--small", "--rollout.workers", "0"]
+    new = ["--environments", "own/push"]
+    command(folder, "collect", *few, *new, *other, "--demos.episodes", "2", "--out", demos)
+    few += ["--specialist.train.steps", "2", "--specialist.finetune.steps", "2"]
+    few += ["--adapt.train.steps", "2", "--adapt.rounds.count", "0", "--evaluation.episodes", "1"]
+    out = command(
+        folder,
+        "adapt",
+        "../made/mlp",
+        "--demos",
+        demos,
+        *few,
+        *new,
+        *other,
+        "--out",
+        str(tmp_path / "both"),
+    )
+    assert out.count(LOADED) == 2 and "own/reach" in out and "own/push" in out
+    facts = facts_of(tmp_path / "both")
+    assert len(facts["plugins"]) == 2
+
+
 def test_a_foreign_artifacts_plugins_do_not_matter_to_other_environments(
     folder: Path, tmp_path: Path
 ) -> None:
