@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -247,6 +248,15 @@ def knows(environments: Sequence[str]) -> bool:
         except UserError:
             return False
     return True
+
+
+def installed(environments: Iterable[str]) -> dict[str, EnvSpec]:
+    """Those of some environments that are known and can be built here, by id."""
+    found = {}
+    for env_id in environments:
+        with suppress(UserError):
+            found[env_id] = get(env_id)
+    return found
 
 
 def suite(name: str) -> tuple[str, ...]:

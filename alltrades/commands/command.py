@@ -307,6 +307,9 @@ def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list
     """What a policy sees of environments, where that is pictures, parts of states or instructions,
     which are made where they are named, as tokens of a command line.
     """
+    from alltrades.data.fields import Field
+    from alltrades.data.interface import Interface
+    from alltrades.envs import registry
     from alltrades.envs.instructions import INSTRUCTION
     from alltrades.envs.rendering.wanted import PROPRIOCEPTION, drawn_like
 
@@ -316,7 +319,10 @@ def _seen_by(environments: Sequence[Mapping[str, Any]], given: set[str]) -> list
     if "--policy.observe" in given or not made:
         return []
     out = ["--policy.observe", json.dumps(list(fields))]
-    drawn = drawn_like({f["name"]: f["shape"] for f in images})
+    seen: dict[str, dict[str, Field]] = {}
+    for e in environments:  # several policies may see other fields of one
+        seen.setdefault(e["id"], {}).update(Interface.from_json(e).observation)
+    drawn = drawn_like(registry.installed(seen), seen)
     for key, value in drawn.items():
         if f"--rendering.{key}" not in given:
             out += [f"--rendering.{key}", json.dumps(value)]

@@ -103,9 +103,11 @@ def specs_of(context: Context, policy: DiffusionPolicy) -> tuple[EnvSpec, ...]:
     names = [e.id for e in policy.environments if registry.knows([e.id])]
     simulator = context.settings.simulator
     rules = {k: v for k, v in simulator.rules.items() if any(fnmatchcase(n, k) for n in names)}
-    seen = {name: f for e in policy.environments for name, f in e.observation.items()}
+    seen = dict.fromkeys(name for e in policy.environments for name in e.observation)
     network = context.settings.policy.model_copy(update={"observe": tuple(seen)})
-    drawn = drawn_like({name: f.shape for name, f in seen.items() if f.kind == "image"})
+    drawn = drawn_like(
+        registry.installed(names), {e.id: e.observation for e in policy.environments}
+    )
     settings = context.settings.model_copy(
         update={
             "policy": network,  # so that pictures are made that it sees

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alltrades.data.fields import Field, field_name
-from alltrades.envs.rendering.camera import DEPTH, depth_of
+from alltrades.envs.rendering.camera import depth_of
 from alltrades.envs.rendering.made import Rendering
 from alltrades.envs.rendering.ranges import Ranges
 from alltrades.errors import UserError, nearest
@@ -20,11 +20,24 @@ Spec = TypeVar("Spec", bound=Any)  # of an environment: the dataclass `EnvSpec`
 PROPRIOCEPTION = "proprioception"
 
 
-def drawn_like(images: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Settings of rendering by which cameras draw pictures of these shapes, by field."""
-    sizes = {tuple(shape[:2]) for shape in images.values()}
+def drawn_like(
+    specs: Mapping[str, Spec], seen: Mapping[str, Mapping[str, Field]]
+) -> dict[str, Any]:
+    """Settings of rendering by which cameras draw the pictures that somebody saw.
+
+    Args:
+        specs: of environments by id. seen: of each, fields that were seen. What an environment
+            returns by itself has the size that it has.
+    """
+    sizes, depths = set(), False
+    for env_id, spec in specs.items():
+        fields, own = seen[env_id], spec.own_observation
+        for camera in spec.cameras:
+            for name in (n for n in (camera, depth_of(camera)) if n in fields and n not in own):
+                sizes.add(fields[name].shape[:2])
+                depths |= name != camera
     found: dict[str, Any] = {"size": sizes.pop()} if len(sizes) == 1 else {}
-    return found | ({"depth": True} if any(name.startswith(DEPTH) for name in images) else {})
+    return found | ({"depth": True} if depths else {})
 
 
 def with_cameras(spec: Spec, settings: RenderingSettings, observe: Sequence[str] = ()) -> Spec:

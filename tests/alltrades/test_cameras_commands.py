@@ -130,6 +130,19 @@ def test_an_artifact_is_shown_what_it_sees():
     assert _seen_by([BLIND.interface.to_json()], set()) == []
 
 
+def test_pictures_that_an_environment_returns_do_not_say_how_large_others_are_drawn():
+    own = replace(BLIND, id="toy/own", observation={"images.wrist": Field.image(20, 28)})
+    registry.register(replace(own, cameras={}, parts={}), still, replace=True)
+    seen = {"images.top": Field.image(32, 48), "state": Field.state(3)}
+    facts = [own.interface.to_json(), replace(BLIND, observation=seen).interface.to_json()]
+    words = _seen_by(facts, set())
+    assert words[words.index("--rendering.size") + 1] == "[32, 48]"
+    assert "--rendering.depth" not in words
+    several = [replace(BLIND, observation={"state": Field.state(3)}).interface.to_json(), *facts]
+    assert "[32, 48]" in _seen_by(several[::-1], set())
+    del registry._REGISTRY.specs["toy/own"]
+
+
 @pytest.mark.parametrize(
     "asked", [[], ["--environments", "planar/reach"], ["--environments=planar"]]
 )
