@@ -94,6 +94,7 @@ def check_environments(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
     that is not there: before anything is recorded or trained.
     """
     _check_observed(settings, specs)
+    _check_modulated(settings, specs)
     check_device(settings.device)
     ids = [spec.id for spec in specs]
     for name in settings.demos.episodes_of:
@@ -132,6 +133,20 @@ def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
                 f"{nearest(pattern, fields)}; expected some of {', '.join(fields)}; name what is "
                 f"to be seen: --{key}"
             )
+
+
+def _check_modulated(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
+    """Raises UserError where texts are to modulate what a policy sees of pictures, and it has no
+    texts.
+    """
+    wanted = tuple(map(field_name, settings.policy.observe or ("*",)))
+    fields = [pair for s in specs for pair in s.observation.items()]
+    kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}
+    if settings.policy.encoder.film and "image" in kinds and "text" not in kinds:
+        raise UserError(
+            "policy.encoder.film = true and the policy sees no text that could change its feature "
+            "maps; expected one; name instruction in policy.observe, or set film: false"
+        )
 
 
 def missing(patterns: Sequence[str], specs: Sequence[EnvSpec]) -> list[str]:

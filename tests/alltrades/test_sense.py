@@ -2,8 +2,11 @@
 names them.
 """
 
+from dataclasses import replace
+
 import pytest
 
+from alltrades.data.fields import Field
 from alltrades.envs import registry
 from alltrades.errors import UserError
 from alltrades.pipeline.resolution import check_environments
@@ -104,6 +107,17 @@ def test_what_these_environments_or_this_machine_lack_is_refused_before_a_run_be
         check_environments(settings(words), specs)
     assert said in str(caught.value) and "\n" not in str(caught.value)
     check_environments(settings(), specs)
+
+
+def test_texts_that_are_to_modulate_pictures_must_be_seen():
+    (spec,) = registry.resolve(["planar/marks"])
+    fields = dict(spec.observation) | {"images.top": Field.image(8, 8)}
+    seen = [replace(spec, observation=fields, cameras={})]
+    film = "--policy.encoder.film true --policy.observe"
+    with pytest.raises(UserError, match="film = true and the policy sees no text"):
+        check_environments(settings(f"{film} [images.top,state]"), seen)
+    for words in (f"{film} [images.top,instruction]", f"{film} [state]", ""):
+        check_environments(settings(words), seen)
 
 
 @pytest.mark.parametrize(
