@@ -10,7 +10,7 @@ import torch
 
 from alltrades import cli
 from alltrades.data.fields import Field
-from alltrades.data.layout import Layout
+from alltrades.data.layout import Layout, Slot
 from alltrades.data.text import text_features
 from alltrades.envs import registry
 from alltrades.envs.planar.sentences import COLOURS, MARKS
@@ -20,6 +20,7 @@ from alltrades.policies.learning.reading import _fitted, fit_reading
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.encoders import embedding
 from alltrades.policies.model.encoders.embedding import NotAtHand
+from alltrades.policies.model.encoders.sentences import SentenceEncoder
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.model.stacked import StackedPolicy
@@ -137,9 +138,11 @@ def test_a_new_sentence_is_embedded_once_and_changes_neither_digest_nor_artifact
     for _ in range(3):
         policy.hear(held_out)
     assert encoder.count(held_out) == 1
-    expected = (
-        embedding.embed([held_out], MADE)[0] - reading.center.numpy()
-    ) @ reading.matrix.numpy()
+    places = ((reading.means - reading.center) @ reading.matrix).numpy()
+    z = (embedding.embed([held_out], MADE)[0] - reading.center.numpy()) @ reading.matrix.numpy()
+    likely = np.exp(-np.square(places - z).sum(1) / (2 * reading.scatter**2))
+    expected = likely @ places / likely.sum()
+    assert reading.scatter > 0 and abs(expected - z).max() > 0.01
     np.testing.assert_allclose(said(policy, held_out), expected, atol=1e-5)
     assert policy.digest() == before and "heard" not in str(list(policy.state_dict()))
 
@@ -174,12 +177,40 @@ def test_unknown_instructions_are_refused_taken_for_the_nearest_or_warned_of(enc
     assert not np.isclose(centers, said(warned, STRANGE), atol=1e-2).all(1).any()
     held_out = MARKS.goals[0].held_out[0]
     nearest.hear(held_out)
-    warned.hear(held_out)
     assert np.isclose(centers, said(nearest, held_out), atol=1e-5).all(1).sum() == 1
-    assert not np.isclose(centers, said(warned, held_out), atol=1e-3).all(1).any()
     caplog.clear()
     made_policy().set_unknown_instruction("refuse").hear("go to the red mark")
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "scatter, z, expected",
+    [
+        (0.5, 0.3, np.tanh(0.3 / 0.25)),
+        (2.0, 0.3, np.tanh(0.3 / 4)),
+        (0.0, 0.3, 0.3),  # a goal has too few sentences to say how far they lie
+        (0.5, 2.4, np.tanh(2.4 / 0.25)),
+        (0.5, 2.6, 2.6),  # beyond three deviations: it asks for something else
+    ],
+)
+@pytest.mark.parametrize("limit", [0.1, 9.0])  # unusual or not
+def test_a_new_sentence_is_read_as_what_it_is_expected_to_ask_for(
+    encoder, scatter, z, expected, limit
+):
+    """Two goals at -1 and 1, equally likely, and normal scatter: the posterior mean is a tanh."""
+    facts = {"sentences": ["left", "right"], "goals": [0, 1], "size": SIZE, "scatter": scatter}
+    reading = SentenceEncoder(Slot("text", "text", "text", (), "float32"), facts, MADE)
+    made = torch.from_numpy(embedding.embed(["new"], MADE)[0])
+    reading.matrix[0, 0] = 1.0  # numbers are the first of an embedding
+    along = reading.matrix[:, 0]
+    reading.center.copy_(made - z * along)
+    reading.means.copy_(reading.center + torch.tensor([[-1.0], [1.0]]) * along)
+    reading.values[:, 0] = torch.tensor([-1.0, 1.0])
+    reading.limit.fill_(limit)
+    reading._tried = True  # the encoder is the one of the training
+    reading.hear(["new"], "warn")
+    numbers = reading(torch.from_numpy(text_features("new").copy())[None])[0].numpy()
+    assert numbers[0] == pytest.approx(expected, abs=1e-5) and not numbers[1:].any()
 
 
 def test_another_encoder_than_that_of_the_training_is_refused(encoder, monkeypatch):

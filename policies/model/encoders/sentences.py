@@ -24,6 +24,7 @@ from alltrades.policies.model.encoders.embedding import NotAtHand, embed
 log = logging.getLogger(__name__)
 NUMBERS = 32  # of a sentence
 REMEMBERED = 4096  # sentences that were heard since a policy was loaded
+NEAR = 3.0  # deviations of sentences from their goal up to which one may ask for it
 APART = 0.05  # share of the size of a sentence's numbers by which two runs of an encoder may differ
 
 
@@ -161,7 +162,8 @@ class SentenceEncoder(Encoder):
             unknown: what becomes of one that asks for none of the goals of training, as far as its
                 distance to them says: refused with UserError, or read as it is, with a warning;
                 with "nearest" every new one is taken for the nearest goal, such a one with a
-                warning.
+                warning. One whose numbers are near those of goals is read as what it is expected to
+                ask for.
 
         Raises UserError too for a new one where the sentence encoder is not at hand, unless the
         nearest is asked for: then that is the one of the most similar words.
@@ -201,14 +203,26 @@ class SentenceEncoder(Encoder):
                     "it otherwise, or choose --unknown-instruction nearest or warn"
                 )
             self._warn(text, far + ("; it is taken for that" if unknown == "nearest" else ""))
-        if unknown == "nearest":
-            embedding = self.means[goal]
-        value = (embedding - self.center) @ self.matrix
+        value = self.of_goals(torch.tensor(goal))
+        if unknown != "nearest":
+            value = self._without_scatter((embedding - self.center) @ self.matrix)
         key = torch.from_numpy(text_features(text).copy()).to(value)
         if len(self._heard) >= REMEMBERED:
             del self._heard[next(iter(self._heard))]
         self.heard = torch.cat([self.heard, torch.cat([key, value])[None]])[-REMEMBERED:]
         self._heard[text] = None
+
+    def _without_scatter(self, value: Tensor) -> Tensor:
+        """The expected numbers (NUMBERS,) of what is asked for, given those of a sentence: those of
+        a goal lie about it as normal ones of deviation `scatter` would, and no goal is asked for
+        more than another. Those of a sentence that lies near none of them as they are.
+        """
+        places = (self.means - self.center) @ self.matrix  # (k, NUMBERS)
+        away = (places - value).square().sum(1)
+        used = self.values.abs().amax(0).count_nonzero()
+        if self.scatter == 0 or away.min() > used * (NEAR * self.scatter) ** 2:
+            return value
+        return torch.softmax(-away / (2 * self.scatter**2), 0) @ places
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """(n, E) of texts, by the encoder of the training."""
