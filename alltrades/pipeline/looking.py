@@ -180,8 +180,8 @@ def _warnings(
         name: {str(goals.get(str(t), t)) for t in texts} - {""}
         for name, texts in steps.text.items()
     }
-    taught = policy.settings.encoder.pretrain is not None
-    return warnings_of(facts, [n for n, kinds in asked.items() if len(kinds) > 1], taught)
+    given = policy.settings.encoder.weights is not None
+    return warnings_of(facts, [n for n, kinds in asked.items() if len(kinds) > 1], given)
 
 
 def _drawn(

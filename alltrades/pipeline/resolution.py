@@ -136,13 +136,18 @@ def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
 
 
 def _check_modulated(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
-    """Raises UserError where texts are to modulate what a policy sees of pictures, and it has no
-    texts.
+    """Raises UserError where texts are to modulate what is seen of pictures, and no network that
+    sees pictures sees texts.
     """
-    wanted = tuple(map(field_name, settings.policy.observe or ("*",)))
+    if not settings.policy.encoder.film:
+        return
     fields = [pair for s in specs for pair in s.observation.items()]
-    kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}
-    if settings.policy.encoder.film and "image" in kinds and "text" not in kinds:
+    looking = []
+    for observe in settings.observed():
+        wanted = tuple(map(field_name, observe or ("*",)))
+        kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}
+        looking += [kinds] if "image" in kinds else []
+    if looking and not any("text" in kinds for kinds in looking):
         raise UserError(
             "policy.encoder.film = true and the policy sees no text that could change its feature "
             "maps; expected one; name instruction in policy.observe, or set film: false"

@@ -29,7 +29,10 @@ FAINT_SHARE = 0.05  # of what everything changes together, below which a field i
 IGNORED, FAINT, USED = "ignored", "hardly used", "used"
 CONSTANT, UNCLEAR = "the same everywhere", "not told apart"
 IMAGE = "teach its encoder (policy.encoder.pretrain: state), or give more demonstrations"
-TAUGHT = "give more demonstrations, or let its encoder learn longer (eyes.train.steps, eyes.starts)"
+GIVEN = (
+    "give more demonstrations, or better weights to its encoder (eyes.train.steps and eyes.starts, "
+    "or policy.encoder.weights)"
+)
 OTHER = "give demonstrations in which it alone tells what to do (docs/instructions.md)"
 IMAGES, EVERYTHING = "all images", "everything"  # fields that are exchanged together
 
@@ -249,12 +252,12 @@ def _verdict(share: np.ndarray, least: np.ndarray, resampling: Resampling) -> st
 
 
 def warnings_of(
-    facts: Mapping[str, Any], matters: Collection[str], taught: bool = False
+    facts: Mapping[str, Any], matters: Collection[str], given: bool = False
 ) -> list[str]:
     """Lines about fields that a policy hardly uses: cameras, and fields that are said to matter.
 
     Args:
-        taught: whether its encoders have learned to tell the state.
+        given: whether its encoders began with weights that were made before, such as eyes.
     """
     lines, fields = [], facts["fields"]
     for name, own in fields.items():
@@ -264,7 +267,7 @@ def warnings_of(
         low, high = own["interval"]
         said = f"from another episode it changes {own['share']:.3f} [{low:.3f}, {high:.3f}]"
         said += " of the actions' variance"
-        remedy = OTHER if not image else TAUGHT if taught else IMAGE
+        remedy = OTHER if not image else GIVEN if given else IMAGE
         if own["verdict"] == IGNORED:
             lines.append(f"'{name}' is ignored: {said}; {remedy}")
         else:

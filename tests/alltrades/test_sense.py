@@ -113,10 +113,12 @@ def test_texts_that_are_to_modulate_pictures_must_be_seen():
     (spec,) = registry.resolve(["planar/marks"])
     fields = dict(spec.observation) | {"images.top": Field.image(8, 8)}
     seen = [replace(spec, observation=fields, cameras={})]
-    film = "--policy.encoder.film true --policy.observe"
+    film = "--policy.encoder.film true --specialist.observe [state] --policy.observe"
     with pytest.raises(UserError, match="film = true and the policy sees no text"):
         check_environments(settings(f"{film} [images.top,state]"), seen)
-    for words in (f"{film} [images.top,instruction]", f"{film} [state]", ""):
+    listens = "--distill.observe [images.top,instruction] --labeled_only.observe [images.top]"
+    only = f"{film} [images.top] {listens}"  # one network of several
+    for words in (f"{film} [images.top,instruction]", f"{film} [state]", only, ""):
         check_environments(settings(words), seen)
 
 

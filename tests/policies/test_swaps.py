@@ -132,7 +132,7 @@ def test_warnings_name_cameras_and_what_matters(steps):
     facts = swaps(Looking(front=3.0), steps, LAB, 0)
     (line,) = warnings_of(facts, [])
     assert "policy.encoder.pretrain: state" in line
-    assert "eyes.train.steps" in warnings_of(facts, [], taught=True)[0]
+    assert "eyes.train.steps" in warnings_of(facts, [], given=True)[0]
     assert line.startswith("'images.wrist' is ignored: from another episode it changes 0.000")
     lines = warnings_of(facts, ["task"])
     assert len(lines) == 2 and lines[1].startswith("'task' is ignored")
