@@ -205,7 +205,8 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
         data = TrainingData(
             TrainingRows(steps=steps, probability=taught), reader, folder=place.work
         )
-        trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
+        loss = reader.balanced if own.balance else reader.misses
+        trainer = Trainer(reader, data, training, seed, Goal(loss=loss))
         with settings_called("eyes.train"):
             trainer.fit(place, report)
         found = _judged(reader, data, steps, taught, unseen)

@@ -136,14 +136,15 @@ def _check_observed(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
 
 
 def _check_modulated(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
-    """Raises UserError where texts are to modulate what is seen of pictures, and no network that
-    sees pictures sees texts.
+    """Raises UserError where texts are to modulate what is seen of pictures, and none of the
+    networks that see pictures sees texts; specialists may see anything.
     """
     if not settings.policy.encoder.film:
         return
     fields = [pair for s in specs for pair in s.observation.items()]
     looking = []
-    for observe in settings.observed():
+    trained = [settings.labeled_only, *settings.distillations().values()]
+    for observe in [settings.policy_of(network).observe for network in trained]:
         wanted = tuple(map(field_name, observe or ("*",)))
         kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}
         looking += [kinds] if "image" in kinds else []

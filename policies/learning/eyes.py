@@ -22,6 +22,7 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.initial import measured
+from alltrades.policies.learning.sharing import total
 from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.conditioning import mask_key
 from alltrades.policies.model.encoders.weights import EncoderWeights
@@ -34,6 +35,8 @@ from alltrades.system.streams import GLOBAL_STATE, stream
 from alltrades.system.tensors import read_tensors
 
 ROWS = 512  # at which errors are taken at once
+RATE = 0.02  # of the running means of errors, per step
+FLOOR = 0.01  # share of a number's variance below which its error counts no more
 READER, READER_TENSORS = "reader.json", "reader.safetensors"
 EXPECTED, REMEDY = "eyes that alltrades wrote", "copy them again, or train them again"
 
@@ -65,6 +68,7 @@ class Reader(DiffusionPolicy):
     """
 
     wanted: Tensor
+    error: Tensor
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class Reader(DiffusionPolicy):
                     wanted[k, start + place] = float(moves)
             start += self._width(key)
         self.register_buffer("wanted", wanted)  # (K, D) 1 for numbers that are to be told
+        self.register_buffer("error", torch.ones_like(wanted))  # of each, in training, normalised
         seen = sum(own.features[key] for key in self.keys)
         seen += sum(self._width(key) for key in self.knows) + len(environments)
         with GLOBAL_STATE:
@@ -149,6 +154,29 @@ class Reader(DiffusionPolicy):
     ) -> Tensor:
         """(B,) what is `missed` of a batch: a loss of `Trainer`."""
         return self.missed(batch.window, batch.environment)
+
+    def balanced(
+        self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
+    ) -> Tensor:
+        """(B,) the same with each number weighed by the inverse of its mean squared error so far,
+        in every environment with weights of sum 1. What no picture tells, such as velocities, then
+        does not drown what it does.
+        """
+        found, true = self.tell(batch.window, batch.environment)
+        squared = (found.float() - true).square()
+        self._follow(squared.detach(), batch.environment)
+        weights = self.wanted / (self.error + FLOOR)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=FLOOR)  # (K, D), of sum 1
+        return (squared * weights[batch.environment]).sum(1)
+
+    def _follow(self, squared: Tensor, environment: Tensor) -> None:
+        """Take the errors (B, D) of a step into the running means, those of all processes."""
+        ones = torch.ones_like(squared[:, :1])
+        sums = squared.new_zeros(len(self.error), squared.shape[1] + 1)
+        sums.index_add_(0, environment, torch.cat([squared, ones], dim=1))
+        count = total(sums)[:, -1:]
+        mean = sums[:, :-1] / count.clamp(min=1.0)
+        self.error.lerp_(mean, RATE * (count > 0))
 
     def missed(self, window: Mapping[str, Tensor], environment: Tensor) -> Tensor:
         """(B,) mean squared error over the numbers that are to be told, normalised."""

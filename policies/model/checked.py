@@ -38,7 +38,7 @@ def checked(network: Network, what: str) -> Network:
             raise UserError(
                 f"{what} has a layer {name} with p = {module.p:g}, which draws random numbers that "
                 "no seed of a training reaches; expected none; leave it out, or set p = 0 (there "
-                "are policy.encoder.shift, jitter and drop, and training.observation_noise)"
+                "are policy.encoder.shift, jitter and drop, and observation_noise of trainings)"
             )
     return network
 
