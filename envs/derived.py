@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alltrades.data.fields import NAME, Field, field_name
+from alltrades.data.fields import NAME, field_name
 from alltrades.envs.boundary.origin import raised
 from alltrades.envs.boundary.physics import simulation
-from alltrades.envs.instructions.sentences import INSTRUCTION
+from alltrades.envs.instructions.wanted import told_apart
 from alltrades.envs.rendering.camera import FREE, IMAGES, Camera
 from alltrades.envs.spaces import action_of, fields_of
 from alltrades.envs.spec import EnvSpec
@@ -96,21 +96,16 @@ class Draft:
             if name in facts:
                 facts[name] = {field_name(key): value for key, value in facts[name].items()}
         limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-        read: dict[str, Any] = {
+        read = {
             "observation": fields_of(env.observation_space, where, given),
             "action": action_of(env.action_space, facts.pop("action", None), where),
             "max_steps": limit,
             "control_hz": rate_of(env),
         }
-        declared = facts.get("instructions")
-        if declared and len(declared.goals) > 1 and INSTRUCTION not in read["observation"]:
-            # nothing else tells its goals apart
-            read["observation"] = read["observation"] | {INSTRUCTION: Field.text()}
-            read["told"] = "training"
         if "cameras" not in facts:
             own = fields_of(env.observation_space, where, given)
             facts["cameras"] = {n: c for n, c in cameras_of(env).items() if n not in own}
-        return EnvSpec(self.id, self.make, **{**read, **facts})
+        return told_apart(EnvSpec(self.id, self.make, **{**read, **facts}))
 
 
 def cameras_of(env: Any) -> dict[str, Camera]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from alltrades.data.actions import ActionSpec
 from alltrades.data.fields import Field
+from alltrades.envs.instructions.wanted import told_apart
 from alltrades.envs.spec import EnvSpec
 from alltrades.errors import MissingExtra, UserError, nearest
 from alltrades.system.blame import blame
@@ -98,7 +99,7 @@ def register(
     _load()
     new: EnvSpec | Draft
     if isinstance(environment, EnvSpec):
-        new, expert = environment, expert or make
+        new, expert = told_apart(environment), expert or make
     else:
         new = _draft(environment, make, facts)
     if new.id in _REGISTRY.specs and not replace:

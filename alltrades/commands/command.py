@@ -126,8 +126,8 @@ def unknown_instruction_argument(parser: argparse.ArgumentParser) -> None:
         choices=["refuse", "nearest", "warn"],
         default=None,
         help="what becomes of an instruction that asks for something else than those of training, "
-        "as far as its distance says: refused, or read as it is with a warning (default); nearest: "
-        "every new one is taken for the nearest of training",
+        "as far as its distance says: refused, or read like others with a warning (default); "
+        "nearest: every new one is taken for the nearest of training",
     )
 
 
@@ -167,6 +167,7 @@ def recipe_settings(
     are recorded. Where neither a recipe nor environments nor a policy are named they are those of
     the given store; `stores` are those that the command opens.
     """
+    from alltrades.envs import registry
     from alltrades.settings.load import COMMAND_LINE, load_settings
     from alltrades.settings.run import RunSettings
 
@@ -181,6 +182,7 @@ def recipe_settings(
             changed["plugins"] = plugins
     if getattr(args, "policy", None) and args.config is None:
         policy = fetched(args.policy)
+        registry.load_plugins(changed.get("plugins", settings.plugins))  # what they see is theirs
         if settings.demos.path is None and "--environments" not in _named(args.overrides):
             plugins = changed.get("plugins", settings.plugins)
             changed["environments"] = _with_simulator(settings.environments, plugins)

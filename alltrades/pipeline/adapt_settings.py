@@ -36,6 +36,8 @@ def settings_for(settings: RunSettings, named: Sequence[str] | None, artifact: P
     observe = settings.policy.observe or _fitting(chosen, generalist.settings.observe)
     plain = {"observe": observe, "outcome_input": False, "guidance": 1.0}  # of specialists
     encoder = _encoder(chosen, observe, generalist, artifact)
+    if not any(s.interface.seeing(observe).of_kind("text") for s in _specs(chosen, observe)):
+        encoder = encoder.model_copy(update={"film": False})  # nothing to modulate it by
     policy = generalist.settings.model_copy(update=plain | {"encoder": encoder})
     return chosen.model_copy(update={"policy": policy})
 

@@ -143,8 +143,8 @@ def _check_modulated(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
         return
     fields = [pair for s in specs for pair in s.observation.items()]
     looking = []
-    trained = [settings.labeled_only, *settings.distillations().values()]
-    for observe in [settings.policy_of(network).observe for network in trained]:
+    generalists = [settings.policy_of(d).observe for d in settings.distillations().values()]
+    for observe in [settings.policy_of(settings.labeled_only).observe, *generalists]:
         wanted = tuple(map(field_name, observe or ("*",)))
         kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}
         looking += [kinds] if "image" in kinds else []

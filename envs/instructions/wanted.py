@@ -38,6 +38,16 @@ def with_instructions(
     return [_told(s) if s in able and s.told is None and wanted(s) else s for s in specs]
 
 
+def told_apart(spec: Spec) -> Spec:
+    """An environment, told which of its goals counts where it has several and returns nothing that
+    says so.
+    """
+    several = spec.instructions is not None and len(spec.instructions.goals) > 1
+    if not several or spec.told is not None or INSTRUCTION in spec.observation:
+        return spec
+    return _told(spec)
+
+
 def _told(spec: Spec) -> Spec:
     fields = dict(spec.observation) | {INSTRUCTION: Field.text()}
     return replace(spec, observation=fields, told="training")

@@ -21,7 +21,7 @@ from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
-from alltrades.policies.learning.initial import measured
+from alltrades.policies.learning.initial import check_network, measured
 from alltrades.policies.learning.sharing import total
 from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.conditioning import mask_key
@@ -35,6 +35,7 @@ from alltrades.system.streams import GLOBAL_STATE, stream
 from alltrades.system.tensors import read_tensors
 
 ROWS = 512  # at which errors are taken at once
+ERROR = "error"  # the buffer of a reader's errors in training
 RATE = 0.02  # of the running means of errors, per step
 FLOOR = 0.01  # share of a number's variance below which its error counts no more
 READER, READER_TENSORS = "reader.json", "reader.safetensors"
@@ -100,7 +101,7 @@ class Reader(DiffusionPolicy):
                     wanted[k, start + place] = float(moves)
             start += self._width(key)
         self.register_buffer("wanted", wanted)  # (K, D) 1 for numbers that are to be told
-        self.register_buffer("error", torch.ones_like(wanted))  # of each, in training, normalised
+        self.register_buffer(ERROR, torch.ones_like(wanted))  # of each, in training, normalised
         seen = sum(own.features[key] for key in self.keys)
         seen += sum(self._width(key) for key in self.knows) + len(environments)
         with GLOBAL_STATE:
@@ -166,14 +167,15 @@ class Reader(DiffusionPolicy):
         squared = (found.float() - true).square()
         self._follow(squared.detach(), batch.environment)
         weights = self.wanted / (self.error + FLOOR)
-        weights = weights / weights.sum(1, keepdim=True).clamp(min=FLOOR)  # (K, D), of sum 1
+        tiny = torch.finfo(weights.dtype).tiny  # where nothing is told
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=tiny)  # (K, D), of sum 1
         return (squared * weights[batch.environment]).sum(1)
 
     def _follow(self, squared: Tensor, environment: Tensor) -> None:
         """Take the errors (B, D) of a step into the running means, those of all processes."""
-        ones = torch.ones_like(squared[:, :1])
-        sums = squared.new_zeros(len(self.error), squared.shape[1] + 1)
-        sums.index_add_(0, environment, torch.cat([squared, ones], dim=1))
+        here = nn.functional.one_hot(environment, len(self.error)).to(squared.dtype)  # (B, K)
+        counted = torch.cat([squared, torch.ones_like(squared[:, :1])], dim=1)
+        sums = (here[:, :, None] * counted[:, None]).sum(0)  # (K, D + 1), in float32
         count = total(sums)[:, -1:]
         mean = sums[:, :-1] / count.clamp(min=1.0)
         self.error.lerp_(mean, RATE * (count > 0))
@@ -191,6 +193,7 @@ class Reader(DiffusionPolicy):
         """
         folder = self.weights().save(folder, extra)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        del state[ERROR]  # of its training alone
         with replacing(folder / READER_TENSORS) as partial:
             save_file(state, partial)
         facts = {
@@ -272,7 +275,7 @@ def load_reader(folder: Path, device: str = "cpu") -> Reader:
         state = read_tensors(
             folder / READER_TENSORS, EXPECTED, REMEDY, digest=str(facts["sha256"]), device="cpu"
         )
-        reader.load_state_dict(state)
+        reader.load_state_dict({ERROR: reader.error, **state})
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         said = str(error).splitlines()[0][:160]
         raise UserError(
@@ -312,6 +315,7 @@ def make_reader(
     with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = Reader(settings, seen, normalizer, sight, still, width)
+    check_network(reader)
     nothing = [name for k, name in enumerate(reader.layout.ids) if not reader.wanted[k].any()]
     if nothing:
         raise UserError(

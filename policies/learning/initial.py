@@ -14,6 +14,7 @@ from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.reading import reading_of
+from alltrades.policies.model.checked import check_layers
 from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
@@ -112,7 +113,8 @@ def build_policy(
     statistics; encoders of images begin with the weights that the settings name, which the policy's
     own settings know by their digest.
 
-    Raises UserError for such weights that are not there or do not fit (see `EncoderWeights`).
+    Raises UserError for such weights that are not there or do not fit (see `EncoderWeights`), and
+    for layers that cannot learn here (see `check_layers`).
     """
     given = None
     if any(e.seeing(settings.observe).of_kind("image") for e in environments):
@@ -132,10 +134,18 @@ def build_policy(
         policy = DiffusionPolicy(
             settings, environments, copy.deepcopy(normalizer), architecture=architecture
         )
+    check_network(policy)
     if given is not None:
         parts = policy.conditioner
         given.into(dict(parts.encoders.items()), {key: parts.module[key] for key in parts.cameras})
     return policy.to(device)
+
+
+def check_network(policy: DiffusionPolicy) -> None:
+    """Raises UserError for layers of a policy that cannot learn here (see `check_layers`)."""
+    check_layers(policy.backbone, f"backbone '{policy.settings.backbone}'")
+    for encoder in policy.conditioner.encoders.values():
+        check_layers(encoder, f"encoder '{policy.settings.encoder.name}'")
 
 
 def grow_policy(

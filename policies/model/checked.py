@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from alltrades.errors import UserError
 
-Network = TypeVar("Network", bound=nn.Module)
 
-
-def checked(network: Network, what: str) -> Network:
-    """The network, whose rows do not depend on one another nor on random numbers of its own, as far
-    as its layers say.
+def check_layers(network: nn.Module, what: str) -> None:
+    """Check that rows of a network that is to learn depend neither on one another nor on random
+    numbers of its own, as far as its layers say; those that stay in evaluation mode do not.
 
     Args:
         what: kind and name, as in "encoder 'resnet18'".
@@ -25,8 +22,8 @@ def checked(network: Network, what: str) -> Network:
     Raises UserError for layers that normalise over the batch, by which a chunk would depend on what
     else is asked for, and for dropout, by which equal commands would end with unequal networks.
     """
-    learning = [m for m in network.train().modules() if m.training]  # some stay as they are
-    for module in learning:
+    network.train()
+    for module in (m for m in network.modules() if m.training):
         name = type(module).__name__
         if isinstance(module, _BatchNorm):
             raise UserError(
@@ -34,13 +31,20 @@ def checked(network: Network, what: str) -> Network:
                 "do not depend on one another; take GroupNorm, or the fixed statistics of its "
                 "training"
             )
-        if isinstance(module, _DropoutNd) and module.p > 0:
+        if said := _draws(module):
             raise UserError(
-                f"{what} has a layer {name} with p = {module.p:g}, which draws random numbers that "
-                "no seed of a training reaches; expected none; leave it out, or set p = 0 (there "
-                "are policy.encoder.shift, jitter and drop, and observation_noise of trainings)"
+                f"{what} has a layer {name}{said}, which draws random numbers that no seed of a "
+                "training reaches; expected none; leave it out, or set it to 0 (there are "
+                "policy.encoder.shift, jitter and drop, and observation_noise of trainings)"
             )
-    return network
+
+
+def _draws(module: nn.Module) -> str:
+    """How a layer draws random numbers, in words; "" where it does not."""
+    if isinstance(module, nn.RReLU):
+        return " with random slopes"
+    share = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
+    return f" with dropout of {share:g}" if isinstance(share, float | int) and share > 0 else ""
 
 
 def shaped(x: Tensor, row: Sequence[int], what: str) -> Tensor:

@@ -289,7 +289,7 @@ class Conditioner(nn.Module):
         given = () if said is None else (self.films[_name(key)](said),)
         shown = mask[:, None]
         if self._maps is None or not isinstance(encoder, MapEncoder):
-            what = f"encoder '{self.encoder.name}'"
+            what = f"encoder {type(encoder).__name__}"
             seen = shaped(encoder(frames, *given), (self.features[key] - 1,), what)
             return torch.cat([seen * shown, shown], dim=-1)
         if key not in self._maps:
@@ -313,7 +313,9 @@ class Conditioner(nn.Module):
         if noise is not None and isinstance(encoder, SentenceEncoder):
             found = encoder.misheard(said, noise)
         else:
-            found = encoder(said)
+            found = shaped(
+                encoder(said), (self.features[key],), f"encoder {type(encoder).__name__}"
+            )
         return found if key in self.everywhere else found * self._here(key, environment)[:, None]
 
     def _image(

@@ -152,6 +152,9 @@ def test_an_environment_of_your_own_with_several_goals_is_always_told_which():
     assert with_instructions([spec]) == [spec] and spec.block == 2
     assert [EnvAdapter(spec).reset(s)["instruction"] for s in range(3)] == ["left", "right", "left"]
     assert EnvAdapter(phrased(spec, "held_out")).reset(1)["instruction"] == "the right one"
+    (plain,) = [replace(spec, told=None, observation={"state": spec.observation["state"]})]
+    registry.register(plain, replace=True)  # a whole specification
+    assert registry.get("mine/lamps").told == "training" and registry.get("mine/lamps").block == 2
     register(instructions=Instructions(goals[:1]))
     assert "instruction" not in registry.get("mine/lamps").observation
 

@@ -7,9 +7,11 @@ from torch import nn
 from alltrades.data.fields import Field
 from alltrades.data.interface import Interface
 from alltrades.errors import UserError
+from alltrades.policies.learning import initial
 from alltrades.policies.model.backbones import BACKBONES, ResidualMLP
 from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.encoders import ENCODERS, Convolution, Encoder
+from alltrades.policies.model.loading import load_policy
 from alltrades.policies.settings import EncoderSettings
 
 from .test_encoders import BOX, policy_of, window_of
@@ -56,8 +58,11 @@ def settings_of(kind):
     "further, said",
     [
         (nn.BatchNorm1d(4), "layer BatchNorm1d, which normalises over the batch"),
-        (nn.Dropout(0.5), "layer Dropout with p = 0.5, which draws random numbers"),
-        (nn.Sequential(nn.ReLU(), nn.AlphaDropout(0.1)), "layer AlphaDropout with p = 0.1"),
+        (nn.Dropout(0.5), "layer Dropout with dropout of 0.5, which draws random numbers"),
+        (nn.Sequential(nn.ReLU(), nn.AlphaDropout(0.1)), "layer AlphaDropout with dropout of 0.1"),
+        (nn.MultiheadAttention(4, 2, dropout=0.5), "layer MultiheadAttention with dropout of 0.5"),
+        (nn.GRU(4, 4, 2, dropout=0.2), "layer GRU with dropout of 0.2"),
+        (nn.RReLU(), "layer RReLU with random slopes"),
     ],
 )
 def test_layers_by_which_rows_or_equal_commands_differ_are_refused(further, said):
@@ -66,7 +71,16 @@ def test_layers_by_which_rows_or_equal_commands_differ_are_refused(further, said
         policy_of(SEEN, settings_of(kind))
 
 
+class Fixed(nn.BatchNorm1d):
+    """Has the statistics of its training."""
+
+    def train(self, mode=True):
+        super().train(False)  # and, as many do, returns nothing
+
+
 def test_layers_that_change_nothing_are_taken():
+    policy = policy_of(SEEN, settings_of(type("Fixed", (Flat,), {"further": Fixed(4)})))
+    assert torch.isfinite(condition(policy)).all()
     kind = type("Still", (Flat,), {"further": nn.Sequential(nn.Dropout(0.0), nn.LayerNorm(4))})
     policy = policy_of(SEEN, settings_of(kind))
     assert policy.training is False and torch.isfinite(condition(policy)).all()
@@ -81,7 +95,7 @@ def condition(policy):
     [
         (
             type("Wide", (Flat,), {"given": 7}),
-            r"encoder 'test checked' gave rows of shape \(7,\); expected \(4,\)",
+            r"encoder Wide gave rows of shape \(7,\); expected \(4,\)",
         ),
         (
             Thin,
@@ -93,6 +107,28 @@ def test_numbers_that_are_not_as_many_as_an_encoder_says_are_named(kind, said):
     policy = policy_of(SEEN, settings_of(kind))
     with pytest.raises(UserError, match=said):
         condition(policy)
+
+
+def test_an_encoder_of_texts_that_gives_other_numbers_is_named():
+    kind = type(
+        "Words", (Encoder,), {"kinds": ("text",), "dim": 3, "forward": lambda s, x: x[:, :5]}
+    )
+    policy = policy_of([Interface("a", {"say": Field.text()}, BOX)], settings_of(kind))
+    with pytest.raises(
+        UserError, match=r"encoder Words gave rows of shape \(5,\); expected \(3,\)"
+    ):
+        condition(policy)
+
+
+def test_an_artifact_of_such_layers_can_still_act(tmp_path, monkeypatch):
+    """They are in evaluation mode then."""
+    kind = type("Random", (Flat,), {"further": nn.Dropout(0.5)})
+    with monkeypatch.context() as patched:
+        patched.setattr(initial, "check_network", lambda policy: None)
+        policy = policy_of(SEEN, settings_of(kind))
+    policy.save(tmp_path)
+    loaded = load_policy(tmp_path).eval()
+    assert torch.equal(condition(loaded), condition(policy))
 
 
 def test_a_backbone_that_gives_another_chunk_is_named():

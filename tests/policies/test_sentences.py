@@ -213,6 +213,18 @@ def test_a_new_sentence_is_read_as_what_it_is_expected_to_ask_for(
     assert numbers[0] == pytest.approx(expected, abs=1e-5) and not numbers[1:].any()
 
 
+def test_how_near_a_sentence_is_counts_per_number(encoder):
+    policy = made_policy()
+    (reading,) = policy.reading
+    places = ((reading.means - reading.center) @ reading.matrix)[0]
+    used = (reading.values.abs().amax(0) > 0).float()
+    assert used.sum() == 2
+    for deviations, changed in ((2.9, True), (3.1, False)):
+        value = places + deviations * reading.scatter * used * places.sign()  # outwards
+        found = reading._without_scatter(value)
+        assert torch.equal(found, value) != changed
+
+
 def test_another_encoder_than_that_of_the_training_is_refused(encoder, monkeypatch):
     policy = made_policy()
     monkeypatch.setattr(embedding, "_loaded", lambda name: lambda t: -made_up(t)[:, ::-1])

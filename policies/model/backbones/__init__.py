@@ -11,7 +11,6 @@ from alltrades.policies.model.backbones.mlp import ResidualMLP
 from alltrades.policies.model.backbones.transformer import ChunkTransformer
 from alltrades.policies.model.backbones.unet1d import ConditionalUnet1d
 from alltrades.policies.model.backbones.unet2d import ConditionalUnet2d
-from alltrades.policies.model.checked import checked
 from alltrades.system.extensions import Extensions
 
 BACKBONES: Extensions[type[Backbone]] = Extensions(
@@ -37,13 +36,11 @@ def make_backbone(
 ) -> Backbone:
     """Build a denoiser by name; `image` for those that see pixels.
 
-    Raises UserError for an unknown name, for a backbone of images without `image`, and for layers
-    that no policy can have (see `checked`).
+    Raises UserError for an unknown name, and for a backbone of images without `image`.
     """
     kind = BACKBONES.get(name)
     sizes = (horizon, action_dim, condition_dim, width, depth)
-    made = kind(*sizes, image) if kind.pixels else kind(*sizes)  # type: ignore[call-arg]
-    return checked(made, f"backbone '{name}'")
+    return kind(*sizes, image) if kind.pixels else kind(*sizes)  # type: ignore[call-arg]
 
 
 __all__ = [

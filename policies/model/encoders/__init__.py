@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from alltrades.data.layout import Slot
-from alltrades.policies.model.checked import checked
 from alltrades.policies.model.encoders.base import Encoder, MapEncoder, Pretrained
 from alltrades.policies.model.encoders.convolution import Convolution
 from alltrades.policies.model.encoders.efficientnet import EfficientNetLite0
@@ -38,12 +37,12 @@ def make_encoder(name: str, slot: Slot, architecture: Mapping[str, Any] | None =
     Args:
         architecture: what it takes besides the slot; of another kind than the named one nothing.
 
-    Raises UserError for an unknown name, and for layers that no policy can have (see `checked`).
+    Raises UserError for an unknown name.
     """
     kind = ENCODERS.get(name)
     if slot.kind not in kind.kinds:
         return TextEncoder(slot) if slot.kind == "text" else Convolution(slot)
-    return checked(kind(slot, **(architecture or {})), f"encoder '{name}'")
+    return kind(slot, **(architecture or {}))
 
 
 __all__ = [

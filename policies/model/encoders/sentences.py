@@ -24,7 +24,7 @@ from alltrades.policies.model.encoders.embedding import NotAtHand, embed
 log = logging.getLogger(__name__)
 NUMBERS = 32  # of a sentence
 REMEMBERED = 4096  # sentences that were heard since a policy was loaded
-NEAR = 3.0  # deviations of sentences from their goal up to which one may ask for it
+NEAR = 3.0  # deviations of its numbers from a goal's, root mean square, up to which one may ask
 APART = 0.05  # share of the size of a sentence's numbers by which two runs of an encoder may differ
 
 
@@ -160,7 +160,7 @@ class SentenceEncoder(Encoder):
 
         Args:
             unknown: what becomes of one that asks for none of the goals of training, as far as its
-                distance to them says: refused with UserError, or read as it is, with a warning;
+                distance to them says: refused with UserError, or read like others, with a warning;
                 with "nearest" every new one is taken for the nearest goal, such a one with a
                 warning. One whose numbers are near those of goals is read as what it is expected to
                 ask for.
