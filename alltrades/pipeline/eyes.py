@@ -205,8 +205,7 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
         data = TrainingData(
             TrainingRows(steps=steps, probability=taught), reader, folder=place.work
         )
-        loss = reader.balanced if own.balance else reader.misses
-        trainer = Trainer(reader, data, training, seed, Goal(loss=loss))
+        trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
         with settings_called("eyes.train"):
             trainer.fit(place, report)
         found = _judged(reader, data, steps, taught, unseen)

@@ -20,10 +20,5 @@ class EyesSettings(Frozen):
     holdout: float = Field(
         0.1, gt=0, le=0.5, description="share of episodes and starts on which errors are measured"
     )
-    balance: bool = Field(
-        False,
-        description="numbers of the state count by the inverse of their mean squared errors so "
-        "far, so that what no picture tells does not drown what it does",
-    )
     width: int = Field(256, ge=8, description="of the head that tells the state, used here alone")
     train: NetworkTrainSettings = NetworkTrainSettings(steps=4000, batch=128)

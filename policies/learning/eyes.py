@@ -22,7 +22,6 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.initial import check_network, measured
-from alltrades.policies.learning.sharing import total
 from alltrades.policies.model.batch import Batch, Generators
 from alltrades.policies.model.conditioning import mask_key
 from alltrades.policies.model.encoders.weights import EncoderWeights
@@ -35,9 +34,6 @@ from alltrades.system.streams import GLOBAL_STATE, stream
 from alltrades.system.tensors import read_tensors
 
 ROWS = 512  # at which errors are taken at once
-ERROR = "error"  # the buffer of a reader's errors in training
-RATE = 0.02  # of the running means of errors, per step
-FLOOR = 0.01  # share of a number's variance below which its error counts no more
 READER, READER_TENSORS = "reader.json", "reader.safetensors"
 EXPECTED, REMEDY = "eyes that alltrades wrote", "copy them again, or train them again"
 
@@ -69,7 +65,6 @@ class Reader(DiffusionPolicy):
     """
 
     wanted: Tensor
-    error: Tensor
 
     def __init__(
         self,
@@ -101,7 +96,6 @@ class Reader(DiffusionPolicy):
                     wanted[k, start + place] = float(moves)
             start += self._width(key)
         self.register_buffer("wanted", wanted)  # (K, D) 1 for numbers that are to be told
-        self.register_buffer(ERROR, torch.ones_like(wanted))  # of each, in training, normalised
         seen = sum(own.features[key] for key in self.keys)
         seen += sum(self._width(key) for key in self.knows) + len(environments)
         with GLOBAL_STATE:
@@ -156,30 +150,6 @@ class Reader(DiffusionPolicy):
         """(B,) what is `missed` of a batch: a loss of `Trainer`."""
         return self.missed(batch.window, batch.environment)
 
-    def balanced(
-        self, policy: DiffusionPolicy, batch: Batch, generator: Generators, rows: np.ndarray
-    ) -> Tensor:
-        """(B,) the same with each number weighed by the inverse of its mean squared error so far,
-        in every environment with weights of sum 1. What no picture tells, such as velocities, then
-        does not drown what it does.
-        """
-        found, true = self.tell(batch.window, batch.environment)
-        squared = (found.float() - true).square()
-        self._follow(squared.detach(), batch.environment)
-        weights = self.wanted / (self.error + FLOOR)
-        tiny = torch.finfo(weights.dtype).tiny  # where nothing is told
-        weights = weights / weights.sum(1, keepdim=True).clamp(min=tiny)  # (K, D), of sum 1
-        return (squared * weights[batch.environment]).sum(1)
-
-    def _follow(self, squared: Tensor, environment: Tensor) -> None:
-        """Take the errors (B, D) of a step into the running means, those of all processes."""
-        here = nn.functional.one_hot(environment, len(self.error)).to(squared.dtype)  # (B, K)
-        counted = torch.cat([squared, torch.ones_like(squared[:, :1])], dim=1)
-        sums = (here[:, :, None] * counted[:, None]).sum(0)  # (K, D + 1), in float32
-        count = total(sums)[:, -1:]
-        mean = sums[:, :-1] / count.clamp(min=1.0)
-        self.error.lerp_(mean, RATE * (count > 0))
-
     def missed(self, window: Mapping[str, Tensor], environment: Tensor) -> Tensor:
         """(B,) mean squared error over the numbers that are to be told, normalised."""
         found, true = self.tell(window, environment)
@@ -193,7 +163,6 @@ class Reader(DiffusionPolicy):
         """
         folder = self.weights().save(folder, extra)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        del state[ERROR]  # of its training alone
         with replacing(folder / READER_TENSORS) as partial:
             save_file(state, partial)
         facts = {
@@ -275,7 +244,7 @@ def load_reader(folder: Path, device: str = "cpu") -> Reader:
         state = read_tensors(
             folder / READER_TENSORS, EXPECTED, REMEDY, digest=str(facts["sha256"]), device="cpu"
         )
-        reader.load_state_dict({ERROR: reader.error, **state})
+        reader.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         said = str(error).splitlines()[0][:160]
         raise UserError(

@@ -188,14 +188,6 @@ def share(
     return Share(group, SharedLosses(parameters, losses), size, device)
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of a tensor over the processes that share a training, in place; alone as it is."""
-    if ranks.group() is not None:
-        with ranks.reaching():
-            dist.all_reduce(x)
-    return x
-
-
 def edges(size: int, count: int) -> list[int]:
     """Where the shares of a batch begin and end, (count + 1,): equal ones, or the first ones are
     one sample larger.

@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from alltrades.cli import main
+from alltrades.data.fields import Field
+from alltrades.data.layout import Layout
 from alltrades.data.store import EpisodeStore
 from alltrades.envs import registry
+from alltrades.pipeline.adapt_settings import settings_for
+from alltrades.pipeline.resolution import check_environments, resolve
 from alltrades.policies.learning.initial import build_policy, make_normalizer
 from alltrades.policies.model.loading import load_policy
+from alltrades.policies.model.normalizer import Normalizer
 from alltrades.policies.settings import EncoderSettings, PolicySettings
+from alltrades.settings.load import load_settings
+from alltrades.settings.run import RunSettings
 from tests.envs.drawn import BLIND, CAMERA, PARTS, still
 
 OTHER = "toy/other"
@@ -75,3 +82,18 @@ def test_what_is_seen_of_the_new_one_changes_nothing_of_those_before(generalist,
     demos = collect(tmp_path / "new.zarr", OTHER)
     policy = adapted(generalist, demos, tmp_path / "g2", "--policy.observe", "state")
     assert [set(e.observation) for e in policy.environments] == [set(SEEN), {"state"}]
+
+
+def test_one_whose_pictures_texts_modulate_takes_an_environment_that_tells_nothing(tmp_path):
+    fields = {"images.top": Field.image(8, 8), "instruction": Field.text()}
+    told = replace(BLIND, observation=fields, cameras={}, parts={}).interface
+    film = EncoderSettings(film=True)
+    network = TINY.model_copy(update={"observe": tuple(fields), "encoder": film})
+    normalizer = Normalizer(Layout([told]))
+    normalizer.fitted.fill_(1.0)
+    folder = build_policy(network, [told], normalizer, 0).save(tmp_path / "film")
+    demos = collect(tmp_path / "new.zarr", OTHER, "--policy.observe", '["images.top"]')
+    settings, _ = load_settings(RunSettings, overrides=["--demos.path", str(demos)])
+    found = settings_for(settings.model_copy(update={"environments": (OTHER,)}), [OTHER], folder)
+    assert not found.policy.encoder.film and found.policy.observe == ("images.top",)
+    check_environments(found, resolve(found)[0])

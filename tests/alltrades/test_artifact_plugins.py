@@ -131,6 +131,40 @@ def test_environments_that_are_asked_for_bring_the_policys_plugins(
     assert LOADED in out and "own/reach" in out
 
 
+SIZES = """
+from argparse import Namespace
+from alltrades.commands.command import recipe_settings
+from alltrades.data.fields import Field
+from alltrades.envs import registry
+from alltrades.system.trust import remember
+from alltrades.data.layout import Layout
+from alltrades.policies.learning.initial import build_policy
+from alltrades.policies.model.normalizer import Normalizer
+from tests.policies.toys import SMALL
+from dataclasses import replace
+
+plugin = "own_plugin.py"
+spec = registry.get("planar/reach")
+fields = dict(spec.observation) | {"images.top": Field.image(24, 24)}
+seen = [replace(spec.interface, id="own/reach", observation=fields)]
+normalizer = Normalizer(Layout(seen))
+normalizer.fitted.fill_(1.0)
+policy = build_policy(SMALL, seen, normalizer, 0)
+registry._REGISTRY.plugins.append(plugin)
+policy.save("made/looks")
+registry._REGISTRY.plugins.clear()
+remember(plugin)
+for asked in ([], ["--environments", "own/reach"]):
+    args = Namespace(policy="made/looks", config=None, small=False, overrides=asked)
+    print("drawn at", recipe_settings(args)[0].rendering.size)
+"""
+
+
+def test_what_a_plugins_environment_shows_is_drawn_as_in_training(folder: Path) -> None:
+    """Whether the environment is named or not."""
+    assert python(folder, "-c", SIZES).count("drawn at (24, 24)") == 2
+
+
 def test_adapt_brings_the_generalists_plugins_beside_those_of_the_new_environment(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def trainer(kind: str, stop: int | None) -> Trainer:
         reader = make_reader(steps, test_eyes.INTERFACES, network, sight, 16, 0, "cpu")
         rows = TrainingRows(steps=steps, probability=np.ones(len(steps)))
         data = TrainingData(rows, reader)
-        return Trainer(reader, data, TRAIN, 3, Goal(loss=reader.balanced), total=stop)
+        return Trainer(reader, data, TRAIN, 3, Goal(loss=reader.misses), total=stop)
     if kind == "images":
         shows = {"images.top": "image", "state": "noise", "task": "text"}
         steps, seen = scene("a", **shows), [interface("a", **shows)]

@@ -1,8 +1,6 @@
 """Encoders of cameras that learn to tell the state from pictures."""
 
-import copy
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -116,46 +114,6 @@ def test_errors_are_root_mean_squares_in_units(taught):
     near = batch.environment == 0
     squared = ((told - true)[near] * scale[0]).square().mean(0).sqrt()
     np.testing.assert_allclose(reader.distances(data, unseen)["toy/near"][1:3], squared[1:3], 1e-4)
-
-
-def test_numbers_count_by_the_inverse_of_their_errors_so_far(taught):
-    """What is told to a tenth of its deviation counts as if it were told no better."""
-    trained, data, _ = taught
-    reader = copy.deepcopy(trained)
-    batch = data.gather(np.arange(0, 640, 10))
-    with torch.inference_mode():
-        told, true = reader.tell(batch.window, batch.environment)
-        squared = (told - true).square()
-        reader.error.copy_(torch.tensor([[9.0, 0.5, 0.01, 9.0], [9.0, 0.0, 1.0, 9.0]]))
-        before = reader.error.clone()
-        found = reader.balanced(reader, batch, torch.Generator(), np.arange(64))
-    near = batch.environment == 0
-    for k, here in enumerate((near, ~near)):
-        means = before[k].lerp(squared[here].mean(0), 0.02)  # this step's among them
-        torch.testing.assert_close(reader.error[k], means)
-        one, two = (1 / (means[1:3] + 0.01)).tolist()
-        expected = (one * squared[here, 1] + two * squared[here, 2]) / (one + two)
-        torch.testing.assert_close(found[here], expected)
-
-
-def test_what_no_picture_tells_does_not_drown_what_it_does():
-    """Beside twelve numbers of noise the place of the spot is told better than by plain means."""
-    rng, steps = np.random.default_rng(0), scene("toy/near", 160, 0)
-    noisy = np.column_stack([steps.observation["state"][:], rng.standard_normal((800, 12))])
-    observation = {**steps.observation, "state": noisy.astype(np.float32)}
-    steps = replace(steps, observation=observation)
-    fields = FIELDS | {"state": Field.state(16)}
-    interface = Interface("toy/near", fields, BOX, 50, 10.0)
-    sight = Sight(*(SIGHT.cameras, SIGHT.known), {("toy/near", "state"): tuple(range(1, 16))})
-    learned, unseen = frames_of(steps, 1, 0.2, 0)
-    errors = []
-    for loss in (Reader.balanced, Reader.misses):
-        reader = make_reader(steps, [interface], NETWORK, sight, 64, 0, "cpu")
-        data = TrainingData(TrainingRows(steps=steps, probability=learned), reader)
-        settings = TrainSettings(steps=200, batch=64, lr=3e-3, ema=0.98)
-        Trainer(reader, data, settings, 0, Goal(loss=partial(loss, reader))).fit()
-        errors.append(reader.distances(data, np.flatnonzero(unseen))["toy/near"][1:3].mean())
-    assert errors[0] < 0.9 * errors[1]
 
 
 def test_a_policy_begins_with_these_eyes_and_leaves_them_as_they_are(taught, tmp_path):
