@@ -68,7 +68,7 @@ def sight_of(context: Context) -> tuple[Sight, tuple[EnvSpec, ...]]:
     """
     settings = context.settings
     looking = [settings.policy_of(n).observe for n in (settings.labeled_only, settings.distill)]
-    looking += [settings.policy_of(d).observe for d in settings.distillations().values()]
+    looking += [settings.policy_of(d).observe for d in settings.all_generalists().values()]
     cameras, known = dict[str, None](), dict[str, None]()
     told: dict[tuple[str, str], tuple[int, ...]] = {}
     taught: list[EnvSpec] = []

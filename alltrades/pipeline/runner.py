@@ -42,6 +42,7 @@ from alltrades.pipeline.rundir import RunDir
 from alltrades.pipeline.specialists import train_specialists
 from alltrades.pipeline.weighing import weigh
 from alltrades.report import text
+from alltrades.settings.distill import DistillSettings
 from alltrades.settings.rows import ESTIMATED, GENERALIST, PRIVILEGED, Row
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_text
@@ -113,9 +114,11 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     """
     settings, generalists = context.settings, context.settings.distillations()
     rows = {name: settings.rows()[name] for name in settings.evaluation.rows}
-    teachers = dict.fromkeys(
-        Row.of_teacher(name) for d in generalists.values() for name in d.teachers
-    )
+    looks, taught = opens_eyes(settings), _rows_of_teachers(generalists)
+    blind = {"scratch", PRIVILEGED} | ({"joint_init"} if settings.privileged else set())
+    recipe = settings.all_generalists() if looks else generalists
+    before = [row for row in _rows_of_teachers(recipe) if looks and row.kind in blind]
+    teachers = dict.fromkeys([*before, *taught])
     _check_rounds(context, rows)
     demos = Demonstrations(context, folder.demos)
     if settings.demos.path is None:
@@ -132,17 +135,15 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
         needed.add(Row("labeled_only"))
 
     def rolled_out(row: Row) -> None:
-        wanted = [d.rollouts for d in generalists.values() if row.teacher in d.teachers]
+        asked = recipe if row in before else generalists
+        wanted = [d.rollouts for d in asked.values() if row.teacher in d.teachers]
         roll_out(context, teacher(folder, row), max(wanted))
 
-    looks, before = opens_eyes(settings), list[Row]()
     if looks:
-        blind = {"scratch", PRIVILEGED} | ({"joint_init"} if settings.privileged else set())
         first = {row for row in needed if row.kind in blind}
         _stage_one(demos, folder, first)
         needed -= first
-        before = [row for row in teachers if row in first]
-        for row in before:
+        for row in before:  # whatever is measured: the eyes are those of the recipe
             rolled_out(row)
         context = open_eyes(demos, folder, [teacher(folder, row) for row in before])
         demos, settings = replace(demos, context=context), context.settings
@@ -211,6 +212,12 @@ def _looked(
         return None
     trials = Trials(asked.perturbations, asked.perturbed_episodes)
     return measure_perturbed(context, name, path, trials, folder.perturbations, evaluations[name])
+
+
+def _rows_of_teachers(generalists: Mapping[str, DistillSettings]) -> list[Row]:
+    """The rows that these generalists learn from, each once."""
+    names = [name for d in generalists.values() for name in d.teachers]
+    return [Row.of_teacher(name) for name in dict.fromkeys(names)]
 
 
 def _check_rounds(context: Context, rows: Mapping[str, Row]) -> None:

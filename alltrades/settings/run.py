@@ -151,7 +151,7 @@ class RunSettings(Frozen):
     @model_validator(mode="after")
     def _goes_on_with_what_it_sees(self) -> RunSettings:
         baseline = self.policy_of(self.labeled_only).observe
-        for name, d in self._generalists().items():
+        for name, d in self.all_generalists().items():
             seen = self.policy_of(d).observe
             if d.init == "labeled_only" and seen != baseline:
                 raise ValueError(
@@ -164,7 +164,7 @@ class RunSettings(Frozen):
     @property
     def seeing(self) -> RunSettings:
         """What stages go by: where nothing may see success, without its filters and retries."""
-        own = self._generalists()
+        own = self.all_generalists()
         return self.model_copy(update={"distill": own.pop(GENERALIST), "generalists": own})
 
     def policy_of(self, network: LabeledOnlySettings | DistillSettings) -> PolicySettings:
@@ -243,7 +243,9 @@ class RunSettings(Frozen):
                     f"evaluation names row '{name}', and no encoder is taught to tell the state; "
                     "expected policy.encoder.pretrain: state; set it, or leave the row out"
                 )
-        taught = {Row.of_teacher(n).kind for d in self.distillations().values() for n in d.teachers}
+        eyes = self.policy.encoder.pretrain is not None  # learn from all teachers' rollouts
+        learning = self.all_generalists() if eyes else self.distillations()
+        taught = {Row.of_teacher(n).kind for d in learning.values() for n in d.teachers}
         named = {known[name].kind for name in self.evaluation.rows}
         if PRIVILEGED in taught | named and not self.privileged:
             raise ValueError(
@@ -268,7 +270,7 @@ class RunSettings(Frozen):
     def distillations(self) -> dict[str, DistillSettings]:
         """Generalists by row name, those that the evaluation measures."""
         measured = {self.rows()[name].kind for name in self.evaluation.rows}
-        return {name: s for name, s in self._generalists().items() if name in measured}
+        return {name: s for name, s in self.all_generalists().items() if name in measured}
 
     def rows(self) -> dict[str, Row]:
         """Every row that the evaluation may name."""
@@ -278,13 +280,13 @@ class RunSettings(Frozen):
     def _rounds(self) -> list[Row]:
         return [
             Row(name, round=r)
-            for name, d in self._generalists().items()
+            for name, d in self.all_generalists().items()
             if d.rounds.count
             for r in range(d.rounds.count + 1)
         ]
 
-    def _generalists(self) -> dict[str, DistillSettings]:
-        """By name, as stages go by them."""
+    def all_generalists(self) -> dict[str, DistillSettings]:
+        """By name, as stages go by them, measured or not."""
         named = {GENERALIST: self.distill, **self.generalists}
         return {k: d.blind for k, d in named.items()} if self.simulator.blind else named
 

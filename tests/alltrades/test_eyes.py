@@ -32,6 +32,8 @@ LOOKS = """
 --evaluation.rows [specialists,state,estimated,labeled_only_end_to_end,labeled_only,generalist]
 """.split()
 
+SEEN = ("--eyes.train.steps", "200", "--eyes.starts", "60", "--rendering.size", "16")
+
 
 def settings(*more: str) -> RunSettings:
     words = [w.replace(",", ", ") for w in (*LOOKS, *more)]
@@ -48,8 +50,7 @@ def spec(given: RunSettings):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("looks")
-    more = ("--eyes.train.steps", "200", "--eyes.starts", "60", "--rendering.size", "16")
-    return folder, run(settings(*more), folder)
+    return folder, run(settings(*SEEN), folder)
 
 
 def test_state_teachers_act_and_policies_look_through_eyes_that_told_the_state(finished):
@@ -131,6 +132,16 @@ def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):
     assert goal["held_out"] < 0.3  # goals deviate by 0.58
     (line,) = eye_lines({"looking/spot": found})
     assert line.startswith("looking/spot: held-out error state[1] 0.")
+
+
+def test_eyes_are_those_of_the_recipe_whichever_rows_are_measured(finished, tmp_path):
+    rows = ("--evaluation.rows", "[labeled_only]", "--evaluation.looks", "false")
+    run(settings(*SEEN, *rows), tmp_path)
+    digests = [
+        EncoderWeights.load(str(folder / "policies/eyes"), "convolution").digest()
+        for folder in (finished[0], tmp_path)
+    ]
+    assert digests[0] == digests[1]
 
 
 def test_random_starts_are_no_evaluation_starts_and_are_continued(finished):
