@@ -137,6 +137,7 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     def rolled_out(row: Row) -> None:
         asked = recipe if row in before else generalists
         wanted = [d.rollouts for d in asked.values() if row.teacher in d.teachers]
+        wanted += [settings.eyes.rollouts] if row in before else []
         roll_out(context, teacher(folder, row), max(wanted))
 
     if looks:

@@ -16,6 +16,12 @@ class EyesSettings(Frozen):
         description="random starts of each environment whose pictures are learned from, beside "
         "demonstrations and rollouts",
     )
+    rollouts: int = Field(
+        0,
+        ge=0,
+        description="rollouts of each teacher that acts on the state whose pictures are learned "
+        "from, where generalists learn from fewer: they show many starts with the robot at work",
+    )
     every: int = Field(3, ge=1, description="one of so many steps of an episode is learned from")
     holdout: float = Field(
         0.1, gt=0, le=0.5, description="share of episodes and starts on which errors are measured"

@@ -1,5 +1,6 @@
 """Rollouts of teachers that see states, and the pictures that are drawn of them afterwards."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -216,6 +217,28 @@ def test_generalists_learn_the_same_from_pictures_that_are_drawn_of_what_is_kept
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "late").rglob("*.safetensors")}
     run(test_eyes.settings(*RUN), tmp_path / "late")
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_eyes_may_learn_from_more_rollouts_than_generalists(tmp_path):
+    words = (*RUN, "--eyes.every", "8", "--evaluation.rows", "[generalist]")
+    for name, more in (("few", ()), ("many", ("--eyes.rollouts", "25"))):
+        run(test_eyes.settings(*words, *more), tmp_path / name)
+    few, many = (
+        EpisodeStore.open(tmp_path / name / "stores/rollouts_scratch.zarr")
+        for name in ("few", "many")
+    )
+    assert len(few) == 10 and len(many) == 25
+    assert np.array_equal(few.columns()["seed"], many.columns()["seed"][:10])
+    drawn = EpisodeStore.open(tmp_path / "many/stores/pictures_scratch_eyes.zarr").provenance
+    success = many.columns()["success"]
+    assert success[10:].any() and drawn["episodes"] == list(range(25))
+    whole = success & (np.arange(25) < 10)  # what the generalist learns from
+    assert drawn["strides"] == np.where(whole, 1, 8).tolist()
+    frames = []
+    for name in ("few", "many"):
+        told = json.loads((tmp_path / name / "eyes.json").read_text())["looking/spot"]
+        frames.append(told["frames"] + told["held_out_frames"])
+    assert frames[1] - frames[0] == sum(-(-n // 8) for n in many.steps().lengths[10:])
 
 
 @pytest.mark.parametrize(
