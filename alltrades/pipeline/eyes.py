@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from alltrades.pipeline.collection import open_or_create
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
 from alltrades.pipeline.drawing import draw, drawn_of, lacking, pictured
+from alltrades.pipeline.eye_errors import START, eye_lines, judged
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.kept import expected
 from alltrades.pipeline.rollouts import Teacher
@@ -31,7 +31,6 @@ from alltrades.policies.learning.batches import TrainingData, TrainingRows
 from alltrades.policies.learning.eyes import (
     READER,
     READER_TENSORS,
-    Reader,
     Sight,
     frames_of,
     make_reader,
@@ -42,10 +41,6 @@ from alltrades.policies.model.encoders.weights import INDEX, TENSORS
 from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
-
-JUDGED = 2_000  # frames of an environment on which errors are taken, about
-SPARE = 1.3  # held-out error over that of training, from which more starts help
-AXES = ("x", "y", "z")
 
 
 def opens_eyes(settings: RunSettings) -> bool:
@@ -143,7 +138,7 @@ def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Pat
                     brief,
                     {"still": _Still(brief, settings.lanes)},
                     lanes=settings.lanes,
-                    source="start",
+                    source=START,
                     crew=context.crew,
                     faults=faults,
                 ),
@@ -208,7 +203,8 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
         trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
         with settings_called("eyes.train"):
             trainer.fit(place, report)
-        found = _judged(reader, data, steps, taught, unseen)
+        simulated = {s.id for s in context.simulated}
+        found = judged(reader, data, steps, taught, unseen, simulated)
         reader.save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
         write_json(folder.eye_errors, found)
 
@@ -235,62 +231,3 @@ def _steps(context: Context, path: Path, ids: Sequence[str], pictures: Sequence[
     store = context.stores.open(path)
     numbers = np.flatnonzero(np.isin(store.columns()["environment"], ids))
     return pictured(store.steps(ids), numbers, drawn_of(context, store, pictures))
-
-
-def _judged(
-    reader: Reader, data: TrainingData, steps: Steps, taught: np.ndarray, unseen: np.ndarray
-) -> dict[str, Any]:
-    """By environment, root mean squared errors of each number on held-out episodes and on those
-    that were learned from, in units, and how many of each there were.
-    """
-    most = JUDGED * len(reader.layout.ids)
-    errors, counts = [], []
-    for chosen in (unseen, taught):
-        rows = np.flatnonzero(chosen)
-        errors.append(reader.distances(data, rows[:: max(1, len(rows) // most)]))
-        names, n = np.unique(steps.environment[steps.episode_of_step[chosen]], return_counts=True)
-        counts.append(dict(zip(map(str, names), map(int, n))))
-    out = {}
-    for name in reader.layout.ids:
-        held, own = (e[name] for e in errors)
-        labels = reader.names(name)
-        told = np.flatnonzero(np.isfinite(held))
-        out[name] = {
-            "frames": counts[1].get(name, 0),
-            "held_out_frames": counts[0].get(name, 0),
-            "numbers": [
-                {
-                    "name": labels[i][0],
-                    "unit": labels[i][1],
-                    "held_out": float(held[i]),
-                    "trained": float(own[i]),
-                }
-                for i in told
-            ],
-        }
-    return out
-
-
-def eye_lines(found: Mapping[str, Any]) -> list[str]:
-    """What the eyes tell of every environment, in words: numbers of one place together."""
-    lines = []
-    for name, facts in found.items():
-        groups: dict[tuple[str, str], list[float]] = {}
-        for number in facts["numbers"]:
-            head, _, axis = number["name"].rpartition("_")
-            label = head if head and axis in AXES else number["name"]
-            groups.setdefault((label, number["unit"]), []).append(number["held_out"])
-        said = [
-            f"{label} {float(np.sqrt(np.sum(np.square(values)))):.2g}{unit and ' ' + unit}"
-            for (label, unit), values in groups.items()
-        ]
-        held, own = (
-            np.array([n[key] for n in facts["numbers"]]) for key in ("held_out", "trained")
-        )
-        line = f"{name}: held-out error {', '.join(said[:6])}"
-        if len(said) > 6:
-            line += f" and {len(said) - 6} more"
-        if np.mean(held / np.maximum(own, 1e-12)) > SPARE:
-            line += "; more starts would help (eyes.starts)"
-        lines.append(line)
-    return lines

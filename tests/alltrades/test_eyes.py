@@ -12,7 +12,8 @@ from alltrades.envs.perturbations import PICTURES
 from alltrades.envs.rendering import with_cameras
 from alltrades.envs.rollouts.seeding import evaluation_seeds, plot_seeds
 from alltrades.errors import UserError
-from alltrades.pipeline.eyes import eye_lines, sight_of
+from alltrades.pipeline.eye_errors import eye_lines
+from alltrades.pipeline.eyes import sight_of
 from alltrades.pipeline.runner import run
 from alltrades.policies.model.encoders.weights import EncoderWeights
 from alltrades.policies.model.loading import load_policy
@@ -130,6 +131,8 @@ def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):
     (goal,) = found["numbers"]  # x is proprioception
     assert goal["name"] == "state[1]" and found["held_out_frames"] > 5
     assert goal["held_out"] < 0.3  # goals deviate by 0.58
+    parts = [goal[kind]["held_out"] for kind in ("starts", "episodes")]
+    assert min(parts) < goal["held_out"] < max(parts) and found["simulated"]
     (line,) = eye_lines({"looking/spot": found})
     assert line.startswith("looking/spot: held-out error state[1] 0.")
 
@@ -205,8 +208,28 @@ def test_groups_of_axes_are_said_as_distances():
         {"name": f"goal_{a}", "unit": "m", "held_out": v, "trained": v / 2}
         for a, v in (("x", 0.03), ("y", 0.04))
     ]
-    (line,) = eye_lines({"a": {"numbers": numbers}})
-    assert line == "a: held-out error goal 0.05 m; more starts would help (eyes.starts)"
+    (line,) = eye_lines({"a": {"numbers": numbers, "simulated": True}})
+    assert line == "a: held-out error goal 0.05 m"
+
+
+@pytest.mark.parametrize(
+    ("starts", "episodes", "simulated", "words"),
+    [
+        (0.02, None, True, "; more starts (eyes.starts) would help"),
+        (0.012, 0.02, True, "; more rollouts (eyes.rollouts) would help"),
+        (0.02, 0.02, True, "; more rollouts (eyes.rollouts) and starts (eyes.starts) would help"),
+        (None, 0.02, False, "; more demonstrations would help"),
+        (0.012, 0.012, True, ""),
+    ],
+)
+def test_more_is_advised_of_what_is_told_worse_where_it_was_not_seen(
+    starts, episodes, simulated, words
+):
+    number = {"name": "x", "unit": "", "held_out": 0.02, "trained": 0.01}
+    for kind, error in (("starts", starts), ("episodes", episodes)):
+        number |= {} if error is None else {kind: {"held_out": error, "trained": 0.01}}
+    (line,) = eye_lines({"a": {"numbers": [number], "simulated": simulated}})
+    assert line == "a: held-out error x 0.02" + words
 
 
 def test_a_run_in_which_nothing_looks_is_refused():
