@@ -42,6 +42,8 @@ from alltrades.settings.run import RunSettings
 from alltrades.system.files import write_json
 from alltrades.system.reporting import Report
 
+START_STEPS = 2  # of the episode that shows a random start
+
 
 def opens_eyes(settings: RunSettings) -> bool:
     """Whether encoders learn to tell the state before any policy that looks."""
@@ -98,7 +100,7 @@ def sight_of(context: Context) -> tuple[Sight, tuple[EnvSpec, ...]]:
 # ---- random starts -------------------------------------------------------------------------------
 @dataclass
 class _Still:
-    """Stays in the middle of the action box: an episode of one step shows a start."""
+    """Stays in the middle of the action box: an episode of two steps shows a start."""
 
     specs: Mapping[str, EnvSpec]
     lanes: int
@@ -118,11 +120,15 @@ class _Still:
 
 
 def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Path) -> None:
-    """So many random starts of every environment into a store; one that is there is continued."""
+    """So many random starts of every environment into a store; one that is there is continued.
+
+    Each is an episode of two steps, whose last frame is learned from: the first observation of some
+    simulators, such as drawers and windows of Meta-World, does not yet show what the reset placed.
+    """
     settings = context.settings.rollout
     seed = context.seed("eyes/starts")
     wanted = {s.id for s in specs}
-    brief = {s.id: replace(s, max_steps=1) for s in context.practised if s.id in wanted}
+    brief = {s.id: replace(s, max_steps=START_STEPS) for s in context.practised if s.id in wanted}
 
     def body(report: Report) -> None:
         faults, total = Faults(settings.errors), count * len(brief)
@@ -151,7 +157,12 @@ def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Pat
                 report.progress(done, total)
             store.append(waiting)
 
-    key = {"starts": count, "environments": sorted(brief), **settings.acting()}
+    key = {
+        "starts": count,
+        "steps": START_STEPS,
+        "environments": sorted(brief),
+        **settings.acting(),
+    }
     context.stage("eyes/starts", key, [out], body, count * len(brief), "start")
 
 
@@ -195,7 +206,8 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
             seed,
             context.settings.device,
         )
-        taught, unseen = frames_of(steps, own.every, own.holdout, seed)
+        still = steps.source == START
+        taught, unseen = frames_of(steps, own.every, own.holdout, seed, still)
         place = context.place("eyes")
         data = TrainingData(
             TrainingRows(steps=steps, probability=taught), reader, folder=place.work

@@ -294,12 +294,16 @@ def make_reader(
     return reader.to(device)
 
 
-def frames_of(steps: Steps, every: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def frames_of(
+    steps: Steps, every: int, holdout: float, seed: int, still: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(S,) which steps are learned from, and on which errors are taken: every so many of each
-    episode, whole episodes held out, the same share of every environment's, drawn by `seed`.
+    episode, the last alone of those (E,) that show a start, whole episodes held out, the same share
+    of every environment's, drawn by `seed`.
     """
-    first = steps.starts[steps.episode_of_step]
-    chosen = (np.arange(len(steps)) - first) % every == 0
+    at, first = np.arange(len(steps)), steps.starts[steps.episode_of_step]
+    last = at == steps.ends[steps.episode_of_step] - 1
+    chosen = np.where(still[steps.episode_of_step], last, (at - first) % every == 0)
     held = np.zeros(len(steps.ends), bool)
     for name in np.unique(steps.environment):
         mine = np.flatnonzero(steps.environment == name)

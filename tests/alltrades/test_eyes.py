@@ -149,7 +149,7 @@ def test_eyes_are_those_of_the_recipe_whichever_rows_are_measured(finished, tmp_
 
 def test_random_starts_are_no_evaluation_starts_and_are_continued(finished):
     store = EpisodeStore.open(finished[0] / "stores" / "starts.zarr")
-    assert len(store) == 60 and store.n_steps == 60
+    assert len(store) == 60 and 60 < store.n_steps <= 120  # some end at once
     own = registry.get("looking/spot")
     seeds = set(store.columns()["seed"].astype(int))
     assert len(seeds) == 60 and not seeds & set(evaluation_seeds(own, 0, 500))

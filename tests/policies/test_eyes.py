@@ -77,7 +77,7 @@ def scene(name: str, episodes: int, seed: int) -> Steps:
 def taught() -> tuple[Reader, TrainingData, np.ndarray]:
     steps = Steps.concatenate([scene("toy/near", 80, 0), scene("toy/far", 80, 1)])
     reader = make_reader(steps, INTERFACES, NETWORK, SIGHT, 64, 0, "cpu")
-    learned, unseen = frames_of(steps, 1, 0.1, 0)
+    learned, unseen = frames_of(steps, 1, 0.1, 0, np.zeros(160, bool))
     data = TrainingData(TrainingRows(steps=steps, probability=learned), reader)
     settings = TrainSettings(steps=300, batch=64, lr=3e-3, ema=0.98)
     Trainer(reader, data, settings, 0, Goal(loss=reader.misses)).fit()
@@ -147,14 +147,19 @@ def test_nothing_left_to_be_told_is_named():
 
 def test_whole_episodes_of_every_environment_are_held_out():
     steps = Steps.concatenate([scene("toy/near", 30, 0), scene("toy/far", 10, 1)])
-    learned, unseen = frames_of(steps, 2, 0.2, 4)
+    still = np.arange(40) < 5
+    learned, unseen = frames_of(steps, 2, 0.2, 4, still)
     assert not (learned & unseen).any()
     episode = steps.episode_of_step
     held = set(episode[unseen])
     assert not held & set(episode[learned]) and len(held) == 6 + 2
     assert sum(e < 30 for e in held) == 6
     position = np.arange(len(steps)) - steps.starts[episode]
-    assert (learned | unseen).sum() == (position % 2 == 0).sum() == 40 * 3
+    assert (position[still[episode] & (learned | unseen)] == LENGTH - 1).all()  # its last frame
+    assert (learned | unseen)[~still[episode]].tolist() == (position % 2 == 0)[
+        ~still[episode]
+    ].tolist()
+    assert (learned | unseen).sum() == 35 * 3 + 5
 
 
 def teacher_of(*observe: str):
