@@ -14,7 +14,7 @@ from alltrades.data.layout import Layout
 from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.reading import reading_of
-from alltrades.policies.model.checked import check_layers
+from alltrades.policies.model.checked import check_layers, check_rows
 from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
@@ -142,10 +142,20 @@ def build_policy(
 
 
 def check_network(policy: DiffusionPolicy) -> None:
-    """Raises UserError for layers of a policy that cannot learn here (see `check_layers`)."""
-    check_layers(policy.backbone, f"backbone '{policy.settings.backbone}'")
-    for encoder in policy.conditioner.encoders.values():
-        check_layers(encoder, f"encoder '{policy.settings.encoder.name}'")
+    """Raises UserError for networks that cannot learn here (see `check_layers`, `check_rows`)."""
+    backbone, name = policy.backbone, f"backbone '{policy.settings.backbone}'"
+    check_layers(backbone, name)
+    chunk = (backbone.horizon, backbone.action_dim)
+    check_rows(backbone, [chunk, (), (backbone.condition_dim,)], chunk, name, policy.device)
+    parts, name = policy.conditioner, f"encoder '{policy.settings.encoder.name}'"
+    for encoder in parts.encoders.values():
+        check_layers(encoder, name)
+    for module, key in {parts.module[key]: key for key in parts.cameras}.items():
+        slot = policy.layout.slots[key]
+        encoder = parts.encoders[module]
+        said = [(2 * encoder.channels,)] * parts.modulated(key)
+        of = f"{name} of '{slot.field}'"
+        check_rows(encoder, [slot.shape, *said], (encoder.dim,), of, policy.device)
 
 
 def grow_policy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from alltrades.errors import UserError
+from alltrades.system.streams import GLOBAL_STATE
+
+ROWS = 2  # that a network is tried on
+NEAR = 1e-3  # relative difference of rows that are equal: kernels differ with the batch size
+MOST = 120  # characters of what was raised that a line repeats
 
 
 def check_layers(network: nn.Module, what: str) -> None:
@@ -37,6 +42,51 @@ def check_layers(network: nn.Module, what: str) -> None:
                 "training reaches; expected none; leave it out, or set it to 0 (there are "
                 "policy.encoder.shift, jitter and drop, and observation_noise of trainings)"
             )
+
+
+def check_rows(
+    call: Callable[..., Tensor],
+    shapes: Sequence[Sequence[int]],
+    row: Sequence[int],
+    what: str,
+    device: torch.device,
+) -> None:
+    """Run a network once, for what its layers do not say (see `check_layers`).
+
+    Args:
+        call: takes a batch of rows of each of these shapes.
+        row: shape of what it gives of a row.
+        what: as there.
+
+    Raises UserError where it raises, where it gives rows of another shape, where equal rows come
+    out otherwise the second time, and where a row does beside another one than alone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.rand(ROWS, *shape, generator=generator).to(device) for shape in shapes]
+    given = ", ".join(str(tuple(x.shape)) for x in rows)
+    try:
+        with torch.no_grad(), GLOBAL_STATE, torch.random.fork_rng(devices=[]):
+            together, again, alone = call(*rows), call(*rows), call(*(x[:1] for x in rows))
+    except UserError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())[:MOST]
+        raise UserError(
+            f"{what} raised {type(error).__name__} on rows of {given}: {told}; expected a network "
+            "that takes them; correct its forward, or leave out what it does not take"
+        ) from error
+    together, alone = (shaped(x, row, what) for x in (together, alone))
+    if not torch.equal(together, again):
+        raise UserError(
+            f"{what} gave other numbers for equal rows the second time; expected none that are "
+            "random in it, which no seed of a training reaches; leave them out"
+        )
+    scale = alone.abs().max().clamp(min=1e-6)
+    if (together[:1] - alone).abs().max() > NEAR * scale:
+        raise UserError(
+            f"{what} gave other numbers for a row beside another one than alone; expected rows "
+            "that do not depend on one another; take GroupNorm where it normalises over the batch"
+        )
 
 
 def _draws(module: nn.Module) -> str:

@@ -9,7 +9,6 @@ from alltrades.data.interface import Interface
 from alltrades.errors import UserError
 from alltrades.policies.learning import initial
 from alltrades.policies.model.backbones import BACKBONES, ResidualMLP
-from alltrades.policies.model.batch import Batch
 from alltrades.policies.model.encoders import ENCODERS, Convolution, Encoder
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.settings import EncoderSettings
@@ -47,6 +46,13 @@ class Short(ResidualMLP):
 
     def forward(self, noisy, t, condition):
         return super().forward(noisy, t, condition)[:, :-1]
+
+
+class Mixed(ResidualMLP):
+    """Tells the mean of the batch."""
+
+    def forward(self, noisy, t, condition):
+        return super().forward(noisy, t, condition) + noisy.mean(0)
 
 
 def settings_of(kind):
@@ -95,7 +101,7 @@ def condition(policy):
     [
         (
             type("Wide", (Flat,), {"given": 7}),
-            r"encoder Wide gave rows of shape \(7,\); expected \(4,\)",
+            r"encoder 'test checked' of 'image' gave rows of shape \(7,\); expected \(4,\)",
         ),
         (
             Thin,
@@ -104,9 +110,60 @@ def condition(policy):
     ],
 )
 def test_numbers_that_are_not_as_many_as_an_encoder_says_are_named(kind, said):
-    policy = policy_of(SEEN, settings_of(kind))
     with pytest.raises(UserError, match=said):
+        policy_of(SEEN, settings_of(kind))
+
+
+def test_an_encoder_that_changes_afterwards_is_named_too():
+    policy = policy_of(SEEN, settings_of(type("Late", (Flat,), {})))
+    (encoder,) = policy.conditioner.encoders.values()
+    encoder.more = nn.Linear(4, 6)
+    with pytest.raises(UserError, match=r"encoder Late gave rows of shape \(6,\); expected"):
         condition(policy)
+
+
+class Three(Flat):
+    """Takes three channels alone."""
+
+    def forward(self, frames):
+        red, green, blue = frames.movedim(3, 0)
+        return self.project(torch.stack([red, green, blue], -1).flatten(1))
+
+
+class Whitened(Flat):
+    """Normalises over the batch without a layer that says so."""
+
+    def forward(self, frames):
+        x = self.project(frames.flatten(1))
+        return x - x.mean(0)
+
+
+class Noisy(Flat):
+    """Draws random numbers without a layer that says so."""
+
+    def forward(self, frames):
+        return torch.nn.functional.dropout(self.project(frames.flatten(1)), 0.5, self.training)
+
+
+@pytest.mark.parametrize(
+    "kind, channels, said",
+    [
+        (
+            Three,
+            4,
+            r"encoder 'test checked' of 'image' raised ValueError on rows of \(2, 16, 16, 4\): too "
+            r"many values to unpack \(expected 3\); expected a network that takes them",
+        ),
+        (Whitened, 3, "of 'image' gave other numbers for a row beside another one than alone"),
+        (Noisy, 3, "of 'image' gave other numbers for equal rows the second time"),
+    ],
+)
+def test_what_layers_do_not_say_is_found_by_a_first_run(kind, channels, said):
+    seen = [Interface("a", {"image": Field.image(16, 16, channels)}, BOX)]
+    state = torch.random.get_rng_state()
+    with pytest.raises(UserError, match=said):
+        policy_of(seen, settings_of(kind))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_an_encoder_of_texts_that_gives_other_numbers_is_named():
@@ -131,11 +188,14 @@ def test_an_artifact_of_such_layers_can_still_act(tmp_path, monkeypatch):
     assert torch.equal(condition(loaded), condition(policy))
 
 
-def test_a_backbone_that_gives_another_chunk_is_named():
-    BACKBONES.register("test short", Short)
-    policy = policy_of(SEEN, SMALL.model_copy(update={"backbone": "test short"}))
-    with pytest.raises(UserError, match="backbone 'test short' gave rows of shape"):
-        chunks = torch.zeros(4, policy.horizon, 2)
-        here, ones = torch.zeros(4, dtype=torch.long), torch.ones(4)
-        batch = Batch(window_of(policy), chunks, torch.ones(chunks.shape[:2]), here, ones)
-        policy.loss(batch, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        (Short, r"backbone 'test checked' gave rows of shape \(3, 2\); expected \(4, 2\)"),
+        (Mixed, "backbone 'test checked' gave other numbers for a row beside another one"),
+    ],
+)
+def test_a_backbone_that_gives_another_chunk_or_mixes_rows_is_named(kind, said):
+    BACKBONES.register("test checked", kind)
+    with pytest.raises(UserError, match=said):
+        policy_of(SEEN, SMALL.model_copy(update={"backbone": "test checked"}))
