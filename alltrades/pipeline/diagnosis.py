@@ -144,7 +144,9 @@ def _diagnoses(
         context.ids[0]
     ]
     rows = rows_of(sources, settings, demos, teachers)
-    acted = {t.name: context.stores.open(t.rollouts).steps() for t in sources.teachers}
+    acted = {
+        t.name: first_rollouts(context, [t.rollouts], settings.rollouts) for t in sources.teachers
+    }
     out: dict[str, Any] = {}
     for name in simulated:
         result = next(r for r in evaluations[GENERALIST].rows if r.environment == name)

@@ -5,7 +5,7 @@ before which it plans, and from most failures nothing is learned: so rollouts ar
 pictures, and episodes of which something is learned by a network that looks are played back and
 drawn. They lie in stores of pictures beside the rollouts. A store says of which episodes its
 pictures are, by their numbers, and of which of their steps, by a stride: k > 0 are every k-th one
-from the first on, -k all but these.
+from the last back, -k all but these.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _Strides:
 
 def positions(length: int, stride: int) -> np.ndarray:
     """(n,) the steps of an episode that a stride means, ascending."""
-    every = np.arange(length) % abs(stride) == 0
+    every = np.arange(length)[::-1] % abs(stride) == 0
     return np.flatnonzero(every if stride > 0 else ~every)
 
 
@@ -176,7 +176,7 @@ def _listed(store: EpisodeStore) -> Iterator[tuple[int, int]]:
 def _facts(context: Context, rollouts: EpisodeStore) -> dict[str, Any]:
     """What all pictures of rollouts depend on."""
     made = {s.id: s.rendering.described() for s in context.simulated if s.rendering is not None}
-    return {"kind": "pictures", "rollouts": rollouts.digest(), "rendering": made}
+    return {"kind": "pictures", "from": "last", "rollouts": rollouts.digest(), "rendering": made}
 
 
 def _made(spec: EnvSpec) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def judged(
     steps: Steps,
     taught: np.ndarray,
     unseen: np.ndarray,
-    simulated: Set[str],
+    rollouts: Mapping[str, int],
 ) -> dict[str, Any]:
     """By environment, root mean squared errors of each number on held-out frames and on those that
     were learned from, in units: of all, and of random starts and of whole episodes by themselves
@@ -32,7 +32,7 @@ def judged(
 
     Args:
         taught: (S,) which steps were learned from. unseen: (S,) which were held out.
-        simulated: environments that can be rolled out.
+        rollouts: of each teacher that were learned from, by environment; none where there are none.
     """
     start = (steps.source == START)[steps.episode_of_step]
     kinds = {STARTS: start, EPISODES: ~start}
@@ -59,7 +59,7 @@ def judged(
         out[name] = {
             "frames": learned,
             "held_out_frames": seen,
-            "simulated": name in simulated,
+            "rollouts": rollouts.get(name, 0),
             "numbers": numbers,
         }
     return out
@@ -68,12 +68,12 @@ def judged(
 def _errors(
     reader: Reader, data: TrainingData, steps: Steps, chosen: np.ndarray
 ) -> dict[str, tuple[int, np.ndarray]]:
-    """By environment, how many frames are chosen, and errors (D,) on some of them."""
-    rows, most = np.flatnonzero(chosen), JUDGED * len(reader.layout.ids)
-    found = reader.distances(data, rows[:: max(1, len(rows) // most)])
-    names, n = np.unique(steps.environment[steps.episode_of_step[rows]], return_counts=True)
-    counts = dict(zip(map(str, names), map(int, n)))
-    return {name: (counts.get(name, 0), errors) for name, errors in found.items()}
+    """By environment, how many frames are chosen, and errors (D,) on some, evenly spread."""
+    of_step = steps.environment[steps.episode_of_step]
+    mine = {name: np.flatnonzero(chosen & (of_step == name)) for name in reader.layout.ids}
+    some = [rows[:: -(-len(rows) // JUDGED) or 1] for rows in mine.values()]
+    found = reader.distances(data, np.concatenate(some))
+    return {name: (len(rows), found[name]) for name, rows in mine.items()}
 
 
 def _together(parts: Sequence[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
@@ -108,7 +108,8 @@ def eye_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _remedies(facts: Mapping[str, Any]) -> dict[str, str]:
     """What there may be more of, by the kind of frames that it adds to."""
-    episodes = "rollouts (eyes.rollouts)" if facts["simulated"] else "demonstrations"
+    count = facts["rollouts"]
+    episodes = f"rollouts (eyes.rollouts above {count})" if count else "demonstrations"
     return {EPISODES: episodes, STARTS: "starts (eyes.starts)"}
 
 

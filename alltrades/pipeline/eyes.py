@@ -26,7 +26,7 @@ from alltrades.pipeline.drawing import draw, drawn_of, lacking, pictured
 from alltrades.pipeline.eye_errors import START, eye_lines, judged
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.kept import expected
-from alltrades.pipeline.rollouts import Teacher
+from alltrades.pipeline.rollouts import Teacher, digest_of_first, first_numbers
 from alltrades.policies.learning.batches import TrainingData, TrainingRows
 from alltrades.policies.learning.eyes import (
     READER,
@@ -167,22 +167,24 @@ def look_around(context: Context, specs: Sequence[EnvSpec], count: int, out: Pat
 
 
 # ---- training ------------------------------------------------------------------------------------
-def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teacher]) -> Context:
-    """Train the eyes on demonstrations, rollouts of teachers and random starts; what policies that
-    look are trained in afterwards.
+def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Mapping[Teacher, int]) -> Context:
+    """Train the eyes on demonstrations, the first so many rollouts of teachers in each environment,
+    and random starts; what policies that look are trained in afterwards.
     """
     context, own = demos.context, demos.context.settings.eyes
     sight, specs = sight_of(context)
     if own.starts:
         look_around(context, [s for s in specs if s.simulated], own.starts, folder.starts)
     ids = [s.id for s in specs]
-    for teacher in teachers:
-        _glimpse(context, teacher, ids, own.every)
-    stores = [t.rollouts for t in teachers] + ([folder.starts] if own.starts else [])
+    for teacher, count in teachers.items():
+        _glimpse(context, teacher, ids, own.every, count)
+    rollouts = {t.rollouts: count for t, count in teachers.items()}
+    starts = {folder.starts: own.starts} if own.starts else {}
     training = context.settings.training.of(own.train)
     key = demos.key() | {
-        "rollouts": [store.digest() for store in context.stores.all(stores)],
-        "eyes": own.model_dump(mode="json", exclude={"train", "starts"}),
+        "rollouts": [digest_of_first(context, path, n) for path, n in rollouts.items()],
+        "starts": [context.stores.open(path).digest() for path in starts],
+        "eyes": own.model_dump(mode="json", exclude={"train", "starts", "rollouts"}),
         "told": sorted([*k, list(v)] for k, v in sight.told.items()),
         "cameras": sight.cameras,
         "train": training.determining(),
@@ -194,7 +196,10 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
         learned = demos.steps()
         mine = learned.select(np.isin(learned.environment, ids))
         pictures = {t.rollouts: t.pictures for t in teachers}
-        others = [_steps(context, path, ids, pictures.get(path, ())) for path in stores]
+        others = [
+            _steps(context, path, ids, count, pictures.get(path, ()))
+            for path, count in (rollouts | starts).items()
+        ]
         steps = context.images.of(Steps.concatenate([mine, *others]))
         seed = context.seed("eyes")
         reader = make_reader(
@@ -215,8 +220,9 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
         trainer = Trainer(reader, data, training, seed, Goal(loss=reader.misses))
         with settings_called("eyes.train"):
             trainer.fit(place, report)
-        simulated = {s.id for s in context.simulated}
-        found = judged(reader, data, steps, taught, unseen, simulated)
+        most = max(teachers.values(), default=0)
+        counts = {s.id: most for s in context.simulated}
+        found = judged(reader, data, steps, taught, unseen, counts)
         reader.save(folder.eyes, {"steps": training.steps, "seed": seed, "errors": found})
         write_json(folder.eye_errors, found)
 
@@ -226,20 +232,25 @@ def open_eyes(demos: Demonstrations, folder: RunFolder, teachers: Sequence[Teach
     return with_eyes(context, folder.eyes)
 
 
-def _glimpse(context: Context, teacher: Teacher, ids: Sequence[str], every: int) -> None:
+def _glimpse(
+    context: Context, teacher: Teacher, ids: Sequence[str], every: int, count: int
+) -> None:
     """Draw what the eyes learn from of rollouts that were recorded without pictures: every so many
-    steps of all of them, since failures come where no success does; and by the way the other steps
-    of those that generalists need whole.
+    steps of the first `count` of each environment, since failures come where no success does; and
+    by the way the other steps of those that generalists need whole.
     """
     store = context.stores.open(teacher.rollouts)
-    blank = np.isin(store.columns()["environment"], list(lacking(context, store).keys() & {*ids}))
-    wanted = dict.fromkeys(np.flatnonzero(blank).tolist(), every)
+    blank = [name for name in lacking(context, store) if name in ids]
+    wanted = dict.fromkeys(first_numbers(store, blank, count).tolist(), every)
     wanted |= dict.fromkeys(expected(context, teacher), 1)
     draw(context, f"draw/{teacher.name}/eyes", store, wanted, teacher.pictures[0])
 
 
-def _steps(context: Context, path: Path, ids: Sequence[str], pictures: Sequence[Path]) -> Steps:
-    """All episodes of some environments in a store, with their pictures."""
+def _steps(
+    context: Context, path: Path, ids: Sequence[str], count: int, pictures: Sequence[Path]
+) -> Steps:
+    """The first `count` episodes of some environments in a store, with their pictures."""
     store = context.stores.open(path)
     numbers = np.flatnonzero(np.isin(store.columns()["environment"], ids))
-    return pictured(store.steps(ids), numbers, drawn_of(context, store, pictures))
+    steps = pictured(store.steps(ids), numbers, drawn_of(context, store, pictures))
+    return steps.select(np.isin(numbers, first_numbers(store, ids, count)))

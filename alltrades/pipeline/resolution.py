@@ -143,7 +143,7 @@ def _check_modulated(settings: RunSettings, specs: Sequence[EnvSpec]) -> None:
         return
     fields = [pair for s in specs for pair in s.observation.items()]
     looking = []
-    generalists = [settings.policy_of(d).observe for d in settings.distillations().values()]
+    generalists = [settings.policy_of(d).observe for d in settings.learning().values()]
     for observe in [settings.policy_of(settings.labeled_only).observe, *generalists]:
         wanted = tuple(map(field_name, observe or ("*",)))
         kinds = {f.kind for name, f in fields if any(fnmatchcase(name, p) for p in wanted)}

@@ -188,13 +188,16 @@ def record(
         print(f"{name}: {have[name]} of {episodes} rollouts; the others diverged", file=sys.stderr)
 
 
-def rollout_statistics(path: Path) -> dict[str, dict[str, Any]]:
+def rollout_statistics(path: Path, episodes: int | None = None) -> dict[str, dict[str, Any]]:
     """{environment: {"n", "steps", "successes", "return", "return_interval"}} of a store; successes
     None where nothing says success, the interval (95 %, of the mean) for a single episode.
+
+    Args:
+        episodes: of each environment, the first ones; None: all.
     """
     steps = EpisodeStore.open(path).steps()
     return {
-        str(name): outcomes(steps.choose(steps.numbers(name)))
+        str(name): outcomes(steps.choose(steps.numbers(name)[:episodes]))
         for name in np.unique(steps.environment)
     }
 

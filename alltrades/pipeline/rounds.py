@@ -140,7 +140,9 @@ def _visit(
     context.stage(name, key, [path], body, rounds.episodes * len(context.simulated), "episode")
     statistics: dict[str, Any] = {"self": EpisodeStore.open(path).provenance["tries"][0]}
     if rounds.teacher == "best":
-        teaching = {t.name: rollout_statistics(t.rollouts) for t in sources.teachers}
+        teaching = {
+            t.name: rollout_statistics(t.rollouts, settings.rollouts) for t in sources.teachers
+        }
         first = sources.teachers[0].name
         statistics = {first: teaching[first]} if context.blind else statistics | teaching
     teachers = best_teachers(statistics)

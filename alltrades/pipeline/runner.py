@@ -25,7 +25,7 @@ from alltrades.pipeline.demonstrations import Demonstrations, imported, record, 
 from alltrades.pipeline.diagnosis import advise
 from alltrades.pipeline.environment_checks import checked
 from alltrades.pipeline.estimated import measure_estimated
-from alltrades.pipeline.eyes import open_eyes, opens_eyes
+from alltrades.pipeline.eyes import open_eyes, opens_eyes, sight_of
 from alltrades.pipeline.folder import RunFolder
 from alltrades.pipeline.gap import gap
 from alltrades.pipeline.generalist import Sources, train_generalist
@@ -113,11 +113,12 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     from them.
     """
     settings, generalists = context.settings, context.settings.distillations()
+    if opens_eyes(settings):
+        sight_of(context)  # raises before anything is made
     rows = {name: settings.rows()[name] for name in settings.evaluation.rows}
     looks, taught = opens_eyes(settings), _rows_of_teachers(generalists)
-    blind = {"scratch", PRIVILEGED} | ({"joint_init"} if settings.privileged else set())
-    recipe = settings.all_generalists() if looks else generalists
-    before = [row for row in _rows_of_teachers(recipe) if looks and row.kind in blind]
+    blind, recipe = _blind(context) if looks else set(), settings.learning()
+    before = [row for row in _rows_of_teachers(recipe) if row.kind in blind]
     teachers = dict.fromkeys([*before, *taught])
     _check_rounds(context, rows)
     demos = Demonstrations(context, folder.demos)
@@ -134,30 +135,35 @@ def _stages(context: Context, folder: RunFolder) -> RunResult:
     if any(d.init == "labeled_only" for d in generalists.values()):
         needed.add(Row("labeled_only"))
 
-    def rolled_out(row: Row) -> None:
+    def wanted(row: Row) -> int:
         asked = recipe if row in before else generalists
-        wanted = [d.rollouts for d in asked.values() if row.teacher in d.teachers]
-        wanted += [settings.eyes.rollouts] if row in before else []
-        roll_out(context, teacher(folder, row), max(wanted))
+        return max(d.rollouts for d in asked.values() if row.teacher in d.teachers)
+
+    seen = {row: max(wanted(row), settings.eyes.rollouts) for row in before}  # by the eyes
 
     if looks:
         first = {row for row in needed if row.kind in blind}
         _stage_one(demos, folder, first)
         needed -= first
-        for row in before:  # whatever is measured: the eyes are those of the recipe
-            rolled_out(row)
-        context = open_eyes(demos, folder, [teacher(folder, row) for row in before])
+        shown = {teacher(folder, row): count for row, count in seen.items()}
+        for each, count in shown.items():  # whatever is measured: the eyes are those of the recipe
+            roll_out(context, each, count)
+        context = open_eyes(demos, folder, shown)
         demos, settings = replace(demos, context=context), context.settings
     _stage_one(demos, folder, needed)
     for row in teachers:
         if row not in before:
-            rolled_out(row)
+            roll_out(context, teacher(folder, row), wanted(row))
     advised = GENERALIST in rows and bool(context.simulated)
     if advised and settings.demos.path is None:
         record_held_out(context, folder.held_out)
     looked = {"starts": folder.starts} if looks and settings.eyes.starts else {}
     check_starts(context, _stores(context, folder, teachers, advised) | looked)
-    counts = {row.teacher: rollout_statistics(folder.rollouts(row)) for row in teachers}
+    fair = {name: settings.distill.rollouts for name in settings.distill.teachers}
+    counts = {
+        r.teacher: rollout_statistics(folder.rollouts(r), fair.get(r.teacher, wanted(r)))
+        for r in teachers
+    }
     context.write(folder.rollout_counts, counts)
     names = list(map(Row, generalists))
     context.beside.run([partial(_weighed, demos, folder, row) for row in names])
@@ -213,6 +219,15 @@ def _looked(
         return None
     trials = Trials(asked.perturbations, asked.perturbed_episodes)
     return measure_perturbed(context, name, path, trials, folder.perturbations, evaluations[name])
+
+
+def _blind(context: Context) -> set[str]:
+    """The kinds of teachers that act on states alone, and so before the eyes are there."""
+    settings, observe = context.settings, context.settings.specialist.observe
+    fields = [e.seeing(observe).observation.values() for e in context.interfaces]
+    if any(f.kind == "image" for own in fields for f in own):
+        return set()
+    return {"scratch", PRIVILEGED} | ({"joint_init"} if settings.privileged else set())
 
 
 def _rows_of_teachers(generalists: Mapping[str, DistillSettings]) -> list[Row]:

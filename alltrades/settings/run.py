@@ -196,13 +196,13 @@ class RunSettings(Frozen):
 
     def networks(self) -> list[PolicySettings]:
         """Settings of every kind of network that is trained."""
-        generalists = [self.policy_of(d) for d in self.distillations().values()]
+        generalists = [self.policy_of(d) for d in self.learning().values()]
         specialists = [policy for _, policy, _ in self.specialist_candidates()]
         return [*specialists, self.policy_of(self.labeled_only), *generalists]
 
     def observed(self) -> list[tuple[str, ...] | None]:
         """Patterns of the fields that each kind of network sees; None for all."""
-        generalists = [self.policy_of(d).observe for d in self.distillations().values()]
+        generalists = [self.policy_of(d).observe for d in self.learning().values()]
         return [self.specialist.observe, self.policy_of(self.labeled_only).observe, *generalists]
 
     def all_seen(self) -> PolicySettings:
@@ -243,9 +243,7 @@ class RunSettings(Frozen):
                     f"evaluation names row '{name}', and no encoder is taught to tell the state; "
                     "expected policy.encoder.pretrain: state; set it, or leave the row out"
                 )
-        eyes = self.policy.encoder.pretrain is not None  # learn from all teachers' rollouts
-        learning = self.all_generalists() if eyes else self.distillations()
-        taught = {Row.of_teacher(n).kind for d in learning.values() for n in d.teachers}
+        taught = {Row.of_teacher(n).kind for d in self.learning().values() for n in d.teachers}
         named = {known[name].kind for name in self.evaluation.rows}
         if PRIVILEGED in taught | named and not self.privileged:
             raise ValueError(
@@ -271,6 +269,13 @@ class RunSettings(Frozen):
         """Generalists by row name, those that the evaluation measures."""
         measured = {self.rows()[name].kind for name in self.evaluation.rows}
         return {name: s for name, s in self.all_generalists().items() if name in measured}
+
+    def learning(self) -> dict[str, DistillSettings]:
+        """The generalists whose teachers and fields count: those that are measured, and all where
+        there are eyes, which learn from all teachers of the recipe.
+        """
+        eyes = self.policy.encoder.pretrain is not None
+        return self.all_generalists() if eyes else self.distillations()
 
     def rows(self) -> dict[str, Row]:
         """Every row that the evaluation may name."""

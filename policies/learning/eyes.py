@@ -298,12 +298,16 @@ def frames_of(
     steps: Steps, every: int, holdout: float, seed: int, still: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(S,) which steps are learned from, and on which errors are taken: every so many of each
-    episode, the last alone of those (E,) that show a start, whole episodes held out, the same share
-    of every environment's, drawn by `seed`.
+    episode, counted from its last one back, the last alone of those (E,) that show a start, whole
+    episodes held out, the same share of every environment's, drawn by `seed`.
+
+    The first step of a longer episode is left out: some simulators' first observation does not yet
+    show what the reset placed, such as Meta-World's of drawers and windows.
     """
     at, first = np.arange(len(steps)), steps.starts[steps.episode_of_step]
-    last = at == steps.ends[steps.episode_of_step] - 1
-    chosen = np.where(still[steps.episode_of_step], last, (at - first) % every == 0)
+    left = steps.ends[steps.episode_of_step] - 1 - at
+    chosen = np.where(still[steps.episode_of_step], left == 0, left % every == 0)
+    chosen &= (at > first) | (left == 0)
     held = np.zeros(len(steps.ends), bool)
     for name in np.unique(steps.environment):
         mine = np.flatnonzero(steps.environment == name)

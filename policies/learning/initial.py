@@ -164,9 +164,13 @@ def grow_policy(
     """A trained policy that takes these environments too, with the statistics of their
     demonstrations (see `grown`); fresh encoders are a function of `seed`.
 
-    `environments` have the fields that it is to see.
+    `environments` have the fields that it is to see. Raises UserError for a network that cannot
+    take them (see `check_network`).
     """
     statistics = [measured(demos, e) for e in environments]
     with GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return grown(policy, environments, statistics)
+        found = grown(policy, environments, statistics)
+    learning = found.training
+    check_network(found)
+    return found.train(learning)

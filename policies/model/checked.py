@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,28 +46,37 @@ def check_layers(network: nn.Module, what: str) -> None:
 
 
 def check_rows(
-    call: Callable[..., Tensor],
+    network: nn.Module,
     shapes: Sequence[Sequence[int]],
     row: Sequence[int],
     what: str,
     device: torch.device,
 ) -> None:
-    """Run a network once, for what its layers do not say (see `check_layers`).
+    """Run a copy of a network, for what its layers do not say (see `check_layers`). Parameters that
+    begin with 0, as those of last layers do, are drawn, so that it tells something.
 
     Args:
-        call: takes a batch of rows of each of these shapes.
+        network: takes a batch of rows of each of these shapes.
         row: shape of what it gives of a row.
         what: as there.
 
-    Raises UserError where it raises, where it gives rows of another shape, where equal rows come
-    out otherwise the second time, and where a row does beside another one than alone.
+    Raises UserError where it raises, where it gives anything but numbers of another shape, where
+    equal rows come out otherwise the second time, and where a row does beside another one than
+    alone.
     """
     generator = torch.Generator().manual_seed(0)
     rows = [torch.rand(ROWS, *shape, generator=generator).to(device) for shape in shapes]
+    tried = copy.deepcopy(network).requires_grad_(False)
+    for p in tried.parameters():
+        if not p.any():
+            drawn = torch.randn(p.shape, generator=generator)
+            p.copy_(drawn / max(1, drawn[:1].numel()) ** 0.5)
     given = ", ".join(str(tuple(x.shape)) for x in rows)
     try:
         with torch.no_grad(), GLOBAL_STATE, torch.random.fork_rng(devices=[]):
-            together, again, alone = call(*rows), call(*rows), call(*(x[:1] for x in rows))
+            together, again, alone = (
+                tried(*(x[:n].clone() for x in rows)) for n in (ROWS, ROWS, 1)
+            )
     except UserError:
         raise
     except Exception as error:
@@ -75,11 +85,22 @@ def check_rows(
             f"{what} raised {type(error).__name__} on rows of {given}: {told}; expected a network "
             "that takes them; correct its forward, or leave out what it does not take"
         ) from error
-    together, alone = (shaped(x, row, what) for x in (together, alone))
+    for x in (together, again, alone):
+        if not isinstance(x, Tensor):
+            raise UserError(
+                f"{what} gave a {type(x).__name__}; expected a tensor of rows of {tuple(row)}; "
+                "correct its forward"
+            )
+        if not shaped(x, row, what).isfinite().all():
+            raise UserError(
+                f"{what} gave numbers that are not finite for rows of {given}, of 0 to 1; expected "
+                "finite ones; correct its forward, or its first weights"
+            )
     if not torch.equal(together, again):
         raise UserError(
-            f"{what} gave other numbers for equal rows the second time; expected none that are "
-            "random in it, which no seed of a training reaches; leave them out"
+            f"{what} gave other numbers for equal rows the second time; expected the same; leave "
+            "out what is random in it, which no seed of a training reaches, and what its forward "
+            "changes in itself"
         )
     scale = alone.abs().max().clamp(min=1e-6)
     if (together[:1] - alone).abs().max() > NEAR * scale:

@@ -112,8 +112,8 @@ def test_pictures_are_those_of_rollouts_that_were_recorded_with_them(
         draw(here, "draw", blind, {1: 1, 4: 1, 5: 1}, kept, [eyes])
     drawn = drawn_of(here, blind, [eyes, kept, tmp_path / "none.zarr"])
     seen, true = pictured(blind.steps(), numbers, drawn), live.steps()
-    place = np.arange(len(seen)) - seen.starts[seen.episode_of_step]
-    there = np.isin(seen.episode_of_step, [1, 4, 5]) | (place % 3 == 0)
+    left = seen.ends[seen.episode_of_step] - 1 - np.arange(len(seen))
+    there = np.isin(seen.episode_of_step, [1, 4, 5]) | (left % 3 == 0)
     found, wanted = (s.observation[CAMERA].load((16, 16, 3)) for s in (seen, true))
     assert found.dtype == np.uint8 and np.array_equal(found[there], wanted[there])
     assert wanted[~there].any(axis=(1, 2, 3)).all() and not found[~there].any()
@@ -185,7 +185,7 @@ def test_a_stride_and_what_it_leaves_are_all_steps():
         for k in range(1, 5):
             both = [*positions(length, k), *positions(length, -k)]
             assert sorted(both) == list(range(length))
-    assert positions(7, 3).tolist() == [0, 3, 6]
+    assert positions(7, 3).tolist() == [0, 3, 6] and positions(6, 4).tolist() == [1, 5]
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -238,7 +238,12 @@ def test_eyes_may_learn_from_more_rollouts_than_generalists(tmp_path):
     for name in ("few", "many"):
         told = json.loads((tmp_path / name / "eyes.json").read_text())["looking/spot"]
         frames.append(told["frames"] + told["held_out_frames"])
-    assert frames[1] - frames[0] == sum(-(-n // 8) for n in many.steps().lengths[10:])
+    assert frames[1] - frames[0] == sum(max(1, -(-(n - 1) // 8)) for n in many.steps().lengths[10:])
+    run(test_eyes.settings(*words, "--eyes.rollouts", "17"), tmp_path / "fewer")
+    run(test_eyes.settings(*words, "--eyes.rollouts", "17"), tmp_path / "many")  # has 25
+    assert len(EpisodeStore.open(tmp_path / "many/stores/rollouts_scratch.zarr")) == 25
+    told = [(tmp_path / name / "eyes.json").read_text() for name in ("fewer", "many")]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_eyes_are_measured_on_frames_that_they_have_not_seen(finished, capsys):
     assert goal["name"] == "state[1]" and found["held_out_frames"] > 5
     assert goal["held_out"] < 0.3  # goals deviate by 0.58
     parts = [goal[kind]["held_out"] for kind in ("starts", "episodes")]
-    assert min(parts) < goal["held_out"] < max(parts) and found["simulated"]
+    assert min(parts) < goal["held_out"] < max(parts) and found["rollouts"] == 4
     (line,) = eye_lines({"looking/spot": found})
     assert line.startswith("looking/spot: held-out error state[1] 0.")
 
@@ -208,27 +208,32 @@ def test_groups_of_axes_are_said_as_distances():
         {"name": f"goal_{a}", "unit": "m", "held_out": v, "trained": v / 2}
         for a, v in (("x", 0.03), ("y", 0.04))
     ]
-    (line,) = eye_lines({"a": {"numbers": numbers, "simulated": True}})
+    (line,) = eye_lines({"a": {"numbers": numbers, "rollouts": 20}})
     assert line == "a: held-out error goal 0.05 m"
 
 
 @pytest.mark.parametrize(
-    ("starts", "episodes", "simulated", "words"),
+    ("starts", "episodes", "rollouts", "words"),
     [
-        (0.02, None, True, "; more starts (eyes.starts) would help"),
-        (0.012, 0.02, True, "; more rollouts (eyes.rollouts) would help"),
-        (0.02, 0.02, True, "; more rollouts (eyes.rollouts) and starts (eyes.starts) would help"),
-        (None, 0.02, False, "; more demonstrations would help"),
-        (0.012, 0.012, True, ""),
+        (0.02, None, 20, "; more starts (eyes.starts) would help"),
+        (0.012, 0.02, 60, "; more rollouts (eyes.rollouts above 60) would help"),
+        (
+            0.02,
+            0.02,
+            20,
+            "; more rollouts (eyes.rollouts above 20) and starts (eyes.starts) would help",
+        ),
+        (None, 0.02, 0, "; more demonstrations would help"),
+        (0.012, 0.012, 20, ""),
     ],
 )
 def test_more_is_advised_of_what_is_told_worse_where_it_was_not_seen(
-    starts, episodes, simulated, words
+    starts, episodes, rollouts, words
 ):
     number = {"name": "x", "unit": "", "held_out": 0.02, "trained": 0.01}
     for kind, error in (("starts", starts), ("episodes", episodes)):
         number |= {} if error is None else {kind: {"held_out": error, "trained": 0.01}}
-    (line,) = eye_lines({"a": {"numbers": [number], "simulated": simulated}})
+    (line,) = eye_lines({"a": {"numbers": [number], "rollouts": rollouts}})
     assert line == "a: held-out error x 0.02" + words
 
 
@@ -237,3 +242,19 @@ def test_a_run_in_which_nothing_looks_is_refused():
     plain = replace(registry.get("looking/spot"))
     with pytest.raises(UserError, match="no environment has both a camera"):
         sight_of(context_of([plain], settings=given))
+
+
+def test_a_run_in_which_nothing_is_to_be_told_is_refused_before_anything_is_made(tmp_path):
+    nothing = ("--policy.observe", "[state,images.top]", "--specialist.observe", "[state]")
+    with pytest.raises(UserError, match="no environment has both a camera"):
+        run(settings(*nothing, "--evaluation.rows", "[specialists]"), tmp_path)
+    assert not (tmp_path / "stores").exists()
+
+
+def test_specialists_that_look_do_so_through_the_eyes(tmp_path):
+    more = ("--specialist.observe", "[state,images.top]", "--evaluation.rows", "[specialists]")
+    run(settings(*more, "--eyes.starts", "4", "--evaluation.looks", "false"), tmp_path)
+    eyes = EncoderWeights.load(str(tmp_path / "policies/eyes"), "convolution")
+    found = load_policy(tmp_path / "policies/specialists/scratch/looking__spot")
+    assert found.settings.encoder.weights == eyes.digest()
+    assert not (tmp_path / "stores/rollouts_scratch.zarr").exists()  # nothing learned from them

@@ -154,12 +154,17 @@ def test_whole_episodes_of_every_environment_are_held_out():
     held = set(episode[unseen])
     assert not held & set(episode[learned]) and len(held) == 6 + 2
     assert sum(e < 30 for e in held) == 6
-    position = np.arange(len(steps)) - steps.starts[episode]
-    assert (position[still[episode] & (learned | unseen)] == LENGTH - 1).all()  # its last frame
-    assert (learned | unseen)[~still[episode]].tolist() == (position % 2 == 0)[
-        ~still[episode]
-    ].tolist()
-    assert (learned | unseen).sum() == 35 * 3 + 5
+    left = steps.ends[episode] - 1 - np.arange(len(steps))
+    wanted = np.where(still[episode], left == 0, (left % 2 == 0) & (left < LENGTH - 1))
+    np.testing.assert_array_equal(learned | unseen, wanted)
+
+
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_first_steps_are_looked_at_only_where_there_are_no_others(every):
+    brief = scene("toy/near", 10, 0)
+    learned, unseen = frames_of(brief, every, 0.1, 0, np.zeros(10, bool))
+    assert not (learned | unseen)[brief.starts].any()
+    assert (learned | unseen)[brief.ends - 1].all()
 
 
 def teacher_of(*observe: str):
