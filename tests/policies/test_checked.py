@@ -49,10 +49,17 @@ class Short(ResidualMLP):
 
 
 class Mixed(ResidualMLP):
-    """Tells the mean of the batch."""
+    """Normalises over the batch before its last layer, which begins with 0."""
 
     def forward(self, noisy, t, condition):
-        return super().forward(noisy, t, condition) + noisy.mean(0)
+        return super().forward(noisy - noisy.mean(0), t, condition)
+
+
+class Dropped(ResidualMLP):
+    """Draws random numbers before its last layer."""
+
+    def forward(self, noisy, t, condition):
+        return super().forward(noisy, t, torch.nn.functional.dropout(condition, 0.5))
 
 
 def settings_of(kind):
@@ -193,9 +200,51 @@ def test_an_artifact_of_such_layers_can_still_act(tmp_path, monkeypatch):
     [
         (Short, r"backbone 'test checked' gave rows of shape \(3, 2\); expected \(4, 2\)"),
         (Mixed, "backbone 'test checked' gave other numbers for a row beside another one"),
+        (Dropped, "backbone 'test checked' gave other numbers for equal rows the second time"),
     ],
 )
 def test_a_backbone_that_gives_another_chunk_or_mixes_rows_is_named(kind, said):
     BACKBONES.register("test checked", kind)
     with pytest.raises(UserError, match=said):
         policy_of(SEEN, SMALL.model_copy(update={"backbone": "test checked"}))
+
+
+class Paired(Flat):
+    """Gives two things."""
+
+    def forward(self, frames):
+        return super().forward(frames), None
+
+
+class Endless(Flat):
+    def forward(self, frames):
+        return super().forward(frames) / 0
+
+
+class Changed(Flat):
+    """Changes its input, which is nobody else's, and counts, which is: a copy counts."""
+
+    def __init__(self, slot):
+        super().__init__(slot)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, frames):
+        self.calls += 1
+        return super().forward(frames.sub_(0.5))
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        (Paired, r"of 'image' gave a tuple; expected a tensor of rows of \(4,\)"),
+        (Endless, "of 'image' gave numbers that are not finite"),
+    ],
+)
+def test_what_is_no_row_of_numbers_is_named(kind, said):
+    with pytest.raises(UserError, match=said):
+        policy_of(SEEN, settings_of(kind))
+
+
+def test_a_first_run_leaves_a_network_as_it_is():
+    (encoder,) = policy_of(SEEN, settings_of(Changed)).conditioner.encoders.values()
+    assert encoder.calls == 0
