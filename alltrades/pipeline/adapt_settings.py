@@ -11,6 +11,7 @@ from alltrades.envs.spec import EnvSpec
 from alltrades.errors import UserError
 from alltrades.pipeline.given import environments_of
 from alltrades.pipeline.resolution import missing, resolve
+from alltrades.policies.model.device import check_device
 from alltrades.policies.model.loading import load_policy
 from alltrades.policies.model.policy import DiffusionPolicy
 from alltrades.policies.settings import EncoderSettings
@@ -23,6 +24,7 @@ def settings_for(settings: RunSettings, named: Sequence[str] | None, artifact: P
     `named`: the new environments; default those of the stores of demonstrations that the generalist
     does not know. Raises UserError where there is none, and for a name that it knows.
     """
+    check_device(settings.device)
     generalist = load_policy(artifact, settings.device)
     known = generalist.layout.ids
     ids = tuple(named) if named is not None else _new_ids(settings, known)

@@ -13,7 +13,7 @@ from alltrades.pipeline.acting import Policies, load_policies
 from alltrades.pipeline.artifacts import artifact_files, policy_digests, said_uses
 from alltrades.pipeline.context import Context
 from alltrades.pipeline.demonstrations import Demonstrations
-from alltrades.pipeline.manifest import key_digest
+from alltrades.pipeline.notes import key_digest
 from alltrades.policies.learning.batches import TrainingData
 from alltrades.policies.learning.checkpoints import nothing
 from alltrades.policies.learning.demonstrations import DemonstrationFit, GoalOf

@@ -8,8 +8,6 @@ key and code are continued by the stage itself, others are removed first.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
 import sys
 import threading
@@ -21,8 +19,16 @@ from typing import Any
 
 from alltrades.errors import UserError
 from alltrades.pipeline.changes import code_changes, in_short, key_changes
+from alltrades.pipeline.notes import (
+    inside,
+    is_record,
+    key_digest,
+    listing_of,
+    overlap,
+    read_note,
+)
 from alltrades.pipeline.own_code import own_code
-from alltrades.system.files import copy, jsonable, list_files, remove, slug, to_json, tree_digest
+from alltrades.system.files import copy, jsonable, list_files, remove, slug, tree_digest
 from alltrades.system.machine import processors
 from alltrades.system.reading import read_mapping, write_sealed
 
@@ -127,7 +133,7 @@ class Manifest:
                 f"{self.path} is of another format; expected version {VERSION}; choose another "
                 "folder"
             )
-        if not all(map(_is_record, data["stages"].values())) or "seed" not in data:
+        if not all(map(is_record, data["stages"].values())) or "seed" not in data:
             raise UserError(
                 f"{self.path}: cannot be read (a stage without a key or outputs); expected "
                 f"{EXPECTED}; {REMEDY}"
@@ -167,7 +173,7 @@ class Manifest:
     def write(self, path: Path, value: Mapping[str, Any]) -> None:
         """Write JSON beside the stages; its digest is remembered."""
         write_sealed(path, value)
-        noted, digest = _relative(self.folder, path), tree_digest(path)
+        noted, digest = inside(self.folder, path), tree_digest(path)
         with self._lock:
             files = self.data.setdefault("files", {})
             if files.get(noted) != digest:
@@ -194,7 +200,7 @@ class Manifest:
             return None
         changes = self.other_code(name)
         if record["key"] != key_digest(key):
-            old = _read_json(self.work(name) / "key.json").get("key")
+            old = read_note(self.work(name) / "key.json").get("key")
             found = key_changes(old, jsonable(key)) if isinstance(old, dict) else []
             changes += found or ["other inputs"]
         return changes or self._damaged(name, record)
@@ -205,7 +211,7 @@ class Manifest:
 
     def _damaged(self, name: str, record: Mapping[str, Any]) -> list[str]:
         """Outputs that are not as the stage left them."""
-        listing, damaged = _listing(self.work(name)), []
+        listing, damaged = listing_of(self.work(name)), []
         for path, digest in record["outputs"].items():
             # the listing, not the folder: a file that somebody put beside an artifact does not
             # change it
@@ -243,7 +249,7 @@ class Manifest:
         """
         if not self._open:
             raise RuntimeError("stages are written inside `with RunDir(...)` only")
-        paths = [_relative(self.folder, p) for p in outputs]
+        paths = [inside(self.folder, p) for p in outputs]
         work, digest = self.work(name), key_digest(key)
         with self._lock:
             changes = self._changes(name, key)
@@ -253,12 +259,13 @@ class Manifest:
                 return False
             if changes:
                 say(f"{name}  again: {in_short(changes)}")
-            marker = _read_json(work / "key.json")
+            marker = read_note(work / "key.json")
             other, code = self.same_code and marker.get("code") != self.code, marker.get("code")
             if name in self.stages or marker.get("digest") != digest or other:
                 code = dict(self.code)
+                self._displace(name, paths)
                 self._discard(name, paths, marker)
-                note = {"digest": digest, "key": key, "code": code}
+                note = {"digest": digest, "key": key, "code": code, "outputs": paths}
                 write_sealed(work / "key.json", note)
                 if self.stages.pop(name, None) is not None:
                     write_sealed(self.path, self.data)
@@ -304,14 +311,14 @@ class Manifest:
         They are copied aside and renamed, so that a kill leaves no output in part.
         """
         for relative in self._relatives:
-            record = _read_json(relative / "manifest.json").get("stages", {}).get(name)
-            if not _is_record(record):
+            record = read_note(relative / "manifest.json").get("stages", {}).get(name)
+            if not is_record(record):
                 continue
             if record["key"] != digest or set(record["outputs"]) != set(paths):
                 continue
             if self.same_code and record.get("code") != self.code:
                 continue
-            listing = _listing(relative / "work" / slug(name))
+            listing = listing_of(relative / "work" / slug(name))
             try:
                 for i, path in enumerate(paths):
                     copied = work / f"copy-{i}"
@@ -328,6 +335,35 @@ class Manifest:
                 (work / f"copy-{i}").rename(target)
             return record
         return None
+
+    def _displace(self, name: str, paths: Sequence[str]) -> None:
+        """Forget, and remove what they left, other stages that wrote to the same places when the
+        run had other settings, such as those of a generalist with rounds and without. Killed in the
+        middle, it is begun again by the next call.
+
+        Time: O(stages).
+        """
+        if self._account != self.folder:
+            return  # a command of one stage: another one's is not taken from whoever made it
+        noted = {path.parent: read_note(path) for path in self.work("").glob("*/key.json")}
+        known = {folder: set(note.get("outputs") or ()) for folder, note in noted.items()}
+        names = {self.work(other): other for other in self.stages}
+        for folder, other in names.items():
+            known[folder] = known.get(folder, set()) | set(self.stages[other]["outputs"])
+        for folder, outputs in known.items():
+            if folder == self.work(name) or not overlap(outputs, paths):
+                continue
+            note = {"digest": "", "key": "being removed", "outputs": sorted(outputs)}
+            write_sealed(folder / "key.json", note)
+            if self.stages.pop(names.get(folder, ""), None) is not None:
+                write_sealed(self.path, self.data)
+            for path in outputs:
+                remove(self.folder / path)
+                for around in (self.folder / path).parents:
+                    if around == self.folder or not around.is_dir() or any(around.iterdir()):
+                        break
+                    around.rmdir()
+            remove(folder)
 
     def _discard(self, name: str, paths: Sequence[str], marker: Mapping[str, Any]) -> None:
         """Remove what a stage with another key left. Killed in the middle, it is begun again by the
@@ -357,43 +393,3 @@ class Manifest:
         for path in work.iterdir() if work.exists() else ():
             if path.name not in ("key.json", "outputs.json"):
                 remove(path)
-
-
-def key_digest(key: Mapping[str, Any]) -> str:
-    """sha256 of a stage's inputs; the order of keys does not matter."""
-    return hashlib.sha256(to_json(key).encode()).hexdigest()
-
-
-def _relative(folder: Path, path: Path) -> str:
-    inside = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))
-    if inside == "." or inside.startswith(".."):
-        raise ValueError(f"output {path} lies outside the run folder {folder}")
-    return Path(inside).as_posix()
-
-
-def _is_record(value: Any) -> bool:
-    """Whether a value is what `Manifest` records of a stage."""
-    outputs = value.get("outputs") if isinstance(value, dict) else None
-    return (
-        isinstance(outputs, dict)
-        and isinstance(value.get("key"), str)
-        and all(isinstance(digest, str) for digest in outputs.values())
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What this run noted for itself; nothing where it is not there or was damaged."""
-    try:
-        return read_mapping(path, "notes of a run", "")
-    except UserError:
-        return {}
-
-
-def _listing(work: Path) -> dict[str, list[str]]:
-    """The files of a stage's outputs, by output, as its folder in work/ lists them."""
-    found = _read_json(work / "outputs.json")
-    right = all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in found.values()
-    )
-    return found if right else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from alltrades.data.steps import Steps
 from alltrades.errors import UserError
 from alltrades.policies.learning.reading import reading_of
 from alltrades.policies.model.checked import check_layers, check_rows
+from alltrades.policies.model.encoders.base import Encoder
 from alltrades.policies.model.encoders.weights import initial_weights
 from alltrades.policies.model.growth import grown
 from alltrades.policies.model.normalizer import Normalizer, fit_normalizer
@@ -152,7 +154,7 @@ def check_network(policy: DiffusionPolicy) -> None:
         check_layers(encoder, name)
     for module, key in {parts.module[key]: key for key in parts.cameras}.items():
         slot = policy.layout.slots[key]
-        encoder = parts.encoders[module]
+        encoder = cast(Encoder, parts.encoders[module])
         said = [(2 * encoder.channels,)] * parts.modulated(key)
         of = f"{name} of '{slot.field}'"
         check_rows(encoder, [slot.shape, *said], (encoder.dim,), of, policy.device)

@@ -211,6 +211,7 @@ def unknown(made):
         (("--environments", "[lab/follow]"), "the generalist knows 'lab/follow' already"),
         (("--demos", "lab.zarr"), "episodes of lab/follow, which the generalist knows already"),
         (("--adapt.replay", "0.2"), "adapt.replay = 0.2"),
+        (("--device", "meteor"), "device = meteor: not there"),
         (("--adapt.candidates", "[scratch, scratch]"), "expected each once"),
     ],
 )

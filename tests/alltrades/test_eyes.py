@@ -258,3 +258,10 @@ def test_specialists_that_look_do_so_through_the_eyes(tmp_path):
     found = load_policy(tmp_path / "policies/specialists/scratch/looking__spot")
     assert found.settings.encoder.weights == eyes.digest()
     assert not (tmp_path / "stores/rollouts_scratch.zarr").exists()  # nothing learned from them
+
+
+def test_what_is_looked_at_may_be_another_row_than_before(tmp_path):
+    more = ("--evaluation.perturbations", "[]", "--eyes.starts", "4")
+    for row in ("generalist", "labeled_only"):
+        run(settings(*more, "--evaluation.rows", f"[{row}]"), tmp_path)
+        assert json.loads((tmp_path / "looks.json").read_text())["row"] == row

@@ -263,3 +263,15 @@ def test_so_many_rounds_in_a_row_as_patience_says_may_not_help(
     assert kept == [f"g_round{chosen}"]
     report = json.loads(folder.rounds(Row("g")).read_text())["rounds"]
     assert [r["kept"] for r in report] == [r == chosen for r in range(done + 1)]
+
+
+def test_a_generalist_takes_the_place_of_the_one_with_other_rounds(tmp_path):
+    """The stage that writes it is another one, whose outputs are others."""
+    none, one = ("--distill.rounds.count", "0"), ("--distill.rounds.count", "1")
+    digests = []
+    for words in (one, none, one):
+        run(settings(*words, "--evaluation.rows", "[generalist]"), tmp_path)
+        digests.append(load_policy(tmp_path / "policies/generalist").digest())
+    assert digests[0] == digests[2]
+    run(settings(*none, "--evaluation.rows", "[generalist]"), tmp_path / "fresh")
+    assert digests[1] == load_policy(tmp_path / "fresh/policies/generalist").digest()
