@@ -93,10 +93,9 @@ def test_features_of_a_frozen_encoder_are_computed_once_a_frame_for_all_training
         return real(self, frames, condition)
 
     settings = of(EncoderSettings(weights=eyes, frozen=True))
-    live = build(settings, steps)
+    live, *learning = (build(settings, steps) for _ in range(3))
     monkeypatch.setattr(Convolution, "forward", counting)
-    for seed in range(2):
-        policy = build(settings, steps)
+    for seed, policy in enumerate(learning):
         data = demonstration_data(steps, policy)
         Trainer(policy, data, SHORT, seed).fit()
     assert sum(seen) == 4 * 32  # 120 frames in pieces of 32
@@ -120,8 +119,8 @@ def test_another_process_is_sent_the_features_that_batches_show(store, eyes, tmp
         seen.append(len(frames))
         return real(self, frames, condition)
 
-    monkeypatch.setattr(Convolution, "forward", counting)
     policy = build(of(EncoderSettings(weights=eyes, frozen=True)), steps)
+    monkeypatch.setattr(Convolution, "forward", counting)
     probability = np.zeros(len(steps))
     probability[[0, 50, 51]] = 1.0  # of the first frame of an episode, and from within one
     data = TrainingData(TrainingRows(steps=steps, probability=probability), policy)
