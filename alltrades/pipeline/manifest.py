@@ -341,10 +341,12 @@ class Manifest:
         run had other settings, such as those of a generalist with rounds and without. Killed in the
         middle, it is begun again by the next call.
 
-        Time: O(stages).
+        Time: O(stages) where something is there already.
         """
         if self._account != self.folder:
             return  # a command of one stage: another one's is not taken from whoever made it
+        if not any((self.folder / path).exists() for path in paths):
+            return
         noted = {path.parent: read_note(path) for path in self.work("").glob("*/key.json")}
         known = {folder: set(note.get("outputs") or ()) for folder, note in noted.items()}
         names = {self.work(other): other for other in self.stages}

@@ -148,7 +148,7 @@ def check_network(policy: DiffusionPolicy) -> None:
     backbone, name = policy.backbone, f"backbone '{policy.settings.backbone}'"
     check_layers(backbone, name)
     chunk = (backbone.horizon, backbone.action_dim)
-    check_rows(backbone, [chunk, (), (backbone.condition_dim,)], chunk, name, policy.device)
+    check_rows(backbone, [chunk, (), (backbone.condition_dim,)], chunk, name)
     parts, name = policy.conditioner, f"encoder '{policy.settings.encoder.name}'"
     for encoder in parts.encoders.values():
         check_layers(encoder, name)
@@ -157,7 +157,7 @@ def check_network(policy: DiffusionPolicy) -> None:
         encoder = cast(Encoder, parts.encoders[module])
         said = [(2 * encoder.channels,)] * parts.modulated(key)
         of = f"{name} of '{slot.field}'"
-        check_rows(encoder, [slot.shape, *said], (encoder.dim,), of, policy.device)
+        check_rows(encoder, [slot.shape, *said], (encoder.dim,), of)
 
 
 def grow_policy(

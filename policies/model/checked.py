@@ -50,10 +50,10 @@ def check_rows(
     shapes: Sequence[Sequence[int]],
     row: Sequence[int],
     what: str,
-    device: torch.device,
 ) -> None:
-    """Run a copy of a network, for what its layers do not say (see `check_layers`). Parameters that
-    begin with 0, as those of last layers do, are drawn, so that it tells something.
+    """Run a copy of a network on the processor, for what its layers do not say (see
+    `check_layers`). Parameters that begin with 0, as those of last layers do, are drawn, so that it
+    tells something.
 
     Args:
         network: takes a batch of rows of each of these shapes.
@@ -65,8 +65,8 @@ def check_rows(
     alone.
     """
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.rand(ROWS, *shape, generator=generator).to(device) for shape in shapes]
-    tried = copy.deepcopy(network).requires_grad_(False)
+    rows = [torch.rand(ROWS, *shape, generator=generator) for shape in shapes]
+    tried = copy.deepcopy(network).cpu().requires_grad_(False)
     for p in tried.parameters():
         if not p.any():
             drawn = torch.randn(p.shape, generator=generator)
